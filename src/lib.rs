@@ -1,0 +1,8 @@
+//! Hand-written CUDA kernels and a minimal runtime that train and evaluate unsupervised
+//! domain-adaptive semantic segmentation (UDASS / QuadMix) without libtorch.
+
+pub mod config;
+pub mod data;
+pub mod error;
+
+pub use error::{Error, Result};
