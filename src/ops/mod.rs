@@ -1,0 +1,7 @@
+//! Differentiable operations: an op's forward and its backward stand together in one file.
+
+mod activation;
+mod linear;
+
+pub use activation::gelu;
+pub use linear::linear;

@@ -1,0 +1,6 @@
+//! Every op's backward against central differences, in double precision, at odd sizes.
+
+mod check;
+
+mod activation;
+mod linear;
