@@ -3,4 +3,5 @@
 mod check;
 
 mod activation;
+mod layernorm;
 mod linear;
