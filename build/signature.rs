@@ -119,5 +119,8 @@ fn read_argument(part: &str, comments: &[String]) -> Result<Argument, String> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err(wrong());
     }
+    if name == "device" || name == "grid" {
+        return Err(format!("`{name}` is what the launcher calls an argument of its own"));
+    }
     Ok(Argument { name: name.into(), shape: shape.into(), kind })
 }

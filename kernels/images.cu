@@ -1,0 +1,27 @@
+// Pictures from bytes to what networks see: (x - mean) / std per channel, RGB.
+#include "simt.cuh"
+
+// y = (x - mean[c]) · inverse_std[c]
+KERNEL(normalize, const uint8_t* x /* pixels,3 */, const real* mean /* 3 */, const real* inverse_std /* 3 */, real* y /* pixels,3 */, int64_t pixels) {
+    GRID_LOOP(i, pixels) {
+        for (int64_t c = 0; c < 3; ++c) y[3 * i + c] = (real(x[3 * i + c]) - mean[c]) * inverse_std[c];
+    }
+}
+
+// image ·= (cells[b, cell of the pixel] > ratio): masked image consistency (Hoyer et al. 2023). The
+// grid is spread over the image by nearest neighbours, cell = ⌊pixel · cells / pixels⌋.
+KERNEL(block_mask, const real* image /* B,H,W,3 */, const real* cells /* B,gh,gw */, real* masked /* B,H,W,3 */, real ratio, int64_t batch, int64_t height, int64_t width, int64_t cells_h, int64_t cells_w) {
+    const float step_h = static_cast<float>(cells_h) / static_cast<float>(height);
+    const float step_w = static_cast<float>(cells_w) / static_cast<float>(width);
+    for (int64_t row = chunk_begin(batch * height); row < chunk_end(batch * height); ++row) {
+        const int64_t b = row / height, y = row % height;
+        const int64_t cell_y = static_cast<int64_t>(static_cast<float>(y) * step_h);
+        const real* row_cells = cells + (b * cells_h + (cell_y < cells_h ? cell_y : cells_h - 1)) * cells_w;
+        BLOCK_LOOP(x, width) {
+            const int64_t cell_x = static_cast<int64_t>(static_cast<float>(x) * step_w);
+            const real keep = row_cells[cell_x < cells_w ? cell_x : cells_w - 1] > ratio ? 1 : 0;
+            const int64_t first = (row * width + x) * 3;
+            for (int64_t c = 0; c < 3; ++c) masked[first + c] = image[first + c] * keep;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Colour jitter, blur and block masks.
+
+use crate::Result;
+use crate::device::{Device, Grid, kernels};
+use crate::tensor::Tensor;
+
+/// Mean and standard deviation of ImageNet's pixels, RGB, that networks expect.
+pub const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
+pub const STD: [f32; 3] = [58.395, 57.12, 57.375];
+
+/// The constants above on the device.
+pub struct Pixels {
+    pub mean: Tensor,
+    pub std: Tensor,
+    pub inverse_std: Tensor,
+}
+
+/// Numbers of jitter and blur for a batch: see [`super::inputs::ImageAugment`].
+pub struct Augmentation<'a> {
+    /// B,4
+    pub factors: &'a Tensor,
+    pub order: &'a Tensor,
+    /// B
+    pub sigma: &'a Tensor,
+    /// jitter, blur
+    pub switches: &'a Tensor,
+}
+
+impl Pixels {
+    pub fn new(device: &Device) -> Result<Pixels> {
+        let inverse = STD.map(|s| (1.0 / s as f64) as f32);
+        Ok(Pixels {
+            mean: device.upload_real(&[3], &MEAN)?,
+            std: device.upload_real(&[3], &STD)?,
+            inverse_std: device.upload_real(&[3], &inverse)?,
+        })
+    }
+
+    /// Bytes B,H,W,3 to what networks see.
+    pub fn normalize(&self, device: &Device, rgb: &Tensor) -> Result<Tensor> {
+        let mut image = device.empty(rgb.shape())?;
+        let grid = device.elements(rgb.len());
+        let (mean, inverse) = (&self.mean, &self.inverse_std);
+        kernels::normalize(device, grid, rgb, mean, inverse, &mut image, rgb.len() as i64 / 3)?;
+        Ok(image)
+    }
+
+    /// Jitters and blurs normalised images, as far as their switches say.
+    pub fn augment(&self, device: &Device, image: &mut Tensor, a: &Augmentation) -> Result<()> {
+        let [batch, height, width, _] = image.bhwc("augment")?;
+        let (b, h, w) = (batch as i64, height as i64, width as i64);
+        // Jitter costs some sixty operations a pixel.
+        let grid = device.elements(20 * image.len());
+        let (mean, std) = (&self.mean, &self.std);
+        let unit = 1.0 / 255.0;
+        kernels::color_jitter(
+            device,
+            grid,
+            image,
+            a.factors,
+            a.order,
+            a.switches,
+            mean,
+            std,
+            unit,
+            b,
+            h * w,
+        )?;
+        let weights = |side: usize| -> Result<(Tensor, i64)> {
+            let half = blur_size(side) / 2;
+            let mut weights = device.empty(&[batch, half + 1])?;
+            let grid = Grid::blocks(batch);
+            kernels::blur_weights(device, grid, a.sigma, &mut weights, half as i64)?;
+            Ok((weights, half as i64))
+        };
+        let ((along, half_w), (down, half_h)) = (weights(width)?, weights(height)?);
+        let mut rows = device.empty_like(image)?;
+        let grid = device.rows(batch * height, 3 * width * 8);
+        let s = a.switches;
+        kernels::blur_rows(device, grid, image, &along, s, &mut rows, half_w, b, h, w)?;
+        kernels::blur_columns(device, grid, &rows, &down, s, image, half_h, b, h, w)
+    }
+}
+
+/// Taps of the blur along a side of `n` pixels: odd, about a tenth of it.
+pub fn blur_size(n: usize) -> usize {
+    let tenth = (0.1 * n as f64).ceil();
+    (tenth - 0.5 + tenth % 2.0).floor() as usize
+}
+
+/// `image` where the grid's number exceeds `ratio`, else 0. cells: B,gh,gw.
+pub fn block_mask(
+    device: &Device,
+    image: &Tensor,
+    cells: &Tensor,
+    [cells_h, cells_w]: [usize; 2],
+    ratio: f32,
+) -> Result<Tensor> {
+    let [batch, height, width, _] = image.bhwc("block_mask")?;
+    let mut masked = device.empty_like(image)?;
+    let grid = device.rows(batch * height, 6 * width);
+    let (b, h, w) = (batch as i64, height as i64, width as i64);
+    let (cells_h, cells_w) = (cells_h as i64, cells_w as i64);
+    let ratio = ratio as f64;
+    kernels::block_mask(device, grid, image, cells, &mut masked, ratio, b, h, w, cells_h, cells_w)?;
+    Ok(masked)
+}
