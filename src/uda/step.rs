@@ -1,0 +1,534 @@
+//! One iteration: source loss, feature distance, pseudo-labels, mixing, masked consistency, update.
+
+use std::rc::Rc;
+
+use crate::config::{Config, Method};
+use crate::data::Batch;
+use crate::device::Device;
+use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
+use crate::ops::{self, PseudoLabels};
+use crate::optimizer::{Optimizer, check_finite, commit};
+use crate::params::Weights;
+use crate::tape::Tape;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+use super::augment::{Augmentation, Pixels, block_mask};
+use super::inputs::{PassKind, StepInputs, UploadedInputs, mask_cells};
+use super::mix::{self, Labelled, RareColours, RareCrops};
+
+/// Sees intermediate results by name: tests compare them, dumps keep them.
+pub type Probe<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
+
+/// A batch on the device.
+pub struct DeviceBatch {
+    pub source: Labelled,
+    /// B,H,W,3, normalised.
+    pub target: Tensor,
+    /// B,H,W: 1 where pseudo-labels may count.
+    pub valid: Tensor,
+    /// T→(SS), T→(ST); none before QuadMix.
+    pub rare: Option<[RareCrops; 2]>,
+}
+
+/// The previous iteration's images, which QuadMix pastes from.
+pub struct Templates {
+    pub source: Labelled,
+    pub target: Labelled,
+    /// B,H,W: where the teacher was confident.
+    pub confident: Tensor,
+    /// The iteration they are from.
+    pub iteration: Option<u64>,
+}
+
+/// Everything a run keeps on the device from one iteration to the next.
+pub struct Learner {
+    pub device: Device,
+    pub config: Config,
+    pub network: Segmentor,
+    pub student: Weights,
+    /// None for a method without pseudo-labels.
+    pub teacher: Option<Weights>,
+    /// The frozen backbone that features are kept close to.
+    pub imagenet: Option<Weights>,
+    pub optimizer: Optimizer,
+    pub templates: Templates,
+    /// Set by the first loss or gradient that is not finite; state then stays as it was.
+    pub failed: Tensor,
+    pixels: Pixels,
+    rare_colours: RareColours,
+    /// 256: 1 for the classes that the feature distance compares.
+    thing_classes: Tensor,
+    inputs: UploadedInputs,
+}
+
+/// A logged number, on the device until the step is over.
+struct Term {
+    name: String,
+    value: Tensor,
+    scale: f32,
+}
+
+/// What an iteration reports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Losses and accuracies by the reference's names, and `pseudo_label.weight`.
+    pub terms: Vec<(String, f32)>,
+    /// Nothing was updated: a loss or gradient is not finite.
+    pub failed: bool,
+}
+
+/// Losses and logged numbers of the iteration under way.
+struct Iteration<'a, 'p> {
+    learner: &'a Learner,
+    terms: Vec<Term>,
+    probe: Option<Probe<'p>>,
+}
+
+impl Learner {
+    /// `student`, `imagenet`: loaded or initialised. The teacher starts as the student is.
+    pub fn new(
+        device: &Device,
+        config: &Config,
+        network: Segmentor,
+        student: Weights,
+        imagenet: Option<Weights>,
+    ) -> Result<Learner> {
+        let teacher = match config.method {
+            Method::SourceOnly => None,
+            _ => {
+                let mut teacher = Weights::new(device, network.spec(), false)?;
+                device.copy(&student.values, &mut teacher.values)?;
+                device.copy(&student.buffers, &mut teacher.buffers)?;
+                Some(teacher)
+            }
+        };
+        let mut things = vec![0u8; 256];
+        for &class in &config.feature_distance.classes {
+            things[class as usize] = 1;
+        }
+        let pixels = Pixels::new(device)?;
+        let rare_colours = if config.quadmix.released_colours {
+            let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
+            RareColours { shift: pixels.mean.clone(), gain, reversed: true }
+        } else {
+            let (shift, gain) = (pixels.mean.clone(), pixels.inverse_std.clone());
+            RareColours { shift, gain, reversed: false }
+        };
+        Ok(Learner {
+            optimizer: Optimizer::new(device, &student, &config.optimizer)?,
+            templates: Templates::new(device, config)?,
+            failed: device.zeros(&[1], DType::I32)?,
+            pixels,
+            rare_colours,
+            thing_classes: device.upload(&[256], &things)?,
+            inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
+            device: device.clone(),
+            config: config.clone(),
+            network,
+            student,
+            teacher,
+            imagenet,
+        })
+    }
+
+    /// Uploads a batch and normalises it.
+    pub fn upload(&self, batch: &Batch) -> Result<DeviceBatch> {
+        let device = &self.device;
+        let (b, s) = (batch.source.batch, batch.source.size);
+        let image = |rgb: &[u8]| {
+            self.pixels.normalize(device, &device.upload(&[b, s, s, 3], rgb)?)
+        };
+        let label = device.upload(&[b, s, s], &batch.source.label)?;
+        let rare = batch.rare.as_ref().map(|rare| {
+            let classes = device.upload(&[2], &rare.classes)?;
+            let half = |kind: usize| -> Result<RareCrops> {
+                let (n, pixels) = (2 * b, s * s);
+                let part = |bytes: usize| kind * n * pixels * bytes..(kind + 1) * n * pixels * bytes;
+                Ok(RareCrops {
+                    rgb: device.upload(&[b, 2, s, s, 3], &rare.crops.rgb[part(3)])?,
+                    label: device.upload(&[b, 2, s, s], &rare.crops.label[part(1)])?,
+                    classes: classes.clone(),
+                })
+            };
+            Ok::<_, Error>([half(0)?, half(1)?])
+        });
+        Ok(DeviceBatch {
+            source: Labelled { image: image(&batch.source.rgb)?, label, weight: None },
+            target: image(&batch.target.rgb)?,
+            valid: device.upload(&[b, s, s], &batch.valid)?,
+            rare: rare.transpose()?,
+        })
+    }
+
+    /// Runs one iteration and updates everything, unless a number is not finite.
+    pub fn step(
+        &mut self,
+        batch: &DeviceBatch,
+        inputs: &StepInputs,
+        probe: Option<Probe>,
+    ) -> Result<Report> {
+        let device = self.device.clone();
+        self.inputs.upload(&device, inputs)?;
+        for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
+            device.copy(&weights.buffers, &mut weights.pending)?;
+            if let Some(grads) = &mut weights.grads {
+                device.zero(grads)?;
+            }
+        }
+        let mut iteration = Iteration { learner: self, terms: Vec::new(), probe };
+        let pseudo = iteration.run(batch, inputs.iteration)?;
+        let Iteration { terms, .. } = iteration;
+        self.finish(batch, pseudo, terms, inputs.iteration)
+    }
+
+    /// The update, and everything else that becomes the next iteration's state.
+    fn finish(
+        &mut self,
+        batch: &DeviceBatch,
+        pseudo: Option<PseudoLabels>,
+        terms: Vec<Term>,
+        iteration: u64,
+    ) -> Result<Report> {
+        let device = &self.device;
+        let mut logged = device.empty(&[terms.len()])?;
+        for (i, term) in terms.iter().enumerate() {
+            device.copy(&term.value, &mut logged.slice(i, &[1])?)?;
+        }
+        check_finite(device, &logged, &mut self.failed)?;
+        if let Some(grads) = &self.student.grads {
+            check_finite(device, grads, &mut self.failed)?;
+        }
+        let numbers = &self.inputs.update;
+        let (student, teacher) = (&mut self.student, self.teacher.as_mut());
+        self.optimizer.update(device, student, teacher, numbers, &self.failed)?;
+        for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
+            commit(device, &weights.pending, &mut weights.buffers, &self.failed)?;
+        }
+        if let Some(pseudo) = pseudo {
+            self.templates.replace(device, batch, pseudo, &self.failed)?;
+        }
+        let failed = device.read::<i32>(&self.failed)?[0] != 0;
+        if !failed {
+            self.templates.iteration = Some(iteration);
+        }
+        let values = device.read_f32(&logged)?;
+        let scaled = terms.into_iter().zip(values).map(|(t, x)| (t.name, x * t.scale)).collect();
+        Ok(Report { terms: scaled, failed })
+    }
+}
+
+impl Iteration<'_, '_> {
+    fn run(&mut self, batch: &DeviceBatch, iteration: u64) -> Result<Option<PseudoLabels>> {
+        let config = &self.learner.config;
+        self.source(batch)?;
+        if config.method == Method::SourceOnly {
+            return Ok(None);
+        }
+        let pseudo = self.pseudo_labels(batch)?;
+        let target = Labelled {
+            image: batch.target.clone(),
+            label: pseudo.label.clone(),
+            weight: Some(pseudo.weight.clone()),
+        };
+        let four_ways = config.method == Method::Quadmix
+            && iteration >= config.quadmix.start
+            && iteration.checked_sub(1) == self.learner.templates.iteration;
+        match &batch.rare {
+            Some(rare) if four_ways => self.quad_mix(batch, &target, rare)?,
+            _ => self.class_mix(batch, &target)?,
+        }
+        if matches!(config.method, Method::Mic | Method::Quadmix) {
+            self.masked(&target)?;
+        }
+        Ok(Some(pseudo))
+    }
+
+    /// Supervised loss on the source, and the distance of its features to the ImageNet model's.
+    fn source(&mut self, batch: &DeviceBatch) -> Result<()> {
+        self.learn("", PassKind::Source, &batch.source, 1.0, |this, pass, features| {
+            let learner = this.learner;
+            let Some(imagenet) = &learner.imagenet else { return Ok(None) };
+            let tape = Tape::inference(&learner.device);
+            let frozen = Pass {
+                tape: &tape,
+                weights: imagenet,
+                statistics: Statistics::Running,
+                dropping: None,
+            };
+            let context = learner.network.context(&frozen, &batch.source.image)?;
+            let [.., theirs] = learner.network.backbone().forward(&frozen, &context)?;
+            let settings = &learner.config.feature_distance;
+            let (value, _) = ops::feature_distance(
+                pass.tape,
+                &features[3],
+                &theirs,
+                &batch.source.label,
+                &learner.thing_classes,
+                settings.min_share as f64,
+            )?;
+            this.log("src.loss_imnet_feat_dist", &value, settings.weight);
+            Ok(Some((value, settings.weight)))
+        })
+    }
+
+    /// What the teacher sees in the target images.
+    fn pseudo_labels(&mut self, batch: &DeviceBatch) -> Result<PseudoLabels> {
+        let learner = self.learner;
+        let Some(teacher) = &learner.teacher else {
+            return Err(Error::config("this method has no teacher"));
+        };
+        let tape = Tape::inference(&learner.device);
+        // The released teacher stays in train mode: batch statistics, nothing dropped.
+        let pass =
+            Pass { tape: &tape, weights: teacher, statistics: Statistics::Batch, dropping: None };
+        let logits =
+            learner.device.charged("teacher", || learner.network.logits(&pass, &batch.target))?;
+        self.show("teacher/logits", &logits)?;
+        let settings = &learner.config.pseudo_label;
+        let pseudo = ops::pseudo_label(
+            &learner.device,
+            &logits,
+            &batch.valid,
+            settings.threshold as f64,
+            settings.confident as f64,
+        )?;
+        self.log("pseudo_label.weight", &pseudo.share, 1.0);
+        self.show("teacher/label", &pseudo.label)?;
+        self.show("teacher/max_prob", &pseudo.max_prob)?;
+        self.show("teacher/weight", &pseudo.weight)?;
+        Ok(pseudo)
+    }
+
+    /// Half of the source's classes over the target.
+    fn class_mix(&mut self, batch: &DeviceBatch, target: &Labelled) -> Result<()> {
+        let Learner { device, inputs, .. } = self.learner;
+        let table = mix::choose_half(device, &batch.source.label, &inputs.class_mix)?;
+        let mask = mix::class_mask(device, &batch.source.label, &table, None)?;
+        let mut mixed = mix::paste(device, &mask, &batch.source, target)?;
+        self.augment(&mut mixed.image, 0, 0)?;
+        self.learn("mix.", PassKind::Mixed, &mixed, 1.0, no_more)
+    }
+
+    /// Template classes over both domains, then long-tail classes over those.
+    fn quad_mix(
+        &mut self,
+        batch: &DeviceBatch,
+        target: &Labelled,
+        rare: &[RareCrops; 2],
+    ) -> Result<()> {
+        let Learner { device, inputs, templates, rare_colours, config, .. } = self.learner;
+        let positions = config.quadmix.released_exclusion;
+        let (of_source, of_target) = (&inputs.template_source, &inputs.template_target);
+        let label = &templates.source.label;
+        let (table, chosen) = mix::choose_two(device, label, of_source, None, positions)?;
+        let source_mask = mix::class_mask(device, label, &table, None)?;
+        let label = &templates.target.label;
+        let (table, _) = mix::choose_two(device, label, of_target, Some(&chosen), false)?;
+        let target_mask = mix::class_mask(device, label, &table, Some(&templates.confident))?;
+        self.show("quad/mask", &target_mask)?;
+        let kinds = [("tss", PassKind::Mixed), ("tst", PassKind::MixedTarget)];
+        let mut mixes = Vec::with_capacity(2);
+        for (kind, under) in [&batch.source, target].into_iter().enumerate() {
+            let name = kinds[kind].0;
+            let background = mix::paste(device, &source_mask, &templates.source, under)?;
+            self.show_labelled(&format!("quad/{name}/background_"), &background)?;
+            let mut mixed = mix::paste(device, &target_mask, &templates.target, &background)?;
+            drop(background);
+            mix::paste_rare(device, &rare[kind], rare_colours, &mut mixed)?;
+            self.augment(&mut mixed.image, 0, kind)?;
+            mixes.push(mixed);
+        }
+        for ((name, pass), mixed) in kinds.into_iter().zip(mixes) {
+            self.learn(&format!("mix_{name}."), pass, &mixed, 0.5, no_more)?;
+        }
+        Ok(())
+    }
+
+    /// Masked image consistency: the clean target, partly hidden, against the same pseudo-labels.
+    fn masked(&mut self, target: &Labelled) -> Result<()> {
+        let Learner { device, inputs, config, .. } = self.learner;
+        let mut image = device.empty_like(&target.image)?;
+        device.copy(&target.image, &mut image)?;
+        self.augment(&mut image, 1, 2)?;
+        let cells = [mask_cells(config.data.crop, config.mask.block); 2];
+        let image = block_mask(device, &image, &inputs.mask_grid, cells, config.mask.ratio)?;
+        let masked = Labelled { image, ..target.clone() };
+        self.learn("masked.", PassKind::Masked, &masked, config.mask.weight, no_more)
+    }
+
+    /// Jitter and blur as drawn. `group`: whose switches; `call`: whose factors, by batches.
+    fn augment(&self, image: &mut Tensor, group: usize, call: usize) -> Result<()> {
+        let Learner { device, inputs, pixels, .. } = self.learner;
+        let b = image.dim(0);
+        let augmentation = Augmentation {
+            factors: &inputs.factors.slice(call * b * 4, &[b, 4])?,
+            order: &inputs.orders.slice(call * b * 4, &[b, 4])?,
+            sigma: &inputs.sigmas.slice(call * b, &[b])?,
+            switches: &inputs.switches[group],
+        };
+        pixels.augment(device, image, &augmentation)
+    }
+
+    /// A training pass of the student and its backward; gradients add to those there are. `more`
+    /// may add a loss on the pass's features.
+    fn learn(
+        &mut self,
+        name: &str,
+        kind: PassKind,
+        s: &Labelled,
+        scale: f32,
+        more: impl FnOnce(&mut Self, &Pass, &[Tensor; 4]) -> Result<Option<(Tensor, f32)>>,
+    ) -> Result<()> {
+        let learner = self.learner;
+        let device = learner.device.clone();
+        self.show_labelled(if name.is_empty() { "src." } else { name }, s)?;
+        device.charged("activations", || {
+            let tape = Tape::recording(&device);
+            let pass = Pass {
+                tape: &tape,
+                weights: &learner.student,
+                statistics: Statistics::Batch,
+                dropping: Some(Dropping {
+                    key: learner.inputs.drop_key.clone(),
+                    pass: kind as i64,
+                }),
+            };
+            let output = learner.network.losses(&pass, &Supervision {
+                image: &s.image,
+                label: &s.label,
+                weight: s.weight.as_ref(),
+                detail_box: &learner.inputs.detail_boxes[kind as usize],
+            })?;
+            let mut seeds = Vec::new();
+            for (loss, part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
+                let (loss, share) = loss;
+                self.log(&format!("{name}{part}loss_seg"), &loss.value, share * scale);
+                self.log(&format!("{name}{part}acc_seg"), &loss.correct, 1.0);
+                seeds.push((&loss.value, device.upload_real(&[1], &[share * scale])?));
+            }
+            let extra = more(self, &pass, &output.features)?;
+            if let Some((value, weight)) = &extra {
+                seeds.push((value, device.upload_real(&[1], &[*weight])?));
+            }
+            drop(pass);
+            tape.backward(seeds).map(|_| ())
+        })
+    }
+
+    fn log(&mut self, name: &str, value: &Tensor, scale: f32) {
+        self.terms.push(Term { name: name.into(), value: value.detach(), scale });
+    }
+
+    fn show(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        match &mut self.probe {
+            Some(probe) => probe(name, tensor),
+            None => Ok(()),
+        }
+    }
+
+    fn show_labelled(&mut self, prefix: &str, s: &Labelled) -> Result<()> {
+        self.show(&format!("{prefix}img"), &s.image)?;
+        self.show(&format!("{prefix}label"), &s.label)?;
+        match &s.weight {
+            Some(weight) => self.show(&format!("{prefix}weight"), weight),
+            None => Ok(()),
+        }
+    }
+}
+
+/// No loss beside the network's own.
+fn no_more(
+    _: &mut Iteration,
+    _: &Pass,
+    _: &[Tensor; 4],
+) -> Result<Option<(Tensor, f32)>> {
+    Ok(None)
+}
+
+impl Templates {
+    fn new(device: &Device, config: &Config) -> Result<Templates> {
+        // Only QuadMix looks back.
+        let batch = if config.method == Method::Quadmix { config.data.batch } else { 0 };
+        let side = config.data.crop;
+        let labelled = |weight: Option<Tensor>| {
+            Ok::<_, Error>(Labelled {
+                image: device.zeros(&[batch, side, side, 3], device.real())?,
+                label: device.zeros(&[batch, side, side], DType::U8)?,
+                weight,
+            })
+        };
+        let weight = device.zeros(&[batch, side, side], device.real())?;
+        Ok(Templates {
+            source: labelled(None)?,
+            target: labelled(Some(weight))?,
+            confident: device.zeros(&[batch, side, side], DType::U8)?,
+            iteration: None,
+        })
+    }
+
+    /// The tensors by the names that checkpoints give them.
+    pub fn named(&mut self) -> Vec<(&'static str, &mut Tensor)> {
+        let mut all = vec![
+            ("templates.source.image", &mut self.source.image),
+            ("templates.source.label", &mut self.source.label),
+            ("templates.target.image", &mut self.target.image),
+            ("templates.target.label", &mut self.target.label),
+            ("templates.confident", &mut self.confident),
+        ];
+        all.extend(self.target.weight.as_mut().map(|w| ("templates.target.weight", w)));
+        all
+    }
+
+    fn replace(
+        &mut self,
+        device: &Device,
+        batch: &DeviceBatch,
+        pseudo: PseudoLabels,
+        failed: &Tensor,
+    ) -> Result<()> {
+        if self.confident.is_empty() {
+            return Ok(());
+        }
+        let news = [
+            &batch.source.image,
+            &batch.source.label,
+            &batch.target,
+            &pseudo.label,
+            &pseudo.confident,
+            &pseudo.weight,
+        ];
+        for ((_, old), new) in self.named().into_iter().zip(news) {
+            commit(device, new, old, failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// The parameters of a network as they start without weights: drawn from the seed alone.
+pub fn initialize(device: &Device, weights: &mut Weights, seed: u64) -> Result<()> {
+    use crate::params::Init;
+    use crate::rng::{Draw, Purpose};
+    let mut slot = 0;
+    weights.load(device, |param| {
+        slot += 1;
+        let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
+        let mut normal = move || {
+            // Box and Muller; 1 - u keeps the logarithm finite.
+            let (u, v) = (1.0 - draw.uniform(), draw.uniform());
+            (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+        };
+        let n = param.len();
+        Ok(Some(match param.init {
+            Init::Constant(x) => vec![x; n],
+            Init::Normal(std) => (0..n).map(|_| (normal() * std as f64) as f32).collect(),
+            Init::TruncatedNormal(std) => (0..n)
+                .map(|_| {
+                    let inside = std::iter::repeat_with(&mut normal).find(|x| x.abs() <= 2.0);
+                    (inside.unwrap_or(0.0) * std as f64) as f32
+                })
+                .collect(),
+        }))
+    })?;
+    Ok(())
+}
