@@ -1,0 +1,111 @@
+// Cross-entropy of logits that are upsampled to the label on the fly.
+//   value = 1/N · Σ weight·(log Σ_c e^(z_c − m) − (z_label − m)),  N all pixels, m = max z
+// over the pixels whose label is a class; others count as zero. The gradient is made in the same
+// pass, with upstream 1:
+//   slope[b,y,j,c]       = Σ_x share of cell j in pixel x · weight·(softmax_c − [c = label])
+//   dvalue/dlogits[i,j]  = 1/N · Σ_y share of row i in row y · slope[y,j]
+// B, h, w, C: logits; H, W: label.
+#include "upsample.cuh"
+
+constexpr int32_t IGNORED = 255;
+
+// One output row at a time. partial: sums over the row of loss, hits, and labels that are no class.
+KERNEL(cross_entropy_rows, const real* logits /* B,h,w,C */, const uint8_t* labels /* B,H,W */, const real* OPTIONAL weight /* B,H,W */, real* partial /* B*H,3 */, real* OPTIONAL slope /* B,H,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t run, int64_t cells) {
+    real* rest;
+    Tile tile = tile_in(shared_memory(), channels, cells, run, &rest);
+    real* loss = rest;
+    real* hits = rest + run;
+    real* unknown = rest + 2 * run;
+    for (int64_t r = chunk_begin(batch * height); r < chunk_end(batch * height); ++r) {
+        const Taps row = taps_at(r % height, ratio_y, h);
+        const real* image = logits + r / height * h * w * channels;
+        if (slope) BLOCK_LOOP(k, w * channels) slope[r * w * channels + k] = 0;
+        BLOCK_LOOP(p, run) loss[p] = hits[p] = unknown[p] = 0;
+
+        for (int64_t x = 0; x < width; x += run) {
+            const int64_t n = width - x < run ? width - x : run;
+            tile_load(tile, image, row, w, ratio_x, x, n);
+            BLOCK_LOOP(p, n) {
+                const int64_t label = labels[r * width + x + p];
+                real* z = tile.pixels + p * tile.stride;
+                if (label >= channels) {
+                    unknown[p] += label != IGNORED;
+                    for (int64_t c = 0; c < channels; c += LANES) LANE_LOOP(l) z[c + l] = 0;
+                } else {
+                    const real scale = weight ? weight[r * width + x + p] : real(1);
+                    const real top = tile_pixel(tile, p);
+                    const real logit = z[label];
+                    bool hit = logit == top;
+                    for (int64_t c = 0; hit && c < label; ++c) hit = z[c] != top;
+                    const real sum = tile_exp(tile, p, top);
+                    loss[p] += scale * (log_of(sum) - (logit - top));
+                    hits[p] += hit;
+                    const real normal = scale / sum;
+                    for (int64_t c = 0; c < channels; c += LANES) LANE_LOOP(l) z[c + l] *= normal;
+                    z[label] -= scale;
+                }
+            }
+            barrier();
+            if (slope) {
+                // Each cell gathers from the pixels of this run that it has a share in.
+                BLOCK_LOOP(k, tile.count * tile.groups) {
+                    const int64_t cell = k / tile.groups, c = (k - cell * tile.groups) * LANES;
+                    int64_t p = reach_begin(tile.first + cell, ratio_x) - x;
+                    p = p < 0 ? 0 : p;
+                    while (p < n && tile.low[p] + 1 < cell) ++p;
+                    real sum[LANES];
+                    LANE_LOOP(l) sum[l] = 0;
+                    for (; p < n && tile.low[p] <= cell; ++p) {
+                        // The last cell is its own upper neighbour: there the shares add up to 1.
+                        const bool low = tile.low[p] == cell;
+                        const real upper = tile.upper[p];
+                        const real share = !low ? upper : cell + 1 < tile.count ? 1 - upper : real(1);
+                        const real* z = tile.pixels + p * tile.stride + c;
+                        LANE_LOOP(l) sum[l] += share * z[l];
+                    }
+                    real* gathered = slope + (r * w + tile.first + cell) * channels + c;
+                    LANE_LOOP(l) if (c + l < channels) gathered[l] += sum[l];
+                }
+            }
+            barrier();
+        }
+        const real row_loss = block_sum(run, [&](int64_t p) { return loss[p]; });
+        const real row_hits = block_sum(run, [&](int64_t p) { return hits[p]; });
+        const real row_unknown = block_sum(run, [&](int64_t p) { return unknown[p]; });
+        BLOCK_LOOP(k, 3) partial[r * 3 + k] = k == 0 ? row_loss : k == 1 ? row_hits : row_unknown;
+    }
+}
+
+// One block. accuracy in percent of all pixels; unknown: how many labels are neither class nor 255.
+KERNEL(cross_entropy_final, const real* partial /* rows,3 */, real* value /* 1 */, real* accuracy /* 1 */, real* unknown /* 1 */, int64_t rows, int64_t pixels) {
+    const real loss = block_sum(rows, [&](int64_t r) { return partial[r * 3]; });
+    const real hits = block_sum(rows, [&](int64_t r) { return partial[r * 3 + 1]; });
+    const real strange = block_sum(rows, [&](int64_t r) { return partial[r * 3 + 2]; });
+    BLOCK_LOOP(k, 1) {
+        value[k] = loss / static_cast<real>(pixels);
+        accuracy[k] = 100 * hits / static_cast<real>(pixels);
+        unknown[k] = strange;
+    }
+}
+
+// gradient[b,i] = scale · Σ_y share of row i in row y · slope[b,y]; rows are w·C long.
+KERNEL(cross_entropy_gather, const real* slope /* B,H,row */, real* gradient /* B,h,row */, int64_t batch, int64_t h, int64_t height, int64_t row, real ratio_y, real scale) {
+    for (int64_t r = chunk_begin(batch * h); r < chunk_end(batch * h); ++r) {
+        const int64_t image = r / h, i = r - image * h;
+        real* gathered = gradient + r * row;
+        BLOCK_LOOP(k, row) gathered[k] = 0;
+        const int64_t end = reach_end(i, ratio_y, height);
+        for (int64_t y = reach_begin(i, ratio_y); y < end; ++y) {
+            const real share = weight_of(taps_at(y, ratio_y, h), i) * scale;
+            if (share == 0) continue;
+            const real* from = slope + (image * height + y) * row;
+            BLOCK_LOOP(k, row) gathered[k] += share * from[k];
+        }
+    }
+}
+
+// dx = gradient · upstream
+KERNEL(cross_entropy_backward, const real* gradient /* n */, const real* upstream /* 1 */, real* dx /* n */, int32_t accumulate, int64_t n) {
+    const real factor = upstream[0];
+    GRID_LOOP(i, n) dx[i] = accumulated(dx, i, accumulate) + gradient[i] * factor;
+}

@@ -1,0 +1,44 @@
+// Distance of the student's features from those of the ImageNet model, where the label shows one
+// of some classes:
+//   value = mean over masked positions of ‖f1 − f2‖,  ‖·‖ over channels; 0 for an empty mask
+//   df1   = upstream/count · (f1 − f2)/‖f1 − f2‖ on the mask; 0 where the norm is 0
+#include "simt.cuh"
+
+// One position at a time. distance = -1 off the mask.
+KERNEL(feature_distance_rows, const T* f1 /* rows,C */, const T* f2 /* rows,C */, const uint8_t* labels /* rows */, const uint8_t* classes /* 256 */, real* distance /* rows */, int64_t rows, int64_t channels) {
+    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+        const T* a = f1 + r * channels;
+        const T* b = f2 + r * channels;
+        real norm = -1;
+        if (classes[labels[r]]) {  // the same for the whole block
+            norm = sqrt_of(block_sum(channels, [&](int64_t c) {
+                const real d = static_cast<real>(a[c]) - static_cast<real>(b[c]);
+                return d * d;
+            }));
+        }
+        BLOCK_LOOP(k, 1) distance[r] = norm;
+    }
+}
+
+// One block. A distance that is NaN is on the mask.
+KERNEL(feature_distance_final, const real* distance /* rows */, real* value /* 1 */, real* count /* 1 */, int64_t rows) {
+    const real masked = block_sum(rows, [&](int64_t r) { return distance[r] < 0 ? real(0) : real(1); });
+    const real sum = block_sum(rows, [&](int64_t r) { return distance[r] < 0 ? real(0) : distance[r]; });
+    BLOCK_LOOP(k, 1) {
+        count[k] = masked;
+        value[k] = masked > 0 ? sum / masked : real(0);
+    }
+}
+
+KERNEL(feature_distance_backward, const T* f1 /* rows,C */, const T* f2 /* rows,C */, const real* distance /* rows */, const real* count /* 1 */, const real* upstream /* 1 */, T* df1 /* rows,C */, int32_t accumulate, int64_t rows, int64_t channels) {
+    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+        const real norm = distance[r];
+        const bool still = norm <= 0;
+        const real factor = still ? real(0) : upstream[0] / (count[0] * norm);
+        BLOCK_LOOP(c, channels) {
+            const int64_t i = r * channels + c;
+            const real before = accumulate ? static_cast<real>(df1[i]) : real(0);
+            df1[i] = before + factor * (static_cast<real>(f1[i]) - static_cast<real>(f2[i]));
+        }
+    }
+}

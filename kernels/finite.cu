@@ -1,0 +1,15 @@
+// The sticky flag that keeps a broken step from being committed.
+#include "simt.cuh"
+
+// bad[block] = 1 if the block's part of x holds a number that is not finite.
+KERNEL(not_finite_partial, const real* x /* n */, int32_t* bad /* blocks */, int64_t n) {
+    const int64_t begin = chunk_begin(n);
+    const real found = block_max(chunk_end(n) - begin, [&](int64_t i) { return is_finite(x[begin + i]) ? real(0) : real(1); });
+    BLOCK_LOOP(k, 1) bad[block_index()] = found > 0;
+}
+
+// One block: the flag is raised, never lowered.
+KERNEL(not_finite_final, const int32_t* bad /* parts */, int32_t* flag /* 1 */, int64_t parts) {
+    const real found = block_max(parts, [&](int64_t i) { return static_cast<real>(bad[i]); });
+    BLOCK_LOOP(k, 1) flag[k] |= found > 0;
+}

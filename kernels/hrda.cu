@@ -1,0 +1,107 @@
+// HRDA: a low-resolution context and a high-resolution detail, fused by attention per class
+// (Hoyer et al. 2022).
+//   a      = sigmoid(attention logits) · [cell inside the detail's box]
+//   fused  = up(a)·detail + up((1 − a)·context)
+// The detail stands in zeros at its box. B, h, w, C: context and attention; H, W: fused grid;
+// hc, wc: detail. A box is y1, y2, x1, x2 in pixels of the picture; without one the detail covers
+// the whole grid. stride: pixels of the picture per cell of the fused grid.
+#include "upsample.cuh"
+
+// Where a detail stands on a grid of `stride` pixels a cell, held inside it.
+struct Corner {
+    int64_t y, x;
+};
+DEVICE Corner corner_of(const int32_t* place, int64_t stride, int64_t height, int64_t width, int64_t hc, int64_t wc) {
+    if (!place) return {0, 0};
+    const int64_t y = place[0] / stride, x = place[2] / stride;
+    return {y < 0 ? 0 : y < height - hc ? y : height - hc, x < 0 ? 0 : x < width - wc ? x : width - wc};
+}
+
+// a, and the context times 1 − a. `stride`: pixels per cell of the context.
+KERNEL(hrda_attention, const real* logits /* B,h,w,C */, const real* context /* B,h,w,C */, const int32_t* OPTIONAL place /* 4 */, real* attention /* B,h,w,C */, real* scaled /* B,h,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t stride) {
+    for (int64_t r = chunk_begin(batch * h); r < chunk_end(batch * h); ++r) {
+        const int64_t y = r % h, row = w * channels;
+        const bool inside = !place || (y >= place[0] / stride && y < place[1] / stride);
+        const int64_t begin = !inside ? row : place ? place[2] / stride * channels : 0;
+        const int64_t end = !inside ? row : place ? place[3] / stride * channels : row;
+        BLOCK_LOOP(k, row) {
+            const int64_t i = r * row + k;
+            const real a = k >= begin && k < end ? 1 / (1 + exp_of(-logits[i])) : real(0);
+            attention[i] = a;
+            scaled[i] = (1 - a) * context[i];
+        }
+    }
+}
+
+KERNEL(hrda_fuse, const real* attention /* B,h,w,C */, const real* scaled /* B,h,w,C */, const real* detail /* B,hc,wc,C */, const int32_t* OPTIONAL place /* 4 */, real* fused /* B,H,W,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t hc, int64_t wc, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t stride) {
+    const Corner corner = corner_of(place, stride, height, width, hc, wc);
+    GRID_LOOP(i, items_of(batch * height * width, channels)) {
+        const Item at = item_at(i, height, width, channels);
+        const Taps ty = taps_at(at.y, ratio_y, h), tx = taps_at(at.x, ratio_x, w);
+        const int64_t low = (at.image * h + ty.low) * w, high = (at.image * h + ty.high) * w;
+        const int64_t ll = (low + tx.low) * channels, lh = (low + tx.high) * channels;
+        const int64_t hl = (high + tx.low) * channels, hh = (high + tx.high) * channels;
+        const real wll = (1 - ty.upper) * (1 - tx.upper), wlh = (1 - ty.upper) * tx.upper;
+        const real whl = ty.upper * (1 - tx.upper), whh = ty.upper * tx.upper;
+        real* out = fused + ((at.image * height + at.y) * width + at.x) * channels;
+        CHANNEL_LOOP(c, at) out[c] = scaled[ll + c] * wll + scaled[lh + c] * wlh + scaled[hl + c] * whl + scaled[hh + c] * whh;
+        const int64_t y = at.y - corner.y, x = at.x - corner.x;
+        if (y >= 0 && y < hc && x >= 0 && x < wc) {
+            const real* seen = detail + ((at.image * hc + y) * wc + x) * channels;
+            CHANNEL_LOOP(c, at) out[c] += (attention[ll + c] * wll + attention[lh + c] * wlh + attention[hl + c] * whl + attention[hh + c] * whh) * seen[c];
+        }
+    }
+}
+
+// ddetail = dfused · up(a)
+KERNEL(hrda_backward_detail, const real* dfused /* B,H,W,C */, const real* attention /* B,h,w,C */, const int32_t* OPTIONAL place /* 4 */, real* ddetail /* B,hc,wc,C */, int32_t accumulate, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t hc, int64_t wc, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t stride) {
+    const Corner corner = corner_of(place, stride, height, width, hc, wc);
+    GRID_LOOP(i, items_of(batch * hc * wc, channels)) {
+        const Item at = item_at(i, hc, wc, channels);
+        const Taps ty = taps_at(at.y + corner.y, ratio_y, h), tx = taps_at(at.x + corner.x, ratio_x, w);
+        const real* low = attention + (at.image * h + ty.low) * w * channels;
+        const real* high = attention + (at.image * h + ty.high) * w * channels;
+        const int64_t l = tx.low * channels, u = tx.high * channels;
+        const real* from = dfused + ((at.image * height + at.y + corner.y) * width + at.x + corner.x) * channels;
+        real* out = ddetail + ((at.image * hc + at.y) * wc + at.x) * channels;
+        CHANNEL_LOOP(c, at) {
+            const real above = low[l + c] * (1 - tx.upper) + low[u + c] * tx.upper;
+            const real below = high[l + c] * (1 - tx.upper) + high[u + c] * tx.upper;
+            out[c] = accumulated(out, c, accumulate) + from[c] * (above * (1 - ty.upper) + below * ty.upper);
+        }
+    }
+}
+
+// Each cell gathers from the fused grid: with s the share of the cell in a position,
+//   dcontext = (1 − a)·Σ s·dfused,   dlogit = a(1 − a)·(Σ s·dfused·detail − context·Σ s·dfused)
+// which is 0 outside the box, as a is.
+KERNEL(hrda_backward_context, const real* dfused /* B,H,W,C */, const real* attention /* B,h,w,C */, const real* context /* B,h,w,C */, const real* detail /* B,hc,wc,C */, const int32_t* OPTIONAL place /* 4 */, real* dcontext /* B,h,w,C */, real* dlogits /* B,h,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t hc, int64_t wc, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t stride) {
+    const Corner corner = corner_of(place, stride, height, width, hc, wc);
+    GRID_LOOP(i, items_of(batch * h * w, channels)) {
+        const Item at = item_at(i, h, w, channels);
+        const int64_t cell = ((at.image * h + at.y) * w + at.x) * channels;
+        real* plain = dcontext + cell;
+        real* seen = dlogits + cell;
+        CHANNEL_LOOP(c, at) plain[c] = seen[c] = 0;
+        const int64_t y_end = reach_end(at.y, ratio_y, height), x_end = reach_end(at.x, ratio_x, width);
+        for (int64_t y = reach_begin(at.y, ratio_y); y < y_end; ++y) {
+            const real share_y = weight_of(taps_at(y, ratio_y, h), at.y);
+            if (share_y == 0) continue;
+            for (int64_t x = reach_begin(at.x, ratio_x); x < x_end; ++x) {
+                const real share = share_y * weight_of(taps_at(x, ratio_x, w), at.x);
+                if (share == 0) continue;
+                const real* from = dfused + ((at.image * height + y) * width + x) * channels;
+                CHANNEL_LOOP(c, at) plain[c] += share * from[c];
+                const int64_t dy = y - corner.y, dx = x - corner.x;
+                if (dy < 0 || dy >= hc || dx < 0 || dx >= wc) continue;
+                const real* there = detail + ((at.image * hc + dy) * wc + dx) * channels;
+                CHANNEL_LOOP(c, at) seen[c] += share * from[c] * there[c];
+            }
+        }
+        CHANNEL_LOOP(c, at) {
+            const real a = attention[cell + c];
+            seen[c] = a * (1 - a) * (seen[c] - context[cell + c] * plain[c]);
+            plain[c] *= 1 - a;
+        }
+    }
+}

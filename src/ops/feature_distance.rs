@@ -1,0 +1,68 @@
+//! The feature distance of DAFormer: keeps the student's features of things near ImageNet's.
+
+use super::labels::downscale_labels;
+use crate::device::{Grid, kernels};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// What [`feature_distance`] returns; each holds one number.
+pub struct Distance {
+    /// Mean over the masked positions; 0, with no gradient, where there are none.
+    pub value: Tensor,
+    /// Masked positions.
+    pub count: Tensor,
+}
+
+/// Mean L2 distance, over channels, of features `f1` from `f2`, both B,h,w,C, at the positions
+/// whose label, scaled down with `min_share` ([`downscale_labels`]), is one of `classes`
+/// (u8, 256 flags). labels: u8 B,H,W; W/w is the scale. The gradient goes to `f1`.
+pub fn feature_distance(
+    tape: &Tape,
+    f1: &Tensor,
+    f2: &Tensor,
+    labels: &Tensor,
+    classes: &Tensor,
+    min_share: f64,
+) -> Result<Distance> {
+    const OP: &str = "feature_distance";
+    let device = tape.device();
+    let [batch, h, w, channels] = f1.bhwc(OP)?;
+    if f2.shape() != f1.shape() || classes.len() != 256 || labels.shape().len() != 3 {
+        let problem = format!("{f1:?} and {f2:?}, labels {labels:?}, {} classes", classes.len());
+        return Err(Error::shape(OP, problem));
+    }
+    let small = downscale_labels(device, labels, labels.dim(2) / w.max(1), min_share)?;
+    if small.shape() != [batch, h, w] {
+        let problem = format!("labels {labels:?} scaled down are {small:?}, features {f1:?}");
+        return Err(Error::shape(OP, problem));
+    }
+    let rows = batch * h * w;
+    let (r, c) = (rows as i64, channels as i64);
+    let grid = device.rows(rows, channels);
+    let mut distance = device.empty(&[rows])?;
+    kernels::feature_distance_rows(device, grid, f1, f2, &small, classes, &mut distance, r, c)?;
+    let (mut value, mut count) = (device.empty(&[1])?, device.empty(&[1])?);
+    kernels::feature_distance_final(device, Grid::blocks(1), &distance, &mut value, &mut count, r)?;
+
+    let (f1, f2, masked) = (f1.clone(), f2.clone(), count.clone());
+    let value = tape.record(value, move |gradients, upstream| {
+        let device = gradients.device().clone();
+        gradients.write(&f1.slot, |df1, accumulate| {
+            kernels::feature_distance_backward(
+                &device,
+                grid,
+                &f1,
+                &f2,
+                &distance,
+                &masked,
+                &upstream,
+                df1,
+                accumulate as i32,
+                r,
+                c,
+            )
+        })
+    });
+    Ok(Distance { value, count })
+}

@@ -1,0 +1,14 @@
+//! The check that guards a step's commit.
+
+use crate::Result;
+use crate::device::{Device, Grid, kernels};
+use crate::tensor::{DType, Tensor};
+
+/// Raises `flag` (i32, one element) to 1 if `x` (real, any shape) holds a number that is not
+/// finite. Never lowers it.
+pub fn flag_not_finite(device: &Device, x: &Tensor, flag: &mut Tensor) -> Result<()> {
+    let parts = x.len().div_ceil(16 << 10).clamp(1, 1024);
+    let mut bad = device.alloc(&[parts], DType::I32)?;
+    kernels::not_finite_partial(device, Grid::blocks(parts), x, &mut bad, x.len() as i64)?;
+    kernels::not_finite_final(device, Grid::blocks(1), &bad, flag, parts as i64)
+}

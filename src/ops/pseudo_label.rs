@@ -1,0 +1,123 @@
+//! Pixel-wise decisions: predictions, and a teacher's pseudo-labels.
+
+use super::upsampled::Upsampled;
+use crate::device::{Device, Grid, kernels};
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// From which softmax probability a teacher is believed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Confidence {
+    /// A pixel counts towards the weight of the batch: 0.968.
+    pub counted: f64,
+    /// A pixel may be pasted as part of a template: 0.9.
+    pub confident: f64,
+}
+
+impl Default for Confidence {
+    fn default() -> Self {
+        Confidence { counted: 0.968, confident: 0.9 }
+    }
+}
+
+/// What a teacher says of pictures B,H,W.
+pub struct PseudoLabels {
+    /// u8 B,H,W: the class with the largest logit, the first of equals; 255 where one is NaN.
+    pub label: Tensor,
+    /// u8 B,H,W: whether the probability reaches [`Confidence::confident`].
+    pub confident: Tensor,
+    /// B,H,W: `share` where the pixel is valid, else 0.
+    pub weight: Tensor,
+    /// 1: the part of all pixels of the batch, valid or not, that reaches
+    /// [`Confidence::counted`].
+    pub share: Tensor,
+    /// B,H,W, where it was asked for: the largest softmax probability.
+    pub probability: Option<Tensor>,
+}
+
+/// Pseudo-labels from logits B,h,w,C upsampled bilinearly to `size` (H, W). valid: u8 B,H,W.
+pub fn pseudo_labels(
+    device: &Device,
+    logits: &Tensor,
+    size: (usize, usize),
+    valid: Option<&Tensor>,
+    confidence: Confidence,
+    probability: bool,
+) -> Result<PseudoLabels> {
+    const OP: &str = "pseudo_labels";
+    let batch = logits.bhwc(OP)?[0];
+    let shape = [batch, size.0, size.1];
+    if let Some(valid) = valid.filter(|valid| valid.shape() != shape) {
+        return Err(Error::shape(OP, format!("valid mask {valid:?} for pictures {shape:?}")));
+    }
+    let (rows, pixels) = (batch * size.0, shape.iter().product::<usize>());
+    let mut labels = PseudoLabels {
+        label: device.alloc(&shape, DType::U8)?,
+        confident: device.alloc(&shape, DType::U8)?,
+        weight: device.empty(&shape)?,
+        share: device.empty(&[1])?,
+        probability: if probability { Some(device.empty(&shape)?) } else { None },
+    };
+    let mut counts = device.empty(&[rows])?;
+    let asked = Asked {
+        probability: labels.probability.as_mut(),
+        confident: Some(&mut labels.confident),
+        counts: Some(&mut counts),
+    };
+    classify(OP, device, logits, size, &mut labels.label, asked, confidence)?;
+    let (r, n) = (rows as i64, pixels as i64);
+    kernels::pseudo_share(device, Grid::blocks(1), &counts, &mut labels.share, r, n)?;
+    let grid = device.elements(pixels);
+    kernels::pseudo_weight(device, grid, &labels.share, valid, &mut labels.weight, n)?;
+    Ok(labels)
+}
+
+/// The class of every pixel, u8 B,H,W: the largest of the logits B,h,w,C resized bilinearly to
+/// `size` (H, W), the first of equals; 255 where one is NaN.
+pub fn predict(device: &Device, logits: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    const OP: &str = "predict";
+    let mut label = device.alloc(&[logits.bhwc(OP)?[0], size.0, size.1], DType::U8)?;
+    classify(OP, device, logits, size, &mut label, Asked::default(), Confidence::default())?;
+    Ok(label)
+}
+
+/// Outputs beside the class.
+#[derive(Default)]
+struct Asked<'a> {
+    probability: Option<&'a mut Tensor>,
+    confident: Option<&'a mut Tensor>,
+    counts: Option<&'a mut Tensor>,
+}
+
+fn classify(
+    op: &'static str,
+    device: &Device,
+    logits: &Tensor,
+    size: (usize, usize),
+    label: &mut Tensor,
+    asked: Asked,
+    confidence: Confidence,
+) -> Result<()> {
+    let u = Upsampled::new(op, device, logits, size)?;
+    kernels::classify_rows(
+        device,
+        u.grid,
+        logits,
+        label,
+        asked.probability,
+        asked.confident,
+        asked.counts,
+        u.batch,
+        u.h,
+        u.w,
+        u.channels,
+        u.height,
+        u.width,
+        u.ratio_y,
+        u.ratio_x,
+        u.run,
+        u.cells,
+        confidence.confident,
+        confidence.counted,
+    )
+}

@@ -1,0 +1,169 @@
+//! Parts of pictures: a crop at a box drawn on the device, and windows that slide over the whole.
+
+use crate::device::{Device, kernels};
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// The `size` (h, w) cells of `x` at a box. x: u8 or real, B,H,W or B,H,W,C; box: i32 y1,y2,x1,x2
+/// in pixels of the picture, of which a cell of `x` covers `stride`; what would reach beyond the
+/// edge is held inside it. No gradient.
+pub fn crop(
+    device: &Device,
+    x: &Tensor,
+    place: &Tensor,
+    size: (usize, usize),
+    stride: usize,
+) -> Result<Tensor> {
+    let wrong = |problem: String| Err(Error::shape("crop", problem));
+    let (batch, height, width, channels) = match *x.shape() {
+        [batch, height, width] => (batch, height, width, 1),
+        [batch, height, width, channels] => (batch, height, width, channels),
+        _ => return wrong(format!("expected B,H,W or B,H,W,C, got {x:?}")),
+    };
+    if size.0 > height || size.1 > width || place.len() != 4 || stride == 0 {
+        return wrong(format!("{size:?} out of {x:?} at {place:?}, stride {stride}"));
+    }
+    let mut shape = x.shape().to_vec();
+    (shape[1], shape[2]) = size;
+    let mut y = device.alloc(&shape, x.dtype())?;
+    let grid = device.rows(batch * size.0, size.1 * channels);
+    let kernel = match x.dtype() {
+        DType::U8 => kernels::crop_bytes,
+        _ => kernels::crop_reals,
+    };
+    kernel(
+        device,
+        grid,
+        x,
+        place,
+        &mut y,
+        batch as i64,
+        height as i64,
+        width as i64,
+        channels as i64,
+        size.0 as i64,
+        size.1 as i64,
+        stride as i64,
+    )?;
+    Ok(y)
+}
+
+/// Windows of one size that cover a picture, row by row, the last of a row or column pushed back
+/// to the edge. Along a side that is shorter than a window, windows are as long as the side.
+pub struct Windows {
+    boxes: Vec<[usize; 4]>,
+    on_device: Tensor,
+    size: (usize, usize),
+    picture: (usize, usize),
+}
+
+impl Windows {
+    /// All sizes as (height, width) in pixels.
+    pub fn new(
+        device: &Device,
+        picture: (usize, usize),
+        window: (usize, usize),
+        step: (usize, usize),
+    ) -> Result<Windows> {
+        if [picture.0, picture.1, window.0, window.1, step.0, step.1].contains(&0)
+            || step.0 > window.0
+            || step.1 > window.1
+        {
+            let problem = format!("windows {window:?} over {picture:?} in steps of {step:?}");
+            return Err(Error::shape("windows", problem));
+        }
+        let spans = |length: usize, window: usize, step: usize| {
+            let window = window.min(length);
+            let count = (length - window).div_ceil(step) + 1;
+            (0..count).map(move |i| {
+                let end = (i * step + window).min(length);
+                (end - window, end)
+            })
+        };
+        let boxes: Vec<[usize; 4]> = spans(picture.0, window.0, step.0)
+            .flat_map(|(y1, y2)| {
+                spans(picture.1, window.1, step.1).map(move |(x1, x2)| [y1, y2, x1, x2])
+            })
+            .collect();
+        let flat: Vec<i32> = boxes.iter().flatten().map(|&edge| edge as i32).collect();
+        let on_device = device.upload(&[boxes.len(), 4], &flat)?;
+        let size = (window.0.min(picture.0), window.1.min(picture.1));
+        Ok(Windows { boxes, on_device, size, picture })
+    }
+
+    /// y1, y2, x1, x2 of each, in pixels.
+    pub fn boxes(&self) -> &[[usize; 4]] {
+        &self.boxes
+    }
+
+    /// Height and width of a window.
+    pub fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// The windows of pictures B,H,W,C (real): n·B,h,w,C, window-major (window 0 of every picture,
+    /// window 1 of every picture, …). No gradient.
+    pub fn crops(&self, device: &Device, x: &Tensor) -> Result<Tensor> {
+        let [batch, height, width, channels] = x.bhwc("window crops")?;
+        if (height, width) != self.picture {
+            let problem = format!("{x:?}, but the windows cover {:?}", self.picture);
+            return Err(Error::shape("window crops", problem));
+        }
+        let (windows, (hc, wc)) = (self.boxes.len(), self.size);
+        let mut y = device.empty(&[windows * batch, hc, wc, channels])?;
+        kernels::window_crops(
+            device,
+            device.rows(windows * batch * hc, wc * channels),
+            x,
+            &self.on_device,
+            &mut y,
+            windows as i64,
+            batch as i64,
+            height as i64,
+            width as i64,
+            channels as i64,
+            hc as i64,
+            wc as i64,
+        )?;
+        Ok(y)
+    }
+
+    /// Puts windows n·B,hc,wc,C (real, window-major) back together on a grid with a cell for every
+    /// `stride` pixels, B,H/stride,W/stride,C: the mean of those that cover a cell. A window whose
+    /// own grid is coarser is upsampled bilinearly on the way, by itself, as if before the mean.
+    /// No gradient.
+    pub fn average(&self, device: &Device, x: &Tensor, stride: usize) -> Result<Tensor> {
+        const OP: &str = "window average";
+        let [crops, hc, wc, channels] = x.bhwc(OP)?;
+        let windows = self.boxes.len();
+        let stride = stride.max(1);
+        let whole = self.boxes.iter().flatten().all(|edge| edge % stride == 0);
+        if crops % windows != 0 || x.is_empty() || !whole {
+            let problem =
+                format!("{x:?} as {windows} windows of {:?} at stride {stride}", self.size);
+            return Err(Error::shape(OP, problem));
+        }
+        let batch = crops / windows;
+        let (height, width) = (self.picture.0 / stride, self.picture.1 / stride);
+        let on_grid = (self.size.0 / stride, self.size.1 / stride);
+        let mut y = device.empty(&[batch, height, width, channels])?;
+        kernels::window_average(
+            device,
+            device.rows(batch * height * width, channels),
+            x,
+            &self.on_device,
+            &mut y,
+            windows as i64,
+            batch as i64,
+            height as i64,
+            width as i64,
+            channels as i64,
+            hc as i64,
+            wc as i64,
+            stride as i64,
+            hc as f64 / on_grid.0 as f64,
+            wc as f64 / on_grid.1 as f64,
+        )?;
+        Ok(y)
+    }
+}
