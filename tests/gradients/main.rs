@@ -3,4 +3,5 @@
 mod check;
 
 mod activation;
+mod attention;
 mod linear;
