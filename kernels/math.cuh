@@ -25,6 +25,16 @@ MATH real clamp_to(real x, real low, real high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
+// a·b + c, rounded once where the processor can.
+MATH real fma_of(real a, real b, real c) {
+#if defined(UDASS_F64) && (defined(__CUDACC__) || defined(__FP_FAST_FMA))
+    return fma(a, b, c);
+#elif !defined(UDASS_F64) && (defined(__CUDACC__) || defined(__FP_FAST_FMAF))
+    return fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
 MATH bool is_finite(real x) { return x - x == 0; }
 
 #if defined(UDASS_F64)

@@ -4,4 +4,5 @@ mod check;
 
 mod activation;
 mod layernorm;
+mod attention;
 mod linear;

@@ -1,0 +1,108 @@
+// A strip: adjacent elements that one thread computes together, so that whatever else it loads
+// serves all of them. A vector register in solo, four numbers on the GPU.
+//
+// On the GPU a strip's address must be a multiple of its size: it is so where the row length is a
+// multiple of STRIP, as tensors are aligned.
+#pragma once
+#include "simt.cuh"
+
+#if defined(__CUDACC__)
+
+#define UNROLL _Pragma("unroll")
+#define LANES UNROLL
+constexpr int64_t STRIP = 4;
+
+struct alignas(STRIP * sizeof(real)) strip {
+    real lanes[STRIP];
+};
+MATH real* lanes_of(strip& s) { return s.lanes; }
+MATH const real* lanes_of(const strip& s) { return s.lanes; }
+
+// As many elements of a type, moved at once.
+template <class E>
+struct alignas(STRIP * sizeof(E)) packed {
+    E lanes[STRIP];
+};
+template <class E>
+MATH strip load_strip(const E* p) {
+    const packed<E> all = *reinterpret_cast<const packed<E>*>(p);
+    strip s;
+    LANES for (int64_t i = 0; i < STRIP; ++i) s.lanes[i] = all.lanes[i];
+    return s;
+}
+template <class E>
+MATH void store(E* p, const strip& s) {
+    packed<E> all;
+    LANES for (int64_t i = 0; i < STRIP; ++i) all.lanes[i] = s.lanes[i];
+    *reinterpret_cast<packed<E>*>(p) = all;
+}
+
+#else
+
+#define UNROLL _Pragma("GCC unroll 16")
+#define LANES _Pragma("omp simd")
+#if defined(__AVX512F__)
+#define STRIP_BYTES 64
+#elif defined(__AVX__)
+#define STRIP_BYTES 32
+#else
+#define STRIP_BYTES 16
+#endif
+constexpr int64_t STRIP = STRIP_BYTES / sizeof(real);
+
+typedef real strip __attribute__((vector_size(STRIP_BYTES)));
+typedef real strip_in_memory __attribute__((vector_size(STRIP_BYTES), aligned(sizeof(real)), may_alias));
+MATH real* lanes_of(strip& s) { return reinterpret_cast<real*>(&s); }
+MATH const real* lanes_of(const strip& s) { return reinterpret_cast<const real*>(&s); }
+MATH strip load_strip(const real* p) { return *reinterpret_cast<const strip_in_memory*>(p); }
+MATH void store(real* p, const strip& s) { *reinterpret_cast<strip_in_memory*>(p) = s; }
+
+#endif
+
+// What kernels are written for: a strip, or a single number where a row does not divide in strips.
+template <class V>
+struct Width {
+    static constexpr int64_t lanes = STRIP;
+    template <class E>
+    MATH strip load(const E* p) { return load_strip(p); }
+};
+template <>
+struct Width<real> {
+    static constexpr int64_t lanes = 1;
+    template <class E>
+    MATH real load(const E* p) { return *p; }
+};
+template <class E>
+MATH void store(E* p, real x) { *p = x; }
+
+// f(i) in lane i.
+template <class V, class F>
+MATH V each_lane(F f) {
+    V v;
+    if constexpr (Width<V>::lanes == 1) {
+        v = f(0);
+    } else {
+        LANES for (int64_t i = 0; i < STRIP; ++i) lanes_of(v)[i] = f(i);
+    }
+    return v;
+}
+template <class V, class F>
+MATH V map_lanes(const V& a, F f) {
+    if constexpr (Width<V>::lanes == 1) return f(a);
+    else return each_lane<V>([&](int64_t i) { return f(lanes_of(a)[i]); });
+}
+template <class V>
+MATH V all_lanes(real x) {
+    return each_lane<V>([&](int64_t) { return x; });
+}
+
+MATH strip fma_of(const strip& a, const strip& b, const strip& c) {
+    return each_lane<strip>([&](int64_t i) { return fma_of(lanes_of(a)[i], lanes_of(b)[i], lanes_of(c)[i]); });
+}
+MATH strip fma_of(real a, const strip& b, const strip& c) {
+    return each_lane<strip>([&](int64_t i) { return fma_of(a, lanes_of(b)[i], lanes_of(c)[i]); });
+}
+MATH strip product_of(const strip& a, const strip& b) {
+    return each_lane<strip>([&](int64_t i) { return lanes_of(a)[i] * lanes_of(b)[i]; });
+}
+MATH real product_of(real a, real b) { return a * b; }
