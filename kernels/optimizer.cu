@@ -37,20 +37,6 @@ KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* c
     }
 }
 
-// partial[block] = 1 where the block's part of x holds a number that is not finite.
-KERNEL(not_finite_partial, const real* x /* n */, int32_t* partial /* blocks */, int64_t n) {
-    const int64_t begin = chunk_begin(n), length = chunk_end(n) - begin;
-    // x - x is 0 for every finite number and NaN for the others.
-    const real sum = block_sum(length, [&](int64_t i) { return x[begin + i] - x[begin + i]; });
-    if (thread_index() == 0) partial[block_index()] = sum == 0 ? 0 : 1;
-}
-
-// failed |= any partial; one block.
-KERNEL(not_finite_final, const int32_t* partial /* parts */, int32_t* failed /* 1 */, int64_t parts) {
-    const real count = block_sum(parts, [&](int64_t i) { return real(partial[i]); });
-    if (thread_index() == 0 && count > 0) *failed = 1;
-}
-
 // to ← from, unless the step failed: how buffers and templates become the next step's.
 KERNEL(commit_real, const real* from /* n */, real* to /* n */, const int32_t* failed /* 1 */, int64_t n) {
     if (*failed) return;

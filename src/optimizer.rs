@@ -1,7 +1,7 @@
 //! AdamW over the flat store, its schedule, and the update of the mean teacher that goes with it.
 
 use crate::config::{OptimizerConfig, ScheduleConfig};
-use crate::device::{Device, Grid, kernels};
+use crate::device::{Device, kernels};
 use crate::params::{CHUNK, Weights};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -119,14 +119,6 @@ impl Optimizer {
             CHUNK as i64,
         )
     }
-}
-
-/// Sets `failed` where a tensor holds a number that is not finite; it is never unset here.
-pub fn check_finite(device: &Device, x: &Tensor, failed: &mut Tensor) -> Result<()> {
-    let parts = device.elements(x.len()).blocks as usize;
-    let mut partial = device.alloc(&[parts], DType::I32)?;
-    kernels::not_finite_partial(device, Grid::blocks(parts), x, &mut partial, x.len() as i64)?;
-    kernels::not_finite_final(device, Grid::blocks(1), &partial, failed, parts as i64)
 }
 
 /// Copies `from` into `to`, unless the step failed.

@@ -9,4 +9,4 @@ mod segmentor;
 pub use daformer::{DaformerHead, FusionKind};
 pub use layers::{Dropping, Pass, Statistics};
 pub use mit::Mit;
-pub use segmentor::{Output, Segmentor, Supervision};
+pub use segmentor::{HrdaParts, OUTPUT_STRIDE, Output, Parts, Segmentor, Supervision};

@@ -1,9 +1,11 @@
 //! A whole network: backbone and decoder, on one scale or on HRDA's two (Hoyer et al. 2022b).
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::config::NetworkConfig;
-use crate::ops::{self, Loss, SlideGrid};
+use crate::device::Device;
+use crate::ops::{self, DetailBox, Loss, Windows};
 use crate::params::Spec;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -30,6 +32,8 @@ struct Hrda {
     attention: DaformerHead,
     detail_crop: usize,
     detail_loss: f32,
+    /// Windows of the detail scale over images of the size seen last.
+    windows: RefCell<Option<((usize, usize), Rc<Windows>)>>,
 }
 
 /// What a training pass learns from.
@@ -53,11 +57,22 @@ pub struct Output {
     pub logits: Vec<(&'static str, Tensor)>,
 }
 
-/// The parts of an inference pass, for tests; `fused` is the result.
+/// The parts of an inference pass; `fused` is its result, B,H/4,W/4,classes.
 pub struct Parts {
     pub fused: Tensor,
-    /// low-resolution image, its logits, attention logits, crops' logits, averaged detail logits.
-    pub hrda: Option<[Tensor; 5]>,
+    pub hrda: Option<HrdaParts>,
+}
+
+/// What HRDA's result was fused from.
+pub struct HrdaParts {
+    /// Context image, its logits, and the attention after the sigmoid.
+    pub small: Tensor,
+    pub low: Tensor,
+    pub attention: Tensor,
+    /// Windows of the detail scale (y1, y2, x1, x2), their logits window-major, and their average.
+    pub boxes: Vec<[usize; 4]>,
+    pub cropped: Tensor,
+    pub high: Tensor,
 }
 
 impl Segmentor {
@@ -78,6 +93,7 @@ impl Segmentor {
                 attention: head("decode_head.scale_attention", attention, ATTENTION_SITE),
                 detail_crop: config.hrda.detail_crop,
                 detail_loss: config.hrda.detail_loss,
+                windows: RefCell::default(),
             };
             (decoder, Some(hrda))
         } else {
@@ -116,7 +132,9 @@ impl Segmentor {
             return Ok(Output { losses: vec![(loss, 1.0)], features, logits: vec![("logits", logits)] });
         };
         let (context, detail) = (pass.part(0), pass.part(1));
-        let crop = |x: &Tensor| ops::crop(tape.device(), x, s.detail_box, hrda.detail_crop);
+        let [_, height, width, _] = s.image.bhwc("losses")?;
+        let size = (hrda.detail_crop.min(height), hrda.detail_crop.min(width));
+        let crop = |x: &Tensor| ops::crop(tape.device(), x, s.detail_box, size, 1);
         // Running statistics move in this order: backbones first, context before detail.
         let features = self.backbone.forward(&context, &halved(pass, s.image)?)?;
         let detail_features = self.backbone.forward(&detail, &crop(s.image)?)?;
@@ -124,16 +142,18 @@ impl Segmentor {
         let high = self.head.forward(&detail, &detail_features)?;
         drop(detail_features);
         let attention = hrda.attention.forward(&context, &features)?;
-        let (fused, low_shown) =
-            ops::hrda_fuse_train(tape, &low, &high, &attention, s.detail_box, OUTPUT_STRIDE)?;
+        let place = DetailBox { pixels: s.detail_box.clone(), stride: OUTPUT_STRIDE };
+        let fused = ops::hrda_fuse(tape, &low, &high, &attention, Some(&place))?;
         let detail_weight = s.weight.map(&crop).transpose()?;
-        let main = ops::cross_entropy(tape, &fused, s.label, s.weight)?;
+        let main = ops::cross_entropy(tape, &fused.logits, s.label, s.weight)?;
         let detail_loss =
             ops::cross_entropy(tape, &high, &crop(s.label)?, detail_weight.as_ref())?;
+        let logits =
+            vec![("fused_seg", fused.logits), ("lr_seg", fused.context), ("hr_seg", high)];
         Ok(Output {
             losses: vec![(main, 1.0 - hrda.detail_loss), (detail_loss, hrda.detail_loss)],
             features,
-            logits: vec![("fused_seg", fused), ("lr_seg", low_shown), ("hr_seg", high)],
+            logits,
         })
     }
 
@@ -148,20 +168,44 @@ impl Segmentor {
             let features = self.backbone.forward(pass, image)?;
             return Ok(Parts { fused: self.head.forward(pass, &features)?, hrda: None });
         };
-        let [_, height, width, _] = image.bhwc("logits")?;
+        let device = pass.tape.device();
         let small = halved(pass, image)?;
         let features = self.backbone.forward(pass, &small)?;
-        let grid = SlideGrid::new(height, width, hrda.detail_crop, hrda.detail_crop / 2);
-        let crops = ops::slide_crops(pass.tape.device(), image, &grid)?;
+        let windows = hrda.windows_over(device, image)?;
+        let crops = windows.crops(device, image)?;
         let detail_features = self.backbone.forward(pass, &crops)?;
         drop(crops);
         let low = self.head.forward(pass, &features)?;
         let cropped = self.head.forward(pass, &detail_features)?;
         drop(detail_features);
         let attention = hrda.attention.forward(pass, &features)?;
-        let high = ops::slide_average(pass.tape.device(), &cropped, &grid, OUTPUT_STRIDE)?;
-        let fused = ops::hrda_fuse(pass.tape.device(), &low, &high, &attention)?;
-        Ok(Parts { fused, hrda: Some([small, low, attention, cropped, high]) })
+        let high = windows.average(device, &cropped, OUTPUT_STRIDE)?;
+        let fused = ops::hrda_fuse(pass.tape, &low, &high, &attention, None)?;
+        let hrda = HrdaParts {
+            boxes: windows.boxes().to_vec(),
+            small,
+            low,
+            attention: fused.attention,
+            cropped,
+            high,
+        };
+        Ok(Parts { fused: fused.logits, hrda: Some(hrda) })
+    }
+}
+
+impl Hrda {
+    fn windows_over(&self, device: &Device, image: &Tensor) -> Result<Rc<Windows>> {
+        let [_, height, width, _] = image.bhwc("detail windows")?;
+        let mut kept = self.windows.borrow_mut();
+        if let Some((size, windows)) = &*kept
+            && *size == (height, width)
+        {
+            return Ok(windows.clone());
+        }
+        let (side, step) = (self.detail_crop, self.detail_crop / 2);
+        let windows = Rc::new(Windows::new(device, (height, width), (side, side), (step, step))?);
+        *kept = Some(((height, width), windows.clone()));
+        Ok(windows)
     }
 }
 

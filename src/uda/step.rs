@@ -1,13 +1,12 @@
 //! One iteration: source loss, feature distance, pseudo-labels, mixing, masked consistency, update.
 
-use std::rc::Rc;
 
 use crate::config::{Config, Method};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
-use crate::ops::{self, PseudoLabels};
-use crate::optimizer::{Optimizer, check_finite, commit};
+use crate::ops::{self, Confidence, PseudoLabels};
+use crate::optimizer::{Optimizer, commit};
 use crate::params::Weights;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -195,9 +194,9 @@ impl Learner {
         for (i, term) in terms.iter().enumerate() {
             device.copy(&term.value, &mut logged.slice(i, &[1])?)?;
         }
-        check_finite(device, &logged, &mut self.failed)?;
+        ops::flag_not_finite(device, &logged, &mut self.failed)?;
         if let Some(grads) = &self.student.grads {
-            check_finite(device, grads, &mut self.failed)?;
+            ops::flag_not_finite(device, grads, &mut self.failed)?;
         }
         let numbers = &self.inputs.update;
         let (student, teacher) = (&mut self.student, self.teacher.as_mut());
@@ -259,7 +258,7 @@ impl Iteration<'_, '_> {
             let context = learner.network.context(&frozen, &batch.source.image)?;
             let [.., theirs] = learner.network.backbone().forward(&frozen, &context)?;
             let settings = &learner.config.feature_distance;
-            let (value, _) = ops::feature_distance(
+            let distance = ops::feature_distance(
                 pass.tape,
                 &features[3],
                 &theirs,
@@ -267,8 +266,8 @@ impl Iteration<'_, '_> {
                 &learner.thing_classes,
                 settings.min_share as f64,
             )?;
-            this.log("src.loss_imnet_feat_dist", &value, settings.weight);
-            Ok(Some((value, settings.weight)))
+            this.log("src.loss_imnet_feat_dist", &distance.value, settings.weight);
+            Ok(Some((distance.value, settings.weight)))
         })
     }
 
@@ -286,16 +285,20 @@ impl Iteration<'_, '_> {
             learner.device.charged("teacher", || learner.network.logits(&pass, &batch.target))?;
         self.show("teacher/logits", &logits)?;
         let settings = &learner.config.pseudo_label;
-        let pseudo = ops::pseudo_label(
-            &learner.device,
-            &logits,
-            &batch.valid,
-            settings.threshold as f64,
-            settings.confident as f64,
-        )?;
+        let [_, height, width, _] = batch.target.bhwc("pseudo_labels")?;
+        let confidence = Confidence {
+            counted: settings.threshold as f64,
+            confident: settings.confident as f64,
+        };
+        let probed = self.probe.is_some();
+        let (device, valid) = (&learner.device, Some(&batch.valid));
+        let size = (height, width);
+        let pseudo = ops::pseudo_labels(device, &logits, size, valid, confidence, probed)?;
         self.log("pseudo_label.weight", &pseudo.share, 1.0);
         self.show("teacher/label", &pseudo.label)?;
-        self.show("teacher/max_prob", &pseudo.max_prob)?;
+        if let Some(probability) = &pseudo.probability {
+            self.show("teacher/max_prob", probability)?;
+        }
         self.show("teacher/weight", &pseudo.weight)?;
         Ok(pseudo)
     }
@@ -404,7 +407,7 @@ impl Iteration<'_, '_> {
             for (loss, part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
                 let (loss, share) = loss;
                 self.log(&format!("{name}{part}loss_seg"), &loss.value, share * scale);
-                self.log(&format!("{name}{part}acc_seg"), &loss.correct, 1.0);
+                self.log(&format!("{name}{part}acc_seg"), &loss.accuracy, 1.0);
                 seeds.push((&loss.value, device.upload_real(&[1], &[share * scale])?));
             }
             let extra = more(self, &pass, &output.features)?;

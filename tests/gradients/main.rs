@@ -3,6 +3,6 @@
 mod check;
 
 mod activation;
-mod layernorm;
 mod attention;
+mod layernorm;
 mod linear;
