@@ -19,16 +19,12 @@ fn main() -> ExitCode {
 
 /// An error and its causes as one block, each line beyond the first indented.
 fn block(error: &anyhow::Error) -> String {
-    let mut text = String::from("error: ");
-    for (depth, cause) in error.chain().enumerate() {
-        // A library error's own text names its cause already.
-        let cause = cause.to_string();
-        if depth > 0 && !text.contains(&cause) {
-            text.push_str("\n  because: ");
-        } else if depth > 0 {
-            continue;
+    let mut text = format!("error: {}", error.to_string().replace('\n', "\n  "));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Most of the library's errors name their cause themselves.
+        if !text.contains(&cause) {
+            text.push_str(&format!("\n  because: {}", cause.replace('\n', "\n  ")));
         }
-        text.push_str(&cause.replace('\n', "\n  "));
     }
     text
 }

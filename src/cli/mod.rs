@@ -1,6 +1,7 @@
 //! The commands: arguments in, errors and progress out. What they do is the library's.
 
 mod configured;
+mod connect;
 mod eval;
 mod predict;
 mod prepare;
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 /// Trains and evaluates unsupervised domain-adaptive semantic segmentation, on the GPU or the CPU,
 /// with kernels of its own.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -17,7 +17,9 @@ impl FromStr for Size {
             Some(Size { width: width.parse().ok()?, height: height.parse().ok()? })
         });
         sides
-            .filter(|size| (1..=65_535).contains(&size.width) && (1..=65_535).contains(&size.height))
+            .filter(|size| {
+                (1..=65_535).contains(&size.width) && (1..=65_535).contains(&size.height)
+            })
             .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as in 2048x1024".into())
     }
 }

@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use udass_raw::run::signal::{self, Stop};
+
 use super::configured::{Configured, path_override};
+use super::connect::{self, Start};
+use super::tell;
 
 /// Train a network.
 ///
@@ -45,5 +49,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let iterations = args.max_iters.map(|n| format!("run.max_iters={n}"));
     let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
     let config = args.configured.load(iterations.into_iter().chain(out))?;
-    todo_connect(&config, args)
+    let start = match &args.checkpoint {
+        _ if args.resume => Start::Resume,
+        Some(file) => Start::Checkpoint(file.clone()),
+        None => Start::Weights,
+    };
+    let stop = Stop::install(
+        "stopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",
+    )?;
+    let finished = connect::train(&config, start, &stop)?;
+    if finished {
+        return Ok(ExitCode::SUCCESS);
+    }
+    tell(&format!("stopped; `udass-raw train {} --resume` goes on", args.configured.config));
+    Ok(ExitCode::from(signal::EXIT_CODE))
 }

@@ -115,7 +115,10 @@ impl Check {
         self.share("data.max_class_share", c.data.max_class_share);
 
         self.positive("rare_class_sampling.temperature", c.rare_class_sampling.temperature);
-        self.not_negative("rare_class_sampling.min_crop_ratio", c.rare_class_sampling.min_crop_ratio);
+        self.not_negative(
+            "rare_class_sampling.min_crop_ratio",
+            c.rare_class_sampling.min_crop_ratio,
+        );
         let wanted = c.rare_class_sampling.min_crop_ratio * c.rare_class_sampling.min_pixels as f64;
         let area = (c.data.crop * c.data.crop) as f64;
         if c.rare_class_sampling.enabled && wanted >= area {
@@ -224,7 +227,9 @@ impl Check {
             let stride = if c.network.hrda.enabled { 2 * STRIDE } else { STRIDE };
             let why = "as data.crop, or 0 for the whole image";
             self.multiple("eval.window", c.eval.window, stride, why);
+            // Against a wrong window, no stride can be right.
             let good = (1..=c.eval.window).contains(&c.eval.stride);
+            let good = good || !c.eval.window.is_multiple_of(stride);
             let expected = format!("from 1 to eval.window, {}", c.eval.window);
             self.that(good, "eval.stride", expected, c.eval.stride);
         }

@@ -107,6 +107,26 @@ fn homes(schema: &DeTable, name: &str, prefix: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Lists of a fixed length that were given more values than they hold: what was read (`kept`) is
+/// shorter. The deserialiser drops the rest without a word.
+pub(super) fn overlong(tree: &DeTable, kept: &toml::Table, prefix: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (key, value) in tree {
+        let path = join(prefix, key.get_ref());
+        match (value.get_ref(), kept.get(key.get_ref().as_ref())) {
+            (DeValue::Table(tree), Some(toml::Value::Table(kept))) => {
+                problems.extend(overlong(tree, kept, &path));
+            }
+            (DeValue::Array(given), Some(toml::Value::Array(kept))) if given.len() > kept.len() => {
+                let message = format!("expected a list of {}, got {}", kept.len(), given.len());
+                problems.push(Problem::new(&path, value.span(), message));
+            }
+            _ => {}
+        }
+    }
+    problems
+}
+
 pub(super) fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
 }

@@ -167,13 +167,13 @@ fn assemble(sources: &Sources) -> Result<Config> {
         let key = e.span().and_then(|span| path_at(&tree, &span, ""));
         sources.error(vec![Problem { key, span: e.span(), message: plain(e.message()) }])
     })?;
-    let problems: Vec<Problem> = check::problems(&config)
-        .into_iter()
-        .map(|(key, message)| {
-            let path: Vec<&str> = key.split('.').collect();
-            Problem { span: lookup(&tree, &path).map(Spanned::span), key: Some(key), message }
-        })
-        .collect();
+    let kept = toml::Table::try_from(&config)
+        .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))?;
+    let mut problems = keys::overlong(&tree, &kept, "");
+    problems.extend(check::problems(&config).into_iter().map(|(key, message)| {
+        let path: Vec<&str> = key.split('.').collect();
+        Problem { span: lookup(&tree, &path).map(Spanned::span), key: Some(key), message }
+    }));
     if problems.is_empty() { Ok(config) } else { Err(sources.error(problems)) }
 }
 
@@ -190,9 +190,8 @@ fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
 /// Applies one `section.key=value`.
 fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<()> {
     let text = layer.text.as_str();
-    let usage = || {
-        Error::config(format!("--set {text}: expected KEY=VALUE, as in --set data.batch=1"))
-    };
+    let usage =
+        || Error::config(format!("--set {text}: expected KEY=VALUE, as in --set data.batch=1"));
     let (path, raw) = text.split_once('=').ok_or_else(usage)?;
     let raw = raw.trim();
     let keys: Vec<&str> = path.split('.').map(str::trim).collect();
@@ -210,7 +209,8 @@ fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Resul
     for (depth, key) in keys.iter().enumerate().rev() {
         let section = &keys[..depth];
         if lookup(tree, section).is_some_and(|v| !v.get_ref().is_table()) {
-            let problem = Problem::new(&section.join("."), span, "has no keys inside: set it whole");
+            let problem =
+                Problem::new(&section.join("."), span, "has no keys inside: set it whole");
             return Err(sources.error(vec![problem]));
         }
         let mut table = DeTable::new();

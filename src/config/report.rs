@@ -72,7 +72,8 @@ impl Sources {
         let key = problem.key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default();
         let what = format!("{key}{}", problem.message);
         let layer = |at: usize| self.layers.iter().rfind(|layer| layer.start <= at);
-        let Some((span, layer)) = problem.span.clone().and_then(|s| Some((s.clone(), layer(s.start)?)))
+        let Some((span, layer)) =
+            problem.span.clone().and_then(|s| Some((s.clone(), layer(s.start)?)))
         else {
             // Nothing to point at: the topmost file is the one that its user can change.
             let file = self.layers.iter().rfind(|layer| !layer.over);
@@ -125,7 +126,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
 
 /// Serde's messages, in words for somebody who edits a file: `expected usize` says little.
 pub(super) fn plain(message: &str) -> String {
-    let Some((got, expected)) = message.rsplit_once(", expected ") else {
+    let Some((got, expected)) = message.split_once(", expected ") else {
         return message.replace("missing field", "missing key");
     };
     let expected = match expected {

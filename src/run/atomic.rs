@@ -30,10 +30,7 @@ pub fn write_atomic(
     sync_folder(folder(path)).map_err(|e| Error::io(path, "write", e))
 }
 
-fn fill(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
+fn fill(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -54,7 +54,10 @@ pub fn overlay(picture: Picture, ids: &[u8], alpha: f32) -> Result<Vec<u8>> {
     let mut out = picture.rgb.to_vec();
     for (pixel, &id) in out.chunks_exact_mut(3).zip(ids) {
         if let Some(class) = classes::CITYSCAPES.get(id as usize) {
-            pixel.iter_mut().zip(class.color).for_each(|(below, above)| *below = blend(*below, above));
+            pixel
+                .iter_mut()
+                .zip(class.color)
+                .for_each(|(below, above)| *below = blend(*below, above));
         }
     }
     Ok(out)
@@ -138,7 +141,13 @@ pub fn save_rgb(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8])
     save(path.as_ref(), width, height, png::ColorType::Rgb, rgb)
 }
 
-fn save(path: &Path, width: usize, height: usize, color: png::ColorType, data: &[u8]) -> Result<()> {
+fn save(
+    path: &Path,
+    width: usize,
+    height: usize,
+    color: png::ColorType,
+    data: &[u8],
+) -> Result<()> {
     let side = |n: usize| u32::try_from(n).map_err(|_| io::Error::other("too large for a PNG"));
     write_atomic(path, |file| {
         let mut encoder = png::Encoder::new(file, side(width)?, side(height)?);

@@ -1,6 +1,7 @@
 //! What somebody sees who watches: one line that moves on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -71,6 +72,49 @@ impl Progress {
     /// Takes the moving line away.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Progress whose total is learned from whoever does the work, on any thread.
+#[derive(Debug)]
+pub struct Counter {
+    unit: &'static str,
+    state: Mutex<(usize, Option<Progress>)>,
+}
+
+impl Counter {
+    /// Nothing is shown before the first step.
+    pub fn new(unit: &'static str) -> Self {
+        Counter { unit, state: Mutex::new((0, None)) }
+    }
+
+    /// What to hand to the worker: called with steps done and steps in all.
+    pub fn advance(&self) -> impl Fn(usize, usize) + Sync + '_ {
+        |done, total| {
+            let mut state = self.lock();
+            // Threads may report out of order.
+            let done = done.max(state.0);
+            state.0 = done;
+            let progress = state.1.get_or_insert_with(|| Progress::new(self.unit, total as u64, 0));
+            progress.step(done as u64, "");
+        }
+    }
+
+    /// Steps done so far.
+    pub fn done(&self) -> usize {
+        self.lock().0
+    }
+
+    /// Takes the moving line away.
+    pub fn finish(&self) {
+        if let Some(progress) = &self.lock().1 {
+            progress.finish();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (usize, Option<Progress>)> {
+        // A panic elsewhere leaves a count that is still good to show.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

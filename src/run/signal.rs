@@ -33,7 +33,8 @@ impl Stop {
                 std::process::exit(EXIT_CODE.into());
             }
             // The terminal stands behind its "^C"; it may be gone, which is no reason to fail.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("\n{message}\n"));
+            let _ =
+                std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("\n{message}\n"));
         })
         .map_err(|e| Error::device(format!("cannot listen for Ctrl-C: {e}")))?;
         Ok(stop)
