@@ -1,8 +1,17 @@
 //! Configuration: one TOML file holds every hyper-parameter of a run.
 //!
-//! The keys are the fields of these structures; `configs/gta_vit.toml` documents each of them.
+//! The keys are the fields of these structures; `configs/gta_vit.toml` documents each of them and
+//! gives the published value. [`Config::load`] reads a preset or a file, follows its `base`, applies
+//! overrides, and checks every value.
+
+mod check;
+mod keys;
+mod load;
+mod report;
 
 use std::path::PathBuf;
+
+pub use load::preset_names;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,8 +91,9 @@ pub struct DataConfig {
     /// A source crop is redrawn while one class covers this share of its labelled pixels.
     pub max_class_share: f32,
     pub crop_attempts: usize,
-    /// Decoding threads, 0 means as many as cores; batches prepared ahead.
+    /// Decoding threads; 0 means as many as cores.
     pub workers: usize,
+    /// Batches prepared ahead.
     pub prefetch: usize,
 }
 
@@ -226,8 +236,9 @@ fn one() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
-    /// Iterations of linear warm-up, and the share of the rate it starts from.
+    /// Iterations of linear warm-up.
     pub warmup: u64,
+    /// Share of the rate that the warm-up starts from.
     pub warmup_ratio: f64,
     /// The rate falls linearly to 0 here.
     pub end: u64,
@@ -251,8 +262,9 @@ pub struct RunConfig {
 pub struct EvalConfig {
     /// `[width, height]` that an image is scaled to fit, keeping its aspect.
     pub fit: [usize; 2],
-    /// Side and stride of the sliding windows, pixels; 0: the whole image at once.
+    /// Side of the sliding windows, pixels; 0: the whole image at once.
     pub window: usize,
+    /// Step of the sliding windows, pixels.
     pub stride: usize,
     /// Windows per forward pass.
     pub batch: usize,

@@ -1,0 +1,55 @@
+//! The arguments of every command that reads a configuration.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use udass_raw::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub struct Configured {
+    /// A preset (gta_vit, toy_vit), a name in configs/, or the path of a .toml file.
+    #[arg(value_name = "CONFIG")]
+    pub config: String,
+
+    /// Change one key of the configuration; may be given many times.
+    ///
+    /// KEY is section.key as in the file, VALUE is TOML: --set data.batch=1, --set
+    /// device.precision=bf16, --set 'quadmix.classes=[6, 12, 17]'.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// Where to compute: the GPU if there is one (auto), the CPU (host), or the GPU or fail (cuda).
+    /// [default: device.kind of the configuration]
+    #[arg(long, value_enum, value_name = "DEVICE")]
+    pub device: Option<Device>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Device {
+    Auto,
+    Host,
+    Cuda,
+}
+
+impl Configured {
+    /// The configuration with `--set`, `--device` and the command's own overrides applied, in this
+    /// order.
+    pub fn load(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
+        let mut overrides = self.set.clone();
+        overrides.extend(self.device.map(|device| {
+            let kind = match device {
+                Device::Auto => "auto",
+                Device::Host => "host",
+                Device::Cuda => "cuda",
+            };
+            format!("device.kind={kind}")
+        }));
+        overrides.extend(own);
+        Config::load(&self.config, &overrides)
+    }
+}
+
+/// `key=path` for an override; a path is a string whatever it looks like.
+pub fn path_override(key: &str, path: &Path) -> String {
+    format!("{key}={}", path.display())
+}

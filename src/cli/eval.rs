@@ -1,0 +1,48 @@
+//! `udass-raw eval`
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use udass_raw::run::atomic::write_atomic;
+use udass_raw::run::progress::Counter;
+
+use super::configured::Configured;
+use super::{connect, print};
+
+/// Measure a network on the target's validation images.
+///
+/// Prints IoU and accuracy of every class and their means, in percent. Runs beside a training run too.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  udass-raw eval toy_vit --checkpoint runs/toy_vit
+  udass-raw eval gta_vit --checkpoint udass_image_gta_trans.pth --json result.json
+  udass-raw eval gta_vit --checkpoint model.safetensors --set eval.batch=4")]
+pub struct Args {
+    #[command(flatten)]
+    configured: Configured,
+
+    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a .pth or
+    /// .safetensors of the reference.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+
+    /// Write the result to this file as well, with the confusion matrix.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = args.configured.load([])?;
+    let counter = Counter::new("images");
+    let mut report = connect::evaluate(&config, &args.checkpoint, &counter.advance())?;
+    counter.finish();
+    report.config.clone_from(&args.configured.config);
+    if let Some(path) = &args.json {
+        let json = format!("{:#}\n", report.to_json());
+        write_atomic(path, |file| file.write_all(json.as_bytes()))?;
+    }
+    print(&report.table())?;
+    Ok(ExitCode::SUCCESS)
+}

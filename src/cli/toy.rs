@@ -1,0 +1,95 @@
+//! `udass-raw toy`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use udass_raw::run::progress::Counter;
+
+use super::size::Size;
+use super::{connect, tell};
+
+/// Make a toy world to try everything on: painted streets, as GTA and as Cityscapes.
+///
+/// Writes DIR/gta and DIR/cityscapes, in the layouts of the real data sets and prepared for
+/// training. The same seed makes the same files.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  udass-raw toy data/toy                (what the preset toy_vit reads)
+  udass-raw toy data/full --size full   (the real data sets' sizes)
+  udass-raw toy data/mid --size 512x256 --seed 7")]
+pub struct Args {
+    /// The folder to make.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Size of the target's images: small (256x128), full (2048x1024), or WxH. The source's are in
+    /// proportion, as GTA's are to Cityscapes'.
+    #[arg(long, value_name = "SIZE", default_value = "small")]
+    size: Sizes,
+
+    /// Another seed makes another world.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Sizes of source and target images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sizes {
+    source: Size,
+    target: Size,
+}
+
+const SMALL: Sizes =
+    Sizes { source: Size { width: 240, height: 132 }, target: Size { width: 256, height: 128 } };
+const FULL: Sizes = Sizes {
+    source: Size { width: 1914, height: 1052 },
+    target: Size { width: 2048, height: 1024 },
+};
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "small" => return Ok(SMALL),
+            "full" => return Ok(FULL),
+            _ => {}
+        }
+        let target: Size = text.parse().map_err(|e| format!("{e}; or small, or full"))?;
+        let part = |side: usize, of: usize, to: usize| (side * to + of / 2) / of;
+        let source = Size {
+            width: part(target.width, SMALL.target.width, SMALL.source.width).max(1),
+            height: part(target.height, SMALL.target.height, SMALL.source.height).max(1),
+        };
+        Ok(Sizes { source, target })
+    }
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let counter = Counter::new("images");
+    let Sizes { source, target } = args.size;
+    connect::toy(&args.dir, source, target, args.seed, &counter.advance())?;
+    counter.finish();
+    tell(&format!("made {}: {} images", args.dir.display(), counter.done()));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_by_name_and_by_number() {
+        assert_eq!("small".parse(), Ok(SMALL));
+        assert_eq!("256x128".parse(), Ok(SMALL));
+        assert_eq!("full".parse(), Ok(FULL));
+        let doubled: Sizes = "512x256".parse().unwrap();
+        assert_eq!(doubled.source, Size { width: 480, height: 264 });
+        for wrong in ["", "512", "512x", "0x4", "4x99999", "-1x4", "tiny"] {
+            let error = wrong.parse::<Sizes>().unwrap_err();
+            assert!(error.contains("2048x1024") && error.contains("small"), "{wrong}: {error}");
+        }
+    }
+}

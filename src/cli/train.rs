@@ -1,0 +1,66 @@
+//! `udass-raw train`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use udass_raw::run::signal::{self, Stop};
+
+use super::configured::{Configured, path_override};
+use super::connect::{self, Start};
+use super::tell;
+
+/// Train a network.
+///
+/// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the configuration).
+/// Ctrl-C ends the run after the iteration it is in, with a checkpoint; --resume goes on from the
+/// newest checkpoint to the same bits.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  udass-raw train toy_vit
+  udass-raw train toy_vit --resume
+  udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
+  udass-raw train gta_vit --checkpoint weights/mic_gta_4000.pth
+  udass-raw train my.toml --device host --max-iters 10")]
+pub struct Args {
+    #[command(flatten)]
+    configured: Configured,
+
+    /// End after this many iterations, those before a resume included. The learning rate's schedule
+    /// stays as configured.
+    #[arg(long, value_name = "N")]
+    max_iters: Option<u64>,
+
+    /// Continue the run in the run's folder from its newest checkpoint.
+    #[arg(long, conflicts_with = "checkpoint")]
+    resume: bool,
+
+    /// Start from this file instead of the configured weights: a checkpoint of this program, or a
+    /// .pth or .safetensors of the reference.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+
+    /// The run's folder, instead of run.out.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let iterations = args.max_iters.map(|n| format!("run.max_iters={n}"));
+    let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
+    let config = args.configured.load(iterations.into_iter().chain(out))?;
+    let start = match &args.checkpoint {
+        _ if args.resume => Start::Resume,
+        Some(file) => Start::Checkpoint(file.clone()),
+        None => Start::Weights,
+    };
+    let stop = Stop::install(
+        "stopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",
+    )?;
+    let finished = connect::train(&config, start, &stop)?;
+    if finished {
+        return Ok(ExitCode::SUCCESS);
+    }
+    tell(&format!("stopped; `udass-raw train {} --resume` goes on", args.configured.config));
+    Ok(ExitCode::from(signal::EXIT_CODE))
+}

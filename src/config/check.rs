@@ -1,0 +1,243 @@
+//! The values a configuration may have.
+
+use super::{Config, Method};
+
+/// Layouts of data sets, and how many classes their labels have.
+const LAYOUTS: [(&str, usize); 2] = [("gta", 19), ("cityscapes", 19)];
+const BACKBONES: [&str; 6] = ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"];
+/// The coarsest of the backbone's maps.
+const STRIDE: usize = 32;
+
+/// Everything out of range: key, and what was expected.
+pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
+    let mut check = Check { problems: Vec::new() };
+    check.domains(config);
+    check.data(config);
+    check.network(config);
+    check.method(config);
+    check.optimizer(config);
+    check.run(config);
+    check.problems
+}
+
+struct Check {
+    problems: Vec<(String, String)>,
+}
+
+impl Check {
+    /// Notes `expected …, got …` unless `good`.
+    fn that(&mut self, good: bool, key: &str, expected: impl Into<String>, got: impl ToString) {
+        if !good {
+            let message = format!("expected {}, got {}", expected.into(), got.to_string());
+            self.problems.push((key.into(), message));
+        }
+    }
+
+    fn one_of(&mut self, key: &str, value: &str, known: &[&str]) {
+        self.that(known.contains(&value), key, known.join(" or "), format!("\"{value}\""));
+    }
+
+    /// Within `low..=high`; NaN is not.
+    fn between(&mut self, key: &str, value: impl Into<f64>, low: f64, high: f64) {
+        let value = value.into();
+        let expected = format!("a number from {low} to {high}");
+        self.that(value >= low && value <= high, key, expected, shown(value));
+    }
+
+    fn share(&mut self, key: &str, value: impl Into<f64>) {
+        self.between(key, value, 0.0, 1.0);
+    }
+
+    /// A share that 1 would make meaningless.
+    fn below_one(&mut self, key: &str, value: impl Into<f64>) {
+        let value = value.into();
+        self.that((0.0..1.0).contains(&value), key, "at least 0 and less than 1", shown(value));
+    }
+
+    fn positive(&mut self, key: &str, value: impl Into<f64>) {
+        let value = value.into();
+        self.that(value > 0.0 && value.is_finite(), key, "a number above 0", shown(value));
+    }
+
+    fn not_negative(&mut self, key: &str, value: impl Into<f64>) {
+        let value = value.into();
+        self.that(value >= 0.0 && value.is_finite(), key, "a number, 0 or more", shown(value));
+    }
+
+    fn at_least(&mut self, key: &str, value: u64, least: u64) {
+        self.that(value >= least, key, format!("at least {least}"), value);
+    }
+
+    fn multiple(&mut self, key: &str, value: usize, of: usize, why: &str) {
+        let good = value > 0 && value.is_multiple_of(of);
+        self.that(good, key, format!("a multiple of {of} ({why})"), value);
+    }
+
+    fn side_pair(&mut self, key: &str, value: [usize; 2], least: usize) {
+        let good = value.iter().all(|&side| side >= least);
+        let expected = format!("[width, height], each at least {least}");
+        self.that(good, key, expected, format!("{value:?}"));
+    }
+
+    fn class_list(&mut self, key: &str, list: &[u8], classes: usize, least: usize) {
+        let expected = format!("at least {least} class(es)");
+        self.that(list.len() >= least, key, expected, list.len());
+        if let Some(bad) = list.iter().find(|&&class| class as usize >= classes) {
+            self.that(false, key, format!("class ids below {classes} (network.classes)"), bad);
+        }
+    }
+
+    fn domains(&mut self, c: &Config) {
+        let names: Vec<&str> = LAYOUTS.iter().map(|(name, _)| *name).collect();
+        for (section, domain) in [("source", &c.source), ("target", &c.target)] {
+            self.one_of(&format!("{section}.layout"), &domain.layout, &names);
+            self.side_pair(&format!("{section}.fit"), domain.fit, 1);
+            let given = !domain.root.as_os_str().is_empty();
+            self.that(given, &format!("{section}.root"), "a folder", "\"\"");
+            if let Some((name, classes)) = LAYOUTS.iter().find(|(name, _)| *name == domain.layout) {
+                let expected = format!("{classes}, the classes of {section}.layout = \"{name}\"");
+                let classes = c.network.classes == *classes;
+                self.that(classes, "network.classes", expected, c.network.classes);
+            }
+        }
+        self.problems.dedup_by(|a, b| a.0 == b.0);
+    }
+
+    fn data(&mut self, c: &Config) {
+        let (stride, why) = if c.network.hrda.enabled {
+            (2 * STRIDE, "HRDA halves the crop, and the backbone's last stride is 32")
+        } else {
+            (STRIDE, "the backbone's last stride is 32")
+        };
+        self.multiple("data.crop", c.data.crop, stride, why);
+        self.at_least("data.batch", c.data.batch as u64, 1);
+        self.share("data.flip", c.data.flip);
+        self.share("data.max_class_share", c.data.max_class_share);
+
+        self.positive("rare_class_sampling.temperature", c.rare_class_sampling.temperature);
+        self.not_negative(
+            "rare_class_sampling.min_crop_ratio",
+            c.rare_class_sampling.min_crop_ratio,
+        );
+        let wanted = c.rare_class_sampling.min_crop_ratio * c.rare_class_sampling.min_pixels as f64;
+        let area = (c.data.crop * c.data.crop) as f64;
+        if c.rare_class_sampling.enabled && wanted >= area {
+            self.that(
+                false,
+                "rare_class_sampling.min_pixels",
+                format!("times min_crop_ratio, less than the crop's {area} pixels"),
+                wanted,
+            );
+        }
+    }
+
+    fn network(&mut self, c: &Config) {
+        self.one_of("device.kind", &c.device.kind, &["auto", "host", "cuda"]);
+        self.one_of("device.precision", &c.device.precision, &["f32", "tf32", "bf16"]);
+        let net = &c.network;
+        self.one_of("network.backbone", &net.backbone, &BACKBONES);
+        self.one_of("network.head", &net.head, &["daformer"]);
+        self.between("network.classes", net.classes as f64, 2.0, 254.0);
+        self.at_least("network.channels", net.channels as u64, 1);
+        self.below_one("network.drop_path", net.drop_path);
+        self.below_one("network.dropout", net.dropout);
+        let hrda = &net.hrda;
+        let why = "the head's stride of 4 at half resolution";
+        self.multiple("network.hrda.divisible", hrda.divisible, 8, why);
+        self.multiple("network.hrda.detail_crop", hrda.detail_crop, 8, why);
+        let fits = hrda.detail_crop <= c.data.crop;
+        let expected = format!("at most data.crop, {}", c.data.crop);
+        self.that(fits, "network.hrda.detail_crop", expected, hrda.detail_crop);
+        self.share("network.hrda.detail_loss", hrda.detail_loss);
+        let init = !c.weights.init.is_empty();
+        self.that(init, "weights.init", "a file, or \"random\"", "\"\"");
+    }
+
+    fn method(&mut self, c: &Config) {
+        self.share("teacher.alpha", c.teacher.alpha);
+        self.share("pseudo_label.threshold", c.pseudo_label.threshold);
+        self.share("pseudo_label.confident", c.pseudo_label.confident);
+        let [top, bottom, left, right] = c.pseudo_label.margins;
+        let [width, height] = c.target.fit;
+        let room = top.saturating_add(bottom) < height && left.saturating_add(right) < width;
+        let expected = format!("margins that leave something of target.fit, {width}x{height}");
+        let margins = format!("{:?}", c.pseudo_label.margins);
+        self.that(room, "pseudo_label.margins", expected, margins);
+
+        self.share("augment.jitter_threshold", c.augment.jitter_threshold);
+        self.between("augment.jitter_strength", c.augment.jitter_strength, 0.0, 0.5);
+        self.share("augment.blur_threshold", c.augment.blur_threshold);
+        let [low, high] = c.augment.blur_sigma;
+        let sigma = low > 0.0 && low <= high && high.is_finite();
+        let got = format!("[{low}, {high}]");
+        self.that(sigma, "augment.blur_sigma", "[low, high] with 0 < low <= high", got);
+
+        let block = (1..=c.data.crop).contains(&c.mask.block);
+        let expected = format!("from 1 to data.crop, {}", c.data.crop);
+        self.that(block, "mask.block", expected, c.mask.block);
+        self.share("mask.ratio", c.mask.ratio);
+        self.not_negative("mask.weight", c.mask.weight);
+
+        let fd = &c.feature_distance;
+        self.not_negative("feature_distance.weight", fd.weight);
+        self.share("feature_distance.min_share", fd.min_share);
+        let least = usize::from(fd.enabled);
+        self.class_list("feature_distance.classes", &fd.classes, c.network.classes, least);
+
+        // The rare classes of another method are not looked at, so that they need not be changed.
+        if c.method == Method::Quadmix {
+            self.class_list("quadmix.classes", &c.quadmix.classes, c.network.classes, 2);
+            self.side_pair("quadmix.resize", c.quadmix.resize, c.data.crop);
+        }
+    }
+
+    fn optimizer(&mut self, c: &Config) {
+        let o = &c.optimizer;
+        self.positive("optimizer.lr", o.lr);
+        for beta in o.betas {
+            self.below_one("optimizer.betas", beta);
+        }
+        self.positive("optimizer.eps", o.eps);
+        self.not_negative("optimizer.weight_decay", o.weight_decay);
+        for rule in &o.rules {
+            let named = !rule.contains.is_empty();
+            self.that(named, "optimizer.rules", "a part of a name in `contains`", "\"\"");
+            self.not_negative("optimizer.rules", rule.lr);
+            self.not_negative("optimizer.rules", rule.decay);
+        }
+        self.share("schedule.warmup_ratio", c.schedule.warmup_ratio);
+        self.at_least("schedule.end", c.schedule.end, 1);
+        let expected = format!("at most schedule.end, {}", c.schedule.end);
+        self.that(
+            c.schedule.warmup <= c.schedule.end,
+            "schedule.warmup",
+            expected,
+            c.schedule.warmup,
+        );
+    }
+
+    fn run(&mut self, c: &Config) {
+        self.at_least("run.max_iters", c.run.max_iters, 1);
+        self.at_least("run.checkpoint_interval", c.run.checkpoint_interval, 1);
+        self.at_least("run.keep", c.run.keep as u64, 1);
+        self.that(!c.run.out.as_os_str().is_empty(), "run.out", "a folder", "\"\"");
+        self.side_pair("eval.fit", c.eval.fit, 1);
+        self.at_least("eval.batch", c.eval.batch as u64, 1);
+        if c.eval.window > 0 {
+            let stride = if c.network.hrda.enabled { 2 * STRIDE } else { STRIDE };
+            let why = "as data.crop, or 0 for the whole image";
+            self.multiple("eval.window", c.eval.window, stride, why);
+            // Against a wrong window, no stride can be right.
+            let good = (1..=c.eval.window).contains(&c.eval.stride);
+            let good = good || !c.eval.window.is_multiple_of(stride);
+            let expected = format!("from 1 to eval.window, {}", c.eval.window);
+            self.that(good, "eval.stride", expected, c.eval.stride);
+        }
+    }
+}
+
+/// As somebody would write it: 0.968 and not the f64 nearest to its f32.
+fn shown(value: f64) -> String {
+    let narrow = value as f32;
+    if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }
+}

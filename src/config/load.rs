@@ -1,0 +1,276 @@
+//! Reading a configuration: presets, files, inheritance through `base`, and `--set` overrides.
+//!
+//! First all texts are collected, the bottom of the chain of `base`s first, overrides last. Then
+//! each is parsed, its spans are moved to a place of their own in one imaginary text, and the trees
+//! are merged. Whatever is wrong later, a wrong type or a value out of range, can so be traced to
+//! the file and line, or the override, that the value came from.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{self, lookup, path_at};
+use super::report::{Layer, Problem, Sources, nearest, plain};
+use super::{Config, check};
+use crate::error::{Error, Result};
+
+/// The preset that holds every key, and so says which keys there are.
+pub(super) const COMPLETE: &str = "gta_vit";
+
+/// What the binary brings along: name and text.
+pub(super) const PRESETS: [(&str, &str); 2] = [
+    (COMPLETE, include_str!("../../configs/gta_vit.toml")),
+    ("toy_vit", include_str!("../../configs/toy_vit.toml")),
+];
+
+/// A chain of `base`s longer than this is a circle.
+const MAX_DEPTH: usize = 16;
+
+/// Names that [`Config::load`] knows without any file.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// A bare name (`gta_vit`) is looked for as `configs/<name>.toml` in the working directory, then
+    /// among the presets in the binary; anything with a `/` or ending in `.toml` is a path. A file may
+    /// name another as its `base` (looked for beside the file first) and then lists only what
+    /// differs. `overrides` are `section.key=value`, later ones winning; a value that is not TOML is
+    /// taken as a string.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming file, line and key, with the nearest known key when one is unknown;
+    /// [`Error::Io`] when a file cannot be read.
+    pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Self> {
+        let mut layers = Vec::new();
+        collect(&mut layers, find(name_or_path, None)?)?;
+        layers.reverse();
+        layers.extend(overrides.iter().map(|text| Layer::over(text.trim().into())));
+        assemble(&Sources::new(layers))
+    }
+
+    /// Reads a complete configuration from text, such as [`Config::to_toml`] wrote. `origin` names
+    /// the text in errors.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
+        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]))
+    }
+
+    /// The whole configuration as TOML, without comments: what is saved beside a run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a value has no TOML form (a path that is not UTF-8).
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self)
+            .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))
+    }
+}
+
+enum Found {
+    File(PathBuf),
+    Preset(&'static str, &'static str),
+}
+
+/// A path as it is (relative to the folder of the file that names it), a bare name by search.
+fn find(name: &str, beside: Option<&Path>) -> Result<Found> {
+    if name.contains(['/', '\\']) || name.ends_with(".toml") {
+        return Ok(Found::File(beside.unwrap_or(Path::new("")).join(name)));
+    }
+    let file = format!("{name}.toml");
+    let here = Path::new("configs").join(&file);
+    let beside = beside.map(|folder| folder.join(&file));
+    if let Some(path) = beside.into_iter().chain([here.clone()]).find(|path| path.is_file()) {
+        return Ok(Found::File(path));
+    }
+    preset(name).ok_or_else(|| {
+        let hint = match nearest(name, preset_names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the presets are {}", preset_names().collect::<Vec<_>>().join(", ")),
+        };
+        Error::config(format!(
+            "no configuration `{name}`: there is no {} and no preset of that name; {hint}\n\
+             (a file elsewhere is given by its path, ending in .toml)",
+            here.display()
+        ))
+    })
+}
+
+fn preset(name: &str) -> Option<Found> {
+    PRESETS.iter().find(|(known, _)| *known == name).map(|(name, text)| Found::Preset(name, text))
+}
+
+/// Adds a file and, after it, what it is based on.
+fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
+    let (layer, folder) = match found {
+        Found::Preset(name, text) => (Layer::file(format!("preset {name}"), text.into()), None),
+        Found::File(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Error::io(&path, "read the configuration", e))?;
+            let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+            (Layer::file(path.display().to_string(), text), Some(folder))
+        }
+    };
+    layers.push(layer);
+    let text = layers.last().map_or("", |layer| &layer.text);
+    // A file that does not parse is reported when all are.
+    let Ok(table) = DeTable::parse(text) else { return Ok(()) };
+    let Some(base) = table.get_ref().get("base") else { return Ok(()) };
+    let wrong = |message: String| {
+        let layer = layers.last().map(Layer::alone).into_iter().collect();
+        Sources::new(layer).error(vec![Problem::new("base", base.span(), message)])
+    };
+    let Some(name) = base.get_ref().as_str() else {
+        let message = "expected the name of a preset or the path of a file, in quotes";
+        return Err(wrong(message.into()));
+    };
+    if layers.len() >= MAX_DEPTH {
+        return Err(wrong(format!("{MAX_DEPTH} files, each based on the next: is this a circle?")));
+    }
+    let next = match &folder {
+        Some(folder) => find(name, Some(folder)).map_err(|e| wrong(e.to_string()))?,
+        // A preset builds on the preset it was written for, whatever `configs/` holds.
+        None => preset(name).ok_or_else(|| wrong("expected the name of a preset".into()))?,
+    };
+    if let Found::File(path) = &next
+        && !path.is_file()
+    {
+        return Err(wrong(format!("there is no file {}", path.display())));
+    }
+    collect(layers, next)
+}
+
+/// Parses, merges, checks.
+fn assemble(sources: &Sources) -> Result<Config> {
+    let mut tree = DeTable::new();
+    for layer in &sources.layers {
+        if layer.over {
+            set(&mut tree, layer, sources)?;
+        } else {
+            merge(&mut tree, parse(layer, sources)?);
+        }
+    }
+    tree.remove("base");
+
+    let problems = keys::compare(&tree)?;
+    if !problems.is_empty() {
+        return Err(sources.error(problems));
+    }
+    let deserializer = toml::Deserializer::from(Spanned::new(0..0, tree.clone()));
+    let config = Config::deserialize(deserializer).map_err(|e| {
+        let key = e.span().and_then(|span| path_at(&tree, &span, ""));
+        sources.error(vec![Problem { key, span: e.span(), message: plain(e.message()) }])
+    })?;
+    let kept = toml::Table::try_from(&config)
+        .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))?;
+    let mut problems = keys::overlong(&tree, &kept, "");
+    problems.extend(check::problems(&config).into_iter().map(|(key, message)| {
+        let path: Vec<&str> = key.split('.').collect();
+        Problem { span: lookup(&tree, &path).map(Spanned::span), key: Some(key), message }
+    }));
+    if problems.is_empty() { Ok(config) } else { Err(sources.error(problems)) }
+}
+
+fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
+    match DeTable::parse(&layer.text) {
+        Ok(table) => Ok(shift_table(table.into_inner(), layer.start)),
+        Err(e) => {
+            let span = e.span().map(|span| shift(span, layer.start));
+            Err(sources.error(vec![Problem { key: None, span, message: e.message().into() }]))
+        }
+    }
+}
+
+/// Applies one `section.key=value`.
+fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<()> {
+    let text = layer.text.as_str();
+    let usage =
+        || Error::config(format!("--set {text}: expected KEY=VALUE, as in --set data.batch=1"));
+    let (path, raw) = text.split_once('=').ok_or_else(usage)?;
+    let raw = raw.trim();
+    let keys: Vec<&str> = path.split('.').map(str::trim).collect();
+    if keys.iter().any(|key| key.is_empty()) {
+        return Err(usage());
+    }
+    let span = shift(0..text.len(), layer.start);
+    // Where a string is expected, a number or a date is one too (`run.out=2024`).
+    let text_wanted = lookup(keys::complete()?, &keys).is_some_and(|v| v.get_ref().is_str());
+    let value = match DeValue::parse(raw) {
+        Ok(value) if !text_wanted || value.get_ref().is_str() => value.into_inner(),
+        _ => DeValue::String(raw.into()),
+    };
+    let mut value = cover(value, &span);
+    for (depth, key) in keys.iter().enumerate().rev() {
+        let section = &keys[..depth];
+        if lookup(tree, section).is_some_and(|v| !v.get_ref().is_table()) {
+            let problem =
+                Problem::new(&section.join("."), span, "has no keys inside: set it whole");
+            return Err(sources.error(vec![problem]));
+        }
+        let mut table = DeTable::new();
+        table.insert(Spanned::new(span.clone(), (*key).into()), value);
+        value = Spanned::new(span.clone(), DeValue::Table(table));
+    }
+    if let DeValue::Table(table) = value.into_inner() {
+        merge(tree, table);
+    }
+    Ok(())
+}
+
+/// Sections merge key by key; everything else replaces what was there.
+fn merge<'a>(below: &mut DeTable<'a>, above: DeTable<'a>) {
+    for (key, value) in above {
+        let span = value.span();
+        let old = below.remove(key.get_ref().as_ref()).map(Spanned::into_inner);
+        let value = match (old, value.into_inner()) {
+            (Some(DeValue::Table(mut old)), DeValue::Table(new)) => {
+                merge(&mut old, new);
+                DeValue::Table(old)
+            }
+            (_, new) => new,
+        };
+        below.insert(key, Spanned::new(span, value));
+    }
+}
+
+fn shift(span: Range<usize>, by: usize) -> Range<usize> {
+    span.start + by..span.end + by
+}
+
+fn shift_table(table: DeTable, by: usize) -> DeTable {
+    respan_table(table, &|span| shift(span, by))
+}
+
+/// Gives a value and all inside it the one span of an override.
+fn cover<'a>(value: DeValue<'a>, span: &Range<usize>) -> Spanned<DeValue<'a>> {
+    Spanned::new(span.clone(), respan(value, &|_| span.clone()))
+}
+
+fn respan_table<'a>(table: DeTable<'a>, to: &dyn Fn(Range<usize>) -> Range<usize>) -> DeTable<'a> {
+    let moved = table.into_iter().map(|(key, value)| {
+        let key = Spanned::new(to(key.span()), key.into_inner());
+        (key, Spanned::new(to(value.span()), respan(value.into_inner(), to)))
+    });
+    moved.collect()
+}
+
+fn respan<'a>(value: DeValue<'a>, to: &dyn Fn(Range<usize>) -> Range<usize>) -> DeValue<'a> {
+    match value {
+        DeValue::Table(table) => DeValue::Table(respan_table(table, to)),
+        DeValue::Array(mut items) => {
+            for item in items.iter_mut() {
+                let span = to(item.span());
+                let inner = std::mem::replace(item.get_mut(), DeValue::Boolean(false));
+                *item = Spanned::new(span, respan(inner, to));
+            }
+            DeValue::Array(items)
+        }
+        other => other,
+    }
+}

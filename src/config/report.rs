@@ -1,0 +1,147 @@
+//! What is wrong with a configuration, told with file, line, key and a caret.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use crate::error::Error;
+
+/// One text that values come from.
+pub(super) struct Layer {
+    /// How errors call it: a path, or `preset gta_vit`. Empty for an override.
+    title: String,
+    pub text: String,
+    /// An override of the command line, `section.key=value`.
+    pub over: bool,
+    /// Where it begins in the imaginary text of all layers.
+    pub start: usize,
+}
+
+impl Layer {
+    pub fn file(title: String, text: String) -> Self {
+        Layer { title, text, over: false, start: 0 }
+    }
+
+    pub fn over(text: String) -> Self {
+        Layer { title: String::new(), text, over: true, start: 0 }
+    }
+
+    /// The same text as a source of its own.
+    pub fn alone(&self) -> Self {
+        Layer { title: self.title.clone(), text: self.text.clone(), over: self.over, start: 0 }
+    }
+}
+
+/// All texts, the lowest layer first.
+pub(super) struct Sources {
+    pub layers: Vec<Layer>,
+}
+
+/// Something wrong with a key, or (`key` is none) with the text itself.
+pub(super) struct Problem {
+    pub key: Option<String>,
+    /// In the imaginary text of all layers.
+    pub span: Option<Range<usize>>,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(key: &str, span: Range<usize>, message: impl Into<String>) -> Self {
+        Problem { key: Some(key.into()), span: Some(span), message: message.into() }
+    }
+}
+
+impl Sources {
+    pub fn new(mut layers: Vec<Layer>) -> Self {
+        let mut start = 0;
+        for layer in &mut layers {
+            layer.start = start;
+            // One more, so that an empty span at a layer's end is not the next one's beginning.
+            start += layer.text.len() + 1;
+        }
+        Sources { layers }
+    }
+
+    /// All problems as one error, in the order of the sources.
+    pub fn error(&self, mut problems: Vec<Problem>) -> Error {
+        problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |s| s.start));
+        let told: Vec<String> = problems.iter().map(|problem| self.tell(problem)).collect();
+        Error::config(told.join("\n"))
+    }
+
+    fn tell(&self, problem: &Problem) -> String {
+        let key = problem.key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default();
+        let what = format!("{key}{}", problem.message);
+        let layer = |at: usize| self.layers.iter().rfind(|layer| layer.start <= at);
+        let Some((span, layer)) =
+            problem.span.clone().and_then(|s| Some((s.clone(), layer(s.start)?)))
+        else {
+            // Nothing to point at: the topmost file is the one that its user can change.
+            let file = self.layers.iter().rfind(|layer| !layer.over);
+            return file.map_or(what.clone(), |file| format!("{}: {what}", file.title));
+        };
+        if layer.over {
+            return format!("--set {}: {what}", layer.text);
+        }
+        let (start, end) = (span.start - layer.start, span.end - layer.start);
+        point(&layer.title, &layer.text, start..end, &what)
+    }
+}
+
+/// `title:line:column: what`, the line, and carets under the span.
+fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
+    let start = floor(text, span.start);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or("");
+    let number = text[..line_start].matches('\n').count() + 1;
+    let before = &text[line_start..start];
+    let end = floor(text, span.end).clamp(start, line_start + line.len().max(before.len()));
+    let carets = text[start..end].chars().count().max(1);
+    // Tabs stay tabs, so that the caret stands where the terminal puts the text.
+    let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    let column = before.chars().count() + 1;
+    let gutter = " ".repeat(number.to_string().len());
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        out,
+        "{title}:{number}:{column}: {what}\n {gutter} |\n {number} | {line}\n {gutter} | {indent}{}",
+        "^".repeat(carets)
+    );
+    out
+}
+
+/// The nearest character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
+}
+
+/// The known name that `name` is most likely a misspelling of.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|other| (strsim::damerau_levenshtein(name, other), other));
+    let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
+    let part = best.contains(name) || name.contains(best);
+    (distance <= 2.max(name.len() / 3) || (part && name.len() > 2)).then_some(best)
+}
+
+/// Serde's messages, in words for somebody who edits a file: `expected usize` says little.
+pub(super) fn plain(message: &str) -> String {
+    let Some((got, expected)) = message.split_once(", expected ") else {
+        return message.replace("missing field", "missing key");
+    };
+    let expected = match expected {
+        "u64" | "usize" => "a whole number, 0 or more",
+        "u8" => "a whole number from 0 to 255",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "text in quotes",
+        "a sequence" => "a list in [ ]",
+        "an array of length 2" => "a list of 2 values",
+        "an array of length 4" => "a list of 4 values",
+        other if other.starts_with("struct ") => "a section of keys",
+        other => return format!("{got}, expected {other}"),
+    };
+    let got = got.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
+    let got = got.replace("integer ", "").replace("floating point ", "").replace("boolean ", "");
+    format!("expected {expected}, got {got}")
+}

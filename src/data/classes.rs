@@ -1,0 +1,62 @@
+//! The 19 classes of Cityscapes: names, colours, and ids in label files.
+
+/// Unlabelled, in label maps of train ids.
+pub const IGNORE: u8 = 255;
+
+/// One class of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    pub name: &'static str,
+    /// RGB, as Cityscapes paints it.
+    pub color: [u8; 3],
+    /// What stands for it in `*_labelIds.png`, and in files for the evaluation server.
+    pub label_id: u8,
+}
+
+const fn class(name: &'static str, color: [u8; 3], label_id: u8) -> Class {
+    Class { name, color, label_id }
+}
+
+/// Indexed by train id. Source: Cityscapes' own table of labels.
+pub const CITYSCAPES: [Class; 19] = [
+    class("road", [128, 64, 128], 7),
+    class("sidewalk", [244, 35, 232], 8),
+    class("building", [70, 70, 70], 11),
+    class("wall", [102, 102, 156], 12),
+    class("fence", [190, 153, 153], 13),
+    class("pole", [153, 153, 153], 17),
+    class("traffic light", [250, 170, 30], 19),
+    class("traffic sign", [220, 220, 0], 20),
+    class("vegetation", [107, 142, 35], 21),
+    class("terrain", [152, 251, 152], 22),
+    class("sky", [70, 130, 180], 23),
+    class("person", [220, 20, 60], 24),
+    class("rider", [255, 0, 0], 25),
+    class("car", [0, 0, 142], 26),
+    class("truck", [0, 0, 70], 27),
+    class("bus", [0, 60, 100], 28),
+    class("train", [0, 80, 100], 31),
+    class("motorcycle", [0, 0, 230], 32),
+    class("bicycle", [119, 11, 32], 33),
+];
+
+/// The classes that SYNTHIA has too: all but terrain, truck and train.
+pub const SYNTHIA_16: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
+
+/// Of those, the ones without wall, fence and pole.
+pub const SYNTHIA_13: [usize; 13] = [0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
+
+/// The name of a train id, for messages and tables; ids beyond the table are named by number.
+pub fn name(class: usize) -> String {
+    CITYSCAPES.get(class).map_or_else(|| format!("class {class}"), |class| class.name.into())
+}
+
+/// The colour of a train id; black for [`IGNORE`] and anything unknown.
+pub fn color(class: u8) -> [u8; 3] {
+    CITYSCAPES.get(class as usize).map_or([0; 3], |class| class.color)
+}
+
+/// The label-file id of a train id; 0, Cityscapes' `unlabeled`, for anything unknown.
+pub fn label_id(class: u8) -> u8 {
+    CITYSCAPES.get(class as usize).map_or(0, |class| class.label_id)
+}

@@ -1,0 +1,9 @@
+//! Runs: what is written, shown and measured while a network trains or is evaluated.
+
+pub mod atomic;
+pub mod log;
+pub mod metrics;
+pub mod pictures;
+pub mod progress;
+pub mod report;
+pub mod signal;

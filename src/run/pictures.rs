@@ -1,0 +1,161 @@
+//! Predictions as pictures: overlays, comparisons, and label files for the evaluation server.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::atomic::write_atomic;
+use crate::data::classes;
+use crate::error::{Error, Result};
+
+/// How much of a class's colour an overlay shows; the rest is the photograph.
+pub const OVERLAY: f32 = 0.6;
+
+/// A photograph and its size.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    pub width: usize,
+    pub height: usize,
+    /// H,W,3 in RGB order.
+    pub rgb: &'a [u8],
+}
+
+impl Picture<'_> {
+    fn check(&self, what: &str, ids: &[u8]) -> Result<()> {
+        let pixels = self.width * self.height;
+        if self.rgb.len() != 3 * pixels || ids.len() != pixels {
+            let problem = format!(
+                "a {}x{} picture of {} bytes, {what} of {} pixels",
+                self.width,
+                self.height,
+                self.rgb.len(),
+                ids.len()
+            );
+            return Err(Error::shape("picture", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Train ids in Cityscapes' colours: H,W to H,W,3.
+pub fn colors(ids: &[u8]) -> Vec<u8> {
+    ids.iter().flat_map(|&id| classes::color(id)).collect()
+}
+
+/// The photograph with each pixel's class colour over it, `alpha` of it (0 to 1); pixels that are no
+/// class stay as they are. H,W,3.
+///
+/// # Errors
+/// [`Error::Shape`] when picture and ids differ in size.
+pub fn overlay(picture: Picture, ids: &[u8], alpha: f32) -> Result<Vec<u8>> {
+    picture.check("an overlay", ids)?;
+    let blend = |below: u8, above: u8| {
+        (f32::from(below) * (1.0 - alpha) + f32::from(above) * alpha).round() as u8
+    };
+    let mut out = picture.rgb.to_vec();
+    for (pixel, &id) in out.chunks_exact_mut(3).zip(ids) {
+        if let Some(class) = classes::CITYSCAPES.get(id as usize) {
+            pixel
+                .iter_mut()
+                .zip(class.color)
+                .for_each(|(below, above)| *below = blend(*below, above));
+        }
+    }
+    Ok(out)
+}
+
+/// Writes an overlay as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] as [`overlay`]; [`Error::Io`].
+pub fn save_overlay(path: impl AsRef<Path>, picture: Picture, ids: &[u8]) -> Result<()> {
+    let rgb = overlay(picture, ids, OVERLAY)?;
+    save_rgb(path, picture.width, picture.height, &rgb)
+}
+
+/// Writes photograph, prediction and (where there is one) label side by side as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] when sizes differ; [`Error::Io`].
+pub fn save_comparison(
+    path: impl AsRef<Path>,
+    picture: Picture,
+    prediction: &[u8],
+    label: Option<&[u8]>,
+) -> Result<()> {
+    picture.check("a prediction", prediction)?;
+    let mut panels = vec![picture.rgb.to_vec(), colors(prediction)];
+    if let Some(label) = label {
+        picture.check("a label", label)?;
+        panels.push(colors(label));
+    }
+    let row = 3 * picture.width;
+    let mut rgb = Vec::with_capacity(row * panels.len() * picture.height);
+    for y in 0..picture.height {
+        panels.iter().for_each(|panel| rgb.extend_from_slice(&panel[y * row..(y + 1) * row]));
+    }
+    save_rgb(path, picture.width * panels.len(), picture.height, &rgb)
+}
+
+/// Writes train ids as Cityscapes' label ids into `folder`, as an 8-bit grey PNG called as
+/// [`label_ids_name`] says, and returns its path.
+///
+/// # Errors
+/// [`Error::Shape`] when `ids` is not `width`·`height` long; [`Error::Io`].
+pub fn save_label_ids(
+    folder: impl AsRef<Path>,
+    image: impl AsRef<Path>,
+    width: usize,
+    height: usize,
+    ids: &[u8],
+) -> Result<PathBuf> {
+    if ids.len() != width * height {
+        let problem = format!("{} ids for {width}x{height} pixels", ids.len());
+        return Err(Error::shape("label picture", problem));
+    }
+    let path = folder.as_ref().join(label_ids_name(image.as_ref()));
+    let label_ids: Vec<u8> = ids.iter().map(|&id| classes::label_id(id)).collect();
+    save(&path, width, height, png::ColorType::Grayscale, &label_ids)?;
+    Ok(path)
+}
+
+/// The file name for the prediction of an image. Cityscapes' evaluation looks for
+/// `<city>_<sequence>_<frame>*.png`, so `…_leftImg8bit.png` becomes `…_labelIds.png`; any other name
+/// keeps its stem.
+pub fn label_ids_name(image: &Path) -> String {
+    let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+    match stem.strip_suffix("_leftImg8bit") {
+        Some(frame) => format!("{frame}_labelIds.png"),
+        None => format!("{stem}.png"),
+    }
+}
+
+/// Writes H,W,3 as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] when `rgb` has not `3·width·height` bytes; [`Error::Io`].
+pub fn save_rgb(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8]) -> Result<()> {
+    if rgb.len() != 3 * width * height {
+        let problem = format!("{} bytes for {width}x{height} pixels", rgb.len());
+        return Err(Error::shape("picture", problem));
+    }
+    save(path.as_ref(), width, height, png::ColorType::Rgb, rgb)
+}
+
+fn save(
+    path: &Path,
+    width: usize,
+    height: usize,
+    color: png::ColorType,
+    data: &[u8],
+) -> Result<()> {
+    let side = |n: usize| u32::try_from(n).map_err(|_| io::Error::other("too large for a PNG"));
+    write_atomic(path, |file| {
+        let mut encoder = png::Encoder::new(file, side(width)?, side(height)?);
+        encoder.set_color(color);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::Fast);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(data)?;
+        Ok(writer.finish()?)
+    })
+}

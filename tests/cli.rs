@@ -1,0 +1,221 @@
+//! The command as its users meet it: help, refusals, exit codes, Ctrl-C.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use udass_raw::run::signal::{EXIT_CODE, Stop};
+
+/// Runs the binary in an empty folder: nothing but what it brings along.
+fn run(args: &[&str]) -> Output {
+    let folder = TempDir::new().unwrap();
+    run_in(folder.path(), args)
+}
+
+fn run_in(folder: &Path, args: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_udass-raw");
+    Command::new(binary).args(args).current_dir(folder).output().expect("the binary runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn help_shows_the_commands_and_how_to_begin() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    for expected in ["train", "eval", "predict", "prepare", "toy", "udass-raw train gta_vit"] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    let options: [(&str, &[&str]); 5] = [
+        ("train", &["--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"]),
+        ("eval", &["--checkpoint", "--json", "--set", "--device"]),
+        ("predict", &["--checkpoint", "--out", "--logits", "--resize"]),
+        ("prepare", &["gta", "cityscapes"]),
+        ("toy", &["--size", "--seed"]),
+    ];
+    for (command, expected) in options {
+        let output = run(&[command, "--help"]);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        let text = stdout(&output);
+        assert!(text.contains(&format!("Examples:\n  udass-raw {command} ")), "{text}");
+        for option in expected {
+            assert!(text.contains(option), "{command} {option} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn the_version_is_told() {
+    let text = stdout(&run(&["--version"]));
+    assert_eq!(text, format!("udass-raw {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let cases: [(&[&str], &str); 8] = [
+        (&[], "Usage: udass-raw"),
+        (&["trian"], "tip: a similar subcommand exists: 'train'"),
+        (&["train"], "<CONFIG>"),
+        (&["eval", "toy_vit"], "--checkpoint <FILE>"),
+        (&["train", "toy_vit", "--resume", "--checkpoint", "a"], "cannot be used with"),
+        (&["train", "toy_vit", "--device", "gpu"], "[possible values: auto, host, cuda]"),
+        (&["toy", "d", "--size", "big"], "expected WIDTHxHEIGHT in pixels, as in 2048x1024"),
+        (&["prepare", "kitti", "d"], "[possible values: gta, cityscapes]"),
+    ];
+    for (args, expected) in cases {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(expected), "{args:?}:\n{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_wrong_override_ends_with_1_and_one_block() {
+    // In an empty folder: the preset is the one in the binary.
+    let output = run(&["train", "gta_vit", "--set", "data.cropp=512"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: --set data.cropp=512: `data.cropp`: unknown key; did you mean `data.crop`?\n"
+    );
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn flags_reach_the_configuration_as_overrides() {
+    // The flag comes after --set, and wins.
+    let output = run(&["train", "toy_vit", "--set", "run.max_iters=5", "--max-iters", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: --set run.max_iters=0: `run.max_iters`: expected at least 1, got 0\n"
+    );
+}
+
+#[test]
+fn a_mistake_in_a_file_is_one_indented_block() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("my.toml"), "base = \"toy_vit\"\n[dataa]\ncrop = 64\n")
+        .unwrap();
+    let output = run_in(folder.path(), &["eval", "my.toml", "--checkpoint", "x.safetensors"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: my.toml:2:2: `dataa`: unknown key; did you mean `data`?\n     \
+           |\n   2 | [dataa]\n     |  ^^^^^\n"
+    );
+}
+
+#[test]
+fn a_configs_folder_comes_before_the_presets() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("configs")).unwrap();
+    let file = folder.path().join("configs/gta_vit.toml");
+    std::fs::write(file, "seed = \"one\"\n").unwrap();
+    let output = run_in(folder.path(), &["train", "gta_vit"]);
+    assert!(stderr(&output).starts_with("error: configs/gta_vit.toml: "), "{}", stderr(&output));
+    // The preset toy_vit still builds on the preset gta_vit, and so is complete.
+    let output = run_in(folder.path(), &["train", "toy_vit", "--set", "data.flip=7"]);
+    let expected = "error: --set data.flip=7: `data.flip`: expected a number from 0 to 1, got 7\n";
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn an_unknown_configuration_is_told_with_the_nearest() {
+    let output = run(&["train", "gta_vti"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("did you mean `gta_vit`?"), "{}", stderr(&output));
+}
+
+// ---- Ctrl-C
+
+/// The other side of the tests below: a run that has iterations to finish.
+#[test]
+#[ignore = "started by the tests of Ctrl-C"]
+fn child_that_listens() {
+    let stop = Stop::install("stopping after this iteration").unwrap();
+    assert!(Stop::install("").is_err(), "one listener is enough");
+    eprintln!("listening");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !stop.asked() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if std::env::var_os("STUBBORN").is_some() {
+        // An iteration that takes for ever.
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    eprintln!("ended after its iteration: {}", stop.asked());
+}
+
+struct Listener {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Listener {
+    fn start(stubborn: bool) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child_that_listens", "--exact", "--ignored", "--nocapture"]);
+        if stubborn {
+            command.env("STUBBORN", "1");
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut listener = Listener { child, lines };
+        listener.wait_for("listening");
+        listener
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let found = self.lines.any(|line| line.unwrap().contains(text));
+        assert!(found, "the child ended without saying: {text}");
+    }
+
+    fn interrupt(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    }
+}
+
+#[test]
+fn the_first_ctrl_c_asks() {
+    let mut listener = Listener::start(false);
+    listener.interrupt();
+    listener.wait_for("stopping after this iteration");
+    listener.wait_for("ended after its iteration: true");
+    assert!(listener.child.wait().unwrap().success());
+}
+
+#[test]
+fn the_second_ctrl_c_ends_at_once() {
+    let begun = Instant::now();
+    let mut listener = Listener::start(true);
+    listener.interrupt();
+    listener.wait_for("stopping after this iteration");
+    listener.interrupt();
+    assert_eq!(listener.child.wait().unwrap().code(), Some(EXIT_CODE.into()));
+    assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_request_is_shared_by_clones() {
+    let stop = Stop::new();
+    let other = stop.clone();
+    assert!(!other.asked());
+    stop.ask();
+    assert!(other.asked());
+}
