@@ -4,5 +4,6 @@
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod rng;
 
 pub use error::{Error, Result};

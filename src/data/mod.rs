@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub mod resize;
+
 /// Square crops of one domain, 8-bit, not yet normalised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crops {
