@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
+pub mod crops;
+pub mod labels;
+pub mod layouts;
+pub mod picture;
 pub mod resize;
+pub mod sampling;
 
 /// Square crops of one domain, 8-bit, not yet normalised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
