@@ -100,13 +100,12 @@ fn png_rows(
         }
         return Ok(Picture { size, top: rows.start, rgb });
     }
-    for y in 0..rows.end {
-        let out = match y.checked_sub(rows.start) {
-            Some(kept) => &mut rgb[kept * stride..][..stride],
-            None => &mut [],
-        };
-        // Rows above are decoded, as each is stored as a difference to its neighbours, and dropped.
-        if color == ColorType::Rgb && !out.is_empty() {
+    // Rows above are decoded too, as each is stored as a difference to its neighbours.
+    for _ in 0..rows.start {
+        reader.next_row().map_err(fail)?;
+    }
+    for out in rgb.chunks_exact_mut(stride) {
+        if color == ColorType::Rgb {
             reader.read_row(out).map_err(fail)?;
         } else if let Some(row) = reader.next_row().map_err(fail)? {
             to_rgb(color, row.data(), out);

@@ -4,6 +4,7 @@ use safetensors::SafeTensors;
 use udass_raw::data::resize::*;
 
 type Resizer = fn(Rows, Size, Window) -> Vec<u8>;
+type Needs = fn(Size, Size, Window) -> std::ops::Range<usize>;
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -159,7 +160,7 @@ fn real_sizes_match_pillow_13_0_0() {
 /// A window must not need more of the source than it says: it gets those rows only.
 #[test]
 fn any_window_equals_scaling_whole_then_cropping() {
-    let resizers: [(&str, Resizer, Option<fn(Size, Size, Window) -> std::ops::Range<usize>>); 4] = [
+    let resizers: [(&str, Resizer, Option<Needs>); 4] = [
         ("cv_bilinear", cv_bilinear, Some(cv_bilinear_rows)),
         ("pil_bilinear", pil_bilinear, Some(pil_bilinear_rows)),
         ("cv_nearest", cv_nearest, None),
