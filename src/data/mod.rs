@@ -4,6 +4,21 @@ pub mod classes;
 
 use std::path::PathBuf;
 
+pub mod crops;
+pub mod eval;
+pub mod labels;
+pub mod layouts;
+pub mod loader;
+pub mod picture;
+pub mod prefetch;
+pub mod prepare;
+pub mod resize;
+pub mod sampling;
+
+/// The byte nearest to the mean colour: within 0.009 of 0 after normalisation. A step that pads with
+/// exactly 0 takes [`Crops::extent`].
+pub const PAD_RGB: [u8; 3] = [124, 116, 104];
+
 /// Square crops of one domain, 8-bit, not yet normalised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crops {
@@ -14,6 +29,10 @@ pub struct Crops {
     pub rgb: Vec<u8>,
     /// B,S,S: train ids, 255 unlabelled. Empty for the target domain.
     pub label: Vec<u8>,
+    /// B: width and height that the picture covers from the upper left; empty means all of every
+    /// crop. Where an image is smaller than a crop the rest is padding: label 255, valid 0, and 0
+    /// after normalisation, which [`PAD_RGB`] stands for in `rgb`.
+    pub extent: Vec<[u32; 2]>,
     /// B: where each crop's image came from.
     pub files: Vec<PathBuf>,
 }

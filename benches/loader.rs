@@ -1,0 +1,167 @@
+//! What a training crop of 1024² costs, from PNG files of the data sets' sizes.
+//!
+//! Pictures are made up: smooth shapes under noise of a camera's strength, so that they compress
+//! like photographs (about 2.5 MB for 1914x1052). `elements/s` is samples per second; stages run on
+//! one core, the loader on `data.workers`.
+
+use std::{hint::black_box, path::Path, time::Duration};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use udass_raw::{
+    config::{Config, Method},
+    data::{
+        crops::Counter,
+        labels::{Plane, encode, read_ids},
+        layouts,
+        loader::Loader,
+        picture::{load_rgb, load_rows},
+        prepare::prepare,
+        resize::{
+            Size, Window, cv_bilinear, cv_bilinear_rows, cv_nearest_map, pil_bilinear,
+            pil_bilinear_rows,
+        },
+    },
+    rng::{Draw, Purpose},
+};
+
+const GTA: Size = Size::new(1914, 1052);
+const CITYSCAPES: Size = Size::new(2048, 1024);
+const CROP: usize = 1024;
+
+fn picture(size: Size, number: u64) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(size.pixels() * 3);
+    let mut draw = Draw::new(0, number, Purpose::SourceFile, 0, 0);
+    for y in 0..size.height {
+        for x in 0..size.width {
+            let shade = (x as f32 / 97.0).sin() + (y as f32 / 61.0 + number as f32).cos();
+            let noise = draw.bits();
+            for channel in 0..3 {
+                let noise = (noise >> (channel * 8) & 7) as f32;
+                rgb.push((110.0 + 45.0 * shade + 9.0 * channel as f32 + noise) as u8);
+            }
+        }
+    }
+    rgb
+}
+
+fn write_picture(path: &Path, size: Size, number: u64) {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, size.width as u32, size.height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::Balanced);
+    encoder.write_header().unwrap().write_image_data(&picture(size, number)).unwrap();
+    write(path, &bytes);
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Label ids in patches with ragged edges, every class in every image.
+fn label(size: Size, number: usize) -> Plane {
+    let ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33, 0];
+    let id = |i: usize| {
+        let (x, y) = (i % size.width, i / size.width);
+        let (x, y) = (x + (y * 7919 % 13), y + (x * 104_729 % 5));
+        ids[(x / 120 * 7 + y / 90 * 3 + number) % ids.len()]
+    };
+    Plane { size, data: (0..size.pixels()).map(id).collect() }
+}
+
+fn make_sets(root: &Path) {
+    for n in 0..4 {
+        write_picture(&root.join(format!("gta/images/{n:05}.png")), GTA, n);
+        let path = root.join(format!("gta/labels/{n:05}.png"));
+        write(&path, &encode(&label(GTA, n as usize)));
+        let name = format!("cityscapes/leftImg8bit/train/ulm/ulm_{n:06}_000019_leftImg8bit.png");
+        write_picture(&root.join(name), CITYSCAPES, n);
+    }
+    let gta = layouts::find("gta").unwrap();
+    prepare(gta, &root.join("gta"), &|_, _| {}).unwrap();
+}
+
+fn config(root: &Path) -> Config {
+    let mut config: Config = toml::from_str(CONFIG).unwrap();
+    config.source.root = root.join("gta");
+    config.target.root = root.join("cityscapes");
+    config
+}
+
+fn stages(c: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    make_sets(folder.path());
+    let image = folder.path().join("gta/images/00001.png");
+    let label_file = folder.path().join("gta/labels/00001_labelTrainIds.png");
+    let bytes = std::fs::metadata(&image).unwrap().len();
+    println!("a source picture takes {:.2} MB", bytes as f64 / 1e6);
+    let fitted = GTA.fitted([2560, 1440]);
+    let window = Window { x: 700, y: 190, width: CROP, height: CROP };
+    let pasted = Size::new(2048, 1024);
+    let long_tail = Window { x: 500, y: 0, width: CROP, height: CROP };
+
+    let mut group = c.benchmark_group("one core");
+    group.throughput(Throughput::Elements(1)).sample_size(20);
+    group.bench_function("picture, whole", |b| b.iter(|| load_rgb(&image).unwrap()));
+    group.bench_function("picture, rows of a crop", |b| {
+        b.iter(|| load_rows(&image, |size| Ok(cv_bilinear_rows(size, fitted, window))).unwrap())
+    });
+    group.bench_function("label", |b| b.iter(|| read_ids(&label_file).unwrap()));
+    let whole = load_rgb(&image).unwrap();
+    let label = read_ids(&label_file).unwrap();
+    let counter = Counter::new(
+        &label,
+        cv_nearest_map(GTA.width, fitted.width, 0..fitted.width),
+        cv_nearest_map(GTA.height, fitted.height, 0..fitted.height),
+    );
+    group
+        .bench_function("count classes of a crop", |b| b.iter(|| counter.count(black_box(window))));
+    group.bench_function("crop of label", |b| b.iter(|| counter.crop(black_box(window))));
+    group.bench_function("cv_bilinear of a crop", |b| {
+        b.iter(|| cv_bilinear(whole.rows(), fitted, black_box(window)))
+    });
+    assert_eq!(pil_bilinear_rows(GTA, pasted, long_tail), 0..GTA.height);
+    group.bench_function("pil_bilinear of a crop", |b| {
+        b.iter(|| pil_bilinear(whole.rows(), pasted, black_box(long_tail)))
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("loader");
+    group.sample_size(10).measurement_time(Duration::from_secs(8));
+    for (method, samples) in [(Method::SourceOnly, 2), (Method::Dacs, 4), (Method::Quadmix, 12)] {
+        for workers in [1, 2] {
+            let mut config = config(folder.path());
+            (config.method, config.data.workers) = (method, workers);
+            let mut loader = Loader::new(&config, 0).unwrap();
+            group.throughput(Throughput::Elements(samples));
+            let name = format!("{method:?}, {samples} crops, {workers} workers");
+            group.bench_function(name, |b| b.iter(|| loader.next().unwrap()));
+        }
+    }
+    group.finish();
+}
+
+const CONFIG: &str = r#"
+seed = 1
+method = "quadmix"
+device = { kind = "host", precision = "f32", deterministic = true, threads = 1 }
+source = { layout = "gta", root = "", fit = [2560, 1440] }
+target = { layout = "cityscapes", root = "", fit = [2048, 1024] }
+network = { backbone = "mit_b0", head = "daformer", classes = 19, channels = 32, drop_path = 0.0, dropout = 0.0, hrda = { enabled = true, detail_crop = 512, divisible = 8, detail_loss = 0.1 } }
+teacher = { alpha = 0.999 }
+pseudo_label = { threshold = 0.968, confident = 0.9, margins = [30, 240, 30, 30] }
+augment = { jitter_threshold = 0.2, jitter_strength = 0.2, blur_threshold = 0.5, blur_sigma = [0.15, 1.15] }
+mask = { block = 64, ratio = 0.7, weight = 1.0 }
+feature_distance = { enabled = false, weight = 0.005, classes = [6], min_share = 0.75 }
+schedule = { warmup = 10, warmup_ratio = 1e-6, end = 100 }
+run = { max_iters = 10, checkpoint_interval = 5, keep = 1, eval_interval = 0, out = "" }
+eval = { fit = [2048, 1024], window = 0, stride = 0, batch = 1 }
+weights = { init = "random" }
+data = { crop = 1024, batch = 2, flip = 0.5, max_class_share = 0.75, crop_attempts = 10, workers = 1, prefetch = 2 }
+rare_class_sampling = { enabled = true, temperature = 0.01, min_pixels = 3000, min_crop_ratio = 2.0, attempts = 10 }
+quadmix = { start = 0, classes = [3, 4, 5, 6, 12, 15, 16, 17, 18], min_pixels = 50, resize = [2048, 1024], released_colours = true, released_exclusion = true }
+optimizer = { lr = 6e-5, betas = [0.9, 0.999], eps = 1e-8, weight_decay = 0.01, rules = [] }
+"#;
+
+criterion_group!(benches, stages);
+criterion_main!(benches);

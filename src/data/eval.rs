@@ -1,0 +1,119 @@
+//! Validation images, scaled whole, with their untouched labels.
+
+use std::path::PathBuf;
+
+use crate::{
+    config::DomainConfig,
+    data::{
+        labels::{Plane, check_size},
+        layouts::{self, Pair, Split},
+        picture::load_rgb,
+        prefetch::{Job, Prefetcher},
+        resize::{Size, Window, cv_bilinear},
+    },
+    error::{Error, Result},
+};
+
+/// Threads that decode ahead, and images decoded ahead: one image takes longer to segment than to
+/// decode.
+const THREADS: usize = 2;
+const AHEAD: usize = 2;
+
+/// The validation images of a domain.
+#[derive(Clone, Debug)]
+pub struct EvalSet {
+    pairs: Vec<Pair>,
+    fit: [usize; 2],
+}
+
+/// One validation image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalSample {
+    pub file: PathBuf,
+    /// H,W,3 of `fitted`, 8-bit, not yet normalised.
+    pub rgb: Vec<u8>,
+    pub fitted: Size,
+    /// Train ids, 255 unlabelled, in the image's own size.
+    pub label: Plane,
+}
+
+impl EvalSample {
+    /// The image's own size, which predictions are compared in.
+    pub fn original(&self) -> Size {
+        self.label.size
+    }
+}
+
+impl EvalSet {
+    /// Lists the validation images of `domain`; they will be scaled to fit `fit` (width, height),
+    /// keeping their aspect. Labels need not have been prepared.
+    ///
+    /// # Errors
+    /// The folder is missing or empty, or an image has no label.
+    pub fn new(domain: &DomainConfig, fit: [usize; 2]) -> Result<Self> {
+        if fit.contains(&0) {
+            return Err(Error::config("eval.fit must be at least 1 x 1"));
+        }
+        let pairs = layouts::find(&domain.layout)?.pairs(&domain.root, Split::Val)?;
+        Ok(EvalSet { pairs, fit })
+    }
+
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    /// Keeps the first `count` images.
+    pub fn truncate(&mut self, count: usize) {
+        self.pairs.truncate(count);
+    }
+
+    /// The images in order, decoded ahead.
+    pub fn iter(&self) -> Result<EvalSamples> {
+        Ok(EvalSamples { samples: Prefetcher::new(self.clone(), 0, THREADS, AHEAD)? })
+    }
+}
+
+impl Job for EvalSet {
+    type Part = EvalSample;
+    type Item = EvalSample;
+
+    fn parts(&self, item: u64) -> Option<usize> {
+        ((item as usize) < self.pairs.len()).then_some(1)
+    }
+
+    fn part(&self, item: u64, _: usize) -> Result<EvalSample> {
+        let Pair { image, label: file } = &self.pairs[item as usize];
+        let picture = load_rgb(image)?;
+        let label = file.load()?;
+        check_size(image, picture.size, &file.path, label.size)?;
+        let fitted = picture.size.fitted(self.fit);
+        let rgb = cv_bilinear(picture.rows(), fitted, Window::whole(fitted));
+        Ok(EvalSample { file: image.clone(), rgb, fitted, label })
+    }
+
+    fn join(&self, _: u64, parts: Vec<EvalSample>) -> Result<EvalSample> {
+        parts.into_iter().next().ok_or_else(|| Error::config("an image of no parts"))
+    }
+}
+
+/// Iterator over an [`EvalSet`]; an image that cannot be read gives an error that names it, and the
+/// next call the image after it.
+pub struct EvalSamples {
+    samples: Prefetcher<EvalSet>,
+}
+
+impl Iterator for EvalSamples {
+    type Item = Result<EvalSample>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.samples.next()
+    }
+}

@@ -1,0 +1,399 @@
+//! Training batches, made ahead by worker threads.
+//!
+//! What a crop holds is decided on its label: class, file, position, flip and every retry are
+//! settled before a picture is decoded, and of the picture only the rows above the crop's lower
+//! edge are decoded and only the crop's pixels scaled. Each batch is a function of the
+//! configuration and its iteration alone.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{Config, DomainConfig, Method},
+    data::{
+        Batch, Crops, PAD_RGB, RareCrops,
+        crops::{Counter, pad, random_window, varied_window},
+        labels::{IGNORE, check_size},
+        layouts::{self, Pair, Split},
+        picture::load_rows,
+        prefetch::{Job, Prefetcher},
+        resize::{
+            Size, Window, cv_bilinear, cv_bilinear_rows, cv_nearest_map, flip_horizontally,
+            pil_bilinear, pil_bilinear_rows, pil_nearest_map, valid_mask,
+        },
+        sampling::{FilesByClass, RareClassSampler},
+    },
+    error::{Error, Result},
+    rng::{Draw, Purpose},
+};
+
+/// Files and crops tried for one long-tail paste before giving up. Even if one crop in a hundred
+/// holds enough of its class, fewer than one paste in 20 000 fails.
+const RARE_ATTEMPTS: u64 = 1000;
+
+/// Batches in iteration order.
+pub struct Loader {
+    batches: Prefetcher<Batches>,
+}
+
+impl Loader {
+    /// Lists the data sets and starts preparing the batch of `start_iteration` and those after it.
+    ///
+    /// Without a target ([`Method::SourceOnly`]) its part of every batch is empty.
+    ///
+    /// # Errors
+    /// A folder, label or statistic is missing, or the configuration asks for what they cannot
+    /// give.
+    pub fn new(config: &Config, start_iteration: u64) -> Result<Self> {
+        let (threads, ahead) = (config.data.workers, config.data.prefetch);
+        let batches = Prefetcher::new(Batches::new(config)?, start_iteration, threads, ahead)?;
+        Ok(Loader { batches })
+    }
+
+    /// The next batch; waits for it if need be.
+    ///
+    /// # Errors
+    /// One of its files is damaged; it is named. The following call goes on with the batch after
+    /// it.
+    #[allow(clippy::should_implement_trait, reason = "never ends, so not an iterator's next")]
+    pub fn next(&mut self) -> Result<Batch> {
+        self.batches.next().unwrap_or_else(|| Err(Error::config("iterations are used up")))
+    }
+}
+
+struct Batches {
+    config: Config,
+    pairs: Vec<Pair>,
+    sampler: Option<RareClassSampler>,
+    targets: Vec<PathBuf>,
+    rare: Option<RareFiles>,
+}
+
+/// Files that hold any of each long-tail class of the list.
+struct RareFiles {
+    by_position: Vec<Vec<u32>>,
+}
+
+/// One crop of a batch.
+struct Crop {
+    rgb: Vec<u8>,
+    label: Vec<u8>,
+    valid: Vec<u8>,
+    extent: [u32; 2],
+    file: PathBuf,
+}
+
+enum Kind {
+    Source,
+    Target,
+    Rare,
+}
+
+impl Batches {
+    fn new(config: &Config) -> Result<Self> {
+        check(config)?;
+        let root = &config.source.root;
+        let pairs = layouts::find(&config.source.layout)?.pairs(root, Split::Train)?;
+        let quadmix = config.method == Method::Quadmix;
+        let by_class = if config.rare_class_sampling.enabled || quadmix {
+            Some(FilesByClass::read(root, &pairs)?)
+        } else {
+            None
+        };
+        let sampler = match &by_class {
+            Some(files) if config.rare_class_sampling.enabled => {
+                Some(RareClassSampler::new(&config.rare_class_sampling, root, files)?)
+            }
+            _ => None,
+        };
+        let rare = match &by_class {
+            Some(files) if quadmix => Some(RareFiles::new(config, files)?),
+            _ => None,
+        };
+        let targets = match config.method {
+            Method::SourceOnly => Vec::new(),
+            _ => {
+                let DomainConfig { layout, root, .. } = &config.target;
+                layouts::find(layout)?.images(root, Split::Train)?
+            }
+        };
+        Ok(Batches { config: config.clone(), pairs, sampler, targets, rare })
+    }
+
+    fn draw(&self, iteration: u64, purpose: Purpose, slot: usize, attempt: u64) -> Draw {
+        Draw::new(self.config.seed, iteration, purpose, slot as u64, attempt)
+    }
+
+    fn mixes_rare(&self, iteration: u64) -> Option<&RareFiles> {
+        self.rare.as_ref().filter(|_| iteration >= self.config.quadmix.start)
+    }
+
+    fn kinds(&self, iteration: u64) -> [(Kind, usize); 3] {
+        let batch = self.config.data.batch;
+        let targets = if self.targets.is_empty() { 0 } else { batch };
+        let rare = if self.mixes_rare(iteration).is_some() { 4 * batch } else { 0 };
+        [(Kind::Source, batch), (Kind::Target, targets), (Kind::Rare, rare)]
+    }
+
+    /// Source and target images of a batch's `slot`-th pair when none is drawn for its classes:
+    /// all combinations, in an order of its own for each time through.
+    fn paired(&self, iteration: u64, slot: usize) -> (usize, usize) {
+        let targets = self.targets.len().max(1) as u64;
+        let combinations = self.pairs.len() as u64 * targets;
+        let index = iteration * self.config.data.batch as u64 + slot as u64;
+        let (epoch, index) = (index / combinations, index % combinations);
+        let order = self.draw(0, Purpose::PairOrder, epoch as usize, 0);
+        let pair = order.permuted(index, combinations);
+        ((pair / targets) as usize, (pair % targets) as usize)
+    }
+
+    fn source(&self, iteration: u64, slot: usize) -> Result<Crop> {
+        let (data, rcs) = (&self.config.data, &self.config.rare_class_sampling);
+        let draw = |purpose, attempt| self.draw(iteration, purpose, slot, attempt);
+        let (wanted, position) = match &self.sampler {
+            Some(sampler) => {
+                let drawn =
+                    sampler.draw(draw(Purpose::SourceClass, 0), draw(Purpose::SourceFile, 0));
+                (Some(drawn.0), drawn.1)
+            }
+            None => (None, self.paired(iteration, slot).0),
+        };
+        let Pair { image, label: file } = &self.pairs[position];
+        let label = file.load()?;
+        let fitted = label.size.fitted(self.config.source.fit);
+        let counter = Counter::new(
+            &label,
+            cv_nearest_map(label.size.width, fitted.width, 0..fitted.width),
+            cv_nearest_map(label.size.height, fitted.height, 0..fitted.height),
+        );
+        let cropped = |attempt| {
+            let mut draw = draw(Purpose::SourceCrop, attempt);
+            let (share, redraws) = (data.max_class_share, data.crop_attempts);
+            varied_window(&counter, fitted, data.crop, share, redraws, &mut draw)
+        };
+        let enough = rcs.min_pixels as f64 * rcs.min_crop_ratio;
+        let (mut attempt, (mut window, mut held)) = (0, cropped(0));
+        if let Some(class) = wanted.filter(|_| rcs.min_crop_ratio > 0.0) {
+            while attempt < rcs.attempts as u64 && held[class as usize] as f64 <= enough {
+                attempt += 1;
+                (window, held) = cropped(attempt);
+            }
+        }
+        let flip = draw(Purpose::SourceFlip, attempt).chance(data.flip);
+
+        let picture = load_rows(image, |size| {
+            check_size(image, size, &file.path, label.size)?;
+            Ok(cv_bilinear_rows(size, fitted, window))
+        })?;
+        let rgb = cv_bilinear(picture.rows(), fitted, window);
+        Ok(self.finish(rgb, Some(counter.crop(window)), None, window, flip, image))
+    }
+
+    fn target(&self, iteration: u64, slot: usize) -> Result<Crop> {
+        let draw = |purpose| self.draw(iteration, purpose, slot, 0);
+        let position = match &self.sampler {
+            Some(_) => draw(Purpose::TargetFile).below(self.targets.len()),
+            None => self.paired(iteration, slot).1,
+        };
+        let image = &self.targets[position];
+        let place = |size: Size| {
+            let fitted = size.fitted(self.config.target.fit);
+            let mut draw = draw(Purpose::TargetCrop);
+            (fitted, random_window(fitted, self.config.data.crop, &mut draw))
+        };
+        let picture = load_rows(image, |size| {
+            let (fitted, window) = place(size);
+            Ok(cv_bilinear_rows(size, fitted, window))
+        })?;
+        let (fitted, window) = place(picture.size);
+        let rgb = cv_bilinear(picture.rows(), fitted, window);
+        let margins = self.config.pseudo_label.margins;
+        let valid = valid_mask(margins, picture.size, fitted, window);
+        let flip = draw(Purpose::TargetFlip).chance(self.config.data.flip);
+        Ok(self.finish(rgb, None, Some(valid), window, flip, image))
+    }
+
+    /// Positions in `quadmix.classes` of an iteration's two long-tail classes.
+    fn rare_positions(&self, iteration: u64) -> [usize; 2] {
+        let count = self.config.quadmix.classes.len();
+        self.draw(iteration, Purpose::RareClasses, 0, 0).two_of(count)
+    }
+
+    fn rare(&self, iteration: u64, slot: usize, files: &RareFiles) -> Result<Crop> {
+        let quadmix = &self.config.quadmix;
+        let position = self.rare_positions(iteration)[slot % 2];
+        let (class, files) = (quadmix.classes[position], &files.by_position[position]);
+        let to = Size::new(quadmix.resize[0], quadmix.resize[1]);
+        for attempt in 0..RARE_ATTEMPTS {
+            let mut draw = self.draw(iteration, Purpose::RareCrop, slot, attempt);
+            let pair = &self.pairs[files[draw.below(files.len())] as usize];
+            let Pair { image, label: file } = pair;
+            let label = file.load()?;
+            let counter = Counter::new(
+                &label,
+                pil_nearest_map(label.size.width, to.width, 0..to.width),
+                pil_nearest_map(label.size.height, to.height, 0..to.height),
+            );
+            let window = random_window(to, self.config.data.crop, &mut draw);
+            if counter.count(window)[class as usize] as u64 <= quadmix.min_pixels {
+                continue;
+            }
+            let picture = load_rows(image, |size| {
+                check_size(image, size, &file.path, label.size)?;
+                Ok(pil_bilinear_rows(size, to, window))
+            })?;
+            let rgb = pil_bilinear(picture.rows(), to, window);
+            return Ok(self.finish(rgb, Some(counter.crop(window)), None, window, false, image));
+        }
+        let problem = format!(
+            "{RARE_ATTEMPTS} long-tail crops held no more than {} pixels of class {class}: lower \
+             quadmix.min_pixels, or take the class out of quadmix.classes",
+            quadmix.min_pixels
+        );
+        Err(Error::data(&self.config.source.root, problem))
+    }
+
+    /// Flips, then pads right and below, as the reference does.
+    fn finish(
+        &self,
+        mut rgb: Vec<u8>,
+        label: Option<Vec<u8>>,
+        valid: Option<Vec<u8>>,
+        window: Window,
+        flip: bool,
+        file: &Path,
+    ) -> Crop {
+        let side = self.config.data.crop;
+        let Window { width, height, .. } = window;
+        if flip {
+            flip_horizontally(&mut rgb, width, 3);
+        }
+        let plane = |plane: Option<Vec<u8>>, fill: u8| {
+            let mut plane = plane.unwrap_or_default();
+            if plane.is_empty() {
+                return plane;
+            }
+            if flip {
+                flip_horizontally(&mut plane, width, 1);
+            }
+            pad(plane, width, side, [fill])
+        };
+        Crop {
+            label: plane(label, IGNORE),
+            valid: plane(valid, 0),
+            rgb: pad(rgb, width, side, PAD_RGB),
+            extent: [width as u32, height as u32],
+            file: file.to_owned(),
+        }
+    }
+}
+
+impl RareFiles {
+    fn new(config: &Config, files: &FilesByClass) -> Result<Self> {
+        let list = &config.quadmix.classes;
+        let holding = |&class: &u8| {
+            let files = files.holding(class, 0);
+            if files.is_empty() {
+                let problem = format!(
+                    "no image holds class {class} of quadmix.classes: take it out of the list"
+                );
+                return Err(Error::data(&config.source.root, problem));
+            }
+            Ok(files)
+        };
+        Ok(RareFiles { by_position: list.iter().map(holding).collect::<Result<_>>()? })
+    }
+}
+
+/// What would otherwise fail in the middle of a run.
+fn check(config: &Config) -> Result<()> {
+    let (data, quadmix) = (&config.data, &config.quadmix);
+    for (key, value) in [
+        ("data.crop", data.crop),
+        ("data.batch", data.batch),
+        ("source.fit", config.source.fit[0].min(config.source.fit[1])),
+        ("target.fit", config.target.fit[0].min(config.target.fit[1])),
+    ] {
+        if value == 0 {
+            return Err(Error::config(format!("{key} must be at least 1")));
+        }
+    }
+    if config.method != Method::Quadmix {
+        return Ok(());
+    }
+    if quadmix.classes.len() < 2 {
+        return Err(Error::config("quadmix.classes must list at least two classes to draw"));
+    }
+    if quadmix.resize.iter().any(|&side| side < data.crop) {
+        let ([width, height], crop) = (quadmix.resize, data.crop);
+        let message = format!(
+            "quadmix.resize = [{width}, {height}] is smaller than a crop (data.crop = {crop})"
+        );
+        return Err(Error::config(message));
+    }
+    Ok(())
+}
+
+impl Job for Batches {
+    type Part = Crop;
+    type Item = Batch;
+
+    fn parts(&self, iteration: u64) -> Option<usize> {
+        Some(self.kinds(iteration).iter().map(|k| k.1).sum())
+    }
+
+    fn part(&self, iteration: u64, mut part: usize) -> Result<Crop> {
+        for (kind, count) in self.kinds(iteration) {
+            if part < count {
+                return match (kind, self.mixes_rare(iteration)) {
+                    (Kind::Source, _) => self.source(iteration, part),
+                    (Kind::Rare, Some(files)) => self.rare(iteration, part, files),
+                    _ => self.target(iteration, part),
+                };
+            }
+            part -= count;
+        }
+        Err(Error::config(format!("iteration {iteration} has no crop {part} more")))
+    }
+
+    fn join(&self, iteration: u64, parts: Vec<Crop>) -> Result<Batch> {
+        let mut parts = parts.into_iter();
+        let mut batch = Batch { iteration, ..Batch::default() };
+        for (kind, count) in self.kinds(iteration) {
+            if count == 0 {
+                continue;
+            }
+            let taken: Vec<Crop> = parts.by_ref().take(count).collect();
+            match kind {
+                Kind::Source => batch.source = stack(taken, self.config.data.crop),
+                Kind::Target => {
+                    batch.valid = concat(&taken, |c| &c.valid);
+                    batch.target = stack(taken, self.config.data.crop);
+                }
+                Kind::Rare => {
+                    let list = &self.config.quadmix.classes;
+                    let classes = self.rare_positions(iteration).map(|i| list[i]);
+                    let crops = stack(taken, self.config.data.crop);
+                    batch.rare = Some(RareCrops { classes, crops });
+                }
+            }
+        }
+        Ok(batch)
+    }
+}
+
+fn concat(crops: &[Crop], field: impl Fn(&Crop) -> &Vec<u8>) -> Vec<u8> {
+    let mut all = Vec::with_capacity(crops.iter().map(|c| field(c).len()).sum());
+    crops.iter().for_each(|crop| all.extend_from_slice(field(crop)));
+    all
+}
+
+fn stack(crops: Vec<Crop>, size: usize) -> Crops {
+    Crops {
+        batch: crops.len(),
+        size,
+        rgb: concat(&crops, |c| &c.rgb),
+        label: concat(&crops, |c| &c.label),
+        extent: crops.iter().map(|c| c.extent).collect(),
+        files: crops.into_iter().map(|c| c.file).collect(),
+    }
+}

@@ -1,0 +1,154 @@
+//! Pictures from files: PNG row by row, as far down as a crop needs; JPEG whole.
+
+use std::{io::Cursor, ops::Range, path::Path};
+
+use image::{DynamicImage, ImageDecoder};
+use png::{ColorType, Decoder, DecodingError, Transformations};
+
+use crate::{
+    data::resize::{Rows, Size},
+    error::{Error, Result},
+};
+
+/// Rows of an RGB picture: `rgb` starts at row `top` of `size.height`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    pub size: Size,
+    pub top: usize,
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    pub fn rows(&self) -> Rows<'_> {
+        Rows { size: self.size, channels: 3, top: self.top, data: &self.rgb }
+    }
+}
+
+/// A whole picture (PNG or JPEG, told by its content) as RGB. Grey is repeated, alpha dropped,
+/// 16 bits cut to 8; a JPEG is turned upright as its camera says.
+pub fn load_rgb(path: &Path) -> Result<Picture> {
+    load_rows(path, |size| Ok(0..size.height))
+}
+
+/// The rows of a picture that `rows` asks for, once it is told the size. Decoding stops after the
+/// last of them; what follows in the file is not looked at.
+pub fn load_rows(path: &Path, rows: impl FnOnce(Size) -> Result<Range<usize>>) -> Result<Picture> {
+    let bytes = read(path)?;
+    if is_png(&bytes) { png_rows(path, &bytes, rows) } else { other_rows(path, &bytes, rows) }
+}
+
+/// The size of a picture, from its header alone.
+pub fn size(path: &Path) -> Result<Size> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let reader = image::ImageReader::new(std::io::BufReader::new(file));
+    let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
+    let (width, height) = reader.into_dimensions().map_err(|e| unreadable(path, e))?;
+    Ok(Size::new(width as usize, height as usize))
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io(path, "read", e))
+}
+
+pub(super) fn is_png(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x89PNG\r\n\x1a\n")
+}
+
+/// What a PNG decoder's error means to the owner of the file.
+pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
+    match error {
+        DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Error::data(path, "the PNG file ends too early (truncated): copy or download it again")
+        }
+        DecodingError::IoError(e) => Error::io(path, "read", e),
+        e => Error::data(path, format!("damaged PNG file ({e}): copy or download it again")),
+    }
+}
+
+fn unreadable(path: &Path, error: image::ImageError) -> Error {
+    let problem = match error {
+        image::ImageError::Unsupported(_) => "not a PNG or JPEG picture".to_owned(),
+        e => format!("damaged picture ({e}): copy or download it again"),
+    };
+    Error::data(path, problem)
+}
+
+fn png_rows(
+    path: &Path,
+    bytes: &[u8],
+    rows: impl FnOnce(Size) -> Result<Range<usize>>,
+) -> Result<Picture> {
+    let fail = |e| png_error(path, e);
+    let mut decoder = Decoder::new(Cursor::new(bytes));
+    // Palettes become colours, 16 bits become 8, and fewer than 8 become 8.
+    decoder.set_transformations(Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().map_err(fail)?;
+    let size = Size::new(reader.info().width as usize, reader.info().height as usize);
+    let rows = rows(size)?;
+    let color = reader.output_color_type().0;
+    let stride = size.width * 3;
+    let mut rgb = vec![0; stride * rows.len()];
+
+    if reader.info().interlaced {
+        // Its rows come in seven passes over the picture: decode whole.
+        let too_large = || Error::data(path, format!("a picture of {size} is too large"));
+        let mut whole = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
+        let line = reader.next_frame(&mut whole).map_err(fail)?.line_size;
+        let wanted = whole.chunks_exact(line).skip(rows.start);
+        for (row, out) in wanted.zip(rgb.chunks_exact_mut(stride)) {
+            to_rgb(color, row, out);
+        }
+        return Ok(Picture { size, top: rows.start, rgb });
+    }
+    // Rows above are decoded too, as each is stored as a difference to its neighbours.
+    for _ in 0..rows.start {
+        reader.next_row().map_err(fail)?;
+    }
+    for out in rgb.chunks_exact_mut(stride) {
+        if color == ColorType::Rgb {
+            reader.read_row(out).map_err(fail)?;
+        } else if let Some(row) = reader.next_row().map_err(fail)? {
+            to_rgb(color, row.data(), out);
+        }
+    }
+    if rows.end == size.height {
+        // The checksum of the whole stands after the last row.
+        reader.finish().map_err(fail)?;
+    }
+    Ok(Picture { size, top: rows.start, rgb })
+}
+
+fn to_rgb(color: ColorType, row: &[u8], out: &mut [u8]) {
+    let out = out.as_chunks_mut::<3>().0;
+    match color {
+        ColorType::Rgba => {
+            let pixels = row.as_chunks::<4>().0;
+            out.iter_mut().zip(pixels).for_each(|(o, p)| o.copy_from_slice(&p[..3]));
+        }
+        ColorType::GrayscaleAlpha => {
+            let pixels = row.as_chunks::<2>().0;
+            out.iter_mut().zip(pixels).for_each(|(o, p)| *o = [p[0]; 3]);
+        }
+        ColorType::Grayscale => out.iter_mut().zip(row).for_each(|(o, &p)| *o = [p; 3]),
+        ColorType::Rgb | ColorType::Indexed => out.as_flattened_mut().copy_from_slice(row),
+    }
+}
+
+fn other_rows(
+    path: &Path,
+    bytes: &[u8],
+    rows: impl FnOnce(Size) -> Result<Range<usize>>,
+) -> Result<Picture> {
+    let reader = image::ImageReader::new(Cursor::new(bytes));
+    let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
+    let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, e))?;
+    let orientation = decoder.orientation().map_err(|e| unreadable(path, e))?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, e))?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
+    let size = Size::new(picture.width() as usize, picture.height() as usize);
+    let rows = rows(size)?;
+    let stride = size.width * 3;
+    let rgb = picture.as_raw()[rows.start * stride..rows.end * stride].to_vec();
+    Ok(Picture { size, top: rows.start, rgb })
+}

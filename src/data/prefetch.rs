@@ -1,0 +1,262 @@
+//! Items made ahead by worker threads and handed out in order.
+//!
+//! An item is made of parts, which are what the workers share: a batch of many crops keeps all of
+//! them busy. What is made does not depend on which worker makes it, or when.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use crate::error::{Error, Result};
+
+/// How items are made; every method is a function of its arguments alone.
+pub trait Job: Send + Sync + 'static {
+    type Part: Send;
+    type Item: Send;
+
+    /// Parts of an item (at least one), or None after the last item.
+    fn parts(&self, item: u64) -> Option<usize>;
+
+    fn part(&self, item: u64, part: usize) -> Result<Self::Part>;
+
+    /// An item of its parts, in order.
+    fn join(&self, item: u64, parts: Vec<Self::Part>) -> Result<Self::Item>;
+}
+
+/// Makes at most `ahead` items more than were taken.
+pub struct Prefetcher<J: Job> {
+    shared: Arc<Shared<J>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared<J: Job> {
+    job: J,
+    ahead: u64,
+    state: Mutex<State<J>>,
+    /// Signals workers: an item was taken, or the end.
+    room: Condvar,
+    /// Signals the taker: the next item is done.
+    ready: Condvar,
+}
+
+struct State<J: Job> {
+    /// The item to be taken next; `items` starts with it.
+    next: u64,
+    items: VecDeque<Slot<J>>,
+    /// The part that the next idle worker makes.
+    claim: (u64, usize),
+    stop: bool,
+}
+
+enum Slot<J: Job> {
+    Making { parts: Vec<Option<Result<J::Part>>>, missing: usize },
+    Joining,
+    Done(Result<J::Item>),
+}
+
+impl<J: Job> Prefetcher<J> {
+    /// Starts making items from `first` on, with this many threads (0: one per core).
+    pub fn new(job: J, first: u64, threads: usize, ahead: usize) -> Result<Self> {
+        let state = State { next: first, items: VecDeque::new(), claim: (first, 0), stop: false };
+        let shared = Arc::new(Shared {
+            job,
+            ahead: ahead.max(1) as u64,
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if threads == 0 { cores() } else { threads };
+        let mut prefetcher = Prefetcher { shared, workers: Vec::with_capacity(threads) };
+        for i in 0..threads {
+            let shared = Arc::clone(&prefetcher.shared);
+            let thread = std::thread::Builder::new().name(format!("data-{i}"));
+            let worker = thread.spawn(move || shared.work()).map_err(|e| {
+                Error::config(format!("cannot start data.workers = {threads} threads: {e}"))
+            })?;
+            prefetcher.workers.push(worker);
+        }
+        Ok(prefetcher)
+    }
+}
+
+impl<J: Job> Iterator for Prefetcher<J> {
+    type Item = Result<J::Item>;
+
+    /// The next item, waiting for it if need be; None after the last. An item that could not be
+    /// made gives its first part's error, and the following call the item after it.
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut state = self.shared.lock();
+        self.shared.job.parts(state.next)?;
+        while !matches!(state.items.front(), Some(Slot::Done(_))) {
+            state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let Some(Slot::Done(item)) = state.items.pop_front() else { return None };
+        state.next += 1;
+        drop(state);
+        self.shared.room.notify_all();
+        Some(item)
+    }
+}
+
+impl<J: Job> Drop for Prefetcher<J> {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.room.notify_all();
+        for worker in self.workers.drain(..) {
+            // A panic inside a job was caught there and handed out as an error.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl<J: Job> Shared<J> {
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some((item, part)) = self.claim() {
+            let made = guarded(|| self.job.part(item, part));
+            let mut state = self.lock();
+            let Some(parts) = state.store(item, part, made) else { continue };
+            drop(state);
+            // This was the last part. Joining copies megabytes: not under the lock.
+            let parts: Result<Vec<_>> = parts.into_iter().flatten().collect();
+            let joined = parts.and_then(|parts| guarded(|| self.job.join(item, parts)));
+            let mut state = self.lock();
+            let next = state.next;
+            if let Some(slot) = state.slot(item) {
+                *slot = Slot::Done(joined);
+            }
+            drop(state);
+            if item == next {
+                self.ready.notify_one();
+            }
+        }
+    }
+
+    /// The next part to make; waits for room. None when there is nothing left to do.
+    fn claim(&self) -> Option<(u64, usize)> {
+        let mut state = self.lock();
+        loop {
+            let (item, part) = state.claim;
+            if state.stop {
+                return None;
+            }
+            let count = self.job.parts(item)?;
+            if item < state.next + self.ahead {
+                if part == 0 {
+                    let parts = (0..count).map(|_| None).collect();
+                    state.items.push_back(Slot::Making { parts, missing: count });
+                }
+                state.claim = if part + 1 < count { (item, part + 1) } else { (item + 1, 0) };
+                return Some((item, part));
+            }
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<J: Job> State<J> {
+    fn slot(&mut self, item: u64) -> Option<&mut Slot<J>> {
+        self.items.get_mut((item - self.next) as usize)
+    }
+
+    /// Keeps a part; all of them if it was the last one missing.
+    fn store(
+        &mut self,
+        item: u64,
+        part: usize,
+        made: Result<J::Part>,
+    ) -> Option<Vec<Option<Result<J::Part>>>> {
+        let slot = self.slot(item)?;
+        let Slot::Making { parts, missing } = slot else { return None };
+        parts[part] = Some(made);
+        *missing -= 1;
+        if *missing > 0 {
+            return None;
+        }
+        match std::mem::replace(slot, Slot::Joining) {
+            Slot::Making { parts, .. } => Some(parts),
+            _ => None,
+        }
+    }
+}
+
+/// A panic in a worker must not leave the taker waiting for ever.
+fn guarded<T>(make: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(Error::config(format!("a data worker panicked (please report this): {text}")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Squares {
+        last: u64,
+    }
+
+    impl Job for Squares {
+        type Part = u64;
+        type Item = Vec<u64>;
+
+        fn parts(&self, item: u64) -> Option<usize> {
+            (item <= self.last).then_some(1 + item as usize % 3)
+        }
+
+        fn part(&self, item: u64, part: usize) -> Result<u64> {
+            // Later parts first, as far as there are threads.
+            std::thread::sleep(std::time::Duration::from_micros(300 * (item * 7 % 5)));
+            match (item, part) {
+                (5, 1) => Err(Error::config("five, one")),
+                (5, 2) => Err(Error::config("five, two")),
+                (7, 0) => panic!("seven"),
+                _ => Ok(item * item + part as u64),
+            }
+        }
+
+        fn join(&self, _: u64, parts: Vec<u64>) -> Result<Vec<u64>> {
+            Ok(parts)
+        }
+    }
+
+    #[test]
+    fn items_come_in_order_whatever_the_threads_and_errors_in_their_place() {
+        for threads in [1, 2, 7] {
+            for ahead in [0, 1, 4] {
+                let mut items = Prefetcher::new(Squares { last: 9 }, 2, threads, ahead).unwrap();
+                for item in 2..=9u64 {
+                    let got = items.next().unwrap();
+                    match item {
+                        5 => assert_eq!(got.unwrap_err().to_string(), "five, one"),
+                        7 => assert!(got.unwrap_err().to_string().ends_with("seven")),
+                        _ => {
+                            let parts = 0..1 + item % 3;
+                            let expected: Vec<u64> = parts.map(|p| item * item + p).collect();
+                            assert_eq!(got.unwrap(), expected);
+                        }
+                    }
+                }
+                assert!(items.next().is_none());
+                assert!(items.next().is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn dropping_early_ends_the_threads() {
+        let mut items = Prefetcher::new(Squares { last: u64::MAX }, 10, 3, 8).unwrap();
+        let shared = Arc::downgrade(&items.shared);
+        items.next();
+        drop(items);
+        assert_eq!(shared.strong_count(), 0);
+    }
+}

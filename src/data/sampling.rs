@@ -1,0 +1,197 @@
+//! Rare-class sampling: source images are drawn so that rare classes are seen often.
+//!
+//! The statistics are files that preparation writes, in the form of the released tools.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::{
+    config::RareClassSampling,
+    data::{labels::CLASSES, layouts::Pair},
+    error::{Error, Result},
+    rng::Draw,
+};
+
+pub const CLASS_STATS: &str = "sample_class_stats.json";
+pub const CLASS_STATS_DICT: &str = "sample_class_stats_dict.json";
+pub const SAMPLES_WITH_CLASS: &str = "samples_with_class.json";
+
+/// Pixels of each class that occurs in one label, in the file's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileStats {
+    /// Path of the train-id label.
+    pub file: String,
+    pub counts: Vec<(u8, u64)>,
+}
+
+/// Reads `sample_class_stats.json` of a prepared folder.
+pub fn read_class_stats(root: &Path) -> Result<Vec<FileStats>> {
+    let path = root.join(CLASS_STATS);
+    let entries: Vec<Map<String, Value>> = read_json(&path)?;
+    entries.into_iter().map(|entry| parse_stats(&path, entry)).collect()
+}
+
+fn parse_stats(path: &Path, entry: Map<String, Value>) -> Result<FileStats> {
+    let mut stats = FileStats::default();
+    for (key, value) in entry {
+        if key == "file" {
+            let name = value.as_str().ok_or_else(|| Error::data(path, "\"file\" is no text"))?;
+            stats.file = name.to_owned();
+            continue;
+        }
+        let pixels = value.as_u64().ok_or_else(|| {
+            Error::data(path, format!("class \"{key}\" has {value} pixels: expected a count"))
+        })?;
+        stats.counts.push((parse_class(path, &key)?, pixels));
+    }
+    if stats.file.is_empty() {
+        return Err(Error::data(path, "an entry lacks the key \"file\""));
+    }
+    Ok(stats)
+}
+
+/// Reads `samples_with_class.json` of a prepared folder: per class, labels and their pixels of it.
+fn read_samples_with_class(root: &Path) -> Result<HashMap<u8, Vec<(String, u64)>>> {
+    let path = root.join(SAMPLES_WITH_CLASS);
+    let samples: HashMap<String, Vec<(String, u64)>> = read_json(&path)?;
+    samples.into_iter().map(|(key, files)| Ok((parse_class(&path, &key)?, files))).collect()
+}
+
+fn parse_class(path: &Path, key: &str) -> Result<u8> {
+    let class = key.parse().ok().filter(|&class| (class as usize) < CLASSES);
+    class.ok_or_else(|| {
+        Error::data(path, format!("key \"{key}\" is no class: expected \"0\" to \"18\""))
+    })
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::data(
+            path,
+            "the class statistics are missing: run `udass-raw prepare` on this data set first",
+        ),
+        _ => Error::io(path, "read", e),
+    })?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        let problem = format!("not the expected JSON ({e}): run `udass-raw prepare` again");
+        Error::data(path, problem)
+    })
+}
+
+/// Classes in ascending order of their pixels over all files (the first seen before others of as
+/// many), and the probability of each: softmax((1 − share of all pixels) / temperature).
+///
+/// In single precision, like the reference: at low temperatures rounding of the shares shows in
+/// the fifth digit.
+pub fn rare_class_probabilities(stats: &[FileStats], temperature: f64) -> (Vec<u8>, Vec<f32>) {
+    let mut totals: Vec<(u8, u64)> = Vec::new();
+    for &(class, pixels) in stats.iter().flat_map(|s| &s.counts) {
+        match totals.iter_mut().find(|(c, _)| *c == class) {
+            Some((_, total)) => *total += pixels,
+            None => totals.push((class, pixels)),
+        }
+    }
+    totals.sort_by_key(|&(_, total)| total);
+    let all = totals.iter().map(|&(_, total)| total).sum::<u64>() as f32;
+    let logit = |total: u64| (1.0 - total as f32 / all) / temperature as f32;
+    let logits: Vec<f32> = totals.iter().map(|&(_, total)| logit(total)).collect();
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f32> = logits.iter().map(|l| (l - max).exp()).collect();
+    let sum: f32 = exponentials.iter().sum();
+    (totals.iter().map(|t| t.0).collect(), exponentials.iter().map(|e| e / sum).collect())
+}
+
+/// Positions of the source's files by class.
+#[derive(Debug)]
+pub struct FilesByClass(Vec<Vec<(u32, u64)>>);
+
+impl FilesByClass {
+    /// Finds the files that `samples_with_class.json` names among `pairs`, by the name of their
+    /// label (the folder may have been prepared under another path).
+    pub fn read(root: &Path, pairs: &[Pair]) -> Result<Self> {
+        let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        let mut positions: HashMap<String, u32> = HashMap::with_capacity(pairs.len());
+        for (pair, i) in pairs.iter().zip(0..) {
+            positions.extend(name(&pair.label.path).map(|name| (name, i)));
+        }
+        let mut files = vec![Vec::new(); CLASSES];
+        for (class, samples) in read_samples_with_class(root)? {
+            for (file, pixels) in samples {
+                let name = file.rsplit(['/', '\\']).next().unwrap_or(&file);
+                let position = positions.get(name).ok_or_else(|| {
+                    let problem = format!(
+                        "names {file}, which is not among the {} labels of this data set: run \
+                         `udass-raw prepare` again",
+                        pairs.len()
+                    );
+                    Error::data(root.join(SAMPLES_WITH_CLASS), problem)
+                })?;
+                files[class as usize].push((*position, pixels));
+            }
+        }
+        Ok(FilesByClass(files))
+    }
+
+    /// Positions of the files with more than `min_pixels` of the class, in the order of the
+    /// statistics.
+    pub fn holding(&self, class: u8, min_pixels: u64) -> Vec<u32> {
+        let files = self.0.get(class as usize).map_or(&[][..], Vec::as_slice);
+        files.iter().filter(|f| f.1 > min_pixels).map(|f| f.0).collect()
+    }
+}
+
+/// Draws a class, then an image that holds enough of it.
+#[derive(Debug)]
+pub struct RareClassSampler {
+    classes: Vec<u8>,
+    /// Sums of the probabilities up to and including each class.
+    cumulative: Vec<f64>,
+    files: Vec<Vec<u32>>,
+}
+
+impl RareClassSampler {
+    /// # Errors
+    /// The statistics are missing or malformed, or a class that occurs has no image with more than
+    /// `min_pixels` of it.
+    pub fn new(config: &RareClassSampling, root: &Path, files: &FilesByClass) -> Result<Self> {
+        let stats = read_class_stats(root)?;
+        let (classes, probabilities) = rare_class_probabilities(&stats, config.temperature);
+        if classes.is_empty() {
+            return Err(Error::data(root.join(CLASS_STATS), "no label holds any class"));
+        }
+        let mut sum = 0.0;
+        let cumulative = probabilities.iter().map(|&p| {
+            sum += p as f64;
+            sum
+        });
+        let cumulative = cumulative.collect();
+        let holding = |&class: &u8| {
+            let files = files.holding(class, config.min_pixels);
+            if files.is_empty() {
+                let problem = format!(
+                    "no image holds more than {} pixels of class {class}: lower \
+                     rare_class_sampling.min_pixels",
+                    config.min_pixels
+                );
+                return Err(Error::data(root.join(SAMPLES_WITH_CLASS), problem));
+            }
+            Ok(files)
+        };
+        let files = classes.iter().map(holding).collect::<Result<_>>()?;
+        Ok(RareClassSampler { classes, cumulative, files })
+    }
+
+    /// The class, and the position of the image.
+    pub fn draw(&self, mut class: Draw, mut file: Draw) -> (u8, usize) {
+        // Rounding may leave the last sum off 1.
+        let total = self.cumulative.last().copied().unwrap_or(1.0);
+        let u = class.uniform() * total;
+        let i = self.cumulative.partition_point(|&c| c <= u).min(self.classes.len() - 1);
+        (self.classes[i], self.files[i][file.below(self.files[i].len())] as usize)
+    }
+}

@@ -1,0 +1,254 @@
+//! Labels, pictures and layouts: what is read, and what is said of files that cannot be.
+
+use std::path::Path;
+
+use png::{BitDepth, ColorType};
+use udass_raw::{
+    Result,
+    data::{
+        labels::{CITYSCAPES_IDS, LabelFile, TRAIN_IDS, encode, read_ids},
+        layouts::{self, Split},
+        picture::{self, load_rgb, load_rows},
+        resize::Size,
+    },
+};
+
+use crate::support::{Sets, grey, located, palette, plane, png, write};
+
+fn file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a file.png");
+    write(&path, bytes);
+    (folder, path)
+}
+
+fn message<T: std::fmt::Debug>(result: Result<T>, path: &Path, parts: &[&str]) {
+    let error = result.unwrap_err().to_string();
+    assert!(error.starts_with(&path.display().to_string()), "{error}");
+    for part in parts {
+        assert!(error.contains(part), "{part:?} in: {error}");
+    }
+}
+
+#[test]
+fn a_palette_label_gives_indices_not_colours() {
+    let ids = [0, 7, 33, 34, 255, 11];
+    let (_folder, path) = file(&palette([3, 2], &ids));
+    assert_eq!(read_ids(&path).unwrap(), plane([3, 2], ids.to_vec()));
+    let label = LabelFile { path, ids: &CITYSCAPES_IDS }.load().unwrap();
+    assert_eq!(label.data, [255, 0, 18, 255, 255, 2]);
+}
+
+#[test]
+fn the_id_map_is_that_of_the_specification() {
+    let pairs = [
+        (7, 0),
+        (8, 1),
+        (11, 2),
+        (12, 3),
+        (13, 4),
+        (17, 5),
+        (19, 6),
+        (20, 7),
+        (21, 8),
+        (22, 9),
+        (23, 10),
+        (24, 11),
+        (25, 12),
+        (26, 13),
+        (27, 14),
+        (28, 15),
+        (31, 16),
+        (32, 17),
+        (33, 18),
+    ];
+    for id in 0..=255 {
+        let train_id = pairs.iter().find(|p| p.0 == id).map_or(255, |p| p.1);
+        let expected = (id <= 34 || id == 255).then_some(train_id);
+        assert_eq!(CITYSCAPES_IDS.get(id), expected, "{id}");
+        let expected = (id <= 18 || id == 255).then_some(id);
+        assert_eq!(TRAIN_IDS.get(id), expected, "{id}");
+    }
+}
+
+#[test]
+fn labels_of_fewer_bits_are_unpacked() {
+    // Rows of 3 pixels: 2-bit indices 1, 2, 3 and 0, 1, 0, each row padded to a byte.
+    let packed = [0b01_10_11_00, 0b00_01_00_00];
+    let (_folder, path) = file(&png([3, 2], ColorType::Indexed, BitDepth::Two, &packed));
+    assert_eq!(read_ids(&path).unwrap().data, [1, 2, 3, 0, 1, 0]);
+    let packed = [0x12, 0x30, 0xf0, 0x70];
+    let (_folder, path) = file(&png([3, 2], ColorType::Grayscale, BitDepth::Four, &packed));
+    assert_eq!(read_ids(&path).unwrap().data, [1, 2, 3, 15, 0, 7]);
+    let (_folder, path) =
+        file(&png([9, 1], ColorType::Grayscale, BitDepth::One, &[0b1010_0001, 0x80]));
+    assert_eq!(read_ids(&path).unwrap().data, [1, 0, 1, 0, 0, 0, 0, 1, 1]);
+}
+
+#[test]
+fn an_id_out_of_range_is_named_with_its_place() {
+    let (_folder, path) = file(&palette([4, 2], &[7, 7, 7, 7, 7, 0, 35, 99]));
+    let label = LabelFile { path: path.clone(), ids: &CITYSCAPES_IDS };
+    message(label.load(), &path, &["label id 35", "x 2, y 1", "expected 0 to 34, or 255"]);
+    let label = LabelFile { path: path.clone(), ids: &TRAIN_IDS };
+    message(label.load(), &path, &["train id 35 at x 2, y 1", "0 to 18"]);
+}
+
+#[test]
+fn a_label_that_is_a_picture_is_refused() {
+    let (_folder, path) = file(&located([4, 4], 9));
+    message(read_ids(&path), &path, &["Rgb pixels of 8 bits", "palette or grey"]);
+    let (_folder, path) = file(&png([2, 1], ColorType::Grayscale, BitDepth::Sixteen, &[0; 4]));
+    message(read_ids(&path), &path, &["16 bits"]);
+    let (_folder, path) = file(b"GIF89a");
+    message(read_ids(&path), &path, &["not a PNG file"]);
+    let (_folder, path) = file(b"");
+    message(read_ids(&path), &path, &["not a PNG file"]);
+}
+
+#[test]
+fn truncated_and_damaged_files_are_told_apart() {
+    let label = grey([64, 64], &(0..64 * 64).map(|i| (i * i % 19) as u8).collect::<Vec<_>>());
+    let picture = located([64, 64], 9);
+    for cut in [20, 60, 100] {
+        let (_folder, path) = file(&label[..label.len() - cut]);
+        message(read_ids(&path), &path, &["truncated"]);
+        let (_folder, path) = file(&picture[..picture.len() - cut]);
+        message(load_rgb(&path), &path, &["truncated"]);
+    }
+    let mut damaged = picture.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x40;
+    let (_folder, path) = file(&damaged);
+    message(load_rgb(&path), &path, &["damaged PNG file"]);
+    let missing = path.with_file_name("other.png");
+    message(load_rgb(&missing), &missing, &["cannot read"]);
+    message(read_ids(&missing), &missing, &["cannot read"]);
+    let (_folder, path) = file(b"hello, this is text");
+    message(load_rgb(&path), &path, &["not a PNG or JPEG"]);
+}
+
+#[test]
+fn pictures_of_every_storage_become_rgb() {
+    use {BitDepth::*, ColorType::*};
+    let cases: [(ColorType, BitDepth, &[u8], [u8; 6]); 6] = [
+        (Rgb, Eight, &[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
+        (Rgba, Eight, &[1, 2, 3, 0, 4, 5, 6, 9], [1, 2, 3, 4, 5, 6]),
+        (Grayscale, Eight, &[7, 8], [7, 7, 7, 8, 8, 8]),
+        (GrayscaleAlpha, Eight, &[7, 0, 8, 1], [7, 7, 7, 8, 8, 8]),
+        (Indexed, Eight, &[0, 10], [255, 0, 7, 245, 5, 7]),
+        (Rgb, Sixteen, &[1, 99, 2, 99, 3, 99, 4, 99, 5, 99, 6, 99], [1, 2, 3, 4, 5, 6]),
+    ];
+    for (color, depth, data, expected) in cases {
+        let (_folder, path) = file(&png([2, 1], color, depth, data));
+        let picture = load_rgb(&path).unwrap();
+        assert_eq!(picture.size, Size::new(2, 1));
+        assert_eq!(picture.rgb, expected, "{color:?} {depth:?}");
+    }
+}
+
+#[test]
+fn jpeg_is_read_by_content() {
+    let mut bytes = Vec::new();
+    let pixels = [[200u8, 30, 60]; 16 * 8].concat();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 95)
+        .encode(&pixels, 16, 8, image::ExtendedColorType::Rgb8)
+        .unwrap();
+    let (_folder, path) = file(&bytes);
+    let picture = load_rows(&path, |size| Ok(2..size.height - 1)).unwrap();
+    assert_eq!((picture.size, picture.top), (Size::new(16, 8), 2));
+    assert_eq!(picture.rgb.len(), 16 * 5 * 3);
+    let far = picture
+        .rgb
+        .chunks_exact(3)
+        .flat_map(|p| p.iter().zip([200u8, 30, 60]).map(|(a, b)| a.abs_diff(b)));
+    assert!(far.max().unwrap() <= 3);
+    assert_eq!(picture::size(&path).unwrap(), Size::new(16, 8));
+    let (_folder, path) = file(&bytes[..bytes.len() / 2]);
+    assert!(
+        load_rgb(&path).is_ok() || load_rgb(&path).unwrap_err().to_string().contains("damaged")
+    );
+}
+
+#[test]
+fn only_the_rows_asked_for_are_decoded() {
+    let bytes = located([32, 200], 5);
+    let (_folder, path) = file(&bytes);
+    let whole = load_rgb(&path).unwrap();
+    for rows in [0..200, 0..1, 10..17, 199..200, 50..50] {
+        let part = load_rows(&path, |size| {
+            assert_eq!(size, Size::new(32, 200));
+            Ok(rows.clone())
+        })
+        .unwrap();
+        assert_eq!(part.top, rows.start);
+        assert_eq!(part.rgb, whole.rgb[rows.start * 96..rows.end * 96]);
+    }
+    // The end of the file is not looked at when the rows asked for stand before it.
+    let (_folder, path) = file(&bytes[..bytes.len() - 30]);
+    assert!(load_rows(&path, |_| Ok(0..1)).is_ok());
+    assert!(load_rows(&path, |_| Ok(0..200)).is_err());
+}
+
+#[test]
+fn encoded_labels_read_back() {
+    for size in [[1, 1], [1, 9], [7, 3], [640, 480]] {
+        let data = (0..size[0] * size[1]).map(|i| [0, 18, 255, 4][i / 5 % 4]).collect();
+        let plane = plane(size, data);
+        let (_folder, path) = file(&encode(&plane));
+        assert_eq!(LabelFile { path, ids: &TRAIN_IDS }.load().unwrap(), plane);
+    }
+}
+
+#[test]
+fn layouts_list_sorted_pairs() {
+    let sets = Sets::new();
+    for number in [9, 1, 5] {
+        sets.add_gta(number, [4, 2], &[7; 8]);
+        sets.add_cityscapes("val", number, [4, 2], &[7; 8]);
+    }
+    let gta = layouts::find("gta").unwrap();
+    let pairs = gta.pairs(&sets.gta(), Split::Train).unwrap();
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let images: Vec<_> = pairs.iter().map(|p| name(&p.image)).collect();
+    assert_eq!(images, ["00001.png", "00005.png", "00009.png"]);
+    assert!(pairs.iter().all(|p| p.label.ids == &CITYSCAPES_IDS));
+    let cityscapes = layouts::find("cityscapes").unwrap();
+    let pairs = cityscapes.pairs(&sets.cityscapes(), Split::Val).unwrap();
+    assert_eq!(name(&pairs[2].label.path), "ulm_000009_000019_gtFine_labelIds.png");
+
+    // A prepared label is preferred, and a temporary file is nobody's label.
+    let labels = sets.gta().join("labels");
+    write(&labels.join("00005_labelTrainIds.png"), b"");
+    write(&labels.join("00009_labelTrainIds.png.17.tmp"), b"");
+    let pairs = gta.pairs(&sets.gta(), Split::Train).unwrap();
+    assert_eq!(pairs.len(), 3);
+    assert_eq!(name(&pairs[1].label.path), "00005_labelTrainIds.png");
+    assert_eq!(pairs[1].label.ids, &TRAIN_IDS);
+    assert_eq!(name(&pairs[2].label.path), "00009.png");
+    assert_eq!(gta.raw_labels(&sets.gta()).unwrap().len(), 3);
+}
+
+#[test]
+fn missing_folders_labels_and_layouts_are_explained() {
+    let sets = Sets::new();
+    let gta = layouts::find("gta").unwrap();
+    let expected = ["missing", "download.visinf.tu-darmstadt.de", "udass-raw toy"];
+    message(gta.pairs(&sets.gta(), Split::Train), &sets.gta().join("images"), &expected);
+    let cityscapes = layouts::find("cityscapes").unwrap();
+    let folder = sets.cityscapes().join("leftImg8bit/train");
+    let expected = ["missing", "www.cityscapes-dataset.com", "udass-raw toy"];
+    message(cityscapes.images(&sets.cityscapes(), Split::Train), &folder, &expected);
+    std::fs::create_dir_all(&folder).unwrap();
+    let empty = cityscapes.images(&sets.cityscapes(), Split::Train);
+    message(empty, &folder, &["no files of the data set", "udass-raw toy"]);
+    message(gta.pairs(&sets.gta(), Split::Val), &sets.gta(), &["no split val"]);
+
+    sets.add_gta(1, [4, 2], &[7; 8]);
+    let orphan = sets.gta().join("images/00002.png");
+    write(&orphan, &located([4, 2], 2));
+    let expected = ["no label", "00002_labelTrainIds.png", "labels/00002.png"];
+    message(gta.pairs(&sets.gta(), Split::Train), &orphan, &expected);
+    let error = layouts::find("gtav").err().unwrap().to_string();
+    assert!(error.contains("\"gtav\"") && error.contains("gta, cityscapes"), "{error}");
+}

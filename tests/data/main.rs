@@ -1,0 +1,8 @@
+//! Data sets on disk, resizing, preparation, sampling and loading.
+
+mod files;
+mod loader;
+mod prepare;
+mod resize;
+mod sampling;
+mod support;
