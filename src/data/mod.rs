@@ -1,5 +1,7 @@
 //! Data sets on disk, and the batches that training consumes.
 
+pub mod toy;
+
 use std::path::PathBuf;
 
 /// Square crops of one domain, 8-bit, not yet normalised.
