@@ -62,7 +62,7 @@ impl Dice {
 
     /// Uniform in `0..n`; 0 for `n` = 0.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.bits() >> 32) * n as u64 >> 32) as usize
+        (((self.bits() >> 32) * n as u64) >> 32) as usize
     }
 
     /// -1 or 1.

@@ -89,16 +89,10 @@ fn cover(
     let mut paint = 0u16;
     let mut crossings = Vec::new();
     for prim in prims {
-        let mut apply: Box<dyn FnMut(&mut [Sample])> = match prim.mark {
-            Mark::Solid(_, label) => {
-                let sample = Sample { paint, label, shadow: false };
-                paint += 1;
-                Box::new(move |span| span.fill(sample))
-            }
-            Mark::Label(label) => {
-                Box::new(move |span| span.iter_mut().for_each(|s| s.label = label))
-            }
-            Mark::Shadow => Box::new(|span| span.iter_mut().for_each(|s| s.shadow = true)),
+        let lay = |span: &mut [Sample]| match prim.mark {
+            Mark::Solid(_, label) => span.fill(Sample { paint, label, shadow: false }),
+            Mark::Label(label) => span.iter_mut().for_each(|s| s.label = label),
+            Mark::Shadow => span.iter_mut().for_each(|s| s.shadow = true),
         };
         let [low, high] = extent(&prim.shape);
         let first = ((low * scale - 0.5).ceil().max(0.0) as usize).max(top);
@@ -110,10 +104,11 @@ fn cover(
             for pair in crossings.chunks_exact(2) {
                 let [a, b] = [pair[0], pair[1]].map(|x| (x * scale - 0.5).ceil().max(0.0) as usize);
                 if a < b.min(columns) {
-                    apply(&mut line[a..b.min(columns)]);
+                    lay(&mut line[a..b.min(columns)]);
                 }
             }
         }
+        paint += u16::from(matches!(prim.mark, Mark::Solid(..)));
     }
 }
 

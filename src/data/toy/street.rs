@@ -62,8 +62,14 @@ const FEATURES: [Feature; 11] = [
     Feature::ParkedMotorcycle,
 ];
 
-/// Draws scene `index` under `dice`.
-pub fn street<'a>(look: &'a Look, aspect: f32, index: usize, dice: &Dice) -> Stage<'a> {
+/// Draws scene `index` under `dice`; `own_car` may show its hood.
+pub fn street<'a>(
+    look: &'a Look,
+    aspect: f32,
+    index: usize,
+    own_car: bool,
+    dice: &Dice,
+) -> Stage<'a> {
     let mut lens = dice.child(1);
     let lanes = lens.range(3.4, 5.2);
     let camera = Camera {
@@ -86,7 +92,7 @@ pub fn street<'a>(look: &'a Look, aspect: f32, index: usize, dice: &Dice) -> Sta
     scene.lining(1.0, dice.child(7));
     scene.perform();
     let mut hood = dice.child(8);
-    if look.gap > 0.0 && hood.chance(0.6) {
+    if own_car && hood.chance(0.6) {
         let rise = hood.range(0.025, 0.05);
         cast::hood(&mut scene.stage, rise);
     }
