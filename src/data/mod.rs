@@ -1,6 +1,7 @@
 //! Data sets on disk, and the batches that training consumes.
 
 pub mod classes;
+pub mod toy;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,72 @@
+//! Random draws as pure functions of a key: the same scene on any machine, in any order, on any
+//! number of threads.
+
+/// SplitMix64's finaliser: a bijection that mixes every bit into every other.
+pub fn mix(mut h: u64) -> u64 {
+    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    h ^ (h >> 31)
+}
+
+/// Hash of a key and a slot.
+pub fn hash(key: u64, slot: u64) -> u64 {
+    mix(key ^ mix(slot.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+}
+
+/// Hash of a lattice point to `0..1`, for textures: cheap, since it runs per pixel.
+pub fn lattice(x: i32, y: i32, salt: u32) -> f32 {
+    let mut h = (x as u32).wrapping_mul(0x85eb_ca6b)
+        ^ (y as u32).wrapping_mul(0xc2b2_ae35)
+        ^ salt.wrapping_mul(0x27d4_eb2f);
+    h = (h ^ (h >> 15)).wrapping_mul(0x2c1b_3c6d);
+    h = (h ^ (h >> 12)).wrapping_mul(0x297a_2d39);
+    h ^= h >> 15;
+    (h >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
+/// Numbered draws under one key. `child` opens an independent sequence, so that what one object
+/// draws never shifts what another one gets.
+#[derive(Clone, Debug)]
+pub struct Dice {
+    key: u64,
+    slot: u64,
+}
+
+impl Dice {
+    pub fn new(key: u64) -> Self {
+        Dice { key, slot: 0 }
+    }
+
+    pub fn child(&self, purpose: u64) -> Dice {
+        Dice::new(hash(self.key, purpose ^ 0xa5a5_0000_0000_0000))
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.slot += 1;
+        hash(self.key, self.slot)
+    }
+
+    /// Uniform in `0..1`.
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 * (1.0 / 16_777_216.0)
+    }
+
+    /// Uniform in `low..high`.
+    pub fn range(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * self.unit()
+    }
+
+    pub fn chance(&mut self, probability: f32) -> bool {
+        self.unit() < probability
+    }
+
+    /// Uniform in `0..n`; 0 for `n` = 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        (((self.bits() >> 32) * n as u64) >> 32) as usize
+    }
+
+    /// -1 or 1.
+    pub fn sign(&mut self) -> f32 {
+        if self.chance(0.5) { 1.0 } else { -1.0 }
+    }
+}

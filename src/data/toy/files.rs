@@ -1,0 +1,88 @@
+//! The two data sets' file formats.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Cityscapes' colours of the raw label ids, as GTA's label palettes hold them.
+const PALETTE: [[u8; 3]; 34] = [
+    [0, 0, 0],
+    [0, 0, 0],
+    [0, 0, 0],
+    [0, 0, 0],
+    [0, 0, 0],
+    [111, 74, 0],
+    [81, 0, 81],
+    [128, 64, 128],
+    [244, 35, 232],
+    [250, 170, 160],
+    [230, 150, 140],
+    [70, 70, 70],
+    [102, 102, 156],
+    [190, 153, 153],
+    [180, 165, 180],
+    [150, 100, 100],
+    [150, 120, 90],
+    [153, 153, 153],
+    [153, 153, 153],
+    [250, 170, 30],
+    [220, 220, 0],
+    [107, 142, 35],
+    [152, 251, 152],
+    [70, 130, 180],
+    [220, 20, 60],
+    [255, 0, 0],
+    [0, 0, 142],
+    [0, 0, 70],
+    [0, 60, 100],
+    [0, 0, 90],
+    [0, 0, 110],
+    [0, 80, 100],
+    [0, 0, 230],
+    [119, 11, 32],
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pixels {
+    Rgb,
+    Grey,
+    /// An index is the label id; the palette gives it a colour to look at.
+    Palette,
+}
+
+/// Writes an 8-bit PNG under a temporary name and renames it, so that a file is whole or absent.
+pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8]) -> Result<()> {
+    let part = path.with_extension("png.part");
+    let file = File::create(&part).map_err(|e| Error::io(&part, "create", e))?;
+    let failed = |e: png::EncodingError| {
+        let e = match e {
+            png::EncodingError::IoError(e) => e,
+            other => std::io::Error::other(other),
+        };
+        Error::io(&part, "write", e)
+    };
+    let mut sink = BufWriter::new(file);
+    let mut encoder = png::Encoder::new(&mut sink, size.0 as u32, size.1 as u32);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    match pixels {
+        Pixels::Rgb => encoder.set_color(png::ColorType::Rgb),
+        Pixels::Grey => encoder.set_color(png::ColorType::Grayscale),
+        Pixels::Palette => {
+            encoder.set_color(png::ColorType::Indexed);
+            encoder.set_palette(PALETTE.as_flattened());
+        }
+    }
+    if pixels != Pixels::Rgb {
+        // Labels are flat areas: neighbouring rows repeat, differences are no shorter.
+        encoder.set_filter(png::Filter::NoFilter);
+    }
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(data).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    sink.flush().map_err(|e| Error::io(&part, "write", e))?;
+    drop(sink);
+    std::fs::rename(&part, path).map_err(|e| Error::io(path, "create", e))
+}

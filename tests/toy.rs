@@ -1,0 +1,293 @@
+//! The toy world: what it writes, that it is the same everywhere, and what it refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use udass_raw::data::toy::{Domain, Split, ToyWorld};
+
+/// Raw label ids of the 19 classes.
+const CLASSES: [u8; 19] =
+    [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
+/// Ids that carry no class: unlabelled and the camera's own car.
+const VOID: [u8; 2] = [0, 1];
+
+const SPLITS: [(Domain, Split); 4] = [
+    (Domain::Source, Split::Train),
+    (Domain::Source, Split::Val),
+    (Domain::Target, Split::Train),
+    (Domain::Target, Split::Val),
+];
+
+fn small() -> ToyWorld {
+    ToyWorld {
+        source_size: (120, 66),
+        target_size: (128, 64),
+        source_train: 4,
+        source_val: 2,
+        target_train: 4,
+        target_val: 3,
+        ..ToyWorld::default()
+    }
+}
+
+fn write(world: &ToyWorld, dir: &Path) {
+    world.write(dir, &|_, _| {}).unwrap();
+}
+
+/// Every file below `dir`: its name and its bytes.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_path_buf();
+                files.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+struct Png {
+    size: (u32, u32),
+    color: png::ColorType,
+    palette: Option<Vec<u8>>,
+    data: Vec<u8>,
+}
+
+/// Reads a PNG as it is stored, palette indices unexpanded.
+fn read_png(path: &Path) -> Png {
+    let mut reader =
+        png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+    let mut data = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut data).unwrap();
+    let info = reader.info();
+    assert_eq!(info.bit_depth, png::BitDepth::Eight);
+    Png {
+        size: (info.width, info.height),
+        color: info.color_type,
+        palette: info.palette.as_ref().map(|p| p.to_vec()),
+        data,
+    }
+}
+
+#[test]
+fn same_bytes_on_any_number_of_threads() {
+    let run = |threads: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| write(&small(), dir.path()));
+        contents(dir.path())
+    };
+    let one = run(1);
+    assert_eq!(one.len(), 2 * 13 + 1);
+    assert!(one == run(1), "two runs differ");
+    assert!(one == run(3), "one thread and three threads differ");
+}
+
+/// Fails when a change of code changes the pictures: then `VERSION` has to go up, so that no
+/// folder of old pictures passes for a new one. Also holds machines to the same bits.
+#[test]
+fn pictures_are_those_of_this_version() {
+    let world = small();
+    let mut all = Vec::new();
+    for (domain, split) in SPLITS {
+        let (rgb, label) = world.draw(domain, split, 1);
+        all.extend(rgb);
+        all.extend(label);
+    }
+    assert_eq!(fnv(&all), PICTURES);
+}
+
+const PICTURES: u64 = 0;
+
+#[test]
+fn names_sizes_and_pixel_formats_are_those_of_the_data_sets() {
+    let world = small();
+    let dir = tempfile::tempdir().unwrap();
+    write(&world, dir.path());
+    let mut expected = vec!["toy.json".to_string()];
+    for (root, count) in [("gta", 4), ("gta_val", 2)] {
+        for i in 1..=count {
+            expected.push(format!("{root}/images/{i:05}.png"));
+            expected.push(format!("{root}/labels/{i:05}.png"));
+        }
+    }
+    for (split, frames) in [
+        (
+            "train",
+            ["altdorf_000000", "altdorf_000001", "birkenau_000000", "cranach_000000"].as_slice(),
+        ),
+        ("val", ["dornfeld_000000", "dornfeld_000001", "eulenburg_000000"].as_slice()),
+    ] {
+        for frame in frames {
+            let city = frame.split('_').next().unwrap();
+            let stem = format!("{split}/{city}/{frame}_000019");
+            expected.push(format!("cityscapes/leftImg8bit/{stem}_leftImg8bit.png"));
+            expected.push(format!("cityscapes/gtFine/{stem}_gtFine_labelIds.png"));
+        }
+    }
+    let expected: BTreeSet<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
+    let found: BTreeSet<PathBuf> = contents(dir.path()).into_keys().collect();
+    assert_eq!(found, expected);
+
+    for (name, path) in expected.iter().map(|p| (p.to_string_lossy(), dir.path().join(p))) {
+        if !name.ends_with(".png") {
+            continue;
+        }
+        let file = read_png(&path);
+        assert_eq!(file.size, if name.starts_with("gta") { (120, 66) } else { (128, 64) });
+        if name.contains("/labels/") {
+            assert_eq!(file.color, png::ColorType::Indexed, "{name}");
+            let palette = file.palette.unwrap();
+            assert_eq!(palette[3 * 7..3 * 8], [128, 64, 128], "road's colour");
+            assert_eq!(palette[3 * 33..3 * 34], [119, 11, 32], "bicycle's colour");
+        } else if name.contains("labelIds") {
+            assert_eq!(file.color, png::ColorType::Grayscale, "{name}");
+        } else {
+            assert_eq!(file.color, png::ColorType::Rgb, "{name}");
+            continue;
+        }
+        let strange = file.data.iter().find(|id| !CLASSES.contains(id) && !VOID.contains(id));
+        assert_eq!(strange, None, "{name}");
+    }
+    let (_, label) = world.draw(Domain::Source, Split::Train, 2);
+    assert_eq!(read_png(&dir.path().join("gta/labels/00003.png")).data, label);
+}
+
+#[test]
+fn eleven_pictures_of_any_split_hold_every_class() {
+    for seed in [1, 2, 3] {
+        let world = ToyWorld { seed, ..ToyWorld::default() };
+        for (domain, split) in SPLITS {
+            let mut pixels = [0usize; 256];
+            for index in 0..11 {
+                for id in world.draw(domain, split, index).1 {
+                    pixels[usize::from(id)] += 1;
+                }
+            }
+            for class in CLASSES {
+                let n = pixels[usize::from(class)];
+                assert!(n >= 300, "seed {seed} {domain:?} {split:?}: {n} pixels of id {class}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_two_pictures_share_a_layout() {
+    // The same size in both domains, or no two could be equal.
+    let world = ToyWorld { source_size: (128, 64), target_size: (128, 64), ..ToyWorld::default() };
+    let mut seen = BTreeMap::new();
+    for (domain, split) in SPLITS {
+        for index in 0..15 {
+            let (_, label) = world.draw(domain, split, index);
+            if let Some(other) = seen.insert(label, (domain, split, index)) {
+                panic!("{other:?} and {:?} have the same label map", (domain, split, index));
+            }
+        }
+    }
+    let other = ToyWorld { seed: 2, ..world.clone() };
+    let (domain, split) = SPLITS[0];
+    assert_ne!(other.draw(domain, split, 0), world.draw(domain, split, 0));
+}
+
+#[test]
+fn the_gap_changes_the_target_alone_and_not_its_layout() {
+    let near = ToyWorld { gap: 0.5, ..small() };
+    let far = ToyWorld { gap: 1.0, ..small() };
+    assert_eq!(
+        near.draw(Domain::Source, Split::Train, 0),
+        far.draw(Domain::Source, Split::Train, 0)
+    );
+    let (a, b) =
+        (near.draw(Domain::Target, Split::Train, 0), far.draw(Domain::Target, Split::Train, 0));
+    assert_eq!(a.1, b.1);
+    assert_ne!(a.0, b.0);
+}
+
+#[test]
+fn the_same_world_at_another_size() {
+    let small = ToyWorld { target_size: (128, 64), ..ToyWorld::default() };
+    let large = ToyWorld { target_size: (384, 192), ..ToyWorld::default() };
+    let (_, a) = small.draw(Domain::Target, Split::Train, 0);
+    let (_, b) = large.draw(Domain::Target, Split::Train, 0);
+    let same = (0..64 * 128).filter(|i| a[*i] == b[(3 * (i / 128) + 1) * 384 + 3 * (i % 128) + 1]);
+    let share = same.count() as f32 / (64.0 * 128.0);
+    assert!(share > 0.95, "only {share} of the labels agree");
+}
+
+#[test]
+fn a_complete_world_is_left_as_it_is_and_an_interrupted_one_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = small();
+    write(&world, dir.path());
+    let before = contents(dir.path());
+    let image = dir.path().join("gta/images/00001.png");
+    let modified = std::fs::metadata(&image).unwrap().modified().unwrap();
+    // What a preparation step writes beside the labels must survive.
+    let extra = dir.path().join("gta/labels/00001_labelTrainIds.png");
+    std::fs::write(&extra, b"prepared").unwrap();
+    write(&world, dir.path());
+    assert_eq!(std::fs::metadata(&image).unwrap().modified().unwrap(), modified);
+    assert_eq!(std::fs::read(&extra).unwrap(), b"prepared");
+    std::fs::remove_file(&extra).unwrap();
+
+    std::fs::rename(dir.path().join("toy.json"), dir.path().join("toy.unfinished.json")).unwrap();
+    std::fs::remove_file(&image).unwrap();
+    let calls = AtomicUsize::new(0);
+    let progress = |done: usize, all: usize| {
+        assert!(done >= 1 && done <= all && all == 13);
+        calls.fetch_add(1, Ordering::Relaxed);
+    };
+    world.write(dir.path(), &progress).unwrap();
+    assert_eq!(calls.into_inner(), 13);
+    assert!(contents(dir.path()) == before, "the completed world differs");
+}
+
+#[test]
+fn foreign_folders_and_other_worlds_are_refused() {
+    let refused = |world: &ToyWorld, dir: &Path, word: &str| {
+        let before = contents(dir);
+        let message = world.write(dir, &|_, _| {}).unwrap_err().to_string();
+        assert!(message.contains(word), "'{message}' does not say '{word}'");
+        assert!(contents(dir) == before, "the folder was changed");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.tex"), "mine").unwrap();
+    refused(&small(), dir.path(), "thesis.tex");
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("toy.json"), "{}").unwrap();
+    refused(&small(), dir.path(), "toy.json");
+
+    let dir = tempfile::tempdir().unwrap();
+    let tiny =
+        ToyWorld { source_train: 1, source_val: 0, target_train: 0, target_val: 0, ..small() };
+    write(&tiny, dir.path());
+    refused(&ToyWorld { seed: 7, ..tiny.clone() }, dir.path(), "other parameters");
+    refused(&ToyWorld { gap: 0.9, ..tiny.clone() }, dir.path(), "other parameters");
+
+    let empty = tempfile::tempdir().unwrap();
+    refused(&ToyWorld { target_size: (128, 8), ..small() }, empty.path(), "target_size");
+    refused(&ToyWorld { gap: f32::NAN, ..small() }, empty.path(), "gap");
+    let none = ToyWorld { source_train: 0, ..tiny };
+    refused(&none, empty.path(), "no pictures");
+
+    let file = empty.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(small().write(&file, &|_, _| {}).is_err());
+}
