@@ -3,6 +3,11 @@
 
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod error;
+pub mod ops;
+pub mod params;
+pub mod tape;
+pub mod tensor;
 
 pub use error::{Error, Result};

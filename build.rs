@@ -1,0 +1,49 @@
+//! Builds the kernels and generates their Rust launchers.
+//!
+//! Every `KERNEL(…)` line in `kernels/*.cu` is read by [`signature`], written out as a typed Rust
+//! function by [`launchers`], and its file is compiled solo by the host C++ compiler and, where
+//! nvcc is found, for the GPU.
+
+#[path = "build/compile.rs"]
+mod compile;
+#[path = "build/launchers.rs"]
+mod launchers;
+#[path = "build/signature.rs"]
+mod signature;
+
+use std::path::{Path, PathBuf};
+
+fn main() {
+    if let Err(problem) = build() {
+        eprintln!("\nbuilding the kernels failed:\n{problem}\n");
+        std::process::exit(1);
+    }
+}
+
+fn build() -> Result<(), String> {
+    println!("cargo::rerun-if-changed=kernels");
+    println!("cargo::rerun-if-changed=build");
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?);
+    let out = PathBuf::from(std::env::var("OUT_DIR").map_err(|e| e.to_string())?);
+
+    let sources = files_with_extension(&root.join("kernels"), "cu")?;
+    let headers = files_with_extension(&root.join("kernels"), "cuh")?;
+    let mut kernels = Vec::new();
+    for source in &sources {
+        kernels.extend(signature::read_file(source)?);
+    }
+    let solo = compile::solo(&sources, &headers, &out)?;
+    compile::gpu(&sources, &headers, &out)?;
+    let text = launchers::generate(&kernels, &solo);
+    std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())
+}
+
+fn files_with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,164 @@
+//! Compiles the kernels: solo for this machine's processor family, and for the GPU with nvcc.
+//!
+//! Objects are kept by a hash of everything they depend on, so that an edit to one kernel compiles
+//! one file.
+
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// One way the kernels are built for the host.
+pub struct Solo {
+    /// Ends the symbols.
+    pub suffix: String,
+    /// Variants of `Types` and `Level` in src/device/launch.rs.
+    pub types: &'static str,
+    pub level: &'static str,
+    flags: Vec<String>,
+}
+
+/// No fast-math and no implicit FMA: what a kernel says is what is computed. Not trapping and not
+/// setting errno change no value, and let loops over sqrt and floor vectorise.
+const SOLO_FLAGS: [&str; 7] = [
+    "-std=c++17",
+    "-O3",
+    "-fopenmp-simd",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-unknown-pragmas",
+];
+
+struct Job {
+    command: Command,
+    output: PathBuf,
+    what: String,
+}
+
+pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Solo>, String> {
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let variant = |types: &'static str, level: &'static str, march: Option<&str>| Solo {
+        suffix: format!("{}_{}", types.to_lowercase(), level.to_lowercase()),
+        types,
+        level,
+        flags: march.map(|m| format!("-march={m}")).into_iter().collect(),
+    };
+    let mut variants = vec![variant("F32", "Base", None), variant("F64", "Base", None)];
+    if x86 {
+        variants.push(variant("F32", "V3", Some("x86-64-v3")));
+        variants.push(variant("F32", "V4", Some("x86-64-v4")));
+    }
+    let compiler = cc::Build::new().cpp(true).debug(false).warnings(false).get_compiler();
+    let mut jobs = Vec::new();
+    for source in sources {
+        for variant in &variants {
+            let mut command = Command::new(compiler.path());
+            command.args(SOLO_FLAGS).args(["-fPIC", "-Wall", "-Werror=return-type"]);
+            command.args(&variant.flags);
+            command.arg(format!("-DUDASS_{}", variant.types));
+            command.arg(format!("-DUDASS_SUFFIX={}", variant.suffix));
+            command.args(["-x", "c++", "-c"]).arg(source);
+            jobs.push(job(command, source, headers, out, &variant.suffix, "o")?);
+        }
+    }
+    let objects = run(jobs)?;
+    cc::Build::new().cpp(true).objects(objects).compile("udass_kernels");
+    Ok(variants)
+}
+
+/// Without nvcc this does nothing but say so: the library is then built for the host alone.
+pub fn gpu(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<(), String> {
+    for variable in ["CUDA_HOME", "VIRTUAL_ENV", "PATH"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let Some(nvcc) = find_nvcc() else {
+        println!("cargo::warning=nvcc was not found: kernels are built for the host alone");
+        return Ok(());
+    };
+    let mut jobs = Vec::new();
+    for source in sources {
+        for types in ["F32", "BF16"] {
+            let mut command = Command::new(&nvcc);
+            command.args(["-std=c++17", "-O3", "--fatbin", "-Werror", "all-warnings"]);
+            command.arg("-gencode=arch=compute_90a,code=sm_90a");
+            command.arg("-gencode=arch=compute_80,code=compute_80");
+            command.arg(format!("-DUDASS_{types}")).arg(source);
+            jobs.push(job(command, source, headers, out, &types.to_lowercase(), "fatbin")?);
+        }
+    }
+    run(jobs).map(|_| ())
+}
+
+/// `CUDA_HOME`, then PATH, then the NVIDIA wheels of an activated Python environment.
+fn find_nvcc() -> Option<PathBuf> {
+    let mut places: Vec<PathBuf> = Vec::new();
+    places.extend(env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin")));
+    places.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    if let Some(lib) = env::var_os("VIRTUAL_ENV").map(|venv| PathBuf::from(venv).join("lib")) {
+        let pythons = std::fs::read_dir(lib).into_iter().flatten().flatten();
+        places.extend(pythons.map(|p| p.path().join("site-packages/nvidia/cu13/bin")));
+    }
+    places.into_iter().map(|place| place.join("nvcc")).find(|nvcc| nvcc.is_file())
+}
+
+fn job(
+    mut command: Command,
+    source: &Path,
+    headers: &[PathBuf],
+    out: &Path,
+    suffix: &str,
+    extension: &str,
+) -> Result<Job, String> {
+    let mut hasher = DefaultHasher::new();
+    format!("{command:?}").hash(&mut hasher);
+    for path in std::iter::once(source).chain(headers.iter().map(PathBuf::as_path)) {
+        std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?.hash(&mut hasher);
+    }
+    let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    let output = out.join(format!("{stem}_{suffix}_{:016x}.{extension}", hasher.finish()));
+    command.arg("-o").arg(&output);
+    Ok(Job { command, output, what: format!("{} ({suffix})", source.display()) })
+}
+
+/// Runs the jobs whose output is not there yet, as many at once as cargo allows.
+fn run(jobs: Vec<Job>) -> Result<Vec<PathBuf>, String> {
+    let width = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let outputs: Vec<PathBuf> = jobs.iter().map(|job| job.output.clone()).collect();
+    let pending: Vec<Job> = jobs.into_iter().filter(|job| !job.output.exists()).collect();
+    let count = pending.len();
+    let (next, queue) = (AtomicUsize::new(0), Mutex::new(pending));
+    let problems = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..width {
+            scope.spawn(|| {
+                while next.fetch_add(1, Ordering::Relaxed) < count {
+                    let job = queue.lock().ok().and_then(|mut queue| queue.pop());
+                    let failed = job.and_then(|job| job.perform().err());
+                    if let (Some(problem), Ok(mut problems)) = (failed, problems.lock()) {
+                        problems.push(problem);
+                    }
+                }
+            });
+        }
+    });
+    let problems = problems.into_inner().map_err(|e| e.to_string())?;
+    if problems.is_empty() { Ok(outputs) } else { Err(problems.join("\n")) }
+}
+
+impl Job {
+    fn perform(mut self) -> Result<(), String> {
+        let result = self.command.output();
+        let output = result.map_err(|e| {
+            format!("{}: {e} (a C++17 compiler is needed)", self.command.get_program().display())
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let _ = std::fs::remove_file(&self.output);
+        Err(format!("{}:\n{}", self.what, String::from_utf8_lossy(&output.stderr)))
+    }
+}

@@ -1,0 +1,42 @@
+// Number types, chosen once per compilation: every kernel file is built for each pair.
+//
+//   UDASS_F32    T = float   real = float
+//   UDASS_BF16   T = bf16    real = float    (operands of products and attention in bf16)
+//   UDASS_F64    T = double  real = double   (reference for finite differences)
+//
+// `T` is what operands of products are stored in, `real` is what everything is computed in, and
+// what the residual stream, statistics, logits and losses are stored in.
+#pragma once
+#include <stdint.h>
+
+#if defined(UDASS_F32)
+using T = float;
+using real = float;
+#define UDASS_TYPES f32
+#elif defined(UDASS_F64)
+using T = double;
+using real = double;
+#define UDASS_TYPES f64
+#elif defined(UDASS_BF16)
+#include <cuda_bf16.h>
+// Conversions are implicit, so that a kernel reads the same for every T.
+struct bf16 {
+    __nv_bfloat16 bits;
+    bf16() = default;
+    __device__ bf16(float x) : bits(__float2bfloat16(x)) {}
+    __device__ operator float() const { return __bfloat162float(bits); }
+};
+using T = bf16;
+using real = float;
+#define UDASS_TYPES bf16
+#else
+#error "define UDASS_F32, UDASS_BF16 or UDASS_F64"
+#endif
+
+// Ends a kernel's symbol; the build adds the instruction set to it where several are built.
+#ifndef UDASS_SUFFIX
+#define UDASS_SUFFIX UDASS_TYPES
+#endif
+
+// A pointer argument that may be null: `Option` in the Rust launcher.
+#define OPTIONAL

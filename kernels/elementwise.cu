@@ -1,0 +1,52 @@
+// Elementwise arithmetic and moves. Any shape; n elements.
+#include "simt.cuh"
+
+// y = value
+KERNEL(fill, real* y /* n */, real value, int64_t n) {
+    GRID_LOOP(i, n) y[i] = value;
+}
+
+// y = y·keep + x·scale (keep 1: accumulate; keep 0 overwrites and reads nothing of y)
+KERNEL(add_scaled, const real* x /* n */, real* y /* n */, real scale, int32_t accumulate, int64_t n) {
+    GRID_LOOP(i, n) y[i] = accumulated(y, i, accumulate) + x[i] * scale;
+}
+
+// z = x + y
+KERNEL(add, const real* x /* n */, const real* y /* n */, real* z /* n */, int64_t n) {
+    GRID_LOOP(i, n) z[i] = x[i] + y[i];
+}
+
+// y[r,c] = bias[c]: what a product then accumulates onto.
+KERNEL(fill_rows, const real* bias /* C */, real* y /* rows,C */, int64_t rows, int64_t channels) {
+    GRID_LOOP(r, rows) {
+        for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = bias[c];
+    }
+}
+
+// y = x · scale[b] for each sample b (drop-path's backward; scale is 0 or 1/(1-p)).
+KERNEL(scale_samples, const real* x /* B,n */, const real* scale /* B */, real* y /* B,n */, int32_t accumulate, int64_t batch, int64_t n) {
+    GRID_LOOP(i, batch * n) y[i] = accumulated(y, i, accumulate) + x[i] * scale[i / n];
+}
+
+// partial[p,c] = Σ x[r,c] over the p-th part of the rows; one block a part.
+KERNEL(column_sums_partial, const T* x /* rows,C */, real* partial /* parts,C */, int64_t rows, int64_t channels) {
+    real* sums = partial + block_index() * channels;
+    BLOCK_LOOP(c, channels) sums[c] = 0;
+    int64_t r = chunk_begin(rows);
+    const int64_t end = chunk_end(rows);
+    for (; r + 4 <= end; r += 4) {
+        const T* row = x + r * channels;
+        BLOCK_LOOP(c, channels)
+            sums[c] += (real(row[c]) + real(row[channels + c])) + (real(row[2 * channels + c]) + real(row[3 * channels + c]));
+    }
+    for (; r < end; ++r) BLOCK_LOOP(c, channels) sums[c] += real(x[r * channels + c]);
+}
+
+// sums[c] += Σ_p partial[p,c]
+KERNEL(column_sums_final, const real* partial /* parts,C */, real* sums /* C */, int64_t parts, int64_t channels) {
+    GRID_LOOP(c, channels) {
+        real sum = 0;
+        for (int64_t p = 0; p < parts; ++p) sum += partial[p * channels + c];
+        sums[c] += sum;
+    }
+}

@@ -1,0 +1,175 @@
+// How a kernel runs on each device.
+//
+// A kernel is written once, for a block of any number of threads, and built
+//   - by nvcc for the GPU;
+//   - by the host compiler *solo*: a block has one thread, barriers vanish, and the blocks of a
+//     launch are spread over the CPU's cores. Loops over a block's elements become plain loops,
+//     which the compiler vectorises.
+//
+// Rules that keep the two the same kernel:
+//   - every loop over elements is GRID_LOOP or BLOCK_LOOP, with 64-bit indices;
+//   - no thread returns before a barrier;
+//   - what lives across a barrier is in shared memory;
+//   - threads cooperate through the collectives below and nothing else;
+//   - no atomics on floats: a backward gathers, and so is deterministic.
+#pragma once
+#include "dtype.cuh"
+#include "math.cuh"
+
+#define UDASS_PASTE_(a, b) a##_##b
+#define UDASS_PASTE(a, b) UDASS_PASTE_(a, b)
+// The symbol of a kernel: its name and the number types it was built for.
+#define SYMBOL(name) UDASS_PASTE(name, UDASS_SUFFIX)
+
+// for each i in [0, n): by the threads of a block.
+//   BLOCK_LOOP(i, n) { ... }
+// for each i in [0, n): by all threads of the launch. A block owns one contiguous chunk, so that
+// solo walks memory in order and a warp's accesses coalesce.
+//   GRID_LOOP(i, n) { ... }
+// Iterations must not depend on each other in either.
+#if defined(__CUDACC__)
+#define UDASS_INDEPENDENT
+#else
+#define UDASS_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+#define BLOCK_LOOP(i, n) \
+    UDASS_INDEPENDENT for (int64_t i = thread_index(), i##_n = (n); i < i##_n; i += thread_count())
+#define GRID_LOOP(i, n)                                                                      \
+    UDASS_INDEPENDENT for (int64_t i = chunk_begin(n) + thread_index(), i##_n = chunk_end(n); \
+                           i < i##_n; i += thread_count())
+
+#if defined(__CUDACC__)
+
+#define DEVICE static __device__ __forceinline__
+#define KERNEL(name, ...) extern "C" __global__ void SYMBOL(name)(__VA_ARGS__)
+// An array of the block, `n` a constant.
+#define SHARED(type, name, n) __shared__ type name[n]
+
+DEVICE int64_t thread_index() { return threadIdx.x; }
+DEVICE int64_t thread_count() { return blockDim.x; }
+DEVICE int64_t block_index() { return blockIdx.x; }
+DEVICE int64_t block_count() { return gridDim.x; }
+DEVICE void barrier() { __syncthreads(); }
+
+// The launch's dynamic shared memory.
+DEVICE void* shared_memory() {
+    extern __shared__ __align__(16) unsigned char udass_shared[];
+    return udass_shared;
+}
+
+// Combines one value per thread in a fixed order; every thread gets the result.
+template <class C>
+DEVICE real block_combine(real mine, C combine) {
+    __shared__ real scratch[1024];
+    const int64_t me = thread_index();
+    scratch[me] = mine;
+    barrier();
+    for (int64_t live = thread_count(); live > 1;) {
+        const int64_t half = (live + 1) / 2;
+        if (me + half < live) scratch[me] = combine(scratch[me], scratch[me + half]);
+        barrier();
+        live = half;
+    }
+    const real result = scratch[0];
+    barrier();  // the scratch may be reused at once
+    return result;
+}
+
+// The sum of f(i) over i in [0, n).
+template <class F>
+DEVICE real block_sum(int64_t n, F f) {
+    real mine = 0;
+    BLOCK_LOOP(i, n) mine += f(i);
+    return block_combine(mine, [](real a, real b) { return a + b; });
+}
+
+// The largest f(i) over i in [0, n); the lowest number when n is 0.
+template <class F>
+DEVICE real block_max(int64_t n, F f) {
+    real mine = -REAL_MAX;
+    BLOCK_LOOP(i, n) mine = max_of(mine, f(i));
+    return block_combine(mine, [](real a, real b) { return max_of(a, b); });
+}
+
+#else  // solo
+
+#include <utility>
+
+#define DEVICE static inline __attribute__((always_inline, unused))
+#define SHARED(type, name, n) type name[n]
+
+// Which blocks of a launch one call runs; src/device/host passes it.
+struct SoloLaunch {
+    int64_t begin, end;  // blocks of the grid
+    int64_t count;       // blocks in the grid
+    void* shared;        // dynamic shared memory, one block at a time
+};
+static thread_local SoloLaunch solo_launch __attribute__((unused));
+static thread_local int64_t solo_block __attribute__((unused));
+
+template <auto body, class... A, size_t... I>
+static inline void solo_call(void (*)(A...), void** args, std::index_sequence<I...>) {
+    body(*static_cast<A*>(args[I])...);
+}
+template <auto body, class... A>
+static inline void solo_run(void (*signature)(A...), void** args, const SoloLaunch* launch) {
+    solo_launch = *launch;
+    for (solo_block = launch->begin; solo_block < launch->end; ++solo_block)
+        solo_call<body>(signature, args, std::index_sequence_for<A...>{});
+}
+#define KERNEL(name, ...)                                                        \
+    static void name##_body(__VA_ARGS__);                                        \
+    extern "C" void SYMBOL(name)(void** args, const SoloLaunch* launch) {        \
+        solo_run<name##_body>(name##_body, args, launch);                        \
+    }                                                                            \
+    static void name##_body(__VA_ARGS__)
+
+DEVICE constexpr int64_t thread_index() { return 0; }
+DEVICE constexpr int64_t thread_count() { return 1; }
+DEVICE int64_t block_index() { return solo_block; }
+DEVICE int64_t block_count() { return solo_launch.count; }
+DEVICE void barrier() {}
+DEVICE void* shared_memory() { return solo_launch.shared; }
+
+// Sixteen interleaved lanes, then a tree: an order that vector units of any width can keep.
+template <class F, class C>
+DEVICE real solo_reduce(int64_t n, real start, F f, C combine) {
+    real lane[16];
+    for (int64_t j = 0; j < 16; ++j) lane[j] = start;
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+#pragma omp simd
+        for (int64_t j = 0; j < 16; ++j) lane[j] = combine(lane[j], f(i + j));
+    }
+    for (int64_t j = 0; j < 16 && i < n; ++i, ++j) lane[j] = combine(lane[j], f(i));
+    for (int64_t half = 8; half > 0; half /= 2)
+        for (int64_t j = 0; j < half; ++j) lane[j] = combine(lane[j], lane[j + half]);
+    return lane[0];
+}
+template <class F>
+DEVICE real block_sum(int64_t n, F f) {
+    return solo_reduce(n, real(0), f, [](real a, real b) { return a + b; });
+}
+template <class F>
+DEVICE real block_max(int64_t n, F f) {
+    return solo_reduce(n, -REAL_MAX, f, [](real a, real b) { return max_of(a, b); });
+}
+
+#endif
+
+// The chunk of [0, n) that this block owns in a GRID_LOOP.
+DEVICE int64_t chunk_begin(int64_t n) {
+    const int64_t chunk = (n + block_count() - 1) / block_count();
+    const int64_t begin = chunk * block_index();
+    return begin < n ? begin : n;
+}
+DEVICE int64_t chunk_end(int64_t n) {
+    const int64_t chunk = (n + block_count() - 1) / block_count();
+    const int64_t end = chunk * (block_index() + 1);
+    return end < n ? end : n;
+}
+
+// The first writer of a gradient overwrites, later ones add.
+DEVICE real accumulated(const real* destination, int64_t i, int32_t accumulate) {
+    return accumulate ? destination[i] : real(0);
+}

@@ -1,0 +1,147 @@
+//! Device memory: best-fit within large chunks, neighbours merged when freed.
+//!
+//! The order of requests is the same in every step, so a step gets the same addresses as the one
+//! before it. The arena knows its peak and which operations held it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Sizes and addresses are multiples of it (a cache line, a GPU memory transaction).
+const ALIGNMENT: usize = 64;
+/// Large blocks are padded by it, so that equal-sized tensors do not start at the same offset of
+/// their pages and compete for the same cache sets.
+const STAGGER: usize = 3 * ALIGNMENT;
+const STAGGER_FROM: usize = 16 << 10;
+/// Chunks are at least this large; the system gives them pages as they are touched.
+const MIN_CHUNK: usize = 256 << 20;
+
+/// Bookkeeping alone: it never touches the memory it hands out.
+#[derive(Default)]
+pub struct Arena {
+    /// Free ranges by address, and by (size, address).
+    free: BTreeMap<u64, usize>,
+    by_size: BTreeSet<(usize, u64)>,
+    /// Bytes in use now, and the most there were.
+    used: usize,
+    peak: usize,
+    reserved: usize,
+    /// Bytes in use by holder, now and at the peak.
+    holders: BTreeMap<&'static str, usize>,
+    peak_holders: BTreeMap<&'static str, usize>,
+}
+
+/// What the arena holds.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryReport {
+    pub used: usize,
+    pub peak: usize,
+    pub reserved: usize,
+    /// Bytes by holder when the peak was reached, largest first.
+    pub peak_holders: Vec<(&'static str, usize)>,
+}
+
+impl Arena {
+    /// The size that a request of `bytes` takes up.
+    pub fn rounded(bytes: usize) -> usize {
+        let size = bytes.max(1).div_ceil(ALIGNMENT) * ALIGNMENT;
+        if size >= STAGGER_FROM { size + STAGGER } else { size }
+    }
+
+    /// The size of the chunk to add when [`take`](Self::take) finds no room.
+    pub fn chunk_for(bytes: usize) -> usize {
+        Self::rounded(bytes).max(MIN_CHUNK)
+    }
+
+    pub fn add_chunk(&mut self, address: u64, bytes: usize) {
+        self.reserved += bytes;
+        self.insert(address, bytes);
+    }
+
+    /// The smallest free range that fits, lowest address first; None when a chunk must be added.
+    pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<u64> {
+        let size = Self::rounded(bytes);
+        let &(range, address) = self.by_size.range((size, 0)..).next()?;
+        self.remove(address, range);
+        if range > size {
+            self.insert(address + size as u64, range - size);
+        }
+        self.used += size;
+        *self.holders.entry(holder).or_default() += size;
+        if self.used > self.peak {
+            self.peak = self.used;
+            self.peak_holders.clone_from(&self.holders);
+        }
+        Some(address)
+    }
+
+    pub fn give_back(&mut self, address: u64, bytes: usize, holder: &'static str) {
+        let size = Self::rounded(bytes);
+        self.used -= size;
+        if let Some(held) = self.holders.get_mut(holder) {
+            *held -= size;
+        }
+        let (mut start, mut length) = (address, size);
+        if let Some((&before, &n)) = self.free.range(..address).next_back()
+            && before + n as u64 == address
+        {
+            self.remove(before, n);
+            (start, length) = (before, length + n);
+        }
+        if let Some((&after, &n)) = self.free.range(address..).next()
+            && start + length as u64 == after
+        {
+            self.remove(after, n);
+            length += n;
+        }
+        self.insert(start, length);
+    }
+
+    /// Forgets the peak: the next report is about what follows.
+    pub fn reset_peak(&mut self) {
+        self.peak = self.used;
+        self.peak_holders.clone_from(&self.holders);
+    }
+
+    pub fn report(&self) -> MemoryReport {
+        let mut peak_holders: Vec<_> =
+            self.peak_holders.iter().filter(|h| *h.1 > 0).map(|(&name, &n)| (name, n)).collect();
+        peak_holders.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
+        MemoryReport { used: self.used, peak: self.peak, reserved: self.reserved, peak_holders }
+    }
+
+    fn insert(&mut self, address: u64, bytes: usize) {
+        self.free.insert(address, bytes);
+        self.by_size.insert((bytes, address));
+    }
+
+    fn remove(&mut self, address: u64, bytes: usize) {
+        self.free.remove(&address);
+        self.by_size.remove(&(bytes, address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_neighbours_and_reuses_addresses() {
+        let mut arena = Arena::default();
+        arena.add_chunk(4096, 1 << 20);
+        let step = |arena: &mut Arena| {
+            let a = arena.take(1000, "a").unwrap();
+            let b = arena.take(50_000, "b").unwrap();
+            let c = arena.take(7, "c").unwrap();
+            arena.give_back(a, 1000, "a");
+            arena.give_back(c, 7, "c");
+            arena.give_back(b, 50_000, "b");
+            [a, b, c]
+        };
+        let first = step(&mut arena);
+        assert_eq!(first, step(&mut arena));
+        assert_eq!(arena.free.len(), 1, "freed neighbours were not merged");
+        assert_eq!(arena.used, 0);
+        assert_eq!(arena.report().peak, 1024 + 50_048 + STAGGER + 64);
+        assert_eq!(arena.report().peak_holders[0].0, "b");
+        assert!(arena.take(2 << 20, "too large").is_none());
+    }
+}

@@ -1,0 +1,102 @@
+//! What a device must be able to do.
+
+use super::launch::{Arg, Grid, Kernel, Types};
+use crate::Result;
+use crate::tensor::{DType, Tensor};
+
+/// The seam between the runtime and a device. Addresses come from [`reserve`](Backend::reserve).
+pub(crate) trait Backend {
+    fn describe(&self) -> String;
+    /// Memory that lives as long as the device.
+    fn reserve(&self, bytes: usize) -> Result<u64>;
+    fn zero(&self, address: u64, bytes: usize) -> Result<()>;
+    fn copy_in(&self, address: u64, data: &[u8]) -> Result<()>;
+    /// Waits for what was launched before.
+    fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()>;
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
+    fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
+    -> Result<()>;
+    fn product(&self, product: &Product) -> Result<()>;
+    fn convolution(&self, convolution: &Convolution) -> Result<()>;
+    fn synchronize(&self) -> Result<()>;
+    /// Blocks that fill the device with elementwise work of `n` elements.
+    fn blocks_for(&self, n: usize) -> usize;
+}
+
+/// A strided view of a tensor as a matrix. Strides count elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix {
+    pub(crate) address: u64,
+    pub(crate) dtype: DType,
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: isize,
+    pub col_stride: isize,
+}
+
+impl Matrix {
+    /// All leading dimensions as rows, channels as columns.
+    pub fn of(tensor: &Tensor) -> Matrix {
+        Matrix {
+            address: tensor.address(),
+            dtype: tensor.dtype(),
+            rows: tensor.rows(),
+            cols: tensor.channels(),
+            row_stride: tensor.channels() as isize,
+            col_stride: 1,
+        }
+    }
+
+    /// `rows`×`cols` of a tensor's memory, from its first element on.
+    pub fn shaped(tensor: &Tensor, rows: usize, cols: usize) -> Matrix {
+        Matrix { rows, cols, row_stride: cols as isize, ..Matrix::of(tensor) }
+    }
+
+    /// Transposed.
+    pub fn t(self) -> Matrix {
+        Matrix {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// `out = a·b`, or `out += a·b`.
+pub(crate) struct Product {
+    pub out: Matrix,
+    pub a: Matrix,
+    pub b: Matrix,
+    pub accumulate: bool,
+}
+
+/// Which of a convolution's three products to compute, and into what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConvolutionPass {
+    /// `y = x * w`
+    Forward,
+    /// `x (+)= y * wᵀ`, y being the gradient of the output
+    Data { accumulate: bool },
+    /// `w += xᵀ * y`
+    Filter,
+}
+
+/// A convolution of stride 1 whose output is as large as its input.
+pub(crate) struct Convolution {
+    pub pass: ConvolutionPass,
+    pub dtype: DType,
+    /// Addresses of B,H,W,C; K,R,S,C; B,H,W,K.
+    pub x: u64,
+    pub w: u64,
+    pub y: u64,
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub filters: usize,
+    /// Side of the (odd, square) filter, and its dilation.
+    pub kernel: usize,
+    pub dilation: usize,
+}

@@ -1,0 +1,100 @@
+//! The one launch path: a kernel, a grid and typed arguments, the same on every device.
+
+use std::ffi::c_void;
+
+use crate::tensor::Tensor;
+
+/// How numbers are stored: see `kernels/dtype.cuh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Types {
+    F32,
+    F64,
+}
+
+/// Instruction set that a solo body was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Base,
+    V3,
+    V4,
+}
+
+/// What a pointer argument points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// `T`: operands of products.
+    Operand,
+    /// `real`: everything computed.
+    Real,
+    U8,
+    I32,
+    I64,
+    U64,
+}
+
+/// One argument of a launch.
+pub enum Arg<'a> {
+    Pointer {
+        name: &'static str,
+        element: Element,
+        written: bool,
+        tensor: Option<&'a Tensor>,
+    },
+    I64(i64),
+    I32(i32),
+    U64(u64),
+    /// Passed as the kernel's `real`.
+    Real(f64),
+}
+
+/// Blocks of a launch, and what the host device needs to give each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    pub blocks: i64,
+    /// Threads of a block on the GPU; the host runs a block as one thread.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+}
+
+impl Grid {
+    /// Exactly this many blocks: for kernels to which a block means something.
+    pub fn blocks(blocks: usize) -> Self {
+        Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0 }
+    }
+
+    pub fn threads(self, threads: u32) -> Self {
+        Grid { threads, ..self }
+    }
+
+    pub fn shared(self, bytes: usize) -> Self {
+        Grid { shared: bytes, ..self }
+    }
+}
+
+/// A kernel as built.
+pub struct Kernel {
+    pub name: &'static str,
+    /// In `kernels/`.
+    pub file: &'static str,
+    pub line: u32,
+    pub solo: &'static [Solo],
+}
+
+/// A kernel's body for the host device.
+pub struct Solo {
+    pub types: Types,
+    pub level: Level,
+    pub body: SoloBody,
+}
+
+pub type SoloBody = unsafe extern "C" fn(args: *mut *mut c_void, launch: *const SoloLaunch);
+
+/// Mirrors `SoloLaunch` of `kernels/simt.cuh`.
+#[repr(C)]
+pub struct SoloLaunch {
+    pub begin: i64,
+    pub end: i64,
+    pub count: i64,
+    pub shared: *mut c_void,
+}

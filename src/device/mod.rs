@@ -1,0 +1,266 @@
+//! Devices: memory, launches, products. Nothing above this module knows which one runs.
+
+mod arena;
+pub(crate) mod backend;
+mod host;
+mod launch;
+
+pub use arena::MemoryReport;
+pub use backend::Matrix;
+pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Level, Types};
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::tensor::{DType, Element, Tensor};
+use crate::{Error, Result};
+use arena::Arena;
+use backend::{Backend, Convolution, Product};
+
+/// Launchers generated from the signatures in `kernels/*.cu`.
+#[allow(clippy::all)]
+pub mod kernels {
+    use super::launch::{Arg, Element, Grid, Kernel, Level, Solo, SoloLaunch, Types};
+    use crate::Result;
+    use crate::device::Device;
+    use crate::tensor::Tensor;
+    use std::ffi::c_void;
+
+    include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
+}
+
+/// A device and its memory. Clones are the same device.
+#[derive(Clone)]
+pub struct Device(Rc<Inner>);
+
+struct Inner {
+    backend: Box<dyn Backend>,
+    arena: RefCell<Arena>,
+    types: Types,
+    /// Who is charged for what is allocated now.
+    holder: Cell<&'static str>,
+}
+
+/// A range of device memory; goes back to the arena when dropped.
+pub struct Block {
+    device: Rc<Inner>,
+    address: u64,
+    bytes: usize,
+    holder: &'static str,
+}
+
+impl Block {
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.device.arena.borrow_mut().give_back(self.address, self.bytes, self.holder);
+    }
+}
+
+impl Device {
+    /// The CPU, with `threads` worker threads; 0 means one per core. Single precision.
+    pub fn host(threads: usize) -> Result<Device> {
+        Ok(Self::with_backend(Box::new(host::Host::new(threads)?), Types::F32))
+    }
+
+    /// The CPU in double precision: the reference of finite-difference tests.
+    pub fn host_f64() -> Result<Device> {
+        Ok(Self::with_backend(Box::new(host::Host::new(1)?), Types::F64))
+    }
+
+    fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
+        let arena = RefCell::new(Arena::default());
+        Device(Rc::new(Inner { backend, arena, types, holder: Cell::new("other") }))
+    }
+
+    /// One line about the device, for logs.
+    pub fn describe(&self) -> String {
+        self.0.backend.describe()
+    }
+
+    /// Type of everything computed: residual stream, statistics, logits, losses.
+    pub fn real(&self) -> DType {
+        match self.0.types {
+            Types::F32 => DType::F32,
+            Types::F64 => DType::F64,
+        }
+    }
+
+    /// Type of the operands of products and attention.
+    pub fn operand(&self) -> DType {
+        self.real()
+    }
+
+    /// Memory of unspecified content.
+    pub fn alloc(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let bytes = shape.iter().product::<usize>() * dtype.bytes();
+        let holder = self.0.holder.get();
+        let taken = self.0.arena.borrow_mut().take(bytes, holder);
+        let address = match taken {
+            Some(address) => address,
+            None => {
+                let chunk = Arena::chunk_for(bytes);
+                let address = self.0.backend.reserve(chunk).map_err(|e| self.out_of_memory(e))?;
+                let mut arena = self.0.arena.borrow_mut();
+                arena.add_chunk(address, chunk);
+                arena.take(bytes, holder).ok_or_else(|| Error::device("the arena lost a chunk"))?
+            }
+        };
+        let block = Rc::new(Block { device: self.0.clone(), address, bytes, holder });
+        Ok(Tensor::new(block, 0, shape.into(), dtype))
+    }
+
+    fn out_of_memory(&self, cause: Error) -> Error {
+        let report = self.memory();
+        let held: Vec<String> = (report.peak_holders.iter().take(4))
+            .map(|(name, n)| format!("{name} {} MiB", n >> 20))
+            .collect();
+        Error::device(format!(
+            "{cause}; {} MiB are in use ({}). A smaller data.batch or data.crop needs less",
+            report.used >> 20,
+            held.join(", ")
+        ))
+    }
+
+    /// A tensor of `real` of unspecified content.
+    pub fn empty(&self, shape: &[usize]) -> Result<Tensor> {
+        self.alloc(shape, self.real())
+    }
+
+    pub fn empty_like(&self, like: &Tensor) -> Result<Tensor> {
+        self.alloc(like.shape(), like.dtype())
+    }
+
+    pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let mut tensor = self.alloc(shape, dtype)?;
+        self.zero(&mut tensor)?;
+        Ok(tensor)
+    }
+
+    pub fn zero(&self, tensor: &mut Tensor) -> Result<()> {
+        self.0.backend.zero(tensor.address(), tensor.bytes())
+    }
+
+    pub fn upload<E: Element>(&self, shape: &[usize], data: &[E]) -> Result<Tensor> {
+        let mut tensor = self.alloc(shape, E::DTYPE)?;
+        self.write(&mut tensor, data)?;
+        Ok(tensor)
+    }
+
+    /// Uploads single-precision numbers as `real`.
+    pub fn upload_real(&self, shape: &[usize], data: &[f32]) -> Result<Tensor> {
+        match self.0.types {
+            Types::F32 => self.upload(shape, data),
+            Types::F64 => self.upload(shape, &data.iter().map(|&x| x as f64).collect::<Vec<_>>()),
+        }
+    }
+
+    /// Replaces a tensor's content.
+    pub fn write<E: Element>(&self, tensor: &mut Tensor, data: &[E]) -> Result<()> {
+        if tensor.dtype() != E::DTYPE || tensor.len() != data.len() {
+            let problem =
+                format!("{tensor:?} cannot take {} elements of {:?}", data.len(), E::DTYPE);
+            return Err(Error::shape("write", problem));
+        }
+        self.0.backend.copy_in(tensor.address(), bytemuck::cast_slice(data))
+    }
+
+    /// Waits for the device and copies a tensor to the host.
+    pub fn read<E: Element>(&self, tensor: &Tensor) -> Result<Vec<E>> {
+        if tensor.dtype() != E::DTYPE {
+            return Err(Error::shape("read", format!("{tensor:?} read as {:?}", E::DTYPE)));
+        }
+        let mut data = vec![E::zeroed(); tensor.len()];
+        self.0.backend.copy_out(tensor.address(), bytemuck::cast_slice_mut(&mut data))?;
+        Ok(data)
+    }
+
+    /// Reads a `real` tensor as single precision.
+    pub fn read_f32(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        match tensor.dtype() {
+            DType::F64 => Ok(self.read::<f64>(tensor)?.into_iter().map(|x| x as f32).collect()),
+            _ => self.read(tensor),
+        }
+    }
+
+    /// Copies between tensors of the same type and length.
+    pub fn copy(&self, from: &Tensor, to: &mut Tensor) -> Result<()> {
+        if from.dtype() != to.dtype() || from.len() != to.len() {
+            return Err(Error::shape("copy", format!("{from:?} into {to:?}")));
+        }
+        self.0.backend.copy(from.address(), to.address(), from.bytes())
+    }
+
+    /// Blocks for a GRID_LOOP over `n` elements.
+    pub fn elements(&self, n: usize) -> Grid {
+        Grid::blocks(self.0.backend.blocks_for(n))
+    }
+
+    /// Blocks for a loop over `rows`, each costing about as much as `width` elements.
+    pub fn rows(&self, rows: usize, width: usize) -> Grid {
+        Grid::blocks(self.0.backend.blocks_for(rows * width.max(1)).min(rows.max(1)))
+    }
+
+    pub(crate) fn launch(&self, kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+        for arg in args {
+            if let Arg::Pointer { name, element, tensor: Some(tensor), .. } = arg {
+                let wanted = match element {
+                    ArgElement::Operand => self.operand(),
+                    ArgElement::Real => self.real(),
+                    ArgElement::U8 => DType::U8,
+                    ArgElement::I32 => DType::I32,
+                    ArgElement::I64 => DType::I64,
+                    ArgElement::U64 => DType::U64,
+                };
+                if tensor.dtype() != wanted {
+                    let problem = format!("`{name}` must be {wanted:?}, is {tensor:?}");
+                    return Err(Error::shape(kernel.name, problem));
+                }
+            }
+        }
+        self.0.backend.launch(kernel, self.0.types, grid, args)
+    }
+
+    /// `out = a·b`, or `out += a·b` with `accumulate`.
+    pub fn product(&self, out: &mut Tensor, a: Matrix, b: Matrix, accumulate: bool) -> Result<()> {
+        let out = Matrix::of(out);
+        if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
+            let shape = |m: &Matrix| format!("{}x{}", m.rows, m.cols);
+            let problem = format!("{} times {} into {}", shape(&a), shape(&b), shape(&out));
+            return Err(Error::shape("product", problem));
+        }
+        if out.rows == 0 || out.cols == 0 {
+            return Ok(());
+        }
+        self.0.backend.product(&Product { out, a, b, accumulate })
+    }
+
+    pub(crate) fn convolution(&self, convolution: &Convolution) -> Result<()> {
+        self.0.backend.convolution(convolution)
+    }
+
+    /// Waits until everything launched has run.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.backend.synchronize()
+    }
+
+    pub fn memory(&self) -> MemoryReport {
+        self.0.arena.borrow().report()
+    }
+
+    pub fn reset_peak_memory(&self) {
+        self.0.arena.borrow_mut().reset_peak();
+    }
+
+    /// What `f` allocates is charged to `holder` in memory reports.
+    pub fn charged<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
+        let before = self.0.holder.replace(holder);
+        let result = f();
+        self.0.holder.set(before);
+        result
+    }
+}

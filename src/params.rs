@@ -1,0 +1,260 @@
+//! The flat parameter store: every parameter of a network in one contiguous buffer, and beside it,
+//! laid out alike, gradients, moments and the teacher.
+//!
+//! A parameter is known by its name in the reference's state dict. Its layout there and here may
+//! differ ([`Layout`]); conversion happens on the way in and out.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::device::Device;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// Parameters start at multiples of it, so that a chunk belongs to one parameter.
+pub const CHUNK: usize = 256;
+
+/// How a tensor of the reference's state dict is laid out here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As in the reference.
+    Same,
+    /// Convolution filters: K,C,R,S there, K,R,S,C here.
+    Filter,
+    /// Depthwise filters: C,1,R,S there, R,S,C here.
+    Depthwise,
+}
+
+/// What a parameter starts from where no weights are loaded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    Constant(f32),
+    /// Normal, cut off at two standard deviations.
+    TruncatedNormal(f32),
+    Normal(f32),
+}
+
+#[derive(Clone, Debug)]
+pub struct ParamSpec {
+    pub name: String,
+    /// Shape in the reference.
+    pub shape: Vec<usize>,
+    pub layout: Layout,
+    pub init: Init,
+    /// First element in the flat store.
+    offset: usize,
+}
+
+impl ParamSpec {
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shape here.
+    fn shape_here(&self) -> Vec<usize> {
+        match (self.layout, self.shape.as_slice()) {
+            (Layout::Filter, &[k, c, r, s]) => vec![k, r, s, c],
+            (Layout::Depthwise, &[c, _, r, s]) => vec![r, s, c],
+            _ => self.shape.clone(),
+        }
+    }
+
+    /// Index here of the element at `index` in the reference.
+    fn place(&self, index: usize) -> usize {
+        match (self.layout, self.shape.as_slice()) {
+            (Layout::Filter, &[_, c, r, s]) => {
+                let (k, rest) = (index / (c * r * s), index % (c * r * s));
+                let (channel, tap) = (rest / (r * s), rest % (r * s));
+                (k * r * s + tap) * c + channel
+            }
+            (Layout::Depthwise, &[c, _, r, s]) => (index % (r * s)) * c + index / (r * s),
+            _ => index,
+        }
+    }
+}
+
+/// Names one parameter, or one buffer, of a [`Spec`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParamId(usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferId(usize);
+
+/// All parameters and buffers of a network, in the order of the reference's modules.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    params: Vec<ParamSpec>,
+    /// Running statistics of batch norms; never touched by the optimiser.
+    buffers: Vec<ParamSpec>,
+    params_len: usize,
+    buffers_len: usize,
+}
+
+impl Spec {
+    pub fn param(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        layout: Layout,
+        init: Init,
+    ) -> ParamId {
+        Self::push(&mut self.params, &mut self.params_len, name.into(), shape, layout, init);
+        ParamId(self.params.len() - 1)
+    }
+
+    pub fn buffer(&mut self, name: impl Into<String>, shape: &[usize], start: f32) -> BufferId {
+        let (list, len) = (&mut self.buffers, &mut self.buffers_len);
+        Self::push(list, len, name.into(), shape, Layout::Same, Init::Constant(start));
+        BufferId(self.buffers.len() - 1)
+    }
+
+    fn push(
+        list: &mut Vec<ParamSpec>,
+        end: &mut usize,
+        name: String,
+        shape: &[usize],
+        layout: Layout,
+        init: Init,
+    ) {
+        let spec = ParamSpec { name, shape: shape.into(), layout, init, offset: *end };
+        *end += spec.len().div_ceil(CHUNK) * CHUNK;
+        list.push(spec);
+    }
+
+    pub fn params(&self) -> &[ParamSpec] {
+        &self.params
+    }
+
+    pub fn buffers(&self) -> &[ParamSpec] {
+        &self.buffers
+    }
+
+    /// Elements of the flat store, padding included.
+    pub fn flat_len(&self) -> usize {
+        self.params_len
+    }
+
+    /// For every chunk of the flat store, the index of its parameter.
+    pub fn chunk_owners(&self) -> Vec<usize> {
+        let chunks = |p: &ParamSpec| p.len().div_ceil(CHUNK);
+        let owners = self.params.iter().enumerate();
+        owners.flat_map(|(i, p)| std::iter::repeat_n(i, chunks(p))).collect()
+    }
+}
+
+/// A parameter in use: a view of its values and, when it learns, of its gradient.
+#[derive(Clone)]
+pub struct Param {
+    pub value: Tensor,
+    /// Accumulates.
+    pub grad: Option<Tensor>,
+}
+
+/// One set of values for a network: the student's, the teacher's or the ImageNet model's.
+#[derive(Clone)]
+pub struct Weights {
+    spec: Rc<Spec>,
+    pub values: Tensor,
+    /// None for a network that does not learn.
+    pub grads: Option<Tensor>,
+    /// Running statistics as of the last step.
+    pub buffers: Tensor,
+    /// Running statistics as moved by this step; they become `buffers` when it is committed.
+    pub pending: Tensor,
+}
+
+impl Weights {
+    pub fn new(device: &Device, spec: &Rc<Spec>, learns: bool) -> Result<Weights> {
+        let real = device.real();
+        let flat = spec.params_len.max(CHUNK);
+        let buffers = spec.buffers_len.max(CHUNK);
+        device.charged("parameters", || {
+            Ok(Weights {
+                spec: spec.clone(),
+                values: device.zeros(&[flat], real)?,
+                grads: if learns { Some(device.zeros(&[flat], real)?) } else { None },
+                buffers: device.zeros(&[buffers], real)?,
+                pending: device.zeros(&[buffers], real)?,
+            })
+        })
+    }
+
+    pub fn spec(&self) -> &Rc<Spec> {
+        &self.spec
+    }
+
+    pub fn param(&self, id: ParamId) -> Result<Param> {
+        let spec = &self.spec.params[id.0];
+        let view = |flat: &Tensor| flat.slice(spec.offset, &spec.shape_here());
+        Ok(Param { value: view(&self.values)?, grad: self.grads.as_ref().map(view).transpose()? })
+    }
+
+    /// Committed values of a buffer.
+    pub fn buffer(&self, id: BufferId) -> Result<Tensor> {
+        let spec = &self.spec.buffers[id.0];
+        self.buffers.slice(spec.offset, &spec.shape)
+    }
+
+    /// Values of a buffer as this step moves them.
+    pub fn pending(&self, id: BufferId) -> Result<Tensor> {
+        let spec = &self.spec.buffers[id.0];
+        self.pending.slice(spec.offset, &spec.shape)
+    }
+
+    /// Fills parameters and buffers from what `values` gives for each name, in the reference's
+    /// layout; what it has no values for is left as it is, and named in the answer.
+    pub fn load(
+        &mut self,
+        device: &Device,
+        mut values: impl FnMut(&ParamSpec) -> Result<Option<Vec<f32>>>,
+    ) -> Result<Vec<String>> {
+        let spec = self.spec.clone();
+        let mut missing = Vec::new();
+        let stores = [(&spec.params, &mut self.values), (&spec.buffers, &mut self.buffers)];
+        for (list, flat) in stores {
+            let mut host = device.read_f32(flat)?;
+            for param in list {
+                let Some(there) = values(param)? else {
+                    missing.push(param.name.clone());
+                    continue;
+                };
+                if there.len() != param.len() {
+                    let problem = format!("{} holds {} numbers", param.name, there.len());
+                    return Err(Error::shape("load", problem));
+                }
+                for (i, &x) in there.iter().enumerate() {
+                    host[param.offset + param.place(i)] = x;
+                }
+            }
+            match device.real() {
+                DType::F64 => {
+                    let wide: Vec<f64> = host.iter().map(|&x| x as f64).collect();
+                    device.write(flat, &wide)?;
+                }
+                _ => device.write(flat, &host)?,
+            }
+        }
+        device.copy(&self.buffers, &mut self.pending)?;
+        Ok(missing)
+    }
+
+    /// Values in the reference's layout, from a flat buffer laid out like the parameters
+    /// (values, gradients, moments).
+    pub fn export(&self, device: &Device, flat: &Tensor) -> Result<HashMap<String, Vec<f32>>> {
+        let host = device.read_f32(flat)?;
+        Ok(self.spec.params.iter().map(|p| (p.name.clone(), unpack(p, &host))).collect())
+    }
+
+    /// Buffers in the reference's layout.
+    pub fn export_buffers(&self, device: &Device) -> Result<HashMap<String, Vec<f32>>> {
+        let host = device.read_f32(&self.buffers)?;
+        Ok(self.spec.buffers.iter().map(|p| (p.name.clone(), unpack(p, &host))).collect())
+    }
+}
+
+fn unpack(param: &ParamSpec, flat: &[f32]) -> Vec<f32> {
+    (0..param.len()).map(|i| flat[param.offset + param.place(i)]).collect()
+}

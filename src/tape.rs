@@ -1,0 +1,170 @@
+//! Reverse-mode differentiation: a list of backward closures, run last to first.
+//!
+//! An op computes its output and, on a recording tape, leaves a closure that turns the output's
+//! gradient into its inputs'. What the closure captured is freed when it has run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use crate::device::{Device, kernels};
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// Where the gradient of a tensor is collected: identity and shape, without keeping its memory.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    id: u32,
+    shape: Vec<usize>,
+    dtype: DType,
+}
+
+type Backward = Box<dyn FnOnce(&mut Gradients) -> Result<()>>;
+
+/// What ops are recorded on.
+pub struct Tape {
+    device: Device,
+    /// None on a tape for inference.
+    nodes: Option<RefCell<Vec<Backward>>>,
+    next: Cell<u32>,
+}
+
+impl Tape {
+    /// Ops leave what their backward needs.
+    pub fn recording(device: &Device) -> Tape {
+        Tape { device: device.clone(), nodes: Some(RefCell::default()), next: Cell::new(0) }
+    }
+
+    /// Ops leave nothing.
+    pub fn inference(device: &Device) -> Tape {
+        Tape { device: device.clone(), nodes: None, next: Cell::new(0) }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn is_recording(&self) -> bool {
+        self.nodes.is_some()
+    }
+
+    /// The same tensor, its gradient collected from here on.
+    pub fn leaf(&self, tensor: &Tensor) -> Tensor {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
+        let mut leaf = tensor.clone();
+        leaf.slot = Some(Slot { id, shape, dtype });
+        leaf
+    }
+
+    /// Records how `y`'s gradient becomes that of its inputs; nothing on a tape for inference.
+    /// `backward` is not called when no gradient reaches `y`.
+    pub fn record(
+        &self,
+        y: Tensor,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
+    ) -> Tensor {
+        let Some(nodes) = &self.nodes else { return y };
+        let y = self.leaf(&y);
+        let slot = y.slot.clone();
+        nodes.borrow_mut().push(Box::new(move |gradients| match gradients.take(&slot) {
+            Some(dy) => backward(gradients, dy),
+            None => Ok(()),
+        }));
+        y
+    }
+
+    /// As [`record`](Self::record), for an op with two outputs; at least one gradient is there.
+    pub fn record_pair(
+        &self,
+        (a, b): (Tensor, Tensor),
+        backward: impl FnOnce(&mut Gradients, Option<Tensor>, Option<Tensor>) -> Result<()> + 'static,
+    ) -> (Tensor, Tensor) {
+        let Some(nodes) = &self.nodes else { return (a, b) };
+        let (a, b) = (self.leaf(&a), self.leaf(&b));
+        let slots = (a.slot.clone(), b.slot.clone());
+        nodes.borrow_mut().push(Box::new(move |gradients| {
+            match (gradients.take(&slots.0), gradients.take(&slots.1)) {
+                (None, None) => Ok(()),
+                (da, db) => backward(gradients, da, db),
+            }
+        }));
+        (a, b)
+    }
+
+    /// Runs the recorded closures last to first, starting from the gradients of some outputs.
+    /// Gradients of parameters accumulate in their own store; those of leaves are returned.
+    pub fn backward(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {
+        let mut gradients = Gradients { device: self.device, held: HashMap::new() };
+        for (output, gradient) in outputs {
+            gradients.give(&output.slot, gradient)?;
+        }
+        let mut nodes = self.nodes.map(RefCell::into_inner).unwrap_or_default();
+        while let Some(node) = nodes.pop() {
+            node(&mut gradients)?;
+        }
+        Ok(gradients)
+    }
+}
+
+/// Gradients on their way from outputs to inputs.
+pub struct Gradients {
+    device: Device,
+    held: HashMap<u32, Tensor>,
+}
+
+impl Gradients {
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Removes and returns what was collected.
+    pub fn take(&mut self, slot: &Option<Slot>) -> Option<Tensor> {
+        self.held.remove(&slot.as_ref()?.id)
+    }
+
+    /// The gradient of a leaf, after the backward pass.
+    pub fn of(&mut self, leaf: &Tensor) -> Option<Tensor> {
+        self.take(&leaf.slot)
+    }
+
+    /// Has `write` fill the gradient of an input: with `false` it overwrites, as the first writer;
+    /// with `true` it adds. Not called for an input that needs no gradient.
+    pub fn write(
+        &mut self,
+        slot: &Option<Slot>,
+        write: impl FnOnce(&mut Tensor, bool) -> Result<()>,
+    ) -> Result<()> {
+        let Some(slot) = slot else { return Ok(()) };
+        let (mut gradient, accumulate) = match self.held.remove(&slot.id) {
+            Some(held) if held.is_unique() => (held, true),
+            Some(shared) => {
+                let mut copy = self.device.empty_like(&shared)?;
+                self.device.copy(&shared, &mut copy)?;
+                (copy, true)
+            }
+            None => (self.device.alloc(&slot.shape, slot.dtype)?, false),
+        };
+        write(&mut gradient, accumulate)?;
+        self.held.insert(slot.id, gradient);
+        Ok(())
+    }
+
+    /// Hands over a finished gradient of an input.
+    pub fn give(&mut self, slot: &Option<Slot>, gradient: Tensor) -> Result<()> {
+        let Some(wanted) = slot else { return Ok(()) };
+        if gradient.len() != wanted.shape.iter().product::<usize>() {
+            let problem = format!("{gradient:?} for a tensor of shape {:?}", wanted.shape);
+            return Err(Error::shape("gradient", problem));
+        }
+        if !self.held.contains_key(&wanted.id) {
+            self.held.insert(wanted.id, gradient.reshape(&wanted.shape)?.detach());
+            return Ok(());
+        }
+        let device = self.device.clone();
+        self.write(slot, |sum, _| {
+            let n = gradient.len();
+            kernels::add_scaled(&device, device.elements(n), &gradient, sum, 1.0, 1, n as i64)
+        })
+    }
+}

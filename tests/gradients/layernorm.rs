@@ -1,0 +1,48 @@
+use crate::check::{Case, check};
+use udass_raw::ops::{self, DropPath, Norm};
+use udass_raw::params::Param;
+
+fn norm(p: &[Param]) -> Norm {
+    Norm { weight: p[0].clone(), bias: p[1].clone(), eps: 1e-6 }
+}
+
+#[test]
+fn layernorm() {
+    let case = Case { inputs: &[&[3, 5, 7]], params: &[&[7], &[7]], ..Default::default() };
+    check(&case, |tape, x, p| Ok(vec![ops::layernorm(tape, &x[0], &norm(p))?]));
+}
+
+#[test]
+fn layernorm_of_more_rows_than_a_part() {
+    let case = Case { inputs: &[&[1, 131, 3]], params: &[&[3], &[3]], ..Default::default() };
+    check(&case, |tape, x, p| Ok(vec![ops::layernorm_stream(tape, &x[0], &norm(p))?]));
+}
+
+#[test]
+fn residual_both_outputs_used() {
+    let case =
+        Case { inputs: &[&[3, 5, 7], &[3, 5, 7]], params: &[&[7], &[7]], ..Default::default() };
+    check(&case, |tape, x, p| {
+        let (s, y) = ops::add_layernorm(tape, &x[0], &x[1], None, &norm(p))?;
+        Ok(vec![s, y])
+    });
+}
+
+#[test]
+fn residual_with_drop_path() {
+    let case =
+        Case { inputs: &[&[9, 5, 3], &[9, 5, 3]], params: &[&[3], &[3]], ..Default::default() };
+    check(&case, |tape, x, p| {
+        let key = tape.device().upload(&[1], &[77u64])?;
+        let drop = DropPath { rate: 0.4, key, stream: 5 };
+        let (s, y) = ops::add_layernorm(tape, &x[0], &x[1], Some(drop), &norm(p))?;
+        Ok(vec![s, y])
+    });
+}
+
+#[test]
+fn residual_only_the_norm_used() {
+    let case =
+        Case { inputs: &[&[1, 5, 7], &[1, 5, 7]], params: &[&[7], &[7]], ..Default::default() };
+    check(&case, |tape, x, p| Ok(vec![ops::add_layernorm(tape, &x[0], &x[1], None, &norm(p))?.1]));
+}
