@@ -294,43 +294,46 @@ impl<'a> Cursor<'a> {
         Ok(Augment { jitter, sigma })
     }
 
-    /// Rare crops of one image: a crop follows another of the same class when that one was
-    /// rejected. Crops are told apart by the list of files that theirs was drawn from.
+    /// Rare crops of one image. A crop that follows one of the same class replaces it: that one
+    /// was rejected. Classes are told apart by the list of files that theirs are drawn from;
+    /// where the class that comes next has the same list, nothing is taken for a rejection.
     fn rare(&mut self, classes: &[u8], settings: &Settings) -> Outcome<Vec<RareCrop>> {
-        let mut crops: Vec<(Vec<String>, RareCrop)> = Vec::new();
-        while self.peek().is_some_and(|d| d.kind == "random.sample") {
-            let draw = self.take("random.sample")?;
-            let (among, _): (Vec<String>, usize) = self.args(draw)?;
-            let file =
-                draw.value.get(0).and_then(Value::as_str).ok_or("a rare file has no name")?;
-            let file = file.to_owned();
-            if self.peek().is_some_and(|d| d.kind == "random.sample") {
-                // The file could not be read, and another was drawn before any crop.
-                continue;
-            }
-            let x = self.value("random.randint")?;
-            let y = self.value("random.randint")?;
-            crops.push((among, RareCrop { class: 0, file, x, y, rejected: 0 }));
-        }
-        let mut out: Vec<RareCrop> = Vec::new();
-        let mut crops = crops.into_iter().peekable();
-        for (i, &class) in classes.iter().enumerate() {
+        let files = |class: u8| {
             let known = settings.rare_files.iter().find(|(c, _)| *c == class);
-            let files = &known.ok_or_else(|| format!("class {class} has no rare files"))?.1;
-            let left = classes.len() - 1 - i;
-            let mut taken: Option<RareCrop> = None;
-            // The same class may be drawn twice: one crop is left for each that follows.
-            while taken.is_none() || crops.len() > left {
-                let Some((_, crop)) = crops.next_if(|(among, _)| among == files) else { break };
-                let rejected = taken.map_or(0, |t| t.rejected + 1);
-                taken = Some(RareCrop { class, rejected, ..crop });
+            known.map(|(_, files)| files).ok_or_else(|| format!("class {class} has no rare files"))
+        };
+        let mut out: Vec<RareCrop> = Vec::new();
+        for (i, &class) in classes.iter().enumerate() {
+            let own = files(class)?;
+            let told_apart = files(classes[(i + 1) % classes.len()])? != own;
+            let mut taken = self.rare_crop(class, own)?;
+            while told_apart && self.next_sample_is_from(own) {
+                let rejected = taken.rejected + 1;
+                taken = RareCrop { rejected, ..self.rare_crop(class, own)? };
             }
-            out.push(taken.ok_or_else(|| format!("class {class} was given no rare crop"))?);
+            out.push(taken);
         }
-        match crops.next() {
-            Some(_) => Err(format!("rare crops before {} belong to no class", self.next)),
-            None => Ok(out),
+        Ok(out)
+    }
+
+    fn next_sample_is_from(&self, files: &[String]) -> bool {
+        let sample = self.peek().filter(|d| d.kind == "random.sample");
+        let among = sample.and_then(|d| <(Vec<String>, usize)>::deserialize(&d.args).ok());
+        among.is_some_and(|(among, _)| among == files)
+    }
+
+    fn rare_crop(&mut self, class: u8, files: &[String]) -> Outcome<RareCrop> {
+        if !self.next_sample_is_from(files) {
+            return Err(format!("number {} is no rare file of class {class}", self.next));
         }
+        let mut file: [String; 1] = self.value("random.sample")?;
+        // A file that could not be read is replaced before any crop is drawn.
+        while self.next_sample_is_from(files) {
+            file = self.value("random.sample")?;
+        }
+        let (x, y) = (self.value("random.randint")?, self.value("random.randint")?);
+        let [file] = file;
+        Ok(RareCrop { class, file, x, y, rejected: 0 })
     }
 
     fn quad_images(
