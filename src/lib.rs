@@ -6,8 +6,11 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod ops;
+pub mod optimizer;
 pub mod params;
+pub mod rng;
 pub mod tape;
 pub mod tensor;
+pub mod uda;
 
 pub use error::{Error, Result};

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::device::Device;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Parameters start at multiples of it, so that a chunk belongs to one parameter.
@@ -229,13 +229,7 @@ impl Weights {
                     host[param.offset + param.place(i)] = x;
                 }
             }
-            match device.real() {
-                DType::F64 => {
-                    let wide: Vec<f64> = host.iter().map(|&x| x as f64).collect();
-                    device.write(flat, &wide)?;
-                }
-                _ => device.write(flat, &host)?,
-            }
+            device.write_real(flat, &host)?;
         }
         device.copy(&self.buffers, &mut self.pending)?;
         Ok(missing)

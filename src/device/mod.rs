@@ -153,9 +153,16 @@ impl Device {
 
     /// Uploads single-precision numbers as `real`.
     pub fn upload_real(&self, shape: &[usize], data: &[f32]) -> Result<Tensor> {
+        let mut tensor = self.empty(shape)?;
+        self.write_real(&mut tensor, data)?;
+        Ok(tensor)
+    }
+
+    /// Replaces a `real` tensor's content.
+    pub fn write_real(&self, tensor: &mut Tensor, data: &[f32]) -> Result<()> {
         match self.0.types {
-            Types::F32 => self.upload(shape, data),
-            Types::F64 => self.upload(shape, &data.iter().map(|&x| x as f64).collect::<Vec<_>>()),
+            Types::F32 => self.write(tensor, data),
+            Types::F64 => self.write(tensor, &data.iter().map(|&x| x as f64).collect::<Vec<_>>()),
         }
     }
 

@@ -1,0 +1,62 @@
+// AdamW (Loshchilov & Hutter 2019) over the flat parameter store, with the mean teacher's update.
+//
+//   p ← p · (1 - lr·decay)
+//   m ← β1·m + (1 - β1)·g          v ← β2·v + (1 - β2)·g²
+//   p ← p - lr / (1 - β1^t) · m / (√v / √(1 - β2^t) + eps)
+//   teacher ← α·teacher + (1 - α)·p
+//
+// One row of the store is a chunk of one parameter; `rules` has its multipliers of lr and decay.
+// schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α. Nothing changes when `failed` is set.
+#include "simt.cuh"
+
+KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real beta2, real eps, int64_t chunks, int64_t n) {
+    if (*failed) return;
+    const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
+    const int64_t end = chunk_end(chunks);
+    for (int64_t chunk = chunk_begin(chunks); chunk < end; ++chunk) {
+        const real lr = schedule[0] * rules[2 * chunk];
+        const real keep = 1 - lr * (schedule[1] * rules[2 * chunk + 1]);
+        const real step = lr / correction1;
+        const int64_t first = chunk * n;
+        BLOCK_LOOP(j, n) {
+            const int64_t i = first + j;
+            const real gradient = g[i];
+            const real m1 = beta1 * m[i] + (1 - beta1) * gradient;
+            const real v1 = beta2 * v[i] + (1 - beta2) * gradient * gradient;
+            const real p1 = p[i] * keep - step * (m1 / (sqrt_of(v1) / correction2 + eps));
+            m[i] = m1;
+            v[i] = v1;
+            p[i] = p1;
+        }
+        if (teacher != nullptr) {
+            BLOCK_LOOP(j, n) {
+                const int64_t i = first + j;
+                teacher[i] = alpha * teacher[i] + (1 - alpha) * p[i];
+            }
+        }
+    }
+}
+
+// partial[block] = 1 where the block's part of x holds a number that is not finite.
+KERNEL(not_finite_partial, const real* x /* n */, int32_t* partial /* blocks */, int64_t n) {
+    const int64_t begin = chunk_begin(n), length = chunk_end(n) - begin;
+    // x - x is 0 for every finite number and NaN for the others.
+    const real sum = block_sum(length, [&](int64_t i) { return x[begin + i] - x[begin + i]; });
+    if (thread_index() == 0) partial[block_index()] = sum == 0 ? 0 : 1;
+}
+
+// failed |= any partial; one block.
+KERNEL(not_finite_final, const int32_t* partial /* parts */, int32_t* failed /* 1 */, int64_t parts) {
+    const real count = block_sum(parts, [&](int64_t i) { return real(partial[i]); });
+    if (thread_index() == 0 && count > 0) *failed = 1;
+}
+
+// to ← from, unless the step failed: how buffers and templates become the next step's.
+KERNEL(commit_real, const real* from /* n */, real* to /* n */, const int32_t* failed /* 1 */, int64_t n) {
+    if (*failed) return;
+    GRID_LOOP(i, n) to[i] = from[i];
+}
+KERNEL(commit_bytes, const uint8_t* from /* n */, uint8_t* to /* n */, const int32_t* failed /* 1 */, int64_t n) {
+    if (*failed) return;
+    GRID_LOOP(i, n) to[i] = from[i];
+}

@@ -1,0 +1,152 @@
+//! DAFormer's head (Hoyer et al. 2022, section 3.2), and its plain form that HRDA's attention uses.
+
+use crate::config::NetworkConfig;
+use crate::ops;
+use crate::params::{Init, Spec};
+use crate::tensor::Tensor;
+use crate::Result;
+
+use super::layers::{BatchNormRelu, Convolution, Depthwise, Dropout, Linear, Pass, he};
+
+/// How the four embedded levels become one map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FusionKind {
+    /// Depthwise-separable ASPP with dilations 1, 6, 12, 18.
+    Aspp,
+    /// A 1×1 convolution.
+    Conv1x1,
+}
+
+/// Four levels, each through a linear layer, resized to the finest and fused; then a classifier.
+pub struct DaformerHead {
+    embed: Vec<Linear>,
+    fuse: Fuse,
+    dropout: Dropout,
+    classifier: Linear,
+}
+
+enum Fuse {
+    Aspp { branches: Vec<Branch>, bottleneck: Convolution, norm: BatchNormRelu },
+    Conv1x1 { conv: Linear, norm: BatchNormRelu },
+}
+
+enum Branch {
+    Conv1x1 { conv: Linear, norm: BatchNormRelu },
+    Separable {
+        depthwise: Depthwise,
+        depthwise_norm: BatchNormRelu,
+        pointwise: Linear,
+        pointwise_norm: BatchNormRelu,
+    },
+}
+
+const DILATIONS: [usize; 4] = [1, 6, 12, 18];
+
+impl DaformerHead {
+    /// `widths`: channels of the four levels. `site`: the random stream of the dropout.
+    pub fn new(
+        spec: &mut Spec,
+        prefix: &str,
+        widths: [usize; 4],
+        config: &NetworkConfig,
+        kind: FusionKind,
+        site: i64,
+    ) -> DaformerHead {
+        let channels = config.channels;
+        let name = format!("{prefix}.conv_seg");
+        let shape = [channels, config.classes];
+        let classifier = Linear::conv1x1(spec, &name, shape, true, Init::Normal(0.01));
+        let embed = (0..4)
+            .map(|i| {
+                let name = format!("{prefix}.embed_layers.{i}.proj");
+                Linear::new(spec, &name, widths[i], channels)
+            })
+            .collect();
+        let name = format!("{prefix}.fuse_layer");
+        let fuse = match kind {
+            FusionKind::Aspp => Fuse::aspp(spec, &name, channels),
+            FusionKind::Conv1x1 => {
+                let (conv, norm) = conv1x1(spec, &name, 4 * channels, channels);
+                Fuse::Conv1x1 { conv, norm }
+            }
+        };
+        DaformerHead { embed, fuse, dropout: Dropout { rate: config.dropout, site }, classifier }
+    }
+
+    /// features: strides 4, 8, 16, 32. Logits: B,H/4,W/4,classes.
+    pub fn forward(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
+        let [_, height, width, _] = features[0].bhwc("daformer")?;
+        let embedded = (self.embed.iter().zip(features))
+            .map(|(embed, feature)| embed.forward(pass, feature))
+            .collect::<Result<Vec<_>>>()?;
+        let joined = ops::resize_concat(pass.tape, &embedded, (height, width))?;
+        drop(embedded);
+        let fused = self.fuse.forward(pass, joined)?;
+        let fused = self.dropout.forward(pass, &fused)?;
+        self.classifier.forward(pass, &fused)
+    }
+}
+
+/// A 1×1 convolution named `conv` and its batch norm `bn`.
+fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNormRelu) {
+    let init = he(outputs, 1, 1);
+    let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], false, init);
+    (conv, BatchNormRelu::new(spec, &format!("{name}.bn"), outputs))
+}
+
+impl Fuse {
+    fn aspp(spec: &mut Spec, name: &str, channels: usize) -> Fuse {
+        let joined = 4 * channels;
+        let branches = (0..4)
+            .map(|i| {
+                let name = format!("{name}.aspp_modules.{i}");
+                if DILATIONS[i] == 1 {
+                    let (conv, norm) = conv1x1(spec, &name, joined, channels);
+                    return Branch::Conv1x1 { conv, norm };
+                }
+                let (dw, pw) = (format!("{name}.depthwise_conv"), format!("{name}.pointwise_conv"));
+                let conv = format!("{dw}.conv");
+                let depthwise = Depthwise::new(spec, &conv, joined, DILATIONS[i], false);
+                let depthwise_norm = BatchNormRelu::new(spec, &format!("{dw}.bn"), joined);
+                let (pointwise, pointwise_norm) = conv1x1(spec, &pw, joined, channels);
+                Branch::Separable { depthwise, depthwise_norm, pointwise, pointwise_norm }
+            })
+            .collect();
+        let name = format!("{name}.bottleneck");
+        let geometry = ops::Conv { stride: 1, padding: 1, dilation: 1 };
+        let shape = [joined, channels];
+        let bottleneck =
+            Convolution::new(spec, &format!("{name}.conv"), shape, 3, geometry, false);
+        let norm = BatchNormRelu::new(spec, &format!("{name}.bn"), channels);
+        Fuse::Aspp { branches, bottleneck, norm }
+    }
+
+    fn forward(&self, pass: &Pass, joined: Tensor) -> Result<Tensor> {
+        match self {
+            Fuse::Aspp { branches, bottleneck, norm } => {
+                let outputs = (branches.iter())
+                    .map(|branch| branch.forward(pass, &joined))
+                    .collect::<Result<Vec<_>>>()?;
+                drop(joined);
+                let together = ops::concat(pass.tape, &outputs)?;
+                drop(outputs);
+                let mixed = bottleneck.forward(pass, &together)?;
+                drop(together);
+                norm.forward(pass, &mixed)
+            }
+            Fuse::Conv1x1 { conv, norm } => norm.forward(pass, &conv.forward(pass, &joined)?),
+        }
+    }
+}
+
+impl Branch {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Branch::Conv1x1 { conv, norm } => norm.forward(pass, &conv.forward(pass, x)?),
+            Branch::Separable { depthwise, depthwise_norm, pointwise, pointwise_norm } => {
+                let x = depthwise_norm.forward(pass, &depthwise.forward(pass, x)?)?;
+                pointwise_norm.forward(pass, &pointwise.forward(pass, &x)?)
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Layers with parameters, and the state of a forward pass that they share.
+
+use crate::Result;
+use crate::ops::{self, BatchNorm, Conv, DropPath, Mode, Norm};
+use crate::params::{BufferId, Init, Layout, Param, ParamId, Spec, Weights};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+/// Where batch norms take their statistics from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// From the batch; the running ones move.
+    Batch,
+    /// The running ones.
+    Running,
+}
+
+/// Random dropping (drop-path, dropout) of one forward pass.
+#[derive(Clone)]
+pub struct Dropping {
+    /// One u64 on the device, drawn anew every step.
+    pub key: Tensor,
+    /// Tells this pass apart from the others of the step.
+    pub pass: i64,
+}
+
+/// Streams of random numbers within a pass: more than a network has places that drop.
+const SITES: i64 = 1024;
+
+/// One forward pass of a network: with which weights, in which mode.
+#[derive(Clone)]
+pub struct Pass<'a> {
+    pub tape: &'a Tape,
+    pub weights: &'a Weights,
+    pub statistics: Statistics,
+    /// None: nothing is dropped (evaluation, the teacher).
+    pub dropping: Option<Dropping>,
+}
+
+impl Pass<'_> {
+    /// The same pass over another input (the detail crop): its random numbers differ.
+    pub(super) fn part(&self, part: i64) -> Self {
+        let dropping = self
+            .dropping
+            .as_ref()
+            .map(|d| Dropping { key: d.key.clone(), pass: d.pass * 2 + part });
+        Pass { dropping, ..self.clone() }
+    }
+
+    pub(super) fn drop_path(&self, rate: f32, site: i64) -> Option<DropPath> {
+        let dropping = self.dropping.as_ref().filter(|_| rate > 0.0)?;
+        let stream = dropping.pass * SITES + site;
+        Some(DropPath { rate: rate as f64, key: dropping.key.clone(), stream })
+    }
+}
+
+/// Fully connected, or a 1×1 convolution: the reference stores the latter as K,C,1,1.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Linear {
+    pub fn new(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> Linear {
+        let init = Init::TruncatedNormal(0.02);
+        let weight = spec.param(format!("{name}.weight"), &[outputs, inputs], Layout::Same, init);
+        Linear { weight, bias: Some(bias(spec, name, outputs)) }
+    }
+
+    /// A 1×1 convolution, started as `init` says.
+    pub fn conv1x1(
+        spec: &mut Spec,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        with_bias: bool,
+        init: Init,
+    ) -> Linear {
+        let shape = [outputs, inputs, 1, 1];
+        let weight = spec.param(format!("{name}.weight"), &shape, Layout::Filter, init);
+        Linear { weight, bias: with_bias.then(|| bias(spec, name, outputs)) }
+    }
+
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        ops::linear(pass.tape, x, &pass.weights.param(self.weight)?, bias.as_ref())
+    }
+}
+
+fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
+    spec.param(format!("{name}.bias"), &[outputs], Layout::Same, Init::Constant(0.0))
+}
+
+/// He initialisation by fan-out, as the reference starts convolutions.
+pub fn he(outputs: usize, kernel: usize, groups: usize) -> Init {
+    Init::Normal((2.0 / (kernel * kernel * outputs / groups) as f32).sqrt())
+}
+
+/// A convolution with a square filter.
+#[derive(Clone, Copy, Debug)]
+pub struct Convolution {
+    weight: ParamId,
+    bias: Option<ParamId>,
+    geometry: Conv,
+}
+
+impl Convolution {
+    pub fn new(
+        spec: &mut Spec,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+        geometry: Conv,
+        with_bias: bool,
+    ) -> Convolution {
+        let shape = [outputs, inputs, kernel, kernel];
+        let init = he(outputs, kernel, 1);
+        let weight = spec.param(format!("{name}.weight"), &shape, Layout::Filter, init);
+        Convolution { weight, bias: with_bias.then(|| bias(spec, name, outputs)), geometry }
+    }
+
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        let weight = pass.weights.param(self.weight)?;
+        ops::conv(pass.tape, x, &weight, bias.as_ref(), self.geometry)
+    }
+}
+
+/// A depthwise 3×3 convolution that keeps the size.
+#[derive(Clone, Copy, Debug)]
+pub struct Depthwise {
+    weight: ParamId,
+    bias: Option<ParamId>,
+    dilation: usize,
+}
+
+impl Depthwise {
+    pub fn new(
+        spec: &mut Spec,
+        name: &str,
+        channels: usize,
+        dilation: usize,
+        with_bias: bool,
+    ) -> Depthwise {
+        let (shape, init) = ([channels, 1, 3, 3], he(channels, 3, channels));
+        let weight = spec.param(format!("{name}.weight"), &shape, Layout::Depthwise, init);
+        Depthwise { weight, bias: with_bias.then(|| bias(spec, name, channels)), dilation }
+    }
+
+    fn params(&self, pass: &Pass) -> Result<(Param, Option<Param>)> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        Ok((pass.weights.param(self.weight)?, bias))
+    }
+
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = self.params(pass)?;
+        ops::depthwise(pass.tape, x, &weight, bias.as_ref(), self.dilation)
+    }
+
+    /// The convolution and a GELU on its output, as one op.
+    pub fn forward_gelu(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = self.params(pass)?;
+        ops::depthwise_gelu(pass.tape, x, &weight, bias.as_ref())
+    }
+}
+
+/// A layer norm over channels.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    weight: ParamId,
+    bias: ParamId,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub fn new(spec: &mut Spec, name: &str, channels: usize, eps: f64) -> LayerNorm {
+        let one = Init::Constant(1.0);
+        let weight = spec.param(format!("{name}.weight"), &[channels], Layout::Same, one);
+        LayerNorm { weight, bias: bias(spec, name, channels), eps }
+    }
+
+    pub fn norm(&self, pass: &Pass) -> Result<Norm> {
+        let (weight, bias) = (pass.weights.param(self.weight)?, pass.weights.param(self.bias)?);
+        Ok(Norm { weight, bias, eps: self.eps })
+    }
+}
+
+/// Batch norm followed by ReLU.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNormRelu {
+    weight: ParamId,
+    bias: ParamId,
+    mean: BufferId,
+    var: BufferId,
+    tracked: BufferId,
+}
+
+impl BatchNormRelu {
+    const EPS: f64 = 1e-5;
+    const MOMENTUM: f64 = 0.1;
+
+    pub fn new(spec: &mut Spec, name: &str, channels: usize) -> BatchNormRelu {
+        let one = Init::Constant(1.0);
+        BatchNormRelu {
+            weight: spec.param(format!("{name}.weight"), &[channels], Layout::Same, one),
+            bias: bias(spec, name, channels),
+            mean: spec.buffer(format!("{name}.running_mean"), &[channels], 0.0),
+            var: spec.buffer(format!("{name}.running_var"), &[channels], 1.0),
+            tracked: spec.buffer(format!("{name}.num_batches_tracked"), &[], 0.0),
+        }
+    }
+
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let weights = pass.weights;
+        let (mode, buffer): (_, fn(&Weights, BufferId) -> Result<Tensor>) = match pass.statistics {
+            Statistics::Batch => (Mode::Train { momentum: Self::MOMENTUM }, Weights::pending),
+            Statistics::Running => (Mode::Eval, Weights::buffer),
+        };
+        let norm = BatchNorm {
+            weight: weights.param(self.weight)?,
+            bias: weights.param(self.bias)?,
+            running_mean: buffer(weights, self.mean)?,
+            running_var: buffer(weights, self.var)?,
+            tracked: Some(buffer(weights, self.tracked)?),
+        };
+        ops::batchnorm(pass.tape, x, &norm, Self::EPS, mode, true)
+    }
+}
+
+/// Channel dropout before the classifier.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    pub rate: f32,
+    pub site: i64,
+}
+
+impl Dropout {
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        match pass.drop_path(self.rate, self.site) {
+            Some(drop) => ops::dropout2d(pass.tape, x, drop.rate, &drop.key, drop.stream),
+            None => Ok(x.clone()),
+        }
+    }
+}

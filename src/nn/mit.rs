@@ -1,0 +1,210 @@
+//! Mix Transformer, the encoder of SegFormer (Xie et al. 2021, section 3.1).
+
+use crate::ops::{self, Conv};
+use crate::params::Spec;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::layers::{Convolution, Depthwise, LayerNorm, Linear, Pass};
+
+const HEADS: [usize; 4] = [1, 2, 5, 8];
+/// Keys and values are reduced by a convolution of this stride.
+const REDUCTION: [usize; 4] = [8, 4, 2, 1];
+const MLP_RATIO: usize = 4;
+/// A side of one reduced key at the first stage: stride 4 times reduction 8.
+const SMALLEST: usize = 32;
+/// Norms in blocks and at stage ends; norms of patch embeddings and of the reduction.
+const BLOCK_EPS: f64 = 1e-6;
+const EMBED_EPS: f64 = 1e-5;
+
+/// Four stages of transformer blocks, at strides 4, 8, 16 and 32.
+pub struct Mit {
+    stages: Vec<Stage>,
+    pub widths: [usize; 4],
+}
+
+struct Stage {
+    embed: Convolution,
+    embed_norm: LayerNorm,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+struct Block {
+    norm1: LayerNorm,
+    attention: Attention,
+    norm2: LayerNorm,
+    fc1: Linear,
+    depthwise: Depthwise,
+    fc2: Linear,
+    /// Probability of dropping either branch, and the first of the block's two random streams.
+    drop_path: f32,
+    site: i64,
+}
+
+struct Attention {
+    q: Linear,
+    kv: Linear,
+    proj: Linear,
+    reduction: Option<(Convolution, LayerNorm)>,
+    heads: usize,
+}
+
+impl Mit {
+    /// `name`: `mit_b0` … `mit_b5`.
+    pub fn new(spec: &mut Spec, prefix: &str, name: &str, drop_path: f32) -> Result<Mit> {
+        let (widths, depths) = match name {
+            "mit_b0" => ([32, 64, 160, 256], [2, 2, 2, 2]),
+            "mit_b1" => ([64, 128, 320, 512], [2, 2, 2, 2]),
+            "mit_b2" => ([64, 128, 320, 512], [3, 4, 6, 3]),
+            "mit_b3" => ([64, 128, 320, 512], [3, 4, 18, 3]),
+            "mit_b4" => ([64, 128, 320, 512], [3, 8, 27, 3]),
+            "mit_b5" => ([64, 128, 320, 512], [3, 6, 40, 3]),
+            other => {
+                let known = "mit_b0 … mit_b5";
+                return Err(Error::config(format!("network.backbone: `{other}` is not {known}")));
+            }
+        };
+        let total: usize = depths.iter().sum();
+        let embeds: Vec<_> = (0..4)
+            .map(|i| {
+                let inputs = if i == 0 { 3 } else { widths[i - 1] };
+                let (kernel, stride, padding) = if i == 0 { (7, 4, 3) } else { (3, 2, 1) };
+                let geometry = Conv { stride, padding, dilation: 1 };
+                let name = format!("{prefix}.patch_embed{}", i + 1);
+                let channels = [inputs, widths[i]];
+                let proj = format!("{name}.proj");
+                let embed = Convolution::new(spec, &proj, channels, kernel, geometry, true);
+                (embed, LayerNorm::new(spec, &format!("{name}.norm"), widths[i], EMBED_EPS))
+            })
+            .collect();
+        let mut stages = Vec::new();
+        let mut index = 0;
+        for (i, (embed, embed_norm)) in embeds.into_iter().enumerate() {
+            let blocks = (0..depths[i])
+                .map(|j| {
+                    // The rate rises linearly from 0 at the first block to `drop_path` at the last.
+                    let rate = drop_path * index as f32 / (total - 1) as f32;
+                    let site = 2 * index as i64;
+                    index += 1;
+                    let name = format!("{prefix}.block{}.{j}", i + 1);
+                    Block::new(spec, &name, widths[i], HEADS[i], REDUCTION[i], rate, site)
+                })
+                .collect();
+            let norm =
+                LayerNorm::new(spec, &format!("{prefix}.norm{}", i + 1), widths[i], BLOCK_EPS);
+            stages.push(Stage { embed, embed_norm, blocks, norm });
+        }
+        Ok(Mit { stages, widths })
+    }
+
+    /// image: B,H,W,3. Features: B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 16, 32.
+    pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
+        let [_, height, width, _] = image.bhwc("mit")?;
+        if height.min(width) < SMALLEST {
+            let problem = format!("images must be at least {SMALLEST} pixels wide and high, \
+                                   got {width}x{height}");
+            return Err(Error::shape("mit", problem));
+        }
+        let mut x = image.clone();
+        let mut features = Vec::with_capacity(4);
+        for stage in &self.stages {
+            x = stage.forward(pass, &x)?;
+            features.push(x.clone());
+        }
+        features.try_into().map_err(|_| Error::shape("mit", "four stages are needed"))
+    }
+}
+
+impl Stage {
+    fn forward(&self, pass: &Pass, input: &Tensor) -> Result<Tensor> {
+        let embedded = self.embed.forward(pass, input)?;
+        let mut x = ops::layernorm_stream(pass.tape, &embedded, &self.embed_norm.norm(pass)?)?;
+        drop(embedded);
+        let mut normed = ops::layernorm(pass.tape, &x, &self.blocks[0].norm1.norm(pass)?)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let after = self.blocks.get(i + 1).map_or(&self.norm, |next| &next.norm1);
+            (x, normed) = block.forward(pass, &x, &normed, after)?;
+        }
+        Ok(normed)
+    }
+}
+
+impl Block {
+    fn new(
+        spec: &mut Spec,
+        name: &str,
+        width: usize,
+        heads: usize,
+        reduction: usize,
+        drop_path: f32,
+        site: i64,
+    ) -> Block {
+        let hidden = width * MLP_RATIO;
+        Block {
+            norm1: LayerNorm::new(spec, &format!("{name}.norm1"), width, BLOCK_EPS),
+            attention: Attention::new(spec, &format!("{name}.attn"), width, heads, reduction),
+            norm2: LayerNorm::new(spec, &format!("{name}.norm2"), width, BLOCK_EPS),
+            fc1: Linear::new(spec, &format!("{name}.mlp.fc1"), width, hidden),
+            depthwise: Depthwise::new(spec, &format!("{name}.mlp.dwconv.dwconv"), hidden, 1, true),
+            fc2: Linear::new(spec, &format!("{name}.mlp.fc2"), hidden, width),
+            drop_path,
+            site,
+        }
+    }
+
+    /// x: the residual stream, `normed`: its first norm. Returns the stream after the block, and
+    /// that normed by `after`.
+    fn forward(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        normed: &Tensor,
+        after: &LayerNorm,
+    ) -> Result<(Tensor, Tensor)> {
+        let attended = self.attention.forward(pass, normed)?;
+        let path = pass.drop_path(self.drop_path, self.site);
+        let (x, normed) =
+            ops::add_layernorm(pass.tape, x, &attended, path, &self.norm2.norm(pass)?)?;
+        drop(attended);
+        let hidden = self.fc1.forward(pass, &normed)?;
+        let hidden = self.depthwise.forward_gelu(pass, &hidden)?;
+        let mixed = self.fc2.forward(pass, &hidden)?;
+        drop(hidden);
+        let path = pass.drop_path(self.drop_path, self.site + 1);
+        ops::add_layernorm(pass.tape, &x, &mixed, path, &after.norm(pass)?)
+    }
+}
+
+
+impl Attention {
+    fn new(spec: &mut Spec, name: &str, width: usize, heads: usize, ratio: usize) -> Attention {
+        let q = Linear::new(spec, &format!("{name}.q"), width, width);
+        let kv = Linear::new(spec, &format!("{name}.kv"), width, 2 * width);
+        let proj = Linear::new(spec, &format!("{name}.proj"), width, width);
+        let reduction = (ratio > 1).then(|| {
+            let geometry = Conv { stride: ratio, padding: 0, dilation: 1 };
+            let channels = [width, width];
+            let sr = format!("{name}.sr");
+            (
+                Convolution::new(spec, &sr, channels, ratio, geometry, true),
+                LayerNorm::new(spec, &format!("{name}.norm"), width, EMBED_EPS),
+            )
+        });
+        Attention { q, kv, proj, reduction, heads }
+    }
+
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let q = self.q.forward(pass, x)?;
+        let kv = match &self.reduction {
+            Some((conv, norm)) => {
+                let reduced = conv.forward(pass, x)?;
+                let reduced = ops::layernorm(pass.tape, &reduced, &norm.norm(pass)?)?;
+                self.kv.forward(pass, &reduced)?
+            }
+            None => self.kv.forward(pass, x)?,
+        };
+        let attended = ops::attention(pass.tape, &q, &kv, self.heads)?;
+        self.proj.forward(pass, &attended)
+    }
+}

@@ -1,0 +1,175 @@
+//! A whole network: backbone and decoder, on one scale or on HRDA's two (Hoyer et al. 2022b).
+
+use std::rc::Rc;
+
+use crate::config::NetworkConfig;
+use crate::ops::{self, Loss, SlideGrid};
+use crate::params::Spec;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::daformer::{DaformerHead, FusionKind};
+use super::layers::Pass;
+use super::mit::Mit;
+
+/// Pixels of the image per cell of the logits.
+pub const OUTPUT_STRIDE: usize = 4;
+/// Random streams of the two heads' dropouts, behind those of the backbone's blocks.
+const HEAD_SITE: i64 = 900;
+const ATTENTION_SITE: i64 = 901;
+
+pub struct Segmentor {
+    backbone: Mit,
+    head: DaformerHead,
+    hrda: Option<Hrda>,
+    spec: Rc<Spec>,
+}
+
+struct Hrda {
+    /// Class-wise weights of detail against context, from context features.
+    attention: DaformerHead,
+    detail_crop: usize,
+    detail_loss: f32,
+}
+
+/// What a training pass learns from.
+pub struct Supervision<'a> {
+    /// B,H,W,3, normalised.
+    pub image: &'a Tensor,
+    /// B,H,W train ids.
+    pub label: &'a Tensor,
+    /// B,H,W; none: every pixel counts 1.
+    pub weight: Option<&'a Tensor>,
+    /// y1, y2, x1, x2 of the detail crop, i32 on the device. Unused without HRDA.
+    pub detail_box: &'a Tensor,
+}
+
+/// The losses of a training pass and their share in its total, the main one first.
+pub struct Output {
+    pub losses: Vec<(Loss, f32)>,
+    /// Features of the context image, strides 4 to 32: of the whole image without HRDA.
+    pub features: [Tensor; 4],
+    /// Logits by the reference's names: fused, lr_seg (times 1 - attention) and hr_seg of HRDA.
+    pub logits: Vec<(&'static str, Tensor)>,
+}
+
+/// The parts of an inference pass, for tests; `fused` is the result.
+pub struct Parts {
+    pub fused: Tensor,
+    /// low-resolution image, its logits, attention logits, crops' logits, averaged detail logits.
+    pub hrda: Option<[Tensor; 5]>,
+}
+
+impl Segmentor {
+    pub fn new(config: &NetworkConfig) -> Result<Segmentor> {
+        let mut spec = Spec::default();
+        if config.head != "daformer" {
+            let problem = format!("network.head: `{}` is not daformer", config.head);
+            return Err(Error::config(problem));
+        }
+        let backbone = Mit::new(&mut spec, "backbone", &config.backbone, config.drop_path)?;
+        let mut head = |prefix: &str, kind, site| {
+            DaformerHead::new(&mut spec, prefix, backbone.widths, config, kind, site)
+        };
+        let (head, hrda) = if config.hrda.enabled {
+            let attention = FusionKind::Conv1x1;
+            let decoder = head("decode_head.head", FusionKind::Aspp, HEAD_SITE);
+            let hrda = Hrda {
+                attention: head("decode_head.scale_attention", attention, ATTENTION_SITE),
+                detail_crop: config.hrda.detail_crop,
+                detail_loss: config.hrda.detail_loss,
+            };
+            (decoder, Some(hrda))
+        } else {
+            (head("decode_head", FusionKind::Aspp, HEAD_SITE), None)
+        };
+        Ok(Segmentor { backbone, head, hrda, spec: Rc::new(spec) })
+    }
+
+    pub fn spec(&self) -> &Rc<Spec> {
+        &self.spec
+    }
+
+    pub fn backbone(&self) -> &Mit {
+        &self.backbone
+    }
+
+    pub fn head(&self) -> &DaformerHead {
+        &self.head
+    }
+
+    /// The image that features for the feature distance are taken from: HRDA's context.
+    pub fn context(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
+        match self.hrda {
+            Some(_) => halved(pass, image),
+            None => Ok(image.clone()),
+        }
+    }
+
+    /// A training pass. With HRDA: (1 - d)·CE(fused) + d·CE(detail on its box), d the detail loss.
+    pub fn losses(&self, pass: &Pass, s: &Supervision) -> Result<Output> {
+        let tape = pass.tape;
+        let Some(hrda) = &self.hrda else {
+            let features = self.backbone.forward(pass, s.image)?;
+            let logits = self.head.forward(pass, &features)?;
+            let loss = ops::cross_entropy(tape, &logits, s.label, s.weight)?;
+            return Ok(Output { losses: vec![(loss, 1.0)], features, logits: vec![("logits", logits)] });
+        };
+        let (context, detail) = (pass.part(0), pass.part(1));
+        let crop = |x: &Tensor| ops::crop(tape.device(), x, s.detail_box, hrda.detail_crop);
+        // Running statistics move in this order: backbones first, context before detail.
+        let features = self.backbone.forward(&context, &halved(pass, s.image)?)?;
+        let detail_features = self.backbone.forward(&detail, &crop(s.image)?)?;
+        let low = self.head.forward(&context, &features)?;
+        let high = self.head.forward(&detail, &detail_features)?;
+        drop(detail_features);
+        let attention = hrda.attention.forward(&context, &features)?;
+        let (fused, low_shown) =
+            ops::hrda_fuse_train(tape, &low, &high, &attention, s.detail_box, OUTPUT_STRIDE)?;
+        let detail_weight = s.weight.map(&crop).transpose()?;
+        let main = ops::cross_entropy(tape, &fused, s.label, s.weight)?;
+        let detail_loss =
+            ops::cross_entropy(tape, &high, &crop(s.label)?, detail_weight.as_ref())?;
+        Ok(Output {
+            losses: vec![(main, 1.0 - hrda.detail_loss), (detail_loss, hrda.detail_loss)],
+            features,
+            logits: vec![("fused_seg", fused), ("lr_seg", low_shown), ("hr_seg", high)],
+        })
+    }
+
+    /// Logits of a whole image at 1/4 of its size, the detail sliding over it: what the teacher
+    /// and evaluation see. image: B,H,W,3, sides multiples of 32.
+    pub fn logits(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
+        Ok(self.logits_in_parts(pass, image)?.fused)
+    }
+
+    pub fn logits_in_parts(&self, pass: &Pass, image: &Tensor) -> Result<Parts> {
+        let Some(hrda) = &self.hrda else {
+            let features = self.backbone.forward(pass, image)?;
+            return Ok(Parts { fused: self.head.forward(pass, &features)?, hrda: None });
+        };
+        let [_, height, width, _] = image.bhwc("logits")?;
+        let small = halved(pass, image)?;
+        let features = self.backbone.forward(pass, &small)?;
+        let grid = SlideGrid::new(height, width, hrda.detail_crop, hrda.detail_crop / 2);
+        let crops = ops::slide_crops(pass.tape.device(), image, &grid)?;
+        let detail_features = self.backbone.forward(pass, &crops)?;
+        drop(crops);
+        let low = self.head.forward(pass, &features)?;
+        let cropped = self.head.forward(pass, &detail_features)?;
+        drop(detail_features);
+        let attention = hrda.attention.forward(pass, &features)?;
+        let high = ops::slide_average(pass.tape.device(), &cropped, &grid, OUTPUT_STRIDE)?;
+        let fused = ops::hrda_fuse(pass.tape.device(), &low, &high, &attention)?;
+        Ok(Parts { fused, hrda: Some([small, low, attention, cropped, high]) })
+    }
+}
+
+/// The context image: bilinear at half the size.
+fn halved(pass: &Pass, image: &Tensor) -> Result<Tensor> {
+    let [_, height, width, _] = image.bhwc("halved")?;
+    // Pixels carry no gradient, so nothing need be recorded.
+    let tape = crate::tape::Tape::inference(pass.tape.device());
+    ops::resize(&tape, image, (height / 2, width / 2), Some((0.5, 0.5)))
+}
+

@@ -1,0 +1,229 @@
+//! Random numbers without a generator: each is a hash of what it is for.
+//!
+//! A [`Draw`] is made from (seed, iteration, purpose, slot, attempt) and gives a short sequence of
+//! numbers that belongs to it alone. No draw depends on another one having been made, so threads,
+//! prefetching and resuming cannot change a bit of a run.
+//!
+//! The hash feeds each coordinate in turn through the finalizer of SplitMix64 (Steele, Lea, Flood
+//! 2014), a bijection of 64-bit words, keyed by the state so far; the numbers are SplitMix64's
+//! output from there.
+
+/// What a random number is for. The numbers are part of every run's identity: give a new purpose a
+/// number of its own, and never change one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum Purpose {
+    /// Class that rare-class sampling looks for.
+    SourceClass = 1,
+    /// Source image among those of the class.
+    SourceFile = 2,
+    /// Position of the source crop.
+    SourceCrop = 3,
+    SourceFlip = 4,
+    /// Target image, with replacement.
+    TargetFile = 5,
+    TargetCrop = 6,
+    TargetFlip = 7,
+    /// Order of all source–target pairs when there is no rare-class sampling; slot: the epoch.
+    PairOrder = 8,
+    /// The two long-tail classes of an iteration.
+    RareClasses = 9,
+    /// Image and crop of one long-tail paste.
+    RareCrop = 10,
+    /// What drop-path and dropout of an iteration are drawn from.
+    DropKey = 11,
+    /// Position of the detail crop; slot: the forward pass.
+    DetailBox = 12,
+    /// Whether jitter and blur are applied; slot 0: mixed images, 1: masked ones.
+    AugmentSwitch = 13,
+    /// Factors, order and sigma of colour jitter and blur; slot: the image of the call.
+    AugmentFactors = 14,
+    AugmentOrder = 15,
+    AugmentSigma = 16,
+    /// Classes pasted by ClassMix, and of QuadMix's two templates; slot: the image.
+    MixClasses = 17,
+    SourceClasses = 18,
+    TargetClasses = 19,
+    /// Blocks that masked image consistency hides; slot: the image.
+    MaskGrid = 20,
+    /// Values that parameters start from; slot: the parameter.
+    Init = 21,
+}
+
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// SplitMix64's finalizer: a bijection in which every input bit flips each output bit with
+/// probability near ½.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The random numbers of one decision.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    state: u64,
+}
+
+impl Draw {
+    /// `slot` tells apart the same decision for several images of an iteration, `attempt` the
+    /// repetitions of a decision that was rejected.
+    pub fn new(seed: u64, iteration: u64, purpose: Purpose, slot: u64, attempt: u64) -> Self {
+        let absorb = |state: u64, word: u64| mix(state.wrapping_add(GOLDEN) ^ mix(word));
+        let state = [seed, iteration, purpose as u64, slot, attempt].into_iter().fold(0, absorb);
+        Draw { state }
+    }
+
+    /// 64 uniform bits.
+    pub fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(GOLDEN);
+        mix(self.state)
+    }
+
+    /// Uniform in [0, 1), a multiple of 2⁻⁵³.
+    pub fn uniform(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform in [0, 1), a multiple of 2⁻²⁴: exact in single precision.
+    pub fn uniform_f32(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u32 << 24) as f32
+    }
+
+    /// Uniform in [lo, hi).
+    pub fn range_f32(&mut self, lo: f32, hi: f32) -> f32 {
+        lo + (hi - lo) * self.uniform_f32()
+    }
+
+    /// Uniform among 0, …, n − 1 (0 if n is 0); off by less than n·2⁻⁶⁴ for each.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((self.bits() as u128 * n as u128) >> 64) as usize
+    }
+
+    /// Uniform among lo, …, hi, both included.
+    pub fn range(&mut self, lo: usize, hi: usize) -> usize {
+        lo + self.below(hi.saturating_sub(lo) + 1)
+    }
+
+    /// True with this probability.
+    pub fn chance(&mut self, probability: f32) -> bool {
+        self.uniform() < probability as f64
+    }
+
+    /// Two different positions among 0, …, n − 1, in random order. `n` must be at least 2.
+    pub fn two_of(&mut self, n: usize) -> [usize; 2] {
+        let first = self.below(n);
+        let second = self.below(n - 1);
+        [first, second + (second >= first) as usize]
+    }
+
+    /// Where `index` goes in a random order of 0, …, n − 1, without making the list. Two clones of
+    /// a draw give the same order: all indices together are a permutation.
+    ///
+    /// A four-round Feistel cipher on the smallest even number of bits that holds n, walked until
+    /// it lands below n (fewer than four steps on average).
+    pub fn permuted(&self, index: u64, n: u64) -> u64 {
+        assert!(index < n, "index {index} of {n}");
+        let half = (u64::BITS - (n - 1).leading_zeros()).div_ceil(2).max(1);
+        let mask = (1u64 << half) - 1;
+        let mut value = index;
+        loop {
+            let (mut left, mut right) = (value >> half, value & mask);
+            for round in 1..=4u64 {
+                let keyed = mix(self.state ^ mix(right ^ round.wrapping_mul(GOLDEN)));
+                (left, right) = (right, left ^ (keyed & mask));
+            }
+            value = left << half | right;
+            if value < n {
+                return value;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(slot: u64) -> Draw {
+        Draw::new(1, 2, Purpose::SourceCrop, slot, 0)
+    }
+
+    #[test]
+    fn every_coordinate_matters_and_none_is_a_running_state() {
+        let base = Draw::new(1, 2, Purpose::SourceCrop, 3, 4).bits();
+        assert_eq!(base, Draw::new(1, 2, Purpose::SourceCrop, 3, 4).bits());
+        for other in [
+            Draw::new(2, 2, Purpose::SourceCrop, 3, 4),
+            Draw::new(1, 3, Purpose::SourceCrop, 3, 4),
+            Draw::new(1, 2, Purpose::SourceFlip, 3, 4),
+            Draw::new(1, 2, Purpose::SourceCrop, 4, 4),
+            Draw::new(1, 2, Purpose::SourceCrop, 3, 5),
+            Draw::new(2, 1, Purpose::SourceCrop, 3, 4),
+            Draw::new(1, 2, Purpose::SourceCrop, 4, 3),
+        ] {
+            assert_ne!(base, other.clone().bits());
+        }
+    }
+
+    #[test]
+    fn the_hash_is_pinned() {
+        // A changed value here changes every run that was ever recorded.
+        assert_eq!(Draw::new(1, 4000, Purpose::SourceClass, 0, 0).bits(), 0xf965_c955_8ab8_7a52);
+    }
+
+    #[test]
+    fn integers_are_uniform() {
+        let mut counts = [0u32; 7];
+        for slot in 0..70_000 {
+            counts[draw(slot).below(7)] += 1;
+        }
+        // Standard deviation 93; six of them.
+        assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 560), "{counts:?}");
+        assert_eq!(draw(0).below(0), 0);
+        assert_eq!(draw(0).range(5, 5), 5);
+        assert!((0..500).any(|s| draw(s).range(3, 6) == 3));
+        assert!((0..500).any(|s| draw(s).range(3, 6) == 6));
+        assert!((0..500).all(|s| (3..=6).contains(&draw(s).range(3, 6))));
+    }
+
+    #[test]
+    fn uniforms_fill_the_interval() {
+        let values: Vec<f64> = (0..20_000).map(|s| draw(s).uniform()).collect();
+        let mean = values.iter().sum::<f64>() / 20_000.0;
+        assert!((mean - 0.5).abs() < 0.0125, "{mean}");
+        assert!(values.iter().all(|v| (0.0..1.0).contains(v)));
+        assert!((0..1000).all(|s| (0.15..1.15).contains(&draw(s).range_f32(0.15, 1.15))));
+        assert!((0..100).all(|s| !draw(s).chance(0.0) && draw(s).chance(1.0)));
+    }
+
+    #[test]
+    fn two_positions_never_coincide_and_all_pairs_occur() {
+        let mut seen = [[0u32; 4]; 4];
+        for slot in 0..12_000 {
+            let [a, b] = draw(slot).two_of(4);
+            seen[a][b] += 1;
+        }
+        for (a, row) in seen.iter().enumerate() {
+            for (b, &count) in row.iter().enumerate() {
+                assert_eq!(count == 0, a == b, "{seen:?}");
+                assert!(a == b || count.abs_diff(1000) < 190, "{seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn permutations_are_permutations() {
+        for n in [1, 2, 3, 5, 64, 100, 1000] {
+            let order: Vec<u64> = (0..n).map(|i| draw(7).permuted(i, n)).collect();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..n), "{n}: {order:?}");
+            if n >= 100 {
+                assert!(!order.iter().copied().eq(0..n));
+                assert_ne!(order, (0..n).map(|i| draw(8).permuted(i, n)).collect::<Vec<_>>());
+            }
+        }
+    }
+}

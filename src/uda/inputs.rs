@@ -1,0 +1,231 @@
+//! Everything random or scheduled that an iteration consumes, drawn before it runs.
+//!
+//! Nothing inside a step asks the host: the numbers are uploaded once and kernels read them from
+//! device memory, so that a step can be replayed and captured. Where a choice depends on what the
+//! device computes (which classes a pseudo-label holds), the uniform number it is made with is here.
+
+use crate::Result;
+use crate::config::Config;
+use crate::device::Device;
+use crate::optimizer::{UpdateNumbers, learning_rate, teacher_alpha};
+use crate::rng::{Draw, Purpose};
+use crate::tensor::{DType, Tensor};
+
+/// Forward passes of an iteration that learn, in their order; each has a detail box of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassKind {
+    Source,
+    /// ClassMix, or QuadMix's T→(SS).
+    Mixed,
+    /// QuadMix's T→(ST).
+    MixedTarget,
+    Masked,
+}
+
+pub const PASSES: usize = 4;
+/// Most classes that ClassMix can choose: half of all values of a label, rounded up.
+pub const MOST_CLASSES: usize = 128;
+
+/// Colour jitter and blur of one image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageAugment {
+    /// Brightness, contrast and saturation around 1; hue around 0, in turns.
+    pub factors: [f32; 4],
+    /// In which order the four are applied.
+    pub order: [i32; 4],
+    /// Of the blur, pixels.
+    pub sigma: f32,
+}
+
+/// Whether a group of images is jittered and blurred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switches {
+    pub jitter: bool,
+    pub blur: bool,
+}
+
+/// The numbers of one iteration, on the host. Fields are public so that a test can put recorded
+/// draws in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepInputs {
+    pub iteration: u64,
+    pub update: UpdateNumbers,
+    /// Drop-path and dropout.
+    pub drop_key: u64,
+    /// y1, y2, x1, x2 by [`PassKind`].
+    pub detail_boxes: [[i32; 4]; PASSES],
+    /// B rows of [`MOST_CLASSES`] uniforms: ClassMix picks with the first ⌈k/2⌉ of a row.
+    pub class_mix: Vec<f32>,
+    /// B rows of 2 uniforms each: classes of the source and of the target template.
+    pub template_source: Vec<[f32; 2]>,
+    pub template_target: Vec<[f32; 2]>,
+    /// Mixed images, masked images.
+    pub switches: [Switches; 2],
+    /// 3·B: mixed, mixed target, masked.
+    pub augment: Vec<ImageAugment>,
+    /// B·gh·gw uniforms of the block mask.
+    pub mask_grid: Vec<f32>,
+}
+
+/// Cells of the block mask along a side: the reference rounds halves to even.
+pub fn mask_cells(crop: usize, block: usize) -> usize {
+    ((crop as f64 / block as f64).round_ties_even() as usize).max(1)
+}
+
+impl StepInputs {
+    /// All draws of `iteration`, a pure function of the configuration's seed.
+    pub fn draw(config: &Config, iteration: u64) -> StepInputs {
+        let (batch, crop) = (config.data.batch, config.data.crop);
+        let draw =
+            |purpose, slot: usize| Draw::new(config.seed, iteration, purpose, slot as u64, 0);
+        let uniforms = |purpose, slot, n: usize| {
+            let mut draw = draw(purpose, slot);
+            (0..n).map(move |_| draw.uniform_f32())
+        };
+        let pair = |purpose, slot| {
+            let mut draw = draw(purpose, slot);
+            [draw.uniform_f32(), draw.uniform_f32()]
+        };
+        let cells = mask_cells(crop, config.mask.block);
+        let augment = &config.augment;
+        let image = |i: usize| {
+            // The masked images share one call, and so one order and one sigma.
+            let call = i.min(2 * batch);
+            let mut factors = draw(Purpose::AugmentFactors, i);
+            let strength = augment.jitter_strength;
+            let mut around = |middle: f32| factors.range_f32(middle - strength, middle + strength);
+            let order = draw(Purpose::AugmentOrder, call);
+            let [low, high] = augment.blur_sigma;
+            ImageAugment {
+                factors: [around(1.0), around(1.0), around(1.0), around(0.0)],
+                order: [0, 1, 2, 3].map(|j| order.permuted(j, 4) as i32),
+                sigma: draw(Purpose::AugmentSigma, call).range_f32(low, high),
+            }
+        };
+        let switches = |group| {
+            let [jitter, blur] = pair(Purpose::AugmentSwitch, group);
+            Switches {
+                jitter: jitter > augment.jitter_threshold,
+                blur: blur > augment.blur_threshold,
+            }
+        };
+        let lr = learning_rate(config.optimizer.lr, &config.schedule, iteration);
+        // The update that ends this iteration makes the next one's teacher.
+        let alpha = teacher_alpha(config.teacher.alpha, iteration + 1);
+        StepInputs {
+            iteration,
+            update: UpdateNumbers::new(&config.optimizer, lr, iteration + 1, alpha),
+            drop_key: draw(Purpose::DropKey, 0).bits(),
+            detail_boxes: std::array::from_fn(|pass| {
+                detail_box(config, draw(Purpose::DetailBox, pass))
+            }),
+            class_mix: (0..batch)
+                .flat_map(|b| uniforms(Purpose::MixClasses, b, MOST_CLASSES))
+                .collect(),
+            template_source: (0..batch).map(|b| pair(Purpose::SourceClasses, b)).collect(),
+            template_target: (0..batch).map(|b| pair(Purpose::TargetClasses, b)).collect(),
+            switches: [switches(0), switches(1)],
+            augment: (0..3 * batch).map(image).collect(),
+            mask_grid: (0..batch)
+                .flat_map(|b| uniforms(Purpose::MaskGrid, b, cells * cells))
+                .collect(),
+        }
+    }
+}
+
+/// A detail box inside the crop. The reference never draws the last offset.
+fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
+    let (crop, hrda) = (config.data.crop, &config.network.hrda);
+    let detail = hrda.detail_crop.min(crop);
+    let choices = (crop - detail + 1) / hrda.divisible;
+    let mut offset = || (hrda.divisible * draw.below(choices)) as i32;
+    let (y, x, side) = (offset(), offset(), detail as i32);
+    [y, y + side, x, x + side]
+}
+
+/// [`StepInputs`] on the device, at addresses that stay the same from step to step.
+pub struct UploadedInputs {
+    reals: Tensor,
+    words: Tensor,
+    /// lr, decay, corrections and α: see `kernels/optimizer.cu`.
+    pub update: Tensor,
+    /// B,[`MOST_CLASSES`]
+    pub class_mix: Tensor,
+    /// B,2
+    pub template_source: Tensor,
+    pub template_target: Tensor,
+    /// 3·B,4 and 3·B
+    pub factors: Tensor,
+    pub sigmas: Tensor,
+    /// B,gh,gw
+    pub mask_grid: Tensor,
+    /// 4 by pass
+    pub detail_boxes: [Tensor; PASSES],
+    /// 3·B,4
+    pub orders: Tensor,
+    /// jitter, blur by group
+    pub switches: [Tensor; 2],
+    pub drop_key: Tensor,
+}
+
+impl UploadedInputs {
+    /// Room for the inputs of any iteration shaped like `inputs`.
+    pub fn new(device: &Device, inputs: &StepInputs) -> Result<UploadedInputs> {
+        let batch = inputs.template_source.len();
+        let cells = inputs.mask_grid.len() / batch.max(1);
+        let reals = device.empty(&[5 + batch * (MOST_CLASSES + 4 + 15 + cells)])?;
+        let words = device.alloc(&[PASSES * 4 + batch * 12 + 4], DType::I32)?;
+        let mut cursor = 0;
+        let mut real = |shape: &[usize]| {
+            let view = reals.slice(cursor, shape)?;
+            cursor += view.len();
+            Ok::<_, crate::Error>(view)
+        };
+        let update = real(&[5])?;
+        let class_mix = real(&[batch, MOST_CLASSES])?;
+        let (template_source, template_target) = (real(&[batch, 2])?, real(&[batch, 2])?);
+        let (factors, sigmas) = (real(&[3 * batch, 4])?, real(&[3 * batch])?);
+        let mask_grid = real(&[batch, cells])?;
+        let mut cursor = 0;
+        let mut word = |shape: &[usize]| {
+            let view = words.slice(cursor, shape)?;
+            cursor += view.len();
+            Ok::<_, crate::Error>(view)
+        };
+        let detail_boxes = [word(&[4])?, word(&[4])?, word(&[4])?, word(&[4])?];
+        let orders = word(&[3 * batch, 4])?;
+        let switches = [word(&[2])?, word(&[2])?];
+        let drop_key = device.zeros(&[1], DType::U64)?;
+        Ok(UploadedInputs {
+            update,
+            class_mix,
+            template_source,
+            template_target,
+            factors,
+            sigmas,
+            mask_grid,
+            detail_boxes,
+            orders,
+            switches,
+            drop_key,
+            reals,
+            words,
+        })
+    }
+
+    pub fn upload(&mut self, device: &Device, inputs: &StepInputs) -> Result<()> {
+        let mut reals: Vec<f32> = inputs.update.to_array().into();
+        reals.extend(&inputs.class_mix);
+        reals.extend(inputs.template_source.as_flattened());
+        reals.extend(inputs.template_target.as_flattened());
+        reals.extend(inputs.augment.iter().flat_map(|a| a.factors));
+        reals.extend(inputs.augment.iter().map(|a| a.sigma));
+        reals.extend(&inputs.mask_grid);
+        let mut words: Vec<i32> = inputs.detail_boxes.as_flattened().into();
+        words.extend(inputs.augment.iter().flat_map(|a| a.order));
+        words.extend(inputs.switches.iter().flat_map(|s| [s.jitter as i32, s.blur as i32]));
+        device.write_real(&mut self.reals, &reals)?;
+        device.write(&mut self.words, &words)?;
+        device.write(&mut self.drop_key, &[inputs.drop_key])
+    }
+}

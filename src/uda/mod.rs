@@ -1,0 +1,3 @@
+//! The method: one iteration of unsupervised domain adaptation.
+
+pub mod inputs;
