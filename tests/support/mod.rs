@@ -5,6 +5,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod families;
 pub mod formula;
 pub mod report;
 pub mod uda;
