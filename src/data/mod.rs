@@ -1,10 +1,6 @@
 //! Data sets on disk, and the batches that training consumes.
 
 pub mod classes;
-pub mod toy;
-
-use std::path::PathBuf;
-
 pub mod crops;
 pub mod eval;
 pub mod labels;
@@ -15,6 +11,9 @@ pub mod prefetch;
 pub mod prepare;
 pub mod resize;
 pub mod sampling;
+pub mod toy;
+
+use std::path::PathBuf;
 
 /// The byte nearest to the mean colour: within 0.009 of 0 after normalisation. A step that pads with
 /// exactly 0 takes [`Crops::extent`].

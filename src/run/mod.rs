@@ -7,3 +7,5 @@ pub mod pictures;
 pub mod progress;
 pub mod report;
 pub mod signal;
+pub mod tensor_file;
+pub mod weights;

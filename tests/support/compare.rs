@@ -1,0 +1,268 @@
+//! The comparison of a result with a stored tensor.
+//!
+//! Every check is written so that a NaN fails it: `!(distance <= bound)`.
+
+use serde_json::Value;
+
+use super::cases::{Entry, Outcome, Stats, Storage};
+
+/// How close a result must come to a stored tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tolerance {
+    /// None is stated: the tensor is an input.
+    Input,
+    /// Bit for bit as numbers.
+    Exact,
+    /// Distance in l2 relative to the stored tensor, and element by element. `steps` asks further
+    /// that this share of elements lies within this many learning rates.
+    Close { rel_l2: Option<f64>, max_abs: f64, steps: Option<Steps> },
+    /// Zero but for round-off on both sides: no element may exceed this.
+    Noise { max_abs: f64 },
+    /// At least this share of elements is equal.
+    Agreement { share: f64 },
+    /// No element is further off than `max`, and at least this share is equal.
+    Nearly { max: f64, share: f64 },
+    /// NaN exactly where the stored tensor is, else no further off than this.
+    OrNan { max_abs: f64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Steps {
+    pub share: f64,
+    pub rates: f64,
+}
+
+impl Tolerance {
+    /// `tol` and `note` of a case. A wording that is not known is an error, never a loose check.
+    pub fn parse(tol: &Value, note: Option<&str>) -> Outcome<Tolerance> {
+        let unknown = || format!("tol {tol} is not understood");
+        match tol {
+            Value::Null => Ok(Tolerance::Input),
+            Value::String(text) => Self::parse_text(text).ok_or_else(unknown),
+            Value::Object(map) => {
+                let known = |k: &String| ["rel_l2", "max_abs", "note"].contains(&k.as_str());
+                let max_abs = map.get("max_abs").and_then(Value::as_f64);
+                let (Some(max_abs), true) = (max_abs, map.keys().all(known)) else {
+                    return Err(unknown());
+                };
+                if note.is_some_and(|n| n.starts_with("mathematically zero")) {
+                    return Ok(Tolerance::Noise { max_abs });
+                }
+                let steps = match map.get("note").and_then(Value::as_str) {
+                    Some(text) if text.contains("require") => {
+                        Some(Self::parse_steps(text).ok_or_else(unknown)?)
+                    }
+                    _ => None,
+                };
+                let rel_l2 = map.get("rel_l2").and_then(Value::as_f64);
+                Ok(Tolerance::Close { rel_l2, max_abs, steps })
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn parse_text(text: &str) -> Option<Tolerance> {
+        if text == "exact" {
+            return Some(Tolerance::Exact);
+        }
+        if let Some(rest) = text.strip_prefix("agreement >= ") {
+            let share = rest.split(' ').next()?.parse().ok()?;
+            return Some(Tolerance::Agreement { share });
+        }
+        if let Some(rest) = text.strip_prefix("max |diff| <= ") {
+            let (max, share) = rest.split_once(", exact for >= ")?;
+            let share: f64 = share.strip_suffix('%')?.parse().ok()?;
+            return Some(Tolerance::Nearly { max: max.parse().ok()?, share: share / 100.0 });
+        }
+        let rest = text.strip_prefix("max |diff| ")?.strip_suffix(", NaN where NaN")?;
+        Some(Tolerance::OrNan { max_abs: rest.parse().ok()? })
+    }
+
+    /// "… require >= 98% of elements within 0.02*lr"
+    fn parse_steps(text: &str) -> Option<Steps> {
+        let (_, rest) = text.split_once("require >= ")?;
+        let (share, rest) = rest.split_once("% of elements within ")?;
+        let rates = rest.split_once("*lr")?.0.parse().ok()?;
+        Some(Steps { share: share.parse::<f64>().ok()? / 100.0, rates })
+    }
+}
+
+/// Compares the full tensor `got` with what is stored of it. Answers the largest share of a
+/// bound that was used up (1 is the limit), and says what went over it.
+///
+/// Of a tensor that is not stored whole, the full tensor's statistics are compared too, each with
+/// the largest difference that two tensors within the tolerance can have: |mean| and std differ
+/// by at most ‖a−b‖₂/√n, l2 by ‖a−b‖₂, the sum of magnitudes by ‖a−b‖₁ ≤ √n·‖a−b‖₂, the largest
+/// magnitude by max|a−b|. So this can fail no tensor that its tolerance lets pass, and where no
+/// element is stored it is the strictest test that statistics allow.
+///
+/// `rate` is the learning rate, where the tolerance counts in it.
+pub fn compare(entry: &Entry, stored: &[f64], got: &[f64], rate: Option<f64>) -> Outcome<f64> {
+    if got.len() != entry.len() {
+        return Err(format!("{} numbers, not {} of {:?}", got.len(), entry.len(), entry.shape));
+    }
+    if stored.len() != entry.stored_len() {
+        return Err(format!("{} numbers are stored, not {}", stored.len(), entry.stored_len()));
+    }
+    if !matches!(entry.tolerance, Tolerance::OrNan { .. }) {
+        finite("stored", stored)?;
+        finite("got", got)?;
+    }
+    let picked: Vec<f64> = match entry.storage {
+        Storage::Whole => got.to_vec(),
+        Storage::Strided { stride } => got.iter().copied().step_by(stride).collect(),
+        Storage::StatsOnly => Vec::new(),
+    };
+    let mut used = Used(0.0);
+    if entry.storage != Storage::StatsOnly {
+        compare_elements(&entry.tolerance, stored, &picked, rate, &mut used)?;
+    }
+    match (entry.storage, &entry.stats) {
+        (Storage::Whole, _) => {}
+        (_, Some(stats)) => compare_stats(&entry.tolerance, stats, got, &mut used)?,
+        (_, None) => return Err("stats are missing".into()),
+    }
+    Ok(used.0)
+}
+
+/// Compares two numbers relative to the stored one; a stored 0 must be met exactly.
+pub fn compare_scalar(stored: f64, got: f64, tol_rel: f64) -> Outcome<f64> {
+    finite("stored", &[stored])?;
+    finite("got", &[got])?;
+    let mut used = Used(0.0);
+    used.check("relative error", (got - stored).abs(), tol_rel * stored.abs())
+        .map_err(|e| format!("{got} instead of {stored}: {e}"))?;
+    Ok(used.0)
+}
+
+fn finite(side: &str, values: &[f64]) -> Outcome {
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(format!("{side} holds {} at {i}", values[i])),
+        None => Ok(()),
+    }
+}
+
+/// The largest share of a bound used so far.
+struct Used(f64);
+
+impl Used {
+    fn check(&mut self, what: &str, distance: f64, bound: f64) -> Outcome {
+        if !(distance <= bound) {
+            return Err(format!("{what} {distance:.3e} exceeds {bound:.3e}"));
+        }
+        if distance > 0.0 {
+            self.0 = self.0.max(distance / bound);
+        }
+        Ok(())
+    }
+}
+
+fn compare_elements(
+    tolerance: &Tolerance,
+    stored: &[f64],
+    got: &[f64],
+    rate: Option<f64>,
+    used: &mut Used,
+) -> Outcome {
+    let pairs = || got.iter().zip(stored).map(|(a, b)| (*a, *b));
+    let distances = || pairs().map(|(a, b)| (a - b).abs());
+    let worst = || distances().fold(0.0, f64::max);
+    let within = |bound: f64| distances().filter(|d| *d <= bound).count() as f64;
+    let n = got.len() as f64;
+    let mut at_least = |what: &str, equal: f64, share: f64| {
+        if !(equal >= share * n) {
+            return Err(format!("{what}: {:.4}% of {n} elements", 100.0 * equal / n));
+        }
+        if n > 0.0 && share < 1.0 {
+            used.0 = used.0.max((1.0 - equal / n) / (1.0 - share));
+        }
+        Ok(())
+    };
+    match *tolerance {
+        Tolerance::Input => Err("is an input: it has no tolerance".into()),
+        Tolerance::Exact => at_least("equal", within(0.0), 1.0),
+        Tolerance::Agreement { share } => at_least("equal", within(0.0), share),
+        Tolerance::Nearly { max, share } => {
+            at_least("equal", within(0.0), share)?;
+            used.check("max |a-b|", worst(), max)
+        }
+        Tolerance::Noise { max_abs } => {
+            used.check("max |a|", got.iter().fold(0.0, |m, a| a.abs().max(m)), max_abs)
+        }
+        Tolerance::OrNan { max_abs } => {
+            if let Some(i) = pairs().position(|(a, b)| a.is_nan() != b.is_nan()) {
+                return Err(format!("{} instead of {} at {i}", got[i], stored[i]));
+            }
+            let numbers = pairs().filter(|(_, b)| !b.is_nan());
+            let far =
+                |d: f64, (a, b): (f64, f64)| if (a - b).abs() <= d { d } else { (a - b).abs() };
+            used.check("max |a-b|", numbers.fold(0.0, far), max_abs)
+        }
+        Tolerance::Close { rel_l2, max_abs, steps } => {
+            if let Some(Steps { share, rates }) = steps {
+                let rate = rate.ok_or("its tolerance counts in learning rates: none is known")?;
+                at_least(&format!("within {rates} learning rates"), within(rates * rate), share)?;
+            }
+            used.check("max |a-b|", worst(), max_abs)?;
+            if let Some(rel_l2) = rel_l2 {
+                let norm = |values: &mut dyn Iterator<Item = f64>| {
+                    values.map(|v| v * v).sum::<f64>().sqrt()
+                };
+                let distance = norm(&mut distances());
+                let size = norm(&mut stored.iter().copied());
+                used.check("l2 distance", distance, rel_l2 * size)
+                    .map_err(|e| format!("{e} (rel_l2 {:.3e})", distance / size))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+pub fn stats(values: &[f64]) -> Stats {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    Stats {
+        mean,
+        std: (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt(),
+        l2: values.iter().map(|v| v * v).sum::<f64>().sqrt(),
+        sum_abs: values.iter().map(|v| v.abs()).sum(),
+        max_abs: values.iter().fold(0.0, |m, v| v.abs().max(m)),
+    }
+}
+
+fn compare_stats(tolerance: &Tolerance, want: &Stats, got: &[f64], used: &mut Used) -> Outcome {
+    let has = stats(got);
+    let n = got.len() as f64;
+    // The largest ‖a−b‖ in the 1-, 2- and maximum norm that the tolerance allows.
+    let (one, two, max) = match *tolerance {
+        Tolerance::Input => return Err("is an input: it has no tolerance".into()),
+        // Both sides are round-off: their statistics say nothing, the bound on `got` does.
+        Tolerance::Noise { max_abs } => return used.check("max |a|", has.max_abs, max_abs),
+        Tolerance::OrNan { .. } => return Err("statistics cannot hold NaN".into()),
+        Tolerance::Exact => (0.0, 0.0, 0.0),
+        Tolerance::Close { rel_l2, max_abs, .. } => {
+            let spread = n.sqrt() * max_abs;
+            let two = rel_l2.map_or(spread, |r| spread.min(r * want.l2));
+            (n.sqrt() * two, two, max_abs)
+        }
+        Tolerance::Agreement { share } => {
+            let (differ, by) = (((1.0 - share) * n).floor(), has.max_abs.max(want.max_abs));
+            (differ * by, differ.sqrt() * by, by)
+        }
+        Tolerance::Nearly { max, share } => {
+            let differ = ((1.0 - share) * n).floor();
+            (differ * max, differ.sqrt() * max, max)
+        }
+    };
+    // Two orders of summation in f64 differ by this much, and equal tensors must pass.
+    let round = 1e-9;
+    let mut check = |what: &str, has: f64, want: f64, bound: f64, size: f64| {
+        used.check(what, (has - want).abs(), bound + round * size)
+            .map_err(|e| format!("{what} {has} instead of {want}: {e}"))
+    };
+    check("mean", has.mean, want.mean, two / n.sqrt(), want.sum_abs / n)?;
+    check("std", has.std, want.std, two / n.sqrt(), want.l2 / n.sqrt())?;
+    check("l2", has.l2, want.l2, two, want.l2)?;
+    check("sum_abs", has.sum_abs, want.sum_abs, one, want.sum_abs)?;
+    check("max_abs", has.max_abs, want.max_abs, max, want.max_abs)
+}

@@ -1,0 +1,180 @@
+//! AdamW, its schedule, and the mean teacher.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde::Deserialize;
+use udass_raw::config::{OptimizerConfig, ParameterRule, ScheduleConfig};
+use udass_raw::device::Device;
+use udass_raw::optimizer::{Optimizer, UpdateNumbers, learning_rate, teacher_alpha};
+use udass_raw::params::{Init, Layout, Spec, Weights};
+use udass_raw::tensor::DType;
+
+use super::Ran;
+use crate::support::cases::Outcome;
+use crate::support::formula;
+use crate::support::report::Report;
+
+fn said(error: udass_raw::Error) -> String {
+    error.to_string()
+}
+
+/// Learning rates at the tabled iterations: linear warm-up of 1500 under a decay to 0 at 40000.
+pub fn schedule(report: &mut Report) -> Outcome<Ran> {
+    #[derive(Deserialize)]
+    struct Row {
+        iter: u64,
+        lr: f64,
+        lr_head: f64,
+    }
+    let schedule = ScheduleConfig { warmup: 1500, warmup_ratio: 1e-6, end: 40_000 };
+    let table: Vec<Row> = report.case().read(&["table"])?;
+    for Row { iter, lr, lr_head } in table {
+        // The stated rates are exact up to the order of their few roundings.
+        let tol = 1e-9;
+        report.number(&format!("lr at {iter}"), lr, learning_rate(6e-5, &schedule, iter), tol);
+        let head = learning_rate(6e-4, &schedule, iter);
+        report.number(&format!("lr_head at {iter}"), lr_head, head, tol);
+    }
+    Ok(Ran::Whole)
+}
+
+/// Parameters of one size, filled from the formula as images.
+fn weights(
+    device: &Device,
+    names: &[String],
+    len: usize,
+    source: impl Fn(&str) -> String,
+) -> Outcome<Weights> {
+    let mut spec = Spec::default();
+    for name in names {
+        spec.param(name.as_str(), &[len], Layout::Same, Init::Constant(0.0));
+    }
+    let mut weights = Weights::new(device, &Rc::new(spec), true).map_err(said)?;
+    let missing =
+        weights.load(device, |p| Ok(Some(formula::image(&source(&p.name), len)))).map_err(said)?;
+    if missing.is_empty() { Ok(weights) } else { Err(format!("{missing:?} were not filled")) }
+}
+
+/// Puts a gradient into the flat store, at the places that parameters of that name have.
+fn set_gradients(
+    device: &Device,
+    weights: &mut Weights,
+    gradient: impl Fn(&str) -> Vec<f32>,
+) -> Outcome {
+    let mut holder = Weights::new(device, weights.spec(), false).map_err(said)?;
+    holder.load(device, |p| Ok(Some(gradient(&p.name)))).map_err(said)?;
+    let grads = weights.grads.as_mut().ok_or("these weights have no gradients")?;
+    device.copy(&holder.values, grads).map_err(said)
+}
+
+struct Step<'a> {
+    device: &'a Device,
+    config: &'a OptimizerConfig,
+    optimizer: Optimizer,
+}
+
+impl Step<'_> {
+    fn take(
+        &mut self,
+        student: &mut Weights,
+        teacher: Option<&mut Weights>,
+        numbers: UpdateNumbers,
+    ) -> Outcome {
+        let numbers = self.device.upload_real(&[5], &numbers.to_array()).map_err(said)?;
+        let failed = self.device.zeros(&[1], DType::I32).map_err(said)?;
+        self.optimizer.update(self.device, student, teacher, &numbers, &failed).map_err(said)
+    }
+}
+
+/// The numbers of `"p1: lr x10 wd .01"`.
+fn group(text: &str) -> Option<(String, f64, f64)> {
+    let (name, rest) = text.split_once(": lr x")?;
+    let (lr, decay) = rest.split_once(" wd ")?;
+    Some((name.into(), lr.parse().ok()?, decay.parse().ok()?))
+}
+
+/// Several steps of AdamW on three parameters with rules of their own.
+pub fn adamw(report: &mut Report) -> Outcome<Ran> {
+    let case = report.case();
+    let len: usize = case.read(&["n"])?;
+    let rates: Vec<f64> = case.read(&["lr_per_step"])?;
+    let groups: Vec<String> = case.read(&["groups"])?;
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|text| group(text).ok_or_else(|| format!("group {text:?} is not understood")))
+        .collect::<Outcome<_>>()?;
+    let weight_decay = 0.01;
+    let rule = |(name, lr, decay): &(String, f64, f64)| ParameterRule {
+        contains: name.clone(),
+        lr: *lr,
+        decay: decay / weight_decay,
+    };
+    let rules = groups.iter().map(rule).collect();
+    let config = OptimizerConfig { lr: 6e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay, rules };
+    let device = Device::host(0).map_err(said)?;
+    let names: Vec<String> = groups.iter().map(|(name, ..)| name.clone()).collect();
+    let mut student = weights(&device, &names, len, |name| case.input(name))?;
+    let optimizer = Optimizer::new(&device, &student, &config).map_err(said)?;
+    let mut step = Step { device: &device, config: &config, optimizer };
+    for (s, &rate) in rates.iter().enumerate() {
+        set_gradients(&device, &mut student, |name| {
+            let i: i32 = name[1..].parse().expect("parameters are called p0, p1, …");
+            let scale = 10f64.powi(-2 * i);
+            let grad = formula::image(&case.input(&format!("g{i}_{s}")), len);
+            grad.iter().map(|&g| (f64::from(g) * scale) as f32).collect()
+        })?;
+        let numbers = UpdateNumbers::new(step.config, rate, s as u64 + 1, 1.0);
+        step.take(&mut student, None, numbers)?;
+        let now = student.export(&device, &student.values).map_err(said)?;
+        compare_all(report, &format!("step{}/", s + 1), &now);
+    }
+    let moments = [("m", &step.optimizer.exp_avg), ("v", &step.optimizer.exp_avg_sq)];
+    for (letter, flat) in moments {
+        let values = student.export(&device, flat).map_err(said)?;
+        let renamed = values.into_iter().map(|(k, v)| (k.replacen('p', letter, 1), v)).collect();
+        compare_all(report, "", &renamed);
+    }
+    Ok(Ran::Whole)
+}
+
+/// Compares what is stored of these tensors.
+fn compare_all(report: &mut Report, prefix: &str, values: &HashMap<String, Vec<f32>>) {
+    for (name, values) in values {
+        let key = format!("{prefix}{name}");
+        if report.case().has(&key) {
+            report.compare(&key, &[values.len()], values);
+        }
+    }
+}
+
+/// One update of the teacher at each stated iteration, by the kernel that AdamW is part of: at
+/// rate 0 the student stays as it is.
+pub fn ema(report: &mut Report) -> Outcome<Ran> {
+    let case = report.case();
+    let config = OptimizerConfig {
+        lr: 0.0,
+        betas: [0.9, 0.999],
+        eps: 1e-8,
+        weight_decay: 0.0,
+        rules: vec![],
+    };
+    let device = Device::host(0).map_err(said)?;
+    for key in report.keys("") {
+        let iteration = key.strip_prefix("iter").and_then(|n| n.parse().ok());
+        let iteration: u64 = iteration.ok_or_else(|| format!("{key} names no iteration"))?;
+        let alpha = teacher_alpha(0.999, iteration);
+        report.number(&format!("alpha of {key}"), case.read(&[key])?, alpha, 1e-12);
+        let len = case.entry(key)?.len();
+        let name = ["w".to_string()];
+        let mut student = weights(&device, &name, len, |_| case.input("student"))?;
+        let mut teacher = weights(&device, &name, len, |_| case.input("teacher"))?;
+        let optimizer = Optimizer::new(&device, &student, &config).map_err(said)?;
+        let mut step = Step { device: &device, config: &config, optimizer };
+        let numbers = UpdateNumbers::new(&config, 0.0, 1, alpha);
+        step.take(&mut student, Some(&mut teacher), numbers)?;
+        let after = teacher.export(&device, &teacher.values).map_err(said)?;
+        report.compare(key, &[len], &after["w"]);
+    }
+    Ok(Ran::Whole)
+}
