@@ -1,10 +1,18 @@
 // Pictures from bytes to what networks see: (x - mean) / std per channel, RGB.
 #include "simt.cuh"
 
-// y = (x - mean[c]) · inverse_std[c]
-KERNEL(normalize, const uint8_t* x /* pixels,3 */, const real* mean /* 3 */, const real* inverse_std /* 3 */, real* y /* pixels,3 */, int64_t pixels) {
-    GRID_LOOP(i, pixels) {
-        for (int64_t c = 0; c < 3; ++c) y[3 * i + c] = (real(x[3 * i + c]) - mean[c]) * inverse_std[c];
+// y = (x - mean[c]) · inverse_std[c] on the part of each image that `extent` (width, height) says it
+// covers, 0 in the padding beyond; all of it without one.
+KERNEL(normalize, const uint8_t* x /* B,H,W,3 */, const int32_t* OPTIONAL extent /* B,2 */, const real* mean /* 3 */, const real* inverse_std /* 3 */, real* y /* B,H,W,3 */, int64_t batch, int64_t height, int64_t width) {
+    for (int64_t row = chunk_begin(batch * height); row < chunk_end(batch * height); ++row) {
+        const int64_t b = row / height;
+        const bool outside = extent != nullptr && row % height >= extent[2 * b + 1];
+        const int64_t covered = outside ? 0 : extent != nullptr ? extent[2 * b] : width;
+        BLOCK_LOOP(w, width) {
+            const int64_t i = 3 * (row * width + w);
+            for (int64_t c = 0; c < 3; ++c)
+                y[i + c] = w < covered ? (real(x[i + c]) - mean[c]) * inverse_std[c] : real(0);
+        }
     }
 }
 

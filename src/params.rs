@@ -4,7 +4,6 @@
 //! A parameter is known by its name in the reference's state dict. Its layout there and here may
 //! differ ([`Layout`]); conversion happens on the way in and out.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::device::Device;
@@ -205,50 +204,61 @@ impl Weights {
     }
 
     /// Fills parameters and buffers from what `values` gives for each name, in the reference's
-    /// layout; what it has no values for is left as it is, and named in the answer.
+    /// layout; what it has no values for is left as it is.
     pub fn load(
         &mut self,
         device: &Device,
         mut values: impl FnMut(&ParamSpec) -> Result<Option<Vec<f32>>>,
-    ) -> Result<Vec<String>> {
-        let spec = self.spec.clone();
-        let mut missing = Vec::new();
-        let stores = [(&spec.params, &mut self.values), (&spec.buffers, &mut self.buffers)];
-        for (list, flat) in stores {
-            let mut host = device.read_f32(flat)?;
-            for param in list {
-                let Some(there) = values(param)? else {
-                    missing.push(param.name.clone());
-                    continue;
-                };
-                if there.len() != param.len() {
-                    let problem = format!("{} holds {} numbers", param.name, there.len());
-                    return Err(Error::shape("load", problem));
-                }
-                for (i, &x) in there.iter().enumerate() {
-                    host[param.offset + param.place(i)] = x;
-                }
-            }
-            device.write_real(flat, &host)?;
-        }
-        device.copy(&self.buffers, &mut self.pending)?;
-        Ok(missing)
+    ) -> Result<()> {
+        fill(device, &self.spec.params, &mut self.values, &mut values)?;
+        fill(device, &self.spec.buffers, &mut self.buffers, &mut values)?;
+        device.copy(&self.buffers, &mut self.pending)
     }
 
-    /// Values in the reference's layout, from a flat buffer laid out like the parameters
+    /// As [`load`](Self::load), for a flat buffer laid out like the parameters (a moment).
+    pub fn load_flat(
+        &self,
+        device: &Device,
+        flat: &mut Tensor,
+        mut values: impl FnMut(&ParamSpec) -> Result<Option<Vec<f32>>>,
+    ) -> Result<()> {
+        fill(device, &self.spec.params, flat, &mut values)
+    }
+
+    /// One parameter in the reference's layout, out of a flat buffer laid out like the parameters
     /// (values, gradients, moments).
-    pub fn export(&self, device: &Device, flat: &Tensor) -> Result<HashMap<String, Vec<f32>>> {
-        let host = device.read_f32(flat)?;
-        Ok(self.spec.params.iter().map(|p| (p.name.clone(), unpack(p, &host))).collect())
+    pub fn export(&self, device: &Device, flat: &Tensor, index: usize) -> Result<Vec<f32>> {
+        unpack(device, flat, &self.spec.params[index])
     }
 
-    /// Buffers in the reference's layout.
-    pub fn export_buffers(&self, device: &Device) -> Result<HashMap<String, Vec<f32>>> {
-        let host = device.read_f32(&self.buffers)?;
-        Ok(self.spec.buffers.iter().map(|p| (p.name.clone(), unpack(p, &host))).collect())
+    /// One committed buffer in the reference's layout.
+    pub fn export_buffer(&self, device: &Device, index: usize) -> Result<Vec<f32>> {
+        unpack(device, &self.buffers, &self.spec.buffers[index])
     }
 }
 
-fn unpack(param: &ParamSpec, flat: &[f32]) -> Vec<f32> {
-    (0..param.len()).map(|i| flat[param.offset + param.place(i)]).collect()
+fn fill(
+    device: &Device,
+    list: &[ParamSpec],
+    flat: &mut Tensor,
+    values: &mut dyn FnMut(&ParamSpec) -> Result<Option<Vec<f32>>>,
+) -> Result<()> {
+    for param in list {
+        let Some(there) = values(param)? else { continue };
+        if there.len() != param.len() {
+            let problem = format!("{} holds {} numbers", param.name, there.len());
+            return Err(Error::shape("load", problem));
+        }
+        let mut here = vec![0.0; there.len()];
+        for (i, x) in there.into_iter().enumerate() {
+            here[param.place(i)] = x;
+        }
+        device.write_real(&mut flat.slice(param.offset, &[here.len()])?, &here)?;
+    }
+    Ok(())
+}
+
+fn unpack(device: &Device, flat: &Tensor, param: &ParamSpec) -> Result<Vec<f32>> {
+    let here = device.read_f32(&flat.slice(param.offset, &[param.len()])?)?;
+    Ok((0..param.len()).map(|i| here[param.place(i)]).collect())
 }

@@ -36,12 +36,23 @@ impl Pixels {
         })
     }
 
-    /// Bytes B,H,W,3 to what networks see.
-    pub fn normalize(&self, device: &Device, rgb: &Tensor) -> Result<Tensor> {
+    /// Bytes B,H,W,3 to what networks see. `extent`: width and height that each image covers; the
+    /// padding beyond becomes 0. Empty: all of it.
+    pub fn normalize(&self, device: &Device, rgb: &Tensor, extent: &[[u32; 2]]) -> Result<Tensor> {
+        let [batch, height, width, _] = rgb.bhwc("normalize")?;
+        let extent = match extent {
+            [] => None,
+            _ => {
+                let sides: Vec<i32> = extent.iter().flatten().map(|&side| side as i32).collect();
+                Some(device.upload(&[batch, 2], &sides)?)
+            }
+        };
         let mut image = device.empty(rgb.shape())?;
-        let grid = device.elements(rgb.len());
+        let grid = device.rows(batch * height, 3 * width);
         let (mean, inverse) = (&self.mean, &self.inverse_std);
-        kernels::normalize(device, grid, rgb, mean, inverse, &mut image, rgb.len() as i64 / 3)?;
+        let (b, h, w) = (batch as i64, height as i64, width as i64);
+        let extent = extent.as_ref();
+        kernels::normalize(device, grid, rgb, extent, mean, inverse, &mut image, b, h, w)?;
         Ok(image)
     }
 

@@ -2,7 +2,7 @@
 
 
 use crate::config::{Config, Method};
-use crate::data::Batch;
+use crate::data::{Batch, Crops};
 use crate::device::Device;
 use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
 use crate::ops::{self, Confidence, PseudoLabels};
@@ -135,8 +135,9 @@ impl Learner {
     pub fn upload(&self, batch: &Batch) -> Result<DeviceBatch> {
         let device = &self.device;
         let (b, s) = (batch.source.batch, batch.source.size);
-        let image = |rgb: &[u8]| {
-            self.pixels.normalize(device, &device.upload(&[b, s, s, 3], rgb)?)
+        let image = |crops: &Crops| {
+            let rgb = device.upload(&[b, s, s, 3], &crops.rgb)?;
+            self.pixels.normalize(device, &rgb, &crops.extent)
         };
         let label = device.upload(&[b, s, s], &batch.source.label)?;
         let rare = batch.rare.as_ref().map(|rare| {
@@ -153,8 +154,8 @@ impl Learner {
             Ok::<_, Error>([half(0)?, half(1)?])
         });
         Ok(DeviceBatch {
-            source: Labelled { image: image(&batch.source.rgb)?, label, weight: None },
-            target: image(&batch.target.rgb)?,
+            source: Labelled { image: image(&batch.source)?, label, weight: None },
+            target: image(&batch.target)?,
             valid: device.upload(&[b, s, s], &batch.valid)?,
             rare: rare.transpose()?,
         })

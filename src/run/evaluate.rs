@@ -1,0 +1,44 @@
+//! Evaluation on a validation set.
+
+use std::time::Instant;
+
+use super::inference::Predictor;
+use super::metrics::Confusion;
+use super::report::Report;
+use crate::Result;
+use crate::data::eval::{EvalSample, EvalSet};
+use crate::device::Device;
+use crate::ops;
+
+/// Measures a network on every image of `set`. `see` gets each image with its prediction (train
+/// ids at the label's size); `advance`: images done, images in all.
+pub fn evaluate(
+    device: &Device,
+    predictor: &Predictor,
+    set: &EvalSet,
+    classes: usize,
+    advance: &dyn Fn(usize, usize),
+    see: &mut dyn FnMut(&EvalSample, &[u8]) -> Result<()>,
+) -> Result<Report> {
+    let started = Instant::now();
+    let mut confusion = ops::Confusion::new(device, classes)?;
+    for (done, sample) in set.iter()?.enumerate() {
+        let sample = sample?;
+        let size = sample.original();
+        let logits = predictor.logits(&sample.rgb, sample.fitted.width, sample.fitted.height)?;
+        let prediction = predictor.classes(&logits, (size.height, size.width))?;
+        let label = device.upload(&[1, size.height, size.width], &sample.label.data)?;
+        confusion.add(&prediction, &label)?;
+        see(&sample, &device.read::<u8>(&prediction)?)?;
+        advance(done + 1, set.len());
+    }
+    let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
+    Ok(Report {
+        confusion: Confusion::from_counts(classes, counts)?,
+        config: String::new(),
+        checkpoint: None,
+        iteration: None,
+        images: set.len(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
