@@ -3,4 +3,7 @@
 mod check;
 
 mod activation;
+mod batchnorm;
+mod conv;
 mod linear;
+mod resize;
