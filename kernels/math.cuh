@@ -42,12 +42,15 @@ MATH bool is_finite(real x) { return x - x == 0; }
 MATH real exp_of(real x) { return exp(x); }
 MATH real erf_of(real x) { return erf(x); }
 MATH real log_of(real x) { return log(x); }
+MATH real fma_of(real a, real b, real c) { return fma(a, b, c); }
 MATH real sqrt_of(real x) { return sqrt(x); }
 MATH real floor_of(real x) { return floor(x); }
 
 #else
 
 MATH float log_of(float x) { return logf(x); }
+// a·b + c, rounded once.
+MATH float fma_of(float a, float b, float c) { return fmaf(a, b, c); }
 MATH float sqrt_of(float x) { return sqrtf(x); }
 MATH float floor_of(float x) { return floorf(x); }
 

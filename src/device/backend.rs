@@ -75,8 +75,8 @@ pub(crate) struct Product {
 /// Which of a convolution's three products to compute, and into what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConvolutionPass {
-    /// `y = x * w`
-    Forward,
+    /// `y (+)= x * w`
+    Forward { accumulate: bool },
     /// `x (+)= y * wᵀ`, y being the gradient of the output
     Data { accumulate: bool },
     /// `w += xᵀ * y`

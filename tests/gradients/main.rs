@@ -4,5 +4,12 @@ mod check;
 
 mod activation;
 mod attention;
+mod batchnorm;
+mod conv;
+mod cross_entropy;
+mod depthwise;
+mod feature_distance;
+mod hrda;
 mod layernorm;
 mod linear;
+mod resize;

@@ -13,8 +13,8 @@ const SERIAL: gemm::Parallelism = gemm::Parallelism::None;
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
     let rows = c.batch * c.height;
     match c.pass {
-        ConvolutionPass::Forward => (0..rows).into_par_iter().try_for_each(|row| {
-            let mut fresh = true;
+        ConvolutionPass::Forward { accumulate } => (0..rows).into_par_iter().try_for_each(|row| {
+            let mut fresh = !accumulate;
             // The centre tap covers the whole row, so it goes first and overwrites.
             taps(c).try_for_each(|tap| {
                 let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };

@@ -1,0 +1,158 @@
+// Batch normalisation over all pixels of a batch, per channel, with the ReLU that follows it
+// (Ioffe & Szegedy 2015).
+//   n = (x - mean) · inv_std,   y = n·weight + bias,   y = max(y, 0) with relu
+// Rows are pixels: B·H·W. The statistics are taken in one pass over memory: a part of the rows is
+// averaged, its squared deviations from its own average are summed while it is in cache, and the
+// parts are merged (Chan, Golub, LeVeque 1979). No difference of large squares occurs.
+#include "simt.cuh"
+
+// Rows of part p, where parts are chunks of a grid of `parts` blocks.
+DEVICE int64_t rows_of_part(int64_t p, int64_t parts, int64_t rows) {
+    const int64_t chunk = (rows + parts - 1) / parts;
+    const int64_t left = rows - p * chunk;
+    return left < 0 ? 0 : left < chunk ? left : chunk;
+}
+
+// means[p,c], deviations[p,c] = Σ (x - means[p,c])²: one block a part.
+KERNEL(batchnorm_partial, const T* x /* rows,C */, real* means /* parts,C */, real* deviations /* parts,C */, int64_t rows, int64_t channels) {
+    real* mean = means + block_index() * channels;
+    real* deviation = deviations + block_index() * channels;
+    const int64_t begin = chunk_begin(rows);
+    const int64_t end = chunk_end(rows);
+    const int64_t four = begin + (end - begin) / 4 * 4;
+    BLOCK_LOOP(c, channels) mean[c] = deviation[c] = 0;
+    // Relative to the part's first row, so that a large common offset costs no digits.
+    const T* origin = x + (end > begin ? begin : 0) * channels;
+    for (int64_t r = begin; r < four; r += 4) {
+        const T* row = x + r * channels;
+        BLOCK_LOOP(c, channels) {
+            const real o = origin[c];
+            const real d0 = real(row[c]) - o, d1 = real(row[channels + c]) - o;
+            const real d2 = real(row[2 * channels + c]) - o, d3 = real(row[3 * channels + c]) - o;
+            mean[c] += (d0 + d1) + (d2 + d3);
+        }
+    }
+    for (int64_t r = four; r < end; ++r)
+        BLOCK_LOOP(c, channels) mean[c] += real(x[r * channels + c]) - real(origin[c]);
+    const real share = end > begin ? 1 / static_cast<real>(end - begin) : real(0);
+    BLOCK_LOOP(c, channels) mean[c] = real(origin[c]) + mean[c] * share;
+    for (int64_t r = begin; r < four; r += 4) {
+        const T* row = x + r * channels;
+        BLOCK_LOOP(c, channels) {
+            const real m = mean[c];
+            const real d0 = real(row[c]) - m, d1 = real(row[channels + c]) - m;
+            const real d2 = real(row[2 * channels + c]) - m, d3 = real(row[3 * channels + c]) - m;
+            deviation[c] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3);
+        }
+    }
+    for (int64_t r = four; r < end; ++r) {
+        BLOCK_LOOP(c, channels) {
+            const real d = real(x[r * channels + c]) - mean[c];
+            deviation[c] += d * d;
+        }
+    }
+}
+
+// Merges the parts, and moves the running statistics towards the batch's by `momentum`; the running
+// variance is the unbiased one. A block takes some of the channels.
+KERNEL(batchnorm_statistics, const real* means /* parts,C */, const real* deviations /* parts,C */, real* mean /* C */, real* inv_std /* C */, real* running_mean /* C */, real* running_var /* C */, real* OPTIONAL tracked /* 1 */, int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
+    const int64_t first = chunk_begin(channels);
+    const int64_t count = chunk_end(channels) - first;
+    // Relative to the first part's mean, for the same reason.
+    BLOCK_LOOP(j, count) mean[first + j] = inv_std[first + j] = 0;
+    for (int64_t p = 0; p < parts; ++p) {
+        const real weight = static_cast<real>(rows_of_part(p, parts, rows)) / static_cast<real>(rows);
+        const real* part = means + p * channels + first;
+        BLOCK_LOOP(j, count) mean[first + j] += weight * (part[j] - means[first + j]);
+    }
+    BLOCK_LOOP(j, count) mean[first + j] += means[first + j];
+    for (int64_t p = 0; p < parts; ++p) {
+        const real n = static_cast<real>(rows_of_part(p, parts, rows));
+        const real* part = means + p * channels + first;
+        const real* squares = deviations + p * channels + first;
+        BLOCK_LOOP(j, count) {
+            const real d = part[j] - mean[first + j];
+            inv_std[first + j] += squares[j] + n * d * d;
+        }
+    }
+    BLOCK_LOOP(j, count) {
+        const int64_t c = first + j;
+        const real sum = inv_std[c];
+        inv_std[c] = 1 / sqrt_of(sum / static_cast<real>(rows) + eps);
+        running_mean[c] += momentum * (mean[c] - running_mean[c]);
+        running_var[c] += momentum * (sum / static_cast<real>(rows - 1) - running_var[c]);
+    }
+    if (tracked != nullptr && block_index() == 0 && thread_index() == 0) tracked[0] += 1;
+}
+
+// inv_std = 1/√(variance + eps)
+KERNEL(batchnorm_inverse, const real* variance /* C */, real* inv_std /* C */, int64_t channels, real eps) {
+    GRID_LOOP(c, channels) inv_std[c] = 1 / sqrt_of(variance[c] + eps);
+}
+
+// The ReLU's mask is not kept: the backward pass recomputes y, and must find the same sign. The
+// fused multiply-add is written out so that no compiler decides it.
+DEVICE real affine(real n, real weight, real bias) { return fma_of(n, weight, bias); }
+// NaN is kept.
+DEVICE real rectified(real y, int32_t relu) { return relu ? max_of(y, 0) : y; }
+DEVICE real passed(real dy, real y, int32_t relu) { return relu && y <= 0 ? real(0) : dy; }
+
+KERNEL(batchnorm_forward, const T* x /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, T* y /* rows,C */, int64_t rows, int64_t channels, int32_t relu) {
+    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+        const T* from = x + r * channels;
+        T* to = y + r * channels;
+        BLOCK_LOOP(c, channels) {
+            const real n = (real(from[c]) - mean[c]) * inv_std[c];
+            to[c] = rectified(affine(n, weight[c], bias[c]), relu);
+        }
+    }
+}
+
+// sums[p,c] = Σ g, products[p,c] = Σ g·n over part p, g being dy where the ReLU let y through.
+KERNEL(batchnorm_gradient_partial, const T* x /* rows,C */, const T* dy /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, real* sums /* parts,C */, real* products /* parts,C */, int64_t rows, int64_t channels, int32_t relu) {
+    real* sum = sums + block_index() * channels;
+    real* product = products + block_index() * channels;
+    BLOCK_LOOP(c, channels) sum[c] = product[c] = 0;
+    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+        const T* row = x + r * channels;
+        const T* gradient = dy + r * channels;
+        BLOCK_LOOP(c, channels) {
+            const real n = (real(row[c]) - mean[c]) * inv_std[c];
+            const real g = passed(real(gradient[c]), affine(n, weight[c], bias[c]), relu);
+            sum[c] += g;
+            product[c] = fma_of(g, n, product[c]);
+        }
+    }
+}
+
+// Sums over the parts; adds them to the gradients of bias and weight. A block takes some channels.
+KERNEL(batchnorm_gradient_final, const real* sums /* parts,C */, const real* products /* parts,C */, real* sum /* C */, real* product /* C */, real* OPTIONAL dweight /* C */, real* OPTIONAL dbias /* C */, int64_t parts, int64_t channels) {
+    const int64_t first = chunk_begin(channels);
+    const int64_t count = chunk_end(channels) - first;
+    BLOCK_LOOP(j, count) sum[first + j] = product[first + j] = 0;
+    for (int64_t p = 0; p < parts; ++p) {
+        const int64_t from = p * channels + first;
+        BLOCK_LOOP(j, count) {
+            sum[first + j] += sums[from + j];
+            product[first + j] += products[from + j];
+        }
+    }
+    if (dweight != nullptr) BLOCK_LOOP(j, count) dweight[first + j] += product[first + j];
+    if (dbias != nullptr) BLOCK_LOOP(j, count) dbias[first + j] += sum[first + j];
+}
+
+// dx = weight·inv_std·(g - sum/rows - n·product/rows); without the last two terms where the
+// statistics were given (train 0). dx may be dy.
+KERNEL(batchnorm_backward, const T* x /* rows,C */, const T* dy /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, const real* sum /* C */, const real* product /* C */, T* dx /* rows,C */, int64_t rows, int64_t channels, int32_t train, int32_t relu) {
+    const real share = train ? 1 / static_cast<real>(rows) : real(0);
+    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+        const T* row = x + r * channels;
+        const T* gradient = dy + r * channels;
+        T* out = dx + r * channels;
+        BLOCK_LOOP(c, channels) {
+            const real n = (real(row[c]) - mean[c]) * inv_std[c];
+            const real g = passed(real(gradient[c]), affine(n, weight[c], bias[c]), relu);
+            out[c] = weight[c] * inv_std[c] * (g - share * fma_of(n, product[c], sum[c]));
+        }
+    }
+}

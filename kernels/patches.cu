@@ -1,0 +1,96 @@
+// Patches of a feature map: what a convolution reads for each of its outputs, as a row of a matrix.
+//   patches[(b,ho,wo), (r,s,c)] = x[b, ho·stride - padding + r·dilation, wo·… + s·dilation, c]
+// and zero outside the image. A convolution is then a product with the filters; the gradient of x
+// is the product's, sent back by `patches_scatter`, written as a gather: every input pixel sums the
+// patches that hold it, in the order of the taps.
+//
+// B,H,W,C input; Ho,Wo output; R,S taps.
+#include "simt.cuh"
+
+// With dilation 1 the S taps of a filter row are neighbours in memory: one run of S·C elements.
+// Otherwise every tap is a run of its own.
+KERNEL(patches_gather, const T* x /* B,H,W,C */, T* patches /* B,Ho,Wo,R,S,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t taps_h, int64_t taps_w, int64_t stride, int64_t padding, int64_t dilation) {
+    const int64_t runs = dilation == 1 ? 1 : taps_w;
+    const int64_t run = taps_w / runs * channels;
+    const int64_t pixels = batch * out_height * out_width;
+    int64_t p = chunk_begin(pixels);
+    int64_t wo = p % out_width;
+    int64_t ho = p / out_width % out_height;
+    int64_t b = p / out_width / out_height;
+    for (; p < chunk_end(pixels); ++p) {
+        T* out = patches + p * taps_h * taps_w * channels;
+        for (int64_t r = 0; r < taps_h; ++r) {
+            const int64_t h = ho * stride - padding + r * dilation;
+            const bool inside = h >= 0 && h < height;
+            for (int64_t g = 0; g < runs; ++g, out += run) {
+                const int64_t w = wo * stride - padding + g * dilation;
+                // Elements of the run before the image's left and from its right border on.
+                int64_t left = w < 0 ? -w * channels : 0;
+                int64_t right = (width - w) * channels;
+                right = right < 0 ? 0 : right < run ? right : run;
+                if (!inside || left > right) left = right = run;
+                const T* row = x + ((b * height + h) * width + w) * channels;
+                if (left == 0 && right == run) {
+                    BLOCK_LOOP(i, run) out[i] = row[i];
+                } else {
+                    BLOCK_LOOP(i, run) {
+                        const bool here = i >= left && i < right;
+                        out[i] = here ? real(row[i]) : real(0);
+                    }
+                }
+            }
+        }
+        if (++wo == out_width) {
+            wo = 0;
+            if (++ho == out_height) {
+                ho = 0;
+                ++b;
+            }
+        }
+    }
+}
+
+// The output that reads position `i` through tap `t`, or -1.
+DEVICE int64_t reader(int64_t i, int64_t t, int64_t stride, int64_t padding, int64_t dilation, int64_t outputs) {
+    const int64_t from = i + padding - t * dilation;
+    if (from < 0 || from % stride != 0) return -1;
+    return from / stride < outputs ? from / stride : -1;
+}
+
+// Shared memory: C sums.
+KERNEL(patches_scatter, const T* patches /* B,Ho,Wo,R,S,C */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t taps_h, int64_t taps_w, int64_t stride, int64_t padding, int64_t dilation) {
+    // A thread reads and writes only its own channels' sums, so no barrier is needed.
+    real* sums = static_cast<real*>(shared_memory());
+    const int64_t pixels = batch * height * width;
+    int64_t p = chunk_begin(pixels);
+    int64_t w = p % width;
+    int64_t h = p / width % height;
+    int64_t b = p / width / height;
+    for (; p < chunk_end(pixels); ++p) {
+        T* out = dx + p * channels;
+        if (accumulate) {
+            BLOCK_LOOP(c, channels) sums[c] = out[c];
+        } else {
+            BLOCK_LOOP(c, channels) sums[c] = 0;
+        }
+        for (int64_t r = 0; r < taps_h; ++r) {
+            const int64_t ho = reader(h, r, stride, padding, dilation, out_height);
+            if (ho < 0) continue;
+            for (int64_t s = 0; s < taps_w; ++s) {
+                const int64_t wo = reader(w, s, stride, padding, dilation, out_width);
+                if (wo < 0) continue;
+                const int64_t row = (b * out_height + ho) * out_width + wo;
+                const T* from = patches + ((row * taps_h + r) * taps_w + s) * channels;
+                BLOCK_LOOP(c, channels) sums[c] += real(from[c]);
+            }
+        }
+        BLOCK_LOOP(c, channels) out[c] = sums[c];
+        if (++w == width) {
+            w = 0;
+            if (++h == height) {
+                h = 0;
+                ++b;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Operations on whole channels: concatenation, dropout.
+
+use crate::device::{Device, Grid, kernels};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Puts tensors that differ in channels only side by side. Inputs: …,Cᵢ; output: …,ΣCᵢ.
+pub fn concat(tape: &Tape, inputs: &[Tensor]) -> Result<Tensor> {
+    let Some(first) = inputs.first() else {
+        return Err(Error::shape("concat", "there is nothing to concatenate"));
+    };
+    let leading = |x: &Tensor| x.shape().split_last().map(|(_, leading)| leading.to_vec());
+    if let Some(x) = inputs.iter().find(|x| leading(x) != leading(first)) {
+        let problem = format!("{x:?} and {first:?} differ in more than their channels");
+        return Err(Error::shape("concat", problem));
+    }
+    let device = tape.device();
+    let mut shape = first.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = inputs.iter().map(Tensor::channels).sum();
+    }
+    let mut y = device.alloc(&shape, first.dtype())?;
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for x in inputs {
+        put_channels(device, x, &mut y, start)?;
+        parts.push((x.slot.clone(), start));
+        start += x.channels();
+    }
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        for (slot, start) in parts {
+            gradients.write(&slot, |dx, accumulate| {
+                take_channels(&device, &dy, start, dx, accumulate)
+            })?;
+        }
+        Ok(())
+    }))
+}
+
+/// Drops whole channels of each sample with probability `p`, and scales the others by 1/(1-p).
+/// x: B,…,C. What is dropped is a function of `key` (one number in device memory) and `stream`.
+pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: i64) -> Result<Tensor> {
+    if !(0.0..1.0).contains(&p) {
+        return Err(Error::shape("dropout2d", format!("probability {p} is not in [0, 1)")));
+    }
+    if key.len() != 1 || x.shape().len() < 2 {
+        let problem = format!("expected an input B,…,C and one key, got {x:?} and {key:?}");
+        return Err(Error::shape("dropout2d", problem));
+    }
+    if p == 0.0 {
+        return Ok(x.clone());
+    }
+    let device = tape.device();
+    let n = x.dim(0) * x.channels();
+    let mut mask = device.empty(&[x.dim(0), x.channels()])?;
+    kernels::channel_mask(device, device.elements(n), key, &mut mask, n as i64, p, stream)?;
+    let mut y = device.empty_like(x)?;
+    scale_channels(device, x, &mask, &mut y, false)?;
+    let slot = x.slot.clone();
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        gradients.write(&slot, |dx, accumulate| scale_channels(&device, &dy, &mask, dx, accumulate))
+    }))
+}
+
+fn scale_channels(
+    device: &Device,
+    x: &Tensor,
+    mask: &Tensor,
+    y: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
+    let [batch, channels] = [mask.dim(0), mask.dim(1)];
+    let pixels = x.len() / (batch * channels).max(1);
+    let grid = lanes(device.rows(batch * pixels, channels), channels);
+    let (b, n, c) = (batch as i64, pixels as i64, channels as i64);
+    kernels::scale_channels(device, grid, x, mask, y, accumulate as i32, b, n, c)
+}
+
+/// Writes x to channels `start..` of a wider tensor with as many pixels.
+pub(super) fn put_channels(
+    device: &Device,
+    x: &Tensor,
+    wide: &mut Tensor,
+    start: usize,
+) -> Result<()> {
+    let (rows, channels) = (x.rows(), x.channels());
+    let grid = lanes(device.rows(rows, channels), channels);
+    let (r, c, pitch) = (rows as i64, channels as i64, wide.channels() as i64);
+    kernels::move_channels(device, grid, x, wide, 0, r, c, c, 0, pitch, start as i64)
+}
+
+/// The reverse: takes channels `start..` of a wider tensor, as many as `x` has.
+pub(super) fn take_channels(
+    device: &Device,
+    wide: &Tensor,
+    start: usize,
+    x: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
+    let (rows, channels) = (x.rows(), x.channels());
+    let grid = lanes(device.rows(rows, channels), channels);
+    let (r, c, pitch) = (rows as i64, channels as i64, wide.channels() as i64);
+    kernels::move_channels(
+        device,
+        grid,
+        wide,
+        x,
+        accumulate as i32,
+        r,
+        c,
+        pitch,
+        start as i64,
+        c,
+        0,
+    )
+}
+
+/// The grid with as many threads a block as a loop over `width` neighbours can use.
+pub(super) fn lanes(grid: Grid, width: usize) -> Grid {
+    grid.threads((width.div_ceil(32) * 32).clamp(32, 256) as u32)
+}

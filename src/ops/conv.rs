@@ -1,0 +1,320 @@
+//! Convolutions, B,H,W,C with filters K,R,S,C.
+
+use crate::device::backend::{Convolution, ConvolutionPass};
+use crate::device::{Device, Grid, Matrix, kernels};
+use crate::params::Param;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::channels::lanes;
+use super::linear::{column_sums, linear};
+
+/// How filters lie on the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    /// Pixels between neighbouring outputs.
+    pub stride: usize,
+    /// Zeros around the image.
+    pub padding: usize,
+    /// Pixels between neighbouring taps.
+    pub dilation: usize,
+}
+
+impl Conv {
+    /// Stride 1, padded so that the output is as large as the input (for an odd `kernel`).
+    pub fn same(kernel: usize, dilation: usize) -> Conv {
+        Conv { stride: 1, padding: dilation * (kernel / 2), dilation }
+    }
+
+    /// Dilation 1.
+    pub fn strided(stride: usize, padding: usize) -> Conv {
+        Conv { stride, padding, dilation: 1 }
+    }
+
+    /// Output size of one side of the image; None where the filter does not fit.
+    pub fn output(&self, size: usize, kernel: usize) -> Option<usize> {
+        let span = self.dilation * kernel.checked_sub(1)? + 1;
+        (size + 2 * self.padding).checked_sub(span)?.checked_div(self.stride).map(|n| n + 1)
+    }
+}
+
+/// `y[b,ho,wo,k] = Σ w[k,r,s,c]·x[b, ho·stride - padding + r·dilation, …, c] + b[k]`.
+/// x: B,H,W,C; w: K,R,S,C; b: K; y: B,Ho,Wo,K.
+pub fn conv(
+    tape: &Tape,
+    x: &Tensor,
+    w: &Param,
+    b: Option<&Param>,
+    geometry: Conv,
+) -> Result<Tensor> {
+    let wrong = |problem: &str| {
+        let (x, w) = (x.shape(), w.value.shape());
+        Error::shape("conv", format!("{problem} (input {x:?}, filters {w:?}, {geometry:?})"))
+    };
+    let &[batch, height, width, channels] = x.shape() else {
+        return Err(wrong("the input is not a feature map B,H,W,C"));
+    };
+    let &[filters, taps_h, taps_w, depth] = w.value.shape() else {
+        return Err(wrong("the filters are not K,R,S,C"));
+    };
+    if depth != channels {
+        return Err(wrong("filters and input differ in channels"));
+    }
+    if geometry.stride == 0 || geometry.dilation == 0 {
+        return Err(wrong("stride and dilation start at 1"));
+    }
+    let size = geometry.output(height, taps_h).zip(geometry.output(width, taps_w));
+    let Some((out_height, out_width)) = size else {
+        return Err(wrong("the filter is larger than the padded image"));
+    };
+    if let Some(b) = b
+        && b.value.len() != filters
+    {
+        return Err(wrong("there must be one bias per filter"));
+    }
+
+    if taps_h == 1 && taps_w == 1 && geometry == Conv::same(1, geometry.dilation) {
+        return linear(tape, x, w, b);
+    }
+    let square = taps_h == taps_w && taps_h % 2 == 1;
+    if square && geometry == Conv::same(taps_h, geometry.dilation) {
+        let shape = Same { batch, height, width, channels, filters, taps: taps_h, geometry };
+        return shape.record(tape, x, w, b);
+    }
+    let image = Patches {
+        height,
+        width,
+        channels,
+        out_height,
+        out_width,
+        taps_h,
+        taps_w,
+        filters,
+        geometry,
+    };
+    image.record(tape, x, w, b)
+}
+
+/// Allocates y, filled with the bias if there is one.
+fn biased(device: &Device, x: &Tensor, shape: &[usize], b: Option<&Param>) -> Result<Tensor> {
+    let mut y = device.alloc(shape, x.dtype())?;
+    if let Some(b) = b {
+        let (rows, filters) = (y.rows(), y.channels());
+        let grid = device.rows(rows, filters);
+        kernels::fill_rows(device, grid, &b.value, &mut y, rows as i64, filters as i64)?;
+    }
+    Ok(y)
+}
+
+fn bias_gradient(device: &Device, dy: &Tensor, b: Option<Param>) -> Result<()> {
+    match b.and_then(|b| b.grad) {
+        Some(mut db) => column_sums(device, dy, &mut db),
+        None => Ok(()),
+    }
+}
+
+/// Stride 1, output as large as the input: the device has a product of its own for it.
+#[derive(Clone, Copy)]
+struct Same {
+    batch: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    filters: usize,
+    taps: usize,
+    geometry: Conv,
+}
+
+impl Same {
+    fn pass(
+        self,
+        device: &Device,
+        pass: ConvolutionPass,
+        x: &Tensor,
+        w: &Tensor,
+        y: &Tensor,
+    ) -> Result<()> {
+        device.convolution(&Convolution {
+            pass,
+            dtype: x.dtype(),
+            x: x.address(),
+            w: w.address(),
+            y: y.address(),
+            batch: self.batch,
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+            filters: self.filters,
+            kernel: self.taps,
+            dilation: self.geometry.dilation,
+        })
+    }
+
+    fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
+        let device = tape.device();
+        let shape = [self.batch, self.height, self.width, self.filters];
+        let y = biased(device, x, &shape, b)?;
+        let forward = ConvolutionPass::Forward { accumulate: b.is_some() };
+        self.pass(device, forward, x, &w.value, &y)?;
+
+        let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+        Ok(tape.record(y, move |gradients, dy| {
+            let device = gradients.device().clone();
+            bias_gradient(&device, &dy, b)?;
+            if let Some(dw) = &w.grad {
+                self.pass(&device, ConvolutionPass::Filter, &x, dw, &dy)?;
+            }
+            gradients.write(&x.slot, |dx, accumulate| {
+                self.pass(&device, ConvolutionPass::Data { accumulate }, dx, &w.value, &dy)
+            })
+        }))
+    }
+}
+
+/// Any other geometry: patches gathered into a matrix, some images at a time. They are gathered
+/// again in the backward pass: that costs a copy, and keeping them up to 12 times the image.
+#[derive(Clone, Copy)]
+struct Patches {
+    height: usize,
+    width: usize,
+    channels: usize,
+    out_height: usize,
+    out_width: usize,
+    taps_h: usize,
+    taps_w: usize,
+    filters: usize,
+    geometry: Conv,
+}
+
+/// Elements of patches held at once, unless one image has more.
+const PATCH_ELEMENTS: usize = 16 << 20;
+
+impl Patches {
+    /// Outputs of an image, and what each of them reads.
+    fn matrix(self) -> (usize, usize) {
+        (self.out_height * self.out_width, self.taps_h * self.taps_w * self.channels)
+    }
+
+    /// (first image, images) of the parts that a batch is worked on in.
+    fn parts(self, batch: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (rows, depth) = self.matrix();
+        let images = (PATCH_ELEMENTS / (rows * depth).max(1)).clamp(1, batch.max(1));
+        (0..batch).step_by(images).map(move |first| (first, images.min(batch - first)))
+    }
+
+    /// The images of a part, of a tensor of the input's shape or of the output's.
+    fn input(self, x: &Tensor, (first, images): (usize, usize)) -> Result<Tensor> {
+        let shape = [images, self.height, self.width, self.channels];
+        x.slice(first * shape[1..].iter().product::<usize>(), &shape)
+    }
+
+    fn output(self, y: &Tensor, (first, images): (usize, usize)) -> Result<Tensor> {
+        let rows = self.out_height * self.out_width;
+        y.slice(first * rows * self.filters, &[images * rows, self.filters])
+    }
+
+    fn gather(self, device: &Device, x: &Tensor) -> Result<Tensor> {
+        let (rows, depth) = self.matrix();
+        let batch = x.dim(0);
+        let mut patches = device.alloc(&[batch * rows, depth], x.dtype())?;
+        let run = if self.geometry.dilation == 1 { self.taps_w } else { 1 } * self.channels;
+        let grid = lanes(device.rows(batch * rows, depth), run);
+        let [h, w, c, ho, wo, r, s, stride, padding, dilation] = self.sizes();
+        let b = batch as i64;
+        kernels::patches_gather(
+            device,
+            grid,
+            x,
+            &mut patches,
+            b,
+            h,
+            w,
+            c,
+            ho,
+            wo,
+            r,
+            s,
+            stride,
+            padding,
+            dilation,
+        )?;
+        Ok(patches)
+    }
+
+    fn scatter(
+        self,
+        device: &Device,
+        patches: &Tensor,
+        dx: &mut Tensor,
+        accumulate: bool,
+    ) -> Result<()> {
+        let (rows, depth) = self.matrix();
+        let batch = dx.dim(0);
+        let pixels = batch * self.height * self.width;
+        let grid = self.sums(device.rows(pixels, batch * rows * depth / pixels), device);
+        let [h, w, c, ho, wo, r, s, stride, padding, dilation] = self.sizes();
+        let (b, acc) = (batch as i64, accumulate as i32);
+        kernels::patches_scatter(
+            device, grid, patches, dx, acc, b, h, w, c, ho, wo, r, s, stride, padding, dilation,
+        )
+    }
+
+    /// A block's shared memory holds one sum per channel.
+    fn sums(self, grid: Grid, device: &Device) -> Grid {
+        lanes(grid, self.channels).shared(self.channels * device.real().bytes())
+    }
+
+    fn sizes(self) -> [i64; 10] {
+        [
+            self.height,
+            self.width,
+            self.channels,
+            self.out_height,
+            self.out_width,
+            self.taps_h,
+            self.taps_w,
+            self.geometry.stride,
+            self.geometry.padding,
+            self.geometry.dilation,
+        ]
+        .map(|n| n as i64)
+    }
+
+    fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
+        let device = tape.device();
+        let batch = x.dim(0);
+        let depth = self.matrix().1;
+        let weights = move |w: &Param| Matrix::shaped(&w.value, self.filters, depth);
+        let shape = [batch, self.out_height, self.out_width, self.filters];
+        let y = biased(device, x, &shape, b)?;
+        for part in self.parts(batch) {
+            let patches = self.gather(device, &self.input(x, part)?)?;
+            let mut y = self.output(&y, part)?;
+            device.product(&mut y, Matrix::of(&patches), weights(w).t(), b.is_some())?;
+        }
+
+        let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+        Ok(tape.record(y, move |gradients, dy| {
+            let device = gradients.device().clone();
+            bias_gradient(&device, &dy, b)?;
+            if let Some(dw) = &w.grad {
+                let mut dw = dw.reshape(&[self.filters, depth])?;
+                for part in self.parts(batch) {
+                    let patches = self.gather(&device, &self.input(&x, part)?)?;
+                    let dy = self.output(&dy, part)?;
+                    device.product(&mut dw, Matrix::of(&dy).t(), Matrix::of(&patches), true)?;
+                }
+            }
+            gradients.write(&x.slot, |dx, accumulate| {
+                for part in self.parts(batch) {
+                    let dy = self.output(&dy, part)?;
+                    let mut patches = device.alloc(&[dy.dim(0), depth], dy.dtype())?;
+                    device.product(&mut patches, Matrix::of(&dy), weights(&w), false)?;
+                    self.scatter(&device, &patches, &mut self.input(dx, part)?, accumulate)?;
+                }
+                Ok(())
+            })
+        }))
+    }
+}

@@ -1,0 +1,142 @@
+//! Bilinear resize: half-pixel centres, corners not aligned, no antialias.
+
+use crate::device::{Device, kernels};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::channels::{lanes, put_channels, take_channels};
+
+/// x: B,H,W,C; y: B,Ho,Wo,C. `factor` is (of height, of width) by which a caller scales: it then
+/// gives the coordinates, where the ratio of the sizes may differ from it by their rounding.
+pub fn resize(
+    tape: &Tape,
+    x: &Tensor,
+    size: (usize, usize),
+    factor: Option<(f64, f64)>,
+) -> Result<Tensor> {
+    let plan = Plan::new("resize", x, size, factor)?;
+    let device = tape.device();
+    let mut y = device.alloc(&[plan.batch, size.0, size.1, plan.channels], x.dtype())?;
+    plan.forward(device, x, &mut y, 0)?;
+    let slot = x.slot.clone();
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        gradients.write(&slot, |dx, accumulate| plan.backward(&device, &dy, 0, dx, accumulate))
+    }))
+}
+
+/// Resizes feature maps to one size, their channels side by side. Inputs: B,Hᵢ,Wᵢ,Cᵢ; output:
+/// B,Ho,Wo,ΣCᵢ.
+pub fn resize_concat(tape: &Tape, inputs: &[Tensor], size: (usize, usize)) -> Result<Tensor> {
+    let Some(first) = inputs.first() else {
+        return Err(Error::shape("resize_concat", "there is nothing to concatenate"));
+    };
+    let mut plans = Vec::new();
+    for x in inputs {
+        let plan = Plan::new("resize_concat", x, size, None)?;
+        if x.dim(0) != first.dim(0) {
+            let problem = format!("{x:?} and {first:?} differ in batch");
+            return Err(Error::shape("resize_concat", problem));
+        }
+        plans.push(plan);
+    }
+    let channels = plans.iter().map(|plan| plan.channels).sum();
+    let device = tape.device();
+    let mut y = device.alloc(&[first.dim(0), size.0, size.1, channels], first.dtype())?;
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (x, plan) in inputs.iter().zip(plans) {
+        plan.forward(device, x, &mut y, start)?;
+        parts.push((x.slot.clone(), plan, start));
+        start += plan.channels;
+    }
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        for (slot, plan, start) in parts {
+            gradients.write(&slot, |dx, accumulate| {
+                plan.backward(&device, &dy, start, dx, accumulate)
+            })?;
+        }
+        Ok(())
+    }))
+}
+
+/// One resize, into some channels of a tensor.
+#[derive(Clone, Copy)]
+struct Plan {
+    batch: usize,
+    size_in: (usize, usize),
+    size_out: (usize, usize),
+    channels: usize,
+    /// Input pixels per output pixel.
+    scale: (f64, f64),
+}
+
+impl Plan {
+    fn new(
+        op: &'static str,
+        x: &Tensor,
+        size_out: (usize, usize),
+        factor: Option<(f64, f64)>,
+    ) -> Result<Plan> {
+        let [batch, height, width, channels] = x.bhwc(op)?;
+        if [batch, height, width, channels, size_out.0, size_out.1].contains(&0) {
+            let problem = format!("cannot resize {x:?} to {}x{}", size_out.0, size_out.1);
+            return Err(Error::shape(op, problem));
+        }
+        let scale = match factor {
+            Some((h, w)) if h > 0.0 && w > 0.0 => (1.0 / h, 1.0 / w),
+            Some((h, w)) => {
+                return Err(Error::shape(op, format!("factor {h}, {w} is not positive")));
+            }
+            None => (height as f64 / size_out.0 as f64, width as f64 / size_out.1 as f64),
+        };
+        Ok(Plan { batch, size_in: (height, width), size_out, channels, scale })
+    }
+
+    fn is_copy(&self) -> bool {
+        self.size_in == self.size_out && self.scale == (1.0, 1.0)
+    }
+
+    fn sizes(&self) -> [i64; 6] {
+        let ((h, w), (ho, wo)) = (self.size_in, self.size_out);
+        [self.batch, h, w, self.channels, ho, wo].map(|n| n as i64)
+    }
+
+    fn forward(&self, device: &Device, x: &Tensor, y: &mut Tensor, start: usize) -> Result<()> {
+        if self.is_copy() {
+            return put_channels(device, x, y, start);
+        }
+        let pixels = self.batch * self.size_out.0 * self.size_out.1;
+        let grid = lanes(device.rows(pixels, self.channels), self.channels);
+        let [b, h, w, c, ho, wo] = self.sizes();
+        let (pitch, start, scale) = (y.channels() as i64, start as i64, self.scale);
+        kernels::resize_forward(
+            device, grid, x, y, b, h, w, c, ho, wo, pitch, start, scale.0, scale.1,
+        )
+    }
+
+    fn backward(
+        &self,
+        device: &Device,
+        dy: &Tensor,
+        start: usize,
+        dx: &mut Tensor,
+        accumulate: bool,
+    ) -> Result<()> {
+        if self.is_copy() {
+            return take_channels(device, dy, start, dx, accumulate);
+        }
+        let pixels = self.batch * self.size_in.0 * self.size_in.1;
+        let outputs = self.size_out.0 * self.size_out.1 * 4 / (self.size_in.0 * self.size_in.1);
+        let grid = lanes(device.rows(pixels, self.channels * (outputs + 1)), self.channels)
+            .shared(self.channels * device.real().bytes());
+        let [b, h, w, c, ho, wo] = self.sizes();
+        let (pitch, start, scale) = (dy.channels() as i64, start as i64, self.scale);
+        let acc = accumulate as i32;
+        kernels::resize_backward(
+            device, grid, dy, dx, acc, b, h, w, c, ho, wo, pitch, start, scale.0, scale.1,
+        )
+    }
+}

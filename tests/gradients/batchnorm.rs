@@ -1,0 +1,116 @@
+use crate::check::{Case, check, numbers};
+use udass_raw::device::Device;
+use udass_raw::ops::{self, BatchNorm, Mode};
+use udass_raw::params::Param;
+use udass_raw::tape::Tape;
+use udass_raw::tensor::Tensor;
+
+const TRAIN: Mode = Mode::Train { momentum: 0.1 };
+
+fn layer<'a>(device: &Device, p: &'a [Param]) -> BatchNorm<'a> {
+    let channels = p[0].value.len();
+    let upload = |data: Vec<f64>| device.upload(&[channels], &data).unwrap();
+    BatchNorm {
+        weight: &p[0],
+        bias: &p[1],
+        running_mean: upload(numbers(70, channels)),
+        running_var: upload(numbers(71, channels).iter().map(|x| 1.5 + x).collect()),
+        tracked: None,
+    }
+}
+
+#[test]
+fn batchnorm_gradients() {
+    // The last ones need more than one part.
+    let shapes: [[usize; 4]; 4] = [[3, 3, 5, 7], [1, 2, 1, 3], [1, 1, 41, 500], [2, 41, 301, 1]];
+    for shape in shapes {
+        for mode in [TRAIN, Mode::Eval] {
+            for relu in [false, true] {
+                let c = shape[3];
+                let case =
+                    Case { inputs: &[&shape], params: &[&[c], &[c]], map: |x| 2.0 * x + 0.3 };
+                // A large epsilon: between two rows, a small one makes a step of the function.
+                check(&case, |tape, x, p| {
+                    let norm = layer(tape.device(), p);
+                    Ok(vec![ops::batchnorm(tape, &x[0], norm, 0.1, mode, relu)?])
+                });
+            }
+        }
+    }
+}
+
+struct Run {
+    y: Vec<f64>,
+    mean: Vec<f64>,
+    var: Vec<f64>,
+    tracked: Vec<f64>,
+}
+
+/// One training pass in single precision over `rows` rows of values around `centre`.
+fn run(rows: usize, channels: usize, centre: f64, spread: f64) -> (Vec<f64>, Run) {
+    let device = Device::host(2).unwrap();
+    let x: Vec<f32> =
+        numbers(5, rows * channels).iter().map(|x| (centre + spread * x) as f32).collect();
+    let wide: Vec<f64> = x.iter().map(|&x| x as f64).collect();
+    let constant = |n: usize, value: f32| device.upload(&[n], &vec![value; n]).unwrap();
+    let read = |t: &Tensor| -> Vec<f64> {
+        device.read_f32(t).unwrap().into_iter().map(f64::from).collect()
+    };
+    let param = |value: f32| Param { value: constant(channels, value), grad: None };
+    let (weight, bias) = (param(1.5), param(0.25));
+    let norm = BatchNorm {
+        weight: &weight,
+        bias: &bias,
+        running_mean: constant(channels, 0.5),
+        running_var: constant(channels, 2.0),
+        tracked: Some(constant(1, 41.0)),
+    };
+    let buffers = [norm.running_mean.clone(), norm.running_var.clone()];
+    let tracked = norm.tracked.clone().unwrap();
+    let tape = Tape::inference(&device);
+    let input = device.upload(&[1, 1, rows, channels], &x).unwrap();
+    let y = ops::batchnorm(&tape, &input, norm, 1e-5, TRAIN, false).unwrap();
+    let [mean, var] = buffers.map(|b| read(&b));
+    (wide, Run { y: read(&y), mean, var, tracked: read(&tracked) })
+}
+
+#[test]
+fn batchnorm_is_its_definition_and_moves_the_running_statistics() {
+    // The second has a mean a thousand times its spread; the third several parts of unequal size.
+    for (rows, channels, centre, spread) in
+        [(7, 5, 0.2, 1.0), (20_011, 3, 1000.0, 1.0), (1001, 130, -3.0, 0.5)]
+    {
+        let (x, got) = run(rows, channels, centre, spread);
+        assert_eq!(got.tracked, [42.0]);
+        for c in 0..channels {
+            let column: Vec<f64> = x.iter().skip(c).step_by(channels).copied().collect();
+            let n = rows as f64;
+            let mean = column.iter().sum::<f64>() / n;
+            let sum: f64 = column.iter().map(|x| (x - mean) * (x - mean)).sum();
+            let close = |got: f64, wanted: f64, allowed: f64| {
+                let fits = (got - wanted).abs() <= allowed;
+                assert!(fits, "{rows}x{channels}, channel {c}: {got} instead of {wanted}");
+            };
+            close(got.mean[c], 0.9 * 0.5 + 0.1 * mean, 1e-6 * (1.0 + centre.abs()));
+            close(got.var[c], 0.9 * 2.0 + 0.1 * sum / (n - 1.0), 1e-5);
+            let inv_std = 1.0 / (sum / n + 1e-5).sqrt();
+            for (r, x) in column.iter().enumerate() {
+                let wanted = (x - mean) * inv_std * 1.5 + 0.25;
+                // The mean is known to half an ulp of itself, and that counts per deviation.
+                close(got.y[r * channels + c], wanted, 4e-6 + 4e-7 * centre.abs() * inv_std);
+            }
+        }
+    }
+}
+
+#[test]
+fn batchnorm_of_one_value_per_channel_is_an_error_in_training_only() {
+    let device = Device::host_f64().unwrap();
+    let tape = Tape::inference(&device);
+    let ones = device.upload(&[3], &[1.0f64; 3]).unwrap();
+    let p = vec![Param { value: ones, grad: None }; 2];
+    let x = device.upload(&[1, 1, 1, 3], &[1.0f64; 3]).unwrap();
+    let run = |mode| ops::batchnorm(&tape, &x, layer(&device, &p), 1e-5, mode, true);
+    assert!(run(TRAIN).unwrap_err().to_string().contains("one value per channel"));
+    assert!(run(Mode::Eval).is_ok());
+}
