@@ -18,9 +18,16 @@ constexpr real REAL_MAX = 1.7976931348623157e308;
 constexpr real REAL_MAX = 3.402823466e38f;
 #endif
 
-// NaN in either argument is kept: a network that broke must show.
-MATH real max_of(real a, real b) { return a > b || a != a ? a : b; }
-MATH real min_of(real a, real b) { return a < b || a != a ? a : b; }
+// NaN in either argument is kept: a network that broke must show. Two selects and no `||`, which
+// would not vectorise.
+MATH real max_of(real a, real b) {
+    const real larger = a > b ? a : b;
+    return a != a ? a : larger;
+}
+MATH real min_of(real a, real b) {
+    const real smaller = a < b ? a : b;
+    return a != a ? a : smaller;
+}
 MATH real clamp_to(real x, real low, real high) {
     x = x < low ? low : x;
     return x > high ? high : x;
@@ -42,15 +49,12 @@ MATH bool is_finite(real x) { return x - x == 0; }
 MATH real exp_of(real x) { return exp(x); }
 MATH real erf_of(real x) { return erf(x); }
 MATH real log_of(real x) { return log(x); }
-MATH real fma_of(real a, real b, real c) { return fma(a, b, c); }
 MATH real sqrt_of(real x) { return sqrt(x); }
 MATH real floor_of(real x) { return floor(x); }
 
 #else
 
 MATH float log_of(float x) { return logf(x); }
-// a·b + c, rounded once.
-MATH float fma_of(float a, float b, float c) { return fmaf(a, b, c); }
 MATH float sqrt_of(float x) { return sqrtf(x); }
 MATH float floor_of(float x) { return floorf(x); }
 
@@ -105,3 +109,10 @@ MATH float erf_of(float x) {
 }
 
 #endif
+
+// GELU, exact, and its derivative: see activation.cu.
+MATH real gelu_of(real x) { return x * real(0.5) * (1 + erf_of(x * real(0.70710678118654752440))); }
+MATH real gelu_slope_of(real x) {
+    const real cdf = real(0.5) * (1 + erf_of(x * real(0.70710678118654752440)));
+    return cdf + x * real(0.39894228040143267794) * exp_of(x * x * real(-0.5));
+}

@@ -1,10 +1,10 @@
 //! DAFormer's head (Hoyer et al. 2022, section 3.2), and its plain form that HRDA's attention uses.
 
+use crate::Result;
 use crate::config::NetworkConfig;
 use crate::ops;
 use crate::params::{Init, Spec};
 use crate::tensor::Tensor;
-use crate::Result;
 
 use super::layers::{BatchNormRelu, Convolution, Depthwise, Dropout, Linear, Pass, he};
 
@@ -31,7 +31,10 @@ enum Fuse {
 }
 
 enum Branch {
-    Conv1x1 { conv: Linear, norm: BatchNormRelu },
+    Conv1x1 {
+        conv: Linear,
+        norm: BatchNormRelu,
+    },
     Separable {
         depthwise: Depthwise,
         depthwise_norm: BatchNormRelu,
@@ -115,8 +118,7 @@ impl Fuse {
         let name = format!("{name}.bottleneck");
         let geometry = ops::Conv { stride: 1, padding: 1, dilation: 1 };
         let shape = [joined, channels];
-        let bottleneck =
-            Convolution::new(spec, &format!("{name}.conv"), shape, 3, geometry, false);
+        let bottleneck = Convolution::new(spec, &format!("{name}.conv"), shape, 3, geometry, false);
         let norm = BatchNormRelu::new(spec, &format!("{name}.bn"), channels);
         Fuse::Aspp { branches, bottleneck, norm }
     }

@@ -217,13 +217,13 @@ impl BatchNormRelu {
             Statistics::Running => (Mode::Eval, Weights::buffer),
         };
         let norm = BatchNorm {
-            weight: weights.param(self.weight)?,
-            bias: weights.param(self.bias)?,
+            weight: &weights.param(self.weight)?,
+            bias: &weights.param(self.bias)?,
             running_mean: buffer(weights, self.mean)?,
             running_var: buffer(weights, self.var)?,
             tracked: Some(buffer(weights, self.tracked)?),
         };
-        ops::batchnorm(pass.tape, x, &norm, Self::EPS, mode, true)
+        ops::batchnorm(pass.tape, x, norm, Self::EPS, mode, true)
     }
 }
 

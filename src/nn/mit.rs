@@ -102,8 +102,10 @@ impl Mit {
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
         let [_, height, width, _] = image.bhwc("mit")?;
         if height.min(width) < SMALLEST {
-            let problem = format!("images must be at least {SMALLEST} pixels wide and high, \
-                                   got {width}x{height}");
+            let problem = format!(
+                "images must be at least {SMALLEST} pixels wide and high, \
+                                   got {width}x{height}"
+            );
             return Err(Error::shape("mit", problem));
         }
         let mut x = image.clone();
@@ -175,7 +177,6 @@ impl Block {
         ops::add_layernorm(pass.tape, &x, &mixed, path, &after.norm(pass)?)
     }
 }
-
 
 impl Attention {
     fn new(spec: &mut Spec, name: &str, width: usize, heads: usize, ratio: usize) -> Attention {

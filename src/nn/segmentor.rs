@@ -129,7 +129,11 @@ impl Segmentor {
             let features = self.backbone.forward(pass, s.image)?;
             let logits = self.head.forward(pass, &features)?;
             let loss = ops::cross_entropy(tape, &logits, s.label, s.weight)?;
-            return Ok(Output { losses: vec![(loss, 1.0)], features, logits: vec![("logits", logits)] });
+            return Ok(Output {
+                losses: vec![(loss, 1.0)],
+                features,
+                logits: vec![("logits", logits)],
+            });
         };
         let (context, detail) = (pass.part(0), pass.part(1));
         let [_, height, width, _] = s.image.bhwc("losses")?;
@@ -146,10 +150,8 @@ impl Segmentor {
         let fused = ops::hrda_fuse(tape, &low, &high, &attention, Some(&place))?;
         let detail_weight = s.weight.map(&crop).transpose()?;
         let main = ops::cross_entropy(tape, &fused.logits, s.label, s.weight)?;
-        let detail_loss =
-            ops::cross_entropy(tape, &high, &crop(s.label)?, detail_weight.as_ref())?;
-        let logits =
-            vec![("fused_seg", fused.logits), ("lr_seg", fused.context), ("hr_seg", high)];
+        let detail_loss = ops::cross_entropy(tape, &high, &crop(s.label)?, detail_weight.as_ref())?;
+        let logits = vec![("fused_seg", fused.logits), ("lr_seg", fused.context), ("hr_seg", high)];
         Ok(Output {
             losses: vec![(main, 1.0 - hrda.detail_loss), (detail_loss, hrda.detail_loss)],
             features,
@@ -216,4 +218,3 @@ fn halved(pass: &Pass, image: &Tensor) -> Result<Tensor> {
     let tape = crate::tape::Tape::inference(pass.tape.device());
     ops::resize(&tape, image, (height / 2, width / 2), Some((0.5, 0.5)))
 }
-

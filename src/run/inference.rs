@@ -1,5 +1,6 @@
 //! A trained network over whole images: windows that slide, their logits averaged.
 
+use crate::Result;
 use crate::config::EvalConfig;
 use crate::device::Device;
 use crate::nn::{OUTPUT_STRIDE, Pass, Segmentor, Statistics};
@@ -8,7 +9,6 @@ use crate::params::Weights;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::uda::augment::Pixels;
-use crate::Result;
 
 /// Sides are padded to multiples of it (mmsegmentation's test pipeline).
 const DIVISOR: usize = 32;

@@ -1,6 +1,10 @@
 //! Runs: what is written, shown and measured while a network trains or is evaluated.
 
 pub mod atomic;
+pub mod build;
+pub mod checkpoint;
+pub mod evaluate;
+pub mod inference;
 pub mod log;
 pub mod metrics;
 pub mod pictures;
@@ -8,4 +12,5 @@ pub mod progress;
 pub mod report;
 pub mod signal;
 pub mod tensor_file;
+pub mod trainer;
 pub mod weights;

@@ -25,9 +25,8 @@ impl TensorFile {
         // SAFETY: the map is read only; a file that shrinks under it is the user's doing, and
         // checkpoints are replaced by a rename, which leaves an open map its old content.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
-        let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| {
-            Error::weights(path, format!("not a whole safetensors file ({e})"))
-        })?;
+        let (_, header) = SafeTensors::read_metadata(&map)
+            .map_err(|e| Error::weights(path, format!("not a whole safetensors file ({e})")))?;
         Ok(TensorFile { path: path.into(), map, header })
     }
 
@@ -102,8 +101,11 @@ pub fn write(path: &Path, entries: Vec<Entry>, metadata: HashMap<String, String>
     for entry in &entries {
         let start = end;
         end += entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8;
-        let info =
-            TensorInfo { dtype: entry.dtype, shape: entry.shape.clone(), data_offsets: (start, end) };
+        let info = TensorInfo {
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            data_offsets: (start, end),
+        };
         infos.push((entry.name.clone(), info));
     }
     let malformed = |e: String| Error::weights(path, format!("cannot describe the tensors: {e}"));

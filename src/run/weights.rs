@@ -53,11 +53,18 @@ pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) 
     let prefix = if file.shapes().iter().any(|(name, _)| named(name)) { "backbone." } else { "" };
     let there = (file.shapes().into_iter())
         .filter(|(name, _)| !name.starts_with("head.") && !name.starts_with("decode_head."))
-        .filter_map(|(name, shape)| Some((format!("backbone.{}", name.strip_prefix(prefix)?), shape)))
+        .filter_map(|(name, shape)| {
+            Some((format!("backbone.{}", name.strip_prefix(prefix)?), shape))
+        })
         .collect();
-    load(file, device, weights, there, |param| named(&param.name), |name| {
-        format!("{prefix}{}", name.trim_start_matches("backbone."))
-    })
+    load(
+        file,
+        device,
+        weights,
+        there,
+        |param| named(&param.name),
+        |name| format!("{prefix}{}", name.trim_start_matches("backbone.")),
+    )
 }
 
 /// `there`: shapes in the file by the names used here; `stored`: from those to the file's own.

@@ -3,3 +3,4 @@
 pub mod augment;
 pub mod inputs;
 pub mod mix;
+pub mod step;

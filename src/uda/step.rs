@@ -1,6 +1,5 @@
 //! One iteration: source loss, feature distance, pseudo-labels, mixing, masked consistency, update.
 
-
 use crate::config::{Config, Method};
 use crate::data::{Batch, Crops};
 use crate::device::Device;
@@ -144,7 +143,8 @@ impl Learner {
             let classes = device.upload(&[2], &rare.classes)?;
             let half = |kind: usize| -> Result<RareCrops> {
                 let (n, pixels) = (2 * b, s * s);
-                let part = |bytes: usize| kind * n * pixels * bytes..(kind + 1) * n * pixels * bytes;
+                let part =
+                    |bytes: usize| kind * n * pixels * bytes..(kind + 1) * n * pixels * bytes;
                 Ok(RareCrops {
                     rgb: device.upload(&[b, 2, s, s, 3], &rare.crops.rgb[part(3)])?,
                     label: device.upload(&[b, 2, s, s], &rare.crops.label[part(1)])?,
@@ -287,10 +287,8 @@ impl Iteration<'_, '_> {
         self.show("teacher/logits", &logits)?;
         let settings = &learner.config.pseudo_label;
         let [_, height, width, _] = batch.target.bhwc("pseudo_labels")?;
-        let confidence = Confidence {
-            counted: settings.threshold as f64,
-            confident: settings.confident as f64,
-        };
+        let confidence =
+            Confidence { counted: settings.threshold as f64, confident: settings.confident as f64 };
         let probed = self.probe.is_some();
         let (device, valid) = (&learner.device, Some(&batch.valid));
         let size = (height, width);
@@ -398,12 +396,15 @@ impl Iteration<'_, '_> {
                     pass: kind as i64,
                 }),
             };
-            let output = learner.network.losses(&pass, &Supervision {
-                image: &s.image,
-                label: &s.label,
-                weight: s.weight.as_ref(),
-                detail_box: &learner.inputs.detail_boxes[kind as usize],
-            })?;
+            let output = learner.network.losses(
+                &pass,
+                &Supervision {
+                    image: &s.image,
+                    label: &s.label,
+                    weight: s.weight.as_ref(),
+                    detail_box: &learner.inputs.detail_boxes[kind as usize],
+                },
+            )?;
             let mut seeds = Vec::new();
             for (loss, part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
                 let (loss, share) = loss;
@@ -442,11 +443,7 @@ impl Iteration<'_, '_> {
 }
 
 /// No loss beside the network's own.
-fn no_more(
-    _: &mut Iteration,
-    _: &Pass,
-    _: &[Tensor; 4],
-) -> Result<Option<(Tensor, f32)>> {
+fn no_more(_: &mut Iteration, _: &Pass, _: &[Tensor; 4]) -> Result<Option<(Tensor, f32)>> {
     Ok(None)
 }
 

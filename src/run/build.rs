@@ -1,0 +1,73 @@
+//! From a configuration to what it describes: device, network, weights.
+
+use std::path::Path;
+
+use super::checkpoint;
+use super::tensor_file::TensorFile;
+use super::weights::{Network, load_backbone, load_network};
+use crate::config::Config;
+use crate::device::Device;
+use crate::nn::Segmentor;
+use crate::params::Weights;
+use crate::uda::step::{Learner, initialize};
+use crate::{Error, Result};
+
+/// The device that `device.kind` names; `auto` takes the best there is.
+pub fn device(config: &Config) -> Result<Device> {
+    match config.device.kind.as_str() {
+        "auto" | "host" => {
+            if config.device.precision != "f32" {
+                let problem = "device.precision: the host device computes in f32";
+                return Err(Error::config(problem));
+            }
+            Device::host(config.device.threads)
+        }
+        other => Err(Error::device(format!(
+            "device.kind: this build has no `{other}` device; `host` runs anywhere"
+        ))),
+    }
+}
+
+/// A network with the weights of a checkpoint, for evaluation and prediction.
+pub fn trained(config: &Config, device: &Device, path: &Path) -> Result<(Segmentor, Weights)> {
+    let network = Segmentor::new(&config.network)?;
+    let mut weights = Weights::new(device, network.spec(), false)?;
+    let file = TensorFile::open(checkpoint::resolve(path)?)?;
+    load_network(&file, device, &mut weights, Network::Student)?;
+    Ok((network, weights))
+}
+
+/// A learner at the start of a run: from a checkpoint's student, or from `weights.init`.
+pub fn learner(config: &Config, device: &Device, start: Option<&Path>) -> Result<Learner> {
+    let mut config = config.clone();
+    let network = Segmentor::new(&config.network)?;
+    let mut student = Weights::new(device, network.spec(), true)?;
+    initialize(device, &mut student, config.seed)?;
+    let random = config.weights.init == "random";
+    let pretrained = || {
+        TensorFile::open(&config.weights.init).map_err(|e| {
+            Error::config(format!(
+                "weights.init: {e}\n  These are the ImageNet weights of the backbone; weights/README.md \
+                 says where they come from. `--set weights.init=random` starts without"
+            ))
+        })
+    };
+    match start {
+        Some(path) => {
+            let file = TensorFile::open(checkpoint::resolve(path)?)?;
+            load_network(&file, device, &mut student, Network::Student)?;
+        }
+        None if random => {}
+        None => load_backbone(&pretrained()?, device, &mut student)?,
+    }
+    // Without ImageNet weights there is nothing to keep the features close to.
+    config.feature_distance.enabled &= !random;
+    let imagenet = if config.feature_distance.enabled {
+        let mut frozen = Weights::new(device, network.spec(), false)?;
+        load_backbone(&pretrained()?, device, &mut frozen)?;
+        Some(frozen)
+    } else {
+        None
+    };
+    Learner::new(device, &config, network, student, imagenet)
+}
