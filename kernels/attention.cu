@@ -34,13 +34,34 @@ struct Rows {
     int64_t row, column;
 };
 
+// f(row, column) for every cell of a grid, by the threads of a block; divides only once.
+template <class F>
+DEVICE void each_cell(int64_t rows, int64_t columns, F f) {
+    const int64_t down = thread_count() / columns, right = thread_count() % columns;
+    int64_t row = thread_index() / columns, column = thread_index() % columns;
+    while (row < rows) {
+        f(row, column);
+        row += down;
+        column += right;
+        if (column >= columns) {
+            column -= columns;
+            ++row;
+        }
+    }
+}
+
+// f(row, first column) for every strip of a row-major matrix.
+template <class F>
+DEVICE void each_strip(int64_t rows, int64_t columns, F f) {
+    each_cell(rows, columns / STRIP, [&](int64_t r, int64_t c) { f(r, c * STRIP); });
+}
+
 // c (+)= a·b. `rows` a multiple of ROWS, `columns` of PAD; b and c row-major with `columns` and
 // c_row numbers a row.
 DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Rows a, const real* b, real* c, bool accumulate) {
     constexpr int64_t wide = STRIP * STRIPS;
-    const int64_t across = columns / wide;
-    for (int64_t i = thread_index(); i < rows / ROWS * across; i += thread_count()) {
-        const int64_t row = i / across * ROWS, column = i % across * wide;
+    each_cell(rows / ROWS, columns / wide, [&](int64_t down, int64_t across) {
+        const int64_t row = down * ROWS, column = across * wide;
         strip sum[ROWS][STRIPS];
         real* to = c + row * columns + column;
         UNROLL for (int64_t r = 0; r < ROWS; ++r) {
@@ -62,7 +83,7 @@ DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Rows a, c
         UNROLL for (int64_t r = 0; r < ROWS; ++r) {
             UNROLL for (int64_t s = 0; s < STRIPS; ++s) store(to + r * columns + s * STRIP, sum[r][s]);
         }
-    }
+    });
     barrier();
 }
 
@@ -76,13 +97,6 @@ DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
     (void)copy, (void)n;
     return tile;
 #endif
-}
-
-// f(row, first channel) for every strip of a row-major matrix.
-template <class F>
-DEVICE void each_strip(int64_t rows, int64_t columns, F f) {
-    const int64_t across = columns / STRIP;
-    for (int64_t i = thread_index(); i < rows * across; i += thread_count()) f(i / across, i % across * STRIP);
 }
 
 // to[r][c] = from[r][c] · scale, zero outside of `rows` rows and `size` channels.
@@ -160,8 +174,11 @@ KERNEL(attention_forward, const T* q /* B,N,C */, const real* keys_across /* B,h
         });
         barrier();
         BLOCK_LOOP(r, QUERIES) {
-            real high = parts[r * PARTS_ROW];
-            for (int64_t j = 1; j < PARTS; ++j) high = max_of(high, parts[r * PARTS_ROW + j]);
+            real* part = parts + r * PARTS_ROW;
+            UNROLL for (int64_t half = PARTS / 2; half > 0; half /= 2) {
+                UNROLL for (int64_t j = 0; j < half; ++j) part[j] = max_of(part[j], part[j + half]);
+            }
+            real high = part[0];
             if (tile > 0) high = max_of(high, highest[r]);
             shrink[r] = tile > 0 ? exp_of(highest[r] - high) : real(0);
             highest[r] = high;
@@ -207,6 +224,7 @@ KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,
     const real scale = 1 / sqrt_of(real(size));
     SHARED(real, delta, QUERIES);
     SHARED(real, log, QUERIES);
+    SHARED(real, parts, QUERIES * PARTS_ROW);
     real* from = static_cast<real*>(shared_memory());
     real* from_dy = from + QUERIES * width;
     real* sum = from_dy + QUERIES * width;
@@ -221,9 +239,16 @@ KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,
         load_queries(dy + offset, from_dy, rows, channels, size, width, 1);
         load_queries(y + offset, sum, rows, channels, size, width, 1);
         barrier();
+        each_strip(QUERIES, PARTS, [&](int64_t r, int64_t lane) {
+            strip total = all_lanes<strip>(0);
+            for (int64_t c = r * width + lane; c < (r + 1) * width; c += PARTS)
+                total = fma_of(load_strip(from_dy + c), load_strip(sum + c), total);
+            LANES for (int64_t j = 0; j < STRIP; ++j) parts[r * PARTS_ROW + lane + j] = lanes_of(total)[j];
+        });
+        barrier();
         BLOCK_LOOP(r, QUERIES) {
             real total = 0;
-            for (int64_t c = 0; c < width; ++c) total = fma_of(from_dy[r * width + c], sum[r * width + c], total);
+            for (int64_t j = 0; j < PARTS; ++j) total += parts[r * PARTS_ROW + j];
             delta[r] = total;
             log[r] = r < rows ? logs[sample_head * queries + first + r] : real(0);
         }
@@ -252,18 +277,23 @@ KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,
     }
 }
 
-// dkv = Σ_p partial[p], unpacked: keys, then values.
-KERNEL(attention_keys_gradient, const real* partial /* chunks,2,B,heads,tiles,KEYS,width */, T* dkv /* B,M,2C */, int64_t chunks, int64_t batch, int64_t keys, int64_t heads, int64_t size, int64_t width) {
-    const int64_t padded = (keys + KEYS - 1) / KEYS * KEYS, part = 2 * batch * heads * padded * width;
-    const int64_t rows = batch * keys * 2 * heads;
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
-        const int64_t head = r % heads, which = r / heads % 2, sample_key = r / heads / 2;
-        const int64_t b = sample_key / keys, key = sample_key % keys;
-        const real* from = partial + (((which * batch + b) * heads + head) * padded + key) * width;
-        BLOCK_LOOP(c, size) {
-            real sum = 0;
-            for (int64_t p = 0; p < chunks; ++p) sum += from[p * part + c];
-            dkv[r * size + c] = sum;
+// dkv = Σ_p partial[p], unpacked: keys, then values. Sums into partial[0], a few keys at a time.
+KERNEL(attention_keys_gradient, real* partial /* chunks,2,B,heads,tiles,KEYS,width */, T* dkv /* B,M,2C */, int64_t chunks, int64_t batch, int64_t keys, int64_t heads, int64_t size, int64_t width) {
+    constexpr int64_t few = 16;
+    const int64_t padded = (keys + KEYS - 1) / KEYS * KEYS;
+    const int64_t groups = 2 * batch * heads * padded / few, n = few * width;
+    for (int64_t group = chunk_begin(groups); group < chunk_end(groups); ++group) {
+        real* sum = partial + group * n;
+        for (int64_t p = 1; p < chunks; ++p) {
+            const real* more = sum + p * groups * n;
+            BLOCK_LOOP(i, n) sum[i] += more[i];
+        }
+        barrier();
+        const int64_t first = group * few % padded, head = group * few / padded % heads;
+        const int64_t sample = group * few / padded / heads % batch, which = group * few / padded / heads / batch;
+        for (int64_t key = first; key < first + few && key < keys; ++key) {
+            T* to = dkv + (((sample * keys + key) * 2 + which) * heads + head) * size;
+            BLOCK_LOOP(c, size) to[c] = sum[(key - first) * width + c];
         }
     }
 }

@@ -18,9 +18,16 @@ constexpr real REAL_MAX = 1.7976931348623157e308;
 constexpr real REAL_MAX = 3.402823466e38f;
 #endif
 
-// NaN in either argument is kept: a network that broke must show.
-MATH real max_of(real a, real b) { return a > b || a != a ? a : b; }
-MATH real min_of(real a, real b) { return a < b || a != a ? a : b; }
+// NaN in either argument is kept: a network that broke must show. Two selects and no `||`, which
+// would not vectorise.
+MATH real max_of(real a, real b) {
+    const real larger = a > b ? a : b;
+    return a != a ? a : larger;
+}
+MATH real min_of(real a, real b) {
+    const real smaller = a < b ? a : b;
+    return a != a ? a : smaller;
+}
 MATH real clamp_to(real x, real low, real high) {
     x = x < low ? low : x;
     return x > high ? high : x;

@@ -91,10 +91,20 @@ fn backward(
         width,
     )?;
     let mut dkv = device.empty_like(kv)?;
-    let grid = device.rows(dkv.len() / sizes.size, sizes.size * chunks);
+    let grid =
+        device.rows(keys_across.len() * 2 / (16 * sizes.width()), 16 * sizes.width() * chunks);
     let (batch, chunks) = (sizes.batch as i64, chunks as i64);
     kernels::attention_keys_gradient(
-        device, grid, &partial, &mut dkv, chunks, batch, m, h, d, width,
+        device,
+        grid,
+        &mut partial,
+        &mut dkv,
+        chunks,
+        batch,
+        m,
+        h,
+        d,
+        width,
     )?;
     Ok((dq, dkv))
 }
