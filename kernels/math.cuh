@@ -109,3 +109,10 @@ MATH float erf_of(float x) {
 }
 
 #endif
+
+// GELU, exact, and its derivative: see activation.cu.
+MATH real gelu_of(real x) { return x * real(0.5) * (1 + erf_of(x * real(0.70710678118654752440))); }
+MATH real gelu_slope_of(real x) {
+    const real cdf = real(0.5) * (1 + erf_of(x * real(0.70710678118654752440)));
+    return cdf + x * real(0.39894228040143267794) * exp_of(x * x * real(-0.5));
+}

@@ -106,3 +106,8 @@ MATH strip product_of(const strip& a, const strip& b) {
     return each_lane<strip>([&](int64_t i) { return lanes_of(a)[i] * lanes_of(b)[i]; });
 }
 MATH real product_of(real a, real b) { return a * b; }
+#if defined(__CUDACC__)
+MATH strip operator+(const strip& a, const strip& b) {
+    return each_lane<strip>([&](int64_t i) { return a.lanes[i] + b.lanes[i]; });
+}
+#endif

@@ -2,8 +2,10 @@
 
 mod activation;
 mod attention;
+mod depthwise;
 mod linear;
 
 pub use activation::gelu;
 pub use attention::attention;
+pub use depthwise::{depthwise, depthwise_gelu};
 pub use linear::linear;

@@ -4,4 +4,5 @@ mod check;
 
 mod activation;
 mod attention;
+mod depthwise;
 mod linear;

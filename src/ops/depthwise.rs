@@ -1,0 +1,160 @@
+//! Depthwise 3×3 convolutions.
+
+use super::linear::row_parts;
+use crate::device::{Device, Grid, kernels};
+use crate::params::Param;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Threads of a block: one for every strip of a slice of channels, as in kernels/depthwise.cu.
+const THREADS: u32 = 64;
+
+/// `y = x * w + b`, every channel with a filter of its own; stride 1, zeros `dilation` wide around
+/// the map. x and y: B,H,W,C; w: 3,3,C; b: C.
+///
+/// # Errors
+/// Where shapes do not fit each other, or the dilation is 0.
+pub fn depthwise(
+    tape: &Tape,
+    x: &Tensor,
+    w: &Param,
+    b: Option<&Param>,
+    dilation: usize,
+) -> Result<Tensor> {
+    let map = Map::new("depthwise", x, w, b, dilation)?;
+    let mut y = tape.device().empty_like(x)?;
+    map.convolve(tape.device(), x, w, b, &mut y, Pass::Forward)?;
+    let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        map.filter_gradient(&device, &w, b.as_ref(), |grid, dw, db| {
+            let [n, h, width, c, d] = map.scalars();
+            kernels::depthwise_filter(&device, grid, &x, &dy, dw, db, n, h, width, c, d)
+        })?;
+        gradients.write(&x.slot, |dx, accumulate| {
+            map.convolve(&device, &dy, &w, None, dx, Pass::Data { accumulate })
+        })
+    }))
+}
+
+/// `gelu(x * w + b)`, undilated: the middle of a Mix-FFN. Shapes and errors as of [`depthwise`].
+///
+/// Keeps nothing but `x`: backward computes the sum in front of the GELU again.
+pub fn depthwise_gelu(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
+    let map = Map::new("depthwise_gelu", x, w, b, 1)?;
+    let device = tape.device();
+    let mut y = device.empty_like(x)?;
+    let [n, h, width, c, _] = map.scalars();
+    let bias = b.map(|b| &b.value);
+    kernels::depthwise_gelu(device, map.grid(device), x, &w.value, bias, &mut y, n, h, width, c)?;
+    let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        let mut dz = device.empty_like(&dy)?;
+        let bias = b.as_ref().map(|b| &b.value);
+        map.filter_gradient(&device, &w, b.as_ref(), |grid, dw, db| {
+            kernels::depthwise_gelu_filter(
+                &device, grid, &x, &w.value, bias, &dy, &mut dz, dw, db, n, h, width, c,
+            )
+        })?;
+        drop(dy);
+        gradients.write(&x.slot, |dx, accumulate| {
+            map.convolve(&device, &dz, &w, None, dx, Pass::Data { accumulate })
+        })
+    }))
+}
+
+enum Pass {
+    Forward,
+    /// The gradient of the input from that of the output.
+    Data {
+        accumulate: bool,
+    },
+}
+
+/// What is convolved.
+struct Map {
+    batch: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    dilation: usize,
+}
+
+impl Map {
+    fn new(
+        op: &'static str,
+        x: &Tensor,
+        w: &Param,
+        b: Option<&Param>,
+        dilation: usize,
+    ) -> Result<Map> {
+        let [batch, height, width, channels] = x.bhwc(op)?;
+        let fits = w.value.shape() == [3, 3, channels];
+        if !fits || b.is_some_and(|b| b.value.len() != channels) {
+            let b = b.map(|b| &b.value);
+            let problem = format!("input {x:?} does not fit filter {:?}, bias {b:?}", w.value);
+            return Err(Error::shape(op, problem));
+        }
+        if dilation == 0 {
+            return Err(Error::shape(op, "the dilation must be at least 1"));
+        }
+        Ok(Map { batch, height, width, channels, dilation })
+    }
+
+    fn scalars(&self) -> [i64; 5] {
+        [self.batch, self.height, self.width, self.channels, self.dilation].map(|n| n as i64)
+    }
+
+    /// Blocks that lines of pixels are spread over.
+    fn grid(&self, device: &Device) -> Grid {
+        device.rows(self.batch * self.height, self.width * self.channels).threads(THREADS)
+    }
+
+    fn convolve(
+        &self,
+        device: &Device,
+        x: &Tensor,
+        w: &Param,
+        b: Option<&Param>,
+        y: &mut Tensor,
+        pass: Pass,
+    ) -> Result<()> {
+        let (turned, accumulate) = match pass {
+            Pass::Forward => (0, 0),
+            Pass::Data { accumulate } => (1, i32::from(accumulate)),
+        };
+        let [n, h, width, c, d] = self.scalars();
+        let (grid, bias) = (self.grid(device), b.map(|b| &b.value));
+        kernels::depthwise(
+            device, grid, x, &w.value, bias, y, turned, accumulate, n, h, width, c, d,
+        )
+    }
+
+    /// Adds up the parts of the gradients of filter and bias that `parts` computes. It is called
+    /// even if neither is wanted.
+    fn filter_gradient(
+        &self,
+        device: &Device,
+        w: &Param,
+        b: Option<&Param>,
+        parts: impl FnOnce(Grid, &mut Tensor, &mut Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let (count, c) = (row_parts(self.batch * self.height * self.width), self.channels);
+        let mut dw = device.empty(&[count, 9, c])?;
+        let mut db = device.empty(&[count, c])?;
+        parts(Grid::blocks(count).threads(THREADS), &mut dw, &mut db)?;
+        let add = |partial: &Tensor, param: Option<&Param>| match param.and_then(|p| p.grad.clone())
+        {
+            Some(mut sums) => {
+                let n = sums.len();
+                let (grid, n) = (device.elements(n), n as i64);
+                kernels::column_sums_final(device, grid, partial, &mut sums, count as i64, n)
+            }
+            None => Ok(()),
+        };
+        add(&dw, Some(w))?;
+        add(&db, b)
+    }
+}
