@@ -3,7 +3,16 @@
 
 mod activation;
 mod attention;
+mod batchnorm;
+mod channels;
+mod conv;
+mod cross_entropy;
 mod depthwise;
+mod feature_distance;
+mod finite;
+mod hrda;
+mod labels;
+mod layernorm;
 mod linear;
 mod pseudo_label;
 mod resize;
@@ -12,5 +21,17 @@ mod windows;
 
 pub use activation::gelu;
 pub use attention::attention;
+pub use batchnorm::{BatchNorm, Mode, batchnorm};
+pub use channels::{concat, dropout2d};
+pub use conv::{Conv, conv};
+pub use cross_entropy::{Loss, cross_entropy};
 pub use depthwise::{depthwise, depthwise_gelu};
-pub use linear::linear;
+pub use feature_distance::{Distance, feature_distance};
+pub use finite::flag_not_finite;
+pub use hrda::{DetailBox, Fused, hrda_fuse};
+pub use labels::{Confusion, ConfusionCounts, downscale_labels};
+pub use layernorm::{DropPath, Norm, add_layernorm, layernorm, layernorm_stream};
+pub use linear::{column_sums, linear};
+pub use pseudo_label::{Confidence, PseudoLabels, predict, pseudo_labels};
+pub use resize::{resize, resize_concat};
+pub use windows::{Windows, crop};

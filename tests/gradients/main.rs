@@ -4,6 +4,9 @@ mod check;
 
 mod activation;
 mod attention;
+mod batchnorm;
+mod conv;
 mod depthwise;
+mod layernorm;
 mod linear;
 mod resize;
