@@ -7,6 +7,10 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::channels::lanes;
+use super::linear::row_parts;
+
+/// Elements that a core keeps at hand.
+const PART_ELEMENTS: usize = 16 << 10;
 
 /// The parameters and buffers of one layer, C elements each.
 pub struct BatchNorm<'a> {
@@ -166,10 +170,11 @@ fn batch_statistics(
     )
 }
 
-/// Parts that the rows are summed in: small enough to stay in cache between two passes. A function
-/// of the shape, so that the order of a sum is.
+/// Parts that the rows are summed in: enough to fill a device, and small enough to stay in cache
+/// between two passes. A function of the shape, so that the order of a sum is.
 fn parts(rows: usize, channels: usize) -> usize {
-    (rows * channels).div_ceil(16 << 10).clamp(1, 1024).min(rows.max(1))
+    let for_cache = (rows * channels).div_ceil(PART_ELEMENTS).clamp(1, 1024).min(rows);
+    for_cache.max(row_parts(rows))
 }
 
 /// Blocks that merge the parts' sums, some channels each.

@@ -22,7 +22,7 @@ fn layer<'a>(device: &Device, p: &'a [Param]) -> BatchNorm<'a> {
 #[test]
 fn batchnorm_gradients() {
     // The last ones need more than one part.
-    let shapes: [[usize; 4]; 4] = [[3, 3, 5, 7], [1, 2, 1, 3], [1, 1, 41, 500], [2, 41, 301, 1]];
+    let shapes: [[usize; 4]; 4] = [[3, 3, 5, 7], [1, 2, 1, 3], [1, 1, 131, 5], [2, 41, 7, 1]];
     for shape in shapes {
         for mode in [TRAIN, Mode::Eval] {
             for relu in [false, true] {

@@ -1,28 +1,38 @@
 //! Convolutions as products, without gathering patches: one product per output row and filter tap,
 //! on the part of the row for which the tap lies inside the image. Rows are independent, so they
-//! are spread over the threads; the filter's gradient is spread over its taps.
+//! are spread over the threads; the filter's gradient is spread over its taps and channels.
+//!
+//! No sum depends on how the work was spread, so the number of threads does not change a bit.
 
 use rayon::prelude::*;
 
 use super::product::product;
-use crate::Result;
 use crate::device::backend::{Convolution, ConvolutionPass, Matrix, Product};
+use crate::tensor::DType;
+use crate::{Error, Result};
 
 const SERIAL: gemm::Parallelism = gemm::Parallelism::None;
+/// Pieces that the filter's gradient is at least cut into, for its taps alone do not divide evenly,
+/// and the width below which a piece's products lose speed.
+const FILTER_PIECES: usize = 18;
+const FILTER_CHANNELS: usize = 256;
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
-    let rows = c.batch * c.height;
+    let rows = (0..c.batch * c.height).into_par_iter().with_max_len(1);
     match c.pass {
-        ConvolutionPass::Forward { accumulate } => (0..rows).into_par_iter().try_for_each(|row| {
-            let mut fresh = !accumulate;
-            // The centre tap covers the whole row, so it goes first and overwrites.
-            taps(c).try_for_each(|tap| {
-                let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
-                let accumulate = !std::mem::take(&mut fresh);
-                product(&Product { out: y, a: x, b: filter(c, tap).t(), accumulate }, SERIAL)
+        ConvolutionPass::Forward { accumulate } => {
+            let filters = Transposed::new(c)?;
+            rows.try_for_each(|row| {
+                let mut fresh = !accumulate;
+                // The centre tap covers the whole row, so it goes first and overwrites.
+                taps(c).try_for_each(|tap| {
+                    let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
+                    let accumulate = !std::mem::take(&mut fresh);
+                    product(&Product { out: y, a: x, b: filters.tap(c, tap), accumulate }, SERIAL)
+                })
             })
-        }),
-        ConvolutionPass::Data { accumulate } => (0..rows).into_par_iter().try_for_each(|row| {
+        }
+        ConvolutionPass::Data { accumulate } => rows.try_for_each(|row| {
             let mut fresh = !accumulate;
             taps(c).try_for_each(|tap| {
                 let Some((y, x)) = spans(c, row, tap, -1) else { return Ok(()) };
@@ -31,12 +41,18 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
             })
         }),
         ConvolutionPass::Filter => {
-            let taps: Vec<_> = taps(c).collect();
-            taps.into_par_iter().try_for_each(|tap| {
-                (0..rows).try_for_each(|row| {
+            let pieces = FILTER_PIECES.div_ceil(c.kernel * c.kernel);
+            let width = c.channels.div_ceil(pieces).max(FILTER_CHANNELS);
+            let starts = (0..c.channels).step_by(width);
+            let pieces: Vec<_> =
+                taps(c).flat_map(|tap| starts.clone().map(move |start| (tap, start))).collect();
+            pieces.into_par_iter().with_max_len(1).try_for_each(|(tap, start)| {
+                let width = width.min(c.channels - start);
+                let out = filter(c, tap).columns(start, width);
+                (0..c.batch * c.height).try_for_each(|row| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
-                    let out = filter(c, tap);
-                    product(&Product { out, a: y.t(), b: x, accumulate: true }, SERIAL)
+                    let b = x.columns(start, width);
+                    product(&Product { out, a: y.t(), b, accumulate: true }, SERIAL)
                 })
             })
         }
@@ -59,6 +75,78 @@ fn filter(c: &Convolution, (r, s): (usize, usize)) -> Matrix {
         cols: c.channels,
         row_stride: (c.kernel * c.kernel * c.channels) as isize,
         col_stride: 1,
+    }
+}
+
+impl Matrix {
+    /// `width` of the columns, from `start` on.
+    fn columns(self, start: usize, width: usize) -> Matrix {
+        let offset = start as isize * self.col_stride * self.dtype.bytes() as isize;
+        Matrix { address: self.address.wrapping_add_signed(offset as i64), cols: width, ..self }
+    }
+}
+
+/// The filter as R,S,C,K: a product transposes its operand otherwise, once for every row of the
+/// image.
+struct Transposed {
+    /// Numbers of the convolution's type.
+    storage: Vec<u64>,
+}
+
+impl Transposed {
+    fn new(c: &Convolution) -> Result<Transposed> {
+        let taps = c.kernel * c.kernel;
+        let bytes = taps * c.channels * c.filters * c.dtype.bytes();
+        let mut storage = vec![0u64; bytes.div_ceil(8)];
+        let to = storage.as_mut_ptr() as u64;
+        let tap_bytes = c.channels * c.filters * c.dtype.bytes();
+        (0..taps).into_par_iter().try_for_each(|tap| {
+            let from = filter(c, (tap / c.kernel, tap % c.kernel));
+            let to = to + (tap * tap_bytes) as u64;
+            // SAFETY: `from` views the live filter; `to` is this tap's own part of `storage`.
+            match c.dtype {
+                DType::F32 => unsafe { transpose::<f32>(from, to) },
+                DType::F64 => unsafe { transpose::<f64>(from, to) },
+                other => return Err(Error::device(format!("no convolution for {other:?}"))),
+            }
+            Ok(())
+        })?;
+        Ok(Transposed { storage })
+    }
+
+    /// C×K: one tap.
+    fn tap(&self, c: &Convolution, (r, s): (usize, usize)) -> Matrix {
+        let size = c.channels * c.filters * c.dtype.bytes();
+        Matrix {
+            address: self.storage.as_ptr() as u64 + ((r * c.kernel + s) * size) as u64,
+            dtype: c.dtype,
+            rows: c.channels,
+            cols: c.filters,
+            row_stride: c.filters as isize,
+            col_stride: 1,
+        }
+    }
+}
+
+/// Writes the transpose of `from`, whose columns are neighbours in memory, tile by tile.
+///
+/// # Safety
+/// `from` must be readable, and `to` writable for as many numbers.
+unsafe fn transpose<N: Copy>(from: Matrix, to: u64) {
+    const TILE: usize = 16;
+    let (source, target) = (from.address as *const N, to as *mut N);
+    for row in (0..from.rows).step_by(TILE) {
+        for col in (0..from.cols).step_by(TILE) {
+            for c in col..from.cols.min(col + TILE) {
+                for r in row..from.rows.min(row + TILE) {
+                    // SAFETY: r and c are inside the matrix.
+                    unsafe {
+                        let value = *source.offset(r as isize * from.row_stride + c as isize);
+                        *target.add(c * from.rows + r) = value;
+                    }
+                }
+            }
+        }
     }
 }
 
