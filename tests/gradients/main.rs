@@ -3,4 +3,7 @@
 mod check;
 
 mod activation;
+mod cross_entropy;
+mod feature_distance;
+mod hrda;
 mod linear;
