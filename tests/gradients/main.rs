@@ -3,10 +3,16 @@
 mod check;
 
 mod activation;
+<<<<<<< HEAD
 mod attention;
 mod batchnorm;
 mod conv;
 mod depthwise;
 mod layernorm;
+=======
+mod cross_entropy;
+mod feature_distance;
+mod hrda;
+>>>>>>> loss
 mod linear;
 mod resize;

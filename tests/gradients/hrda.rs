@@ -1,0 +1,35 @@
+use crate::check::{Case, check};
+use udass_raw::ops::{self, DetailBox};
+
+/// The gradient of the fused logits with respect to context, detail and attention.
+fn fuse(context: &[usize], detail: &[usize], place: Option<([i32; 4], usize)>) {
+    let case = Case { inputs: &[context, detail, context], ..Default::default() };
+    check(&case, |tape, x, _| {
+        let place = place.map(|(pixels, stride)| DetailBox {
+            pixels: tape.device().upload(&[4], &pixels).unwrap(),
+            stride,
+        });
+        Ok(vec![ops::hrda_fuse(tape, &x[0], &x[1], &x[2], place.as_ref())?.logits])
+    });
+}
+
+#[test]
+fn without_a_box() {
+    fuse(&[1, 3, 5, 3], &[1, 6, 10, 3], None);
+}
+
+#[test]
+fn with_a_box_on_whole_cells() {
+    fuse(&[3, 5, 7, 5], &[3, 6, 4, 5], Some(([8, 32, 16, 32], 4)));
+}
+
+/// At stride 8 the box is a multiple of the fused grid's cells, but not of the context's.
+#[test]
+fn with_a_box_that_cuts_the_contexts_cells() {
+    fuse(&[3, 5, 7, 3], &[3, 5, 6, 3], Some(([8, 48, 24, 72], 8)));
+}
+
+#[test]
+fn with_a_box_in_the_last_corner() {
+    fuse(&[1, 4, 4, 2], &[1, 4, 4, 2], Some(([16, 32, 16, 32], 4)));
+}
