@@ -1,6 +1,6 @@
 //! Batches: what is in them, retries, and that only the iteration decides.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use udass_raw::{
     config::{Config, Method},
@@ -31,7 +31,7 @@ fn with_workers(config: &Config, workers: usize, prefetch: usize) -> Config {
     config
 }
 
-fn number(file: &PathBuf) -> u8 {
+fn number(file: &Path) -> u8 {
     let name = file.file_name().unwrap().to_str().unwrap();
     let digits: String =
         name.trim_start_matches("ulm_").chars().take_while(char::is_ascii_digit).collect();
