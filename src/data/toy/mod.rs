@@ -39,12 +39,16 @@ const VERSION: u32 = 1;
 const TRAIN_CITIES: [&str; 3] = ["altdorf", "birkenau", "cranach"];
 const VAL_CITIES: [&str; 2] = ["dornfeld", "eulenburg"];
 
+/// Whose look and format a picture has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
+    /// GTA's: labelled, sharp, saturated.
     Source,
+    /// Cityscapes': hazy, noisy, faded.
     Target,
 }
 
+/// Which part of a domain a picture belongs to; no two share a scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     Train,
