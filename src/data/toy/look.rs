@@ -55,7 +55,7 @@ pub enum Material {
 
 type Ink = [u8; 3];
 
-/// Inks of the two domains (variant by variant) and the weaves of the two domains.
+/// Inks of the source and of the far end (variant by variant), and the weaves of the two.
 struct Entry(&'static [Ink], &'static [Ink], Weave, Weave);
 
 const fn weave(pattern: Pattern, scale: f32, depth: f32) -> Weave {
@@ -258,7 +258,9 @@ fn entry(material: Material) -> Entry {
 /// The look of one domain at one strength of the gap.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// 0 draws the source's look, 1 the target's.
+    /// 0 draws the source's look, 1 the far end of the tables. The usual target lies halfway:
+    /// at the far end a network trained on the source alone recognises nothing, so that there is
+    /// no pseudo-label to start from.
     pub gap: f32,
 }
 
@@ -288,8 +290,8 @@ impl Look {
         self.between(0.62, 0.86)
     }
 
-    /// A number that goes from the source's value to the target's.
+    /// A number that goes from the source's value to the far end's.
     pub fn between(&self, source: f32, target: f32) -> f32 {
-        source + self.gap.min(1.3) * (target - source)
+        source + self.gap * (target - source)
     }
 }

@@ -46,20 +46,19 @@ pub struct Detail {
 }
 
 impl Texture {
-    /// `gap` of the way from `source` to `target`; what has no weight costs nothing.
+    /// `gap` (0 to 1) of the way from `source` to `target`; what has no weight costs nothing.
     pub fn blend(source: Weave, target: Weave, gap: f32) -> Texture {
         let same = source.pattern == target.pattern;
-        let t = gap.clamp(0.0, 1.5);
         let mut weaves = [source, target];
         if same {
             // One grid of windows in between, not two across each other.
-            let lerp = |a: f32, b: f32| a + t * (b - a);
-            weaves[0].scale = lerp(source.scale, target.scale).max(0.05);
-            weaves[0].depth = lerp(source.depth, target.depth).max(0.0);
+            let lerp = |a: f32, b: f32| a + gap * (b - a);
+            weaves[0].scale = lerp(source.scale, target.scale);
+            weaves[0].depth = lerp(source.depth, target.depth);
             weaves[1].depth = 0.0;
         } else {
-            weaves[0].depth *= (1.0 - t).max(0.0);
-            weaves[1].depth *= t;
+            weaves[0].depth *= 1.0 - gap;
+            weaves[1].depth *= gap;
         }
         Texture { weaves }
     }
