@@ -1,0 +1,317 @@
+"""Does this baseline compute what it is compared with? Runs stored cases and says where it differs.
+
+    python check.py [--golden tests/golden]
+
+Weights and inputs come from the formula of the golden folder, random choices from its records.
+Every case runs twice. In float64 everything must agree to the case's own tolerance. In float32
+(what is timed) everything but single gradients must; those may differ by 1e-2 (relative L2): where
+a ReLU's input is round-off, so is its sign, and one flipped pixel shows in every layer below it.
+Exit status 1 if anything is out of tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from iteration import Batch, Draws, Settings, Switches, Template, build
+from model import CHANNELS_LAST, Hrda, Mit, hrda_losses
+
+
+def is_noise(entry: dict) -> bool:
+    """A gradient that is zero but for round-off (a bias just before batch norm)."""
+    return "mathematically zero" in str(entry.get("note", "")) + str(entry.get("tol", ""))
+
+
+def real(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).to(torch.get_default_dtype())
+
+
+class Golden:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        spec = importlib.util.spec_from_file_location("formula", folder / "formula.py")
+        self.formula = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.formula)
+        self.cases = {c["name"]: c for c in json.loads((folder / "cases.json").read_text())}
+        self.failures = self.checks = 0
+        self.worst = 0.0
+
+    def open(self, name: str):
+        self.case, self.stored = self.cases[name], load_file(self.folder / self.cases[name]["file"])
+        self.first, self.worst = self.checks, 0.0
+        return self.case
+
+    def close(self) -> None:
+        dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+        print(f"{self.case['name']} {dtype}: {self.checks - self.first} values compared, "
+              f"largest error {self.worst:.2f} of its tolerance")
+
+    def fill(self, module: torch.nn.Module, prefix: str = "", scale: dict | None = None) -> None:
+        state = module.state_dict()
+        for key, tensor in state.items():
+            if key.endswith("num_batches_tracked"):
+                continue
+            value = torch.from_numpy(self.formula.weight(prefix + key, tuple(tensor.shape)))
+            for part, factor in (scale or {}).items():
+                value = value * np.float32(factor) if part in key else value
+            tensor.copy_(value)
+
+    def image(self, key: str, shape) -> Tensor:
+        return real(self.formula.image(f"input/{self.case['name']}/{key}", shape))
+
+    def report(self, key: str, ratio: float, text: str) -> None:
+        self.checks += 1
+        self.worst = max(self.worst, ratio) if ratio == ratio else float("inf")
+        if not ratio <= 1.0:  # also true for NaN
+            self.failures += 1
+            print(f"  FAIL {self.case['name']} {key}: {text}")
+
+    def tensor(self, key: str, value: Tensor) -> None:
+        entry = self.case["tensors"][key]
+        flat = value.detach().clone().contiguous().reshape(-1).double()
+        if entry["storage"] == "strided":
+            flat = flat[:: entry["stride"]][: entry["count"]]
+        want, tol = self.stored[key].reshape(-1).double(), entry["tol"]
+        if list(value.shape) != list(entry["shape"]) or flat.shape != want.shape:
+            return self.report(key, float("inf"), f"shape {list(value.shape)}, stored {entry['shape']}")
+        if isinstance(tol, str):  # discrete maps
+            agree = (flat == want).double().mean().item()
+            ok = agree == 1.0 if tol == "exact" else agree >= 0.999
+            return self.report(key, 0.0 if ok else 2.0, f"agreement {agree:.5f}, wanted {tol}")
+        difference = flat - want
+        zero = is_noise(entry)
+        if key.startswith("grad/") and not zero and torch.get_default_dtype() == torch.float32:
+            tol = {"rel_l2": 1e-2, "max_abs": float("inf")}
+        worst = (flat if zero else difference).abs().max().item()
+        ratio = worst / tol["max_abs"]
+        if "rel_l2" in tol and not zero:
+            rel = (difference.norm() / want.norm()).item()
+            ratio = max(ratio, rel / tol["rel_l2"]) if rel == rel else rel
+        self.report(key, ratio, f"{ratio:.2f} of the tolerance {tol}")
+
+    def scalar(self, key: str, value: float) -> None:
+        entry = self.case["scalars"][key]
+        ratio = abs(float(value) - entry["value"]) / (abs(entry["value"]) * entry["tol_rel"])
+        self.report(key, ratio, f"{float(value)!r}, stored {entry['value']!r}")
+
+
+def gradients(g: Golden, grads: dict[str, Tensor]) -> None:
+    for name, grad in grads.items():
+        if f"grad/{name}" in g.case["tensors"]:
+            g.tensor(f"grad/{name}", grad)
+
+
+def buffers(g: Golden, model: torch.nn.Module, prefix: str) -> None:
+    for name, value in model.named_buffers():
+        if prefix + name in g.case["tensors"]:
+            g.tensor(prefix + name, value)
+
+
+def check_backbone(g: Golden, name: str) -> None:
+    config = g.open(name)["config"]
+    net = Mit(config["backbone"], drop_path=0.0).eval()
+    g.fill(net, "backbone.")
+    net.to(memory_format=CHANNELS_LAST)
+    with torch.inference_mode():
+        features = net(g.image("img", (config["batch"], 3, config["H"], config["W"])))
+    for i, f in enumerate(features):
+        g.tensor(f"feat{i}", f.permute(0, 3, 1, 2))
+    g.close()
+
+
+def hrda(g: Golden, **options) -> Hrda:
+    net = Hrda(g.case["config"]["arch"], detail=g.case["config"]["hr_crop"][0],
+               dropout=0.0, drop_path=0.0, **options)
+    g.fill(net, scale=g.case["config"].get("weight_scale"))
+    return net.to(memory_format=CHANNELS_LAST)
+
+
+def check_eval(g: Golden, name: str, options: dict) -> None:
+    c = g.open(name)["config"]
+    net = hrda(g, **options).eval()
+    image = g.image("img", (c["batch"], 3, c["H"], c["W"]))
+    with torch.inference_mode():
+        out = net.slide(image)
+        probability, label = out["logits"].softmax(1).max(1)
+        out |= {"lr_img": net.halved(image), "max_prob": probability, "argmax": label}
+    for key, value in out.items():
+        g.tensor(key, value)
+    boxes = torch.tensor(net.boxes(c["H"], c["W"]))
+    g.tensor("boxes", boxes)
+    g.close()
+
+
+def check_train(g: Golden, name: str, options: dict) -> None:
+    c = g.open(name)["config"]
+    net, b, h, w = hrda(g, **options).train(), c["batch"], c["H"], c["W"]
+    label = torch.from_numpy(g.formula.label(f"input/{name}/label", b, h, w))
+    weight = real(g.formula.unit(f"input/{name}/seg_weight", (b, h, w))) if c["seg_weight"] else None
+    box = tuple(c["crop_box_y1y2x1x2"])
+    out = net(g.image("img", (b, 3, h, w)), box)
+    fused, detail = hrda_losses(out, box, label, weight)
+    (fused + detail).backward()
+    g.tensor("label", label)
+    for key, value in zip(("fused_seg", "hr_seg", "lr_seg"), out):
+        g.tensor(f"logits/{key}", value)
+    g.scalar("decode.loss_seg", fused.item())
+    g.scalar("decode.hr.loss_seg", detail.item())
+    g.scalar("loss", (fused + detail).item())
+    grads = {n: p.grad for n, p in net.named_parameters()}
+    g.scalar("grad_norm_total", torch.stack([v.double().norm() for v in grads.values()]).norm())
+    gradients(g, grads)
+    buffers(g, net, "bn/")
+    g.close()
+
+
+class Recorded(Draws):
+    """Replays a case's draws; a draw of another kind than recorded is an error."""
+
+    def __init__(self, g: Golden):
+        self.g, self.c = g, g.case["config"]
+        self.left = list(self.c["draws"])
+
+    def take(self, kind: str):
+        draw = self.left.pop(0)
+        if draw["kind"] != kind:
+            raise RuntimeError(f"{self.g.case['name']}: wanted a draw {kind}, recorded is {draw['kind']}")
+        return draw["value"]
+
+    def uniform(self, low=0.0, high=1.0):
+        return self.take("random.uniform")
+
+    def box(self):
+        return tuple(self.take("hr_crop_box"))
+
+    def choice(self, n, k):
+        recorded = self.left[0]["args"]
+        if recorded != [n, k]:
+            raise RuntimeError(f"{self.g.case['name']}: choice of {k} out of {n}, recorded is {recorded}")
+        return self.take("np.random.choice")
+
+    def sigma(self):
+        return self.take("np.random.uniform(sigma)")
+
+    def grid(self, shape):
+        return torch.tensor(self.take("torch.rand(mask grid)")).view(shape)
+
+    def jitter(self, n):
+        d = self.take("ColorJitter")
+        names = ("brightness", "contrast", "saturation", "hue")
+        return [torch.tensor(d[f"{k}_factor"]) for k in names], d["order"]
+
+    def rare_classes(self):
+        return self.take("random.sample")
+
+    def rare_crop(self, cls):
+        from PIL import Image
+
+        (file,) = self.take("random.sample")
+        x, y = self.take("random.randint"), self.take("random.randint")
+        size = tuple(self.c["rand_mixer"]["resize_wh"])
+        ch, cw = self.c["rand_mixer"]["crop"]
+        area = (slice(y, y + ch), slice(x, x + cw))
+        rgb = Image.fromarray(self.g.stored[f"src/{file}/rgb"].numpy()).resize(size, Image.BILINEAR)
+        raw = Image.fromarray(self.g.stored[f"src/{file}/rawlabel"].numpy()).resize(size, Image.NEAREST)
+        # As released: BGR minus the RGB-ordered mean, over 255.
+        bgr = np.asarray(rgb)[area][..., ::-1].astype(np.float32) - np.float32([123.675, 116.28, 103.53])
+        table = np.full(256, 255)
+        for k, v in self.g.cases["pub_piece_rare_paste"]["config"]["raw_to_train"].items():
+            table[int(k)] = v
+        image = torch.from_numpy(np.ascontiguousarray((bgr / np.float32(255)).transpose(2, 0, 1)))
+        return image, torch.from_numpy(table[np.asarray(raw)[area]])
+
+
+LOSSES = {"decode": "decode.loss_seg", "hr": "decode.hr.loss_seg"}
+
+
+def check_iteration(g: Golden, name: str, options: dict) -> None:
+    c = g.open(name)["config"]
+    s = Settings(mask_block=c["mask_block"], mask_ratio=c["mask_ratio"])
+    trainer = build(c["arch"], 256, c["hr_crop"][0], s, **options, dropout=0.0, drop_path=0.0)
+    g.fill(trainer.student, "", c["weight_scale"])
+    g.fill(trainer.teacher, "ema_model.", c["weight_scale"])
+    g.fill(trainer.imagenet, "imnet_model.backbone.")
+    shape = (c["batch"], 3, c["size"], c["size"])
+    kept = lambda key: g.stored[f"in/{key}"]
+    batch = Batch(g.image("img", shape), kept("label").long(), g.image("target_img", shape),
+                  kept("valid_pseudo_mask").to(torch.get_default_dtype()))
+    if c["local_iter"] >= s.quad_from:
+        trainer.template = Template(
+            g.image("tmpl_img", shape), kept("tmpl_label").long(), g.image("tmpl_target_img", shape),
+            kept("tmpl_plabel").long(), kept("tmpl_confident").bool(), real(kept("tmpl_pseudo_weight").numpy()))
+    grads: dict[str, Tensor] = {}
+    named = list(trainer.student.named_parameters())
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: grads.update((n, p.grad.clone()) for n, p in named))
+    draws = Recorded(g)
+    losses = trainer.run(c["local_iter"], batch, draws)
+    g.report("draws", 0.0 if not draws.left else 2.0, f"{len(draws.left)} recorded draws not used")
+    for key, value in losses.items():
+        part, _, kind = key.partition(".")
+        stored = "src.loss_imnet_feat_dist" if kind == "feature_distance" else (
+            LOSSES[kind] if part == "src" else f"{part}.{LOSSES[kind]}")
+        g.scalar(f"log/{stored}", value)
+    for key, value in trainer.seen.items():
+        if key in g.case["tensors"] and value is not None:
+            value = value.unsqueeze(1) if key == "fdist/mask" else value
+            g.tensor(key, value)
+    g.tensor("state/confident_tmpl", trainer.template.confident)
+    gradients(g, grads)
+    buffers(g, trainer.student, "bn/model.")
+    buffers(g, trainer.teacher, "bn/ema_model.")
+    multiplier = lambda n: 10 if "head" in n else 1
+    for n, p in trainer.teacher.named_parameters():
+        g.tensor(f"ema/{n}", p)
+    for n, p in named:
+        key = f"param_after/{n}"
+        entry = g.case["tensors"][key]
+        value = p.detach().contiguous().reshape(-1)
+        if entry["storage"] == "strided":
+            value = value[:: entry["stride"]][: entry["count"]]
+        # A first Adam step is lr x sign(gradient): where the gradient is round-off, so is the sign.
+        if not is_noise(g.case["tensors"][f"grad/{n}"]):
+            off = (value.float() - g.stored[key].reshape(-1)).abs()
+            if n.endswith("attn.kv.bias"):  # softmax does not see a key bias: half is noise too
+                off = off[off.numel() // 2 :]
+            near = (off <= 0.02 * s.lr * multiplier(n)).double().mean().item()
+            ok = near >= 0.98 and off.max() <= entry["tol"]["max_abs"]
+            g.report(key, 0.0 if ok else 2.0, f"{near:.4f} near, largest {off.max():.2e}, {entry['tol']}")
+    g.close()
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--golden", type=Path, default=Path("tests/golden"))
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last")
+    p.add_argument("--joint", action="store_true")
+    a = p.parse_args()
+    torch.set_num_threads(a.threads)
+    layout = CHANNELS_LAST if a.head_layout == "channels_last" else torch.contiguous_format
+    options = {"head_layout": layout, "joint": a.joint}
+    g = Golden(a.golden)
+    for dtype in (torch.float64, torch.float32):
+        torch.set_default_dtype(dtype)
+        for name in ("mit_b0_64x64", "mit_b5_128x96"):
+            check_backbone(g, f"pub_backbone_{name}")
+        for name in ("mit_b0_128x128", "mit_b5_128x128"):
+            check_eval(g, f"pub_hrda_eval_{name}", options)
+        for name in ("mit_b0_w", "mit_b0_now", "mit_b5_w"):
+            check_train(g, f"pub_train_{name}", options)
+        for name in ("mic_off", "mic_aug", "quad_off", "quad_aug"):
+            check_iteration(g, f"pub_uda_{name}", options)
+    print(f"{g.checks} values compared, {g.failures} out of tolerance")
+    return 1 if g.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,327 @@
+"""HRDA with a MiT encoder and DAFormer heads, as a plain, fast PyTorch module.
+
+State-dict keys are those of the released checkpoints, so files are interchangeable.
+Token grids travel as NHWC tensors (B, H, W, C): linear layers and LayerNorm read them as they
+are, and the same memory seen as NCHW is `channels_last`, so no layer copies to change layout.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHANNELS_LAST = torch.channels_last
+CLASSES = 19
+HEADS = (1, 2, 5, 8)
+REDUCTIONS = (8, 4, 2, 1)
+# arch -> (widths, depths) of the four stages
+ARCHS = {
+    "mit_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
+    "mit_b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
+    "mit_b2": ((64, 128, 320, 512), (3, 4, 6, 3)),
+    "mit_b3": ((64, 128, 320, 512), (3, 4, 18, 3)),
+    "mit_b4": ((64, 128, 320, 512), (3, 8, 27, 3)),
+    "mit_b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
+}
+
+
+def nchw(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def nhwc(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, half-pixel centres. Every resize here is by a whole factor, so size says it all."""
+    if x.shape[2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def up2(x: Tensor) -> Tensor:
+    return resize(x, (2 * x.shape[2], 2 * x.shape[3]))
+
+
+class PatchEmbed(nn.Module):
+    """(B, Cin, H, W) -> (B, H/stride, W/stride, Cout)"""
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int):
+        super().__init__()
+        self.proj = nn.Conv2d(cin, cout, kernel, stride, kernel // 2)
+        self.norm = nn.LayerNorm(cout, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(nhwc(self.proj(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self, dim: int, heads: int, reduction: int):
+        super().__init__()
+        self.heads, self.reduction = heads, reduction
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        if reduction > 1:
+            self.sr = nn.Conv2d(dim, dim, reduction, reduction)
+            self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        d = c // self.heads
+        source = x if self.reduction == 1 else self.norm(nhwc(self.sr(nchw(x))))
+        q = self.q(x).view(b, h * w, self.heads, d).transpose(1, 2)
+        kv = self.kv(source).view(b, -1, 2, self.heads, d)
+        k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(b, h, w, c))
+
+
+class DepthwiseConv(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, 3, 1, 1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nhwc(self.dwconv(nchw(x)))
+
+
+class MixFfn(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.dwconv = DepthwiseConv(4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.dwconv(self.fc1(x))))
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, heads: int, reduction: int, drop_path: float):
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads, reduction)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MixFfn(dim)
+
+    def residual(self, x: Tensor, branch: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0.0:
+            return x + branch
+        keep = 1.0 - self.drop_path
+        scale = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
+        return torch.addcmul(x, branch, scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.residual(x, self.attn(self.norm1(x)))
+        return self.residual(x, self.mlp(self.norm2(x)))
+
+
+class Mit(nn.Module):
+    """Image (B, 3, H, W) -> four NHWC feature grids at strides 4, 8, 16, 32."""
+
+    def __init__(self, arch: str, drop_path: float):
+        super().__init__()
+        widths, depths = ARCHS[arch]
+        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        cin = 3
+        for s, (width, depth) in enumerate(zip(widths, depths), start=1):
+            embed = PatchEmbed(cin, width, 7 if s == 1 else 3, 4 if s == 1 else 2)
+            blocks = [Block(width, HEADS[s - 1], REDUCTIONS[s - 1], rates.pop(0)) for _ in range(depth)]
+            setattr(self, f"patch_embed{s}", embed)
+            setattr(self, f"block{s}", nn.ModuleList(blocks))
+            setattr(self, f"norm{s}", nn.LayerNorm(width, eps=1e-6))
+            cin = width
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x, features = image, []
+        for s in range(1, 5):
+            grid = getattr(self, f"patch_embed{s}")(x)
+            for block in getattr(self, f"block{s}"):
+                grid = block(grid)
+            features.append(getattr(self, f"norm{s}")(grid))
+            x = nchw(features[-1])
+        return features
+
+
+class ConvBnRelu(nn.Module):
+    def __init__(self, cin: int, cout: int, kernel: int = 1, dilation: int = 1, groups: int = 1):
+        super().__init__()
+        pad = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(cin, cout, kernel, 1, pad, dilation, groups, bias=False)
+        self.bn = nn.BatchNorm2d(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu_(self.bn(self.conv(x)))
+
+
+class SeparableConv(nn.Module):
+    def __init__(self, cin: int, cout: int, dilation: int):
+        super().__init__()
+        self.depthwise_conv = ConvBnRelu(cin, cin, 3, dilation, groups=cin)
+        self.pointwise_conv = ConvBnRelu(cin, cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise_conv(self.depthwise_conv(x))
+
+
+class SeparableAspp(nn.Module):
+    def __init__(self, cin: int, cout: int):
+        super().__init__()
+        branches = [ConvBnRelu(cin, cout)] + [SeparableConv(cin, cout, d) for d in (6, 12, 18)]
+        self.aspp_modules = nn.ModuleList(branches)
+        self.bottleneck = ConvBnRelu(4 * cout, cout, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bottleneck(torch.cat([branch(x) for branch in self.aspp_modules], 1))
+
+
+class Embed(nn.Module):
+    def __init__(self, cin: int, cout: int):
+        super().__init__()
+        self.proj = nn.Linear(cin, cout)
+
+
+class DaformerHead(nn.Module):
+    """Four feature grids -> class scores (B, 19, H/4, W/4).
+
+    `layout` is the memory format of everything after the concatenation.
+    """
+
+    def __init__(self, widths, channels: int, fuse: nn.Module, dropout: float, layout):
+        super().__init__()
+        self.layout = layout
+        self.embed_layers = nn.ModuleList([Embed(w, channels) for w in widths])
+        self.fuse_layer = fuse
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(channels, CLASSES, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        size = features[0].shape[1:3]
+        levels = [resize(nchw(e.proj(f)), size) for e, f in zip(self.embed_layers, features)]
+        x = torch.cat(levels, 1).contiguous(memory_format=self.layout)
+        return self.conv_seg(self.dropout(self.fuse_layer(x)))
+
+
+class HrdaHead(nn.Module):
+    def __init__(self, widths, channels: int, dropout: float, layout):
+        super().__init__()
+        aspp, plain = SeparableAspp(4 * channels, channels), ConvBnRelu(4 * channels, channels)
+        self.head = DaformerHead(widths, channels, aspp, dropout, layout)
+        self.scale_attention = DaformerHead(widths, channels, plain, dropout, layout)
+
+
+class Hrda(nn.Module):
+    """Context (whole image halved) and detail (crops at full resolution) through one network.
+
+    `joint` runs context and detail as one backbone batch when their sizes agree: MiT has no
+    batch norm, so the result is the same; the heads always run in the reference's order.
+    """
+
+    def __init__(self, arch="mit_b0", channels=256, detail=64, dropout=0.1, drop_path=0.1,
+                 head_layout=CHANNELS_LAST, joint=False):
+        super().__init__()
+        widths, _ = ARCHS[arch]
+        self.detail, self.joint = detail, joint
+        self.backbone = Mit(arch, drop_path)
+        self.decode_head = HrdaHead(widths, channels, dropout, head_layout)
+
+    def halved(self, image: Tensor) -> Tensor:
+        return resize(image, (image.shape[2] // 2, image.shape[3] // 2))
+
+    def features(self, context: Tensor, details: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        if self.joint and context.shape[2:] == details.shape[2:]:
+            sizes = [context.shape[0], details.shape[0]]
+            both = [f.split(sizes) for f in self.backbone(torch.cat([context, details]))]
+            return [f[0] for f in both], [f[1] for f in both]
+        return self.backbone(context), self.backbone(details)
+
+    def forward(self, image: Tensor, box: tuple[int, int, int, int]):
+        """Training pass. box = (y1, y2, x1, x2), divisible by 8.
+
+        Returns fused logits (stride 4), detail logits of the box (stride 4), the context logits
+        times 1 - attention (stride 8), and the last context feature grid.
+        """
+        y1, y2, x1, x2 = box
+        context = self.halved(image)
+        coarse, fine = self.features(context, image[:, :, y1:y2, x1:x2])
+        lr = self.decode_head.head(coarse)
+        hr = self.decode_head.head(fine)
+        scores = self.decode_head.scale_attention(coarse)
+        # Attention counts inside the box only, on the context grid (one cell = 8 pixels).
+        att = torch.sigmoid(scores[:, :, y1 // 8 : y2 // 8, x1 // 8 : x2 // 8])
+        att = F.pad(att, margins(box, 8, lr.shape))
+        lr = lr - att * lr
+        fused = up2(lr)
+        gate = up2(att)[:, :, y1 // 4 : y2 // 4, x1 // 4 : x2 // 4]
+        fused = fused + F.pad(gate * hr, margins(box, 4, fused.shape))
+        return fused, hr, lr, coarse[3]
+
+    def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        size, stride = self.detail, self.detail // 2
+        starts = lambda n: [min(i, n - size) for i in range(0, n - size + stride, stride)]
+        return [(y, y + size, x, x + size) for y in starts(height) for x in starts(width)]
+
+    def slide(self, image: Tensor) -> dict[str, Tensor]:
+        """Whole-image pass (evaluation, teacher): overlapping detail crops, averaged."""
+        b, _, height, width = image.shape
+        boxes = self.boxes(height, width)
+        crops = torch.cat([image[:, :, y1:y2, x1:x2] for y1, y2, x1, x2 in boxes])
+        coarse, fine = self.features(self.halved(image), crops)
+        lr = self.decode_head.head(coarse)
+        hr_crops = self.decode_head.head(fine)
+        att = torch.sigmoid(self.decode_head.scale_attention(coarse))
+        hr = hr_crops.new_zeros(b, CLASSES, height // 4, width // 4)
+        count = hr.new_zeros(1, 1, height // 4, width // 4)
+        for crop, (y1, y2, x1, x2) in zip(hr_crops.split(b), boxes):
+            area = (..., slice(y1 // 4, y2 // 4), slice(x1 // 4, x2 // 4))
+            hr[area] += crop
+            count[area] += 1
+        hr /= count
+        fused = up2(att) * hr + up2((1 - att) * lr)
+        return {"lr_seg": lr, "att": att, "hr_crop_seg": hr_crops, "hr_seg": hr, "fused": fused,
+                "logits": resize(fused, (height, width))}
+
+
+def margins(box, stride: int, shape) -> tuple[int, int, int, int]:
+    """Padding (left, right, top, bottom) that puts a box's content back on its grid."""
+    y1, y2, x1, x2 = (v // stride for v in box)
+    return x1, shape[3] - x2, y1, shape[2] - y2
+
+
+def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
+    """Logits resized to the label; 255 counts 0; the mean is over all pixels, ignored ones too.
+
+    Class-last rows: softmax over the innermost dimension is the faster kernel on a CPU.
+    """
+    logits = resize(logits.contiguous(memory_format=CHANNELS_LAST), label.shape[1:])
+    rows, target = nhwc(logits).reshape(-1, CLASSES), label.reshape(-1)
+    if weight is None:
+        return F.cross_entropy(rows, target, ignore_index=255, reduction="sum") / target.numel()
+    each = F.cross_entropy(rows, target, ignore_index=255, reduction="none")
+    return torch.dot(each, weight.reshape(-1)) / target.numel()
+
+
+def hrda_losses(out, box, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(0.9 x fused, 0.1 x detail) cross-entropies of one training pass."""
+    fused, hr = out[0], out[1]
+    y1, y2, x1, x2 = box
+    cropped = None if weight is None else weight[:, y1:y2, x1:x2]
+    return (0.9 * cross_entropy(fused, label, weight),
+            0.1 * cross_entropy(hr, label[:, y1:y2, x1:x2], cropped))
+
+
+def init_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Seeded start: truncated normal for linear layers, fan-out normal for convolutions."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.trunc_normal_(m.weight, std=0.02, generator=generator)
+            nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.Conv2d):
+            fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels // m.groups
+            nn.init.normal_(m.weight, 0.0, (2.0 / fan_out) ** 0.5, generator=generator)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)

@@ -1,0 +1,93 @@
+"""The record every benchmark here writes: raw samples and what they were taken on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import torch
+
+
+def machine() -> dict:
+    cpu = platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(l.split(":", 1)[1].strip() for l in lines if l.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {"cpu": cpu, "cores": os.cpu_count(), "isa": torch.backends.cpu.get_cpu_capability(),
+            "system": platform.platform(), "python": platform.python_version()}
+
+
+def commit() -> str | None:
+    here = Path(__file__).parent
+    run = lambda *a: subprocess.run(["git", *a], cwd=here, capture_output=True, text=True)
+    try:
+        head, changed = run("rev-parse", "HEAD"), run("status", "--porcelain", "--", ".")
+    except OSError:
+        return None
+    if head.returncode != 0:
+        return None
+    return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def busy_elsewhere() -> float | None:
+    """CPU seconds that other processes have used since boot; None where the system does not say."""
+    try:
+        user, nice, system, _, _, irq, softirq, *_ = map(
+            int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    except (OSError, ValueError):
+        return None
+    own = os.times()
+    total = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return total - own.user - own.system
+
+
+@dataclass
+class Samples:
+    """Seconds of each call; and how many CPU cores others kept busy meanwhile."""
+
+    seconds: list[float]
+    others: list[float | None]
+
+    def summary(self) -> dict:
+        return {"median_s": statistics.median(self.seconds), "min_s": min(self.seconds),
+                "samples_s": self.seconds, "cores_busy_elsewhere": self.others}
+
+
+def sample(work: Callable[[], object], warmup: int, repeats: int) -> Samples:
+    """Times `repeats` calls after `warmup` calls that are not counted."""
+    for _ in range(warmup):
+        work()
+    out = Samples([], [])
+    for _ in range(repeats):
+        before, start = busy_elsewhere(), time.perf_counter()
+        work()
+        seconds, after = time.perf_counter() - start, busy_elsewhere()
+        out.seconds.append(seconds)
+        # The system counts in ticks of 10 ms: too coarse to say anything of a shorter call.
+        known = before is not None and after is not None and seconds > 0.1
+        out.others.append(round(max(after - before, 0.0) / seconds, 2) if known else None)
+    return out
+
+
+def write(path: Path | None, options: dict, results: list[dict]) -> None:
+    record = {
+        "implementation": "pytorch",
+        "version": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": machine(),
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "commit": commit(),
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
+        "results": results,
+    }
+    if path is not None:
+        path.write_text(json.dumps(record, indent=1) + "\n")

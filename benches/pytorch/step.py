@@ -1,0 +1,115 @@
+"""Seconds per training iteration, PyTorch on the CPU.
+
+    python step.py --arch mit_b0 --crop 128 --detail 64 --phase quadmix --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+
+import record
+from iteration import Batch, Draws, Settings, Trainer, build
+from model import ARCHS, CHANNELS_LAST, init_weights
+
+
+def labels(batch: int, crop: int, block: int, g: torch.Generator) -> torch.Tensor:
+    """Blocks of 19 classes, some of them 255, like a segmentation's own patches."""
+    n = -(-crop // block)
+    ids = torch.randint(0, 20, (batch, n, n), generator=g)
+    ids[ids == 19] = 255
+    return ids.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :crop, :crop].contiguous()
+
+
+def trainer(a: argparse.Namespace) -> Trainer:
+    torch.manual_seed(a.seed)  # dropout and drop-path
+    weight = 0.0 if a.no_feature_distance else 0.005
+    layout = CHANNELS_LAST if a.head_layout == "channels_last" else torch.contiguous_format
+    settings = Settings(mask_block=a.mask_block, feature_weight=weight)
+    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=a.joint)
+    init_weights(t.student, torch.Generator().manual_seed(a.seed))
+    t.teacher.load_state_dict(t.student.state_dict())
+    if t.imagenet is not None:
+        t.imagenet.load_state_dict(t.student.backbone.state_dict())
+    return t
+
+
+class AlwaysAugmented(Draws):
+    """Jitter and blur on in every iteration, so that all samples are of the same work."""
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        value = super().uniform(low, high)
+        return value if (low, high) != (0.0, 1.0) else 1.0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--arch", choices=ARCHS, default="mit_b0")
+    p.add_argument("--crop", type=int, default=128, help="side of the training crops")
+    p.add_argument("--detail", type=int, default=None, help="side of the detail crop (default: half)")
+    p.add_argument("--channels", type=int, default=256, help="channels of the decoder")
+    p.add_argument("--batch", type=int, default=2, help="source images; as many target images")
+    p.add_argument("--phase", choices=("quadmix", "mic"), default="quadmix")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--repeats", type=int, default=10)
+    p.add_argument("--warmup", type=int, default=2)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--mask-block", type=int, default=None, help="default: 64, or a quarter of a small crop")
+    p.add_argument("--no-feature-distance", action="store_true")
+    p.add_argument("--draw-augment", action="store_true", help="draw jitter and blur instead of always on")
+    p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last")
+    p.add_argument("--joint", action="store_true", help="context and detail as one backbone batch")
+    p.add_argument("--json", type=Path, default=None)
+    return p
+
+
+def main() -> None:
+    p = parser()
+    a = p.parse_args()
+    a.detail = a.detail or a.crop // 2
+    a.mask_block = a.mask_block or min(64, a.crop // 4)
+    if a.crop % 32 or a.detail % 32 or a.detail > a.crop:
+        p.error("--crop and --detail must be multiples of 32, --detail at most --crop")
+    torch.set_num_threads(a.threads)
+    g = torch.Generator().manual_seed(a.seed)
+    image = lambda: torch.randn(a.batch, 3, a.crop, a.crop, generator=g)
+    block = max(a.crop // 8, 8)
+    valid = torch.ones(a.batch, a.crop, a.crop)
+    batches = [Batch(image(), labels(a.batch, a.crop, block, g), image(), valid) for _ in range(2)]
+    draws = (Draws if a.draw_augment else AlwaysAugmented)(a.seed, a.crop, a.detail)
+    t = trainer(a)
+    first = 6000 if a.phase == "quadmix" else 4001
+    if a.phase == "quadmix":
+        t.run(first - 1, batches[1], draws)  # the first templates
+    phases: dict[str, list[float]] = {}
+    iteration = 0
+
+    def work() -> None:
+        nonlocal iteration
+        t.run(first + iteration, batches[iteration % 2], draws)
+        iteration += 1
+        for name, seconds in t.seconds.items():
+            phases.setdefault(name, []).append(seconds)
+
+    total = record.sample(work, a.warmup, a.repeats).summary()
+    parts = {k: {"median_s": statistics.median(v[a.warmup :]), "min_s": min(v[a.warmup :]),
+                 "samples_s": v[a.warmup :]} for k, v in phases.items()}
+    name = f"{a.arch} {a.crop}/{a.detail} channels {a.channels} batch {a.batch}+{a.batch} {a.phase}"
+    print(f"{name}: median {total['median_s']:.3f} s, min {total['min_s']:.3f} s "
+          f"({a.threads} threads, torch {torch.__version__})")
+    others = [o for o in total["cores_busy_elsewhere"] if o is not None]
+    if others and statistics.median(others) > 0.1:
+        print(f"  note: others kept {statistics.median(others):.1f} cores busy meanwhile; these times are too long")
+    for part, v in parts.items():
+        print(f"  {part:8} median {v['median_s']:.3f} min {v['min_s']:.3f}")
+    losses = {k: float(v.detach()) for k, v in t.losses.items()}
+    if not all(abs(v) < float("inf") for v in losses.values()):
+        raise SystemExit(f"a loss is not finite: {losses}")
+    record.write(a.json, vars(a), [{"name": name, "total": total, "parts": parts, "losses": losses}])
+
+
+if __name__ == "__main__":
+    main()
