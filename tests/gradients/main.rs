@@ -3,16 +3,13 @@
 mod check;
 
 mod activation;
-<<<<<<< HEAD
 mod attention;
 mod batchnorm;
 mod conv;
-mod depthwise;
-mod layernorm;
-=======
 mod cross_entropy;
+mod depthwise;
 mod feature_distance;
 mod hrda;
->>>>>>> loss
+mod layernorm;
 mod linear;
 mod resize;
