@@ -1,26 +1,22 @@
-//! Where the commands meet the library's rooms that are not built yet. Each function says by its
-//! signature what the command needs; it goes as soon as the library has it.
-
-#![expect(dead_code, reason = "read once the rooms behind are there")]
+//! Where the commands meet the library.
 
 use std::path::{Path, PathBuf};
 
-use udass_raw::config::Config;
+use udass_raw::config::{Config, EvalConfig};
+use udass_raw::data::eval::EvalSet;
+use udass_raw::data::picture::load_rgb;
+use udass_raw::data::resize::{Size as Pixels, Window, cv_bilinear};
+use udass_raw::data::toy::ToyWorld;
+use udass_raw::data::{layouts, prepare as preparation};
+use udass_raw::device::Device;
+use udass_raw::nn::Segmentor;
+use udass_raw::params::Weights;
+use udass_raw::run::evaluate::evaluate as measure;
+use udass_raw::run::inference::Predictor;
 use udass_raw::run::report::Report;
-use udass_raw::run::signal::Stop;
+use udass_raw::run::{build, checkpoint, pictures, tensor_file};
 
 use super::size::Size;
-
-/// What a training run begins with.
-#[derive(Clone, Debug)]
-pub enum Start {
-    /// `weights.init` of the configuration.
-    Weights,
-    /// The newest checkpoint in the run's folder, with all of its state.
-    Resume,
-    /// A file: a checkpoint of this program or of the reference.
-    Checkpoint(PathBuf),
-}
 
 /// What `predict` is asked for.
 #[derive(Clone, Debug)]
@@ -29,43 +25,95 @@ pub struct Prediction<'a> {
     pub images: &'a [PathBuf],
     /// Folder of the pictures.
     pub out: &'a Path,
-    /// The logits too, as safetensors.
+    /// Where the logits of the one image go.
     pub logits: Option<&'a Path>,
-    /// Size of the network's input, instead of `eval.fit`.
+    /// Size of the network's input, instead of the image's own.
     pub resize: Option<Size>,
 }
 
 /// Steps done, steps in all.
 pub type Advance<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// Whether the run came to its end; `false` when `stop` was asked.
-pub fn train(_: &Config, _: Start, _: &Stop) -> anyhow::Result<bool> {
-    missing("train")
+/// A trained network on its device.
+struct Loaded {
+    device: Device,
+    network: Segmentor,
+    weights: Weights,
 }
 
-pub fn evaluate(_: &Config, _: &Path, _: Advance) -> anyhow::Result<Report> {
-    missing("eval")
+impl Loaded {
+    fn new(config: &Config, path: &Path) -> anyhow::Result<Loaded> {
+        let device = build::device(config)?;
+        let (network, weights) = build::trained(config, &device, path)?;
+        Ok(Loaded { device, network, weights })
+    }
+
+    fn predictor<'a>(&'a self, config: &'a EvalConfig) -> anyhow::Result<Predictor<'a>> {
+        Ok(Predictor::new(&self.device, &self.network, &self.weights, config)?)
+    }
+}
+
+pub fn evaluate(config: &Config, path: &Path, advance: Advance) -> anyhow::Result<Report> {
+    let file = checkpoint::resolve(path)?;
+    let loaded = Loaded::new(config, &file)?;
+    let set = EvalSet::new(&config.target, config.eval.fit)?;
+    let predictor = loaded.predictor(&config.eval)?;
+    let classes = config.network.classes;
+    let mut report =
+        measure(&loaded.device, &predictor, &set, classes, advance, &mut |_, _| Ok(()))?;
+    report.iteration = tensor_file::TensorFile::open(&file)?
+        .metadata("iteration")
+        .and_then(|number| number.parse().ok());
+    report.checkpoint = Some(file);
+    Ok(report)
 }
 
 /// The files written.
-pub fn predict(_: &Config, _: &Prediction, _: Advance) -> anyhow::Result<Vec<PathBuf>> {
-    missing("predict")
+pub fn predict(
+    config: &Config,
+    wanted: &Prediction,
+    advance: Advance,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let loaded = Loaded::new(config, wanted.checkpoint)?;
+    let predictor = loaded.predictor(&config.eval)?;
+    let mut files = Vec::new();
+    for (done, path) in wanted.images.iter().enumerate() {
+        let picture = load_rgb(path)?;
+        let Pixels { width, height } = picture.size;
+        let input = wanted
+            .resize
+            .map_or(picture.size, |size| Pixels { width: size.width, height: size.height });
+        let resized = cv_bilinear(picture.rows(), input, Window::whole(input));
+        let logits = predictor.logits(&resized, input.width, input.height)?;
+        if let Some(file) = wanted.logits {
+            let shape = logits.shape().to_vec();
+            let numbers = loaded.device.read_f32(&logits)?;
+            tensor_file::write_numbers(file, "logits", shape, numbers)?;
+            files.push(file.into());
+        }
+        let classes = predictor.classes(&logits, (height, width))?;
+        let ids = loaded.device.read::<u8>(&classes)?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let overlay = wanted.out.join(format!("{stem}_overlay.png"));
+        let shown = pictures::Picture { width, height, rgb: &picture.rgb };
+        pictures::save_overlay(&overlay, shown, &ids)?;
+        files.push(overlay);
+        files.push(pictures::save_label_ids(wanted.out, path, width, height, &ids)?);
+        advance(done + 1, wanted.images.len());
+    }
+    Ok(files)
 }
 
-pub fn prepare(_layout: &str, _root: &Path, _: Advance) -> anyhow::Result<()> {
-    missing("prepare")
+pub fn prepare(layout: &str, root: &Path, advance: Advance) -> anyhow::Result<()> {
+    preparation::prepare(layouts::find(layout)?, root, advance)?;
+    Ok(())
 }
 
-pub fn toy(
-    _dir: &Path,
-    _source: Size,
-    _target: Size,
-    _seed: u64,
-    _: Advance,
-) -> anyhow::Result<()> {
-    missing("toy")
-}
-
-fn missing<T>(command: &str) -> anyhow::Result<T> {
-    anyhow::bail!("this build has no `{command}` yet")
+/// Draws a toy world and prepares it, as downloaded data is.
+pub fn toy(dir: &Path, world: &ToyWorld, advance: Advance) -> anyhow::Result<()> {
+    world.write(dir, advance)?;
+    for (layout, folder) in [("gta", "gta"), ("gta", "gta_val"), ("cityscapes", "cityscapes")] {
+        preparation::prepare(layouts::find(layout)?, &dir.join(folder), &|_, _| {})?;
+    }
+    Ok(())
 }

@@ -38,17 +38,24 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Write the logits too, as safetensors (H,W,classes; one tensor an image).
+    /// Write the image's logits too, averaged over the windows, before any softmax: safetensors,
+    /// f32, `logits` of shape 1,H,W,classes. For one image.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
 
-    /// Scale images to exactly this before the network. [default: to fit eval.fit, keeping the aspect]
+    /// Scale images to exactly this before the network; results come in the image's own size.
+    /// [default: the image's own size]
     #[arg(long, value_name = "WxH")]
     resize: Option<Size>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.configured.load([])?;
+    anyhow::ensure!(
+        args.logits.is_none() || args.images.len() == 1,
+        "--logits: takes one image, not {}",
+        args.images.len()
+    );
     let counter = Counter::new("images");
     let wanted = Prediction {
         checkpoint: &args.checkpoint,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use udass_raw::data::toy::ToyWorld;
 use udass_raw::run::progress::Counter;
 
 use super::size::Size;
@@ -70,7 +71,14 @@ impl FromStr for Sizes {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let counter = Counter::new("images");
     let Sizes { source, target } = args.size;
-    connect::toy(&args.dir, source, target, args.seed, &counter.advance())?;
+    let few = if args.size == FULL { ToyWorld::full() } else { ToyWorld::default() };
+    let world = ToyWorld {
+        seed: args.seed,
+        source_size: (source.width, source.height),
+        target_size: (target.width, target.height),
+        ..few
+    };
+    connect::toy(&args.dir, &world, &counter.advance())?;
     counter.finish();
     tell(&format!("made {}: {} images", args.dir.display(), counter.done()));
     Ok(ExitCode::SUCCESS)

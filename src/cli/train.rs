@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use udass_raw::data::toy::ToyWorld;
+use udass_raw::run::progress::Counter;
 use udass_raw::run::signal::{self, Stop};
+use udass_raw::run::trainer::{End, Start, train};
 
 use super::configured::{Configured, path_override};
-use super::connect::{self, Start};
-use super::tell;
+use super::{connect, print, tell};
 
 /// Train a network.
 ///
@@ -57,10 +59,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stop = Stop::install(
         "stopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",
     )?;
-    let finished = connect::train(&config, start, &stop)?;
-    if finished {
-        return Ok(ExitCode::SUCCESS);
+    let toy = &config.data.toy;
+    if !toy.as_os_str().is_empty() && !toy.join("toy.json").exists() {
+        tell(&format!("drawing the toy world in {}", toy.display()));
+        let counter = Counter::new("images");
+        connect::toy(toy, &ToyWorld::default(), &counter.advance())?;
+        counter.finish();
     }
-    tell(&format!("stopped; `udass-raw train {} --resume` goes on", args.configured.config));
-    Ok(ExitCode::from(signal::EXIT_CODE))
+    match train(&config, start, &stop)? {
+        End::Finished(report) => {
+            if let Some(report) = report {
+                print(&report.table())?;
+                tell(&format!(
+                    "predictions beside labels: {}",
+                    config.run.out.join("pictures").display()
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        End::Stopped => {
+            tell(&format!(
+                "stopped; `udass-raw train {} --resume` goes on",
+                args.configured.config
+            ));
+            Ok(ExitCode::from(signal::EXIT_CODE))
+        }
+    }
 }

@@ -95,6 +95,8 @@ pub struct DataConfig {
     pub workers: usize,
     /// Batches prepared ahead.
     pub prefetch: usize,
+    /// Folder of a toy world that `train` draws when it is not there; empty for real data.
+    pub toy: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -131,3 +131,10 @@ pub fn write(path: &Path, entries: Vec<Entry>, metadata: HashMap<String, String>
     });
     failed.map_or(written, Err)
 }
+
+/// Writes one tensor of single-precision numbers.
+pub fn write_numbers(path: &Path, name: &str, shape: Vec<usize>, numbers: Vec<f32>) -> Result<()> {
+    let bytes = move || Ok(bytemuck::cast_slice(&numbers).to_vec());
+    let entry = Entry { name: name.into(), dtype: Dtype::F32, shape, bytes: Box::new(bytes) };
+    write(path, vec![entry], HashMap::new())
+}

@@ -191,7 +191,7 @@ impl Learner {
         iteration: u64,
     ) -> Result<Report> {
         let device = &self.device;
-        let mut logged = device.empty(&[terms.len()])?;
+        let logged = device.empty(&[terms.len()])?;
         for (i, term) in terms.iter().enumerate() {
             device.copy(&term.value, &mut logged.slice(i, &[1])?)?;
         }
