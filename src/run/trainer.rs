@@ -65,7 +65,15 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     let log_path = out.join("log.jsonl");
     let mut log = match start {
         Start::Resume => Log::resume(&log_path, first, config)?,
-        _ => Log::create(&log_path, config)?,
+        _ => {
+            // A run that saved nothing cannot go on: it makes room for the next attempt.
+            if checkpoint::list(out).is_empty() && log_path.exists() {
+                let aside = out.join("log.jsonl.old");
+                std::fs::rename(&log_path, &aside)
+                    .map_err(|e| Error::io(&log_path, "set aside", e))?;
+            }
+            Log::create(&log_path, config)?
+        }
     };
     let mut progress = Progress::new("it", config.run.max_iters, first);
     progress.say(&format!("{} on {}", config_line(config), device.describe()));

@@ -92,7 +92,8 @@ fn load(
     let mut problems = Vec::new();
     for (what, names) in [("missing", missing), ("of another shape", misshapen), ("extra", extra)] {
         if !names.is_empty() {
-            problems.push(format!("{} tensors {what}: {}", names.len(), listed(&names)));
+            let tensors = if names.len() == 1 { "tensor" } else { "tensors" };
+            problems.push(format!("{} {tensors} {what}: {}", names.len(), listed(&names)));
         }
     }
     if !problems.is_empty() {

@@ -174,6 +174,22 @@ fn truncated_and_foreign_pictures_are_named() {
     refused(&damaged.run("eval", &eval), &[text(image), "truncated"]);
 }
 
+#[test]
+fn a_run_that_ended_before_its_first_checkpoint_is_in_nobodys_way() {
+    let damaged = Damaged::new();
+    let images = damaged.files("gta/images", ".png");
+    let whole: Vec<Vec<u8>> = images.iter().map(|image| fs::read(image).unwrap()).collect();
+    images.iter().for_each(|image| fs::write(image, "").unwrap());
+    refused(&damaged.train(), &["gta/images/"]);
+    let out = damaged.folder.path().join("run");
+    assert_eq!(events(&out, "start").len(), 1);
+    images.iter().zip(whole).for_each(|(image, bytes)| fs::write(image, bytes).unwrap());
+    let output = damaged.train();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!((events(&out, "start").len(), events(&out, "iteration").len()), (1, 1));
+    assert!(out.join("log.jsonl.old").exists(), "not even its log is lost");
+}
+
 // ---- weights and checkpoints
 
 #[test]
@@ -199,9 +215,9 @@ fn tensors_that_do_not_fit_are_listed_by_name() {
     state.write(&path);
     let parts = [
         text(&path),
-        "1 tensors missing: backbone.norm2.weight",
-        "1 tensors of another shape: backbone.norm1.bias is [7], not [32]",
-        "1 tensors extra: backbone.norm9.weight",
+        "1 tensor missing: backbone.norm2.weight",
+        "1 tensor of another shape: backbone.norm1.bias is [7], not [32]",
+        "1 tensor extra: backbone.norm9.weight",
     ];
     refused(&run("eval", &["--checkpoint", text(&path)]), &parts);
     let out = folder.path().join("run");

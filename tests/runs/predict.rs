@@ -64,7 +64,7 @@ fn pictures_of_any_size_come_back_in_their_own() {
 }
 
 #[test]
-fn windows_and_batches_of_them_change_memory_alone() {
+fn windows_in_batches_and_threads_change_nothing() {
     let folder = folder();
     let image = folder.path().join("a.png");
     picture(&image, 150, 97);
@@ -75,7 +75,10 @@ fn windows_and_batches_of_them_change_memory_alone() {
         Contents::of(&file).f32("logits")
     };
     let one = logits("one", &["--set", "eval.batch=1"]);
-    assert!(one == logits("five", &["--set", "eval.batch=5"]));
+    // Products of other sizes add up in another order.
+    let five = logits("five", &["--set", "eval.batch=5"]);
+    let far = one.iter().zip(&five).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 1e-4, "{far}");
     assert!(one == logits("threads", &["--set", "device.threads=3"]));
     assert!(one != logits("whole", &["--set", "eval.window=0"]), "windows are in use");
 }

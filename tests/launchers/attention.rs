@@ -1,0 +1,145 @@
+//! Attention: packing, the pass forward, the pass back.
+
+use udass_raw::device::{Grid, kernels};
+use udass_raw::tensor::Tensor;
+
+use crate::{GRID, Host, at, close, each};
+
+/// As in kernels/attention.cu.
+const QUERIES: usize = 32;
+const KEYS: usize = 64;
+const PAD: usize = 32;
+
+const BATCH: usize = 2;
+const N: usize = 101;
+const M: usize = 67;
+const HEADS: usize = 3;
+const SIZE: usize = 5;
+const TILES: usize = 2;
+const C: usize = HEADS * SIZE;
+
+fn pack(host: &Host, kv: &Tensor, part: i64, across: bool) -> Tensor {
+    let mut packed = host.room(&[BATCH, HEADS, TILES, KEYS * PAD]);
+    let (key_step, channel_step) = if across { (1, 64) } else { (32, 1) };
+    kernels::attention_pack(
+        &host.device,
+        GRID,
+        kv,
+        &mut packed,
+        part,
+        2,
+        67,
+        3,
+        5,
+        32,
+        key_step,
+        channel_step,
+    )
+    .unwrap();
+    packed
+}
+
+#[test]
+fn attention() {
+    let host = Host::new();
+    let device = &host.device;
+    let (q_shape, kv_shape) = ([BATCH, N, HEADS, SIZE], [BATCH, M, 2, HEADS, SIZE]);
+    let (q, qs) = host.reals(&q_shape);
+    let (kv, kvs) = host.reals(&kv_shape);
+    let (dy, dys) = host.reals(&q_shape);
+
+    for (part, across) in [(0, true), (0, false), (1, true), (1, false)] {
+        let shape = [BATCH, HEADS, TILES];
+        let mut expected = vec![0.0; BATCH * HEADS * TILES * KEYS * PAD];
+        for [b, key, head, d] in each([BATCH, M, HEADS, SIZE]) {
+            let place = if across { d * KEYS + key % KEYS } else { key % KEYS * PAD + d };
+            expected[at(shape, [b, head, key / KEYS]) * KEYS * PAD + place] =
+                kvs[at(kv_shape, [b, key, part as usize, head, d])];
+        }
+        close("attention_pack", &host.read(&pack(&host, &kv, part, across)), &expected);
+    }
+
+    let (keys_across, key_rows) = (pack(&host, &kv, 0, true), pack(&host, &kv, 0, false));
+    let (values_across, values) = (pack(&host, &kv, 1, true), pack(&host, &kv, 1, false));
+    let (mut y, mut logs) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
+    let grid = |blocks: usize, tiles: usize, scores: usize| {
+        let numbers = (tiles * QUERIES + KEYS) * PAD + scores * QUERIES * KEYS;
+        Grid::blocks(BATCH * HEADS * blocks).threads(128).shared(numbers * 8)
+    };
+    let blocks = N.div_ceil(QUERIES);
+    kernels::attention_forward(
+        device,
+        grid(blocks, 2, 1),
+        &q,
+        &keys_across,
+        &values,
+        &mut y,
+        Some(&mut logs),
+        101,
+        67,
+        3,
+        5,
+        32,
+    )
+    .unwrap();
+
+    let mut wanted_y = vec![0.0; qs.len()];
+    let mut wanted_logs = vec![0.0; BATCH * HEADS * N];
+    let (mut wanted_dq, mut wanted_dkv) = (vec![0.0; qs.len()], vec![0.0; kvs.len()]);
+    let scale = 1.0 / (SIZE as f64).sqrt();
+    for [b, head, n] in each([BATCH, HEADS, N]) {
+        let query = |d: usize| at(q_shape, [b, n, head, d]);
+        let key = |m: usize, d: usize| at(kv_shape, [b, m, 0, head, d]);
+        let value = |m: usize, d: usize| at(kv_shape, [b, m, 1, head, d]);
+        let dot = |f: &dyn Fn(usize) -> f64| (0..SIZE).map(f).sum::<f64>();
+        let scores: Vec<f64> =
+            (0..M).map(|m| scale * dot(&|d| qs[query(d)] * kvs[key(m, d)])).collect();
+        let log = scores.iter().map(|s| s.exp()).sum::<f64>().ln();
+        wanted_logs[at([BATCH, HEADS, N], [b, head, n])] = log;
+        let share = |m: usize| (scores[m] - log).exp();
+        for d in 0..SIZE {
+            wanted_y[query(d)] = (0..M).map(|m| share(m) * kvs[value(m, d)]).sum();
+        }
+        let back = |m: usize| dot(&|d| dys[query(d)] * kvs[value(m, d)]);
+        let delta: f64 = (0..M).map(|m| share(m) * back(m)).sum();
+        for m in 0..M {
+            let slope = share(m) * (back(m) - delta) * scale;
+            for d in 0..SIZE {
+                wanted_dq[query(d)] += slope * kvs[key(m, d)];
+                wanted_dkv[key(m, d)] += slope * qs[query(d)];
+                wanted_dkv[value(m, d)] += share(m) * dys[query(d)];
+            }
+        }
+    }
+    close("y", &host.read(&y), &wanted_y);
+    close("logs", &host.read(&logs), &wanted_logs);
+
+    let (chunk, chunks) = (32, 4);
+    let mut dq = host.room(&q_shape);
+    let mut partial = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS * PAD]);
+    kernels::attention_backward(
+        device,
+        grid(chunks, 3, 2),
+        &q,
+        &keys_across,
+        &values_across,
+        &key_rows,
+        &y,
+        &dy,
+        &logs,
+        &mut dq,
+        &mut partial,
+        chunk,
+        101,
+        67,
+        3,
+        5,
+        32,
+    )
+    .unwrap();
+    close("dq", &host.read(&dq), &wanted_dq);
+    let mut dkv = host.room(&kv_shape);
+    kernels::attention_keys_gradient(device, GRID, &mut partial, &mut dkv, 4, 2, 67, 3, 5, 32)
+        .unwrap();
+    close("dkv", &host.read(&dkv), &wanted_dkv);
+}

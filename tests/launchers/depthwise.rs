@@ -1,0 +1,164 @@
+//! Depthwise convolutions.
+
+use udass_raw::device::{Grid, kernels};
+
+use crate::{GRID, Host, at, close, each};
+
+/// The pixel that tap (r, s) of pixel (y, x) sees, if it is inside.
+fn seen(
+    [h, w]: [usize; 2],
+    [y, x]: [usize; 2],
+    [r, s]: [usize; 2],
+    d: usize,
+) -> Option<[usize; 2]> {
+    let (y, x) = ((y + r * d).checked_sub(d)?, (x + s * d).checked_sub(d)?);
+    (y < h && x < w).then_some([y, x])
+}
+
+/// x * w, or with the filter turned around.
+fn convolved(xs: &[f64], ws: &[f64], shape: [usize; 4], d: usize, turned: bool) -> Vec<f64> {
+    let [_, h, w, c] = shape;
+    each(shape)
+        .map(|[i, y, x, ch]| {
+            each([3, 3])
+                .filter_map(|[r, s]| {
+                    let [sy, sx] = seen([h, w], [y, x], [r, s], d)?;
+                    let tap = if turned { 8 - (3 * r + s) } else { 3 * r + s };
+                    Some(ws[tap * c + ch] * xs[at(shape, [i, sy, sx, ch])])
+                })
+                .sum()
+        })
+        .collect()
+}
+
+/// Gradients of filter and bias from what comes back behind the convolution.
+fn filter_gradient(xs: &[f64], dz: &[f64], shape: [usize; 4], d: usize) -> (Vec<f64>, Vec<f64>) {
+    let [_, h, w, c] = shape;
+    let (mut dw, mut db) = (vec![0.0; 9 * c], vec![0.0; c]);
+    for [i, y, x, ch] in each(shape) {
+        let gradient = dz[at(shape, [i, y, x, ch])];
+        db[ch] += gradient;
+        for [r, s] in each([3, 3]) {
+            if let Some([sy, sx]) = seen([h, w], [y, x], [r, s], d) {
+                dw[(3 * r + s) * c + ch] += gradient * xs[at(shape, [i, sy, sx, ch])];
+            }
+        }
+    }
+    (dw, db)
+}
+
+fn summed(parts: &[f64], n: usize) -> Vec<f64> {
+    (0..n).map(|i| parts.iter().skip(i).step_by(n).sum()).collect()
+}
+
+/// Odd channels, and channels that fill whole vectors.
+const SHAPES: [[usize; 4]; 2] = [[2, 5, 7, 11], [2, 5, 7, 64]];
+
+#[test]
+fn depthwise() {
+    let host = Host::new();
+    let dilation = 3;
+    for shape in SHAPES {
+        let [b, h, w, c] = shape.map(|n| n as i64);
+        let channels = shape[3];
+        let (x, xs) = host.reals(&shape);
+        let (filter, ws) = host.reals(&[9, channels]);
+        let (bias, bs) = host.reals(&[channels]);
+        for (turned, accumulate) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+            let (mut y, before) = host.reals(&shape);
+            let with_bias = (accumulate == 0).then_some(&bias);
+            kernels::depthwise(
+                &host.device,
+                GRID,
+                &x,
+                &filter,
+                with_bias,
+                &mut y,
+                turned,
+                accumulate,
+                b,
+                h,
+                w,
+                c,
+                dilation as i64,
+            )
+            .unwrap();
+            let mut expected = convolved(&xs, &ws, shape, dilation, turned == 1);
+            for (i, e) in expected.iter_mut().enumerate() {
+                *e += if accumulate == 1 { before[i] } else { bs[i % channels] };
+            }
+            close("depthwise", &host.read(&y), &expected);
+        }
+        let (dy, dys) = host.reals(&shape);
+        let (mut dw, mut db) = (host.room(&[5, 9, channels]), host.room(&[5, channels]));
+        let blocks = Grid::blocks(5);
+        kernels::depthwise_filter(
+            &host.device,
+            blocks,
+            &x,
+            &dy,
+            &mut dw,
+            &mut db,
+            b,
+            h,
+            w,
+            c,
+            dilation as i64,
+        )
+        .unwrap();
+        let (wanted_w, wanted_b) = filter_gradient(&xs, &dys, shape, dilation);
+        close("dw", &summed(&host.read(&dw), 9 * channels), &wanted_w);
+        close("db", &summed(&host.read(&db), channels), &wanted_b);
+    }
+}
+
+#[test]
+fn depthwise_gelu() {
+    let host = Host::new();
+    let device = &host.device;
+    for shape in SHAPES {
+        let [b, h, w, c] = shape.map(|n| n as i64);
+        let channels = shape[3];
+        let (x, xs) = host.reals(&shape);
+        let (filter, ws) = host.reals(&[9, channels]);
+        let (bias, bs) = host.reals(&[channels]);
+        let (dy, _) = host.reals(&shape);
+        let mut y = host.room(&shape);
+        kernels::depthwise_gelu(device, GRID, &x, &filter, Some(&bias), &mut y, b, h, w, c)
+            .unwrap();
+        // The GELU alone has its own tests.
+        let mut z = convolved(&xs, &ws, shape, 1, false);
+        z.iter_mut().enumerate().for_each(|(i, z)| *z += bs[i % channels]);
+        let (z, n) = (host.upload(&shape, &z), z.len() as i64);
+        let mut expected = host.room(&shape);
+        kernels::gelu_forward(device, GRID, &z, &mut expected, n).unwrap();
+        close("depthwise_gelu", &host.read(&y), &host.read(&expected));
+
+        let mut dz = host.room(&shape);
+        let (mut dw, mut db) = (host.room(&[5, 9, channels]), host.room(&[5, channels]));
+        let blocks = Grid::blocks(5);
+        kernels::depthwise_gelu_filter(
+            device,
+            blocks,
+            &x,
+            &filter,
+            Some(&bias),
+            &dy,
+            &mut dz,
+            &mut dw,
+            &mut db,
+            b,
+            h,
+            w,
+            c,
+        )
+        .unwrap();
+        let mut slopes = host.room(&shape);
+        kernels::gelu_backward(device, GRID, &z, &dy, &mut slopes, n).unwrap();
+        let slopes = host.read(&slopes);
+        close("dz", &host.read(&dz), &slopes);
+        let (wanted_w, wanted_b) = filter_gradient(&xs, &slopes, shape, 1);
+        close("dw", &summed(&host.read(&dw), 9 * channels), &wanted_w);
+        close("db", &summed(&host.read(&db), channels), &wanted_b);
+    }
+}

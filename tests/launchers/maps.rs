@@ -1,0 +1,206 @@
+//! Feature maps: resizing, patches, channels.
+
+use udass_raw::device::kernels;
+
+use crate::{GRID, Host, at, close, each, taps, uniform_of};
+
+#[test]
+fn resizes() {
+    let host = Host::new();
+    let [b, h, w, c, ho, wo, pitch, first] = [3, 5, 7, 2, 11, 13, 23, 17];
+    // Not the ratios of the sizes: a caller's own factors.
+    let (scale_h, scale_w) = (0.43, 0.57);
+    let (small, wide) = ([b, h, w, c], [b, ho, wo, pitch]);
+    let (x, xs) = host.reals(&small);
+    let (mut y, mut expected) = host.reals(&wide);
+    kernels::resize_forward(
+        &host.device,
+        GRID,
+        &x,
+        &mut y,
+        3,
+        5,
+        7,
+        2,
+        11,
+        13,
+        23,
+        17,
+        scale_h,
+        scale_w,
+    )
+    .unwrap();
+    for [i, y, x, ch] in each([b, ho, wo, c]) {
+        let mut sum = 0.0;
+        for (ty, wy) in taps(y, scale_h, h) {
+            for (tx, wx) in taps(x, scale_w, w) {
+                sum += wy * wx * xs[at(small, [i, ty, tx, ch])];
+            }
+        }
+        expected[at(wide, [i, y, x, first + ch])] = sum;
+    }
+    close("resize_forward", &host.read(&y), &expected);
+
+    let (dy, dys) = host.reals(&wide);
+    for accumulate in [0, 1] {
+        let (mut dx, before) = host.reals(&small);
+        let grid = GRID.shared(c * 8);
+        kernels::resize_backward(
+            &host.device,
+            grid,
+            &dy,
+            &mut dx,
+            accumulate,
+            3,
+            5,
+            7,
+            2,
+            11,
+            13,
+            23,
+            17,
+            scale_h,
+            scale_w,
+        )
+        .unwrap();
+        let mut expected = if accumulate == 1 { before } else { vec![0.0; before.len()] };
+        for [i, y, x, ch] in each([b, ho, wo, c]) {
+            for (ty, wy) in taps(y, scale_h, h) {
+                for (tx, wx) in taps(x, scale_w, w) {
+                    let gradient = dys[at(wide, [i, y, x, first + ch])];
+                    expected[at(small, [i, ty, tx, ch])] += wy * wx * gradient;
+                }
+            }
+        }
+        close("resize_backward", &host.read(&dx), &expected);
+    }
+}
+
+#[test]
+fn patches() {
+    let host = Host::new();
+    for (dilation, taps_w) in [(3, 6), (1, 6)] {
+        let [b, h, w, c, ho, wo, r] = [5, 13, 17, 7, 8, 9, 4];
+        let (stride, padding) = (2, 11);
+        let (image, rows) = ([b, h, w, c], [b, ho, wo, r, taps_w, c]);
+        let (x, xs) = host.reals(&image);
+        let (p, ps) = host.reals(&rows);
+        // The pixel that a patch's element is read from, if it is inside.
+        let source = |[i, y, x, tap_y, tap_x, ch]: [usize; 6]| {
+            let y = (y * stride + tap_y * dilation).checked_sub(padding)?;
+            let x = (x * stride + tap_x * dilation).checked_sub(padding)?;
+            (y < h && x < w).then(|| at(image, [i, y, x, ch]))
+        };
+        let d = dilation as i64;
+        let mut gathered = host.room(&rows);
+        kernels::patches_gather(
+            &host.device,
+            GRID,
+            &x,
+            &mut gathered,
+            5,
+            13,
+            17,
+            7,
+            8,
+            9,
+            4,
+            6,
+            2,
+            11,
+            d,
+        )
+        .unwrap();
+        let expected: Vec<f64> =
+            each(rows).map(|i| source(i).map_or(0.0, |from| xs[from])).collect();
+        close("patches_gather", &host.read(&gathered), &expected);
+
+        let (mut dx, mut expected) = host.reals(&image);
+        let grid = GRID.shared(c * 8);
+        kernels::patches_scatter(
+            &host.device,
+            grid,
+            &p,
+            &mut dx,
+            1,
+            5,
+            13,
+            17,
+            7,
+            8,
+            9,
+            4,
+            6,
+            2,
+            11,
+            d,
+        )
+        .unwrap();
+        for i in each(rows) {
+            if let Some(to) = source(i) {
+                expected[to] += ps[at(rows, i)];
+            }
+        }
+        close("patches_scatter", &host.read(&dx), &expected);
+    }
+}
+
+#[test]
+fn channels() {
+    let host = Host::new();
+    let [rows, c, from_pitch, from, to_pitch, to] = [11, 3, 13, 5, 17, 7];
+    let (x, xs) = host.reals(&[rows, from_pitch]);
+    for accumulate in [0, 1] {
+        let (mut y, mut expected) = host.reals(&[rows, to_pitch]);
+        kernels::move_channels(&host.device, GRID, &x, &mut y, accumulate, 11, 3, 13, 5, 17, 7)
+            .unwrap();
+        for [r, k] in each([rows, c]) {
+            let cell = &mut expected[r * to_pitch + to + k];
+            *cell = xs[r * from_pitch + from + k] + if accumulate == 1 { *cell } else { 0.0 };
+        }
+        close("move_channels", &host.read(&y), &expected);
+    }
+
+    let key = host.device.upload(&[1], &[41u64]).unwrap();
+    let mut mask = host.room(&[23]);
+    kernels::channel_mask(&host.device, GRID, &key, &mut mask, 23, 0.3, 5).unwrap();
+    let expected: Vec<f64> =
+        (0..23).map(|i| if uniform_of(41, 5, i) < 0.3 { 0.0 } else { 1.0 / 0.7 }).collect();
+    assert!(expected.contains(&0.0));
+    close("channel_mask", &host.read(&mask), &expected);
+
+    let [b, n, c] = [3, 5, 7];
+    let (x, xs) = host.reals(&[b, n, c]);
+    let (mask, ms) = host.reals(&[b, c]);
+    for accumulate in [0, 1] {
+        let (mut y, before) = host.reals(&[b, n, c]);
+        kernels::scale_channels(&host.device, GRID, &x, &mask, &mut y, accumulate, 3, 5, 7)
+            .unwrap();
+        let expected: Vec<f64> = each([b, n, c])
+            .map(|i| {
+                let cell = at([b, n, c], i);
+                xs[cell] * ms[i[0] * c + i[2]] + accumulate as f64 * before[cell]
+            })
+            .collect();
+        close("scale_channels", &host.read(&y), &expected);
+    }
+}
+
+#[test]
+fn scaled_sums() {
+    let host = Host::new();
+    let (x, xs) = host.reals(&[3, 11]);
+    let (scale, factors) = host.reals(&[3]);
+    for accumulate in [0, 1] {
+        let kept = |y: f64| accumulate as f64 * y;
+        let (mut y, before) = host.reals(&[3, 11]);
+        kernels::add_scaled(&host.device, GRID, &x, &mut y, 0.3, accumulate, 33).unwrap();
+        let expected: Vec<f64> = (0..33).map(|i| kept(before[i]) + 0.3 * xs[i]).collect();
+        close("add_scaled", &host.read(&y), &expected);
+        let (mut y, before) = host.reals(&[3, 11]);
+        kernels::scale_samples(&host.device, GRID, &x, &scale, &mut y, accumulate, 3, 11).unwrap();
+        let expected: Vec<f64> =
+            (0..33).map(|i| kept(before[i]) + xs[i] * factors[i / 11]).collect();
+        close("scale_samples", &host.read(&y), &expected);
+    }
+}
