@@ -16,7 +16,6 @@ const M: usize = 67;
 const HEADS: usize = 3;
 const SIZE: usize = 5;
 const TILES: usize = 2;
-const C: usize = HEADS * SIZE;
 
 fn pack(host: &Host, kv: &Tensor, part: i64, across: bool) -> Tensor {
     let mut packed = host.room(&[BATCH, HEADS, TILES, KEYS * PAD]);

@@ -79,7 +79,7 @@ fn windows_in_batches_and_threads_change_nothing() {
     let five = logits("five", &["--set", "eval.batch=5"]);
     let far = one.iter().zip(&five).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(far < 1e-4, "{far}");
-    assert!(one == logits("threads", &["--set", "device.threads=3"]));
+    assert!(one == logits("threads", &["--set", "eval.batch=1", "--set", "device.threads=3"]));
     assert!(one != logits("whole", &["--set", "eval.window=0"]), "windows are in use");
 }
 
