@@ -205,7 +205,8 @@ impl Attention {
             }
             None => self.kv.forward(pass, x)?,
         };
-        let attended = ops::attention(pass.tape, &q, &kv, self.heads)?;
-        self.proj.forward(pass, &attended)
+        let tokens = |x: &Tensor| x.reshape(&[x.dim(0), x.rows() / x.dim(0), x.channels()]);
+        let attended = ops::attention(pass.tape, &tokens(&q)?, &tokens(&kv)?, self.heads)?;
+        self.proj.forward(pass, &attended.reshape(x.shape())?)
     }
 }
