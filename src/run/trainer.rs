@@ -96,7 +96,7 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             lr: inputs.update.lr,
             images_per_second: images / recent.iter().sum::<f64>(),
             seconds,
-            more: serde_json::Map::new(),
+            more: memory(),
         };
         log.iteration(&line)?;
         progress.iteration(&line);
@@ -142,6 +142,15 @@ fn validate(config: &Config, learner: &Learner, pictures: Option<&Path>) -> Resu
         let path = folder.join(format!("{saved:02}.png"));
         save_comparison(path, picture, ids, Some(&sample.label.data))
     })
+}
+
+/// The most memory that this process has held, where the system tells.
+fn memory() -> serde_json::Map<String, serde_json::Value> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let entry = kib.map(|kib| ("peak_resident_bytes".to_string(), (kib << 10).into()));
+    entry.into_iter().collect()
 }
 
 fn images_per_iteration(config: &Config) -> f64 {
