@@ -44,6 +44,8 @@ pub enum End {
 const WINDOW: usize = 20;
 /// Validation images saved beside prediction and label at the end of a run.
 const PICTURES: usize = 8;
+/// In a run's folder: the state before an iteration that produced a number that is not finite.
+const NOT_FINITE: &str = "not_finite";
 
 /// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
 pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
@@ -59,6 +61,8 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             (learner, next)
         }
     };
+    // The log makes a folder a run's: only once everything that a run needs is there.
+    let mut loader = Loader::new(config, first)?;
     let log_path = out.join("log.jsonl");
     let mut log = match start {
         Start::Resume => Log::resume(&log_path, first, config)?,
@@ -69,7 +73,6 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         progress.say("weights.init is random: the feature distance is off");
     }
-    let mut loader = Loader::new(config, first)?;
     let mut recent = VecDeque::with_capacity(WINDOW);
     let mut last_report = None;
     for iteration in first..config.run.max_iters {
@@ -80,7 +83,10 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         let report = learner.step(&on_device, &inputs, None)?;
         drop(on_device);
         if report.failed {
-            return Err(not_finite(iteration, &report.terms, &batch));
+            let dump = out.join(NOT_FINITE);
+            let saved =
+                checkpoint::save(&checkpoint::path_of(&dump, iteration), &mut learner, iteration);
+            return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
         }
         let seconds = started.elapsed().as_secs_f64();
         if recent.len() == WINDOW {
@@ -167,15 +173,29 @@ fn config_line(config: &Config) -> String {
     format!("{:?}: {hrda}{} {}", config.method, network.head, network.backbone)
 }
 
-fn not_finite(iteration: u64, terms: &[(String, f32)], batch: &Batch) -> Error {
+/// `dump`: where the state before the iteration was saved, and whether that worked.
+fn not_finite(
+    iteration: u64,
+    terms: &[(String, f32)],
+    batch: &Batch,
+    (dump, saved): (&Path, Result<()>),
+) -> Error {
     let bad: Vec<&str> =
         terms.iter().filter(|t| !t.1.is_finite()).map(|(name, _)| name.as_str()).collect();
     let what = if bad.is_empty() { "a gradient".into() } else { bad.join(", ") };
     let files: Vec<String> = (batch.source.files.iter().chain(&batch.target.files))
         .map(|file| file.display().to_string())
         .collect();
+    let replay = match saved {
+        Ok(()) => format!(
+            "the state before it is saved: `--resume --out {}` runs it again",
+            dump.display()
+        ),
+        Err(e) => format!("the state before it could not be saved: {e}"),
+    };
     Error::NotFinite(format!(
-        "iteration {iteration}: {what} is not finite; nothing of this iteration was kept\n  images: {}",
+        "iteration {iteration}: {what} is not finite; nothing of this iteration was kept\n\
+         images: {}\n{replay}",
         files.join(", ")
     ))
 }
