@@ -126,7 +126,7 @@ class Mit(nn.Module):
     def __init__(self, arch: str, drop_path: float):
         super().__init__()
         widths, depths = ARCHS[arch]
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
         cin = 3
         for s, (width, depth) in enumerate(zip(widths, depths), start=1):
             embed = PatchEmbed(cin, width, 7 if s == 1 else 3, 4 if s == 1 else 2)
