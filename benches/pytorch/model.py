@@ -126,7 +126,7 @@ class Mit(nn.Module):
     def __init__(self, arch: str, drop_path: float):
         super().__init__()
         widths, depths = ARCHS[arch]
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
         cin = 3
         for s, (width, depth) in enumerate(zip(widths, depths), start=1):
             embed = PatchEmbed(cin, width, 7 if s == 1 else 3, 4 if s == 1 else 2)
@@ -193,9 +193,7 @@ class DepthwiseTaps(torch.autograd.Function):
 
 
 class DilatedDepthwise(ConvBnRelu):
-    """`taps`: shifted multiply-adds, on a CPU several times as fast as the library's convolution.
-    Else nn.Conv2d, in NCHW whatever surrounds it: at dilations above 6 its channels_last kernel
-    takes 2 to 7 times as long."""
+    """`taps`: shifted multiply-adds, on a CPU several times as fast as the library's convolution."""
 
     def __init__(self, channels: int, dilation: int, taps: bool):
         super().__init__(channels, channels, 3, dilation, groups=channels)
@@ -205,8 +203,7 @@ class DilatedDepthwise(ConvBnRelu):
         if self.taps:
             weight = self.conv.weight.squeeze(1).permute(1, 2, 0).contiguous()
             return nchw(DepthwiseTaps.apply(nhwc(x), weight, self.conv.dilation[0]))
-        layout = CHANNELS_LAST if x.is_contiguous(memory_format=CHANNELS_LAST) else torch.contiguous_format
-        return self.conv(x.contiguous()).contiguous(memory_format=layout)
+        return self.conv(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu_(self.bn(self.convolved(x)))

@@ -4,7 +4,8 @@
     python ops.py --op layernorm --shape '{"rows": 512, "channels": 32}'
     python ops.py --cases cases.json            # [{"op": ..., "shape": {...}}, ...]
 
-Presets are the shapes of one student pass (batch 2): a context of half the crop.
+Presets are shapes of one student pass at batch 2. The network sees half the crop: 64 pixels for
+b0_toy (decoder of 64 channels) and b0_128, 128 for b0_256, 512 for b5_512 (the published 1024).
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ OPS = {f.__name__: f for f in (
     layernorm, gelu, linear, depthwise3x3, depthwise3x3_taps, attention, conv3x3, bilinear, resized_cross_entropy,
     batchnorm_relu, adamw_ema)}
 # preset -> (arch, side of the network's input, decoder channels)
-PRESETS = {"b0_128": ("mit_b0", 64, 256), "b0_256": ("mit_b0", 128, 256), "b5_512": ("mit_b5", 512, 256)}
+PRESETS = {"b0_toy": ("mit_b0", 64, 64), "b0_128": ("mit_b0", 64, 256),
+           "b0_256": ("mit_b0", 128, 256), "b5_512": ("mit_b5", 512, 256)}
 
 
 def preset(name: str, batch: int = 2) -> list[tuple[str, dict]]:
