@@ -107,8 +107,15 @@ impl Device {
         let address = match taken {
             Some(address) => address,
             None => {
-                let chunk = Arena::chunk_for(bytes);
-                let address = self.0.backend.reserve(chunk).map_err(|e| self.out_of_memory(e))?;
+                let least = Arena::rounded(bytes);
+                let wanted = self.0.backend.chunk().max(least);
+                let (chunk, address) = match self.0.backend.reserve(wanted) {
+                    Ok(address) => (wanted, address),
+                    Err(_) => {
+                        let address = self.0.backend.reserve(least);
+                        (least, address.map_err(|e| self.out_of_memory(e))?)
+                    }
+                };
                 let mut arena = self.0.arena.borrow_mut();
                 arena.add_chunk(address, chunk);
                 arena.take(bytes, holder).ok_or_else(|| Error::device("the arena lost a chunk"))?
