@@ -3,17 +3,18 @@
 // The gradient of x is the same sum over dy with the filter turned by half a turn.
 //   dw[r,s,c] = Σ x[h + (r-1)D, w + (s-1)D, c] · dy[h,w,c]
 //
-// A dilated convolution is D² undilated ones, each on every D-th row and column. So a *line* is
-// every D-th pixel of a row; PIXELS neighbours on a line share most of what they read. Lines are
-// visited such that the one above was read just before: the D-th row below follows a row, for SLICE
-// channels at a time, so that three lines stay in a core's cache.
+// A dilated convolution is D² undilated ones, each on every D-th row and column: a *line* is every
+// D-th pixel of a row, and PIXELS neighbours on a line share most of what they read. One after the
+// other come the segments below each other of one such map, for SLICE channels at a time: as few
+// addresses between two uses of a pixel as possible, since a core's cache holds few of those that
+// are a power of two apart.
 //
 // Fused with GELU the value before it is not kept: computing it again costs backward no more
 // reading than loading it would.
 #include "strip.cuh"
 
 constexpr int64_t PIXELS = 4;
-constexpr int64_t SEGMENT = 16;  // of a line, at a time
+constexpr int64_t SEGMENT = 32;
 constexpr int64_t SLICE = 256;
 
 struct Map {
@@ -29,32 +30,37 @@ struct Segment {
     bool above, below;   // whether there are such lines
 };
 
-// f(segment, channel) for all segments and strips of channels, lines spread over the blocks.
+// f(segment, channel) for all segments and strips of channels, segments spread over the blocks.
 template <class V, class F>
 DEVICE void each_segment(const Map& map, F f) {
     const int64_t D = map.dilation, H = map.height, W = map.width, C = map.channels;
-    const int64_t slices = (C + SLICE - 1) / SLICE, phases = D < W ? D : W;
-    const int64_t lines = map.batch * slices * H * phases;
-    // Of the D classes of rows, `longer` have one row more than `rows`.
-    const int64_t rows = H / D, longer = H % D * (rows + 1);
-    for (int64_t line = chunk_begin(lines); line < chunk_end(lines); ++line) {
-        const int64_t phase = line % phases, place = line / phases % H;
-        const int64_t slice = line / phases / H % slices, sample = line / phases / H / slices;
-        const int64_t rest = place - longer;
-        const int64_t h = rest < 0 ? place / (rows + 1) + place % (rows + 1) * D : H % D + rest / rows + rest % rows * D;
+    const int64_t down = D < H ? D : H, right = D < W ? D : W;  // maps
+    const int64_t rows = (H + D - 1) / D, across = (W + D - 1) / D;
+    const int64_t segments = (across + SEGMENT - 1) / SEGMENT, slices = (C + SLICE - 1) / SLICE;
+    const int64_t n = map.batch * slices * down * right * segments * rows;
+    for (int64_t i = chunk_begin(n); i < chunk_end(n); ++i) {
+        int64_t rest = i;
+        const auto next = [&](int64_t count) {
+            const int64_t digit = rest % count;
+            rest /= count;
+            return digit;
+        };
+        const int64_t row = next(rows), segment = next(segments), column = next(right), first_row = next(down);
+        const int64_t slice = next(slices), sample = rest;
+        const int64_t h = first_row + row * D, c_begin = slice * SLICE;
         Segment s;
-        s.start = ((sample * H + h) * W + phase) * C;
+        s.start = ((sample * H + h) * W + column) * C;
         s.step = D * C;
         s.down = D * W * C;
-        s.count = (W - phase + D - 1) / D;
+        s.count = (W - column + D - 1) / D;
+        s.first = segment * SEGMENT;
+        s.end = s.first + SEGMENT < s.count ? s.first + SEGMENT : s.count;
         s.above = h >= D;
         s.below = h + D < H;
-        const int64_t c_begin = slice * SLICE, c_end = c_begin + SLICE < C ? c_begin + SLICE : C;
-        for (s.first = 0; s.first < s.count; s.first += SEGMENT) {
-            s.end = s.first + SEGMENT < s.count ? s.first + SEGMENT : s.count;
-            constexpr int64_t lanes = Width<V>::lanes;
-            for (int64_t c = c_begin + thread_index() * lanes; c < c_end; c += thread_count() * lanes) f(s, c);
-        }
+        if (h >= H || s.first >= s.count) continue;  // some of the maps are smaller
+        const int64_t c_end = c_begin + SLICE < C ? c_begin + SLICE : C;
+        constexpr int64_t lanes = Width<V>::lanes;
+        for (int64_t c = c_begin + thread_index() * lanes; c < c_end; c += thread_count() * lanes) f(s, c);
     }
 }
 
@@ -67,6 +73,12 @@ DEVICE void look(V (&seen)[PIXELS + 2], const T* line, const Segment& s, int64_t
         UNROLL for (int64_t i = 0; i < PIXELS + 2; ++i)
             seen[i] = j + i > 0 && j + i <= s.count ? Width<V>::load(line + i * s.step) : all_lanes<V>(0);
     }
+}
+
+// The next strip of PIXELS pixels is wanted soon: pixels are too far apart for a processor to guess.
+template <class E>
+DEVICE void expect_strip(const E* map, const Segment& s, int64_t j, int64_t c) {
+    UNROLL for (int64_t p = 0; p < PIXELS; ++p) expect(map + s.start + (j + p) * s.step + c + STRIP);
 }
 
 // sum[p] += the taps w on a line
@@ -124,6 +136,8 @@ DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, con
             T* to = y + s.start + j * s.step + c;
             UNROLL for (int64_t p = 0; p < PIXELS; ++p)
                 sum[p] = accumulate && j + p < s.end ? Width<V>::load(to + p * s.step) : b;
+            expect_strip(x + s.down, s, j, c);
+            expect_strip(y, s, j, c);
             add_taps(sum, x + c, s, j, w);
             UNROLL for (int64_t p = 0; p < PIXELS; ++p) {
                 if (j + p < s.end) store(to + p * s.step, finish(sum[p]));
@@ -146,6 +160,9 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
         const V b = bias_of<V>(bias, c);
         for (int64_t j = s.first; j < s.end; j += PIXELS) {
             const int64_t at = s.start + j * s.step + c;
+            expect_strip(x + s.down, s, j, c);
+            expect_strip(dy, s, j, c);
+            if (behind_gelu) expect_strip(dz, s, j, c);
             if (behind_gelu) {
                 UNROLL for (int64_t p = 0; p < PIXELS; ++p) slope[p] = b;
                 add_taps(slope, x + c, s, j, w);

@@ -111,3 +111,13 @@ MATH strip operator*(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] * b.lanes[i]; });
 }
 #endif
+
+// Says that a strip is read or written soon. GPUs hide the wait with other threads instead.
+template <class E>
+MATH void expect(const E* p) {
+#if !defined(__CUDACC__)
+    __builtin_prefetch(p, 1);
+#else
+    (void)p;
+#endif
+}
