@@ -72,10 +72,13 @@ pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<
 
 /// Without nvcc this does nothing but say so: the library is then built for the host alone.
 pub fn gpu(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<(), String> {
-    for variable in ["CUDA_HOME", "VIRTUAL_ENV", "PATH"] {
+    for variable in ["CUDA_HOME", "VIRTUAL_ENV", "PATH", "UDASS_REQUIRE_NVCC"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let Some(nvcc) = find_nvcc() else {
+        if env::var_os("UDASS_REQUIRE_NVCC").is_some() {
+            return Err("UDASS_REQUIRE_NVCC is set, but nvcc was not found".into());
+        }
         println!("cargo::warning=nvcc was not found: kernels are built for the host alone");
         return Ok(());
     };

@@ -28,8 +28,10 @@ constexpr int64_t ROWS = 8, STRIPS = 2;
 constexpr int64_t ROWS = 4, STRIPS = 2;
 #endif
 
-// Numbers in a row-major matrix, or in a column-major one.
-struct Rows {
+static_assert(PAD % (STRIP * STRIPS) == 0 && KEYS % PAD == 0 && QUERIES % ROWS == 0, "tiles divide");
+
+// A matrix, and how far apart its rows and its columns are.
+struct Matrix {
     const real* at;
     int64_t row, column;
 };
@@ -56,9 +58,8 @@ DEVICE void each_strip(int64_t rows, int64_t columns, F f) {
     each_cell(rows, columns / STRIP, [&](int64_t r, int64_t c) { f(r, c * STRIP); });
 }
 
-// c (+)= a·b. `rows` a multiple of ROWS, `columns` of PAD; b and c row-major with `columns` and
-// c_row numbers a row.
-DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Rows a, const real* b, real* c, bool accumulate) {
+// c (+)= a·b for row-major b and c; `rows` a multiple of ROWS, `columns` of PAD.
+DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const real* b, real* c, bool accumulate) {
     constexpr int64_t wide = STRIP * STRIPS;
     each_cell(rows / ROWS, columns / wide, [&](int64_t down, int64_t across) {
         const int64_t row = down * ROWS, column = across * wide;
@@ -160,7 +161,7 @@ KERNEL(attention_forward, const T* q /* B,N,C */, const real* keys_across /* B,h
     barrier();
     for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t at = (sample_head * tiles + tile) * KEYS * width;
-        const Rows left = {from, width, 1}, weights = {scores, KEYS, 1};
+        const Matrix left = {from, width, 1}, weights = {scores, KEYS, 1};
         tile_product(QUERIES, KEYS, width, left, staged(keys_across + at, copy, KEYS * width), scores, false);
         mask_padding(scores, keys - tile * KEYS);
 

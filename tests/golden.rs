@@ -10,6 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use udass_raw::device::Device;
+
 use support::cases::{Case, Outcome, folder, read_folder};
 use support::families::{Ran, family_of};
 use support::report::{Report, Verdict};
@@ -20,7 +22,7 @@ enum Result {
     Skipped(String),
 }
 
-fn run(case: &Case) -> Outcome<Result> {
+fn run(case: &Case, device: &Device) -> Outcome<Result> {
     let Some(family) = family_of(&case.name) else {
         return Err("no family of this name is known".into());
     };
@@ -28,7 +30,7 @@ fn run(case: &Case) -> Outcome<Result> {
         return Ok(Result::Skipped(format!("{} is not built yet", family.what)));
     };
     let mut report = Report::new(case)?;
-    match runner(&mut report)? {
+    match runner(&mut report, device)? {
         Ran::Skipped(reason) => Ok(Result::Skipped(reason)),
         Ran::Whole => {
             let verdict = report.close();
@@ -55,11 +57,18 @@ fn main() -> ExitCode {
         cases.iter().for_each(|case| println!("{}: test", case.name));
         return ExitCode::SUCCESS;
     }
-    println!("{} cases of {}", cases.len(), folder.display());
+    let device = match Device::host(0) {
+        Ok(device) => device,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("{} cases of {}, on {}", cases.len(), folder.display(), device.describe());
     let [mut passed, mut failed, mut skipped] = [0, 0, 0];
     for case in &cases {
         let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| run(case)))
+        let result = catch_unwind(AssertUnwindSafe(|| run(case, &device)))
             .unwrap_or_else(|_| Err("panicked".into()))
             .unwrap_or_else(Result::Failed);
         let (mark, text, count) = match result {

@@ -11,8 +11,6 @@ const ALIGNMENT: usize = 64;
 /// their pages and compete for the same cache sets.
 const STAGGER: usize = 3 * ALIGNMENT;
 const STAGGER_FROM: usize = 16 << 10;
-/// Chunks are at least this large; the system gives them pages as they are touched.
-const MIN_CHUNK: usize = 256 << 20;
 
 /// Bookkeeping alone: it never touches the memory it hands out.
 #[derive(Default)]
@@ -44,11 +42,6 @@ impl Arena {
     pub fn rounded(bytes: usize) -> usize {
         let size = bytes.max(1).div_ceil(ALIGNMENT) * ALIGNMENT;
         if size >= STAGGER_FROM { size + STAGGER } else { size }
-    }
-
-    /// The size of the chunk to add when [`take`](Self::take) finds no room.
-    pub fn chunk_for(bytes: usize) -> usize {
-        Self::rounded(bytes).max(MIN_CHUNK)
     }
 
     pub fn add_chunk(&mut self, address: u64, bytes: usize) {

@@ -9,6 +9,8 @@ pub(crate) trait Backend {
     fn describe(&self) -> String;
     /// Memory that lives as long as the device.
     fn reserve(&self, bytes: usize) -> Result<u64>;
+    /// How much to reserve at once.
+    fn chunk(&self) -> usize;
     fn zero(&self, address: u64, bytes: usize) -> Result<()>;
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()>;
     /// Waits for what was launched before.

@@ -7,7 +7,10 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Threads of a block: one for every strip of a slice of channels, as in kernels/depthwise.cu.
+/// As in kernels/depthwise.cu.
+const SEGMENT: usize = 32;
+const SLICE: usize = 256;
+/// One for every four channels of a slice.
 const THREADS: u32 = 64;
 
 /// `y = x * w + b`, every channel with a filter of its own; stride 1, zeros `dilation` wide around
@@ -107,9 +110,11 @@ impl Map {
         [self.batch, self.height, self.width, self.channels, self.dilation].map(|n| n as i64)
     }
 
-    /// Blocks that lines of pixels are spread over.
+    /// Blocks that segments are spread over.
     fn grid(&self, device: &Device) -> Grid {
-        device.rows(self.batch * self.height, self.width * self.channels).threads(THREADS)
+        let segments = self.batch * self.height * self.width.div_ceil(SEGMENT);
+        let slices = self.channels.div_ceil(SLICE);
+        device.rows(segments * slices, SEGMENT * self.channels.min(SLICE)).threads(THREADS)
     }
 
     fn convolve(

@@ -16,6 +16,7 @@ use crate::config::{Config, Method};
 use crate::data::Batch;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
+use crate::device::Device;
 use crate::uda::inputs::StepInputs;
 use crate::uda::step::Learner;
 use crate::{Error, Result};
@@ -110,7 +111,7 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             lr: inputs.update.lr,
             images_per_second: images / recent.iter().sum::<f64>(),
             seconds,
-            more: serde_json::Map::new(),
+            more: memory(&learner.device),
         };
         log.iteration(&line)?;
         progress.iteration(&line);
@@ -156,6 +157,17 @@ fn validate(config: &Config, learner: &Learner, pictures: Option<&Path>) -> Resu
         let path = folder.join(format!("{saved:02}.png"));
         save_comparison(path, picture, ids, Some(&sample.label.data))
     })
+}
+
+/// The most memory that tensors have taken up, and that this process has held, where the system
+/// tells.
+fn memory(device: &Device) -> serde_json::Map<String, serde_json::Value> {
+    let peak = ("peak_device_bytes".to_string(), device.memory().peak.into());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let resident = kib.map(|kib| ("peak_resident_bytes".to_string(), (kib << 10).into()));
+    std::iter::once(peak).chain(resident).collect()
 }
 
 fn images_per_iteration(config: &Config) -> f64 {

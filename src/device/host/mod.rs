@@ -5,8 +5,9 @@ mod convolution;
 mod launch;
 mod product;
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
+
+use memmap2::{MmapMut, MmapOptions};
 
 use super::backend::{Backend, Convolution, Product};
 use super::launch::{Arg, Grid, Kernel, Level, Types};
@@ -14,14 +15,16 @@ use crate::{Error, Result};
 
 /// Elements of elementwise work that are worth handing to another core.
 const ELEMENTS_PER_BLOCK: usize = 8 << 10;
-const PAGE: usize = 4096;
+/// Address space taken at once where the system does not tell how much memory it has.
+const USUAL_MEMORY: usize = 16 << 30;
 
 pub(super) struct Host {
     threads: usize,
     /// None where the thread that made the device is itself part of the pool.
     pool: Option<rayon::ThreadPool>,
     level: Level,
-    chunks: RefCell<Vec<(u64, Layout)>>,
+    /// Given back when the device goes; every tensor keeps the device alive.
+    chunks: RefCell<Vec<MmapMut>>,
 }
 
 impl Host {
@@ -74,16 +77,25 @@ impl Backend for Host {
         format!("host, {} thread(s), instruction set {:?}", self.threads, self.level)
     }
 
+    /// Address space; pages come as they are touched.
     fn reserve(&self, bytes: usize) -> Result<u64> {
-        let layout = Layout::from_size_align(bytes, PAGE)
-            .map_err(|_| Error::device(format!("{bytes} bytes cannot be allocated")))?;
-        // SAFETY: the layout's size is not zero; null is handled.
-        let address = unsafe { alloc(layout) } as u64;
-        if address == 0 {
-            return Err(Error::device(format!("the system has no {} MiB left", bytes >> 20)));
-        }
-        self.chunks.borrow_mut().push((address, layout));
+        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+        let mut map = map.map_err(|e| {
+            Error::device(format!("the system has no {} MiB left ({e})", bytes >> 20))
+        })?;
+        let address = map.as_mut_ptr() as u64;
+        self.chunks.borrow_mut().push(map);
         Ok(address)
+    }
+
+    /// As much as the machine has: within one chunk all free neighbours merge, so that a teacher's
+    /// few large tensors fit where a student's many small ones were.
+    fn chunk(&self) -> usize {
+        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = info.lines().find_map(|line| {
+            line.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<usize>().ok()
+        });
+        total.map_or(USUAL_MEMORY, |kib| kib << 10)
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {
@@ -137,15 +149,5 @@ impl Backend for Host {
 
     fn blocks_for(&self, n: usize) -> usize {
         n.div_ceil(ELEMENTS_PER_BLOCK)
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for (address, layout) in self.chunks.borrow_mut().drain(..) {
-            // SAFETY: from `alloc` with this layout; every tensor keeps the device alive, so none
-            // is left.
-            unsafe { dealloc(address as *mut u8, layout) };
-        }
     }
 }

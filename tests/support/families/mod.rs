@@ -1,6 +1,14 @@
 //! Which family a case belongs to, and what runs it.
 
+mod host;
+mod iteration;
+mod layout;
+mod networks;
 mod optimizer;
+mod pieces;
+mod training;
+
+use udass_raw::device::Device;
 
 use super::cases::Outcome;
 use super::report::Report;
@@ -13,7 +21,11 @@ pub enum Ran {
     Skipped(String),
 }
 
-pub type Runner = fn(&mut Report) -> Outcome<Ran>;
+fn said(error: udass_raw::Error) -> String {
+    error.to_string()
+}
+
+pub type Runner = fn(&mut Report, &Device) -> Outcome<Ran>;
 
 pub struct Family {
     /// Stands in the names of its cases.
@@ -34,31 +46,31 @@ const fn missing(marker: &'static str, what: &'static str) -> Family {
 /// The first whose marker stands in a name is its family: longer markers precede what they
 /// contain.
 const FAMILIES: &[Family] = &[
-    missing("_piece_block_mask", "the block mask"),
-    missing("_piece_ce", "cross-entropy"),
-    missing("_piece_class_masks", "class masks"),
-    missing("_piece_color_jitter", "colour jitter"),
-    missing("_piece_downscale_label", "label down-scaling"),
+    built("_piece_block_mask", "the block mask", pieces::block_mask),
+    built("_piece_ce", "cross-entropy", pieces::cross_entropy),
+    built("_piece_class_masks", "class masks", pieces::class_masks),
+    built("_piece_color_jitter", "colour jitter", pieces::color_jitter),
+    built("_piece_downscale_label", "label down-scaling", pieces::downscale_label),
     built("_piece_ema", "the mean teacher", optimizer::ema),
-    missing("_piece_feat_dist", "the feature distance"),
-    missing("_piece_gaussian_blur", "Gaussian blur"),
-    missing("_piece_imresize", "picture scaling"),
+    built("_piece_feat_dist", "the feature distance", pieces::feature_distance),
+    built("_piece_gaussian_blur", "Gaussian blur", pieces::gaussian_blur),
+    built("_piece_imresize", "picture scaling", host::imresize),
     built("_piece_lr", "the learning-rate schedule", optimizer::schedule),
-    missing("_piece_metrics", "metrics"),
-    missing("_piece_one_mix", "mixing"),
-    missing("_piece_pseudo_label", "pseudo-labels"),
-    missing("_piece_rare_paste", "the rare-class paste"),
-    missing("_piece_rcs", "rare-class sampling"),
-    missing("_piece_resize", "bilinear resize"),
-    missing("_piece_valid_mask", "the mask of valid pixels"),
-    missing("_hrda_eval", "HRDA inference"),
-    missing("_hrda_slide", "sliding inference"),
-    missing("_backbone", "backbones"),
-    missing("_head", "heads"),
-    missing("_train", "HRDA training"),
-    missing("_plain", "single-scale networks"),
-    missing("_uda_chain", "chained iterations"),
-    missing("_uda", "whole iterations"),
+    built("_piece_metrics", "metrics", host::metrics),
+    built("_piece_one_mix", "mixing", pieces::one_mix),
+    built("_piece_pseudo_label", "pseudo-labels", pieces::pseudo_label),
+    built("_piece_rare_paste", "the rare-class paste", pieces::rare_paste),
+    built("_piece_rcs", "rare-class sampling", host::rare_class_sampling),
+    built("_piece_resize", "bilinear resize", pieces::resize),
+    built("_piece_valid_mask", "the mask of valid pixels", host::valid_mask),
+    built("_hrda_eval", "HRDA inference", networks::hrda_eval),
+    built("_hrda_slide", "sliding inference", networks::hrda_slide),
+    built("_backbone", "backbones", networks::backbone),
+    built("_head", "heads", networks::head),
+    built("_train", "HRDA training", training::train),
+    built("_plain", "single-scale networks", training::plain),
+    built("_uda_chain", "chained iterations", iteration::chain),
+    built("_uda", "whole iterations", iteration::single),
     built("_adamw", "AdamW", optimizer::adamw),
     missing("_pth", "reading .pth files"),
 ];

@@ -8,19 +8,15 @@ use udass_raw::config::{OptimizerConfig, ParameterRule, ScheduleConfig};
 use udass_raw::device::Device;
 use udass_raw::optimizer::{Optimizer, UpdateNumbers, learning_rate, teacher_alpha};
 use udass_raw::params::{Init, Layout, Spec, Weights};
-use udass_raw::tensor::DType;
+use udass_raw::tensor::{DType, Tensor};
 
-use super::Ran;
+use super::{Ran, said};
 use crate::support::cases::Outcome;
 use crate::support::formula;
 use crate::support::report::Report;
 
-fn said(error: udass_raw::Error) -> String {
-    error.to_string()
-}
-
 /// Learning rates at the tabled iterations: linear warm-up of 1500 under a decay to 0 at 40000.
-pub fn schedule(report: &mut Report) -> Outcome<Ran> {
+pub fn schedule(report: &mut Report, _: &Device) -> Outcome<Ran> {
     #[derive(Deserialize)]
     struct Row {
         iter: u64,
@@ -51,9 +47,18 @@ fn weights(
         spec.param(name.as_str(), &[len], Layout::Same, Init::Constant(0.0));
     }
     let mut weights = Weights::new(device, &Rc::new(spec), true).map_err(said)?;
-    let missing =
-        weights.load(device, |p| Ok(Some(formula::image(&source(&p.name), len)))).map_err(said)?;
-    if missing.is_empty() { Ok(weights) } else { Err(format!("{missing:?} were not filled")) }
+    weights.load(device, |p| Ok(Some(formula::image(&source(&p.name), len)))).map_err(said)?;
+    Ok(weights)
+}
+
+/// Every parameter by its name, out of a flat buffer.
+fn by_name(
+    device: &Device,
+    weights: &Weights,
+    flat: &Tensor,
+) -> Outcome<HashMap<String, Vec<f32>>> {
+    let all = weights.spec().params().iter().enumerate();
+    all.map(|(i, p)| Ok((p.name.clone(), weights.export(device, flat, i).map_err(said)?))).collect()
 }
 
 /// Puts a gradient into the flat store, at the places that parameters of that name have.
@@ -62,10 +67,10 @@ fn set_gradients(
     weights: &mut Weights,
     gradient: impl Fn(&str) -> Vec<f32>,
 ) -> Outcome {
-    let mut holder = Weights::new(device, weights.spec(), false).map_err(said)?;
-    holder.load(device, |p| Ok(Some(gradient(&p.name)))).map_err(said)?;
-    let grads = weights.grads.as_mut().ok_or("these weights have no gradients")?;
-    device.copy(&holder.values, grads).map_err(said)
+    let mut grads = weights.grads.take().ok_or("these weights have no gradients")?;
+    let filled = weights.load_flat(device, &mut grads, |p| Ok(Some(gradient(&p.name))));
+    weights.grads = Some(grads);
+    filled.map_err(said)
 }
 
 struct Step<'a> {
@@ -81,7 +86,8 @@ impl Step<'_> {
         teacher: Option<&mut Weights>,
         numbers: UpdateNumbers,
     ) -> Outcome {
-        let numbers = self.device.upload_real(&[5], &numbers.to_array()).map_err(said)?;
+        let numbers = numbers.to_array();
+        let numbers = self.device.upload_real(&[numbers.len()], &numbers).map_err(said)?;
         let failed = self.device.zeros(&[1], DType::I32).map_err(said)?;
         self.optimizer.update(self.device, student, teacher, &numbers, &failed).map_err(said)
     }
@@ -95,7 +101,7 @@ fn group(text: &str) -> Option<(String, f64, f64)> {
 }
 
 /// Several steps of AdamW on three parameters with rules of their own.
-pub fn adamw(report: &mut Report) -> Outcome<Ran> {
+pub fn adamw(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let case = report.case();
     let len: usize = case.read(&["n"])?;
     let rates: Vec<f64> = case.read(&["lr_per_step"])?;
@@ -112,13 +118,12 @@ pub fn adamw(report: &mut Report) -> Outcome<Ran> {
     };
     let rules = groups.iter().map(rule).collect();
     let config = OptimizerConfig { lr: 6e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay, rules };
-    let device = Device::host(0).map_err(said)?;
     let names: Vec<String> = groups.iter().map(|(name, ..)| name.clone()).collect();
-    let mut student = weights(&device, &names, len, |name| case.input(name))?;
-    let optimizer = Optimizer::new(&device, &student, &config).map_err(said)?;
-    let mut step = Step { device: &device, config: &config, optimizer };
+    let mut student = weights(device, &names, len, |name| case.input(name))?;
+    let optimizer = Optimizer::new(device, &student, &config).map_err(said)?;
+    let mut step = Step { device, config: &config, optimizer };
     for (s, &rate) in rates.iter().enumerate() {
-        set_gradients(&device, &mut student, |name| {
+        set_gradients(device, &mut student, |name| {
             let i: i32 = name[1..].parse().expect("parameters are called p0, p1, …");
             let scale = 10f64.powi(-2 * i);
             let grad = formula::image(&case.input(&format!("g{i}_{s}")), len);
@@ -126,12 +131,12 @@ pub fn adamw(report: &mut Report) -> Outcome<Ran> {
         })?;
         let numbers = UpdateNumbers::new(step.config, rate, s as u64 + 1, 1.0);
         step.take(&mut student, None, numbers)?;
-        let now = student.export(&device, &student.values).map_err(said)?;
+        let now = by_name(device, &student, &student.values)?;
         compare_all(report, &format!("step{}/", s + 1), &now);
     }
     let moments = [("m", &step.optimizer.exp_avg), ("v", &step.optimizer.exp_avg_sq)];
     for (letter, flat) in moments {
-        let values = student.export(&device, flat).map_err(said)?;
+        let values = by_name(device, &student, flat)?;
         let renamed = values.into_iter().map(|(k, v)| (k.replacen('p', letter, 1), v)).collect();
         compare_all(report, "", &renamed);
     }
@@ -150,7 +155,7 @@ fn compare_all(report: &mut Report, prefix: &str, values: &HashMap<String, Vec<f
 
 /// One update of the teacher at each stated iteration, by the kernel that AdamW is part of: at
 /// rate 0 the student stays as it is.
-pub fn ema(report: &mut Report) -> Outcome<Ran> {
+pub fn ema(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let case = report.case();
     let config = OptimizerConfig {
         lr: 0.0,
@@ -159,7 +164,6 @@ pub fn ema(report: &mut Report) -> Outcome<Ran> {
         weight_decay: 0.0,
         rules: vec![],
     };
-    let device = Device::host(0).map_err(said)?;
     for key in report.keys("") {
         let iteration = key.strip_prefix("iter").and_then(|n| n.parse().ok());
         let iteration: u64 = iteration.ok_or_else(|| format!("{key} names no iteration"))?;
@@ -167,13 +171,13 @@ pub fn ema(report: &mut Report) -> Outcome<Ran> {
         report.number(&format!("alpha of {key}"), case.read(&[key])?, alpha, 1e-12);
         let len = case.entry(key)?.len();
         let name = ["w".to_string()];
-        let mut student = weights(&device, &name, len, |_| case.input("student"))?;
-        let mut teacher = weights(&device, &name, len, |_| case.input("teacher"))?;
-        let optimizer = Optimizer::new(&device, &student, &config).map_err(said)?;
-        let mut step = Step { device: &device, config: &config, optimizer };
+        let mut student = weights(device, &name, len, |_| case.input("student"))?;
+        let mut teacher = weights(device, &name, len, |_| case.input("teacher"))?;
+        let optimizer = Optimizer::new(device, &student, &config).map_err(said)?;
+        let mut step = Step { device, config: &config, optimizer };
         let numbers = UpdateNumbers::new(&config, 0.0, 1, alpha);
         step.take(&mut student, Some(&mut teacher), numbers)?;
-        let after = teacher.export(&device, &teacher.values).map_err(said)?;
+        let after = by_name(device, &teacher, &teacher.values)?;
         report.compare(key, &[len], &after["w"]);
     }
     Ok(Ran::Whole)

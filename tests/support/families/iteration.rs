@@ -1,0 +1,568 @@
+//! Whole iterations of the method: one, or a chain of them.
+//!
+//! The stored teacher is updated when an iteration starts; here the update belongs to the end of
+//! the one before. So the first iteration's is made by hand, and what an iteration leaves is
+//! compared with the next one's teacher.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Deserialize;
+use udass_raw::config::{Config, OptimizerConfig};
+use udass_raw::data::resize::{Rows, Size, Window, pil_bilinear, pil_nearest};
+use udass_raw::device::Device;
+use udass_raw::nn::Segmentor;
+use udass_raw::ops;
+use udass_raw::optimizer::{Optimizer, UpdateNumbers, teacher_alpha};
+use udass_raw::params::Weights;
+use udass_raw::tensor::{DType, Tensor};
+use udass_raw::uda::inputs::{ImageAugment, MOST_CLASSES, StepInputs, Switches};
+use udass_raw::uda::mix::{Labelled, RareCrops};
+use udass_raw::uda::step::{DeviceBatch, Learner};
+
+use super::layout::{compare_map, to_reference, upload_image};
+use super::networks::{fill, network_config, not_built};
+use super::training::{compare_buffers, compare_gradients};
+use super::{Ran, said};
+use crate::support::cases::{Case, Outcome};
+use crate::support::formula;
+use crate::support::report::Report;
+use crate::support::uda::{
+    Augment, Choice, Iteration, Mix, QUAD_FROM, QuadImage, TEACHER_COPY, UdaDraws, iterations,
+};
+
+/// Training ids of the raw ids of Cityscapes and GTA, in the order of the training ids.
+const RAW: [u8; 19] = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
+
+/// The run's settings under which a case was recorded; None where its network is not built.
+fn config_of(case: &Case) -> Outcome<Option<Config>> {
+    let arch: String = case.read(&["arch"])?;
+    let [detail, _]: [usize; 2] = case.read(&["hr_crop"])?;
+    let Some(network) = network_config(&arch, Some(detail)) else { return Ok(None) };
+    let mut config = Config::load("gta_vit", &[]).map_err(said)?;
+    config.network = network;
+    config.data.batch = case.read(&["batch"])?;
+    config.data.crop = case.read(&["size"])?;
+    config.mask.block = case.read(&["mask_block"])?;
+    config.mask.ratio = case.read(&["uda", "mask_generator", "mask_ratio"])?;
+    config.mask.weight = case.read(&["uda", "mask_lambda"])?;
+    config.teacher.alpha = case.read(&["uda", "alpha"])?;
+    config.pseudo_label.threshold = case.read(&["uda", "pseudo_threshold"])?;
+    config.feature_distance.weight = case.read(&["uda", "imnet_feature_dist_lambda"])?;
+    config.feature_distance.classes = case.read(&["uda", "imnet_feature_dist_classes"])?;
+    config.feature_distance.min_share =
+        case.read(&["uda", "imnet_feature_dist_scale_min_ratio"])?;
+    config.quadmix.start = QUAD_FROM;
+    config.quadmix.released_colours = true;
+    config.quadmix.released_exclusion = true;
+    if case.config.pointer("/optimizer/type").is_some() {
+        config.optimizer.lr = case.read(&["optimizer", "lr"])?;
+        config.optimizer.betas = case.read(&["optimizer", "betas"])?;
+        config.optimizer.eps = case.read(&["optimizer", "eps"])?;
+        config.optimizer.weight_decay = case.read(&["optimizer", "weight_decay"])?;
+    }
+    Ok(Some(config))
+}
+
+/// One case under way.
+struct Run<'a, 'r> {
+    report: &'a mut Report<'r>,
+    device: &'a Device,
+    case: &'r Case,
+    config: Config,
+    learner: Learner,
+}
+
+impl<'a, 'r> Run<'a, 'r> {
+    fn new(
+        report: &'a mut Report<'r>,
+        device: &'a Device,
+        config: Config,
+        first: u64,
+    ) -> Outcome<Self> {
+        let case = report.case();
+        let scale = case.weight_scale()?;
+        let network = Segmentor::new(&config.network).map_err(said)?;
+        let spec = network.spec().clone();
+        let student = fill(device, &spec, true, "", &scale)?;
+        let imagenet = fill(device, &spec, false, "imnet_model.", &scale)?;
+        let mut teacher = fill(device, &spec, false, "ema_model.", &scale)?;
+        let mut copy = student.clone();
+        let alpha = match first {
+            TEACHER_COPY => 0.0,
+            _ => teacher_alpha(config.teacher.alpha, first),
+        };
+        update_teacher(device, &mut copy, &mut teacher, alpha)?;
+        let mut learner =
+            Learner::new(device, &config, network, student, Some(imagenet)).map_err(said)?;
+        learner.teacher = Some(teacher);
+        Ok(Run { report, device, case, config, learner })
+    }
+
+    fn batch(&self) -> usize {
+        self.config.data.batch
+    }
+
+    fn side(&self) -> usize {
+        self.config.data.crop
+    }
+
+    /// B,H,W: the shape of every map of the case.
+    fn shape(&self) -> [usize; 3] {
+        [self.batch(), self.side(), self.side()]
+    }
+
+    fn formula_image(&self, name: &str) -> Outcome<Tensor> {
+        let shape = [self.batch(), 3, self.side(), self.side()];
+        let values = formula::image(&self.case.input(name), shape.iter().product());
+        upload_image(self.device, shape, &values)
+    }
+
+    fn stored_map(&mut self, key: &str) -> Outcome<Tensor> {
+        let values = self.report.input_bytes(key)?;
+        self.device.upload(&self.shape(), &values).map_err(said)
+    }
+
+    fn bytes(&self, map: &Tensor) -> Outcome<Vec<u8>> {
+        self.device.read(map).map_err(said)
+    }
+
+    /// Rare crops of T2SS and T2ST, scaled and cut as they were drawn.
+    fn rare(&mut self, draws: &UdaDraws) -> Outcome<Option<[RareCrops; 2]>> {
+        let Mix::Quad(mix) = &draws.mix else { return Ok(None) };
+        let [width, height]: [usize; 2] = self.case.read(&["rand_mixer", "resize_wh"])?;
+        let classes: [u8; 2] =
+            mix.rare_classes.clone().try_into().map_err(|_| "not two rare classes")?;
+        let [b, s, _] = self.shape();
+        let mut side = |images: &[QuadImage]| -> Outcome<RareCrops> {
+            let (mut rgb, mut label) = (Vec::new(), Vec::new());
+            for crop in images.iter().flat_map(|image| &image.rare) {
+                let key = format!("src/{}", crop.file);
+                let &[h, w] = self.case.entry(&format!("{key}/rawlabel"))?.shape.as_slice() else {
+                    return Err(format!("{key}/rawlabel is no map"));
+                };
+                let picture = self.report.input_bytes(&format!("{key}/rgb"))?;
+                let ids = self.report.input_bytes(&format!("{key}/rawlabel"))?;
+                let (from, to) = (Size::new(w, h), Size::new(width, height));
+                let window = Window { x: crop.x, y: crop.y, width: s, height: s };
+                rgb.extend(pil_bilinear(Rows::whole(from, 3, &picture), to, window));
+                let ids = pil_nearest(Rows::whole(from, 1, &ids), to, window);
+                let train = |id: u8| RAW.iter().position(|&r| r == id).map_or(255, |t| t as u8);
+                label.extend(ids.into_iter().map(train));
+            }
+            Ok(RareCrops {
+                rgb: self.device.upload(&[b, 2, s, s, 3], &rgb).map_err(said)?,
+                label: self.device.upload(&[b, 2, s, s], &label).map_err(said)?,
+                classes: self.device.upload(&[2], &classes).map_err(said)?,
+            })
+        };
+        Ok(Some([side(&mix.tss)?, side(&mix.tst)?]))
+    }
+
+    /// Runs an iteration and answers what its stages were given, by the probe's names.
+    fn step(
+        &mut self,
+        iteration: &Iteration,
+        number: u64,
+        source: Labelled,
+        target: Tensor,
+        valid: Tensor,
+    ) -> Outcome<Stages> {
+        let rare = self.rare(&iteration.draws)?;
+        let batch = DeviceBatch { source, target, valid, rare };
+        let alpha = teacher_alpha(self.config.teacher.alpha, iteration.local_iter + 1);
+        let update = UpdateNumbers::new(&self.config.optimizer, iteration.rates[0], number, alpha);
+        let inputs = step_inputs(iteration, self.batch(), update);
+        let mut seen = BTreeMap::new();
+        let mut keep = |name: &str, tensor: &Tensor| {
+            let mut copy = self.device.alloc(tensor.shape(), tensor.dtype())?;
+            self.device.copy(tensor, &mut copy)?;
+            seen.insert(name.replacen('.', "/", 1), copy);
+            Ok(())
+        };
+        let report = self.learner.step(&batch, &inputs, Some(&mut keep)).map_err(said)?;
+        if report.failed {
+            return Err("the step met a number that is not finite".into());
+        }
+        let terms = report.terms.into_iter().map(|(k, v)| (k, f64::from(v))).collect();
+        Ok(Stages { seen, terms })
+    }
+
+    fn teacher(&self) -> Outcome<&Weights> {
+        self.learner.teacher.as_ref().ok_or_else(|| "there is no teacher".into())
+    }
+
+    /// Compares all parameters of a network under a prefix.
+    fn compare_parameters(
+        &mut self,
+        prefix: &str,
+        of: fn(&Learner) -> Option<&Weights>,
+    ) -> Outcome {
+        let weights = of(&self.learner).ok_or("there is no such network")?;
+        for (i, param) in weights.spec().params().iter().enumerate() {
+            let values = weights.export(self.device, &weights.values, i).map_err(said)?;
+            self.report.compare(&format!("{prefix}{}", param.name), &param.shape, &values);
+        }
+        Ok(())
+    }
+
+    /// l2 of each parameter, in the order of the spec.
+    fn norms(&self, weights: &Weights, flat: &Tensor) -> Outcome<Vec<(String, f64)>> {
+        let norm = |(i, param): (usize, &udass_raw::params::ParamSpec)| {
+            let values = weights.export(self.device, flat, i).map_err(said)?;
+            let square: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+            Ok((param.name.clone(), square.sqrt()))
+        };
+        weights.spec().params().iter().enumerate().map(norm).collect()
+    }
+
+    /// Compares norms that are stored in the order of `names`.
+    fn compare_norms(&mut self, key: &str, norms: &[(String, f64)], names: &[String]) -> Outcome {
+        let by_name: HashMap<&str, f64> = norms.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        let ordered: Vec<f64> = names
+            .iter()
+            .map(|name| by_name.get(name.as_str()).copied().ok_or(format!("no parameter {name}")))
+            .collect::<Result<_, _>>()?;
+        self.report.compare(key, &[names.len()], &ordered);
+        Ok(())
+    }
+
+    /// Compares a map of labels, masks or weights, B,H,W.
+    fn compare_plane(&mut self, key: &str, map: &Tensor) -> Outcome {
+        match map.dtype() {
+            DType::U8 => self.report.compare(key, &self.shape(), &self.bytes(map)?),
+            _ => {
+                let values = self.device.read_f32(map).map_err(said)?;
+                self.report.compare(key, &self.shape(), &values);
+            }
+        }
+        Ok(())
+    }
+
+    /// The teacher's logits, which are stored at the image's size.
+    fn compare_teacher_logits(&mut self, key: &str, stages: &Stages) -> Outcome {
+        let tape = udass_raw::tape::Tape::inference(self.device);
+        let size = (self.side(), self.side());
+        let logits = ops::resize(&tape, stages.get("teacher/logits")?, size, None).map_err(said)?;
+        compare_map(self.report, key, self.device, &logits)
+    }
+}
+
+/// What became of an iteration besides the state it left.
+struct Stages {
+    seen: BTreeMap<String, Tensor>,
+    terms: HashMap<String, f64>,
+}
+
+impl Stages {
+    fn get(&self, name: &str) -> Outcome<&Tensor> {
+        self.seen.get(name).ok_or_else(|| format!("the iteration did not show {name}"))
+    }
+
+    /// Total of the losses that a backward pass began with.
+    fn total(&self, part: &str) -> f64 {
+        let of = |name: &str| self.terms.get(&format!("{part}{name}")).copied().unwrap_or(f64::NAN);
+        of("decode.loss_seg") + of("decode.hr.loss_seg")
+    }
+}
+
+/// teacher ← alpha·teacher + (1 − alpha)·student, by AdamW's kernel at rate 0.
+fn update_teacher(
+    device: &Device,
+    student: &mut Weights,
+    teacher: &mut Weights,
+    alpha: f64,
+) -> Outcome {
+    let (lr, eps, betas) = (0.0, 1e-8, [0.9, 0.999]);
+    let config = OptimizerConfig { lr, betas, eps, weight_decay: 0.0, rules: vec![] };
+    let mut optimizer = Optimizer::new(device, student, &config).map_err(said)?;
+    let numbers = UpdateNumbers::new(&config, 0.0, 1, alpha).to_array();
+    let numbers = device.upload_real(&[numbers.len()], &numbers).map_err(said)?;
+    let failed = device.zeros(&[1], DType::I32).map_err(said)?;
+    optimizer.update(device, student, Some(teacher), &numbers, &failed).map_err(said)
+}
+
+/// The recorded draws as an iteration takes them.
+fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> StepInputs {
+    let Iteration { local_iter, draws, .. } = iteration;
+    let one = |augment: &Augment, image: usize| {
+        let mut out =
+            ImageAugment { factors: [1.0, 1.0, 1.0, 0.0], order: [0, 1, 2, 3], sigma: 1.0 };
+        if let Some(j) = &augment.jitter {
+            out.factors = [&j.brightness, &j.contrast, &j.saturation, &j.hue].map(|f| f[image]);
+            out.order = j.order.map(i32::from);
+        }
+        if let Some(sigma) = augment.sigma {
+            out.sigma = sigma as f32;
+        }
+        out
+    };
+    let none = Augment { jitter: None, sigma: None };
+    let (mut mixed, mut target): (Vec<_>, Vec<_>) = (Vec::new(), vec![one(&none, 0); batch]);
+    let row = |choice: Option<&Choice>, most: usize| -> Vec<f32> {
+        let mut row: Vec<f32> =
+            choice.map_or(Vec::new(), |c| c.uniforms().into_iter().map(|u| u as f32).collect());
+        row.resize(most, 0.5);
+        row
+    };
+    let pair = |choice: Option<&Choice>| {
+        let row = row(choice, 2);
+        [row[0], row[1]]
+    };
+    let mut class_mix = vec![0.5; batch * MOST_CLASSES];
+    let mut template_source = vec![[0.5; 2]; batch];
+    let mut template_target = vec![[0.5; 2]; batch];
+    let details = match &draws.mix {
+        Mix::Class(mix) => {
+            mixed.extend(mix.augment.iter().map(|a| one(a, 0)));
+            class_mix = mix.classes.iter().flat_map(|c| row(Some(c), MOST_CLASSES)).collect();
+            [mix.detail, mix.detail]
+        }
+        Mix::Quad(mix) => {
+            mixed.extend(mix.tss.iter().map(|image| one(&image.augment, 0)));
+            target = mix.tst.iter().map(|image| one(&image.augment, 0)).collect();
+            template_source = mix.source.iter().map(|c| pair(Some(c))).collect();
+            template_target = mix.target.iter().map(|c| pair(c.as_ref())).collect();
+            [mix.tss_detail, mix.tst_detail]
+        }
+    };
+    let masked = (0..batch).map(|i| one(&draws.masked_augment, i));
+    let detail = |b: [usize; 4]| b.map(|edge| edge as i32);
+    let on = |s: crate::support::uda::Switches| Switches { jitter: s.jitter_on, blur: s.blur_on };
+    StepInputs {
+        iteration: *local_iter,
+        update,
+        drop_key: 0,
+        detail_boxes: [
+            detail(draws.source_detail),
+            detail(details[0]),
+            detail(details[1]),
+            detail(draws.masked_detail),
+        ],
+        class_mix,
+        template_source,
+        template_target,
+        switches: [on(draws.switches), on(draws.masked_switches)],
+        augment: mixed.into_iter().chain(target).chain(masked).collect(),
+        mask_grid: draws.grid.clone(),
+    }
+}
+
+/// One whole iteration, every stage of it.
+pub fn single(report: &mut Report, device: &Device) -> Outcome<Ran> {
+    let case = report.case();
+    let Some(config) = config_of(case)? else {
+        return Ok(not_built(&format!("network {}", case.get(&["arch"])?)));
+    };
+    let iteration = iterations(case)?.remove(0);
+    let quad = matches!(iteration.draws.mix, Mix::Quad(_));
+    let mut run = Run::new(report, device, config, iteration.local_iter)?;
+    run.compare_parameters("ema/", |learner| learner.teacher.as_ref())?;
+    let teacher = run.teacher()?;
+    let norms = run.norms(teacher, &teacher.values)?;
+    let names: Vec<String> = norms.iter().map(|(name, _)| name.clone()).collect();
+    run.compare_norms("ema_after_update_l2", &norms, &names)?;
+    if quad {
+        run.fill_templates(iteration.local_iter - 1)?;
+    }
+    let frozen = run.learner.imagenet.as_ref().ok_or("there is no ImageNet model")?;
+    let statistics = device.read_f32(&frozen.buffers).map_err(said)?;
+
+    let label = run.stored_map("in/label")?;
+    let valid = run.stored_map("in/valid_pseudo_mask")?;
+    let (image, target) = (run.formula_image("img")?, run.formula_image("target_img")?);
+    let source = Labelled { image, label: label.clone(), weight: None };
+    let stages = run.step(&iteration, 1, source, target, valid)?;
+
+    run.compare_stages(&stages, quad)?;
+    run.compare_feature_distance(&label)?;
+    run.compare_losses(&stages, quad)?;
+    let norm = compare_gradients(run.report, device, &run.learner.student)?;
+    let last = if quad { 4 } else { 3 };
+    run.report.scalar(&format!("backward{last}/total_grad_norm_so_far"), norm);
+    run.compare_parameters("param_after/", |learner| Some(&learner.student))?;
+    run.compare_parameters("ema_next/", |learner| learner.teacher.as_ref())?;
+    let teacher = run.learner.teacher.as_ref().ok_or("there is no teacher")?;
+    compare_buffers(run.report, device, &run.learner.student, "bn/model.")?;
+    compare_buffers(run.report, device, teacher, "bn/ema_model.")?;
+    let frozen = run.learner.imagenet.as_ref().ok_or("there is no ImageNet model")?;
+    let unchanged = device.read_f32(&frozen.buffers).map_err(said)? == statistics;
+    run.report.require("imnet_bn_unchanged", unchanged);
+    run.compare_groups()?;
+    Ok(Ran::Whole)
+}
+
+impl Run<'_, '_> {
+    /// The previous iteration's batch, as the case states it.
+    fn fill_templates(&mut self, iteration: u64) -> Outcome {
+        let source = (self.formula_image("tmpl_img")?, self.stored_map("in/tmpl_label")?);
+        let target = (self.formula_image("tmpl_target_img")?, self.stored_map("in/tmpl_plabel")?);
+        let weight = self.report.input("in/tmpl_pseudo_weight")?;
+        let weight = self.device.upload_real(&self.shape(), &weight).map_err(said)?;
+        let confident = self.stored_map("in/tmpl_confident")?;
+        let templates = &mut self.learner.templates;
+        templates.source = Labelled { image: source.0, label: source.1, weight: None };
+        templates.target = Labelled { image: target.0, label: target.1, weight: Some(weight) };
+        templates.confident = confident;
+        templates.iteration = Some(iteration);
+        Ok(())
+    }
+
+    /// What entered each forward pass, what the teacher said, and what QuadMix made on the way.
+    fn compare_stages(&mut self, stages: &Stages, quad: bool) -> Outcome {
+        let passes: &[&str] =
+            if quad { &["src", "mix_tss", "mix_tst", "masked"] } else { &["src", "mix", "masked"] };
+        for pass in passes {
+            compare_map(
+                self.report,
+                &format!("{pass}/img"),
+                self.device,
+                stages.get(&format!("{pass}/img"))?,
+            )?;
+            for part in ["label", "weight"] {
+                let key = format!("{pass}/{part}");
+                if *pass != "src" || part == "label" {
+                    self.compare_plane(&key, stages.get(&key)?)?;
+                }
+            }
+        }
+        self.compare_teacher_logits("teacher/logits", stages)?;
+        self.compare_plane("teacher/plabel", stages.get("teacher/label")?)?;
+        self.compare_plane("teacher/max_prob", stages.get("teacher/max_prob")?)?;
+        let templates = &self.learner.templates;
+        let confident = templates.confident.clone();
+        let (label, weight) = (templates.target.label.clone(), templates.target.weight.clone());
+        self.compare_plane("teacher/confident", &confident)?;
+        self.compare_plane("state/confident_tmpl", &confident)?;
+        self.compare_plane("state/pseudo_label_tmpl", &label)?;
+        self.compare_plane("state/pseudo_weight_tmpl", &weight.ok_or("templates have no weight")?)?;
+        if quad { self.compare_quad(stages) } else { Ok(()) }
+    }
+
+    /// The masks and backgrounds of each image of both mixes.
+    fn compare_quad(&mut self, stages: &Stages) -> Outcome {
+        let [b, h, w] = self.shape();
+        let masks = self.bytes(stages.get("quad/mask")?)?;
+        for side in ["tss", "tst"] {
+            let of = |part: &str| stages.get(&format!("quad/{side}/background_{part}"));
+            let (_, images) = to_reference(self.device, of("img")?)?;
+            let labels = self.bytes(of("label")?)?;
+            let weights = self.device.read_f32(of("weight")?).map_err(said)?;
+            for i in 0..b {
+                let key = |part: &str| format!("quad/{side}{i}/{part}");
+                let (n, report) = (h * w, &mut *self.report);
+                let range = i * n..(i + 1) * n;
+                report.compare(&key("mask"), &[1, 1, h, w], &masks[range.clone()]);
+                let image = &images[i * 3 * n..(i + 1) * 3 * n];
+                report.compare(&key("background_img"), &[3, h, w], image);
+                report.compare(&key("background_label"), &[h, w], &labels[range.clone()]);
+                report.compare(&key("background_weight"), &[h, w], &weights[range]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The label at the size of the deepest context features, and which of its classes count.
+    fn compare_feature_distance(&mut self, label: &Tensor) -> Outcome {
+        let shape = self.case.entry("fdist/gt_rescaled")?.shape.clone();
+        let settings = &self.config.feature_distance;
+        let scale = self.side() / shape[3];
+        let small = ops::downscale_labels(self.device, label, scale, settings.min_share.into());
+        let small = self.bytes(&small.map_err(said)?)?;
+        self.report.compare("fdist/gt_rescaled", &shape, &small);
+        let counts = |class: &u8| u8::from(settings.classes.contains(class));
+        let mask: Vec<u8> = small.iter().map(counts).collect();
+        self.report.compare("fdist/mask", &shape, &mask);
+        Ok(())
+    }
+
+    /// Logged terms, and the total that each backward pass of the reference began with.
+    fn compare_losses(&mut self, stages: &Stages, quad: bool) -> Outcome {
+        for (key, _) in &self.case.scalars {
+            let Some(name) = key.strip_prefix("log/") else { continue };
+            let term = stages.terms.get(name).copied();
+            self.report.scalar(key, term.ok_or_else(|| format!("{name} is not logged"))?);
+        }
+        let distance = stages.terms.get("src.loss_imnet_feat_dist").copied().unwrap_or(f64::NAN);
+        let mut totals = vec![stages.total(""), distance];
+        if quad {
+            totals.extend(["mix_tss.", "mix_tst."].map(|part| 0.5 * stages.total(part)));
+        } else {
+            totals.push(stages.total("mix."));
+        }
+        totals.push(stages.total("masked."));
+        for (k, total) in totals.into_iter().enumerate() {
+            self.report.scalar(&format!("backward{k}/loss"), total);
+        }
+        Ok(())
+    }
+
+    /// Rate and decay of each of the student's parameters, by the first rule that its name meets.
+    fn compare_groups(&mut self) -> Outcome {
+        #[derive(Deserialize)]
+        struct Group(f64, f64);
+        let stored = self.case.extra.get("param_groups_lr_wd").ok_or("no parameter groups")?;
+        let stored = HashMap::<String, Group>::deserialize(stored).map_err(|e| e.to_string())?;
+        let config = &self.config.optimizer;
+        for param in self.learner.student.spec().params() {
+            let name = format!("model.{}", param.name);
+            let Group(lr, decay) =
+                stored.get(&name).ok_or_else(|| format!("no group of {name}"))?;
+            let rule = config.rules.iter().find(|rule| param.name.contains(&rule.contains));
+            let (times_lr, times_decay) = rule.map_or((1.0, 1.0), |r| (r.lr, r.decay));
+            self.report.number(&format!("rate of {name}"), *lr, config.lr * times_lr, 1e-12);
+            let here = config.weight_decay * times_decay;
+            self.report.number(&format!("decay of {name}"), *decay, here, 1e-12);
+        }
+        Ok(())
+    }
+}
+
+/// Iterations in a row, each on the state that the one before it left.
+pub fn chain(report: &mut Report, device: &Device) -> Outcome<Ran> {
+    let case = report.case();
+    let Some(config) = config_of(case)? else {
+        return Ok(not_built(&format!("network {}", case.get(&["arch"])?)));
+    };
+    let all = iterations(case)?;
+    let names: Vec<String> = case.read(&["param_order"])?;
+    let mut run = Run::new(report, device, config, all[0].local_iter)?;
+    for (t, iteration) in all.iter().enumerate() {
+        let key = |name: &str| format!("it{t}/{name}");
+        let teacher = run.teacher()?;
+        let norms = run.norms(teacher, &teacher.values)?;
+        run.compare_norms(&key("teacher_param_l2"), &norms, &names)?;
+        let last = t + 1 == all.len();
+        if last {
+            run.compare_parameters(&key("teacher_param/"), |learner| learner.teacher.as_ref())?;
+        }
+        let (label, valid) = (run.stored_map(&key("label"))?, run.stored_map(&key("valid"))?);
+        let image = run.formula_image(&format!("img{t}"))?;
+        let target = run.formula_image(&format!("target_img{t}"))?;
+        let source = Labelled { image, label, weight: None };
+        let stages = run.step(iteration, t as u64 + 1, source, target, valid)?;
+
+        run.compare_plane(&key("teacher_plabel"), stages.get("teacher/label")?)?;
+        run.compare_teacher_logits(&key("teacher_logits"), &stages)?;
+        let log = key("log/");
+        for (name, _) in &case.scalars {
+            let Some(term) = name.strip_prefix(&log) else { continue };
+            let value = stages.terms.get(term).copied();
+            run.report.scalar(name, value.ok_or_else(|| format!("{term} is not logged"))?);
+        }
+        let share = stages.terms.get("pseudo_label.weight").copied();
+        let share = share.ok_or("the weight of pseudo-labels is not logged")?;
+        run.report.scalar(&key("pseudo_weight_value"), share);
+        let student = &run.learner.student;
+        let grads = student.grads.as_ref().ok_or("the student has no gradients")?;
+        let (grads, values) = (run.norms(student, grads)?, run.norms(student, &student.values)?);
+        run.compare_norms(&key("grad_l2"), &grads, &names)?;
+        run.compare_norms(&key("student_param_l2"), &values, &names)?;
+        if last {
+            run.compare_parameters(&key("student_param/"), |learner| Some(&learner.student))?;
+            let teacher = run.learner.teacher.as_ref().ok_or("there is no teacher")?;
+            compare_buffers(run.report, device, &run.learner.student, &key("student_bn/"))?;
+            compare_buffers(run.report, device, teacher, &key("teacher_bn/"))?;
+        }
+    }
+    Ok(Ran::Whole)
+}
