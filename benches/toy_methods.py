@@ -38,7 +38,7 @@ def miou(folder, name, seed, values=()):
     result = folder / "result.json"
     command = [PROGRAM, "eval", "toy_vit", "--checkpoint", f"runs/{name}-{seed}", "--json", result]
     subprocess.run([*command, *settings(values)], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return 100 * json.loads(result.read_text())["miou"]
+    return 100 * json.loads(result.read_text())["mIoU"]
 
 
 def iterations(folder, name, seed):

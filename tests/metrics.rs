@@ -188,13 +188,16 @@ fn the_json_holds_everything_and_null_for_absent_classes() {
     let read: serde_json::Value = serde_json::from_str(&json.to_string()).unwrap();
     assert_eq!(read, json);
     assert_eq!(json["classes"][0]["name"], "road");
-    assert_eq!(json["classes"][0]["iou"], 2.0 / 3.0);
-    assert!(json["classes"][18]["iou"].is_null() && json["classes"][18]["accuracy"].is_null());
-    same(&[json["miou"].as_f64().unwrap()], &[7.0 / 12.0]);
-    assert_eq!(json["percent"]["miou"], 58.33);
-    assert_eq!((&json["all_accuracy"], &json["images"]), (&0.75.into(), &2.into()));
-    assert_eq!(json["confusion"][0][1], 1, "row is the label: one road pixel was called sidewalk");
-    assert_eq!(json["confusion"].as_array().unwrap().len(), 19);
+    assert_eq!(json["classes"][0]["IoU"], 2.0 / 3.0);
+    assert!(json["classes"][18]["IoU"].is_null() && json["classes"][18]["Acc"].is_null());
+    same(&[json["mIoU"].as_f64().unwrap()], &[7.0 / 12.0]);
+    assert_eq!(json["percent"]["mIoU"], 58.33);
+    assert_eq!((&json["aAcc"], &json["images"]), (&0.75.into(), &2.into()));
+    assert_eq!(
+        json["confusion_matrix"][0][1], 1,
+        "row is the label: one road pixel was called sidewalk"
+    );
+    assert_eq!(json["confusion_matrix"].as_array().unwrap().len(), 19);
     assert_eq!((&json["config"], &json["iteration"]), (&"toy_vit".into(), &600.into()));
     assert_eq!(json["checkpoint"], "runs/a.safetensors");
 }

@@ -138,8 +138,8 @@ fn a_log_tells_what_a_run_was_and_did() {
     assert_eq!((&lines[1]["lr"], &lines[1]["pseudo_label_weight"]), (&json!(6e-5), &json!(0.75)));
     assert_eq!((&lines[1]["images_per_second"], &lines[1]["seconds"]), (&json!(2.5), &json!(1.6)));
     assert_eq!(lines[1]["skipped"], json!(["a.png"]));
-    assert_eq!((&lines[2]["miou"], &lines[2]["iou"][0]), (&json!(0.25), &json!(0.5)));
-    assert_eq!(lines[2]["iou"][5], Value::Null);
+    assert_eq!((&lines[2]["mIoU"], &lines[2]["IoU"][0]), (&json!(0.25), &json!(0.5)));
+    assert_eq!(lines[2]["IoU"][5], Value::Null);
     assert_eq!(lines[3]["file"], "a.safetensors");
 }
 

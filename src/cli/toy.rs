@@ -30,6 +30,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "small")]
     size: Sizes,
 
+    /// How far the two domains' looks lie apart: 0 not at all, 1 as usual, at most 2.
+    #[arg(long, value_name = "GAP", default_value_t = ToyWorld::default().gap)]
+    gap: f32,
+
     /// Another seed makes another world.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -74,6 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let few = if args.size == FULL { ToyWorld::full() } else { ToyWorld::default() };
     let world = ToyWorld {
         seed: args.seed,
+        gap: args.gap,
         source_size: (source.width, source.height),
         target_size: (target.width, target.height),
         ..few

@@ -122,8 +122,8 @@ impl Log {
     pub fn evaluation(&mut self, iteration: u64, report: &Report) -> Result<()> {
         let iou = report.confusion.iou();
         self.line(&json!({
-            "event": "evaluation", "iteration": iteration, "miou": report.confusion.mean_iou(),
-            "all_accuracy": report.confusion.all_accuracy(), "iou": iou,
+            "event": "evaluation", "iteration": iteration, "mIoU": report.confusion.mean_iou(),
+            "aAcc": report.confusion.all_accuracy(), "IoU": iou,
             "images": report.images, "seconds": report.seconds,
         }))
     }

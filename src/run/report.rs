@@ -59,7 +59,7 @@ impl Report {
         let c = &self.confusion;
         let (iou, accuracy) = (c.iou(), c.accuracy());
         let classes: Vec<Value> = (0..c.classes())
-            .map(|k| json!({"name": classes::name(k), "iou": iou[k], "accuracy": accuracy[k]}))
+            .map(|k| json!({"name": classes::name(k), "IoU": iou[k], "Acc": accuracy[k]}))
             .collect();
         json!({
             "config": self.config,
@@ -69,20 +69,20 @@ impl Report {
             "images": self.images,
             "pixels": c.pixels(),
             "seconds": self.seconds,
-            "miou": c.mean_iou(),
-            "miou16": c.mean_iou_16(),
-            "miou13": c.mean_iou_13(),
-            "mean_accuracy": c.mean_accuracy(),
-            "all_accuracy": c.all_accuracy(),
+            "mIoU": c.mean_iou(),
+            "mIoU16": c.mean_iou_16(),
+            "mIoU13": c.mean_iou_13(),
+            "mAcc": c.mean_accuracy(),
+            "aAcc": c.all_accuracy(),
             "percent": {
-                "miou": percent(c.mean_iou()),
-                "miou16": percent(c.mean_iou_16()),
-                "miou13": percent(c.mean_iou_13()),
-                "mean_accuracy": percent(c.mean_accuracy()),
-                "all_accuracy": percent(c.all_accuracy()),
+                "mIoU": percent(c.mean_iou()),
+                "mIoU16": percent(c.mean_iou_16()),
+                "mIoU13": percent(c.mean_iou_13()),
+                "mAcc": percent(c.mean_accuracy()),
+                "aAcc": percent(c.all_accuracy()),
             },
             "classes": classes,
-            "confusion": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
+            "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
         })
     }
 }

@@ -161,7 +161,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     assert_eq!(result["images"], 4);
 
     // From the matrix alone: rows are labels.
-    let matrix: Vec<Vec<u64>> = serde_json::from_value(result["confusion"].clone()).unwrap();
+    let matrix: Vec<Vec<u64>> = serde_json::from_value(result["confusion_matrix"].clone()).unwrap();
     assert_eq!((matrix.len(), matrix[0].len()), (19, 19));
     let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>() as f64;
     let pixels = sum(&mut matrix.iter().flatten().copied());
@@ -187,11 +187,11 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     for k in 0..19 {
         let class = &result["classes"][k];
         assert_eq!(class["name"], CITYSCAPES[k].name);
-        assert!(near(&class["iou"], ious[k]) && near(&class["accuracy"], accuracies[k]), "{class}");
+        assert!(near(&class["IoU"], ious[k]) && near(&class["Acc"], accuracies[k]), "{class}");
     }
-    assert!(near(&result["miou"], mean(&ious)), "{result}");
-    assert!(near(&result["mean_accuracy"], mean(&accuracies)), "{result}");
-    assert!(near(&result["all_accuracy"], all), "{result}");
+    assert!(near(&result["mIoU"], mean(&ious)), "{result}");
+    assert!(near(&result["mAcc"], mean(&accuracies)), "{result}");
+    assert!(near(&result["aAcc"], all), "{result}");
 
     // The table, in percent.
     let table = String::from_utf8(output.stdout).unwrap();
@@ -209,7 +209,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     // The evaluation that ended the training saw the same network.
     let log = events(reference(), "evaluation");
     assert_eq!(log.len(), 1);
-    assert_eq!((&log[0]["iteration"], &log[0]["miou"]), (&result["iteration"], &result["miou"]));
+    assert_eq!((&log[0]["iteration"], &log[0]["mIoU"]), (&result["iteration"], &result["mIoU"]));
     let pictures = fs::read_dir(reference().join("pictures")).unwrap().count();
     assert_eq!(pictures, 4, "one for each image");
     assert_eq!(decode(&reference().join("pictures/01.png")).0, 3 * 128);
