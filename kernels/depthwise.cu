@@ -58,30 +58,49 @@ DEVICE void each_segment(const Map& map, F f) {
     }
 }
 
-// What PIXELS pixels from j on see: zero outside of the map.
+// What PIXELS pixels from j on see of a line, from the pixel before them on: zero beyond its ends.
 template <class V>
-DEVICE void look(V (&seen)[3][PIXELS + 2], const T* x, const Segment& s, int64_t j) {
-    const T* corner = x + s.start + (j - 1) * s.step - s.down;
-    if (s.above && s.below && j > 0 && j + PIXELS < s.count) {
-        UNROLL for (int64_t r = 0; r < 3; ++r) {
-            UNROLL for (int64_t i = 0; i < PIXELS + 2; ++i) seen[r][i] = Width<V>::load(corner + r * s.down + i * s.step);
-        }
+DEVICE void look(V (&seen)[PIXELS + 2], const T* line, const Segment& s, int64_t j) {
+    if (j > 0 && j + PIXELS < s.count) {
+        UNROLL for (int64_t i = 0; i < PIXELS + 2; ++i) seen[i] = Width<V>::load(line + i * s.step);
     } else {
-        UNROLL for (int64_t r = 0; r < 3; ++r) {
-            const bool there = r == 0 ? s.above : r == 1 || s.below;
-            UNROLL for (int64_t i = 0; i < PIXELS + 2; ++i) {
-                const bool within = there && j + i > 0 && j + i <= s.count;
-                seen[r][i] = within ? Width<V>::load(corner + r * s.down + i * s.step) : all_lanes<V>(0);
-            }
-        }
+        UNROLL for (int64_t i = 0; i < PIXELS + 2; ++i)
+            seen[i] = j + i > 0 && j + i <= s.count ? Width<V>::load(line + i * s.step) : all_lanes<V>(0);
     }
 }
 
+// sum[p] += the taps w on a line
 template <class V>
-DEVICE void add_taps(V (&sum)[PIXELS], const V (&seen)[3][PIXELS + 2], const V (&w)[9]) {
-    UNROLL for (int64_t t = 0; t < 9; ++t) {
-        UNROLL for (int64_t p = 0; p < PIXELS; ++p) sum[p] = fma_of(seen[t / 3][p + t % 3], w[t], sum[p]);
+DEVICE void add_line(V (&sum)[PIXELS], const T* line, const Segment& s, int64_t j, const V* w) {
+    V seen[PIXELS + 2];
+    look(seen, line, s, j);
+    UNROLL for (int64_t t = 0; t < 3; ++t) {
+        UNROLL for (int64_t p = 0; p < PIXELS; ++p) sum[p] = fma_of(seen[p + t], w[t], sum[p]);
     }
+}
+template <class V>
+DEVICE void add_taps(V (&sum)[PIXELS], const T* x, const Segment& s, int64_t j, const V (&w)[9]) {
+    const T* line = x + s.start + (j - 1) * s.step;
+    if (s.above) add_line(sum, line - s.down, s, j, w);
+    add_line(sum, line, s, j, w + 3);
+    if (s.below) add_line(sum, line + s.down, s, j, w + 6);
+}
+
+// dw += what the taps on a line contribute
+template <class V>
+DEVICE void gather_line(V* dw, const T* line, const Segment& s, int64_t j, const V (&dy)[PIXELS]) {
+    V seen[PIXELS + 2];
+    look(seen, line, s, j);
+    UNROLL for (int64_t t = 0; t < 3; ++t) {
+        UNROLL for (int64_t p = 0; p < PIXELS; ++p) dw[t] = fma_of(seen[p + t], dy[p], dw[t]);
+    }
+}
+template <class V>
+DEVICE void gather_taps(V (&dw)[9], const T* x, const Segment& s, int64_t j, const V (&dy)[PIXELS]) {
+    const T* line = x + s.start + (j - 1) * s.step;
+    if (s.above) gather_line(dw, line - s.down, s, j, dy);
+    gather_line(dw + 3, line, s, j, dy);
+    if (s.below) gather_line(dw + 6, line + s.down, s, j, dy);
 }
 
 template <class V>
@@ -98,15 +117,14 @@ DEVICE V bias_of(const real* bias, int64_t c) {
 template <class V, class F>
 DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, const Map& map, bool turned, bool accumulate, F finish) {
     each_segment<V>(map, [&](const Segment& s, int64_t c) {
-        V w[9], seen[3][PIXELS + 2], sum[PIXELS];
+        V w[9], sum[PIXELS];
         load_filter(w, filter, map.channels, c, turned);
         const V b = bias_of<V>(bias, c);
         for (int64_t j = s.first; j < s.end; j += PIXELS) {
             T* to = y + s.start + j * s.step + c;
-            look(seen, x + c, s, j);
             UNROLL for (int64_t p = 0; p < PIXELS; ++p)
                 sum[p] = accumulate && j + p < s.end ? Width<V>::load(to + p * s.step) : b;
-            add_taps(sum, seen, w);
+            add_taps(sum, x + c, s, j, w);
             UNROLL for (int64_t p = 0; p < PIXELS; ++p) {
                 if (j + p < s.end) store(to + p * s.step, finish(sum[p]));
             }
@@ -114,39 +132,36 @@ DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, con
     });
 }
 
-// dw and db of the block's lines, dy replaced by slope(j's sum) where there is a dz to write.
-template <class V>
+// dw and db of the block's lines. Behind a GELU, dz is what is in front of it.
+template <class V, bool behind_gelu>
 DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, const T* dy, T* dz, real* dw, real* db, const Map& map) {
     const int64_t C = map.channels;
     BLOCK_LOOP(i, 9 * C) dw[i] = 0;
     BLOCK_LOOP(i, C) db[i] = 0;
     barrier();
     each_segment<V>(map, [&](const Segment& s, int64_t c) {
-        V w[9], seen[3][PIXELS + 2], slope[PIXELS], part[9], total = all_lanes<V>(0);
+        V w[9], slope[PIXELS], part[9], total = all_lanes<V>(0);
         UNROLL for (int64_t t = 0; t < 9; ++t) part[t] = all_lanes<V>(0);
-        if (dz) load_filter(w, filter, C, c, false);
+        if (behind_gelu) load_filter(w, filter, C, c, false);
         const V b = bias_of<V>(bias, c);
         for (int64_t j = s.first; j < s.end; j += PIXELS) {
             const int64_t at = s.start + j * s.step + c;
-            look(seen, x + c, s, j);
-            if (dz) {
+            if (behind_gelu) {
                 UNROLL for (int64_t p = 0; p < PIXELS; ++p) slope[p] = b;
-                add_taps(slope, seen, w);
+                add_taps(slope, x + c, s, j, w);
                 UNROLL for (int64_t p = 0; p < PIXELS; ++p) slope[p] = map_lanes(slope[p], gelu_slope_of);
             }
             UNROLL for (int64_t p = 0; p < PIXELS; ++p) {
                 if (j + p < s.end) {
                     const V above = Width<V>::load(dy + at + p * s.step);
-                    slope[p] = dz ? product_of(slope[p], above) : above;
-                    if (dz) store(dz + at + p * s.step, slope[p]);
+                    slope[p] = behind_gelu ? slope[p] * above : above;
+                    if (behind_gelu) store(dz + at + p * s.step, slope[p]);
                 } else {
                     slope[p] = all_lanes<V>(0);
                 }
                 total = total + slope[p];
             }
-            UNROLL for (int64_t t = 0; t < 9; ++t) {
-                UNROLL for (int64_t p = 0; p < PIXELS; ++p) part[t] = fma_of(seen[t / 3][p + t % 3], slope[p], part[t]);
-            }
+            gather_taps(part, x + c, s, j, slope);
         }
         UNROLL for (int64_t t = 0; t < 9; ++t) store(dw + t * C + c, part[t] + Width<V>::load(dw + t * C + c));
         store(db + c, total + Width<V>::load(db + c));
@@ -156,7 +171,7 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
 // y (+)= x * w + b; `turned` is the gradient of x from dy.
 KERNEL(depthwise, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, T* y /* B,H,W,C */, int32_t turned, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
     const Map map = {batch, height, width, channels, dilation};
-    const auto same = [](const auto& v) { return v; };
+    const auto same = [](auto v) { return v; };
     if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, turned, accumulate, same);
     else convolve<real>(x, filter, bias, y, map, turned, accumulate, same);
 }
@@ -164,7 +179,7 @@ KERNEL(depthwise, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, cons
 // y = gelu(x * w + b), undilated.
 KERNEL(depthwise_gelu, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, T* y /* B,H,W,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = {batch, height, width, channels, 1};
-    const auto gelu = [](const auto& v) { return map_lanes(v, gelu_of); };
+    const auto gelu = [](auto v) { return map_lanes(v, gelu_of); };
     if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, false, false, gelu);
     else convolve<real>(x, filter, bias, y, map, false, false, gelu);
 }
@@ -174,8 +189,8 @@ KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, re
     const Map map = {batch, height, width, channels, dilation};
     dw += block_index() * 9 * channels;
     db += block_index() * channels;
-    if (channels % STRIP == 0) filter_gradient<strip>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
-    else filter_gradient<real>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
+    if (channels % STRIP == 0) filter_gradient<strip, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
+    else filter_gradient<real, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
 }
 
 // The same behind a GELU; dz is the gradient in front of it.
@@ -183,6 +198,6 @@ KERNEL(depthwise_gelu_filter, const T* x /* B,H,W,C */, const real* filter /* 3,
     const Map map = {batch, height, width, channels, 1};
     dw += block_index() * 9 * channels;
     db += block_index() * channels;
-    if (channels % STRIP == 0) filter_gradient<strip>(x, filter, bias, dy, dz, dw, db, map);
-    else filter_gradient<real>(x, filter, bias, dy, dz, dw, db, map);
+    if (channels % STRIP == 0) filter_gradient<strip, true>(x, filter, bias, dy, dz, dw, db, map);
+    else filter_gradient<real, true>(x, filter, bias, dy, dz, dw, db, map);
 }

@@ -31,7 +31,7 @@ MATH strip load_strip(const E* p) {
     return s;
 }
 template <class E>
-MATH void store(E* p, const strip& s) {
+MATH void store(E* p, strip s) {
     packed<E> all;
     LANES for (int64_t i = 0; i < STRIP; ++i) all.lanes[i] = s.lanes[i];
     *reinterpret_cast<packed<E>*>(p) = all;
@@ -55,7 +55,7 @@ typedef real strip_in_memory __attribute__((vector_size(STRIP_BYTES), aligned(si
 MATH real* lanes_of(strip& s) { return reinterpret_cast<real*>(&s); }
 MATH const real* lanes_of(const strip& s) { return reinterpret_cast<const real*>(&s); }
 MATH strip load_strip(const real* p) { return *reinterpret_cast<const strip_in_memory*>(p); }
-MATH void store(real* p, const strip& s) { *reinterpret_cast<strip_in_memory*>(p) = s; }
+MATH void store(real* p, strip s) { *reinterpret_cast<strip_in_memory*>(p) = s; }
 
 #endif
 
@@ -86,8 +86,9 @@ MATH V each_lane(F f) {
     }
     return v;
 }
+// Strips are passed by value: a reference to one in an array would keep the array out of registers.
 template <class V, class F>
-MATH V map_lanes(const V& a, F f) {
+MATH V map_lanes(V a, F f) {
     if constexpr (Width<V>::lanes == 1) return f(a);
     else return each_lane<V>([&](int64_t i) { return f(lanes_of(a)[i]); });
 }
@@ -96,18 +97,17 @@ MATH V all_lanes(real x) {
     return each_lane<V>([&](int64_t) { return x; });
 }
 
-MATH strip fma_of(const strip& a, const strip& b, const strip& c) {
+MATH strip fma_of(strip a, strip b, strip c) {
     return each_lane<strip>([&](int64_t i) { return fma_of(lanes_of(a)[i], lanes_of(b)[i], lanes_of(c)[i]); });
 }
-MATH strip fma_of(real a, const strip& b, const strip& c) {
+MATH strip fma_of(real a, strip b, strip c) {
     return each_lane<strip>([&](int64_t i) { return fma_of(a, lanes_of(b)[i], lanes_of(c)[i]); });
 }
-MATH strip product_of(const strip& a, const strip& b) {
-    return each_lane<strip>([&](int64_t i) { return lanes_of(a)[i] * lanes_of(b)[i]; });
-}
-MATH real product_of(real a, real b) { return a * b; }
-#if defined(__CUDACC__)
-MATH strip operator+(const strip& a, const strip& b) {
+#if defined(__CUDACC__)  // solo's vectors have them built in
+MATH strip operator+(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] + b.lanes[i]; });
+}
+MATH strip operator*(strip a, strip b) {
+    return each_lane<strip>([&](int64_t i) { return a.lanes[i] * b.lanes[i]; });
 }
 #endif

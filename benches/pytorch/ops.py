@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import record
-from model import ARCHS, CHANNELS_LAST, HEADS, REDUCTIONS, Hrda, cross_entropy, resize
+from model import ARCHS, CHANNELS_LAST, HEADS, REDUCTIONS, DepthwiseTaps, Hrda, cross_entropy, resize
 
 Pair = tuple[Callable[[], object], Callable[[], object]]
 
@@ -59,6 +59,12 @@ def depthwise3x3(batch: int, side: int, channels: int, dilation: int = 1) -> Pai
     conv = lambda x, w, b: F.conv2d(x, w, b, 1, dilation, dilation, channels)
     x = leaf(batch, channels, side, side, layout=CHANNELS_LAST)
     return timed(conv, x, leaf(channels, 1, 3, 3, layout=CHANNELS_LAST), leaf(channels))
+
+
+def depthwise3x3_taps(batch: int, side: int, channels: int, dilation: int) -> Pair:
+    """The dilated depthwise as `model.py` computes it by default, on NHWC."""
+    conv = lambda x, w: DepthwiseTaps.apply(x, w, dilation)
+    return timed(conv, leaf(batch, side, side, channels), leaf(3, 3, channels))
 
 
 def conv3x3(batch: int, side: int, channels: int, out: int, dilation: int = 1) -> Pair:
@@ -117,7 +123,7 @@ def adamw_ema(parameters: int, tensors: int = 100) -> Pair:
 
 
 OPS = {f.__name__: f for f in (
-    layernorm, gelu, linear, depthwise3x3, attention, conv3x3, bilinear, resized_cross_entropy,
+    layernorm, gelu, linear, depthwise3x3, depthwise3x3_taps, attention, conv3x3, bilinear, resized_cross_entropy,
     batchnorm_relu, adamw_ema)}
 # preset -> (arch, side of the network's input, decoder channels)
 PRESETS = {"b0_128": ("mit_b0", 64, 256), "b0_256": ("mit_b0", 128, 256), "b5_512": ("mit_b5", 512, 256)}
@@ -139,7 +145,9 @@ def preset(name: str, batch: int = 2) -> list[tuple[str, dict]]:
     quarter = side // 4
     add("bilinear", batch=batch, side=max(quarter // 8, 1), channels=channels, factor=8)
     add("bilinear", batch=batch, side=quarter // 2, channels=channels, factor=2)
-    add("depthwise3x3", batch=batch, side=quarter, channels=4 * channels, dilation=6)
+    for d in (6, 12, 18):
+        add("depthwise3x3", batch=batch, side=quarter, channels=4 * channels, dilation=d)
+        add("depthwise3x3_taps", batch=batch, side=quarter, channels=4 * channels, dilation=d)
     add("batchnorm_relu", batch=batch, side=quarter, channels=4 * channels)
     add("batchnorm_relu", batch=batch, side=quarter, channels=channels)
     add("linear", rows=batch * quarter**2, channels=4 * channels, out=channels)

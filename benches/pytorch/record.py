@@ -52,25 +52,29 @@ def busy_elsewhere() -> float | None:
 
 @dataclass
 class Samples:
-    """Seconds of each call; and how many CPU cores others kept busy meanwhile."""
+    """Seconds of each call, CPU seconds of all its threads, cores that others kept busy meanwhile."""
 
     seconds: list[float]
+    cpu: list[float]
     others: list[float | None]
 
     def summary(self) -> dict:
         return {"median_s": statistics.median(self.seconds), "min_s": min(self.seconds),
-                "samples_s": self.seconds, "cores_busy_elsewhere": self.others}
+                "samples_s": self.seconds, "cpu_s": self.cpu,
+                "cores_busy_elsewhere": self.others}
 
 
 def sample(work: Callable[[], object], warmup: int, repeats: int) -> Samples:
     """Times `repeats` calls after `warmup` calls that are not counted."""
     for _ in range(warmup):
         work()
-    out = Samples([], [])
+    out = Samples([], [], [])
     for _ in range(repeats):
-        before, start = busy_elsewhere(), time.perf_counter()
+        before, cpu, start = busy_elsewhere(), time.process_time(), time.perf_counter()
         work()
-        seconds, after = time.perf_counter() - start, busy_elsewhere()
+        seconds = time.perf_counter() - start
+        out.cpu.append(time.process_time() - cpu)
+        after = busy_elsewhere()
         out.seconds.append(seconds)
         # The system counts in ticks of 10 ms: too coarse to say anything of a shorter call.
         known = before is not None and after is not None and seconds > 0.1

@@ -29,7 +29,7 @@ def trainer(a: argparse.Namespace) -> Trainer:
     weight = 0.0 if a.no_feature_distance else 0.005
     layout = CHANNELS_LAST if a.head_layout == "channels_last" else torch.contiguous_format
     settings = Settings(mask_block=a.mask_block, feature_weight=weight)
-    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=a.joint)
+    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=not a.no_joint, taps=not a.stock_depthwise)
     init_weights(t.student, torch.Generator().manual_seed(a.seed))
     t.teacher.load_state_dict(t.student.state_dict())
     if t.imagenet is not None:
@@ -61,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-feature-distance", action="store_true")
     p.add_argument("--draw-augment", action="store_true", help="draw jitter and blur instead of always on")
     p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last")
-    p.add_argument("--joint", action="store_true", help="context and detail as one backbone batch")
+    p.add_argument("--stock-depthwise", action="store_true", help="nn.Conv2d for the dilated depthwise")
+    p.add_argument("--no-joint", action="store_true", help="context and detail as two backbone passes")
     p.add_argument("--json", type=Path, default=None)
     return p
 
@@ -99,7 +100,7 @@ def main() -> None:
                  "samples_s": v[a.warmup :]} for k, v in phases.items()}
     name = f"{a.arch} {a.crop}/{a.detail} channels {a.channels} batch {a.batch}+{a.batch} {a.phase}"
     print(f"{name}: median {total['median_s']:.3f} s, min {total['min_s']:.3f} s "
-          f"({a.threads} threads, torch {torch.__version__})")
+          f"cpu min {min(total['cpu_s']):.3f} s ({a.threads} threads, torch {torch.__version__})")
     others = [o for o in total["cores_busy_elsewhere"] if o is not None]
     if others and statistics.median(others) > 0.1:
         print(f"  note: others kept {statistics.median(others):.1f} cores busy meanwhile; these times are too long")

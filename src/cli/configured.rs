@@ -31,19 +31,30 @@ pub enum Device {
     Cuda,
 }
 
+impl Device {
+    fn kind(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Host => "host",
+            Device::Cuda => "cuda",
+        }
+    }
+}
+
 impl Configured {
+    /// These arguments as words of a command line.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = vec![self.config.clone()];
+        words.extend(self.set.iter().flat_map(|set| ["--set".into(), set.clone()]));
+        words.extend(self.device.iter().flat_map(|d| ["--device".into(), d.kind().into()]));
+        words
+    }
+
     /// The configuration with `--set`, `--device` and the command's own overrides applied, in this
     /// order.
     pub fn load(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
         let mut overrides = self.set.clone();
-        overrides.extend(self.device.map(|device| {
-            let kind = match device {
-                Device::Auto => "auto",
-                Device::Host => "host",
-                Device::Cuda => "cuda",
-            };
-            format!("device.kind={kind}")
-        }));
+        overrides.extend(self.device.map(|device| format!("device.kind={}", device.kind())));
         overrides.extend(own);
         Config::load(&self.config, &overrides)
     }

@@ -1,5 +1,6 @@
 //! Where the commands meet the library.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use udass_raw::config::{Config, EvalConfig};
@@ -74,10 +75,11 @@ pub fn predict(
     wanted: &Prediction,
     advance: Advance,
 ) -> anyhow::Result<Vec<PathBuf>> {
+    let outputs = outputs(wanted)?;
     let loaded = Loaded::new(config, wanted.checkpoint)?;
     let predictor = loaded.predictor(&config.eval)?;
     let mut files = Vec::new();
-    for (done, path) in wanted.images.iter().enumerate() {
+    for (done, (path, overlay)) in wanted.images.iter().zip(outputs).enumerate() {
         let picture = load_rgb(path)?;
         let Pixels { width, height } = picture.size;
         let input = wanted
@@ -93,8 +95,6 @@ pub fn predict(
         }
         let classes = predictor.classes(&logits, (height, width))?;
         let ids = loaded.device.read::<u8>(&classes)?;
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let overlay = wanted.out.join(format!("{stem}_overlay.png"));
         let shown = pictures::Picture { width, height, rgb: &picture.rgb };
         pictures::save_overlay(&overlay, shown, &ids)?;
         files.push(overlay);
@@ -102,6 +102,36 @@ pub fn predict(
         advance(done + 1, wanted.images.len());
     }
     Ok(files)
+}
+
+/// The overlay's path for every image.
+///
+/// # Errors
+/// One picture would take the place of another, or of an image.
+fn outputs(wanted: &Prediction) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut overlays, mut owners) = (Vec::new(), HashMap::new());
+    // A file that is not there is nobody's image.
+    for image in wanted.images {
+        owners.extend(image.canonicalize().map(|file| (file, image)));
+    }
+    let folder = wanted.out.canonicalize().unwrap_or_else(|_| wanted.out.into());
+    for image in wanted.images {
+        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        let overlay = format!("{stem}_overlay.png");
+        for name in [overlay.clone(), pictures::label_ids_name(image)] {
+            if let Some(other) = owners.insert(folder.join(&name), image) {
+                anyhow::bail!(
+                    "{}: its {name} in {} would take the place of one that belongs to {}: \
+                     choose another --out",
+                    image.display(),
+                    wanted.out.display(),
+                    other.display()
+                );
+            }
+        }
+        overlays.push(wanted.out.join(overlay));
+    }
+    Ok(overlays)
 }
 
 pub fn prepare(layout: &str, root: &Path, advance: Advance) -> anyhow::Result<()> {

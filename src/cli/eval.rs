@@ -39,10 +39,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = connect::evaluate(&config, &args.checkpoint, &counter.advance())?;
     counter.finish();
     report.config.clone_from(&args.configured.config);
+    // First what needs no disk: an evaluation takes long, and the file may fail.
+    print(&report.table())?;
     if let Some(path) = &args.json {
         let json = format!("{:#}\n", report.to_json());
         write_atomic(path, |file| file.write_all(json.as_bytes()))?;
     }
-    print(&report.table())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -47,6 +47,29 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
+impl Args {
+    /// The command line that goes on with this run.
+    fn resuming(&self) -> String {
+        let mut words = vec!["udass-raw".to_owned(), "train".to_owned()];
+        words.extend(self.configured.words());
+        words.extend(self.max_iters.iter().flat_map(|n| ["--max-iters".into(), n.to_string()]));
+        if let Some(out) = &self.out {
+            words.extend(["--out".into(), out.display().to_string()]);
+        }
+        words.push("--resume".into());
+        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let iterations = args.max_iters.map(|n| format!("run.max_iters={n}"));
     let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
@@ -78,11 +101,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         End::Stopped => {
-            tell(&format!(
-                "stopped; `udass-raw train {} --resume` goes on",
-                args.configured.config
-            ));
+            tell(&format!("stopped; `{}` goes on", args.resuming()));
             Ok(ExitCode::from(signal::EXIT_CODE))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        assert_eq!(quoted("runs/a=1"), "runs/a=1");
+        assert_eq!(quoted("classes=[6, 12]"), "'classes=[6, 12]'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 }

@@ -4,6 +4,7 @@ mod arena;
 pub(crate) mod backend;
 mod host;
 mod launch;
+pub mod profile;
 
 pub use arena::MemoryReport;
 pub use backend::Matrix;
@@ -37,6 +38,8 @@ struct Inner {
     backend: Box<dyn Backend>,
     arena: RefCell<Arena>,
     types: Types,
+    /// Set while somebody wants to know where time goes.
+    profile: RefCell<Option<profile::Profile>>,
     /// Who is charged for what is allocated now.
     holder: Cell<&'static str>,
 }
@@ -74,7 +77,8 @@ impl Device {
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
         let arena = RefCell::new(Arena::default());
-        Device(Rc::new(Inner { backend, arena, types, holder: Cell::new("other") }))
+        let (profile, holder) = (RefCell::default(), Cell::new("other"));
+        Device(Rc::new(Inner { backend, arena, types, profile, holder }))
     }
 
     /// One line about the device, for logs.
@@ -142,7 +146,9 @@ impl Device {
     }
 
     pub fn zero(&self, tensor: &mut Tensor) -> Result<()> {
-        self.0.backend.zero(tensor.address(), tensor.bytes())
+        let (address, bytes) = (tensor.address(), tensor.bytes());
+        let work = || profile::memory("zero", bytes);
+        self.timed(work, || self.0.backend.zero(address, bytes))
     }
 
     pub fn upload<E: Element>(&self, shape: &[usize], data: &[E]) -> Result<Tensor> {
@@ -173,7 +179,9 @@ impl Device {
                 format!("{tensor:?} cannot take {} elements of {:?}", data.len(), E::DTYPE);
             return Err(Error::shape("write", problem));
         }
-        self.0.backend.copy_in(tensor.address(), bytemuck::cast_slice(data))
+        let work = || profile::memory("write", tensor.bytes());
+        let data = bytemuck::cast_slice(data);
+        self.timed(work, || self.0.backend.copy_in(tensor.address(), data))
     }
 
     /// Waits for the device and copies a tensor to the host.
@@ -182,7 +190,9 @@ impl Device {
             return Err(Error::shape("read", format!("{tensor:?} read as {:?}", E::DTYPE)));
         }
         let mut data = vec![E::zeroed(); tensor.len()];
-        self.0.backend.copy_out(tensor.address(), bytemuck::cast_slice_mut(&mut data))?;
+        let work = || profile::memory("read", tensor.bytes());
+        let bytes = bytemuck::cast_slice_mut(&mut data);
+        self.timed(work, || self.0.backend.copy_out(tensor.address(), bytes))?;
         Ok(data)
     }
 
@@ -199,7 +209,9 @@ impl Device {
         if from.dtype() != to.dtype() || from.len() != to.len() {
             return Err(Error::shape("copy", format!("{from:?} into {to:?}")));
         }
-        self.0.backend.copy(from.address(), to.address(), from.bytes())
+        let work = || profile::memory("copy", 2 * from.bytes());
+        let (source, destination) = (from.address(), to.address());
+        self.timed(work, || self.0.backend.copy(source, destination, from.bytes()))
     }
 
     /// Blocks for a GRID_LOOP over `n` elements.
@@ -229,7 +241,8 @@ impl Device {
                 }
             }
         }
-        self.0.backend.launch(kernel, self.0.types, grid, args)
+        let work = || profile::launch(kernel.name, args);
+        self.timed(work, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }
 
     /// `out = a·b`, or `out += a·b` with `accumulate`.
@@ -243,11 +256,13 @@ impl Device {
         if out.rows == 0 || out.cols == 0 {
             return Ok(());
         }
-        self.0.backend.product(&Product { out, a, b, accumulate })
+        let product = Product { out, a, b, accumulate };
+        self.timed(|| profile::product(&product), || self.0.backend.product(&product))
     }
 
     pub(crate) fn convolution(&self, convolution: &Convolution) -> Result<()> {
-        self.0.backend.convolution(convolution)
+        let work = || profile::convolution(convolution);
+        self.timed(work, || self.0.backend.convolution(convolution))
     }
 
     /// Waits until everything launched has run.

@@ -210,3 +210,24 @@ impl Attention {
         self.proj.forward(pass, &attended.reshape(x.shape())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_path_rises_linearly_over_the_blocks() {
+        for (name, blocks) in [("mit_b0", 8), ("mit_b5", 52)] {
+            let mit = Mit::new(&mut Spec::default(), "backbone", name, 0.1).unwrap();
+            let all: Vec<&Block> = mit.stages.iter().flat_map(|stage| &stage.blocks).collect();
+            assert_eq!(all.len(), blocks);
+            assert_eq!((all[0].drop_path, all[blocks - 1].drop_path), (0.0, 0.1));
+            for (i, block) in all.iter().enumerate() {
+                let expected = 0.1 * i as f32 / (blocks - 1) as f32;
+                assert!((block.drop_path - expected).abs() < 1e-7, "{name}, block {i}");
+                // Two streams a block, of its own.
+                assert_eq!(block.site, 2 * i as i64);
+            }
+        }
+    }
+}

@@ -55,7 +55,11 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let newest = list(path).pop();
-    newest.map(|(_, file)| file).ok_or_else(|| Error::weights(path, "holds no checkpoint"))
+    newest.map(|(_, file)| file).ok_or_else(|| {
+        let problem = "this folder holds no checkpoint; a run saves its first after \
+                       run.checkpoint_interval iterations";
+        Error::weights(path, problem)
+    })
 }
 
 /// Removes all but the newest `keep` checkpoints.
@@ -119,28 +123,32 @@ pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
     if let Some(teacher) = &mut learner.teacher {
         load_network(&file, &device, teacher, Network::Teacher)?;
     }
+    let shapes: HashMap<String, Vec<usize>> = file.shapes().into_iter().collect();
+    let check = |name: &str, wanted: &[usize]| match shapes.get(name) {
+        Some(shape) if shape == wanted => Ok(()),
+        Some(shape) => {
+            let problem =
+                format!("tensor `{name}` is {shape:?}, this configuration needs {wanted:?}");
+            Err(Error::weights(path, problem))
+        }
+        None => Err(Error::weights(path, format!("tensor `{name}` is missing"))),
+    };
     let Learner { optimizer, student, .. } = &mut *learner;
     let flats = [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq];
     for (prefix, flat) in MOMENTS.into_iter().zip(flats) {
         student.load_flat(&device, flat, |param| {
-            file.numbers(&format!("{prefix}{}", param.name)).map(Some)
+            let name = format!("{prefix}{}", param.name);
+            check(&name, &param.shape)?;
+            file.numbers(&name).map(Some)
         })?;
     }
     learner.templates.iteration = number("templates.iteration");
     if learner.templates.iteration.is_some() {
-        let shapes: HashMap<String, Vec<usize>> = file.shapes().into_iter().collect();
         for (name, tensor) in learner.templates.named() {
             if tensor.is_empty() {
                 continue;
             }
-            if shapes.get(name).is_none_or(|shape| shape != tensor.shape()) {
-                let problem = format!(
-                    "tensor `{name}` is {:?}, this configuration needs {:?}",
-                    shapes.get(name),
-                    tensor.shape()
-                );
-                return Err(Error::weights(path, problem));
-            }
+            check(name, tensor.shape())?;
             match tensor.dtype() {
                 DType::U8 => device.write(tensor, &file.bytes(name, Dtype::U8)?)?,
                 _ => device.write_real(tensor, &file.numbers(name)?)?,

@@ -16,6 +16,7 @@ use crate::config::{Config, Method};
 use crate::data::Batch;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
+use crate::device::Device;
 use crate::uda::inputs::StepInputs;
 use crate::uda::step::Learner;
 use crate::{Error, Result};
@@ -43,6 +44,8 @@ pub enum End {
 const WINDOW: usize = 20;
 /// Validation images saved beside prediction and label at the end of a run.
 const PICTURES: usize = 8;
+/// In a run's folder: the state before an iteration that produced a number that is not finite.
+const NOT_FINITE: &str = "not_finite";
 
 /// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
 pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
@@ -58,6 +61,8 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             (learner, next)
         }
     };
+    // The log makes a folder a run's: only once everything that a run needs is there.
+    let mut loader = Loader::new(config, first)?;
     let log_path = out.join("log.jsonl");
     let mut log = match start {
         Start::Resume => Log::resume(&log_path, first, config)?,
@@ -68,7 +73,6 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         progress.say("weights.init is random: the feature distance is off");
     }
-    let mut loader = Loader::new(config, first)?;
     let mut recent = VecDeque::with_capacity(WINDOW);
     let mut last_report = None;
     for iteration in first..config.run.max_iters {
@@ -79,7 +83,10 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         let report = learner.step(&on_device, &inputs, None)?;
         drop(on_device);
         if report.failed {
-            return Err(not_finite(iteration, &report.terms, &batch));
+            let dump = out.join(NOT_FINITE);
+            let saved =
+                checkpoint::save(&checkpoint::path_of(&dump, iteration), &mut learner, iteration);
+            return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
         }
         let seconds = started.elapsed().as_secs_f64();
         if recent.len() == WINDOW {
@@ -96,7 +103,7 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             lr: inputs.update.lr,
             images_per_second: images / recent.iter().sum::<f64>(),
             seconds,
-            more: memory(),
+            more: memory(&learner.device),
         };
         log.iteration(&line)?;
         progress.iteration(&line);
@@ -144,13 +151,15 @@ fn validate(config: &Config, learner: &Learner, pictures: Option<&Path>) -> Resu
     })
 }
 
-/// The most memory that this process has held, where the system tells.
-fn memory() -> serde_json::Map<String, serde_json::Value> {
+/// The most memory that tensors have taken up, and that this process has held, where the system
+/// tells.
+fn memory(device: &Device) -> serde_json::Map<String, serde_json::Value> {
+    let peak = ("peak_device_bytes".to_string(), device.memory().peak.into());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    let entry = kib.map(|kib| ("peak_resident_bytes".to_string(), (kib << 10).into()));
-    entry.into_iter().collect()
+    let resident = kib.map(|kib| ("peak_resident_bytes".to_string(), (kib << 10).into()));
+    std::iter::once(peak).chain(resident).collect()
 }
 
 fn images_per_iteration(config: &Config) -> f64 {
@@ -164,15 +173,29 @@ fn config_line(config: &Config) -> String {
     format!("{:?}: {hrda}{} {}", config.method, network.head, network.backbone)
 }
 
-fn not_finite(iteration: u64, terms: &[(String, f32)], batch: &Batch) -> Error {
+/// `dump`: where the state before the iteration was saved, and whether that worked.
+fn not_finite(
+    iteration: u64,
+    terms: &[(String, f32)],
+    batch: &Batch,
+    (dump, saved): (&Path, Result<()>),
+) -> Error {
     let bad: Vec<&str> =
         terms.iter().filter(|t| !t.1.is_finite()).map(|(name, _)| name.as_str()).collect();
     let what = if bad.is_empty() { "a gradient".into() } else { bad.join(", ") };
     let files: Vec<String> = (batch.source.files.iter().chain(&batch.target.files))
         .map(|file| file.display().to_string())
         .collect();
+    let replay = match saved {
+        Ok(()) => format!(
+            "the state before it is saved: `--resume --out {}` runs it again",
+            dump.display()
+        ),
+        Err(e) => format!("the state before it could not be saved: {e}"),
+    };
     Error::NotFinite(format!(
-        "iteration {iteration}: {what} is not finite; nothing of this iteration was kept\n  images: {}",
+        "iteration {iteration}: {what} is not finite; nothing of this iteration was kept\n\
+         images: {}\n{replay}",
         files.join(", ")
     ))
 }

@@ -135,7 +135,7 @@ impl Learner {
         let device = &self.device;
         let (b, s) = (batch.source.batch, batch.source.size);
         let image = |crops: &Crops| {
-            let rgb = device.upload(&[b, s, s, 3], &crops.rgb)?;
+            let rgb = device.upload(&[crops.batch, s, s, 3], &crops.rgb)?;
             self.pixels.normalize(device, &rgb, &crops.extent)
         };
         let label = device.upload(&[b, s, s], &batch.source.label)?;
@@ -156,7 +156,7 @@ impl Learner {
         Ok(DeviceBatch {
             source: Labelled { image: image(&batch.source)?, label, weight: None },
             target: image(&batch.target)?,
-            valid: device.upload(&[b, s, s], &batch.valid)?,
+            valid: device.upload(&[batch.target.batch, s, s], &batch.valid)?,
             rare: rare.transpose()?,
         })
     }

@@ -1,0 +1,293 @@
+//! What `kernels` and `step` share: running under criterion or plainly, and the record of a run.
+//!
+//! Under `cargo bench` criterion measures and reports; beside its own files stands a record of ours
+//! with every sample, the machine and the commit. With `--samples N` criterion is left out: N timed
+//! runs of each case after `--warmup W`, so that two programs can take turns on one machine.
+//!
+//!   --samples N --warmup W --case NAME --record FILE    (NAME: a part of the name, or all of it)
+//!
+//! Environment: UDASS_THREADS worker threads (all cores), UDASS_RECORD where the record goes
+//! (benches/results/<date>-<what>.json), UDASS_PROFILE=1 prints where the time goes (plain runs).
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use criterion::{Criterion, SamplingMode, Throughput};
+use serde_json::{Map, Value, json};
+use udass_raw::device::Device;
+
+/// Samples that criterion takes of each case, and profiled runs.
+const SAMPLES: usize = 10;
+const PROFILED: usize = 5;
+
+/// One run of a case.
+pub type Run = Box<dyn FnMut()>;
+
+/// What one run of a case amounts to.
+#[derive(Clone, Copy, Debug)]
+pub enum Amount {
+    /// Read and written at least.
+    Bytes(f64),
+    Flops(f64),
+    Iterations,
+}
+
+pub struct Case {
+    pub name: String,
+    /// Beside the samples in the record.
+    pub options: Map<String, Value>,
+    pub amount: Amount,
+    /// Allocates what the case needs; it is freed before the next case.
+    pub setup: Box<dyn Fn() -> Run>,
+}
+
+/// Times of one case.
+struct Samples {
+    seconds: Vec<f64>,
+    /// Cores that other processes kept busy meanwhile; none where a sample is too short to tell.
+    others: Vec<Option<f64>>,
+}
+
+/// Worker threads by UDASS_THREADS; 0: all cores.
+pub fn threads() -> usize {
+    std::env::var("UDASS_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Runs the cases as the command line says, then writes the record.
+pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| {
+        let place = args.iter().position(|arg| arg == name)?;
+        args.get(place + 1).cloned()
+    };
+    let number = |name: &str| {
+        value(name).map(|n| n.parse().unwrap_or_else(|_| panic!("{name} {n}: not a number")))
+    };
+    let record = value("--record").or(std::env::var("UDASS_RECORD").ok());
+    let record = record.map_or_else(|| default_path(what), PathBuf::from);
+    let results = match number("--samples") {
+        Some(samples) => {
+            let wanted = value("--case").unwrap_or_default();
+            let exact = cases.iter().any(|case| case.name == wanted);
+            let cases = (cases.into_iter()).filter(|case| match exact {
+                true => case.name == wanted,
+                false => case.name.contains(&wanted),
+            });
+            plain(device, cases, number("--warmup").unwrap_or(1), samples)
+        }
+        None => with_criterion(cases),
+    };
+    // Nothing was measured: criterion only tried the cases, or listed them.
+    if !results.is_empty() {
+        write(&record, device, what, results);
+    }
+}
+
+fn plain(
+    device: &Device,
+    cases: impl Iterator<Item = Case>,
+    warmup: usize,
+    samples: usize,
+) -> Vec<Value> {
+    let profiling = std::env::var("UDASS_PROFILE").is_ok_and(|on| on != "0");
+    let mut results = Vec::new();
+    for case in cases {
+        let mut run = (case.setup)();
+        (0..warmup).for_each(|_| run());
+        let mut taken = Samples { seconds: Vec::new(), others: Vec::new() };
+        for _ in 0..samples {
+            let (busy, start) = (busy_elsewhere(), Instant::now());
+            run();
+            let seconds = start.elapsed().as_secs_f64();
+            taken.push(seconds, busy);
+        }
+        if !taken.seconds.is_empty() {
+            println!(
+                "{}: median {:.3} ms, min {:.3} ms{}",
+                case.name,
+                taken.median() * 1e3,
+                taken.least() * 1e3,
+                rate(case.amount, taken.median()),
+            );
+            results.push(result(&case, &taken));
+        }
+        if profiling {
+            let profiles = (0..PROFILED).map(|_| device.profile(&mut run).1);
+            if let Some(profile) = profiles.reduce(|a, b| a.fastest(b)) {
+                println!("{}, for each kind the fastest of {PROFILED} runs\n{profile}", case.name);
+            }
+        }
+    }
+    results
+}
+
+fn with_criterion(cases: Vec<Case>) -> Vec<Value> {
+    let mut criterion = Criterion::default().sample_size(SAMPLES).configure_from_args();
+    let mut results = Vec::new();
+    for case in cases {
+        let (group, function) = case.name.split_once('/').unwrap_or(("step", &case.name));
+        let mut group = criterion.benchmark_group(group);
+        group.sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_millis(300));
+        group.measurement_time(Duration::from_secs(1));
+        match case.amount {
+            Amount::Bytes(n) => group.throughput(Throughput::Bytes(n as u64)),
+            Amount::Flops(n) => group.throughput(Throughput::Elements(n as u64)),
+            Amount::Iterations => group.throughput(Throughput::Elements(1)),
+        };
+        let taken = Rc::new(RefCell::new(Samples { seconds: Vec::new(), others: Vec::new() }));
+        let mut run = None;
+        group.bench_function(function, |bencher| {
+            let run = run.get_or_insert_with(|| (case.setup)());
+            bencher.iter_custom(|count| {
+                let (busy, start) = (busy_elsewhere(), Instant::now());
+                (0..count).for_each(|_| run());
+                let elapsed = start.elapsed();
+                let mean = elapsed.as_secs_f64() / count as f64;
+                taken.borrow_mut().push(mean, busy);
+                elapsed
+            });
+        });
+        group.finish();
+        // The first calls were criterion's warm-up; a single one is its trial run.
+        let mut taken = taken.take();
+        if let Some(first) = taken.seconds.len().checked_sub(SAMPLES) {
+            taken.seconds.drain(..first);
+            taken.others.drain(..first);
+            results.push(result(&case, &taken));
+        }
+    }
+    criterion.final_summary();
+    results
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Samples { seconds: Vec::new(), others: Vec::new() }
+    }
+}
+
+impl Samples {
+    fn push(&mut self, seconds: f64, busy_before: Option<f64>) {
+        // The system counts in ticks of 10 ms: too coarse to say anything of a shorter sample.
+        let busy = busy_before.filter(|_| seconds > 0.1).zip(busy_elsewhere());
+        self.seconds.push(seconds);
+        self.others.push(busy.map(|(before, after)| (after - before).max(0.0) / seconds));
+    }
+
+    fn median(&self) -> f64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() % 2 {
+            1 => sorted[middle],
+            _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        }
+    }
+
+    fn least(&self) -> f64 {
+        self.seconds.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+}
+
+fn rate(amount: Amount, seconds: f64) -> String {
+    match amount {
+        Amount::Bytes(n) => format!(", {:.2} GB/s", n / seconds * 1e-9),
+        Amount::Flops(n) => format!(", {:.1} GFLOP/s", n / seconds * 1e-9),
+        Amount::Iterations => String::new(),
+    }
+}
+
+fn result(case: &Case, samples: &Samples) -> Value {
+    let mut fields = case.options.clone();
+    fields.insert("name".into(), json!(case.name));
+    fields.insert("samples_seconds".into(), json!(samples.seconds));
+    fields.insert("median".into(), json!(samples.median()));
+    fields.insert("min".into(), json!(samples.least()));
+    fields.insert("cores_busy_elsewhere".into(), json!(samples.others));
+    match case.amount {
+        Amount::Bytes(n) => fields.insert("bytes".into(), json!(n)),
+        Amount::Flops(n) => fields.insert("flops".into(), json!(n)),
+        Amount::Iterations => None,
+    };
+    Value::Object(fields)
+}
+
+fn write(path: &Path, device: &Device, what: &str, results: Vec<Value>) {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let record = json!({
+        "implementation": env!("CARGO_PKG_NAME"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "what": what,
+        "date": date(),
+        "commit": commit(),
+        "compiler": output("rustc", &["--version"]),
+        "cpu": cpu(),
+        "cores": cores,
+        "threads": if threads() == 0 { cores } else { threads() },
+        "device": device.describe(),
+        "load_average": first_line("/proc/loadavg"),
+        "results": results,
+    });
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    std::fs::write(path, format!("{record:#}\n")).unwrap();
+    println!("every sample: {}", path.display());
+}
+
+fn default_path(what: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+    folder.join(format!("{}-{what}.json", date()))
+}
+
+/// Today in UTC, as YYYY-MM-DD.
+fn date() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    // Years that begin in March put the leap day last (Hinnant, "chrono-compatible date algorithms").
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
+}
+
+fn commit() -> Option<String> {
+    let head = output("git", &["rev-parse", "HEAD"])?;
+    let changed = output("git", &["status", "--porcelain", "--", "src", "kernels", "build"])?;
+    Some(if changed.is_empty() { head } else { head + "-dirty" })
+}
+
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let folder = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new(program).args(args).current_dir(folder).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().into())
+}
+
+fn cpu() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    line.split_once(':').map(|(_, name)| name.trim().into())
+}
+
+fn first_line(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok()?.lines().next().map(str::to_string)
+}
+
+/// CPU seconds that other processes have used since boot; none where the system does not say.
+fn busy_elsewhere() -> Option<f64> {
+    const TICKS: f64 = 100.0;
+    let all = first_line("/proc/stat")?;
+    let all: Vec<f64> = all.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let own = first_line("/proc/self/stat")?;
+    // Fields are counted from behind the name, which may hold spaces: 11 and 12 are user and system.
+    let own: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
+    let own: f64 = own.get(11)?.parse::<f64>().ok()? + own.get(12)?.parse::<f64>().ok()?;
+    let [user, nice, system, _, _, irq, softirq, ..] = all[..] else { return None };
+    Some((user + nice + system + irq + softirq - own) / TICKS)
+}

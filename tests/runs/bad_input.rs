@@ -1,0 +1,426 @@
+//! Input that cannot be used: one message that names it and says what to do, and nothing lost.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use safetensors::Dtype;
+use tempfile::TempDir;
+
+use crate::support::{
+    Contents, ITERATIONS, assert_same, checkpoint, command_on, copy_folder, events, folder,
+    reference, reference_checkpoint, run, stderr, succeed, text, world,
+};
+
+/// Asserts a refusal in one block that holds all of `parts`.
+#[track_caller]
+fn refused(output: &Output, parts: &[&str]) {
+    let told = stderr(output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{told}");
+    let (_, error) = told.split_once("error: ").unwrap();
+    for part in parts {
+        assert!(error.contains(part), "{part:?} in:\n{told}");
+    }
+}
+
+/// A copy of the world to damage, and a folder for runs.
+struct Damaged {
+    folder: TempDir,
+}
+
+impl Damaged {
+    fn new() -> Damaged {
+        let folder = folder();
+        copy_folder(world(), &folder.path().join("world"));
+        Damaged { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("world").join(name)
+    }
+
+    /// Files below a folder whose name ends like this, sorted.
+    fn files(&self, below: &str, ending: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path(below)];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else if text(&path).ends_with(ending) {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        assert!(!found.is_empty(), "{below} {ending}");
+        found
+    }
+
+    fn run(&self, command: &str, args: &[&str]) -> Output {
+        command_on(&self.folder.path().join("world"), command, args).output().unwrap()
+    }
+
+    fn train(&self) -> Output {
+        let out = self.folder.path().join("run");
+        self.run("train", &["--max-iters", "1", "--out", text(&out)])
+    }
+}
+
+/// A grey PNG of one value.
+fn plane(width: u32, height: u32, value: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    let data = vec![value; (width * height) as usize];
+    encoder.write_header().unwrap().write_image_data(&data).unwrap();
+    bytes
+}
+
+// ---- data sets
+
+#[test]
+fn a_missing_data_set_says_how_to_get_it_and_leaves_no_run_behind() {
+    let damaged = Damaged::new();
+    let gta = damaged.path("gta");
+    let aside = damaged.path("aside");
+    fs::rename(&gta, &aside).unwrap();
+    let images = gta.join("images");
+    refused(
+        &damaged.train(),
+        &[text(&images), "missing", "download.visinf.tu-darmstadt.de", "udass-raw toy"],
+    );
+    fs::rename(&aside, &gta).unwrap();
+    fs::rename(damaged.path("cityscapes"), &aside).unwrap();
+    refused(&damaged.train(), &["leftImg8bit", "missing", "www.cityscapes-dataset.com"]);
+    let eval = ["--checkpoint", text(reference())];
+    refused(&damaged.run("eval", &eval), &["leftImg8bit", "missing", "udass-raw toy"]);
+    // Once the data is there, the same command works: no half-begun run is in its way.
+    fs::rename(&aside, damaged.path("cityscapes")).unwrap();
+    let output = damaged.train();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn a_data_set_that_was_not_prepared_names_the_command() {
+    let damaged = Damaged::new();
+    let file = damaged.path("gta/samples_with_class.json");
+    fs::remove_file(&file).unwrap();
+    refused(&damaged.train(), &[text(&file), "run `udass-raw prepare` on this data set first"]);
+    fs::write(&file, "[1, 2").unwrap();
+    refused(&damaged.train(), &[text(&file), "JSON", "run `udass-raw prepare` again"]);
+}
+
+#[test]
+fn an_image_without_its_label_is_named() {
+    let damaged = Damaged::new();
+    let label = &damaged.files("gta/labels", "_labelTrainIds.png")[3];
+    fs::remove_file(label).unwrap();
+    let raw = text(label).replace("_labelTrainIds", "");
+    fs::remove_file(&raw).unwrap();
+    let image = raw.replace("/labels/", "/images/");
+    refused(&damaged.train(), &[&image, "no label", text(label), &raw]);
+
+    let label = &damaged.files("cityscapes/gtFine/val", "_labelIds.png")[1];
+    fs::remove_file(label).unwrap();
+    fs::remove_file(text(label).replace("_labelIds", "_labelTrainIds")).unwrap();
+    let eval = ["--checkpoint", text(reference())];
+    refused(&damaged.run("eval", &eval), &["no label", text(label), "leftImg8bit.png"]);
+}
+
+#[test]
+fn labels_of_another_size_or_with_unknown_ids_are_named() {
+    let damaged = Damaged::new();
+    for label in damaged.files("gta/labels", "_labelTrainIds.png") {
+        fs::write(label, plane(60, 33, 2)).unwrap();
+    }
+    refused(
+        &damaged.train(),
+        &["_labelTrainIds.png", "this label is 60x33", "its image", "is 120x66", "replace"],
+    );
+    for label in damaged.files("gta/labels", "_labelTrainIds.png") {
+        fs::write(label, plane(120, 66, 77)).unwrap();
+    }
+    refused(
+        &damaged.train(),
+        &["_labelTrainIds.png", "train id 77 at x 0, y 0", "expected 0 to 18, or 255"],
+    );
+    let label = &damaged.files("cityscapes/gtFine/val", "_labelTrainIds.png")[0];
+    fs::write(label, plane(128, 64, 19)).unwrap();
+    let eval = ["--checkpoint", text(reference())];
+    refused(&damaged.run("eval", &eval), &[text(label), "train id 19", "out of range"]);
+}
+
+#[test]
+fn truncated_and_foreign_pictures_are_named() {
+    let damaged = Damaged::new();
+    let images = damaged.files("gta/images", ".png");
+    for image in &images {
+        let bytes = fs::read(image).unwrap();
+        fs::write(image, &bytes[..bytes.len() / 8]).unwrap();
+    }
+    refused(&damaged.train(), &["gta/images/", "truncated", "copy or download it again"]);
+    for image in &images {
+        fs::write(image, "<html>404</html>").unwrap();
+    }
+    refused(&damaged.train(), &["gta/images/", "not a PNG or JPEG picture"]);
+    let image = &damaged.files("cityscapes/leftImg8bit/val", ".png")[2];
+    let bytes = fs::read(image).unwrap();
+    fs::write(image, &bytes[..bytes.len() - 20]).unwrap();
+    let eval = ["--checkpoint", text(reference())];
+    refused(&damaged.run("eval", &eval), &[text(image), "truncated"]);
+}
+
+// ---- weights and checkpoints
+
+#[test]
+fn missing_imagenet_weights_say_where_they_come_from() {
+    let folder = folder();
+    let args = ["--set", "weights.init=weights/nowhere.safetensors", "--out", text(folder.path())];
+    refused(
+        &run("train", &args),
+        &["weights.init", "weights/nowhere.safetensors", "ImageNet", "weights.init=random"],
+    );
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_listed_by_name() {
+    let folder = folder();
+    let path = folder.path().join("other.safetensors");
+    let mut state = Contents::of(&reference_checkpoint());
+    state.tensors.retain(|name, _| name.starts_with("model."));
+    let lost = state.tensors.remove("model.backbone.norm2.weight").unwrap();
+    state.tensors.insert("model.backbone.norm9.weight".into(), lost);
+    let bias = state.tensors.get_mut("model.backbone.norm1.bias").unwrap();
+    *bias = (Dtype::F32, vec![7], vec![0; 28]);
+    state.write(&path);
+    let parts = [
+        text(&path),
+        "1 tensors missing: backbone.norm2.weight",
+        "1 tensors of another shape: backbone.norm1.bias is [7], not [32]",
+        "1 tensors extra: backbone.norm9.weight",
+    ];
+    refused(&run("eval", &["--checkpoint", text(&path)]), &parts);
+    let out = folder.path().join("run");
+    refused(&run("train", &["--checkpoint", text(&path), "--out", text(&out)]), &parts);
+    assert!(!out.exists(), "a refused start leaves nothing");
+
+    // Another network altogether: a few names of many.
+    let args = ["--checkpoint", text(reference()), "--set", "network.backbone=mit_b1"];
+    let output = run("eval", &args);
+    refused(&output, &["does not fit this network", "of another shape", "more"]);
+    assert!(stderr(&output).len() < 4000, "{}", stderr(&output));
+}
+
+#[test]
+fn files_that_are_not_whole_are_refused() {
+    let folder = folder();
+    let path = folder.path().join("weights.safetensors");
+    let whole = fs::read(reference_checkpoint()).unwrap();
+    let mut huge = whole[..4096].to_vec();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let cases: [&[u8]; 6] = [
+        b"",
+        b"{}",
+        b"this is no file of tensors, but it is longer than a header's length",
+        &whole[..whole.len() - 1],
+        &whole[..1000],
+        &huge,
+    ];
+    for bytes in cases {
+        fs::write(&path, bytes).unwrap();
+        let output = run("eval", &["--checkpoint", text(&path)]);
+        refused(&output, &[text(&path), "not a whole safetensors file"]);
+    }
+    let missing = folder.path().join("missing.safetensors");
+    refused(&run("eval", &["--checkpoint", text(&missing)]), &[text(&missing), "cannot open"]);
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let output = run("eval", &["--checkpoint", text(&empty)]);
+    refused(&output, &[text(&empty), "holds no checkpoint"]);
+}
+
+#[test]
+fn what_cannot_be_resumed_is_told() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    let resume = || run("train", &["--resume", "--max-iters", "9", "--out", text(&out)]);
+    refused(&resume(), &[text(&out)]);
+    assert!(!out.exists());
+    fs::create_dir(&out).unwrap();
+    refused(&resume(), &[text(&out), "holds no checkpoint", "run.checkpoint_interval"]);
+
+    let whole = Contents::of(&reference_checkpoint());
+    let path = checkpoint(&out, ITERATIONS);
+    let mut weights = whole.clone();
+    weights.tensors.retain(|name, _| name.starts_with("model."));
+    weights.strings.clear();
+    weights.write(&path);
+    refused(&resume(), &[text(&path), "is not a checkpoint of a run", "--checkpoint"]);
+
+    for lost in [
+        "optimizer.exp_avg.backbone.norm2.bias",
+        "ema_model.decode_head.head.conv_seg.weight",
+        "templates.confident",
+    ] {
+        let mut state = whole.clone();
+        state.tensors.remove(lost).unwrap();
+        state.write(&path);
+        let name = lost.strip_prefix("ema_model.").unwrap_or(lost);
+        refused(&resume(), &[text(&path), name]);
+    }
+    let mut state = whole.clone();
+    let moment = "optimizer.exp_avg_sq.backbone.norm2.bias";
+    *state.tensors.get_mut(moment).unwrap() = (Dtype::F32, vec![3], vec![0; 12]);
+    state.write(&path);
+    refused(&resume(), &[text(&path), moment, "[3]", "[64]"]);
+    assert!(!out.join("log.jsonl").exists(), "nothing was begun");
+    // Put right, it goes on.
+    whole.write(&path);
+    succeed("train", &["--resume", "--max-iters", "9", "--out", text(&out)]);
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_not_written_over() {
+    let log = reference().join("log.jsonl");
+    let (before, state) = (fs::read(&log).unwrap(), fs::read(reference_checkpoint()).unwrap());
+    let output = run("train", &["--max-iters", "2", "--out", text(reference())]);
+    refused(&output, &[text(&log), "holds a run already", "--resume", "--out"]);
+    assert!(before == fs::read(&log).unwrap());
+    assert!(state == fs::read(reference_checkpoint()).unwrap());
+}
+
+// ---- devices and numbers
+
+#[test]
+fn a_device_that_is_not_there_is_told() {
+    let folder = folder();
+    let output = run("train", &["--device", "cuda", "--out", text(folder.path())]);
+    refused(&output, &["cuda", "host"]);
+    let args = ["--device", "host", "--set", "device.precision=bf16", "--out", text(folder.path())];
+    refused(&run("train", &args), &["device.precision", "f32"]);
+    assert!(events(folder.path(), "start").is_empty());
+}
+
+#[test]
+fn a_number_that_is_not_finite_stops_the_run_and_loses_nothing() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    let path = checkpoint(&out, ITERATIONS);
+    let mut state = Contents::of(&reference_checkpoint());
+    let name = "model.decode_head.head.conv_seg.bias";
+    let bias = state.tensors.get_mut(name).unwrap();
+    bias.2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    state.write(&path);
+    let before = fs::read(&path).unwrap();
+
+    let output = run("train", &["--resume", "--max-iters", "20", "--out", text(&out)]);
+    let dump = out.join("not_finite");
+    refused(
+        &output,
+        &[
+            "iteration 8: ",
+            "decode.loss_seg",
+            "is not finite",
+            "images: ",
+            "gta/images/",
+            "leftImg8bit/train/",
+            &format!("--resume --out {}", dump.display()),
+        ],
+    );
+    assert!(before == fs::read(&path).unwrap(), "the checkpoint changed");
+    assert!(events(&out, "iteration").is_empty(), "the iteration was logged");
+    // The state before is kept for a replay, which comes to the same end.
+    assert_same(&checkpoint(&dump, ITERATIONS), &path);
+    let again = run("train", &["--resume", "--max-iters", "20", "--out", text(&dump)]);
+    refused(&again, &["iteration 8: ", "is not finite"]);
+}
+
+#[test]
+fn an_infinite_gradient_is_found_where_losses_are_finite() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    // So large a weight of the loss that its gradients overflow, and the loss does not.
+    let args = ["--set", "mask.weight=3e38", "--max-iters", "9", "--resume", "--out", text(&out)];
+    Contents::of(&reference_checkpoint()).write(&checkpoint(&out, ITERATIONS));
+    let output = run("train", &args);
+    refused(&output, &["iteration 8: ", "is not finite", "images: "]);
+}
+
+// ---- predictions and places to write
+
+#[test]
+fn what_predict_cannot_do_is_told() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let (image, other, fake) = (at("a.png"), at("b.png"), at("fake.jpg"));
+    fs::write(&image, plane(40, 30, 9)).unwrap();
+    fs::write(&other, plane(40, 30, 9)).unwrap();
+    fs::write(&fake, "no picture").unwrap();
+    let out = at("out");
+    let predict = |images: &[&PathBuf], more: &[&str]| {
+        let mut args: Vec<&str> = images.iter().map(|image| text(image)).collect();
+        args.extend(["--checkpoint", text(reference())]);
+        args.extend(more);
+        run("predict", &args)
+    };
+    refused(&predict(&[&fake], &["--out", text(&out)]), &[text(&fake), "not a PNG or JPEG"]);
+    let nowhere = at("nowhere.png");
+    refused(&predict(&[&nowhere], &["--out", text(&out)]), &[text(&nowhere), "cannot read"]);
+    let logits = at("logits.safetensors");
+    let both = predict(&[&image, &other], &["--out", text(&out), "--logits", text(&logits)]);
+    refused(&both, &["--logits", "one image, not 2"]);
+
+    // Results never take the place of an image, nor of each other.
+    let before = fs::read(&image).unwrap();
+    let same = predict(&[&image], &["--out", text(folder.path())]);
+    refused(&same, &[text(&image), "a.png", "--out"]);
+    assert!(before == fs::read(&image).unwrap());
+    fs::create_dir(at("sub")).unwrap();
+    let twin = at("sub").join("a.png");
+    fs::copy(&image, &twin).unwrap();
+    refused(&predict(&[&image, &twin], &["--out", text(&out)]), &["a_overlay.png", "--out"]);
+    assert!(!out.exists(), "refused before anything is written");
+}
+
+#[test]
+fn places_that_cannot_be_written_are_named() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    // Not even root can make a folder in a file.
+    let below = file.join("run");
+    let output = run("train", &["--max-iters", "1", "--out", text(&below)]);
+    refused(&output, &[text(&below), "cannot create"]);
+
+    // The evaluation is shown although its file cannot be written.
+    let json = file.join("result.json");
+    let output = run("eval", &["--checkpoint", text(reference()), "--json", text(&json)]);
+    refused(&output, &[text(&json), "cannot write"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("mIoU"));
+
+    let image = folder.path().join("a.png");
+    fs::write(&image, plane(40, 30, 9)).unwrap();
+    let args = [text(&image), "--checkpoint", text(reference()), "--out", text(&below)];
+    refused(&run("predict", &args), &[text(&below), "cannot write"]);
+}
+
+#[test]
+fn a_folder_without_permission_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    // Root may write anywhere.
+    let allowed = fs::write(closed.join("probe"), "").is_ok();
+    if !allowed {
+        let out = closed.join("run");
+        let output = run("train", &["--max-iters", "1", "--out", text(&out)]);
+        refused(&output, &[text(&out), "cannot create", "ermission denied"]);
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+}

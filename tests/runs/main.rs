@@ -1,0 +1,9 @@
+//! Whole runs of the program on a small toy world: the same bits whatever happens on the way, what
+//! is said of input that cannot be used, and predictions.
+
+mod bad_input;
+mod dropping;
+mod inputs;
+mod predict;
+mod resume;
+mod support;

@@ -1,0 +1,214 @@
+//! Predictions and evaluations: pictures of any size, logits, and numbers that agree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde_json::Value;
+use udass_raw::data::classes::{CITYSCAPES, label_id};
+
+use crate::support::{
+    Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, succeed, text,
+};
+
+/// A coloured PNG in which no two neighbours are the same.
+fn picture(path: &Path, width: usize, height: usize) {
+    let rgb: Vec<u8> = (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| [7 * x + y, 3 * y + 40, x * y / 3]))
+        .map(|value| value as u8)
+        .collect();
+    udass_raw::run::pictures::save_rgb(path, width, height, &rgb).unwrap();
+}
+
+/// Width, height, channels and bytes of a PNG.
+fn decode(path: &Path) -> (usize, usize, usize, Vec<u8>) {
+    let file = std::io::BufReader::new(fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut data = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut data).unwrap();
+    (info.width as usize, info.height as usize, info.color_type.samples(), data)
+}
+
+fn predict(images: &[&Path], out: &Path, more: &[&str]) -> String {
+    let mut args: Vec<&str> = images.iter().map(|image| text(image)).collect();
+    args.extend(["--checkpoint", text(reference()), "--out", text(out)]);
+    args.extend(more);
+    String::from_utf8(succeed("predict", &args).stdout).unwrap()
+}
+
+#[test]
+fn pictures_of_any_size_come_back_in_their_own() {
+    // Odd; smaller than a window; larger than several; a pixel; lines.
+    let sizes = [(97, 61), (40, 33), (200, 150), (1, 1), (130, 2), (3, 90), (64, 64)];
+    let folder = folder();
+    let images: Vec<PathBuf> =
+        sizes.iter().map(|(w, h)| folder.path().join(format!("street {w}x{h}.png"))).collect();
+    for (path, &(width, height)) in images.iter().zip(&sizes) {
+        picture(path, width, height);
+    }
+    let out = folder.path().join("out");
+    let images: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
+    let mut expected = Vec::new();
+    let written = predict(&images, &out, &[]);
+    for (width, height) in sizes {
+        let overlay = out.join(format!("street {width}x{height}_overlay.png"));
+        let ids = out.join(format!("street {width}x{height}.png"));
+        let (w, h, channels, _) = decode(&overlay);
+        assert_eq!((w, h, channels), (width, height, 3));
+        let (w, h, channels, data) = decode(&ids);
+        assert_eq!((w, h, channels), (width, height, 1));
+        assert!(data.iter().all(|id| CITYSCAPES.iter().any(|class| class.label_id == *id)));
+        expected.extend([overlay, ids].map(|path| format!("{}\n", path.display())));
+    }
+    assert_eq!(written, expected.concat(), "what was written is what is told");
+}
+
+#[test]
+fn windows_and_batches_of_them_change_memory_alone() {
+    let folder = folder();
+    let image = folder.path().join("a.png");
+    picture(&image, 150, 97);
+    let logits = |name: &str, more: &[&str]| {
+        let file = folder.path().join(name);
+        let out = folder.path().join("out");
+        predict(&[&image], &out, &[&["--logits", text(&file)], more].concat());
+        Contents::of(&file).f32("logits")
+    };
+    let one = logits("one", &["--set", "eval.batch=1"]);
+    assert!(one == logits("five", &["--set", "eval.batch=5"]));
+    assert!(one == logits("threads", &["--set", "device.threads=3"]));
+    assert!(one != logits("whole", &["--set", "eval.window=0"]), "windows are in use");
+}
+
+#[test]
+fn logits_are_those_that_the_label_map_was_made_from() {
+    let folder = folder();
+    let image = folder.path().join("a.png");
+    let (out, file) = (folder.path().join("out"), folder.path().join("a.safetensors"));
+    for (width, height) in [(97, 61), (40, 33)] {
+        picture(&image, width, height);
+        let written = predict(&[&image], &out, &["--logits", text(&file)]);
+        assert!(written.starts_with(&format!("{}\n", file.display())), "{written}");
+        let contents = Contents::of(&file);
+        let names: Vec<&String> = contents.tensors.keys().collect();
+        assert_eq!(names, ["logits"]);
+        let (dtype, shape, _) = &contents.tensors["logits"];
+        assert_eq!((*dtype, shape.as_slice()), (Dtype::F32, &[1, height, width, 19][..]));
+        let logits = contents.f32("logits");
+        assert!(logits.iter().all(|x| x.is_finite()));
+        // Before any softmax: of both signs.
+        assert!(logits.iter().any(|&x| x < 0.0) && logits.iter().any(|&x| x > 0.0));
+        let best = |pixel: &[f32]| {
+            let above = |best, c: usize| if pixel[c] > pixel[best] { c } else { best };
+            label_id((1..19).fold(0, above) as u8)
+        };
+        let ids: Vec<u8> = logits.chunks_exact(19).map(best).collect();
+        assert!(ids == decode(&out.join("a.png")).3, "{width}x{height}");
+    }
+}
+
+#[test]
+fn a_resize_is_the_networks_and_not_the_results() {
+    let folder = folder();
+    let image = folder.path().join("a.png");
+    picture(&image, 97, 61);
+    let (out, file) = (folder.path().join("out"), folder.path().join("a.safetensors"));
+    predict(&[&image], &out, &["--resize", "128x80", "--logits", text(&file)]);
+    let (_, shape, _) = &Contents::of(&file).tensors["logits"];
+    assert_eq!(shape, &[1, 80, 128, 19]);
+    let (w, h, channels, ids) = decode(&out.join("a.png"));
+    assert_eq!((w, h, channels), (97, 61, 1));
+    let (w, h, ..) = decode(&out.join("a_overlay.png"));
+    assert_eq!((w, h), (97, 61));
+    // Its own size, asked for, is its own size.
+    let plain = folder.path().join("plain");
+    predict(&[&image], &plain, &[]);
+    let own = folder.path().join("own");
+    predict(&[&image], &own, &["--resize", "97x61"]);
+    let expected = decode(&plain.join("a.png")).3;
+    assert!(expected == decode(&own.join("a.png")).3);
+    assert!(expected != ids, "the resize changes what the network sees");
+}
+
+#[test]
+fn grey_pictures_and_jpegs_are_read() {
+    let folder = folder();
+    let (grey, jpeg) = (folder.path().join("grey.png"), folder.path().join("b.jpeg"));
+    let levels: Vec<u8> = (0..50 * 40).map(|i| (i % 251) as u8).collect();
+    image::save_buffer(&grey, &levels, 50, 40, image::ColorType::L8).unwrap();
+    let rgb: Vec<u8> = levels.iter().flat_map(|&v| [v, 255 - v, 9]).collect();
+    image::save_buffer(&jpeg, &rgb, 50, 40, image::ColorType::Rgb8).unwrap();
+    let out = folder.path().join("out");
+    predict(&[&grey, &jpeg], &out, &[]);
+    for name in ["grey.png", "b.png", "grey_overlay.png", "b_overlay.png"] {
+        assert_eq!(decode(&out.join(name)).0, 50, "{name}");
+    }
+}
+
+#[test]
+fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
+    let folder = folder();
+    let file = folder.path().join("result.json");
+    let checkpoint = reference_checkpoint();
+    let output = succeed("eval", &["--checkpoint", text(reference()), "--json", text(&file)]);
+    let result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(result["checkpoint"], text(&checkpoint));
+    assert_eq!(result["config"], "toy_vit");
+    assert_eq!(result["iteration"], ITERATIONS);
+    assert_eq!(result["images"], 4);
+
+    // From the matrix alone: rows are labels.
+    let matrix: Vec<Vec<u64>> = serde_json::from_value(result["confusion"].clone()).unwrap();
+    assert_eq!((matrix.len(), matrix[0].len()), (19, 19));
+    let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>() as f64;
+    let pixels = sum(&mut matrix.iter().flatten().copied());
+    assert_eq!(result["pixels"].as_f64().unwrap(), pixels);
+    assert!(pixels > 0.5 * 4.0 * 128.0 * 64.0, "{pixels} pixels were labelled");
+    let (mut ious, mut accuracies) = (Vec::new(), Vec::new());
+    for k in 0..19 {
+        let hits = matrix[k][k] as f64;
+        let labelled = sum(&mut matrix[k].iter().copied());
+        let predicted = sum(&mut matrix.iter().map(|row| row[k]));
+        ious.push(hits / (labelled + predicted - hits));
+        accuracies.push(hits / labelled);
+    }
+    let all = (0..19).map(|k| matrix[k][k]).sum::<u64>() as f64 / pixels;
+    let mean = |values: &[f64]| {
+        let there: Vec<f64> = values.iter().copied().filter(|x| !x.is_nan()).collect();
+        there.iter().sum::<f64>() / there.len() as f64
+    };
+    let near = |value: &Value, expected: f64| {
+        let value = value.as_f64().unwrap_or(f64::NAN);
+        value == expected || (value - expected).abs() < 1e-12 || value.is_nan() && expected.is_nan()
+    };
+    for k in 0..19 {
+        let class = &result["classes"][k];
+        assert_eq!(class["name"], CITYSCAPES[k].name);
+        assert!(near(&class["iou"], ious[k]) && near(&class["accuracy"], accuracies[k]), "{class}");
+    }
+    assert!(near(&result["miou"], mean(&ious)), "{result}");
+    assert!(near(&result["mean_accuracy"], mean(&accuracies)), "{result}");
+    assert!(near(&result["all_accuracy"], all), "{result}");
+
+    // The table, in percent.
+    let table = String::from_utf8(output.stdout).unwrap();
+    let shown = |x: f64| if x.is_nan() { "-".to_owned() } else { format!("{:.2}", 100.0 * x) };
+    let rows = CITYSCAPES.iter().map(|class| class.name).zip(ious.iter().zip(&accuracies));
+    let means = (mean(&ious), mean(&accuracies));
+    for (name, (iou, accuracy)) in rows.chain([("mean", (&means.0, &means.1))]) {
+        let row = table.lines().find_map(|line| line.trim().strip_prefix(name));
+        let cells: Vec<&str> = row.expect(name).split_whitespace().collect();
+        assert_eq!(cells, [shown(*iou), shown(*accuracy)], "{name} in\n{table}");
+    }
+    let summary = format!("mIoU {}  aAcc {}  (4 images", shown(means.0), shown(all));
+    assert!(table.contains(&summary), "{summary} in\n{table}");
+
+    // The evaluation that ended the training saw the same network.
+    let log = events(reference(), "evaluation");
+    assert_eq!(log.len(), 1);
+    assert_eq!((&log[0]["iteration"], &log[0]["miou"]), (&result["iteration"], &result["miou"]));
+    let pictures = fs::read_dir(reference().join("pictures")).unwrap().count();
+    assert_eq!(pictures, 4, "one for each image");
+    assert_eq!(decode(&reference().join("pictures/01.png")).0, 3 * 128);
+    assert_eq!(config(&[]).eval.window, 64);
+}

@@ -1,0 +1,260 @@
+//! The same seed ends in the same bits: however often a run is stopped, with any number of threads.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use udass_raw::params::Weights;
+use udass_raw::run::tensor_file::TensorFile;
+use udass_raw::run::weights::{Network, load_network};
+use udass_raw::run::{build, checkpoint as checkpoints};
+
+use crate::support::{
+    Contents, ITERATIONS, START, assert_same, checkpoint, command, config, events, folder,
+    reference, reference_checkpoint, run, stderr, succeed, text, wait_for,
+};
+
+/// What every iteration computed: all of its line but how long it took.
+fn story(out: &Path) -> Vec<Value> {
+    let of = |line: &Value| {
+        json!([line["iteration"], line["losses"], line["lr"], line["pseudo_label_weight"]])
+    };
+    events(out, "iteration").iter().map(of).collect()
+}
+
+#[test]
+fn the_reference_run_goes_through_all_that_training_has() {
+    let lines = events(reference(), "iteration");
+    assert_eq!(lines.len() as u64, ITERATIONS);
+    for (i, line) in lines.iter().enumerate() {
+        let losses = line["losses"].as_object().unwrap();
+        let has = |name: &str| losses.keys().any(|key| key.starts_with(name));
+        assert!(has("decode.loss_seg") && has("decode.hr.loss_seg") && has("masked."), "{line}");
+        let four_ways = i as u64 >= START;
+        assert_eq!(
+            (has("mix."), has("mix_tss."), has("mix_tst.")),
+            (!four_ways, four_ways, four_ways)
+        );
+        // From when it counts, the guesses weigh something and everything is learned from.
+        assert!(losses.values().all(|value| value.is_f64()), "{line}");
+        let positive = |value: &Value| value.as_f64().is_some_and(|x| x > 0.0);
+        assert!(!four_ways || losses.values().all(positive), "{line}");
+        assert!(!four_ways || positive(&line["pseudo_label_weight"]), "{line}");
+    }
+    let state = Contents::of(&reference_checkpoint());
+    let confident = &state.tensors["templates.confident"].2;
+    assert!(confident.contains(&1), "nothing of the target was ever pasted");
+    let mut moved = 0;
+    for (name, student) in &state.tensors {
+        let Some(rest) = name.strip_prefix("model.") else { continue };
+        let teacher = &state.tensors[&format!("ema_model.{rest}")];
+        moved += (student != teacher) as usize;
+    }
+    assert!(moved > 100, "student and teacher share all but {moved} tensors");
+}
+
+#[test]
+fn a_run_repeats_to_the_bit_with_any_number_of_threads() {
+    for (threads, workers) in [(1, 1), (2, 3), (3, 2)] {
+        let folder = folder();
+        let threads = format!("device.threads={threads}");
+        let workers = format!("data.workers={workers}");
+        succeed(
+            "train",
+            &[
+                "--set",
+                &threads,
+                "--set",
+                &workers,
+                "--max-iters",
+                "8",
+                "--out",
+                text(folder.path()),
+            ],
+        );
+        assert_eq!(story(folder.path()), story(reference()), "{threads}, {workers}");
+        assert_same(&checkpoint(folder.path(), ITERATIONS), &reference_checkpoint());
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_twice_ends_in_the_same_bits() {
+    let folder = folder();
+    let out = folder.path();
+    // Before the first mixing of four, whose templates the checkpoint must bring along; and after.
+    for (iterations, resume) in [("4", None), ("5", Some("--resume")), ("8", Some("--resume"))] {
+        let args = ["--max-iters", iterations, "--out", text(out)];
+        succeed("train", &args.into_iter().chain(resume).collect::<Vec<_>>());
+    }
+    assert_same(&checkpoint(out, ITERATIONS), &reference_checkpoint());
+    assert_eq!(story(out), story(reference()));
+    let starts: Vec<_> = events(out, "start").iter().map(|s| s["iteration"].clone()).collect();
+    assert_eq!(starts, [0, 4, 5]);
+    // Nothing is left to do: the state stays.
+    let before = fs::read(checkpoint(out, ITERATIONS)).unwrap();
+    succeed("train", &["--max-iters", "8", "--resume", "--out", text(out)]);
+    assert_eq!(fs::read(checkpoint(out, ITERATIONS)).unwrap(), before);
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let folder = folder();
+    succeed("train", &["--set", "seed=2", "--max-iters", "1", "--out", text(folder.path())]);
+    assert_ne!(story(folder.path())[0], story(reference())[0]);
+}
+
+#[test]
+fn a_checkpoint_loads_and_saves_to_the_same_bits() {
+    let config = config(&[]);
+    let device = build::device(&config).unwrap();
+    let mut learner = build::learner(&config, &device, None).unwrap();
+    let next = checkpoints::load(&reference_checkpoint(), &mut learner).unwrap();
+    assert_eq!(next, ITERATIONS);
+    let folder = folder();
+    let copy = folder.path().join("copy.safetensors");
+    checkpoints::save(&copy, &mut learner, next).unwrap();
+    assert_same(&copy, &reference_checkpoint());
+}
+
+#[test]
+fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
+    let config = config(&[]);
+    let device = build::device(&config).unwrap();
+    let path = reference_checkpoint();
+    let state = Contents::of(&path);
+    // Started from a checkpoint, both networks are its student.
+    let learner = build::learner(&config, &device, Some(&path)).unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    let mut teacher = Weights::new(&device, learner.student.spec(), false).unwrap();
+    load_network(&file, &device, &mut teacher, Network::Teacher).unwrap();
+    let all = [
+        ("model.", &learner.student),
+        ("model.", learner.teacher.as_ref().unwrap()),
+        ("ema_model.", &teacher),
+    ];
+    for (prefix, weights) in all {
+        for (i, param) in weights.spec().params().iter().enumerate() {
+            let name = format!("{prefix}{}", param.name);
+            let values = weights.export(&device, &weights.values, i).unwrap();
+            assert!(values == state.f32(&name), "{name}");
+        }
+        for (i, buffer) in weights.spec().buffers().iter().enumerate() {
+            let name = format!("{prefix}{}", buffer.name);
+            let there = file.numbers(&name).unwrap();
+            assert!(weights.export_buffer(&device, i).unwrap() == there, "{name}");
+        }
+    }
+    // A folder stands for its newest checkpoint.
+    let newest = build::trained(&config, &device, reference()).unwrap().1;
+    let values = device.read::<f32>(&newest.values).unwrap();
+    assert!(values == device.read::<f32>(&learner.student.values).unwrap());
+}
+
+#[test]
+fn training_starts_from_a_checkpoint_as_a_new_run() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    let from = reference_checkpoint();
+    succeed("train", &["--checkpoint", text(&from), "--max-iters", "1", "--out", text(&out)]);
+    let state = Contents::of(&checkpoint(&out, 1));
+    assert_eq!(state.strings["iteration"], "1");
+    let name = "model.decode_head.head.conv_seg.bias";
+    let (before, after) = (Contents::of(&from).f32(name), state.f32(name));
+    let far = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(before != after && far < 1e-2, "one update moved {name} by {far}");
+}
+
+#[test]
+fn the_newest_checkpoints_are_kept() {
+    let numbers: Vec<u64> = checkpoints::list(reference()).into_iter().map(|c| c.0).collect();
+    assert_eq!(numbers, [ITERATIONS], "of those after 4 and 8 iterations `run.keep` keeps one");
+    assert_eq!(checkpoints::resolve(reference()).unwrap(), reference_checkpoint());
+    // Ordered as numbers, and nothing else is counted or removed.
+    let folder = folder();
+    let kept = checkpoints::folder(folder.path());
+    fs::create_dir_all(&kept).unwrap();
+    for number in [999_999, 1_000_000, 5] {
+        fs::write(checkpoints::path_of(folder.path(), number), b"").unwrap();
+    }
+    for other in ["iteration_best.safetensors", ".iteration_000009.safetensors.tmp", "notes.txt"] {
+        fs::write(kept.join(other), b"").unwrap();
+    }
+    checkpoints::prune(folder.path(), 2).unwrap();
+    let numbers: Vec<u64> = checkpoints::list(folder.path()).into_iter().map(|c| c.0).collect();
+    assert_eq!(numbers, [999_999, 1_000_000]);
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 5);
+    checkpoints::prune(folder.path(), 0).unwrap();
+    assert_eq!(checkpoints::list(folder.path()).len(), 1, "the newest always stays");
+}
+
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let folder = folder();
+    // A name that a shell would take apart.
+    let out = folder.path().join("my run");
+    let mut child = command("train", &["--max-iters", "8", "--out", text(&out)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for(&mut child, || !events(&out, "iteration").is_empty());
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    assert!(told.contains("stopping after this iteration"), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+
+    // It stopped in mid-run, with all that it did.
+    let done = events(&out, "iteration").len() as u64;
+    assert!((1..ITERATIONS).contains(&done), "{done} iterations were done");
+    assert_eq!(checkpoints::resolve(&out).unwrap(), checkpoint(&out, done));
+
+    // What it tells is a command that works as it stands.
+    let (_, line) = told.split_once("stopped; `udass-raw ").expect(&told);
+    let (line, _) = line.split_once("` goes on").expect(&told);
+    let line = format!("'{}' {line}", env!("CARGO_BIN_EXE_udass-raw"));
+    let resumed =
+        Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();
+    assert!(resumed.status.success(), "{line}\n{}", stderr(&resumed));
+    assert_same(&checkpoint(&out, ITERATIONS), &reference_checkpoint());
+    assert_eq!(story(&out), story(reference()));
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let folder = folder();
+    let out = folder.path();
+    let mut child = command("train", &["--max-iters", "8", "--out", text(out)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(&mut child, || !checkpoints::list(out).is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let kept = checkpoints::list(out);
+    assert!(kept.iter().all(|(number, _)| *number < ITERATIONS), "killed too late: {kept:?}");
+    succeed("train", &["--max-iters", "8", "--resume", "--out", text(out)]);
+    assert_same(&checkpoint(out, ITERATIONS), &reference_checkpoint());
+    assert_eq!(story(out), story(reference()));
+}
+
+#[test]
+fn an_evaluation_runs_beside_a_training() {
+    let folder = folder();
+    let out = folder.path();
+    let args = ["--max-iters", "5000", "--set", "run.keep=3", "--out", text(out)];
+    let mut child =
+        command("train", &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, || !checkpoints::list(out).is_empty());
+    let output = run("eval", &["--checkpoint", text(out)]);
+    let ended = child.try_wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("mIoU"));
+    assert!(ended.is_none(), "the training ended: {ended:?}");
+}
