@@ -26,13 +26,44 @@ pub enum Tolerance {
     OrNan { max_abs: f64 },
 }
 
+/// An update by AdamW that made the tensor that is compared.
+#[derive(Clone, Debug)]
+pub struct AdamStep {
+    pub rate: f64,
+    /// For every element whether its gradient is within its own tolerance of zero. Adam's first
+    /// step has the length of the rate in the gradient's direction, which then nothing settles:
+    /// so for biases that no loss depends on (of keys before a softmax, of what a batch norm
+    /// follows).
+    pub unsettled: Vec<bool>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steps {
     pub share: f64,
     pub rates: f64,
 }
 
+/// How far, relatively, results may be off that depend on which way a rectifier's input near zero
+/// was rounded.
+const FLIPPED: f64 = 2e-2;
+
 impl Tolerance {
+    /// What is left of this tolerance for a gradient, or what follows from one, where single
+    /// precision put the input of a rectifier on the other side of zero. None: nothing is.
+    pub fn flipped(&self) -> Option<Tolerance> {
+        match *self {
+            Tolerance::Close { rel_l2: Some(rel_l2), .. } => Some(Tolerance::Close {
+                rel_l2: Some(rel_l2.max(FLIPPED)),
+                max_abs: f64::INFINITY,
+                steps: None,
+            }),
+            Tolerance::Close { rel_l2, max_abs, .. } => {
+                Some(Tolerance::Close { rel_l2, max_abs, steps: None })
+            }
+            _ => None,
+        }
+    }
+
     /// `tol` and `note` of a case. A wording that is not known is an error, never a loose check.
     pub fn parse(tol: &Value, note: Option<&str>) -> Outcome<Tolerance> {
         let unknown = || format!("tol {tol} is not understood");
@@ -96,8 +127,17 @@ impl Tolerance {
 /// magnitude by max|a−b|. So this can fail no tensor that its tolerance lets pass, and where no
 /// element is stored it is the strictest test that statistics allow.
 ///
-/// `rate` is the learning rate, where the tolerance counts in it.
-pub fn compare(entry: &Entry, stored: &[f64], got: &[f64], rate: Option<f64>) -> Outcome<f64> {
+/// A sample of a tensor that is stored in part is measured against its own size or its fair share
+/// of the full tensor's, whichever is more: `rel_l2` speaks of the full tensor, and a sample may
+/// happen to miss what is large in it.
+///
+/// `step` says how the tensor came about, where the tolerance counts in learning rates.
+pub fn compare(
+    entry: &Entry,
+    stored: &[f64],
+    got: &[f64],
+    step: Option<&AdamStep>,
+) -> Outcome<f64> {
     if got.len() != entry.len() {
         return Err(format!("{} numbers, not {} of {:?}", got.len(), entry.len(), entry.shape));
     }
@@ -108,14 +148,20 @@ pub fn compare(entry: &Entry, stored: &[f64], got: &[f64], rate: Option<f64>) ->
         finite("stored", stored)?;
         finite("got", got)?;
     }
-    let picked: Vec<f64> = match entry.storage {
-        Storage::Whole => got.to_vec(),
-        Storage::Strided { stride } => got.iter().copied().step_by(stride).collect(),
-        Storage::StatsOnly => Vec::new(),
+    let stride = match entry.storage {
+        Storage::Whole => 1,
+        Storage::Strided { stride } => stride,
+        // Only its statistics are compared.
+        Storage::StatsOnly => usize::MAX,
     };
     let mut used = Used(0.0);
     if entry.storage != Storage::StatsOnly {
-        compare_elements(&entry.tolerance, stored, &picked, rate, &mut used)?;
+        let picked: Vec<f64> = got.iter().copied().step_by(stride).collect();
+        let share = (stored.len() as f64 / got.len().max(1) as f64).sqrt();
+        let size = stats(stored).l2.max(entry.stats.map_or(0.0, |full| share * full.l2));
+        let unsettled = step.map(|step| step.unsettled.iter().copied().step_by(stride).collect());
+        let step = step.map(|step| AdamStep { unsettled: unsettled.unwrap_or_default(), ..*step });
+        compare_elements(&entry.tolerance, stored, &picked, size, step.as_ref(), &mut used)?;
     }
     match (entry.storage, &entry.stats) {
         (Storage::Whole, _) => {}
@@ -123,6 +169,11 @@ pub fn compare(entry: &Entry, stored: &[f64], got: &[f64], rate: Option<f64>) ->
         (_, None) => return Err("stats are missing".into()),
     }
     Ok(used.0)
+}
+
+/// As [`Tolerance::flipped`], for a scalar.
+pub fn scalar_flipped(tol_rel: f64) -> f64 {
+    tol_rel.max(FLIPPED)
 }
 
 /// Compares two numbers relative to the stored one; a stored 0 must be met exactly.
@@ -161,7 +212,8 @@ fn compare_elements(
     tolerance: &Tolerance,
     stored: &[f64],
     got: &[f64],
-    rate: Option<f64>,
+    size: f64,
+    step: Option<&AdamStep>,
     used: &mut Used,
 ) -> Outcome {
     let pairs = || got.iter().zip(stored).map(|(a, b)| (*a, *b));
@@ -200,16 +252,14 @@ fn compare_elements(
         }
         Tolerance::Close { rel_l2, max_abs, steps } => {
             if let Some(Steps { share, rates }) = steps {
-                let rate = rate.ok_or("its tolerance counts in learning rates: none is known")?;
-                at_least(&format!("within {rates} learning rates"), within(rates * rate), share)?;
+                let step = step.ok_or("its tolerance counts in learning rates: none is known")?;
+                let near = |(d, unsettled): &(f64, &bool)| **unsettled || *d <= rates * step.rate;
+                let near = distances().zip(&step.unsettled).filter(near).count() as f64;
+                at_least(&format!("within {rates} learning rates"), near, share)?;
             }
             used.check("max |a-b|", worst(), max_abs)?;
             if let Some(rel_l2) = rel_l2 {
-                let norm = |values: &mut dyn Iterator<Item = f64>| {
-                    values.map(|v| v * v).sum::<f64>().sqrt()
-                };
-                let distance = norm(&mut distances());
-                let size = norm(&mut stored.iter().copied());
+                let distance = distances().map(|d| d * d).sum::<f64>().sqrt();
                 used.check("l2 distance", distance, rel_l2 * size)
                     .map_err(|e| format!("{e} (rel_l2 {:.3e})", distance / size))?;
             }

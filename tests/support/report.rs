@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::cases::{Case, Outcome, Storage};
-use super::compare::{Tolerance, compare, compare_scalar};
+use super::cases::{Case, Entry, Outcome, Scalar, Storage};
+use super::compare::{AdamStep, Tolerance, compare, compare_scalar, scalar_flipped};
 
 /// Failures named one by one; the rest are counted.
 const NAMED: usize = 12;
@@ -14,10 +14,19 @@ pub struct Report<'a> {
     stored: HashMap<String, Vec<f64>>,
     /// Tensors compared or used as inputs, and scalars compared.
     seen: HashSet<String>,
-    failures: Vec<String>,
+    failures: Vec<Failure>,
     compared: usize,
     /// Largest share of a tolerance used, and by what.
     worst: (f64, String),
+}
+
+/// Something that is wrong.
+pub struct Failure {
+    pub what: String,
+    pub problem: String,
+    /// Whether a flipped rectifier explains it ([`Tolerance::flipped`]): it depends on gradients,
+    /// and is not further off.
+    pub flip: bool,
 }
 
 impl<'a> Report<'a> {
@@ -60,60 +69,92 @@ impl<'a> Report<'a> {
 
     /// Compares a result, given whole and in the reference's layout, with the stored tensor.
     pub fn compare<T: Copy + Into<f64>>(&mut self, key: &str, shape: &[usize], got: &[T]) {
-        let verdict = self.verdict(key, shape, got);
-        self.note(key, verdict);
+        self.compare_with(key, shape, got, None);
     }
 
-    fn verdict<T: Copy + Into<f64>>(&self, key: &str, shape: &[usize], got: &[T]) -> Outcome<f64> {
-        let entry = self.case.entry(key)?;
-        if entry.shape != shape {
-            return Err(format!("has shape {shape:?}, not {:?}", entry.shape));
-        }
+    /// Compares a parameter after AdamW's first step. `gradient`: what it was taken with, which
+    /// the case stores under `grad/`.
+    pub fn compare_step(&mut self, prefix: &str, name: &str, got: &[f32], gradient: &[f32]) {
+        let step = self.step(name, gradient);
+        let (key, shape) = (format!("{prefix}{name}"), &self.case.entry(&format!("grad/{name}")));
+        let shape = shape.as_ref().map_or(Vec::new(), |entry| entry.shape.clone());
+        self.compare_with(&key, &shape, got, step.as_ref());
+    }
+
+    fn step(&self, name: &str, gradient: &[f32]) -> Option<AdamStep> {
+        let groups = self.case.extra.get("param_groups_lr_wd")?;
+        let rate = groups.get(format!("model.{name}"))?.get(0)?.as_f64()?;
+        let bound = match self.case.entry(&format!("grad/{name}")).ok()?.tolerance {
+            Tolerance::Close { max_abs, .. } | Tolerance::Noise { max_abs } => max_abs,
+            _ => 0.0,
+        };
+        let unsettled = gradient.iter().map(|&g| f64::from(g).abs() <= bound).collect();
+        Some(AdamStep { rate, unsettled })
+    }
+
+    fn compare_with<T: Copy + Into<f64>>(
+        &mut self,
+        key: &str,
+        shape: &[usize],
+        got: &[T],
+        step: Option<&AdamStep>,
+    ) {
         let got: Vec<f64> = got.iter().map(|&v| v.into()).collect();
         let stored = self.stored.get(key).map_or(&[][..], Vec::as_slice);
-        compare(entry, stored, &got, self.rate_of(key))
-    }
-
-    /// Learning rate of the parameter that `key` ends in, where the case states it.
-    fn rate_of(&self, key: &str) -> Option<f64> {
-        let name = key.split_once('/')?.1;
-        let groups = self.case.extra.get("param_groups_lr_wd")?;
-        groups.get(format!("model.{name}"))?.get(0)?.as_f64()
+        let (verdict, flip) = match self.case.entry(key) {
+            Err(problem) => (Err(problem), false),
+            Ok(entry) if entry.shape != shape => {
+                (Err(format!("has shape {shape:?}, not {:?}", entry.shape)), false)
+            }
+            Ok(entry) => {
+                let verdict = compare(entry, stored, &got, step);
+                let loose = entry.tolerance.flipped().filter(|_| verdict.is_err());
+                let flip = loose.is_some_and(|tolerance| {
+                    let entry = Entry { tolerance, ..entry.clone() };
+                    compare(&entry, stored, &got, None).is_ok()
+                });
+                (verdict, flip && follows_gradients(key))
+            }
+        };
+        self.note(key, verdict, flip);
     }
 
     /// Compares a result with a stored scalar.
     pub fn scalar(&mut self, key: &str, got: f64) {
         let stored = self.case.scalars.iter().find(|(k, _)| k == key).map(|(_, s)| s);
-        let verdict = match stored {
-            None => Err("the case stores no such scalar".into()),
-            Some(s) => match s.tol_rel {
-                None => Err("has no tolerance".into()),
-                Some(tol) => compare_scalar(s.value, got, tol),
-            },
+        let (verdict, flip) = match stored {
+            None => (Err("the case stores no such scalar".into()), false),
+            Some(Scalar { tol_rel: None, .. }) => (Err("has no tolerance".into()), false),
+            Some(Scalar { value, tol_rel: Some(tol) }) => {
+                let flip = compare_scalar(*value, got, scalar_flipped(*tol)).is_ok();
+                (compare_scalar(*value, got, *tol), flip && follows_gradients(key))
+            }
         };
-        self.note(key, verdict);
+        self.note(key, verdict, flip);
     }
 
     /// Compares a result with a number that the config holds.
     pub fn number(&mut self, what: &str, stored: f64, got: f64, tol_rel: f64) {
-        let verdict = compare_scalar(stored, got, tol_rel);
-        self.note(what, verdict);
+        self.note(what, compare_scalar(stored, got, tol_rel), false);
     }
 
     /// Requires what the case says in words.
     pub fn require(&mut self, what: &str, holds: bool) {
-        let verdict = if holds { Ok(0.0) } else { Err("does not hold".into()) };
-        self.note(what, verdict);
+        self.note(what, if holds { Ok(0.0) } else { Err("does not hold".into()) }, false);
     }
 
-    fn note(&mut self, what: &str, verdict: Outcome<f64>) {
+    fn note(&mut self, what: &str, verdict: Outcome<f64>, flip: bool) {
         self.seen.insert(what.into());
         self.compared += 1;
         match verdict {
             Ok(used) if used >= self.worst.0 => self.worst = (used, what.into()),
             Ok(_) => {}
-            Err(problem) => self.failures.push(format!("{what}: {problem}")),
+            Err(problem) => self.fail(what, problem, flip),
         }
+    }
+
+    fn fail(&mut self, what: &str, problem: String, flip: bool) {
+        self.failures.push(Failure { what: what.into(), problem, flip });
     }
 
     /// Every stored number must have been compared; the gradient norms accumulated between the
@@ -126,12 +167,13 @@ impl<'a> Report<'a> {
         let tensors = self.case.tensors.iter().map(|(key, _)| key);
         let expected = self.case.scalars.iter().filter(|(_, s)| s.tol_rel.is_some());
         let scalars = expected.map(|(key, _)| key).filter(|key| !running(key));
-        let missed: Vec<_> = tensors.chain(scalars).filter(|k| !self.seen.contains(*k)).collect();
+        let missed: Vec<&String> =
+            tensors.chain(scalars).filter(|k| !self.seen.contains(*k)).collect();
         for key in missed {
-            self.failures.push(format!("{key}: stored, but not compared"));
+            self.fail(key, "stored, but not compared".into(), false);
         }
         if self.compared == 0 {
-            self.failures.push("nothing was compared".into());
+            self.fail(&self.case.name, "nothing was compared".into(), false);
         }
         Verdict { failures: self.failures, compared: self.compared, worst: self.worst }
     }
@@ -144,9 +186,21 @@ impl<'a> Report<'a> {
     }
 }
 
+/// Whether a result comes after a backward pass: gradients, what an update makes of them, and all
+/// of a chain's iterations but the first.
+fn follows_gradients(key: &str) -> bool {
+    let of_chain = key.strip_prefix("it").and_then(|rest| rest.split_once('/'));
+    let (later, key) = match of_chain {
+        Some((t, rest)) => (t.parse::<usize>().is_ok_and(|t| t > 0), rest),
+        None => (false, key),
+    };
+    let parts = ["grad", "param_after/", "ema_next/", "student_param"];
+    later || parts.iter().any(|part| key.starts_with(part)) || key.contains("grad_norm")
+}
+
 /// A closed report.
 pub struct Verdict {
-    pub failures: Vec<String>,
+    pub failures: Vec<Failure>,
     compared: usize,
     worst: (f64, String),
 }
@@ -158,10 +212,9 @@ impl fmt::Display for Verdict {
             0 => write!(f, "{} compared, closest {:.0}% ({key})", self.compared, 100.0 * used),
             n => {
                 write!(f, "{n} of {} failed", self.compared.max(n))?;
-                self.failures
-                    .iter()
-                    .take(NAMED)
-                    .try_for_each(|line| write!(f, "\n      {line}"))?;
+                for Failure { what, problem, .. } in self.failures.iter().take(NAMED) {
+                    write!(f, "\n      {what}: {problem}")?;
+                }
                 let rest = n.saturating_sub(NAMED);
                 if rest > 0 { write!(f, "\n      … and {rest} more") } else { Ok(()) }
             }

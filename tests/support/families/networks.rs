@@ -38,7 +38,7 @@ pub fn network_config(backbone: &str, detail_crop: Option<usize>) -> Option<Netw
 }
 
 pub fn not_built(what: &str) -> Ran {
-    Ran::Skipped(format!("{what} is not built yet"))
+    Ran::Skipped(format!("not built yet: {what}"))
 }
 
 /// Fills every parameter and buffer from the formula, under `prefix` and its own name.
@@ -145,7 +145,7 @@ pub fn head(report: &mut Report, device: &Device) -> Outcome<Ran> {
 pub fn hrda_eval(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let case = report.case();
     let Some((network, weights)) = segmentor(case, device, false)? else {
-        return Ok(not_built(&format!("network {}", case.get(&["arch"])?)));
+        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
     };
     let [batch, height, width] = image_size(case)?;
     let tape = Tape::inference(device);
@@ -186,7 +186,7 @@ pub fn hrda_eval(report: &mut Report, device: &Device) -> Outcome<Ran> {
 pub fn hrda_slide(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let case = report.case();
     let Some((network, weights)) = segmentor(case, device, false)? else {
-        return Ok(not_built(&format!("network {}", case.get(&["arch"])?)));
+        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
     };
     let [batch, height, width] = image_size(case)?;
     let window: (usize, usize) = case.read(&["test_crop"])?;

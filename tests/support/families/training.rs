@@ -18,7 +18,7 @@ use crate::support::report::Report;
 pub fn train(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let case = report.case();
     let Some((network, mut weights)) = segmentor(case, device, true)? else {
-        return Ok(not_built(&format!("network {}", case.get(&["arch"])?)));
+        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
     };
     let detail: [i32; 4] = case.read(&["crop_box_y1y2x1x2"])?;
     let weighted: bool = case.read(&["seg_weight"])?;
@@ -30,7 +30,7 @@ pub fn train(report: &mut Report, device: &Device) -> Outcome<Ran> {
 pub fn plain(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let case = report.case();
     let Some((network, mut weights)) = segmentor(case, device, true)? else {
-        return Ok(not_built(&format!("network {}", case.get(&["arch"])?)));
+        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
     };
     let [_, height, width] = image_size(case)?;
     let tape = Tape::inference(device);
