@@ -29,6 +29,7 @@ fn small() -> ToyWorld {
         source_val: 2,
         target_train: 4,
         target_val: 3,
+        gap: 1.0,
         ..ToyWorld::default()
     }
 }

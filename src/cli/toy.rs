@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "small")]
     size: Sizes,
 
-    /// How far the two domains' looks lie apart: 0 not at all, 1 as usual, at most 2.
+    /// How far the two domains' looks lie apart: 0 not at all, at most 2.
     #[arg(long, value_name = "GAP", default_value_t = ToyWorld::default().gap)]
     gap: f32,
 
