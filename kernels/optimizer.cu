@@ -6,10 +6,11 @@
 //   teacher ← α·teacher + (1 - α)·p
 //
 // One row of the store is a chunk of one parameter; `rules` has its multipliers of lr and decay.
+// rest is 1 - β, rounded once: in single precision 1 - 0.999 would be off by 1e-5.
 // schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α. Nothing changes when `failed` is set.
 #include "simt.cuh"
 
-KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real beta2, real eps, int64_t chunks, int64_t n) {
+KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks, int64_t n) {
     if (*failed) return;
     const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
     const int64_t end = chunk_end(chunks);
@@ -21,8 +22,8 @@ KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* c
         BLOCK_LOOP(j, n) {
             const int64_t i = first + j;
             const real gradient = g[i];
-            const real m1 = beta1 * m[i] + (1 - beta1) * gradient;
-            const real v1 = beta2 * v[i] + (1 - beta2) * gradient * gradient;
+            const real m1 = beta1 * m[i] + rest1 * gradient;
+            const real v1 = beta2 * v[i] + rest2 * gradient * gradient;
             const real p1 = p[i] * keep - step * (m1 / (sqrt_of(v1) / correction2 + eps));
             m[i] = m1;
             v[i] = v1;

@@ -82,7 +82,7 @@ fn every_preset_survives_a_round_trip() {
         let again = Config::from_toml(&text, "saved").unwrap();
         assert_eq!(again, config, "{name}");
         // Numbers are written as people write them, not as the f64 nearest to an f32.
-        assert!(text.contains("threshold = 0.968\n"), "{text}");
+        assert!(text.contains("flip = 0.5\n") && text.contains("confident = 0.9\n"), "{text}");
     }
 }
 

@@ -408,7 +408,8 @@ impl Iteration<'_, '_> {
             let mut seeds = Vec::new();
             for (loss, part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
                 let (loss, share) = loss;
-                self.log(&format!("{name}{part}loss_seg"), &loss.value, share * scale);
+                // As the reference logs it: with HRDA's share, without the term's weight.
+                self.log(&format!("{name}{part}loss_seg"), &loss.value, *share);
                 self.log(&format!("{name}{part}acc_seg"), &loss.accuracy, 1.0);
                 seeds.push((&loss.value, device.upload_real(&[1], &[share * scale])?));
             }

@@ -138,6 +138,7 @@ max_class_share = 0.75
 crop_attempts = 10
 workers = 2
 prefetch = 2
+toy = ""
 
 [rare_class_sampling]
 enabled = true
