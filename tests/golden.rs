@@ -1,5 +1,5 @@
-//! Runs every stored case: `cargo test --release --test golden [NAME …]` runs those whose name
-//! contains one of the names. `UDASS_GOLDEN=DIR` reads another folder of such cases.
+//! Runs every stored case: `cargo test --release --test golden [-- NAME …]` runs those whose
+//! name contains one of the names. `UDASS_GOLDEN=DIR` reads another folder of such cases.
 //!
 //! The cases decide what runs, not this program: a case of a family that it does not know fails,
 //! and so does one of which a stored number was not compared.

@@ -8,9 +8,12 @@ use support::formula::{bits, image, label, name_hash, scaled_weight, unit, weigh
 use support::report::Report;
 use support::uda::{Choice, Iteration, Mix, QuadMix, RareCrop, iterations};
 
+/// Key, shape, index; then hash, bits and value there.
+type Known = (&'static str, &'static [usize], usize, u64, u64, f64);
+
 #[test]
 fn weights_are_the_known_ones() {
-    let known: [(&str, &[usize], usize, u64, u64, f64); 6] = [
+    let known: [Known; 6] = [
         (
             "backbone.patch_embed1.proj.weight",
             &[32, 3, 7, 7],
