@@ -45,6 +45,7 @@ pub struct Case {
 }
 
 /// Times of one case.
+#[derive(Default)]
 struct Samples {
     seconds: Vec<f64>,
     /// Cores that other processes kept busy meanwhile; none where a sample is too short to tell.
@@ -161,12 +162,6 @@ fn with_criterion(cases: Vec<Case>) -> Vec<Value> {
     }
     criterion.final_summary();
     results
-}
-
-impl Default for Samples {
-    fn default() -> Self {
-        Samples { seconds: Vec::new(), others: Vec::new() }
-    }
 }
 
 impl Samples {

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::device::{Device, kernels};
 use crate::tensor::{DType, Tensor};
@@ -157,8 +158,8 @@ impl Gradients {
             let problem = format!("{gradient:?} for a tensor of shape {:?}", wanted.shape);
             return Err(Error::shape("gradient", problem));
         }
-        if !self.held.contains_key(&wanted.id) {
-            self.held.insert(wanted.id, gradient.reshape(&wanted.shape)?.detach());
+        if let Entry::Vacant(first) = self.held.entry(wanted.id) {
+            first.insert(gradient.reshape(&wanted.shape)?.detach());
             return Ok(());
         }
         let device = self.device.clone();

@@ -33,8 +33,11 @@ struct Hrda {
     detail_crop: usize,
     detail_loss: f32,
     /// Windows of the detail scale over images of the size seen last.
-    windows: RefCell<Option<((usize, usize), Rc<Windows>)>>,
+    windows: RefCell<Option<ForSize<Rc<Windows>>>>,
 }
+
+/// Something that belongs to images of one size (height, width).
+type ForSize<T> = ((usize, usize), T);
 
 /// What a training pass learns from.
 pub struct Supervision<'a> {

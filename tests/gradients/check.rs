@@ -105,8 +105,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
             let allowed = TOLERANCE * (1.0 + numeric.abs()) + 1e-11 * above.abs();
             largest = largest.max(numeric.abs());
             let error = (numeric - analytic).abs();
-            // Written so that NaN fails.
-            if !(error <= allowed) {
+            if error.is_nan() || error > allowed {
                 panic!(
                     "argument {i}, element {j}: numeric {numeric}, analytic {analytic}, \
                      difference {error:.1e} exceeds {allowed:.1e}"

@@ -53,7 +53,7 @@ fn conv_adds_to_a_gradient_already_there() {
 #[test]
 fn conv_is_its_definition() {
     for (shape, [k, r, s], geometry) in SHAPES {
-        let [batch, height, width, channels] = shape;
+        let [_, height, width, channels] = shape;
         let device = Device::host_f64().unwrap();
         let x = numbers(1, shape.iter().product());
         let w = numbers(2, k * r * s * channels);
