@@ -64,23 +64,29 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches" / "results" / "toy_methods.json")
     args = parser.parse_args()
-    runs = []
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    record = {"commit": commit, "cpu": cpu, "machine": platform.machine(), "runs": []}
+    runs = record["runs"]
+
+    def keep(entry):
+        """A run that is done stays, whatever becomes of the next."""
+        runs.append(entry)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        return entry
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         subprocess.run([PROGRAM, "toy", "data/toy"], cwd=folder, check=True)
         for seed in args.seeds:
-            quadmix = run(folder, "quadmix", seed, [])
-            alone = run(folder, "source_only", seed, ["method=source_only"])
+            quadmix = keep(run(folder, "quadmix", seed, []))
+            alone = keep(run(folder, "source_only", seed, ["method=source_only"]))
             longer = int(alone["iterations"] * quadmix["seconds"] / alone["seconds"])
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
-            runs += [quadmix, alone, run(folder, "source_only_time", seed, ["method=source_only", *steps]),
-                     run(folder, "mic", seed, ["method=mic"]),
-                     run(folder, "supervised_target", seed, ["method=source_only", *ON_TARGET])]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    record = {"commit": commit, "cpu": cpu, "machine": platform.machine(), "runs": runs}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+            keep(run(folder, "source_only_time", seed, ["method=source_only", *steps]))
+            keep(run(folder, "mic", seed, ["method=mic"]))
+            keep(run(folder, "supervised_target", seed, ["method=source_only", *ON_TARGET]))
     for name in dict.fromkeys(entry["method"] for entry in runs):
         values = [entry["target_miou"] for entry in runs if entry["method"] == name]
         spread = statistics.stdev(values) if len(values) > 1 else 0

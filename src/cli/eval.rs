@@ -17,14 +17,14 @@ use super::{connect, print};
 #[command(after_help = "\
 Examples:
   udass-raw eval toy_vit --checkpoint runs/toy_vit
-  udass-raw eval gta_vit --checkpoint udass_image_gta_trans.pth --json result.json
+  udass-raw eval gta_vit --checkpoint model.safetensors --json result.json
   udass-raw eval gta_vit --checkpoint model.safetensors --set eval.batch=4")]
 pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a .pth or
-    /// .safetensors of the reference.
+    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a
+    /// .safetensors with the names of the reference.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
 

@@ -19,8 +19,8 @@ use super::size::Size;
 #[command(after_help = "\
 Examples:
   udass-raw predict toy_vit street.png --checkpoint runs/toy_vit --out pictures
-  udass-raw predict gta_vit *.jpg --checkpoint model.pth --out pictures --resize 2048x1024
-  udass-raw predict gta_vit a.png --checkpoint model.pth --out pictures --logits a.safetensors")]
+  udass-raw predict gta_vit *.jpg --checkpoint model.safetensors --out pictures --resize 2048x1024
+  udass-raw predict gta_vit a.png --checkpoint model.safetensors --out pictures --logits a.safetensors")]
 pub struct Args {
     #[command(flatten)]
     configured: Configured,
@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a .pth or
-    /// .safetensors of the reference.
+    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a
+    /// .safetensors with the names of the reference.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
 

@@ -22,7 +22,7 @@ Examples:
   udass-raw train toy_vit
   udass-raw train toy_vit --resume
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
-  udass-raw train gta_vit --checkpoint weights/mic_gta_4000.pth
+  udass-raw train gta_vit --checkpoint mic_gta_4000.safetensors
   udass-raw train my.toml --device host --max-iters 10")]
 pub struct Args {
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub struct Args {
     resume: bool,
 
     /// Start from this file instead of the configured weights: a checkpoint of this program, or a
-    /// .pth or .safetensors of the reference.
+    /// .safetensors with the names of the reference.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 

@@ -25,8 +25,12 @@ impl TensorFile {
         // SAFETY: the map is read only; a file that shrinks under it is the user's doing, and
         // checkpoints are replaced by a rename, which leaves an open map its old content.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
-        let (_, header) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::weights(path, format!("not a whole safetensors file ({e})")))?;
+        let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| {
+            let pytorch = path.extension().is_some_and(|e| e == "pth" || e == "pt");
+            let hint =
+                if pytorch { "; weights/README.md says how to convert PyTorch's" } else { "" };
+            Error::weights(path, format!("not a whole safetensors file ({e}){hint}"))
+        })?;
         Ok(TensorFile { path: path.into(), map, header })
     }
 

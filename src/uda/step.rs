@@ -231,8 +231,9 @@ impl Iteration<'_, '_> {
             label: pseudo.label.clone(),
             weight: Some(pseudo.weight.clone()),
         };
+        // Templates are those of the iteration before; a run's first has none, and mixes two ways.
         let four_ways = config.method == Method::Quadmix
-            && iteration >= config.quadmix.start
+            && iteration >= config.quadmix.start.max(1)
             && iteration.checked_sub(1) == self.learner.templates.iteration;
         match &batch.rare {
             Some(rare) if four_ways => self.quad_mix(batch, &target, rare)?,
