@@ -40,7 +40,7 @@ fn pack(host: &Host, kv: &Tensor, part: i64, across: bool) -> Tensor {
 
 #[test]
 fn attention() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     let (q_shape, kv_shape) = ([BATCH, N, HEADS, SIZE], [BATCH, M, 2, HEADS, SIZE]);
     let (q, qs) = host.reals(&q_shape);

@@ -56,7 +56,7 @@ const SHAPES: [[usize; 4]; 2] = [[2, 5, 7, 11], [2, 5, 7, 64]];
 
 #[test]
 fn depthwise() {
-    let host = Host::new();
+    let host = Host::double();
     let dilation = 3;
     for shape in SHAPES {
         let [b, h, w, c] = shape.map(|n| n as i64);
@@ -114,7 +114,7 @@ fn depthwise() {
 
 #[test]
 fn depthwise_gelu() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     for shape in SHAPES {
         let [b, h, w, c] = shape.map(|n| n as i64);

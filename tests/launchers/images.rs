@@ -6,7 +6,7 @@ use crate::{GRID, Host, at, close, each};
 
 #[test]
 fn normalize() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, h, w] = [2, 5, 7];
     let shape = [b, h, w, 3];
     let (x, xs) = host.bytes(&shape, 256);
@@ -30,7 +30,7 @@ fn normalize() {
 
 #[test]
 fn block_mask() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, h, w, gh, gw] = [3, 17, 13, 5, 7];
     let shape = [b, h, w, 3];
     let (x, xs) = host.reals(&shape);
@@ -48,7 +48,7 @@ fn block_mask() {
 
 #[test]
 fn color_jitter() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, n] = [3, 11];
     let shape = [b, n, 3];
     let (mut x, xs) = host.reals(&shape);
@@ -93,7 +93,7 @@ fn color_jitter() {
 
 #[test]
 fn blur() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, h, w] = [3, 7, 5];
     let half = 2;
     let shape = [b, h, w, 3];
@@ -126,7 +126,7 @@ fn blur() {
 
 #[test]
 fn paste_rare() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, n] = [3, 11];
     let (rgb, colours) = host.bytes(&[b, 2, n, 3], 256);
     let (crop_label, crops) = host.bytes(&[b, 2, n], 3);
@@ -182,7 +182,7 @@ fn take(list: &mut Vec<usize>, u: f64) -> usize {
 
 #[test]
 fn choices_of_classes() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, parts, most] = [3, 5, 131];
     // Few values in each part, so that parts and images differ.
     let mut flags = vec![0u8; b * parts * 256];
@@ -245,7 +245,7 @@ fn choices_of_classes() {
 
 #[test]
 fn downscale_labels() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, h, w, scale] = [2, 17, 23, 5];
     let (labels, all) = host.bytes(&[b, h, w], 3);
     let (sh, sw) = (h / scale, w / scale);

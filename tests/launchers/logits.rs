@@ -42,7 +42,7 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
 
 #[test]
 fn cross_entropy() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     let (logits, values) = host.reals(&[B, H, W, C]);
     let (_, mut labels) = host.bytes(&[B, HEIGHT, WIDTH], 4);
@@ -129,7 +129,7 @@ fn cross_entropy() {
 
 #[test]
 fn classify() {
-    let host = Host::new();
+    let host = Host::double();
     let (logits, values) = host.reals(&[B, H, W, C]);
     let pixels = [B, HEIGHT, WIDTH];
     let mut label = host.room_for_bytes(&pixels);

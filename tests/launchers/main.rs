@@ -22,7 +22,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new() -> Host {
+    pub fn double() -> Host {
         Host { device: Device::host_f64().unwrap(), seed: Cell::new(1) }
     }
 
@@ -137,7 +137,7 @@ pub fn uniform_of(key: u64, stream: u64, element: u64) -> f64 {
 
 #[test]
 fn a_launcher_refuses_a_wrong_type_and_names_it() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     let (reals, _) = host.reals(&[4]);
     let (bytes, _) = host.bytes(&[4], 9);

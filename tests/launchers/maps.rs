@@ -6,7 +6,7 @@ use crate::{GRID, Host, at, close, each, taps, uniform_of};
 
 #[test]
 fn resizes() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, h, w, c, ho, wo, pitch, first] = [3, 5, 7, 2, 11, 13, 23, 17];
     // Not the ratios of the sizes: a caller's own factors.
     let (scale_h, scale_w) = (0.43, 0.57);
@@ -78,7 +78,7 @@ fn resizes() {
 
 #[test]
 fn patches() {
-    let host = Host::new();
+    let host = Host::double();
     for (dilation, taps_w) in [(3, 6), (1, 6)] {
         let [b, h, w, c, ho, wo, r] = [5, 13, 17, 7, 8, 9, 4];
         let (stride, padding) = (2, 11);
@@ -147,7 +147,7 @@ fn patches() {
 
 #[test]
 fn channels() {
-    let host = Host::new();
+    let host = Host::double();
     let [rows, c, from_pitch, from, to_pitch, to] = [11, 3, 13, 5, 17, 7];
     let (x, xs) = host.reals(&[rows, from_pitch]);
     for accumulate in [0, 1] {
@@ -188,7 +188,7 @@ fn channels() {
 
 #[test]
 fn scaled_sums() {
-    let host = Host::new();
+    let host = Host::double();
     let (x, xs) = host.reals(&[3, 11]);
     let (scale, factors) = host.reals(&[3]);
     for accumulate in [0, 1] {

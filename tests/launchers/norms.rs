@@ -17,7 +17,7 @@ const C: usize = 37;
 
 #[test]
 fn layernorm_with_drop_path() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     let (stream, rate, eps, sample_rows) = (11, 0.3, 0.125, 5);
     let shape = [ROWS, C];
@@ -119,7 +119,7 @@ fn layernorm_with_drop_path() {
 
 #[test]
 fn batchnorm() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     let (parts, momentum, eps) = (3, 0.3, 0.125);
     let (x, xs) = host.reals(&[ROWS, C]);
@@ -230,7 +230,7 @@ fn batchnorm() {
 
 #[test]
 fn column_sums() {
-    let host = Host::new();
+    let host = Host::double();
     let (x, xs) = host.reals(&[ROWS, C]);
     let mut partial = host.room(&[3, C]);
     kernels::column_sums_partial(&host.device, Grid::blocks(3), &x, &mut partial, 23, 37).unwrap();
@@ -242,7 +242,7 @@ fn column_sums() {
 
 #[test]
 fn feature_distance_backward() {
-    let host = Host::new();
+    let host = Host::double();
     let (f1, a) = host.reals(&[ROWS, C]);
     let (f2, b) = host.reals(&[ROWS, C]);
     let distances: Vec<f64> = (0..ROWS).map(|r| if r % 3 == 0 { -1.0 } else { r as f64 }).collect();
@@ -277,7 +277,7 @@ fn feature_distance_backward() {
 
 #[test]
 fn adamw() {
-    let host = Host::new();
+    let host = Host::double();
     let [chunks, n] = [5, 11];
     let shape = [chunks, n];
     let (beta1, beta2, eps) = (0.7, 0.9, 0.05);

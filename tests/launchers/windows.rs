@@ -6,7 +6,7 @@ use crate::{GRID, Host, at, close, each, taps};
 
 #[test]
 fn crops() {
-    let host = Host::new();
+    let host = Host::double();
     let [b, h, w, c, hc, wc] = [2, 13, 11, 5, 7, 3];
     let shape = [b, h, w, c];
     let place = host.ints(&[4 * 17, 11 * 17, 6 * 17, 9 * 17]);
@@ -25,7 +25,7 @@ fn crops() {
 
 #[test]
 fn window_crops() {
-    let host = Host::new();
+    let host = Host::double();
     let [n, b, h, w, c, hc, wc] = [3, 2, 13, 17, 5, 7, 11];
     let (x, xs) = host.reals(&[b, h, w, c]);
     let corners = [[0, 0], [6, 4], [2, 6]];
@@ -45,7 +45,7 @@ fn window_crops() {
 
 #[test]
 fn window_average() {
-    let host = Host::new();
+    let host = Host::double();
     let [n, b, h, w, c, hc, wc, stride] = [5, 2, 13, 17, 3, 7, 11, 19];
     // Windows of 10 by 14 cells, stored at 7 by 11.
     let (side_y, side_x) = (10, 14);
@@ -102,7 +102,7 @@ fn window_average() {
 
 #[test]
 fn hrda_attention() {
-    let host = Host::new();
+    let host = Host::double();
     let shape = [2, 5, 7, 3];
     let stride = 11;
     let (logits, ls) = host.reals(&shape);
@@ -138,7 +138,7 @@ fn hrda_attention() {
 
 #[test]
 fn hrda_fusion_and_its_gradients() {
-    let host = Host::new();
+    let host = Host::double();
     let device = &host.device;
     let [b, h, w, c, hc, wc, height, width, stride] = [2, 5, 7, 3, 11, 13, 17, 19, 23];
     let (ratio_y, ratio_x) = (h as f64 / height as f64, w as f64 / width as f64);
