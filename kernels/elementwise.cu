@@ -11,9 +11,18 @@ KERNEL(add_scaled, const real* x /* n */, real* y /* n */, real scale, int32_t a
     GRID_LOOP(i, n) y[i] = accumulated(y, i, accumulate) + x[i] * scale;
 }
 
-// z = x + y
-KERNEL(add, const real* x /* n */, const real* y /* n */, real* z /* n */, int64_t n) {
-    GRID_LOOP(i, n) z[i] = x[i] + y[i];
+// z = x + y, and max(z, 0) with `relu`.
+KERNEL(add, const T* x /* n */, const T* y /* n */, T* z /* n */, int32_t relu, int64_t n) {
+    if (relu) {
+        GRID_LOOP(i, n) z[i] = max_of(real(x[i]) + real(y[i]), real(0));
+    } else {
+        GRID_LOOP(i, n) z[i] = real(x[i]) + real(y[i]);
+    }
+}
+
+// dx = dz where the rectifier let z through. dx may be dz.
+KERNEL(relu_backward, const T* z /* n */, const T* dz /* n */, T* dx /* n */, int64_t n) {
+    GRID_LOOP(i, n) dx[i] = real(z[i]) > 0 ? real(dz[i]) : real(0);
 }
 
 // y[r,c] = bias[c]: what a product then accumulates onto.

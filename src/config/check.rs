@@ -4,7 +4,8 @@ use super::{Config, Method};
 
 /// Layouts of data sets, and how many classes their labels have.
 const LAYOUTS: [(&str, usize); 2] = [("gta", 19), ("cityscapes", 19)];
-const BACKBONES: [&str; 6] = ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"];
+const BACKBONES: [&str; 8] =
+    ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
 /// The coarsest of the backbone's maps.
 const STRIDE: usize = 32;
 
@@ -136,15 +137,34 @@ impl Check {
         self.one_of("device.precision", &c.device.precision, &["f32", "tf32", "bf16"]);
         let net = &c.network;
         self.one_of("network.backbone", &net.backbone, &BACKBONES);
-        self.one_of("network.head", &net.head, &["daformer"]);
+        // SegFormer's head has no form for HRDA's attention, and DeepLab's logits are as coarse as the
+        // backbone's last map.
+        let heads: &[&str] = match (net.backbone.starts_with("resnet"), net.hrda.enabled) {
+            (false, true) => &["daformer"],
+            (false, false) => &["daformer", "segformer"],
+            (true, true) => &["daformer", "dlv2"],
+            (true, false) => &["daformer", "segformer", "dlv2"],
+        };
+        let expected = match net.hrda.enabled {
+            true => format!("{} with {} and HRDA", heads.join(" or "), net.backbone),
+            false => format!("{} with {}", heads.join(" or "), net.backbone),
+        };
+        let got = format!("\"{}\"", net.head);
+        self.that(heads.contains(&net.head.as_str()), "network.head", expected, got);
+        let dilations = !net.dilations.is_empty() && net.dilations.iter().all(|&d| d > 0);
+        let got = format!("{:?}", net.dilations);
+        self.that(dilations, "network.dilations", "a list of numbers, each at least 1", got);
         self.between("network.classes", net.classes as f64, 2.0, 254.0);
         self.at_least("network.channels", net.channels as u64, 1);
         self.below_one("network.drop_path", net.drop_path);
         self.below_one("network.dropout", net.dropout);
         let hrda = &net.hrda;
-        let why = "the head's stride of 4 at half resolution";
-        self.multiple("network.hrda.divisible", hrda.divisible, 8, why);
-        self.multiple("network.hrda.detail_crop", hrda.detail_crop, 8, why);
+        let (stride, why) = match net.head.as_str() {
+            "dlv2" => (16, "the head's stride of 8 at half resolution"),
+            _ => (8, "the head's stride of 4 at half resolution"),
+        };
+        self.multiple("network.hrda.divisible", hrda.divisible, 8, "the head's stride");
+        self.multiple("network.hrda.detail_crop", hrda.detail_crop, stride, why);
         let fits = hrda.detail_crop <= c.data.crop;
         let expected = format!("at most data.crop, {}", c.data.crop);
         self.that(fits, "network.hrda.detail_crop", expected, hrda.detail_crop);

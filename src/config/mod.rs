@@ -115,13 +115,15 @@ pub struct RareClassSampling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// `mit_b0` … `mit_b5`.
+    /// `mit_b0` … `mit_b5`, `resnet50_v1c` or `resnet101_v1c`.
     pub backbone: String,
-    /// `daformer`.
+    /// `daformer`, `segformer` or `dlv2`.
     pub head: String,
     pub classes: usize,
-    /// Width of the decoder (256 as published).
+    /// Width of the decoder (256 as published; SegFormer's: 768). `dlv2` has none.
     pub channels: usize,
+    /// Of the convolutions that `dlv2` sums.
+    pub dilations: Vec<usize>,
     pub drop_path: f32,
     pub dropout: f32,
     pub hrda: HrdaConfig,

@@ -1,4 +1,5 @@
-//! DAFormer's head (Hoyer et al. 2022, section 3.2), and its plain form that HRDA's attention uses.
+//! DAFormer's head (Hoyer et al. 2022, section 3.2), its plain form that HRDA's attention uses, and
+//! SegFormer's head (Xie et al. 2021, section 3.2), which computes as the plain form does.
 
 use crate::Result;
 use crate::config::NetworkConfig;
@@ -6,7 +7,7 @@ use crate::ops;
 use crate::params::{Init, Spec};
 use crate::tensor::Tensor;
 
-use super::layers::{BatchNormRelu, Convolution, Depthwise, Dropout, Linear, Pass, he};
+use super::layers::{BatchNorm, Convolution, Depthwise, Dropout, Linear, Pass, he};
 
 /// How the four embedded levels become one map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,20 +27,20 @@ pub struct DaformerHead {
 }
 
 enum Fuse {
-    Aspp { branches: Vec<Branch>, bottleneck: Convolution, norm: BatchNormRelu },
-    Conv1x1 { conv: Linear, norm: BatchNormRelu },
+    Aspp { branches: Vec<Branch>, bottleneck: Convolution, norm: BatchNorm },
+    Conv1x1 { conv: Linear, norm: BatchNorm },
 }
 
 enum Branch {
     Conv1x1 {
         conv: Linear,
-        norm: BatchNormRelu,
+        norm: BatchNorm,
     },
     Separable {
         depthwise: Depthwise,
-        depthwise_norm: BatchNormRelu,
+        depthwise_norm: BatchNorm,
         pointwise: Linear,
-        pointwise_norm: BatchNormRelu,
+        pointwise_norm: BatchNorm,
     },
 }
 
@@ -68,15 +69,34 @@ impl DaformerHead {
         let name = format!("{prefix}.fuse_layer");
         let fuse = match kind {
             FusionKind::Aspp => Fuse::aspp(spec, &name, channels),
-            FusionKind::Conv1x1 => {
-                let (conv, norm) = conv1x1(spec, &name, 4 * channels, channels);
-                Fuse::Conv1x1 { conv, norm }
-            }
+            FusionKind::Conv1x1 => Fuse::conv1x1(spec, &name, channels),
         };
         DaformerHead { embed, fuse, dropout: Dropout { rate: config.dropout, site }, classifier }
     }
 
-    /// features: strides 4, 8, 16, 32. Logits: B,H/4,W/4,classes.
+    /// SegFormer's all-MLP head.
+    pub fn segformer(
+        spec: &mut Spec,
+        prefix: &str,
+        widths: [usize; 4],
+        config: &NetworkConfig,
+        site: i64,
+    ) -> DaformerHead {
+        /// The reference's state dict holds a classifier that nothing uses.
+        const UNUSED: usize = 128;
+        let (channels, classes, start) = (config.channels, config.classes, Init::Normal(0.01));
+        let name = format!("{prefix}.conv_seg");
+        Linear::conv1x1(spec, &name, [UNUSED, classes], true, start);
+        let embed = (0..4)
+            .map(|i| Linear::new(spec, &format!("{prefix}.linear_c.{i}.proj"), widths[i], channels))
+            .collect();
+        let fuse = Fuse::conv1x1(spec, &format!("{prefix}.linear_fuse"), channels);
+        let name = format!("{prefix}.linear_pred");
+        let classifier = Linear::conv1x1(spec, &name, [channels, classes], true, start);
+        DaformerHead { embed, fuse, dropout: Dropout { rate: config.dropout, site }, classifier }
+    }
+
+    /// features: those of a backbone. Logits: of the first one's size, B,H/4,W/4,classes.
     pub fn forward(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
         let [_, height, width, _] = features[0].bhwc("daformer")?;
         let embedded = (self.embed.iter().zip(features))
@@ -91,13 +111,18 @@ impl DaformerHead {
 }
 
 /// A 1×1 convolution named `conv` and its batch norm `bn`.
-fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNormRelu) {
+fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNorm) {
     let init = he(outputs, 1, 1);
     let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], false, init);
-    (conv, BatchNormRelu::new(spec, &format!("{name}.bn"), outputs))
+    (conv, BatchNorm::new(spec, &format!("{name}.bn"), outputs, 1.0))
 }
 
 impl Fuse {
+    fn conv1x1(spec: &mut Spec, name: &str, channels: usize) -> Fuse {
+        let (conv, norm) = conv1x1(spec, name, 4 * channels, channels);
+        Fuse::Conv1x1 { conv, norm }
+    }
+
     fn aspp(spec: &mut Spec, name: &str, channels: usize) -> Fuse {
         let joined = 4 * channels;
         let branches = (0..4)
@@ -110,16 +135,17 @@ impl Fuse {
                 let (dw, pw) = (format!("{name}.depthwise_conv"), format!("{name}.pointwise_conv"));
                 let conv = format!("{dw}.conv");
                 let depthwise = Depthwise::new(spec, &conv, joined, DILATIONS[i], false);
-                let depthwise_norm = BatchNormRelu::new(spec, &format!("{dw}.bn"), joined);
+                let depthwise_norm = BatchNorm::new(spec, &format!("{dw}.bn"), joined, 1.0);
                 let (pointwise, pointwise_norm) = conv1x1(spec, &pw, joined, channels);
                 Branch::Separable { depthwise, depthwise_norm, pointwise, pointwise_norm }
             })
             .collect();
         let name = format!("{name}.bottleneck");
         let geometry = ops::Conv { stride: 1, padding: 1, dilation: 1 };
+        let (conv, init) = (format!("{name}.conv"), he(channels, 3, 1));
         let shape = [joined, channels];
-        let bottleneck = Convolution::new(spec, &format!("{name}.conv"), shape, 3, geometry, false);
-        let norm = BatchNormRelu::new(spec, &format!("{name}.bn"), channels);
+        let bottleneck = Convolution::new(spec, &conv, shape, 3, geometry, false, init);
+        let norm = BatchNorm::new(spec, &format!("{name}.bn"), channels, 1.0);
         Fuse::Aspp { branches, bottleneck, norm }
     }
 
@@ -134,9 +160,9 @@ impl Fuse {
                 drop(outputs);
                 let mixed = bottleneck.forward(pass, &together)?;
                 drop(together);
-                norm.forward(pass, &mixed)
+                norm.rectified(pass, &mixed)
             }
-            Fuse::Conv1x1 { conv, norm } => norm.forward(pass, &conv.forward(pass, &joined)?),
+            Fuse::Conv1x1 { conv, norm } => norm.rectified(pass, &conv.forward(pass, &joined)?),
         }
     }
 }
@@ -144,10 +170,10 @@ impl Fuse {
 impl Branch {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         match self {
-            Branch::Conv1x1 { conv, norm } => norm.forward(pass, &conv.forward(pass, x)?),
+            Branch::Conv1x1 { conv, norm } => norm.rectified(pass, &conv.forward(pass, x)?),
             Branch::Separable { depthwise, depthwise_norm, pointwise, pointwise_norm } => {
-                let x = depthwise_norm.forward(pass, &depthwise.forward(pass, x)?)?;
-                pointwise_norm.forward(pass, &pointwise.forward(pass, &x)?)
+                let x = depthwise_norm.rectified(pass, &depthwise.forward(pass, x)?)?;
+                pointwise_norm.rectified(pass, &pointwise.forward(pass, &x)?)
             }
         }
     }

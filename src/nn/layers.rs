@@ -1,7 +1,7 @@
 //! Layers with parameters, and the state of a forward pass that they share.
 
 use crate::Result;
-use crate::ops::{self, BatchNorm, Conv, DropPath, Mode, Norm};
+use crate::ops::{self, Conv, DropPath, Mode, Norm};
 use crate::params::{BufferId, Init, Layout, Param, ParamId, Spec, Weights};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -112,9 +112,9 @@ impl Convolution {
         kernel: usize,
         geometry: Conv,
         with_bias: bool,
+        init: Init,
     ) -> Convolution {
         let shape = [outputs, inputs, kernel, kernel];
-        let init = he(outputs, kernel, 1);
         let weight = spec.param(format!("{name}.weight"), &shape, Layout::Filter, init);
         Convolution { weight, bias: with_bias.then(|| bias(spec, name, outputs)), geometry }
     }
@@ -185,9 +185,9 @@ impl LayerNorm {
     }
 }
 
-/// Batch norm followed by ReLU.
+/// A batch norm over channels.
 #[derive(Clone, Copy, Debug)]
-pub struct BatchNormRelu {
+pub struct BatchNorm {
     weight: ParamId,
     bias: ParamId,
     mean: BufferId,
@@ -195,14 +195,15 @@ pub struct BatchNormRelu {
     tracked: BufferId,
 }
 
-impl BatchNormRelu {
+impl BatchNorm {
     const EPS: f64 = 1e-5;
     const MOMENTUM: f64 = 0.1;
 
-    pub fn new(spec: &mut Spec, name: &str, channels: usize) -> BatchNormRelu {
-        let one = Init::Constant(1.0);
-        BatchNormRelu {
-            weight: spec.param(format!("{name}.weight"), &[channels], Layout::Same, one),
+    /// Its weights start at `gain`.
+    pub fn new(spec: &mut Spec, name: &str, channels: usize, gain: f32) -> BatchNorm {
+        let gain = Init::Constant(gain);
+        BatchNorm {
+            weight: spec.param(format!("{name}.weight"), &[channels], Layout::Same, gain),
             bias: bias(spec, name, channels),
             mean: spec.buffer(format!("{name}.running_mean"), &[channels], 0.0),
             var: spec.buffer(format!("{name}.running_var"), &[channels], 1.0),
@@ -210,20 +211,29 @@ impl BatchNormRelu {
         }
     }
 
-    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+    pub fn plain(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        self.forward(pass, x, false)
+    }
+
+    /// With a ReLU after it.
+    pub fn rectified(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        self.forward(pass, x, true)
+    }
+
+    fn forward(&self, pass: &Pass, x: &Tensor, relu: bool) -> Result<Tensor> {
         let weights = pass.weights;
         let (mode, buffer): (_, fn(&Weights, BufferId) -> Result<Tensor>) = match pass.statistics {
             Statistics::Batch => (Mode::Train { momentum: Self::MOMENTUM }, Weights::pending),
             Statistics::Running => (Mode::Eval, Weights::buffer),
         };
-        let norm = BatchNorm {
+        let norm = ops::BatchNorm {
             weight: &weights.param(self.weight)?,
             bias: &weights.param(self.bias)?,
             running_mean: buffer(weights, self.mean)?,
             running_var: buffer(weights, self.var)?,
             tracked: Some(buffer(weights, self.tracked)?),
         };
-        ops::batchnorm(pass.tape, x, norm, Self::EPS, mode, true)
+        ops::batchnorm(pass.tape, x, norm, Self::EPS, mode, relu)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::params::Spec;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::layers::{Convolution, Depthwise, LayerNorm, Linear, Pass};
+use super::layers::{Convolution, Depthwise, LayerNorm, Linear, Pass, he};
 
 const HEADS: [usize; 4] = [1, 2, 5, 8];
 /// Keys and values are reduced by a convolution of this stride.
@@ -74,7 +74,8 @@ impl Mit {
                 let name = format!("{prefix}.patch_embed{}", i + 1);
                 let channels = [inputs, widths[i]];
                 let proj = format!("{name}.proj");
-                let embed = Convolution::new(spec, &proj, channels, kernel, geometry, true);
+                let init = he(widths[i], kernel, 1);
+                let embed = Convolution::new(spec, &proj, channels, kernel, geometry, true, init);
                 (embed, LayerNorm::new(spec, &format!("{name}.norm"), widths[i], EMBED_EPS))
             })
             .collect();
@@ -185,10 +186,10 @@ impl Attention {
         let proj = Linear::new(spec, &format!("{name}.proj"), width, width);
         let reduction = (ratio > 1).then(|| {
             let geometry = Conv { stride: ratio, padding: 0, dilation: 1 };
-            let channels = [width, width];
+            let (channels, init) = ([width, width], he(width, ratio, 1));
             let sr = format!("{name}.sr");
             (
-                Convolution::new(spec, &sr, channels, ratio, geometry, true),
+                Convolution::new(spec, &sr, channels, ratio, geometry, true, init),
                 LayerNorm::new(spec, &format!("{name}.norm"), width, EMBED_EPS),
             )
         });

@@ -2,11 +2,13 @@
 //! calls their parameters.
 
 mod daformer;
+mod deeplab;
 mod layers;
 mod mit;
+mod parts;
+mod resnet;
 mod segmentor;
 
-pub use daformer::{DaformerHead, FusionKind};
 pub use layers::{Dropping, Pass, Statistics};
-pub use mit::Mit;
-pub use segmentor::{HrdaParts, OUTPUT_STRIDE, Output, Parts, Segmentor, Supervision};
+pub use parts::{Backbone, Head, Role};
+pub use segmentor::{HrdaParts, Output, Parts, Segmentor, Supervision};

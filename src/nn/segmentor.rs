@@ -3,33 +3,30 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::Result;
 use crate::config::NetworkConfig;
 use crate::device::Device;
 use crate::ops::{self, DetailBox, Loss, Windows};
 use crate::params::Spec;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
 
-use super::daformer::{DaformerHead, FusionKind};
 use super::layers::Pass;
-use super::mit::Mit;
+use super::parts::{Backbone, Head, Role};
 
-/// Pixels of the image per cell of the logits.
-pub const OUTPUT_STRIDE: usize = 4;
 /// Random streams of the two heads' dropouts, behind those of the backbone's blocks.
 const HEAD_SITE: i64 = 900;
 const ATTENTION_SITE: i64 = 901;
 
 pub struct Segmentor {
-    backbone: Mit,
-    head: DaformerHead,
+    backbone: Backbone,
+    head: Head,
     hrda: Option<Hrda>,
     spec: Rc<Spec>,
 }
 
 struct Hrda {
     /// Class-wise weights of detail against context, from context features.
-    attention: DaformerHead,
+    attention: Head,
     detail_crop: usize,
     detail_loss: f32,
     /// Windows of the detail scale over images of the size seen last.
@@ -54,13 +51,13 @@ pub struct Supervision<'a> {
 /// The losses of a training pass and their share in its total, the main one first.
 pub struct Output {
     pub losses: Vec<(Loss, f32)>,
-    /// Features of the context image, strides 4 to 32: of the whole image without HRDA.
+    /// The backbone's features of the context image: of the whole image without HRDA.
     pub features: [Tensor; 4],
     /// Logits by the reference's names: fused, lr_seg (times 1 - attention) and hr_seg of HRDA.
     pub logits: Vec<(&'static str, Tensor)>,
 }
 
-/// The parts of an inference pass; `fused` is its result, B,H/4,W/4,classes.
+/// The parts of an inference pass; `fused` is its result, B,H/s,W/s,classes, s being the stride.
 pub struct Parts {
     pub fused: Tensor,
     pub hrda: Option<HrdaParts>,
@@ -81,26 +78,21 @@ pub struct HrdaParts {
 impl Segmentor {
     pub fn new(config: &NetworkConfig) -> Result<Segmentor> {
         let mut spec = Spec::default();
-        if config.head != "daformer" {
-            let problem = format!("network.head: `{}` is not daformer", config.head);
-            return Err(Error::config(problem));
-        }
-        let backbone = Mit::new(&mut spec, "backbone", &config.backbone, config.drop_path)?;
-        let mut head = |prefix: &str, kind, site| {
-            DaformerHead::new(&mut spec, prefix, backbone.widths, config, kind, site)
+        let backbone = Backbone::new(&mut spec, "backbone", config)?;
+        let mut head = |prefix: &str, role, site| {
+            Head::new(&mut spec, prefix, backbone.widths(), config, role, site)
         };
         let (head, hrda) = if config.hrda.enabled {
-            let attention = FusionKind::Conv1x1;
-            let decoder = head("decode_head.head", FusionKind::Aspp, HEAD_SITE);
+            let decoder = head("decode_head.head", Role::Classes, HEAD_SITE)?;
             let hrda = Hrda {
-                attention: head("decode_head.scale_attention", attention, ATTENTION_SITE),
+                attention: head("decode_head.scale_attention", Role::Attention, ATTENTION_SITE)?,
                 detail_crop: config.hrda.detail_crop,
                 detail_loss: config.hrda.detail_loss,
                 windows: RefCell::default(),
             };
             (decoder, Some(hrda))
         } else {
-            (head("decode_head", FusionKind::Aspp, HEAD_SITE), None)
+            (head("decode_head", Role::Classes, HEAD_SITE)?, None)
         };
         Ok(Segmentor { backbone, head, hrda, spec: Rc::new(spec) })
     }
@@ -109,12 +101,13 @@ impl Segmentor {
         &self.spec
     }
 
-    pub fn backbone(&self) -> &Mit {
+    pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 
-    pub fn head(&self) -> &DaformerHead {
-        &self.head
+    /// Pixels of the image per cell of the logits, along a side.
+    pub fn stride(&self) -> usize {
+        self.head.stride()
     }
 
     /// The image that features for the feature distance are taken from: HRDA's context.
@@ -149,7 +142,7 @@ impl Segmentor {
         let high = self.head.forward(&detail, &detail_features)?;
         drop(detail_features);
         let attention = hrda.attention.forward(&context, &features)?;
-        let place = DetailBox { pixels: s.detail_box.clone(), stride: OUTPUT_STRIDE };
+        let place = DetailBox { pixels: s.detail_box.clone(), stride: self.stride() };
         let fused = ops::hrda_fuse(tape, &low, &high, &attention, Some(&place))?;
         let detail_weight = s.weight.map(&crop).transpose()?;
         let main = ops::cross_entropy(tape, &fused.logits, s.label, s.weight)?;
@@ -162,7 +155,7 @@ impl Segmentor {
         })
     }
 
-    /// Logits of a whole image at 1/4 of its size, the detail sliding over it: what the teacher
+    /// Logits of a whole image, a cell for each stride, the detail sliding over it: what the teacher
     /// and evaluation see. image: B,H,W,3, sides multiples of 32.
     pub fn logits(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
         Ok(self.logits_in_parts(pass, image)?.fused)
@@ -184,7 +177,7 @@ impl Segmentor {
         let cropped = self.head.forward(pass, &detail_features)?;
         drop(detail_features);
         let attention = hrda.attention.forward(pass, &features)?;
-        let high = windows.average(device, &cropped, OUTPUT_STRIDE)?;
+        let high = windows.average(device, &cropped, self.stride())?;
         let fused = ops::hrda_fuse(pass.tape, &low, &high, &attention, None)?;
         let hrda = HrdaParts {
             boxes: windows.boxes().to_vec(),

@@ -1,9 +1,9 @@
-//! GELU.
+//! GELU, and sums with a rectifier.
 
-use crate::Result;
 use crate::device::kernels;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// `x·Φ(x)`, exact; any shape.
 pub fn gelu(tape: &Tape, x: &Tensor) -> Result<Tensor> {
@@ -16,5 +16,31 @@ pub fn gelu(tape: &Tape, x: &Tensor) -> Result<Tensor> {
         let mut dx = gradients.device().empty_like(&x)?;
         kernels::gelu_backward(gradients.device(), grid, &x, &dy, &mut dx, n)?;
         gradients.give(&x.slot, dx)
+    }))
+}
+
+/// `x + y`, and `max(x + y, 0)` with `relu`; of one shape.
+pub fn add(tape: &Tape, x: &Tensor, y: &Tensor, relu: bool) -> Result<Tensor> {
+    if x.shape() != y.shape() {
+        return Err(Error::shape("add", format!("{x:?} and {y:?}")));
+    }
+    let device = tape.device();
+    let (n, grid) = (x.len() as i64, device.elements(x.len()));
+    let mut sum = device.alloc(x.shape(), x.dtype())?;
+    kernels::add(device, grid, x, y, &mut sum, relu as i32, n)?;
+    let (slots, kept) = ([x.slot.clone(), y.slot.clone()], relu.then(|| sum.clone()));
+    Ok(tape.record(sum, move |gradients, dsum| {
+        let passed = match kept {
+            Some(sum) => {
+                let device = gradients.device().clone();
+                // Every element is read before it is written, so the result may take dsum's place.
+                let mut passed =
+                    if dsum.is_unique() { dsum.detach() } else { device.empty_like(&dsum)? };
+                kernels::relu_backward(&device, grid, &sum, &dsum, &mut passed, n)?;
+                passed
+            }
+            None => dsum,
+        };
+        slots.iter().try_for_each(|slot| gradients.give(slot, passed.clone()))
     }))
 }

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::config::EvalConfig;
 use crate::device::Device;
-use crate::nn::{OUTPUT_STRIDE, Pass, Segmentor, Statistics};
+use crate::nn::{Pass, Segmentor, Statistics};
 use crate::ops::{self, Windows};
 use crate::params::Weights;
 use crate::tape::Tape;
@@ -67,7 +67,7 @@ impl<'a> Predictor<'a> {
     /// Logits of all windows, `eval.batch` of them at a time.
     fn in_batches(&self, crops: &Tensor) -> Result<Tensor> {
         let [count, h, w, _] = crops.bhwc("predict")?;
-        let cells = (h / OUTPUT_STRIDE) * (w / OUTPUT_STRIDE);
+        let (rows, columns) = (h / self.network.stride(), w / self.network.stride());
         let mut all: Option<Tensor> = None;
         let tape = Tape::inference(self.device);
         let pass = Pass {
@@ -82,12 +82,12 @@ impl<'a> Predictor<'a> {
             let part = crops.slice(first * h * w * 3, &[n, h, w, 3])?;
             let logits = self.network.logits(&pass, &part)?;
             let classes = logits.channels();
-            let shape = [count, h / OUTPUT_STRIDE, w / OUTPUT_STRIDE, classes];
+            let shape = [count, rows, columns, classes];
             let all = match &mut all {
                 Some(all) => all,
                 none => none.insert(self.device.empty(&shape)?),
             };
-            let mut place = all.slice(first * cells * classes, logits.shape())?;
+            let mut place = all.slice(first * rows * columns * classes, logits.shape())?;
             self.device.copy(&logits, &mut place)?;
         }
         all.ok_or_else(|| crate::Error::shape("predict", "no windows"))

@@ -46,13 +46,13 @@ pub fn load_network(
     load(file, device, weights, there, |_| true, |name| format!("{prefix}{name}"))
 }
 
-/// Loads the backbone from ImageNet weights as SegFormer publishes them: names without
-/// `backbone.`, and a classifier `head.…` that is left out.
+/// Loads the backbone from ImageNet weights as SegFormer and OpenMMLab publish them: names without
+/// `backbone.`, and a classifier (`head.…`, `fc.…`) that is left out.
 pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) -> Result<()> {
     let named = |name: &str| name.starts_with("backbone.");
     let prefix = if file.shapes().iter().any(|(name, _)| named(name)) { "backbone." } else { "" };
     let there = (file.shapes().into_iter())
-        .filter(|(name, _)| !name.starts_with("head.") && !name.starts_with("decode_head."))
+        .filter(|(name, _)| !["head.", "fc.", "decode_head."].iter().any(|p| name.starts_with(p)))
         .filter_map(|(name, shape)| {
             Some((format!("backbone.{}", name.strip_prefix(prefix)?), shape))
         })

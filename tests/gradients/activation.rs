@@ -6,3 +6,17 @@ fn gelu() {
     let case = Case { inputs: &[&[3, 5, 7]], map: |x| 4.0 * x, ..Default::default() };
     check(&case, |tape, x, _| Ok(vec![ops::gelu(tape, &x[0])?]));
 }
+
+#[test]
+fn sums_with_and_without_a_rectifier() {
+    let case = Case { inputs: &[&[3, 5, 7], &[3, 5, 7]], ..Default::default() };
+    for relu in [false, true] {
+        check(&case, |tape, x, _| Ok(vec![ops::add(tape, &x[0], &x[1], relu)?]));
+        // A residual stream: what is added is used again, and one term is the other.
+        check(&case, |tape, x, _| {
+            let once = ops::add(tape, &x[0], &x[1], relu)?;
+            let twice = ops::add(tape, &once, &x[0], relu)?;
+            Ok(vec![ops::add(tape, &twice, &twice, relu)?, once])
+        });
+    }
+}

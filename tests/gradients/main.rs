@@ -12,4 +12,5 @@ mod feature_distance;
 mod hrda;
 mod layernorm;
 mod linear;
+mod pool;
 mod resize;

@@ -144,7 +144,7 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     let told = |result: udass_raw::Result<()>| result.unwrap_err().to_string();
 
     let mut y = host.room(&[4]);
-    let problem = told(kernels::add(device, GRID, &reals, &bytes, &mut y, 4));
+    let problem = told(kernels::add(device, GRID, &reals, &bytes, &mut y, 0, 4));
     assert_eq!(problem, "add: `y` must be F64, is U8[4]");
     let mut y = host.room_for_bytes(&[4]);
     let problem = told(kernels::fill(device, GRID, &mut y, 1.0, 4));

@@ -204,3 +204,72 @@ fn scaled_sums() {
         close("scale_samples", &host.read(&y), &expected);
     }
 }
+
+#[test]
+fn max_pooling() {
+    let host = Host::double();
+    let [b, h, w, c, ho, wo] = [5, 7, 12, 2, 4, 6];
+    let (wide, small) = ([b, h, w, c], [b, ho, wo, c]);
+    let (x, xs) = host.reals(&wide);
+    let (mut y, mut tap) = (host.room(&small), host.room_for_bytes(&small));
+    kernels::max_pool(&host.device, GRID, &x, &mut y, Some(&mut tap), 5, 7, 12, 2, 4, 6).unwrap();
+    let (dy, dys) = host.reals(&small);
+    let (dx, before) = host.reals(&wide);
+    let (mut maxima, mut taps) = (Vec::new(), Vec::new());
+    let mut gradients = [vec![0.0; before.len()], before];
+    for [i, y, x, ch] in each(small) {
+        let inside = |tap: usize| {
+            let (y, x) = (2 * y + tap / 3, 2 * x + tap % 3);
+            let fits = (1..=h).contains(&y) && (1..=w).contains(&x);
+            fits.then(|| at(wide, [i, y - 1, x - 1, ch]))
+        };
+        let places = (0..9).filter_map(|tap| Some((tap, inside(tap)?)));
+        let (tap, place) = places.max_by(|a, b| xs[a.1].total_cmp(&xs[b.1])).unwrap();
+        for gradient in &mut gradients {
+            gradient[place] += dys[maxima.len()];
+        }
+        maxima.push(xs[place]);
+        taps.push(tap as u8);
+    }
+    close("max_pool", &host.read(&y), &maxima);
+    assert_eq!(host.read_bytes(&tap), taps);
+    for (accumulate, expected) in [(1, &gradients[1]), (0, &gradients[0])] {
+        let mut dx = dx.clone();
+        kernels::max_pool_backward(
+            &host.device,
+            GRID,
+            &dy,
+            &tap,
+            &mut dx,
+            accumulate,
+            5,
+            7,
+            12,
+            2,
+            4,
+            6,
+        )
+        .unwrap();
+        close("max_pool_backward", &host.read(&dx), expected);
+    }
+}
+
+#[test]
+fn sums() {
+    let host = Host::double();
+    let (x, xs) = host.reals(&[33]);
+    let (y, ys) = host.reals(&[33]);
+    for relu in [0, 1] {
+        let mut z = host.room(&[33]);
+        kernels::add(&host.device, GRID, &x, &y, &mut z, relu, 33).unwrap();
+        let sum = |(x, y): (&f64, &f64)| if relu == 1 { (x + y).max(0.0) } else { x + y };
+        let expected: Vec<f64> = xs.iter().zip(&ys).map(sum).collect();
+        close("add", &host.read(&z), &expected);
+    }
+    let mut dz = host.upload(&[33], &ys);
+    let written = dz.clone();
+    kernels::relu_backward(&host.device, GRID, &x, &written, &mut dz, 33).unwrap();
+    let expected: Vec<f64> =
+        xs.iter().zip(&ys).map(|(&x, &y)| if x > 0.0 { y } else { 0.0 }).collect();
+    close("relu_backward", &host.read(&dz), &expected);
+}

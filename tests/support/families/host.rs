@@ -11,7 +11,7 @@ use udass_raw::device::Device;
 use udass_raw::run::metrics::{Confusion, percent};
 use udass_raw::uda::augment::Pixels;
 
-use super::{Ran, said};
+use super::said;
 use crate::support::cases::Outcome;
 use crate::support::report::Report;
 
@@ -22,7 +22,7 @@ fn size([height, width]: [usize; 2]) -> Size {
 }
 
 /// Both resizers on pictures and labels, sizes that keep an aspect, and normalisation.
-pub fn imresize(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn imresize(report: &mut Report, device: &Device) -> Outcome {
     type Resizer = fn(Rows, Size, Window) -> Vec<u8>;
     let case = report.case();
     let numbered = |key: &str| key.parse::<usize>().is_ok();
@@ -54,7 +54,7 @@ pub fn imresize(report: &mut Report, device: &Device) -> Outcome<Ran> {
         report.require(&format!("{rule} gives {got}"), [got.width, got.height] == want);
     }
     normalize(report, device)?;
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 fn normalize(report: &mut Report, device: &Device) -> Outcome {
@@ -72,7 +72,7 @@ fn normalize(report: &mut Report, device: &Device) -> Outcome {
 }
 
 /// Margins of the full image, then scaled, cropped and flipped like a label.
-pub fn valid_mask(report: &mut Report, _: &Device) -> Outcome<Ran> {
+pub fn valid_mask(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let margins: [usize; 4] = case.read(&["margins_top_bottom_left_right"])?;
     let [width, height]: [usize; 2] = case.read(&["scale_wh"])?;
@@ -91,11 +91,11 @@ pub fn valid_mask(report: &mut Report, _: &Device) -> Outcome<Ran> {
     report.compare("resized", &[height, width], &resized);
     report.compare("cropped", &[crop.height, crop.width], &cropped);
     report.compare("flipped", &[crop.height, crop.width], &flipped);
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// Counts per image, and what the evaluation makes of all of them.
-pub fn metrics(report: &mut Report, _: &Device) -> Outcome<Ran> {
+pub fn metrics(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let mut all = Confusion::new(CLASSES);
     for i in (0..).take_while(|i| case.has(&format!("{i}/gt"))) {
@@ -128,11 +128,11 @@ pub fn metrics(report: &mut Report, _: &Device) -> Outcome<Ran> {
     };
     let holds = rounded.len() == CLASSES && all.iou().iter().zip(&rounded).all(same);
     report.require("IoU_percent_rounded", holds);
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// Classes in their order, and their probabilities, at each temperature of the config.
-pub fn rare_class_sampling(report: &mut Report, _: &Device) -> Outcome<Ran> {
+pub fn rare_class_sampling(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let files: Vec<Map<String, Value>> = case.read(&["sample_class_stats"])?;
     let stats: Vec<FileStats> = files.iter().map(file_stats).collect::<Outcome<_>>()?;
@@ -152,7 +152,7 @@ pub fn rare_class_sampling(report: &mut Report, _: &Device) -> Outcome<Ran> {
             report.number(&format!("{key} class {class}"), want, got.into(), 1e-4);
         }
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 fn file_stats(entry: &Map<String, Value>) -> Outcome<FileStats> {

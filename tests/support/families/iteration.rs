@@ -20,9 +20,9 @@ use udass_raw::uda::mix::{Labelled, RareCrops};
 use udass_raw::uda::step::{DeviceBatch, Learner};
 
 use super::layout::{compare_map, to_reference, upload_image};
-use super::networks::{fill, network_config, not_built};
+use super::networks::{fill, network_config};
+use super::said;
 use super::training::{compare_buffers, compare_gradients};
-use super::{Ran, said};
 use crate::support::cases::{Case, Outcome};
 use crate::support::formula;
 use crate::support::report::Report;
@@ -33,13 +33,12 @@ use crate::support::uda::{
 /// Training ids of the raw ids of Cityscapes and GTA, in the order of the training ids.
 const RAW: [u8; 19] = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 
-/// The run's settings under which a case was recorded; None where its network is not built.
-fn config_of(case: &Case) -> Outcome<Option<Config>> {
+/// The run's settings under which a case was recorded.
+fn config_of(case: &Case) -> Outcome<Config> {
     let arch: String = case.read(&["arch"])?;
     let [detail, _]: [usize; 2] = case.read(&["hr_crop"])?;
-    let Some(network) = network_config(&arch, Some(detail)) else { return Ok(None) };
     let mut config = Config::load("gta_vit", &[]).map_err(said)?;
-    config.network = network;
+    config.network = network_config(&arch, Some(detail));
     config.data.batch = case.read(&["batch"])?;
     config.data.crop = case.read(&["size"])?;
     config.mask.block = case.read(&["mask_block"])?;
@@ -60,7 +59,7 @@ fn config_of(case: &Case) -> Outcome<Option<Config>> {
         config.optimizer.eps = case.read(&["optimizer", "eps"])?;
         config.optimizer.weight_decay = case.read(&["optimizer", "weight_decay"])?;
     }
-    Ok(Some(config))
+    Ok(config)
 }
 
 /// One case under way.
@@ -360,11 +359,9 @@ fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> St
 }
 
 /// One whole iteration, every stage of it.
-pub fn single(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn single(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let Some(config) = config_of(case)? else {
-        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
-    };
+    let config = config_of(case)?;
     let iteration = iterations(case)?.remove(0);
     let quad = matches!(iteration.draws.mix, Mix::Quad(_));
     let mut run = Run::new(report, device, config, iteration.local_iter)?;
@@ -400,7 +397,7 @@ pub fn single(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let unchanged = device.read_f32(&frozen.buffers).map_err(said)? == statistics;
     run.report.require("imnet_bn_unchanged", unchanged);
     run.compare_groups()?;
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 impl Run<'_, '_> {
@@ -530,11 +527,9 @@ impl Run<'_, '_> {
 }
 
 /// Iterations in a row, each on the state that the one before it left.
-pub fn chain(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn chain(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let Some(config) = config_of(case)? else {
-        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
-    };
+    let config = config_of(case)?;
     let all = iterations(case)?;
     let names: Vec<String> = case.read(&["param_order"])?;
     let mut run = Run::new(report, device, config, all[0].local_iter)?;
@@ -576,5 +571,5 @@ pub fn chain(report: &mut Report, device: &Device) -> Outcome<Ran> {
             compare_buffers(run.report, device, teacher, &key("teacher_bn/"))?;
         }
     }
-    Ok(Ran::Whole)
+    Ok(())
 }

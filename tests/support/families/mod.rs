@@ -13,19 +13,12 @@ use udass_raw::device::Device;
 use super::cases::Outcome;
 use super::report::Report;
 
-/// What a runner did with its case.
-pub enum Ran {
-    /// All of it: every stored number must have been compared.
-    Whole,
-    /// Nothing, for a network or an operation that the case needs is not built yet.
-    Skipped(String),
-}
-
 fn said(error: udass_raw::Error) -> String {
     error.to_string()
 }
 
-pub type Runner = fn(&mut Report, &Device) -> Outcome<Ran>;
+/// Compares every stored number of its case.
+pub type Runner = fn(&mut Report, &Device) -> Outcome;
 
 pub struct Family {
     /// Stands in the names of its cases.

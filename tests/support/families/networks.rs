@@ -4,28 +4,34 @@ use std::rc::Rc;
 
 use udass_raw::config::{HrdaConfig, NetworkConfig};
 use udass_raw::device::Device;
-use udass_raw::nn::{DaformerHead, FusionKind, Mit, OUTPUT_STRIDE, Pass, Segmentor, Statistics};
+use udass_raw::nn::{Backbone, Head, Pass, Role, Segmentor, Statistics};
 use udass_raw::ops::{self, Windows};
 use udass_raw::params::{Spec, Weights};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 
 use super::layout::{compare_map, softmax, to_reference, upload_image};
-use super::{Ran, said};
+use super::said;
 use crate::support::cases::{Case, Outcome};
 use crate::support::formula;
 use crate::support::report::Report;
 
 const CLASSES: usize = 19;
 
-/// A network of this backbone with DAFormer's head and nothing dropped; HRDA with a detail crop.
-/// None where its backbone is not built.
-pub fn network_config(backbone: &str, detail_crop: Option<usize>) -> Option<NetworkConfig> {
-    backbone.starts_with("mit_b").then(|| NetworkConfig {
+/// A network of a case's `arch` with the head it has there and nothing dropped; HRDA with a detail
+/// crop.
+pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
+    let (backbone, head) = match arch {
+        "r50" => ("resnet50_v1c", "dlv2"),
+        "r101" => ("resnet101_v1c", "dlv2"),
+        mit => (mit, "daformer"),
+    };
+    NetworkConfig {
         backbone: backbone.into(),
-        head: "daformer".into(),
+        head: head.into(),
         classes: CLASSES,
         channels: 256,
+        dilations: vec![6, 12],
         drop_path: 0.0,
         dropout: 0.0,
         hrda: HrdaConfig {
@@ -34,11 +40,7 @@ pub fn network_config(backbone: &str, detail_crop: Option<usize>) -> Option<Netw
             divisible: 8,
             detail_loss: 0.1,
         },
-    })
-}
-
-pub fn not_built(what: &str) -> Ran {
-    Ran::Skipped(format!("not built yet: {what}"))
+    }
 }
 
 /// Fills every parameter and buffer from the formula, under `prefix` and its own name.
@@ -64,12 +66,8 @@ pub fn fill(
     Ok(weights)
 }
 
-/// The segmentor of a case, filled from the formula; None where its backbone is not built.
-pub fn segmentor(
-    case: &Case,
-    device: &Device,
-    learns: bool,
-) -> Outcome<Option<(Segmentor, Weights)>> {
+/// The segmentor of a case, filled from the formula.
+pub fn segmentor(case: &Case, device: &Device, learns: bool) -> Outcome<(Segmentor, Weights)> {
     let arch: String = case.read(&["arch"])?;
     let detail = match case.config.get("hr_crop") {
         None => None,
@@ -78,10 +76,9 @@ pub fn segmentor(
             [h, w] => return Err(format!("a detail crop of {h}x{w} is not square")),
         },
     };
-    let Some(config) = network_config(&arch, detail) else { return Ok(None) };
-    let network = Segmentor::new(&config).map_err(said)?;
+    let network = Segmentor::new(&network_config(&arch, detail)).map_err(said)?;
     let weights = fill(device, network.spec(), learns, "", &case.weight_scale()?)?;
-    Ok(Some((network, weights)))
+    Ok((network, weights))
 }
 
 pub fn evaluating<'a>(tape: &'a Tape, weights: &'a Weights) -> Pass<'a> {
@@ -100,14 +97,12 @@ pub fn formula_image(case: &Case, device: &Device, name: &str) -> Outcome<Tensor
     upload_image(device, [b, 3, h, w], &pixels)
 }
 
-pub fn backbone(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn backbone(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let name: String = case.read(&["backbone"])?;
-    if network_config(&name, None).is_none() {
-        return Ok(not_built(&format!("backbone {name}")));
-    }
     let mut spec = Spec::default();
-    let network = Mit::new(&mut spec, "backbone", &name, 0.0).map_err(said)?;
+    let config = network_config(&name, None);
+    let network = Backbone::new(&mut spec, "backbone", &config).map_err(said)?;
     let weights = fill(device, &Rc::new(spec), false, "", &case.weight_scale()?)?;
     let tape = Tape::inference(device);
     let image = formula_image(case, device, "img")?;
@@ -115,38 +110,39 @@ pub fn backbone(report: &mut Report, device: &Device) -> Outcome<Ran> {
     for (i, feature) in features.iter().enumerate() {
         compare_map(report, &format!("feat{i}"), device, feature)?;
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn head(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn head(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let kind: String = case.read(&["head"])?;
-    if kind != "daformer" {
-        return Ok(not_built(&format!("head {kind}")));
+    let shapes: [Option<[usize; 4]>; 4] = case.read(&["feat_shapes"])?;
+    let mut config = network_config("mit_b0", None);
+    if kind == "segformer" {
+        config.channels = 768;
     }
-    let widths: [usize; 4] = case.read(&["in_channels"])?;
-    let shapes: [[usize; 4]; 4] = case.read(&["feat_shapes"])?;
-    let config = network_config("mit_b0", None).ok_or("no backbone is built")?;
+    config.head = kind;
     let mut spec = Spec::default();
-    let (prefix, fusion) = ("decode_head", FusionKind::Aspp);
-    let head = DaformerHead::new(&mut spec, prefix, widths, &config, fusion, 0);
+    let widths = shapes.map(|shape| shape.map_or(0, |[_, channels, ..]| channels));
+    let role = Role::Classes;
+    let head = Head::new(&mut spec, "decode_head", widths, &config, role, 0).map_err(said)?;
     let weights = fill(device, &Rc::new(spec), false, "", &case.weight_scale()?)?;
     let feature = |i: usize| {
-        let values = formula::image(&case.input(&format!("feat{i}")), shapes[i].iter().product());
-        upload_image(device, shapes[i], &values)
+        // A head that takes the last one alone stores no others.
+        let shape = shapes[i].unwrap_or([1; 4]);
+        let values = formula::image(&case.input(&format!("feat{i}")), shape.iter().product());
+        upload_image(device, shape, &values)
     };
     let features = [feature(0)?, feature(1)?, feature(2)?, feature(3)?];
     let tape = Tape::inference(device);
     let logits = head.forward(&evaluating(&tape, &weights), &features).map_err(said)?;
     compare_map(report, "logits", device, &logits)?;
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn hrda_eval(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn hrda_eval(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let Some((network, weights)) = segmentor(case, device, false)? else {
-        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
-    };
+    let (network, weights) = segmentor(case, device, false)?;
     let [batch, height, width] = image_size(case)?;
     let tape = Tape::inference(device);
     let image = formula_image(case, device, "img")?;
@@ -180,14 +176,12 @@ pub fn hrda_eval(report: &mut Report, device: &Device) -> Outcome<Ran> {
     });
     let probability = pseudo.probability.ok_or("the probability was asked for")?;
     report.compare("max_prob", &shape, &device.read_f32(&probability).map_err(said)?);
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn hrda_slide(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn hrda_slide(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let Some((network, weights)) = segmentor(case, device, false)? else {
-        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
-    };
+    let (network, weights) = segmentor(case, device, false)?;
     let [batch, height, width] = image_size(case)?;
     let window: (usize, usize) = case.read(&["test_crop"])?;
     let step: (usize, usize) = case.read(&["stride"])?;
@@ -199,7 +193,7 @@ pub fn hrda_slide(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let crops = windows.crops(device, &image).map_err(said)?;
         let logits = network.logits(&evaluating(&tape, &weights), &crops).map_err(said)?;
         let [_, h, w, _] = logits.bhwc("slide").map_err(said)?;
-        let (wide, high) = (w * OUTPUT_STRIDE, h * OUTPUT_STRIDE);
+        let (wide, high) = (w * network.stride(), h * network.stride());
         if (high, wide) != windows.size() {
             return Err(format!("logits of {h}x{w} for windows of {:?}", windows.size()));
         }
@@ -214,5 +208,5 @@ pub fn hrda_slide(report: &mut Report, device: &Device) -> Outcome<Ran> {
     report.compare("probs", &shape, &softmax(&shape, &values));
     let labels: Vec<u8> = device.read(&predicted).map_err(said)?;
     report.compare("pred", &[batch, size.0, size.1], &labels);
-    Ok(Ran::Whole)
+    Ok(())
 }

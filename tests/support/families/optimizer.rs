@@ -10,13 +10,13 @@ use udass_raw::optimizer::{Optimizer, UpdateNumbers, learning_rate, teacher_alph
 use udass_raw::params::{Init, Layout, Spec, Weights};
 use udass_raw::tensor::{DType, Tensor};
 
-use super::{Ran, said};
+use super::said;
 use crate::support::cases::Outcome;
 use crate::support::formula;
 use crate::support::report::Report;
 
 /// Learning rates at the tabled iterations: linear warm-up of 1500 under a decay to 0 at 40000.
-pub fn schedule(report: &mut Report, _: &Device) -> Outcome<Ran> {
+pub fn schedule(report: &mut Report, _: &Device) -> Outcome {
     #[derive(Deserialize)]
     struct Row {
         iter: u64,
@@ -32,7 +32,7 @@ pub fn schedule(report: &mut Report, _: &Device) -> Outcome<Ran> {
         let head = learning_rate(6e-4, &schedule, iter);
         report.number(&format!("lr_head at {iter}"), lr_head, head, tol);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// Parameters of one size, filled from the formula as images.
@@ -101,7 +101,7 @@ fn group(text: &str) -> Option<(String, f64, f64)> {
 }
 
 /// Several steps of AdamW on three parameters with rules of their own.
-pub fn adamw(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn adamw(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let len: usize = case.read(&["n"])?;
     let rates: Vec<f64> = case.read(&["lr_per_step"])?;
@@ -140,7 +140,7 @@ pub fn adamw(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let renamed = values.into_iter().map(|(k, v)| (k.replacen('p', letter, 1), v)).collect();
         compare_all(report, "", &renamed);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// Compares what is stored of these tensors.
@@ -155,7 +155,7 @@ fn compare_all(report: &mut Report, prefix: &str, values: &HashMap<String, Vec<f
 
 /// One update of the teacher at each stated iteration, by the kernel that AdamW is part of: at
 /// rate 0 the student stays as it is.
-pub fn ema(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn ema(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let config = OptimizerConfig {
         lr: 0.0,
@@ -180,5 +180,5 @@ pub fn ema(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let after = by_name(device, &teacher, &teacher.values)?;
         report.compare(key, &[len], &after["w"]);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use udass_raw::uda::inputs::mask_cells;
 use udass_raw::uda::mix::{self, Labelled, RareColours, RareCrops};
 
 use super::layout::{compare_map, to_reference, upload_image};
-use super::{Ran, said};
+use super::said;
 use crate::support::cases::{Case, Outcome};
 use crate::support::formula;
 use crate::support::report::Report;
@@ -32,7 +32,7 @@ fn map(device: &Device, name: &str, shape: [usize; 4], factor: f32) -> Outcome<T
     upload_image(device, shape, &values)
 }
 
-pub fn cross_entropy(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn cross_entropy(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let [b, c, h, w] =
         [case.read(&["B"])?, case.read(&["C"])?, case.read(&["H"])?, case.read(&["W"])?];
@@ -66,10 +66,10 @@ pub fn cross_entropy(report: &mut Report, device: &Device) -> Outcome<Ran> {
         };
         report.require("all_ignored gradient is zero", zero);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let [b, c, h, w] =
         [case.read(&["B"])?, case.read(&["C"])?, case.read(&["H"])?, case.read(&["W"])?];
@@ -104,10 +104,10 @@ pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome<Ran> {
         };
         report.require("empty mask: gradient is zero", zero);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn downscale_label(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn downscale_label(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     for variant in variants(case)? {
         let scale: usize = case.read(&[&variant, "scale"])?;
@@ -121,10 +121,10 @@ pub fn downscale_label(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let values: Vec<u8> = device.read(&small).map_err(said)?;
         report.compare(&format!("{variant}/out"), small.shape(), &values);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn resize(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn resize(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     for variant in variants(case)? {
         let from: [usize; 4] = case.read(&[&variant, "src"])?;
@@ -141,10 +141,10 @@ pub fn resize(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let gradient = gradients.of(&leaf).ok_or("the input has no gradient")?;
         compare_map(report, &format!("{variant}/grad"), device, &gradient)?;
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn block_mask(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn block_mask(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     for variant in variants(case)? {
         let side = |key: &str| case.read::<usize>(&[&variant, key]);
@@ -167,7 +167,7 @@ pub fn block_mask(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let mask: Vec<f32> = channels.step_by(3).flatten().copied().collect();
         report.compare(&format!("{variant}/mask"), &[b, 1, h, w], &mask);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// Uniform numbers for every image of a batch; where a choice failed, any will do.
@@ -197,7 +197,7 @@ fn choices(case: &Case, key: &str) -> Outcome<Vec<Option<Choice>>> {
     Ok(last.map(|a| a.result.map(|positions| Choice { n: a.n, positions })).collect())
 }
 
-pub fn class_masks(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let shape: [usize; 3] =
         case.entry("label")?.shape.clone().try_into().map_err(|_| "label is not B,H,W")?;
@@ -240,10 +240,10 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let mask = mask(&pseudo, &table, Some(&confident))?;
         report.compare(&format!("{name}/mask"), &[b, 1, h, w], &mask);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let shape: [usize; 4] =
         case.entry("x01")?.shape.clone().try_into().map_err(|_| "x01 is not B,3,H,W")?;
@@ -288,10 +288,10 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome<Ran> {
         constants.augment(device, &mut image, &augmentation).map_err(said)?;
         compare_map(report, &format!("pipeline{key}"), device, &image)?;
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let rule = case.get(&["kernel_size_rule"])?.as_object().ok_or("the rule is no object")?;
     for (side, taps) in rule {
@@ -328,10 +328,10 @@ pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome<Ran> {
         constants.augment(device, &mut image, &augmentation).map_err(said)?;
         compare_map(report, &format!("{variant}/out"), device, &image)?;
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn one_mix(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn one_mix(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let [count, c, h, w]: [usize; 4] = case.read(&["shapes"])?;
     let images = formula::image(&case.input("img"), count * c * h * w);
@@ -353,10 +353,10 @@ pub fn one_mix(report: &mut Report, device: &Device) -> Outcome<Ran> {
     report.compare("out/label", &[1, 1, h, w], &label);
     let weight = mixed.weight.ok_or("the mixed image has no weight")?;
     report.compare("out/weight", &[1, 1, h, w], &device.read_f32(&weight).map_err(said)?);
-    Ok(Ran::Whole)
+    Ok(())
 }
 
-pub fn pseudo_label(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn pseudo_label(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let [b, h, w]: [usize; 3] = [case.read(&["B"])?, case.read(&["H"])?, case.read(&["W"])?];
     let logits = map(device, &case.input("logits"), [b, 19, h, w], 6.0)?;
@@ -373,7 +373,7 @@ pub fn pseudo_label(report: &mut Report, device: &Device) -> Outcome<Ran> {
     for (key, map) in [("weight", &pseudo.weight), ("max_prob", probability)] {
         report.compare(key, &shape, &device.read_f32(map).map_err(said)?);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// The released code's colours of rare-class crops: BGR, mean in RGB order, range 0 to 1.
@@ -385,7 +385,7 @@ pub fn released_colours(device: &Device) -> Outcome<RareColours> {
     })
 }
 
-pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let classes: [u8; 2] = case.read(&["classes"])?;
     let raw: std::collections::HashMap<String, u8> = case.read(&["raw_to_train"])?;
@@ -441,5 +441,5 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome<Ran> {
         let mask: Vec<u8> = shown.iter().map(|&v| u8::from(v == class)).collect();
         report.compare(&format!("{i}/mask"), &[h, w], &mask);
     }
-    Ok(Ran::Whole)
+    Ok(())
 }

@@ -8,30 +8,26 @@ use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 
 use super::layout::{compare_map, softmax, to_reference};
-use super::networks::{evaluating, formula_image, image_size, not_built, segmentor};
-use super::{Ran, said};
+use super::networks::{evaluating, formula_image, image_size, segmentor};
+use super::said;
 use crate::support::cases::Outcome;
 use crate::support::formula;
 use crate::support::report::Report;
 
 /// One HRDA training pass on a fixed detail box.
-pub fn train(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn train(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let Some((network, mut weights)) = segmentor(case, device, true)? else {
-        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
-    };
+    let (network, mut weights) = segmentor(case, device, true)?;
     let detail: [i32; 4] = case.read(&["crop_box_y1y2x1x2"])?;
     let weighted: bool = case.read(&["seg_weight"])?;
     learn(report, device, &network, &mut weights, detail, weighted)?;
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 /// A network of one scale: evaluation, then one training pass.
-pub fn plain(report: &mut Report, device: &Device) -> Outcome<Ran> {
+pub fn plain(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let Some((network, mut weights)) = segmentor(case, device, true)? else {
-        return Ok(not_built(&format!("network {}", case.read::<String>(&["arch"])?)));
-    };
+    let (network, mut weights) = segmentor(case, device, true)?;
     let [_, height, width] = image_size(case)?;
     let tape = Tape::inference(device);
     let image = formula_image(case, device, "img")?;
@@ -42,7 +38,7 @@ pub fn plain(report: &mut Report, device: &Device) -> Outcome<Ran> {
     let (shape, values) = to_reference(device, &logits)?;
     report.compare("probs", &shape, &softmax(&shape, &values));
     learn(report, device, &network, &mut weights, [0; 4], false)?;
-    Ok(Ran::Whole)
+    Ok(())
 }
 
 fn learn(

@@ -1,0 +1,66 @@
+// Max pooling: 3×3 windows, stride 2, padded by 1, as ResNet's stem ends. The padding never wins.
+//   y[b,ho,wo,c] = max x[b, 2·ho - 1 + r, 2·wo - 1 + s, c] over r, s in 0 … 2
+// The first tap that holds the maximum (in the order of memory) gets the gradient, as in PyTorch:
+// after a rectifier, zeros tie.
+//
+// B,H,W,C input; Ho,Wo output: H/2 and W/2, rounded up.
+#include "simt.cuh"
+
+constexpr int64_t SIDE = 3;
+constexpr int64_t STRIDE = 2;
+constexpr int64_t PADDING = 1;
+
+// tap: 3·r + s of the winner.
+KERNEL(max_pool, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,C */, uint8_t* OPTIONAL tap /* B,Ho,Wo,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width) {
+    for (int64_t p = chunk_begin(batch * out_height * out_width); p < chunk_end(batch * out_height * out_width); ++p) {
+        const int64_t top = p / out_width % out_height * STRIDE - PADDING, left = p % out_width * STRIDE - PADDING;
+        const int64_t b = p / out_width / out_height;
+        T* most = y + p * channels;
+        uint8_t* winner = tap != nullptr ? tap + p * channels : nullptr;
+        bool first = true;
+        for (int64_t t = 0; t < SIDE * SIDE; ++t) {
+            const int64_t h = top + t / SIDE, w = left + t % SIDE;
+            if (h < 0 || h >= height || w < 0 || w >= width) continue;
+            const T* from = x + ((b * height + h) * width + w) * channels;
+            if (first) {
+                BLOCK_LOOP(c, channels) most[c] = from[c];
+                if (winner != nullptr) BLOCK_LOOP(c, channels) winner[c] = static_cast<uint8_t>(t);
+            } else if (winner != nullptr) {
+                BLOCK_LOOP(c, channels) {
+                    // A number that is none wins, and stays.
+                    const real here = from[c], held = most[c];
+                    const bool larger = !(here <= held) && held == held;
+                    most[c] = larger ? here : held;
+                    winner[c] = larger ? static_cast<uint8_t>(t) : winner[c];
+                }
+            } else {
+                BLOCK_LOOP(c, channels) {
+                    const real here = from[c], held = most[c];
+                    most[c] = !(here <= held) && held == held ? here : held;
+                }
+            }
+            first = false;
+        }
+    }
+}
+
+// Every input sums the windows, at most four, that it won.
+KERNEL(max_pool_backward, const T* dy /* B,Ho,Wo,C */, const uint8_t* tap /* B,Ho,Wo,C */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width) {
+    for (int64_t p = chunk_begin(batch * height * width); p < chunk_end(batch * height * width); ++p) {
+        const int64_t h = p / width % height, w = p % width, b = p / width / height;
+        int64_t window[4], won[4], windows = 0;
+        for (int64_t ho = h / STRIDE; ho <= (h + PADDING) / STRIDE && ho < out_height; ++ho) {
+            for (int64_t wo = w / STRIDE; wo <= (w + PADDING) / STRIDE && wo < out_width; ++wo) {
+                window[windows] = ((b * out_height + ho) * out_width + wo) * channels;
+                won[windows++] = (h - ho * STRIDE + PADDING) * SIDE + w - wo * STRIDE + PADDING;
+            }
+        }
+        T* out = dx + p * channels;
+        BLOCK_LOOP(c, channels) {
+            real sum = accumulate ? real(out[c]) : real(0);
+            for (int64_t k = 0; k < windows; ++k)
+                if (tap[window[k] + c] == won[k]) sum += real(dy[window[k] + c]);
+            out[c] = sum;
+        }
+    }
+}

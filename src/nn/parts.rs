@@ -1,0 +1,111 @@
+//! The parts of a network that a configuration chooses: backbone and head.
+
+use crate::config::NetworkConfig;
+use crate::params::Spec;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::daformer::{DaformerHead, FusionKind};
+use super::deeplab::DeepLabHead;
+use super::layers::Pass;
+use super::mit::Mit;
+use super::resnet::ResNet;
+
+/// What turns an image into features of four levels.
+pub enum Backbone {
+    /// Strides 4, 8, 16, 32.
+    Mit(Mit),
+    /// Strides 4, 8, 8, 8.
+    ResNet(ResNet),
+}
+
+impl Backbone {
+    pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<Backbone> {
+        let name = &config.backbone;
+        Ok(if name.starts_with("resnet") {
+            Backbone::ResNet(ResNet::new(spec, prefix, name)?)
+        } else {
+            Backbone::Mit(Mit::new(spec, prefix, name, config.drop_path)?)
+        })
+    }
+
+    /// Channels of the four levels.
+    pub fn widths(&self) -> [usize; 4] {
+        match self {
+            Backbone::Mit(mit) => mit.widths,
+            Backbone::ResNet(_) => ResNet::WIDTHS,
+        }
+    }
+
+    /// image: B,H,W,3.
+    pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
+        match self {
+            Backbone::Mit(mit) => mit.forward(pass, image),
+            Backbone::ResNet(resnet) => resnet.forward(pass, image),
+        }
+    }
+}
+
+/// What a head's logits are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Classes,
+    /// HRDA's weights of detail against context: the plainer form of a head that has one.
+    Attention,
+}
+
+/// What turns features into logits.
+pub enum Head {
+    /// DAFormer's and SegFormer's.
+    Daformer(DaformerHead),
+    DeepLab(DeepLabHead),
+}
+
+impl Head {
+    /// `widths`: channels of the backbone's levels. `site`: the random stream of the dropout.
+    pub fn new(
+        spec: &mut Spec,
+        prefix: &str,
+        widths: [usize; 4],
+        config: &NetworkConfig,
+        role: Role,
+        site: i64,
+    ) -> Result<Head> {
+        let fusion = match role {
+            Role::Classes => FusionKind::Aspp,
+            Role::Attention => FusionKind::Conv1x1,
+        };
+        match config.head.as_str() {
+            "daformer" => {
+                Ok(Head::Daformer(DaformerHead::new(spec, prefix, widths, config, fusion, site)))
+            }
+            "segformer" if role == Role::Classes => {
+                Ok(Head::Daformer(DaformerHead::segformer(spec, prefix, widths, config, site)))
+            }
+            "dlv2" => {
+                let (classes, dilations) = (config.classes, &config.dilations);
+                Ok(Head::DeepLab(DeepLabHead::new(spec, prefix, widths[3], classes, dilations)))
+            }
+            other => {
+                let problem = format!("network.head: there is no `{other}` for {role:?}");
+                Err(Error::config(problem))
+            }
+        }
+    }
+
+    /// Pixels of the image per cell of the logits, along a side: DeepLab's are of the size of the
+    /// last level of a ResNet.
+    pub fn stride(&self) -> usize {
+        match self {
+            Head::Daformer(_) => 4,
+            Head::DeepLab(_) => 8,
+        }
+    }
+
+    pub fn forward(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
+        match self {
+            Head::Daformer(head) => head.forward(pass, features),
+            Head::DeepLab(head) => head.forward(pass, features),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! ResNet v1c (He et al. 2016; He et al. 2019): three 3×3 convolutions for a stem, the stride on the
+//! 3×3 convolution of a bottleneck, and dilations in place of the last two stages' strides, as
+//! DeepLab has them.
+
+use crate::ops::{self, Conv};
+use crate::params::Spec;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::layers::{BatchNorm, Convolution, Pass, he};
+
+/// Channels of the stem's three convolutions.
+const STEM: [usize; 3] = [32, 32, 64];
+/// Channels inside the bottlenecks of each stage; they leave it with four times as many.
+const INNER: [usize; 4] = [64, 128, 256, 512];
+const EXPANSION: usize = 4;
+const STRIDES: [usize; 4] = [1, 2, 1, 1];
+/// A stage's first block has half of it (the reference: contract_dilation).
+const DILATIONS: [usize; 4] = [1, 1, 2, 4];
+
+/// A stem and four stages of bottlenecks, at strides 4, 8, 8 and 8.
+pub struct ResNet {
+    stem: Vec<Normed>,
+    stages: Vec<Vec<Bottleneck>>,
+}
+
+/// A convolution without bias, and the batch norm after it.
+struct Normed {
+    conv: Convolution,
+    norm: BatchNorm,
+}
+
+struct Bottleneck {
+    /// 1×1, 3×3, 1×1.
+    branch: [Normed; 3],
+    /// Where the branch changes the shape.
+    shortcut: Option<Normed>,
+}
+
+impl ResNet {
+    pub const WIDTHS: [usize; 4] = [256, 512, 1024, 2048];
+
+    /// `name`: `resnet50_v1c` or `resnet101_v1c`.
+    pub fn new(spec: &mut Spec, prefix: &str, name: &str) -> Result<ResNet> {
+        let depths = match name {
+            "resnet50_v1c" => [3, 4, 6, 3],
+            "resnet101_v1c" => [3, 4, 23, 3],
+            other => {
+                let known = "resnet50_v1c or resnet101_v1c";
+                return Err(Error::config(format!("network.backbone: `{other}` is not {known}")));
+            }
+        };
+        let mut inputs = 3;
+        let stem = (STEM.iter().enumerate())
+            .map(|(i, &outputs)| {
+                // In the reference a sequence of convolution, norm and rectifier, three times.
+                let names = [3 * i, 3 * i + 1].map(|n| format!("{prefix}.stem.{n}"));
+                let geometry = Conv::strided(if i == 0 { 2 } else { 1 }, 1);
+                let conv = Normed::new(spec, names, [inputs, outputs], 3, geometry, 1.0);
+                inputs = outputs;
+                conv
+            })
+            .collect();
+        let mut stages = Vec::with_capacity(4);
+        for (i, depth) in depths.into_iter().enumerate() {
+            let blocks = (0..depth)
+                .map(|j| {
+                    let (stride, dilation) = match j {
+                        0 => (STRIDES[i], (DILATIONS[i] / 2).max(1)),
+                        _ => (1, DILATIONS[i]),
+                    };
+                    let name = format!("{prefix}.layer{}.{j}", i + 1);
+                    let block = Bottleneck::new(spec, &name, inputs, INNER[i], stride, dilation);
+                    inputs = INNER[i] * EXPANSION;
+                    block
+                })
+                .collect();
+            stages.push(blocks);
+        }
+        Ok(ResNet { stem, stages })
+    }
+
+    /// image: B,H,W,3. Features: B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 8, 8.
+    pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
+        let mut x = image.clone();
+        for layer in &self.stem {
+            x = layer.rectified(pass, &x)?;
+        }
+        x = ops::max_pool(pass.tape, &x)?;
+        let mut features = Vec::with_capacity(4);
+        for stage in &self.stages {
+            for block in stage {
+                x = block.forward(pass, &x)?;
+            }
+            features.push(x.clone());
+        }
+        features.try_into().map_err(|_| Error::shape("resnet", "four stages are needed"))
+    }
+}
+
+impl Normed {
+    /// `names`: of the convolution and of the norm, whose weights start at `gain`.
+    fn new(
+        spec: &mut Spec,
+        names: [String; 2],
+        channels: [usize; 2],
+        kernel: usize,
+        geometry: Conv,
+        gain: f32,
+    ) -> Normed {
+        let (init, [conv, norm]) = (he(channels[1], kernel, 1), names);
+        Normed {
+            conv: Convolution::new(spec, &conv, channels, kernel, geometry, false, init),
+            norm: BatchNorm::new(spec, &norm, channels[1], gain),
+        }
+    }
+
+    fn plain(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        self.norm.plain(pass, &self.conv.forward(pass, x)?)
+    }
+
+    fn rectified(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        self.norm.rectified(pass, &self.conv.forward(pass, x)?)
+    }
+}
+
+impl Bottleneck {
+    fn new(
+        spec: &mut Spec,
+        name: &str,
+        inputs: usize,
+        inner: usize,
+        stride: usize,
+        dilation: usize,
+    ) -> Bottleneck {
+        let outputs = inner * EXPANSION;
+        let mut layer = |conv: &str, norm: &str, channels, kernel, geometry, gain| {
+            let names = [format!("{name}.{conv}"), format!("{name}.{norm}")];
+            Normed::new(spec, names, channels, kernel, geometry, gain)
+        };
+        let one = Conv::same(1, 1);
+        let middle = Conv { stride, padding: dilation, dilation };
+        // A block begins as the identity: the branch's last norm with weights of 0
+        // (the reference: zero_init_residual).
+        let branch = [
+            layer("conv1", "bn1", [inputs, inner], 1, one, 1.0),
+            layer("conv2", "bn2", [inner, inner], 3, middle, 1.0),
+            layer("conv3", "bn3", [inner, outputs], 1, one, 0.0),
+        ];
+        let shortcut = (stride != 1 || inputs != outputs).then(|| {
+            let strided = Conv::strided(stride, 0);
+            layer("downsample.0", "downsample.1", [inputs, outputs], 1, strided, 1.0)
+        });
+        Bottleneck { branch, shortcut }
+    }
+
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let [first, second, third] = &self.branch;
+        let inner = second.rectified(pass, &first.rectified(pass, x)?)?;
+        let outer = third.plain(pass, &inner)?;
+        drop(inner);
+        let kept = match &self.shortcut {
+            Some(shortcut) => shortcut.plain(pass, x)?,
+            None => x.clone(),
+        };
+        ops::add(pass.tape, &outer, &kept, true)
+    }
+}
