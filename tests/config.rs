@@ -222,7 +222,7 @@ fn values_out_of_range_are_refused() {
         ("network.drop_path=1", "expected at least 0 and less than 1"),
         ("device.kind=gpu", "expected auto or host or cuda, got \"gpu\""),
         ("device.precision=f16", "expected f32 or tf32 or bf16"),
-        ("source.layout=kitti", "expected gta or cityscapes"),
+        ("source.layout=kitti", "expected gta or synthia or cityscapes"),
         ("source.fit=[0, 5]", "expected [width, height], each at least 1"),
         ("pseudo_label.margins=[600, 600, 0, 0]", "leave something of target.fit, 2048x1024"),
         ("augment.blur_sigma=[2, 1]", "0 < low <= high"),
@@ -337,7 +337,7 @@ fn unknown_names_and_missing_files_are_told() {
     assert!(told.contains("no configuration `gta_vitt`"), "{told}");
     assert!(told.contains("configs/gta_vitt.toml") && told.contains("did you mean `gta_vit`?"));
     let told = Config::load("nothing_like_it", &[]).unwrap_err().to_string();
-    assert!(told.contains("the presets are gta_vit, toy_vit"), "{told}");
+    assert!(told.contains("the presets are gta_vit, gta_cnn, syn_vit"), "{told}");
     let told = Config::load("no/such.toml", &[]).unwrap_err().to_string();
     assert!(told.starts_with("no/such.toml: cannot read the configuration: "), "{told}");
 }

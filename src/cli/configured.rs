@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use udass_raw::config::Config;
+use udass_raw::config::{Config, METHODS};
 
 #[derive(Debug, clap::Args)]
 pub struct Configured {
-    /// A preset (gta_vit, toy_vit), a name in configs/, or the path of a .toml file.
+    /// A preset (gta_vit, toy_cnn, daformer, …), a name in configs/, or the path of a .toml file.
     #[arg(value_name = "CONFIG")]
     pub config: String,
+
+    /// Lay the switches of a method's preset over the configuration, below those of --set.
+    #[arg(long, value_name = "METHOD", value_parser = METHODS)]
+    pub method: Option<String>,
 
     /// Change one key of the configuration; may be given many times.
     ///
@@ -45,6 +49,7 @@ impl Configured {
     /// These arguments as words of a command line.
     pub fn words(&self) -> Vec<String> {
         let mut words = vec![self.config.clone()];
+        words.extend(self.method.iter().flat_map(|m| ["--method".into(), m.clone()]));
         words.extend(self.set.iter().flat_map(|set| ["--set".into(), set.clone()]));
         words.extend(self.device.iter().flat_map(|d| ["--device".into(), d.kind().into()]));
         words
@@ -56,7 +61,7 @@ impl Configured {
         let mut overrides = self.set.clone();
         overrides.extend(self.device.map(|device| format!("device.kind={}", device.kind())));
         overrides.extend(own);
-        Config::load(&self.config, &overrides)
+        Config::load_with(&self.config, self.method.as_deref(), &overrides)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Config, Method};
 
 /// Layouts of data sets, and how many classes their labels have.
-const LAYOUTS: [(&str, usize); 2] = [("gta", 19), ("cityscapes", 19)];
+const LAYOUTS: [(&str, usize); 3] = [("gta", 19), ("synthia", 19), ("cityscapes", 19)];
 const BACKBONES: [&str; 8] =
     ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
 /// The coarsest of the backbone's maps.

@@ -20,11 +20,33 @@ use crate::error::{Error, Result};
 /// The preset that holds every key, and so says which keys there are.
 pub(super) const COMPLETE: &str = "gta_vit";
 
+/// Names and texts of files in `configs/`.
+macro_rules! configs {
+    ($($name:literal),*) => {
+        [$(($name, include_str!(concat!("../../configs/", $name, ".toml")))),*]
+    };
+}
+
 /// What the binary brings along: name and text.
-pub(super) const PRESETS: [(&str, &str); 2] = [
-    (COMPLETE, include_str!("../../configs/gta_vit.toml")),
-    ("toy_vit", include_str!("../../configs/toy_vit.toml")),
+pub(super) const PRESETS: [(&str, &str); 14] = configs![
+    "gta_vit",
+    "gta_cnn",
+    "syn_vit",
+    "syn_cnn",
+    "gta_vit_512",
+    "gta_cnn_512",
+    "toy_vit",
+    "toy_cnn",
+    "source_only",
+    "dacs",
+    "daformer",
+    "hrda",
+    "mic",
+    "quadmix"
 ];
+
+/// The presets whose own keys are what a method consists of, at any size and with any network.
+pub const METHODS: [&str; 6] = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"];
 
 /// A chain of `base`s longer than this is a circle.
 const MAX_DEPTH: usize = 16;
@@ -40,18 +62,38 @@ impl Config {
     /// A bare name (`gta_vit`) is looked for as `configs/<name>.toml` in the working directory, then
     /// among the presets in the binary; anything with a `/` or ending in `.toml` is a path. A file may
     /// name another as its `base` (looked for beside the file first) and then lists only what
-    /// differs. `overrides` are `section.key=value`, later ones winning; a value that is not TOML is
-    /// taken as a string.
+    /// differs; of a list of bases, the first counts with all that it is based on, and the others'
+    /// own keys are laid over it in turn. `overrides` are `section.key=value`, later ones winning; a
+    /// value that is not TOML is taken as a string.
     ///
     /// # Errors
     /// [`Error::Config`] naming file, line and key, with the nearest known key when one is unknown;
     /// [`Error::Io`] when a file cannot be read.
     pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Self> {
+        Self::load_with(name_or_path, None, overrides)
+    }
+
+    /// As [`Config::load`], with the own keys of one of the [`METHODS`] below the overrides.
+    ///
+    /// # Errors
+    /// As [`Config::load`], and for a method that there is not.
+    pub fn load_with(
+        name_or_path: &str,
+        method: Option<&str>,
+        overrides: &[String],
+    ) -> Result<Self> {
         let mut layers = Vec::new();
         collect(&mut layers, find(name_or_path, None)?)?;
         layers.reverse();
+        let mut run = Path::new(name_or_path).file_stem().unwrap_or_default().to_os_string();
+        if let Some(method) = method {
+            let (layer, _) = open(self::method(method)?)?;
+            layers.push(layer);
+            run.push("_");
+            run.push(method);
+        }
         layers.extend(overrides.iter().map(|text| Layer::over(text.trim().into())));
-        assemble(&Sources::new(layers))
+        assemble(&Sources::new(layers), &Path::new("runs").join(run))
     }
 
     /// Reads a complete configuration from text, such as [`Config::to_toml`] wrote. `origin` names
@@ -60,7 +102,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
-        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]))
+        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""))
     }
 
     /// The whole configuration as TOML, without comments: what is saved beside a run.
@@ -106,48 +148,80 @@ fn preset(name: &str) -> Option<Found> {
     PRESETS.iter().find(|(known, _)| *known == name).map(|(name, text)| Found::Preset(name, text))
 }
 
-/// Adds a file and, after it, what it is based on.
-fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
-    let (layer, folder) = match found {
-        Found::Preset(name, text) => (Layer::file(format!("preset {name}"), text.into()), None),
+fn method(name: &str) -> Result<Found> {
+    let known = METHODS.contains(&name).then(|| preset(name)).flatten();
+    known.ok_or_else(|| {
+        let names = METHODS.join(", ");
+        Error::config(format!("there is no method `{name}`; the methods are {names}"))
+    })
+}
+
+/// A text, and the folder that it stands in.
+fn open(found: Found) -> Result<(Layer, Option<PathBuf>)> {
+    match found {
+        Found::Preset(name, text) => Ok((Layer::file(format!("preset {name}"), text.into()), None)),
         Found::File(path) => {
             let text = std::fs::read_to_string(&path)
                 .map_err(|e| Error::io(&path, "read the configuration", e))?;
             let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-            (Layer::file(path.display().to_string(), text), Some(folder))
+            Ok((Layer::file(path.display().to_string(), text), Some(folder)))
         }
-    };
-    layers.push(layer);
-    let text = layers.last().map_or("", |layer| &layer.text);
-    // A file that does not parse is reported when all are.
-    let Ok(table) = DeTable::parse(text) else { return Ok(()) };
-    let Some(base) = table.get_ref().get("base") else { return Ok(()) };
-    let wrong = |message: String| {
-        let layer = layers.last().map(Layer::alone).into_iter().collect();
-        Sources::new(layer).error(vec![Problem::new("base", base.span(), message)])
-    };
-    let Some(name) = base.get_ref().as_str() else {
-        let message = "expected the name of a preset or the path of a file, in quotes";
-        return Err(wrong(message.into()));
-    };
-    if layers.len() >= MAX_DEPTH {
-        return Err(wrong(format!("{MAX_DEPTH} files, each based on the next: is this a circle?")));
     }
-    let next = match &folder {
-        Some(folder) => find(name, Some(folder)).map_err(|e| wrong(e.to_string()))?,
-        // A preset builds on the preset it was written for, whatever `configs/` holds.
-        None => preset(name).ok_or_else(|| wrong("expected the name of a preset".into()))?,
-    };
-    if let Found::File(path) = &next
-        && !path.is_file()
-    {
-        return Err(wrong(format!("there is no file {}", path.display())));
-    }
-    collect(layers, next)
 }
 
-/// Parses, merges, checks.
-fn assemble(sources: &Sources) -> Result<Config> {
+/// Adds a file and, after it, what it is based on: what is laid over most comes last.
+fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
+    let (layer, folder) = open(found)?;
+    let text = layer.text.clone();
+    let here = layer.alone();
+    layers.push(layer);
+    // A file that does not parse is reported when all are.
+    let Ok(table) = DeTable::parse(&text) else { return Ok(()) };
+    let Some(base) = table.get_ref().get("base") else { return Ok(()) };
+    let wrong = |base: &Spanned<DeValue>, message: String| {
+        let problem = Problem::new("base", base.span(), message);
+        Sources::new(vec![here.alone()]).error(vec![problem])
+    };
+    if layers.len() >= MAX_DEPTH {
+        let message = format!("{MAX_DEPTH} files, each based on the next: is this a circle?");
+        return Err(wrong(base, message));
+    }
+    let find_base = |base: &Spanned<DeValue>| {
+        let Some(name) = base.get_ref().as_str() else {
+            let message =
+                "expected the name of a preset or the path of a file, in quotes, or a list of them";
+            return Err(wrong(base, message.into()));
+        };
+        let next = match &folder {
+            Some(folder) => find(name, Some(folder)).map_err(|e| wrong(base, e.to_string()))?,
+            // A preset builds on the preset it was written for, whatever `configs/` holds.
+            None => {
+                let none = || wrong(base, "expected the name of a preset".into());
+                preset(name).ok_or_else(none)?
+            }
+        };
+        match &next {
+            Found::File(path) if !path.is_file() => {
+                Err(wrong(base, format!("there is no file {}", path.display())))
+            }
+            _ => Ok(next),
+        }
+    };
+    let (first, others) = match base.get_ref() {
+        DeValue::Array(list) => match list.iter().as_slice() {
+            [first, others @ ..] => (first, others),
+            [] => return Err(wrong(base, "the list is empty".into())),
+        },
+        _ => (base, &[][..]),
+    };
+    for other in others.iter().rev() {
+        layers.push(open(find_base(other)?)?.0);
+    }
+    collect(layers, find_base(first)?)
+}
+
+/// Parses, merges, checks. `out`: what `run.out` is where it is empty.
+fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
     let mut tree = DeTable::new();
     for layer in &sources.layers {
         if layer.over {
@@ -163,10 +237,13 @@ fn assemble(sources: &Sources) -> Result<Config> {
         return Err(sources.error(problems));
     }
     let deserializer = toml::Deserializer::from(Spanned::new(0..0, tree.clone()));
-    let config = Config::deserialize(deserializer).map_err(|e| {
+    let mut config = Config::deserialize(deserializer).map_err(|e| {
         let key = e.span().and_then(|span| path_at(&tree, &span, ""));
         sources.error(vec![Problem { key, span: e.span(), message: plain(e.message()) }])
     })?;
+    if config.run.out.as_os_str().is_empty() {
+        config.run.out = out.into();
+    }
     let kept = toml::Table::try_from(&config)
         .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))?;
     let mut problems = keys::overlong(&tree, &kept, "");

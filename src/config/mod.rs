@@ -11,7 +11,7 @@ mod report;
 
 use std::path::PathBuf;
 
-pub use load::preset_names;
+pub use load::{METHODS, preset_names};
 
 use serde::{Deserialize, Serialize};
 
@@ -257,7 +257,7 @@ pub struct RunConfig {
     pub keep: usize,
     /// 0: never during training.
     pub eval_interval: u64,
-    /// Log, checkpoints and pictures go here.
+    /// Log, checkpoints and pictures go here. Empty in a file: a folder of the file's name.
     pub out: PathBuf,
 }
 

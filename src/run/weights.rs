@@ -57,12 +57,15 @@ pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) 
             Some((format!("backbone.{}", name.strip_prefix(prefix)?), shape))
         })
         .collect();
+    // How many batches a norm has seen says nothing here, and older files do not tell.
+    let uncounted = |name: &str| name.ends_with(".num_batches_tracked");
+    let counted = file.shapes().iter().any(|(name, _)| uncounted(name));
     load(
         file,
         device,
         weights,
         there,
-        |param| named(&param.name),
+        |param| named(&param.name) && (counted || !uncounted(&param.name)),
         |name| format!("{prefix}{}", name.trim_start_matches("backbone.")),
     )
 }
