@@ -2,8 +2,8 @@
 // pasting of their pixels (ClassMix, Olsson et al. 2021; QuadMix, Zhang et al. 2025, section 3).
 //
 // Choices are made by one block from uniform numbers drawn beforehand: among n candidates in
-// ascending order the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. 255 counts as a
-// class, as it does in the released code.
+// ascending order the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. `values`: the first
+// value that is no candidate. 256 has unlabelled pixels, 255, count as a class, as in the released code.
 #include "simt.cuh"
 
 constexpr int64_t VALUES = 256;
@@ -22,11 +22,11 @@ KERNEL(label_presence, const uint8_t* label /* images,pixels */, uint8_t* presen
     }
 }
 
-// Ascending values that any of `rows` rows of `present` holds and `excluded` does not (up to two
-// values; negative: none). Returns how many.
-DEVICE int64_t list_values(const uint8_t* present, int64_t rows, const int32_t* excluded, int32_t* list) {
+// Ascending values below `values` that any of `rows` rows of `present` holds and `excluded` does not (up
+// to two values; negative: none). Returns how many.
+DEVICE int64_t list_values(const uint8_t* present, int64_t rows, const int32_t* excluded, int64_t values, int32_t* list) {
     int64_t count = 0;
-    for (int32_t v = 0; v < VALUES; ++v) {
+    for (int32_t v = 0; v < values; ++v) {
         bool found = false;
         for (int64_t r = 0; r < rows; ++r) found = found || present[r * VALUES + v] != 0;
         const bool out = excluded != nullptr && (v == excluded[0] || v == excluded[1]);
@@ -45,12 +45,12 @@ DEVICE int32_t take_one(int32_t* list, int64_t n, real u) {
 }
 
 // ClassMix: half of the values of the whole batch, rounded up, drawn for each image; one block.
-KERNEL(choose_half, const uint8_t* present /* B·parts,256 */, const real* uniforms /* B,most */, uint8_t* table /* B,256 */, int64_t batch, int64_t parts, int64_t most) {
+KERNEL(choose_half, const uint8_t* present /* B·parts,256 */, const real* uniforms /* B,most */, uint8_t* table /* B,256 */, int64_t values, int64_t batch, int64_t parts, int64_t most) {
     BLOCK_LOOP(i, batch * VALUES) table[i] = 0;
     barrier();
     BLOCK_LOOP(b, batch) {
         int32_t list[VALUES];
-        const int64_t n = list_values(present, batch * parts, nullptr, list);
+        const int64_t n = list_values(present, batch * parts, nullptr, values, list);
         for (int64_t j = 0; j < (n + 1) / 2; ++j)
             table[b * VALUES + take_one(list, n - j, uniforms[b * most + j])] = 1;
     }
@@ -60,13 +60,13 @@ KERNEL(choose_half, const uint8_t* present /* B·parts,256 */, const real* unifo
 // values not to choose. `chosen` gets what a second choice should avoid: the positions of the chosen
 // among the candidates where `positions` is set (as the released code hands on), else the values;
 // -1 for what was not chosen. One block.
-KERNEL(choose_two, const uint8_t* present /* B,parts,256 */, const real* uniforms /* B,2 */, const int32_t* OPTIONAL avoid /* B,2 */, uint8_t* table /* B,256 */, int32_t* OPTIONAL chosen /* B,2 */, int32_t positions, int64_t batch, int64_t parts) {
+KERNEL(choose_two, const uint8_t* present /* B,parts,256 */, const real* uniforms /* B,2 */, const int32_t* OPTIONAL avoid /* B,2 */, uint8_t* table /* B,256 */, int32_t* OPTIONAL chosen /* B,2 */, int32_t positions, int64_t values, int64_t batch, int64_t parts) {
     BLOCK_LOOP(i, batch * VALUES) table[i] = 0;
     barrier();
     BLOCK_LOOP(b, batch) {
         int32_t list[VALUES], rank[VALUES];
         const int32_t* excluded = avoid != nullptr ? avoid + 2 * b : nullptr;
-        const int64_t n = list_values(present + b * parts * VALUES, parts, excluded, list);
+        const int64_t n = list_values(present + b * parts * VALUES, parts, excluded, values, list);
         for (int64_t i = 0; i < n; ++i) rank[list[i]] = static_cast<int32_t>(i);
         for (int64_t j = 0; j < 2; ++j) {
             int32_t handed_on = -1;

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use udass_raw::Error;
-use udass_raw::config::{Config, Method, preset_names};
+use udass_raw::config::{Config, METHODS, Method, preset_names};
 
 fn set(overrides: &[&str]) -> Result<Config, Error> {
     let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
     Config::load("gta_vit", &overrides)
+}
+
+fn preset(name: &str) -> Config {
+    Config::load(name, &[]).unwrap()
 }
 
 fn refusal(overrides: &[&str]) -> String {
@@ -59,6 +63,134 @@ fn gta_vit_is_the_published_setting() {
     assert_eq!(rules, [("pos_block", 1.0, 0.0), ("head", 10.0, 1.0), ("norm", 1.0, 0.0)]);
     assert_eq!((c.schedule.warmup, c.schedule.warmup_ratio, c.schedule.end), (1500, 1e-6, 40_000));
     assert_eq!((c.eval.window, c.eval.stride), (1024, 512));
+}
+
+#[test]
+fn the_other_tasks_are_the_published_settings() {
+    let [vit, gta_cnn, syn_vit, syn_cnn] = ["gta_vit", "gta_cnn", "syn_vit", "syn_cnn"].map(preset);
+    let network = |c: &Config| (c.network.backbone.clone(), c.network.head.clone(), c.seed);
+    for (cnn, vit) in [(&gta_cnn, &vit), (&syn_cnn, &syn_vit)] {
+        assert_eq!(network(cnn), ("resnet101_v1c".into(), "dlv2".into(), 0));
+        assert_eq!(cnn.network.dilations, [6, 12]);
+        assert_eq!(cnn.network.hrda, vit.network.hrda);
+        let rules: Vec<_> =
+            cnn.optimizer.rules.iter().map(|r| (r.contains.as_str(), r.lr, r.decay)).collect();
+        assert_eq!(rules, [("head", 10.0, 1.0)]);
+        assert_eq!(cnn.weights.init, "weights/resnet101_v1c.safetensors");
+        // All else is the transformer's, but the iteration that mixes four ways.
+        let mut same = vit.clone();
+        same.network = cnn.network.clone();
+        same.optimizer = cnn.optimizer.clone();
+        (same.seed, same.weights, same.run) = (cnn.seed, cnn.weights.clone(), cnn.run.clone());
+        same.quadmix.start = cnn.quadmix.start;
+        assert_eq!(*cnn, same);
+    }
+    let starts = [&vit, &gta_cnn, &syn_vit, &syn_cnn].map(|c| c.quadmix.start);
+    assert_eq!(starts, [6000, 7000, 6000, 6001]);
+    assert_eq!(network(&syn_vit), ("mit_b5".into(), "daformer".into(), 1));
+    for syn in [&syn_vit, &syn_cnn] {
+        assert_eq!((syn.source.layout.as_str(), syn.source.fit), ("synthia", [2560, 1520]));
+        assert_eq!(syn.quadmix.classes, [3, 3, 4, 4, 4, 4, 5, 5, 6, 7, 12, 13, 18]);
+        assert_eq!(syn.quadmix.min_pixels, 10);
+        assert_eq!((syn.rare_class_sampling.min_pixels, syn.target.fit), (3000, [2048, 1024]));
+    }
+}
+
+/// Crop, whether on two scales, whether rare classes and features matter, margins, α.
+type Switches = (Method, usize, bool, bool, bool, [usize; 4], f64);
+
+#[test]
+fn each_method_switches_what_it_adds() {
+    let switches = |c: &Config| -> Switches {
+        let (rare, features) = (c.rare_class_sampling.enabled, c.feature_distance.enabled);
+        let (method, crop, hrda) = (c.method, c.data.crop, c.network.hrda.enabled);
+        (method, crop, hrda, rare, features, c.pseudo_label.margins, c.teacher.alpha)
+    };
+    let full = [30, 240, 30, 30];
+    let half = [15, 120, 0, 0];
+    let expected: [(&str, &str, Switches); 6] = [
+        ("source_only", "dlv2", (Method::SourceOnly, 512, false, false, false, half, 0.999)),
+        ("dacs", "dlv2", (Method::Dacs, 512, false, false, false, [0; 4], 0.99)),
+        ("daformer", "daformer", (Method::Dacs, 512, false, true, true, half, 0.999)),
+        ("hrda", "daformer", (Method::Dacs, 1024, true, true, true, full, 0.999)),
+        ("mic", "daformer", (Method::Mic, 1024, true, true, true, full, 0.999)),
+        ("quadmix", "daformer", (Method::Quadmix, 1024, true, true, true, full, 0.999)),
+    ];
+    assert_eq!(expected.each_ref().map(|e| e.0), METHODS);
+    for (name, head, expected) in expected {
+        let config = preset(name);
+        assert_eq!(switches(&config), expected, "{name}");
+        assert_eq!(config.network.head, head, "{name}");
+        if config.data.crop == 512 {
+            assert_eq!((config.source.fit, config.target.fit), ([1280, 720], [1024, 512]));
+            assert_eq!((config.eval.fit, config.eval.window), ([1024, 512], 0));
+            assert_eq!((config.rare_class_sampling.min_crop_ratio, config.mask.block), (0.5, 32));
+        }
+    }
+    // Over another configuration, the switches alone change.
+    for (name, vit) in [("toy_vit", true), ("toy_cnn", false)] {
+        let toy = preset(name);
+        for method in METHODS {
+            let config = Config::load_with(name, Some(method), &[]).unwrap();
+            assert_eq!(config.run.out, Path::new(&format!("runs/{name}_{method}")));
+            let own = preset(method);
+            assert_eq!(config.method, own.method, "{name}, {method}");
+            assert_eq!(config.network.hrda.enabled, own.network.hrda.enabled);
+            assert_eq!(config.rare_class_sampling.enabled, own.rare_class_sampling.enabled);
+            assert_eq!(config.network.head == "daformer", vit);
+            let mut same = toy.clone();
+            (same.method, same.run.out) = (config.method, config.run.out.clone());
+            same.network.hrda.enabled = config.network.hrda.enabled;
+            same.rare_class_sampling.enabled = config.rare_class_sampling.enabled;
+            same.feature_distance.enabled = config.feature_distance.enabled;
+            if method == "dacs" {
+                same.pseudo_label.margins = [0; 4];
+            }
+            assert_eq!(config, same, "{name}, {method}");
+        }
+    }
+    // And `--set` is above the method.
+    let config = Config::load_with("toy_vit", Some("dacs"), &["teacher.alpha=0.5".into()]).unwrap();
+    assert_eq!(config.teacher.alpha, 0.5);
+    let told = Config::load_with("toy_vit", Some("gta_vit"), &[]).unwrap_err().to_string();
+    assert!(
+        told.starts_with("there is no method `gta_vit`; the methods are source_only"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_head_must_fit_its_backbone() {
+    let single = "network.hrda.enabled=false";
+    for sets in [
+        &["network.head=segformer", single][..],
+        &["network.backbone=resnet50_v1c", "network.head=segformer", single],
+        &["network.backbone=resnet50_v1c", "network.head=dlv2"],
+        &["network.backbone=resnet101_v1c", "network.head=daformer"],
+    ] {
+        set(sets).unwrap_or_else(|e| panic!("{sets:?}: {e}"));
+    }
+    for (sets, expected) in [
+        (&["network.head=segformer"][..], "expected daformer with mit_b5 and HRDA, got"),
+        (
+            &["network.head=dlv2", single],
+            "expected daformer or segformer with mit_b5, got \"dlv2\"",
+        ),
+        (
+            &["network.backbone=resnet50_v1c", "network.head=segformer"],
+            "expected daformer or dlv2 with resnet50_v1c and HRDA, got",
+        ),
+    ] {
+        let told = refusal(sets);
+        assert!(told.contains(&format!("`network.head`: {expected}")), "{told}");
+    }
+    let resnet = ["network.backbone=resnet50_v1c", "network.head=dlv2"];
+    let told = refusal(&[&resnet[..], &["network.hrda.detail_crop=504"]].concat());
+    assert!(told.contains("a multiple of 16 (the head's stride of 8"), "{told}");
+    for dilations in ["[]", "[6, 0]"] {
+        let told = refusal(&[&format!("network.dilations={dilations}")]);
+        assert!(told.contains("expected a list of numbers, each at least 1"), "{told}");
+    }
 }
 
 #[test]
@@ -327,6 +459,37 @@ fn a_base_that_cannot_be_is_told() {
         fs::write(&path, text).unwrap();
         let told = load(&path).unwrap_err().to_string();
         assert!(told.starts_with(&format!("{}:1:8: ", path.display())), "{told}");
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn of_several_bases_the_first_counts_whole_and_the_others_own_keys() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    write("under.toml", "base = \"toy_vit\"\nseed = 3\ndata.batch = 3\n");
+    write("over.toml", "base = \"syn_cnn\"\nseed = 4\n[mask]\nblock = 8\n");
+    write("last.toml", "[mask]\nblock = 4\n");
+    let path = write("mine.toml", "base = [\"under\", \"over\", \"./last.toml\"]\ndata.flip = 1\n");
+    let mine = load(&path).unwrap();
+    // syn_cnn is not asked: over's own keys count.
+    let mut expected = preset("toy_vit");
+    (expected.seed, expected.data.batch, expected.data.flip) = (4, 3, 1.0);
+    (expected.mask.block, expected.run.out) = (4, "runs/mine".into());
+    assert_eq!(mine, expected);
+    for (text, at, expected) in [
+        ("base = [\"under\", \"nowhere\"]", 18, "no configuration `nowhere`"),
+        ("base = [\"under\", 3]", 18, "or a list of them"),
+        ("base = [\"nowhere\", \"under\"]", 9, "no configuration `nowhere`"),
+        ("base = []", 8, "the list is empty"),
+    ] {
+        let path = write("wrong.toml", text);
+        let told = load(&path).unwrap_err().to_string();
+        assert!(told.starts_with(&format!("{}:1:{at}: `base`: ", path.display())), "{told}");
         assert!(told.contains(expected), "{told}");
     }
 }

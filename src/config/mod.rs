@@ -31,6 +31,7 @@ pub struct Config {
     pub teacher: TeacherConfig,
     pub pseudo_label: PseudoLabelConfig,
     pub augment: AugmentConfig,
+    pub mix: MixConfig,
     pub mask: MaskConfig,
     pub feature_distance: FeatureDistanceConfig,
     pub quadmix: QuadMixConfig,
@@ -137,6 +138,8 @@ pub struct HrdaConfig {
     pub detail_crop: usize,
     /// Detail crop coordinates are multiples of it.
     pub divisible: usize,
+    /// The last possible coordinate is never drawn, as in the released code.
+    pub released_offsets: bool,
     /// Weight of the detail loss; the fused loss weighs the rest.
     pub detail_loss: f32,
 }
@@ -169,6 +172,14 @@ pub struct AugmentConfig {
     pub blur_threshold: f32,
     /// Range of the blur's sigma.
     pub blur_sigma: [f32; 2],
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixConfig {
+    /// Unlabelled (255) is among the classes that ClassMix and QuadMix draw from, as in the released
+    /// code.
+    pub released_unlabelled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

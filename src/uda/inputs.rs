@@ -133,11 +133,15 @@ impl StepInputs {
     }
 }
 
-/// A detail box inside the crop. The reference never draws the last offset.
+/// A detail box inside the crop.
 fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
     let (crop, hrda) = (config.data.crop, &config.network.hrda);
     let detail = hrda.detail_crop.min(crop);
-    let choices = (crop - detail + 1) / hrda.divisible;
+    let margin = crop - detail;
+    let choices = match hrda.released_offsets {
+        true => (margin + 1) / hrda.divisible,
+        false => margin / hrda.divisible + 1,
+    };
     let mut offset = || (hrda.divisible * draw.below(choices)) as i32;
     let (y, x, side) = (offset(), offset(), detail as i32);
     [y, y + side, x, x + side]

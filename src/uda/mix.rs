@@ -30,16 +30,39 @@ pub fn presence(device: &Device, label: &Tensor) -> Result<Tensor> {
     Ok(present)
 }
 
+/// Values of a label that may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidates {
+    /// All that are there, 255 (unlabelled) among them, as released.
+    All,
+    Labelled,
+}
+
+impl Candidates {
+    /// The first value that is none.
+    fn end(self) -> i64 {
+        match self {
+            Candidates::All => VALUES as i64,
+            Candidates::Labelled => VALUES as i64 - 1,
+        }
+    }
+}
+
 /// ClassMix's choice: for each image half of the classes in the batch's labels, as a table B,256.
 /// uniforms: B,n, with n at least half of the classes.
-pub fn choose_half(device: &Device, label: &Tensor, uniforms: &Tensor) -> Result<Tensor> {
+pub fn choose_half(
+    device: &Device,
+    label: &Tensor,
+    uniforms: &Tensor,
+    candidates: Candidates,
+) -> Result<Tensor> {
     let present = presence(device, label)?;
     let (batch, parts) = (label.dim(0), present.dim(1));
     let mut table = device.alloc(&[batch, VALUES], DType::U8)?;
     let most = uniforms.channels() as i64;
     let grid = Grid::blocks(1);
-    let (b, parts) = (batch as i64, parts as i64);
-    kernels::choose_half(device, grid, &present, uniforms, &mut table, b, parts, most)?;
+    let (values, b, parts) = (candidates.end(), batch as i64, parts as i64);
+    kernels::choose_half(device, grid, &present, uniforms, &mut table, values, b, parts, most)?;
     Ok(table)
 }
 
@@ -49,6 +72,7 @@ pub fn choose_two(
     device: &Device,
     label: &Tensor,
     uniforms: &Tensor,
+    candidates: Candidates,
     avoid: Option<&Tensor>,
     positions: bool,
 ) -> Result<(Tensor, Tensor)> {
@@ -66,6 +90,7 @@ pub fn choose_two(
         &mut table,
         Some(&mut chosen),
         positions as i32,
+        candidates.end(),
         b,
         parts,
     )?;

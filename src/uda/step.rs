@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 use super::augment::{Augmentation, Pixels, block_mask};
 use super::inputs::{PassKind, StepInputs, UploadedInputs, mask_cells};
-use super::mix::{self, Labelled, RareColours, RareCrops};
+use super::mix::{self, Candidates, Labelled, RareColours, RareCrops};
 
 /// Sees intermediate results by name: tests compare them, dumps keep them.
 pub type Probe<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
@@ -306,7 +306,8 @@ impl Iteration<'_, '_> {
     /// Half of the source's classes over the target.
     fn class_mix(&mut self, batch: &DeviceBatch, target: &Labelled) -> Result<()> {
         let Learner { device, inputs, .. } = self.learner;
-        let table = mix::choose_half(device, &batch.source.label, &inputs.class_mix)?;
+        let candidates = self.candidates();
+        let table = mix::choose_half(device, &batch.source.label, &inputs.class_mix, candidates)?;
         let mask = mix::class_mask(device, &batch.source.label, &table, None)?;
         let mut mixed = mix::paste(device, &mask, &batch.source, target)?;
         self.augment(&mut mixed.image, 0, 0)?;
@@ -323,11 +324,14 @@ impl Iteration<'_, '_> {
         let Learner { device, inputs, templates, rare_colours, config, .. } = self.learner;
         let positions = config.quadmix.released_exclusion;
         let (of_source, of_target) = (&inputs.template_source, &inputs.template_target);
+        let candidates = self.candidates();
         let label = &templates.source.label;
-        let (table, chosen) = mix::choose_two(device, label, of_source, None, positions)?;
+        let (table, chosen) =
+            mix::choose_two(device, label, of_source, candidates, None, positions)?;
         let source_mask = mix::class_mask(device, label, &table, None)?;
         let label = &templates.target.label;
-        let (table, _) = mix::choose_two(device, label, of_target, Some(&chosen), false)?;
+        let (table, _) =
+            mix::choose_two(device, label, of_target, candidates, Some(&chosen), false)?;
         let target_mask = mix::class_mask(device, label, &table, Some(&templates.confident))?;
         self.show("quad/mask", &target_mask)?;
         let kinds = [("tss", PassKind::Mixed), ("tst", PassKind::MixedTarget)];
@@ -346,6 +350,14 @@ impl Iteration<'_, '_> {
             self.learn(&format!("mix_{name}."), pass, &mixed, 0.5, no_more)?;
         }
         Ok(())
+    }
+
+    /// What ClassMix and QuadMix choose from.
+    fn candidates(&self) -> Candidates {
+        match self.learner.config.mix.released_unlabelled {
+            true => Candidates::All,
+            false => Candidates::Labelled,
+        }
     }
 
     /// Masked image consistency: the clean target, partly hidden, against the same pseudo-labels.

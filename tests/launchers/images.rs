@@ -183,7 +183,7 @@ fn take(list: &mut Vec<usize>, u: f64) -> usize {
 #[test]
 fn choices_of_classes() {
     let host = Host::double();
-    let [b, parts, most] = [3, 5, 131];
+    let [b, parts, most, values] = [3, 5, 131, 233];
     // Few values in each part, so that parts and images differ.
     let mut flags = vec![0u8; b * parts * 256];
     let (_, noise) = host.bytes(&[b, parts, 256], 60);
@@ -194,7 +194,11 @@ fn choices_of_classes() {
     let uniforms = host.upload(&[b, most], &u);
     let mut table = host.room_for_bytes(&[b, 256]);
     let one = Grid::blocks(1);
-    kernels::choose_half(&host.device, one, &present, &uniforms, &mut table, 3, 5, 131).unwrap();
+    let listed = |rows: &[u8], avoided: &[i32]| -> Vec<usize> {
+        listed(rows, avoided).into_iter().filter(|&v| v < values).collect()
+    };
+    let d = &host.device;
+    kernels::choose_half(d, one, &present, &uniforms, &mut table, 233, 3, 5, 131).unwrap();
     let mut expected = vec![0u8; b * 256];
     for i in 0..b {
         let mut list = listed(&flags, &[]);
@@ -223,6 +227,7 @@ fn choices_of_classes() {
             &mut table,
             Some(&mut chosen),
             positions,
+            233,
             3,
             5,
         )

@@ -91,6 +91,10 @@ fn a_detail_as_large_as_the_crop_has_one_place() {
         (&["network.hrda.detail_crop=56"], 0),
         (&["network.hrda.detail_crop=48"], 8),
         (&["network.hrda.divisible=16"], 16),
+        // As intended: the crop touches every edge.
+        (&["network.hrda.released_offsets=false"], 32),
+        (&["network.hrda.released_offsets=false", "network.hrda.detail_crop=48"], 16),
+        (&["network.hrda.released_offsets=false", "network.hrda.detail_crop=64"], 0),
     ] {
         let config = config(sets);
         let drawn: HashSet<i32> = draws(&config, 300).map(|i| i.detail_boxes[0][0]).collect();

@@ -51,6 +51,7 @@ fn config_of(case: &Case) -> Outcome<Config> {
     config.feature_distance.min_share =
         case.read(&["uda", "imnet_feature_dist_scale_min_ratio"])?;
     config.quadmix.start = QUAD_FROM;
+    config.mix.released_unlabelled = true;
     config.quadmix.released_colours = true;
     config.quadmix.released_exclusion = true;
     if case.config.pointer("/optimizer/type").is_some() {

@@ -38,6 +38,7 @@ pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
             enabled: detail_crop.is_some(),
             detail_crop: detail_crop.unwrap_or(0),
             divisible: 8,
+            released_offsets: true,
             detail_loss: 0.1,
         },
     }

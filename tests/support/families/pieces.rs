@@ -6,7 +6,7 @@ use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 use udass_raw::uda::augment::{Augmentation, MEAN, Pixels, block_mask as block, blur_size};
 use udass_raw::uda::inputs::mask_cells;
-use udass_raw::uda::mix::{self, Labelled, RareColours, RareCrops};
+use udass_raw::uda::mix::{self, Candidates, Labelled, RareColours, RareCrops};
 
 use super::layout::{compare_map, to_reference, upload_image};
 use super::said;
@@ -215,7 +215,8 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
 
     let half = choices(case, "mic_choices")?;
     let most = half.iter().flatten().map(|c| c.positions.len()).max().unwrap_or(1);
-    let table = mix::choose_half(device, &label, &numbers(&half, most)?).map_err(said)?;
+    let table =
+        mix::choose_half(device, &label, &numbers(&half, most)?, Candidates::All).map_err(said)?;
     report.compare("mic/mask", &[b, 1, h, w], &mask(&label, &table, None)?);
     let list: Vec<u8> = case.read(&["mic_classes"])?;
     let tables: Vec<u8> = device.read(&table).map_err(said)?;
@@ -227,7 +228,8 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
     }
 
     let two = numbers(&choices(case, "quad_s_choices")?, 2)?;
-    let (table, chosen) = mix::choose_two(device, &label, &two, None, true).map_err(said)?;
+    let (table, chosen) =
+        mix::choose_two(device, &label, &two, Candidates::All, None, true).map_err(said)?;
     report.compare("quad_s/mask", &[b, 1, h, w], &mask(&label, &table, None)?);
     let positions: Vec<i32> = device.read(&chosen).map_err(said)?;
     report.compare("quad_s/choice_indices", &[b, 2], &positions);
@@ -236,7 +238,8 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
         let pseudo = upload(report.input_bytes(&format!("{name}/plabel"))?)?;
         let two = numbers(&choices(case, &format!("{name}_choices"))?, 2)?;
         let (table, _) =
-            mix::choose_two(device, &pseudo, &two, Some(&chosen), true).map_err(said)?;
+            mix::choose_two(device, &pseudo, &two, Candidates::All, Some(&chosen), true)
+                .map_err(said)?;
         let mask = mask(&pseudo, &table, Some(&confident))?;
         report.compare(&format!("{name}/mask"), &[b, 1, h, w], &mask);
     }
