@@ -4,6 +4,7 @@
 mod bad_input;
 mod dropping;
 mod inputs;
+mod methods;
 mod predict;
 mod resume;
 mod support;

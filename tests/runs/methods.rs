@@ -1,0 +1,108 @@
+//! The six methods on both networks: what an iteration of each consists of, and that it learns.
+
+use udass_raw::config::{Config, METHODS};
+use udass_raw::data::loader::Loader;
+use udass_raw::device::Device;
+use udass_raw::run::build;
+use udass_raw::uda::inputs::StepInputs;
+use udass_raw::uda::step::Report;
+
+use crate::support::{command, folder, settings, stderr, text};
+
+/// The toy preset with a method's switches, at the smallest size, mixing four ways as soon as there
+/// are templates.
+fn config(preset: &str, method: &str, more: &[&str]) -> Config {
+    let own = ["quadmix.start=1", "device.threads=2"];
+    let sets: Vec<String> =
+        settings().into_iter().chain(own.iter().chain(more).map(|set| set.to_string())).collect();
+    Config::load_with(preset, Some(method), &sets).unwrap()
+}
+
+/// Two iterations: what each reported, and parameters and teacher at the end.
+fn two_iterations(config: &Config) -> (Vec<Report>, [Vec<f32>; 3]) {
+    let device = Device::host(2).unwrap();
+    let mut learner = build::learner(config, &device, None).unwrap();
+    let mut loader = Loader::new(config, 0).unwrap();
+    let before = device.read_f32(&learner.student.values).unwrap();
+    let reports = (0..2)
+        .map(|iteration| {
+            let batch = learner.upload(&loader.next().unwrap()).unwrap();
+            learner.step(&batch, &StepInputs::draw(config, iteration), None).unwrap()
+        })
+        .collect();
+    let after = device.read_f32(&learner.student.values).unwrap();
+    let teacher = learner
+        .teacher
+        .as_ref()
+        .map_or(Vec::new(), |teacher| device.read_f32(&teacher.values).unwrap());
+    (reports, [before, after, teacher])
+}
+
+#[test]
+fn each_method_learns_from_its_own_losses() {
+    for preset in ["toy_vit", "toy_cnn"] {
+        for method in METHODS {
+            let config = config(preset, method, &[]);
+            let (reports, [before, after, teacher]) = two_iterations(&config);
+            let hrda = !["source_only", "dacs", "daformer"].contains(&method);
+            let passes: [&[&str]; 2] = match method {
+                "source_only" => [&[""], &[""]],
+                "dacs" | "daformer" | "hrda" => [&["", "mix."], &["", "mix."]],
+                "mic" => [&["", "mix.", "masked."], &["", "mix.", "masked."]],
+                _ => [&["", "mix.", "masked."], &["", "mix_tss.", "mix_tst.", "masked."]],
+            };
+            for (t, (report, passes)) in reports.iter().zip(passes).enumerate() {
+                assert!(!report.failed, "{preset}, {method}, iteration {t}");
+                let losses: Vec<&str> = (report.terms.iter())
+                    .map(|(name, _)| name.as_str())
+                    .filter(|name| name.ends_with("loss_seg"))
+                    .collect();
+                let parts: &[&str] = if hrda { &["decode.", "decode.hr."] } else { &["decode."] };
+                let expected: Vec<String> = passes
+                    .iter()
+                    .flat_map(|pass| parts.iter().map(move |part| format!("{pass}{part}loss_seg")))
+                    .collect();
+                assert_eq!(losses, expected, "{preset}, {method}, iteration {t}");
+                let value = |name: &str| report.terms.iter().find(|t| t.0 == name).map(|t| t.1);
+                assert!(value("decode.loss_seg").unwrap() > 0.1, "{preset}, {method}");
+                let weight = value("pseudo_label.weight");
+                assert_eq!(weight.is_some(), method != "source_only", "{preset}, {method}");
+            }
+            let moved = before.iter().zip(&after).filter(|(b, a)| b != a).count();
+            assert!(2 * moved > before.len(), "{preset}, {method}: {moved} of {}", before.len());
+            assert!(after.iter().all(|x| x.is_finite()), "{preset}, {method}");
+            assert_eq!(teacher.is_empty(), method == "source_only");
+            assert!(teacher != after, "{preset}, {method}: the teacher lags behind");
+        }
+    }
+}
+
+#[test]
+fn segformers_head_learns_on_both_backbones() {
+    for backbone in ["mit_b0", "resnet50_v1c"] {
+        let network = ["network.head=segformer", &format!("network.backbone={backbone}")[..]];
+        let config = config("toy_vit", "dacs", &network);
+        let (reports, [before, after, _]) = two_iterations(&config);
+        assert!(reports.iter().all(|report| !report.failed), "{backbone}");
+        assert_ne!(before, after, "{backbone}");
+    }
+}
+
+#[test]
+fn a_method_is_named_on_the_command_line() {
+    let out = folder();
+    let args = ["--method", "dacs", "--max-iters", "2", "--out", text(out.path())];
+    let output = command("train", &args).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("Dacs: daformer mit_b0"), "{said}");
+    let output = command("train", &["--method", "dac"]).output().unwrap();
+    assert!(stderr(&output).contains("'dac' for '--method <METHOD>'"), "{}", stderr(&output));
+    // The checkpoint is of one scale: another method's network does not fit.
+    let checkpoint = ["--checkpoint", text(out.path())];
+    let refused = command("eval", &checkpoint).output().unwrap();
+    assert!(stderr(&refused).contains("does not fit this network"), "{}", stderr(&refused));
+    let args = [&checkpoint[..], &["--method", "dacs"]].concat();
+    let output = command("eval", &args).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
