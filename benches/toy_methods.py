@@ -94,7 +94,9 @@ def main():
             longer = int(alone["iterations"] * quadmix["seconds"] / alone["seconds"])
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
             keep(run(folder, preset, "source_only", seed, steps, "source_only_time"))
-            keep(run(folder, preset, "source_only", seed, ON_TARGET, "supervised_target"))
+            # Network and sampling of the preset.
+            supervised = ["method=source_only", *ON_TARGET]
+            keep(run(folder, preset, "quadmix", seed, supervised, "supervised_target"))
     for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):
         values = [entry["target_miou"] for entry in runs if (entry["preset"], entry["method"]) == name]
         spread = statistics.stdev(values) if len(values) > 1 else 0
