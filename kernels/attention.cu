@@ -20,7 +20,7 @@ constexpr int64_t PARTS = 16;
 constexpr int64_t PARTS_ROW = PARTS + 1;
 
 // What one thread holds of a product: rows × strips.
-#if defined(__CUDACC__)
+#if defined(UDASS_THREADS)
 constexpr int64_t ROWS = 4, STRIPS = 1;
 #elif defined(__AVX512F__)
 constexpr int64_t ROWS = 8, STRIPS = 2;
@@ -90,7 +90,7 @@ DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a,
 
 // A packed tile where all threads of a block reach it fast; solo has it in its cache already.
 DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
-#if defined(__CUDACC__)
+#if defined(UDASS_THREADS)
     for (int64_t i = thread_index() * STRIP; i < n; i += thread_count() * STRIP) store(copy + i, load_strip(tile + i));
     barrier();
     return copy;

@@ -38,5 +38,10 @@ using real = float;
 #define UDASS_SUFFIX UDASS_TYPES
 #endif
 
+// A block has many threads, and what suits them is built; else one thread, and what suits a CPU.
+#if defined(__CUDACC__) || defined(UDASS_LOCKSTEP)
+#define UDASS_THREADS
+#endif
+
 // A pointer argument that may be null: `Option` in the Rust launcher.
 #define OPTIONAL

@@ -4,9 +4,11 @@
 //   - by nvcc for the GPU;
 //   - by the host compiler *solo*: a block has one thread, barriers vanish, and the blocks of a
 //     launch are spread over the CPU's cores. Loops over a block's elements become plain loops,
-//     which the compiler vectorises.
+//     which the compiler vectorises;
+//   - by the host compiler in *lockstep*, for tests: a block's threads are coroutines that run in a
+//     random order between barriers, and every access is checked (lockstep.cuh).
 //
-// Rules that keep the two the same kernel:
+// Rules that keep the three the same kernel (docs/kernels.md):
 //   - every loop over elements is GRID_LOOP or BLOCK_LOOP, with 64-bit indices;
 //   - no thread returns before a barrier;
 //   - what lives across a barrier is in shared memory;
@@ -57,10 +59,59 @@ DEVICE void* shared_memory() {
     return udass_shared;
 }
 
+#elif defined(UDASS_LOCKSTEP)
+#include "lockstep.cuh"
+#else  // solo
+
+#include <utility>
+
+#define DEVICE static inline __attribute__((always_inline, unused))
+#define SHARED(type, name, n) type name[n]
+
+// Which blocks of a launch one call runs; src/device/host passes it.
+struct SoloLaunch {
+    int64_t begin, end;  // blocks of the grid
+    int64_t count;       // blocks in the grid
+    void* shared;        // dynamic shared memory, one block at a time
+#if defined(UDASS_ORDERED)
+    int64_t threads;  // of a block whose order of additions to keep
+#endif
+};
+static thread_local SoloLaunch solo_launch __attribute__((unused));
+static thread_local int64_t solo_block __attribute__((unused));
+
+template <auto body, class... A, size_t... I>
+static inline void solo_call(void (*)(A...), void** args, std::index_sequence<I...>) {
+    body(*static_cast<A*>(args[I])...);
+}
+template <auto body, class... A>
+static inline void solo_run(void (*signature)(A...), void** args, const SoloLaunch* launch) {
+    solo_launch = *launch;
+    for (solo_block = launch->begin; solo_block < launch->end; ++solo_block)
+        solo_call<body>(signature, args, std::index_sequence_for<A...>{});
+}
+#define KERNEL(name, ...)                                                        \
+    static void name##_body(__VA_ARGS__);                                        \
+    extern "C" void SYMBOL(name)(void** args, const SoloLaunch* launch) {        \
+        solo_run<name##_body>(name##_body, args, launch);                        \
+    }                                                                            \
+    static void name##_body(__VA_ARGS__)
+
+DEVICE constexpr int64_t thread_index() { return 0; }
+DEVICE constexpr int64_t thread_count() { return 1; }
+DEVICE int64_t block_index() { return solo_block; }
+DEVICE int64_t block_count() { return solo_launch.count; }
+DEVICE void barrier() {}
+DEVICE void* shared_memory() { return solo_launch.shared; }
+
+#endif
+
+#if defined(UDASS_THREADS)
+
 // Combines one value per thread in a fixed order; every thread gets the result.
 template <class C>
 DEVICE real block_combine(real mine, C combine) {
-    __shared__ real scratch[1024];
+    SHARED(real, scratch, 1024);
     const int64_t me = thread_index();
     scratch[me] = mine;
     barrier();
@@ -91,45 +142,25 @@ DEVICE real block_max(int64_t n, F f) {
     return block_combine(mine, [](real a, real b) { return max_of(a, b); });
 }
 
-#else  // solo
+#else
 
-#include <utility>
+#if defined(UDASS_ORDERED)
 
-#define DEVICE static inline __attribute__((always_inline, unused))
-#define SHARED(type, name, n) type name[n]
-
-// Which blocks of a launch one call runs; src/device/host passes it.
-struct SoloLaunch {
-    int64_t begin, end;  // blocks of the grid
-    int64_t count;       // blocks in the grid
-    void* shared;        // dynamic shared memory, one block at a time
-};
-static thread_local SoloLaunch solo_launch __attribute__((unused));
-static thread_local int64_t solo_block __attribute__((unused));
-
-template <auto body, class... A, size_t... I>
-static inline void solo_call(void (*)(A...), void** args, std::index_sequence<I...>) {
-    body(*static_cast<A*>(args[I])...);
+// The order in which a block of so many threads combines: what lockstep is compared with.
+template <class F, class C>
+DEVICE real solo_reduce(int64_t n, real start, F f, C combine) {
+    real lane[1024];
+    const int64_t threads = solo_launch.threads;
+    for (int64_t t = 0; t < threads; ++t) {
+        lane[t] = start;
+        for (int64_t i = t; i < n; i += threads) lane[t] = combine(lane[t], f(i));
+    }
+    for (int64_t live = threads; live > 1; live = (live + 1) / 2)
+        for (int64_t t = 0; t + (live + 1) / 2 < live; ++t) lane[t] = combine(lane[t], lane[t + (live + 1) / 2]);
+    return lane[0];
 }
-template <auto body, class... A>
-static inline void solo_run(void (*signature)(A...), void** args, const SoloLaunch* launch) {
-    solo_launch = *launch;
-    for (solo_block = launch->begin; solo_block < launch->end; ++solo_block)
-        solo_call<body>(signature, args, std::index_sequence_for<A...>{});
-}
-#define KERNEL(name, ...)                                                        \
-    static void name##_body(__VA_ARGS__);                                        \
-    extern "C" void SYMBOL(name)(void** args, const SoloLaunch* launch) {        \
-        solo_run<name##_body>(name##_body, args, launch);                        \
-    }                                                                            \
-    static void name##_body(__VA_ARGS__)
 
-DEVICE constexpr int64_t thread_index() { return 0; }
-DEVICE constexpr int64_t thread_count() { return 1; }
-DEVICE int64_t block_index() { return solo_block; }
-DEVICE int64_t block_count() { return solo_launch.count; }
-DEVICE void barrier() {}
-DEVICE void* shared_memory() { return solo_launch.shared; }
+#else
 
 // Sixteen interleaved lanes, then a tree: an order that vector units of any width can keep.
 template <class F, class C>
@@ -146,6 +177,9 @@ DEVICE real solo_reduce(int64_t n, real start, F f, C combine) {
         for (int64_t j = 0; j < half; ++j) lane[j] = combine(lane[j], lane[j + half]);
     return lane[0];
 }
+
+#endif
+
 template <class F>
 DEVICE real block_sum(int64_t n, F f) {
     return solo_reduce(n, real(0), f, [](real a, real b) { return a + b; });

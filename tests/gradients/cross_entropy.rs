@@ -12,9 +12,9 @@ fn labels(tape: &Tape, shape: &[usize], classes: u8) -> (Tensor, Tensor) {
         k => k.unsigned_abs() as u8 % classes,
     };
     let labels: Vec<u8> = u.iter().map(label).collect();
-    let weights: Vec<f64> = u.iter().rev().map(|x| x * 0.5 + 0.5).collect();
+    let weights: Vec<f32> = u.iter().rev().map(|x| (x * 0.5 + 0.5) as f32).collect();
     let device = tape.device();
-    (device.upload(shape, &labels).unwrap(), device.upload(shape, &weights).unwrap())
+    (device.upload(shape, &labels).unwrap(), device.upload_real(shape, &weights).unwrap())
 }
 
 fn cross_entropy(logits: &[usize], picture: &[usize], weighted: bool) {

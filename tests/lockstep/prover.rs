@@ -1,0 +1,136 @@
+//! A device whose launches are proven before they are made.
+
+use std::io::Write;
+
+use lockstep::{Argument, Flavour, Launch, Library, Value};
+use udass_raw::device::{Arg, Device, Grid, Kernel, Launcher, Types};
+use udass_raw::{Error, Result};
+
+/// Replays one block size, and one schedule.
+pub const THREADS: &str = "LOCKSTEP_THREADS";
+pub const SEED: &str = "LOCKSTEP_SEED";
+/// A file to append the names of launched kernels to.
+pub const LIST: &str = "LOCKSTEP_LIST";
+/// A library to take one kernel file's place, and that file's name.
+pub const LIBRARY: &str = "LOCKSTEP_LIBRARY";
+pub const FILE: &str = "LOCKSTEP_FILE";
+
+/// Besides the size that the op asks for.
+const BLOCK_SIZES: [usize; 6] = [1, 32, 33, 64, 128, 256];
+const SCHEDULES: u64 = 2;
+
+pub fn device(types: Types) -> Device {
+    Device::host_launching(types, Box::new(Prover::new(types))).unwrap()
+}
+
+struct Prover {
+    types: Types,
+    lockstep: Library,
+    reference: Library,
+    /// Only kernels of this file are run in lockstep.
+    file: Option<String>,
+}
+
+/// What a variable of the environment says.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Prover {
+    fn new(types: Types) -> Prover {
+        let name = format!("{types:?}");
+        let built = |flavour| Library::open(&lockstep::built(&name, flavour), flavour).unwrap();
+        let given = |path: String| Library::open(path.as_ref(), Flavour::Lockstep).unwrap();
+        Prover {
+            types,
+            lockstep: match variable(LIBRARY) {
+                Some(path) => given(path.replace("{types}", &name)),
+                None => built(Flavour::Lockstep),
+            },
+            reference: built(Flavour::Ordered),
+            file: variable(FILE),
+        }
+    }
+
+    fn value(&self, arg: &Arg) -> Value {
+        match *arg {
+            Arg::Pointer { tensor: None, .. } => Value::Null,
+            Arg::Pointer { name, written, tensor: Some(tensor), .. } => {
+                Value::Pointer(Argument {
+                    name,
+                    address: tensor.address(),
+                    bytes: tensor.bytes(),
+                    element: tensor.dtype().bytes(),
+                    written,
+                })
+            }
+            Arg::I64(x) => Value::Word(x as u64),
+            Arg::I32(x) => Value::Word(x as u32 as u64),
+            Arg::U64(x) => Value::Word(x),
+            Arg::Real(x) => Value::Word(match self.types {
+                Types::F32 => (x as f32).to_bits() as u64,
+                Types::F64 => x.to_bits(),
+            }),
+        }
+    }
+
+    fn prove(&self, launch: &Launch, production: usize) -> Result<()> {
+        let mut sizes = BLOCK_SIZES.to_vec();
+        if !sizes.contains(&production) {
+            sizes.push(production);
+        }
+        if let Some(threads) = variable(THREADS) {
+            sizes = vec![threads.parse().unwrap()];
+        }
+        let seeds = match variable(SEED) {
+            Some(seed) => vec![seed.parse().unwrap()],
+            None => (1..=SCHEDULES).collect(),
+        };
+        for &threads in &sizes {
+            for &seed in &seeds {
+                let result =
+                    lockstep::compare(&self.lockstep, &self.reference, launch, threads, seed);
+                result.map_err(|problem| {
+                    Error::device(format!(
+                        "{problem}\n  in blocks of {threads} threads; to see it again: \
+                         {THREADS}={threads} {SEED}={seed} cargo test --release --test lockstep"
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Launcher for Prover {
+    fn launch(
+        &self,
+        kernel: &'static Kernel,
+        _types: Types,
+        grid: Grid,
+        args: &[Arg],
+    ) -> Result<()> {
+        if let Some(list) = variable(LIST) {
+            let file = std::fs::OpenOptions::new().append(true).open(list);
+            file.and_then(|mut file| file.write_all(format!("{}\n", kernel.name).as_bytes()))
+                .map_err(|e| Error::device(e.to_string()))?;
+        }
+        let launch = Launch {
+            kernel: kernel.name,
+            values: args.iter().map(|arg| self.value(arg)).collect(),
+            blocks: grid.blocks,
+            shared: grid.shared,
+        };
+        let production = grid.threads as usize;
+        if self.file.as_ref().is_none_or(|file| file == kernel.file) {
+            self.prove(&launch, production)?;
+        }
+        let performed = lockstep::perform(&self.reference, &launch, production);
+        performed.map_err(|e| Error::device(e.to_string()))
+    }
+
+    /// So little that tests of odd sizes fill several blocks.
+    fn elements_per_block(&self) -> usize {
+        100
+    }
+}
