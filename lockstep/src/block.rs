@@ -18,7 +18,7 @@ use crate::report::{Problem, Violation, lines_of};
 /// Of a thread; a kernel's frame is a few hundred bytes.
 const STACK: usize = 64 << 10;
 /// Accesses after which a block is taken to run for ever.
-const PATIENCE: u64 = 1 << 30;
+const PATIENCE: u64 = 1 << 28;
 /// Of dynamic shared memory.
 const ALIGNMENT: usize = 64;
 /// What fills shared memory that nothing wrote: a NaN in every type.

@@ -108,8 +108,11 @@ extern "C" fn number(which: i32) -> i64 {
 }
 
 extern "C" fn exchange(mine: *const c_void, bytes: usize, from: u64) -> *const c_void {
-    // SAFETY: the caller passes `bytes` of its own.
-    let mine = unsafe { std::slice::from_raw_parts(mine.cast::<u8>(), bytes) };
+    let mine = match bytes {
+        0 => &[],
+        // SAFETY: the caller passes `bytes` of its own.
+        _ => unsafe { std::slice::from_raw_parts(mine.cast::<u8>(), bytes) },
+    };
     block().deposit(mine);
     Block::pause(Pause::Exchange { from });
     block().deposits()

@@ -171,6 +171,27 @@ fn pointers_to(words: &[u64]) -> Vec<*mut c_void> {
     words.iter().map(|word| word as *const u64 as *mut c_void).collect()
 }
 
+/// Runs a launch in lockstep, and leaves in memory what it computed.
+pub fn watch(
+    lockstep: &Library,
+    launch: &Launch,
+    threads: usize,
+    seed: u64,
+) -> Result<(), Error> {
+    for copy in run_lockstep(lockstep, launch, threads, seed)? {
+        let content = copy.content();
+        // SAFETY: callers pass the ranges of live tensors; what was read alone is unchanged.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                content.as_ptr(),
+                copy.original.start as *mut u8,
+                content.len(),
+            )
+        };
+    }
+    Ok(())
+}
+
 /// Runs a launch by the reference, on the memory itself.
 pub fn perform(reference: &Library, launch: &Launch, threads: usize) -> Result<(), Error> {
     call_reference(reference, launch, threads, words_of(&launch.values, &[]))

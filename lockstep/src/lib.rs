@@ -15,7 +15,7 @@ mod memory;
 mod report;
 
 pub use compile::Flavour;
-pub use launch::{Argument, Launch, Value, compare, perform};
+pub use launch::{Argument, Launch, Value, compare, perform, watch};
 pub use library::Library;
 pub use memory::Access;
 pub use report::{Problem, Violation};

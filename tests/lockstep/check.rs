@@ -7,9 +7,7 @@ use udass_raw::params::Param;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 
-#[path = "../gradients/check.rs"]
-mod differences;
-pub use differences::{Case, numbers};
+pub use crate::case::{Case, numbers};
 
 /// Runs `op` and its backward on the device that proves every launch; what it returns is checked
 /// elsewhere, here it must be numbers.
