@@ -20,7 +20,7 @@ constexpr int64_t PARTS = 16;
 constexpr int64_t PARTS_ROW = PARTS + 1;
 
 // What one thread holds of a product: rows × strips.
-#if defined(UDASS_THREADS)
+#if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t ROWS = 4, STRIPS = 1;
 #elif defined(__AVX512F__)
 constexpr int64_t ROWS = 8, STRIPS = 2;

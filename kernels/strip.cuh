@@ -6,7 +6,7 @@
 #pragma once
 #include "simt.cuh"
 
-#if defined(UDASS_THREADS)
+#if defined(UDASS_SHAPED_FOR_GPU)
 
 #define UNROLL _Pragma("unroll")
 #define LANES UNROLL
@@ -113,7 +113,7 @@ MATH strip fma_of(strip a, strip b, strip c) {
 MATH strip fma_of(real a, strip b, strip c) {
     return each_lane<strip>([&](int64_t i) { return fma_of(a, lanes_of(b)[i], lanes_of(c)[i]); });
 }
-#if defined(UDASS_THREADS)  // solo's vectors have them built in
+#if defined(UDASS_SHAPED_FOR_GPU)  // solo's vectors have them built in
 MATH strip operator+(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] + b.lanes[i]; });
 }
@@ -125,7 +125,7 @@ MATH strip operator*(strip a, strip b) {
 // Says that a strip is read or written soon. GPUs hide the wait with other threads instead.
 template <class E>
 MATH void expect(const E* p) {
-#if !defined(UDASS_THREADS)
+#if !defined(UDASS_SHAPED_FOR_GPU)
     __builtin_prefetch(p, 1);
 #else
     (void)p;

@@ -1,4 +1,4 @@
-//! Builds every kernel in lockstep and as its reference, in single and double precision.
+//! Builds every kernel in lockstep and as its reference, for every pair of number types.
 
 #[path = "src/compile.rs"]
 mod compile;
@@ -37,7 +37,7 @@ fn build() -> Result<(), String> {
     compile::runtime(&here.join("runtime.cpp"), &runtime)?;
     let mut jobs = VecDeque::new();
     let mut libraries = Vec::new();
-    for types in ["F32", "F64"] {
+    for types in ["F32", "BF16", "F64"] {
         for flavour in [Flavour::Lockstep, Flavour::Ordered] {
             let mut objects: Vec<PathBuf> = Vec::new();
             for source in &sources {

@@ -35,7 +35,7 @@ const FLAGS: [&str; 8] = [
     "-Werror=return-type",
 ];
 
-/// One object from a kernel file; `types` is F32 or F64, `include` the folder of its headers.
+/// One object from a kernel file; `types` is F32, BF16 or F64, `include` the folder of its headers.
 pub fn object(
     source: &Path,
     include: &Path,

@@ -20,6 +20,8 @@ pub struct Argument {
     /// Bytes of an element.
     pub element: usize,
     pub written: bool,
+    /// Single-precision numbers that a kernel built for bf16 takes as bf16.
+    pub operand: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +39,23 @@ pub struct Launch<'a> {
     pub blocks: i64,
     /// Bytes of dynamic shared memory.
     pub shared: usize,
+    /// Whether the libraries are built for bf16, and operands are to be rounded to it.
+    pub bf16: bool,
+}
+
+impl Launch<'_> {
+    /// Whether operands can be rounded: none shares its memory with what stays as it is.
+    pub fn can_be_bf16(&self) -> bool {
+        let arguments = || self.values.iter().filter_map(|value| match value {
+            Value::Pointer(argument) => Some(argument),
+            _ => None,
+        });
+        let apart = |a: &Argument, b: &Argument| {
+            a.address + a.bytes as u64 <= b.address || b.address + b.bytes as u64 <= a.address
+        };
+        let mut pairs = arguments().flat_map(|a| arguments().map(move |b| (a, b)));
+        arguments().any(|a| a.operand) && pairs.all(|(a, b)| a.operand == b.operand || apart(a, b))
+    }
 }
 
 /// A copy of memory that arguments point into.
@@ -46,6 +65,8 @@ struct Copied {
     name: String,
     element: usize,
     written: bool,
+    /// Bytes of it for one of the original's: 1, or for bf16 one half.
+    halved: bool,
     /// Guards around it; aligned as the arena's tensors are.
     storage: Vec<u8>,
     start: usize,
@@ -53,8 +74,13 @@ struct Copied {
 
 impl Copied {
     fn content(&self) -> &[u8] {
-        let length = (self.original.end - self.original.start) as usize;
+        let length = self.offset_of(self.original.end) as usize;
         &self.storage[self.start..self.start + length]
+    }
+
+    /// Where an address of the original stands in the copy.
+    fn offset_of(&self, address: u64) -> u64 {
+        (address - self.original.start) >> u32::from(self.halved)
     }
 
     fn address(&self) -> u64 {
@@ -96,6 +122,7 @@ pub fn compare(
 
 fn number_of(bytes: &[u8]) -> String {
     match *bytes {
+        [a, b] => format!("{:e}", f32::from_bits((u16::from_ne_bytes([a, b]) as u32) << 16)),
         [a, b, c, d] => {
             let bits = [a, b, c, d];
             format!("{:e} ({})", f32::from_ne_bytes(bits), i32::from_ne_bytes(bits))
@@ -109,8 +136,8 @@ fn number_of(bytes: &[u8]) -> String {
 }
 
 /// Copies what the arguments point to; arguments that overlap share a copy.
-fn copies_of(values: &[Value]) -> Vec<Copied> {
-    let mut pointers: Vec<&Argument> = (values.iter())
+fn copies_of(launch: &Launch) -> Vec<Copied> {
+    let mut pointers: Vec<&Argument> = (launch.values.iter())
         .filter_map(|value| match value {
             Value::Pointer(argument) if argument.bytes > 0 => Some(argument),
             _ => None,
@@ -134,6 +161,7 @@ fn copies_of(values: &[Value]) -> Vec<Copied> {
                 name: argument.name.into(),
                 element: argument.element,
                 written: argument.written,
+                halved: launch.bf16 && argument.operand,
                 storage: Vec::new(),
                 start: 0,
             }),
@@ -141,15 +169,26 @@ fn copies_of(values: &[Value]) -> Vec<Copied> {
     }
     for copy in &mut copies {
         let length = (copy.original.end - copy.original.start) as usize;
-        copy.storage = vec![0xFF; length + 2 * GUARD + 64];
-        let address = copy.storage.as_ptr() as usize + GUARD;
-        copy.start = GUARD + address.next_multiple_of(64) - address;
         // SAFETY: callers pass the ranges of live tensors.
         let original =
             unsafe { std::slice::from_raw_parts(copy.original.start as *const u8, length) };
-        copy.storage[copy.start..copy.start + length].copy_from_slice(original);
+        let content = match copy.halved {
+            true => original.as_chunks().0.iter().flat_map(|&x| bf16(x).to_ne_bytes()).collect(),
+            false => original.to_vec(),
+        };
+        copy.element >>= u32::from(copy.halved);
+        copy.storage = vec![0xFF; content.len() + 2 * GUARD + 64];
+        let address = copy.storage.as_ptr() as usize + GUARD;
+        copy.start = GUARD + address.next_multiple_of(64) - address;
+        copy.storage[copy.start..copy.start + content.len()].copy_from_slice(&content);
     }
     copies
+}
+
+/// A single-precision number as bf16: the nearest, to even between two.
+fn bf16(x: [u8; 4]) -> u16 {
+    let bits = u32::from_ne_bytes(x);
+    if f32::from_bits(bits).is_nan() { 0x7FFF } else { ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16 }
 }
 
 /// The words of a launch on copies of its memory, and pointers to them.
@@ -159,9 +198,7 @@ fn words_of(values: &[Value], copies: &[Copied]) -> Vec<u64> {
         Value::Null => 0,
         Value::Pointer(argument) => {
             let home = copies.iter().find(|copy| copy.original.contains(&argument.address));
-            home.map_or(argument.address, |copy| {
-                copy.address() + (argument.address - copy.original.start)
-            })
+            home.map_or(argument.address, |copy| copy.address() + copy.offset_of(argument.address))
         }
     };
     values.iter().map(word).collect()
@@ -202,7 +239,7 @@ fn run_reference(
     launch: &Launch,
     threads: usize,
 ) -> Result<Vec<Copied>, Error> {
-    let copies = copies_of(&launch.values);
+    let copies = copies_of(launch);
     call_reference(library, launch, threads, words_of(&launch.values, &copies))?;
     Ok(copies)
 }
@@ -235,7 +272,7 @@ fn run_lockstep(
     seed: u64,
 ) -> Result<Vec<Copied>, Error> {
     let body = library.threads(launch.kernel)?;
-    let copies = copies_of(&launch.values);
+    let copies = copies_of(launch);
     let words = words_of(&launch.values, &copies);
     let mut pointers = pointers_to(&words);
     let mut memory = Memory::default();

@@ -48,7 +48,7 @@ pub fn kernels() -> PathBuf {
     env!("LOCKSTEP_KERNELS").into()
 }
 
-/// A library that the build made; `types` is F32 or F64.
+/// A library that the build made; `types` is F32, BF16 or F64.
 pub fn built(types: &str, flavour: Flavour) -> PathBuf {
     PathBuf::from(env!("OUT_DIR")).join(format!("{}_{types}.so", flavour.name()))
 }

@@ -29,9 +29,10 @@ pub fn pointer<N>(name: &'static str, data: &mut [N], written: bool) -> Value {
         bytes: size_of_val(data),
         element: size_of::<N>(),
         written,
+        operand: false,
     })
 }
 
 pub fn launch(kernel: &str, values: Vec<Value>, shared: usize) -> Launch<'_> {
-    Launch { kernel, values, blocks: 1, shared }
+    Launch { kernel, values, blocks: 1, shared, bf16: false }
 }

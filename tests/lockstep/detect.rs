@@ -29,7 +29,7 @@ fn result(kernel: &str, seed: u64) -> Result<(), Error> {
     let values = vec![x, built::pointer("y", &mut y, true), Value::Word(THREADS as u64)];
     let shared = if kernel == "past_dynamic_shared" { 4 * THREADS - 4 } else { 64 };
     let blocks = if kernel.contains("block") { 2 } else { 1 };
-    let launch = Launch { kernel, values, blocks, shared };
+    let launch = Launch { kernel, values, blocks, shared, bf16: false };
     lockstep::watch(&FAULTS.lockstep, &launch, THREADS, seed)
 }
 

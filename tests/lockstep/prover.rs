@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use lockstep::{Argument, Flavour, Launch, Library, Value};
-use udass_raw::device::{Arg, Device, Grid, Kernel, Launcher, Types};
+use udass_raw::device::{Arg, ArgElement, Device, Grid, Kernel, Launcher, Types};
 use udass_raw::{Error, Result};
 
 /// Replays one block size, and one schedule.
@@ -25,10 +25,30 @@ pub fn device(types: Types) -> Device {
 
 struct Prover {
     types: Types,
-    lockstep: Library,
-    reference: Library,
+    /// For the device's types, and in single precision for bf16 as well.
+    kernels: Kernels,
+    bf16: Option<Kernels>,
     /// Only kernels of this file are run in lockstep.
     file: Option<String>,
+}
+
+struct Kernels {
+    lockstep: Library,
+    reference: Library,
+}
+
+impl Kernels {
+    fn new(types: &str) -> Kernels {
+        let built = |flavour| Library::open(&lockstep::built(types, flavour), flavour).unwrap();
+        let given = |path: String| Library::open(path.as_ref(), Flavour::Lockstep).unwrap();
+        Kernels {
+            lockstep: match variable(LIBRARY) {
+                Some(path) => given(path.replace("{types}", types)),
+                None => built(Flavour::Lockstep),
+            },
+            reference: built(Flavour::Ordered),
+        }
+    }
 }
 
 /// What a variable of the environment says.
@@ -38,16 +58,10 @@ fn variable(name: &str) -> Option<String> {
 
 impl Prover {
     fn new(types: Types) -> Prover {
-        let name = format!("{types:?}");
-        let built = |flavour| Library::open(&lockstep::built(&name, flavour), flavour).unwrap();
-        let given = |path: String| Library::open(path.as_ref(), Flavour::Lockstep).unwrap();
         Prover {
             types,
-            lockstep: match variable(LIBRARY) {
-                Some(path) => given(path.replace("{types}", &name)),
-                None => built(Flavour::Lockstep),
-            },
-            reference: built(Flavour::Ordered),
+            kernels: Kernels::new(&format!("{types:?}")),
+            bf16: (types == Types::F32).then(|| Kernels::new("BF16")),
             file: variable(FILE),
         }
     }
@@ -55,13 +69,14 @@ impl Prover {
     fn value(&self, arg: &Arg) -> Value {
         match *arg {
             Arg::Pointer { tensor: None, .. } => Value::Null,
-            Arg::Pointer { name, written, tensor: Some(tensor), .. } => {
+            Arg::Pointer { name, element, written, tensor: Some(tensor) } => {
                 Value::Pointer(Argument {
                     name,
                     address: tensor.address(),
                     bytes: tensor.bytes(),
                     element: tensor.dtype().bytes(),
                     written,
+                    operand: element == ArgElement::Operand,
                 })
             }
             Arg::I64(x) => Value::Word(x as u64),
@@ -74,7 +89,7 @@ impl Prover {
         }
     }
 
-    fn prove(&self, launch: &Launch, production: usize) -> Result<()> {
+    fn prove(&self, kernels: &Kernels, launch: &Launch, production: usize) -> Result<()> {
         let mut sizes = BLOCK_SIZES.to_vec();
         if !sizes.contains(&production) {
             sizes.push(production);
@@ -89,7 +104,7 @@ impl Prover {
         for &threads in &sizes {
             for &seed in &seeds {
                 let result =
-                    lockstep::compare(&self.lockstep, &self.reference, launch, threads, seed);
+                    lockstep::compare(&kernels.lockstep, &kernels.reference, launch, threads, seed);
                 result.map_err(|problem| {
                     Error::device(format!(
                         "{problem}\n  in blocks of {threads} threads; to see it again: \
@@ -115,17 +130,23 @@ impl Launcher for Prover {
             file.and_then(|mut file| file.write_all(format!("{}\n", kernel.name).as_bytes()))
                 .map_err(|e| Error::device(e.to_string()))?;
         }
-        let launch = Launch {
+        let mut launch = Launch {
             kernel: kernel.name,
             values: args.iter().map(|arg| self.value(arg)).collect(),
             blocks: grid.blocks,
             shared: grid.shared,
+            bf16: false,
         };
         let production = grid.threads as usize;
         if self.file.as_ref().is_none_or(|file| file == kernel.file) {
-            self.prove(&launch, production)?;
+            self.prove(&self.kernels, &launch, production)?;
+            if let Some(bf16) = self.bf16.as_ref().filter(|_| launch.can_be_bf16()) {
+                launch.bf16 = true;
+                self.prove(bf16, &launch, production)?;
+                launch.bf16 = false;
+            }
         }
-        let performed = lockstep::perform(&self.reference, &launch, production);
+        let performed = lockstep::perform(&self.kernels.reference, &launch, production);
         performed.map_err(|e| Error::device(e.to_string()))
     }
 
