@@ -11,7 +11,8 @@ pub const THREADS: &str = "LOCKSTEP_THREADS";
 pub const SEED: &str = "LOCKSTEP_SEED";
 /// A file to append the names of launched kernels to.
 pub const LIST: &str = "LOCKSTEP_LIST";
-/// A library to take one kernel file's place, and that file's name.
+/// A library to take the place of some kernel files,
+/// and their names; the process ends at the first fault.
 pub const LIBRARY: &str = "LOCKSTEP_LIBRARY";
 pub const FILE: &str = "LOCKSTEP_FILE";
 
@@ -28,8 +29,8 @@ struct Prover {
     /// For the device's types, and in single precision for bf16 as well.
     kernels: Kernels,
     bf16: Option<Kernels>,
-    /// Only kernels of this file are run in lockstep.
-    file: Option<String>,
+    /// Only kernels of these files are run in lockstep.
+    files: Option<String>,
 }
 
 struct Kernels {
@@ -61,8 +62,9 @@ impl Prover {
         Prover {
             types,
             kernels: Kernels::new(&format!("{types:?}")),
-            bf16: (types == Types::F32).then(|| Kernels::new("BF16")),
-            file: variable(FILE),
+            bf16: (types == Types::F32 && variable(LIBRARY).is_none())
+                .then(|| Kernels::new("BF16")),
+            files: variable(FILE),
         }
     }
 
@@ -105,6 +107,9 @@ impl Prover {
             for &seed in &seeds {
                 let result =
                     lockstep::compare(&kernels.lockstep, &kernels.reference, launch, threads, seed);
+                if result.is_err() && variable(LIBRARY).is_some() {
+                    std::process::exit(1);
+                }
                 result.map_err(|problem| {
                     Error::device(format!(
                         "{problem}\n  in blocks of {threads} threads; to see it again: \
@@ -138,7 +143,7 @@ impl Launcher for Prover {
             bf16: false,
         };
         let production = grid.threads as usize;
-        if self.file.as_ref().is_none_or(|file| file == kernel.file) {
+        if self.files.as_ref().is_none_or(|files| files.split(',').any(|f| f == kernel.file)) {
             self.prove(&self.kernels, &launch, production)?;
             if let Some(bf16) = self.bf16.as_ref().filter(|_| launch.can_be_bf16()) {
                 launch.bf16 = true;
