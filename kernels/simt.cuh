@@ -106,18 +106,28 @@ DEVICE void* shared_memory() { return solo_launch.shared; }
 
 #endif
 
+// What a reduction does with two values, and where it starts.
+struct Sum {
+    static constexpr real start = 0;
+    MATH real of(real a, real b) { return a + b; }
+};
+struct Largest {
+    static constexpr real start = -REAL_MAX;
+    MATH real of(real a, real b) { return max_of(a, b); }
+};
+
 #if defined(UDASS_THREADS)
 
 // Combines one value per thread in a fixed order; every thread gets the result.
 template <class C>
-DEVICE real block_combine(real mine, C combine) {
+DEVICE real block_combine(real mine) {
     SHARED(real, scratch, 1024);
     const int64_t me = thread_index();
     scratch[me] = mine;
     barrier();
     for (int64_t live = thread_count(); live > 1;) {
         const int64_t half = (live + 1) / 2;
-        if (me + half < live) scratch[me] = combine(scratch[me], scratch[me + half]);
+        if (me + half < live) scratch[me] = C::of(scratch[me], scratch[me + half]);
         barrier();
         live = half;
     }
@@ -126,70 +136,59 @@ DEVICE real block_combine(real mine, C combine) {
     return result;
 }
 
-// The sum of f(i) over i in [0, n).
-template <class F>
-DEVICE real block_sum(int64_t n, F f) {
-    real mine = 0;
-    BLOCK_LOOP(i, n) mine += f(i);
-    return block_combine(mine, [](real a, real b) { return a + b; });
+// f(i) over i in [0, n) combined in a fixed order; every thread gets the result.
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) {
+    real mine = C::start;
+    BLOCK_LOOP(i, n) mine = C::of(mine, f(i));
+    return block_combine<C>(mine);
 }
 
-// The largest f(i) over i in [0, n); the lowest number when n is 0.
-template <class F>
-DEVICE real block_max(int64_t n, F f) {
-    real mine = -REAL_MAX;
-    BLOCK_LOOP(i, n) mine = max_of(mine, f(i));
-    return block_combine(mine, [](real a, real b) { return max_of(a, b); });
-}
-
-#else
-
-#if defined(UDASS_ORDERED)
+#elif defined(UDASS_ORDERED)
 
 // The order in which a block of so many threads combines: what lockstep is compared with.
-template <class F, class C>
-DEVICE real solo_reduce(int64_t n, real start, F f, C combine) {
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) {
     real lane[1024];
     const int64_t threads = solo_launch.threads;
     for (int64_t t = 0; t < threads; ++t) {
-        lane[t] = start;
-        for (int64_t i = t; i < n; i += threads) lane[t] = combine(lane[t], f(i));
+        lane[t] = C::start;
+        for (int64_t i = t; i < n; i += threads) lane[t] = C::of(lane[t], f(i));
     }
-    for (int64_t live = threads; live > 1; live = (live + 1) / 2)
-        for (int64_t t = 0; t + (live + 1) / 2 < live; ++t) lane[t] = combine(lane[t], lane[t + (live + 1) / 2]);
+    for (int64_t live = threads, half; live > 1; live = half) {
+        half = (live + 1) / 2;
+        for (int64_t t = 0; t + half < live; ++t) lane[t] = C::of(lane[t], lane[t + half]);
+    }
     return lane[0];
 }
 
 #else
 
 // Sixteen interleaved lanes, then a tree: an order that vector units of any width can keep.
-template <class F, class C>
-DEVICE real solo_reduce(int64_t n, real start, F f, C combine) {
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) {
     real lane[16];
-    for (int64_t j = 0; j < 16; ++j) lane[j] = start;
+    for (int64_t j = 0; j < 16; ++j) lane[j] = C::start;
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
 #pragma omp simd
-        for (int64_t j = 0; j < 16; ++j) lane[j] = combine(lane[j], f(i + j));
+        for (int64_t j = 0; j < 16; ++j) lane[j] = C::of(lane[j], f(i + j));
     }
-    for (int64_t j = 0; j < 16 && i < n; ++i, ++j) lane[j] = combine(lane[j], f(i));
+    for (int64_t j = 0; j < 16 && i < n; ++i, ++j) lane[j] = C::of(lane[j], f(i));
     for (int64_t half = 8; half > 0; half /= 2)
-        for (int64_t j = 0; j < half; ++j) lane[j] = combine(lane[j], lane[j + half]);
+        for (int64_t j = 0; j < half; ++j) lane[j] = C::of(lane[j], lane[j + half]);
     return lane[0];
 }
 
 #endif
 
+// The sum of f(i) over i in [0, n), by the threads of a block.
 template <class F>
-DEVICE real block_sum(int64_t n, F f) {
-    return solo_reduce(n, real(0), f, [](real a, real b) { return a + b; });
-}
-template <class F>
-DEVICE real block_max(int64_t n, F f) {
-    return solo_reduce(n, -REAL_MAX, f, [](real a, real b) { return max_of(a, b); });
-}
+DEVICE real block_sum(int64_t n, F f) { return block_reduce<Sum>(n, f); }
 
-#endif
+// The largest f(i) over i in [0, n); the lowest number when n is 0.
+template <class F>
+DEVICE real block_max(int64_t n, F f) { return block_reduce<Largest>(n, f); }
 
 // The chunk of [0, n) that this block owns in a GRID_LOOP.
 DEVICE int64_t chunk_begin(int64_t n) {
