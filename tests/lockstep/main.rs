@@ -18,14 +18,20 @@ mod host;
 
 #[path = "../launchers/attention.rs"]
 mod attention_launchers;
+#[path = "../launchers/counts.rs"]
+mod counts_launchers;
 #[path = "../launchers/depthwise.rs"]
 mod depthwise_launchers;
+#[path = "../launchers/elementwise.rs"]
+mod elementwise_launchers;
 #[path = "../launchers/images.rs"]
 mod images_launchers;
 #[path = "../launchers/logits.rs"]
 mod logits_launchers;
 #[path = "../launchers/maps.rs"]
 mod maps_launchers;
+#[path = "../launchers/mix.rs"]
+mod mix_launchers;
 #[path = "../launchers/norms.rs"]
 mod norms_launchers;
 #[path = "../launchers/windows.rs"]
