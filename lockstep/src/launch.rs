@@ -46,10 +46,12 @@ pub struct Launch<'a> {
 impl Launch<'_> {
     /// Whether operands can be rounded: none shares its memory with what stays as it is.
     pub fn can_be_bf16(&self) -> bool {
-        let arguments = || self.values.iter().filter_map(|value| match value {
-            Value::Pointer(argument) => Some(argument),
-            _ => None,
-        });
+        let arguments = || {
+            self.values.iter().filter_map(|value| match value {
+                Value::Pointer(argument) => Some(argument),
+                _ => None,
+            })
+        };
         let apart = |a: &Argument, b: &Argument| {
             a.address + a.bytes as u64 <= b.address || b.address + b.bytes as u64 <= a.address
         };
@@ -188,7 +190,11 @@ fn copies_of(launch: &Launch) -> Vec<Copied> {
 /// A single-precision number as bf16: the nearest, to even between two.
 fn bf16(x: [u8; 4]) -> u16 {
     let bits = u32::from_ne_bytes(x);
-    if f32::from_bits(bits).is_nan() { 0x7FFF } else { ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16 }
+    if f32::from_bits(bits).is_nan() {
+        0x7FFF
+    } else {
+        ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16
+    }
 }
 
 /// The words of a launch on copies of its memory, and pointers to them.
@@ -209,12 +215,7 @@ fn pointers_to(words: &[u64]) -> Vec<*mut c_void> {
 }
 
 /// Runs a launch in lockstep, and leaves in memory what it computed.
-pub fn watch(
-    lockstep: &Library,
-    launch: &Launch,
-    threads: usize,
-    seed: u64,
-) -> Result<(), Error> {
+pub fn watch(lockstep: &Library, launch: &Launch, threads: usize, seed: u64) -> Result<(), Error> {
     for copy in run_lockstep(lockstep, launch, threads, seed)? {
         let content = copy.content();
         // SAFETY: callers pass the ranges of live tensors; what was read alone is unchanged.
@@ -234,11 +235,7 @@ pub fn perform(reference: &Library, launch: &Launch, threads: usize) -> Result<(
     call_reference(reference, launch, threads, words_of(&launch.values, &[]))
 }
 
-fn run_reference(
-    library: &Library,
-    launch: &Launch,
-    threads: usize,
-) -> Result<Vec<Copied>, Error> {
+fn run_reference(library: &Library, launch: &Launch, threads: usize) -> Result<Vec<Copied>, Error> {
     let copies = copies_of(launch);
     call_reference(library, launch, threads, words_of(&launch.values, &copies))?;
     Ok(copies)

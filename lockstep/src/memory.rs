@@ -77,7 +77,14 @@ pub struct Region {
 impl Region {
     pub fn new(name: String, range: Range<u64>, word: usize, writable: bool, shared: bool) -> Self {
         let words = (range.end - range.start).div_ceil(word as u64) as usize;
-        Region { name, range, word: word as u64, writable, shared, words: vec![Word::default(); words] }
+        Region {
+            name,
+            range,
+            word: word as u64,
+            writable,
+            shared,
+            words: vec![Word::default(); words],
+        }
     }
 }
 
@@ -172,7 +179,8 @@ impl Memory {
         access: Access,
         now: Now,
     ) -> Result<(), Problem> {
-        let outside = |memory: &Memory, at| Err(Problem::OutOfBounds { access, what: memory.nearest(at) });
+        let outside =
+            |memory: &Memory, at| Err(Problem::OutOfBounds { access, what: memory.nearest(at) });
         let Some(region) = self.find(address) else { return outside(self, address) };
         let last = address + bytes as u64 - 1;
         if last >= region.range.end {
@@ -207,7 +215,8 @@ impl Memory {
             }
             if access == Access::Read {
                 word.read = now.read_after(word.read);
-                word.read_by = if word.read_by == 0 || word.read_by == me { me } else { SEVERAL_BLOCKS };
+                word.read_by =
+                    if word.read_by == 0 || word.read_by == me { me } else { SEVERAL_BLOCKS };
                 continue;
             }
             if word.read.tick > 0 && !now.after(word.read) {

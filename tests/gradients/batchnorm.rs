@@ -10,8 +10,7 @@ const TRAIN: Mode = Mode::Train { momentum: 0.1 };
 fn layer<'a>(device: &Device, p: &'a [Param]) -> BatchNorm<'a> {
     let channels = p[0].value.len();
     let upload = |seed, offset: f64| {
-        let data: Vec<f32> =
-            numbers(seed, channels).iter().map(|x| (offset + x) as f32).collect();
+        let data: Vec<f32> = numbers(seed, channels).iter().map(|x| (offset + x) as f32).collect();
         device.upload_real(&[channels], &data).unwrap()
     };
     BatchNorm {

@@ -66,7 +66,8 @@ fn a_right_kernel_passes() {
 
 #[test]
 fn a_missing_barrier() {
-    let race = |problem: &Problem| matches!(problem, Problem::Race { name, .. } if name == "turned");
+    let race =
+        |problem: &Problem| matches!(problem, Problem::Race { name, .. } if name == "turned");
     let unwritten =
         |problem: &Problem| matches!(problem, Problem::Unwritten { name, .. } if name == "turned");
     found("missing_barrier", "turned[thread_count()", |p| race(p) || unwritten(p));
@@ -77,7 +78,10 @@ fn a_barrier_that_not_all_reach() {
     let diverged = |problem: &Problem| matches!(problem, Problem::Divergence { .. });
     let violation = found("barrier_for_some", "barrier()", diverged);
     let told = violation.to_string();
-    assert!(told.contains("waits at a barrier with 63 of 64 threads; thread 5 has ended"), "{told}");
+    assert!(
+        told.contains("waits at a barrier with 63 of 64 threads; thread 5 has ended"),
+        "{told}"
+    );
     found("two_barriers", "barrier()", diverged);
 }
 
@@ -91,22 +95,24 @@ fn shared_memory_that_nothing_wrote() {
 
 #[test]
 fn accesses_out_of_bounds() {
-    let outside = |what: &'static str| {
-        move |problem: &Problem| matches!(problem, Problem::OutOfBounds { what: w, .. } if w == what)
-    };
+    let outside = |what: &'static str| move |problem: &Problem| matches!(problem, Problem::OutOfBounds { what: w, .. } if w == what);
     found("past_the_end", "x[thread_index()", outside("0 bytes past the end of `x`"));
     found("before_the_start", "y[thread_index()", outside("4 bytes before `y`"));
-    found("past_shared", "few[thread_index()]", |problem| {
-        matches!(problem, Problem::OutOfBounds { what, .. } if what.ends_with("past the end of `few`"))
-    });
+    found(
+        "past_shared",
+        "few[thread_index()]",
+        |problem| matches!(problem, Problem::OutOfBounds { what, .. } if what.ends_with("past the end of `few`")),
+    );
     found(
         "past_dynamic_shared",
         "shared_memory()",
         outside("0 bytes past the end of `shared_memory()`"),
     );
-    found("null_pointer", "x[thread_index()", |problem| {
-        matches!(problem, Problem::OutOfBounds { what, .. } if what.contains("far from any"))
-    });
+    found(
+        "null_pointer",
+        "x[thread_index()",
+        |problem| matches!(problem, Problem::OutOfBounds { what, .. } if what.contains("far from any")),
+    );
     found("writes_an_input", "const_cast", |problem| {
         *problem == Problem::ReadOnly { name: "x".into() }
     });
@@ -114,9 +120,7 @@ fn accesses_out_of_bounds() {
 
 #[test]
 fn threads_that_touch_the_same_word() {
-    let race = |name: &'static str| {
-        move |problem: &Problem| matches!(problem, Problem::Race { name: n, .. } if n == name)
-    };
+    let race = |name: &'static str| move |problem: &Problem| matches!(problem, Problem::Race { name: n, .. } if n == name);
     found("same_output", "y[0]", race("y"));
     // Either end of the race may come second.
     let kernel = "reads_a_neighbours_output";
@@ -142,13 +146,18 @@ fn lanes_and_copies_out_of_step() {
     found("lanes_stay_away", "shuffled", |problem| {
         matches!(problem, Problem::Exchange { waiting: 7, lanes: 32, .. })
     });
-    let early = |problem: &Problem| *problem == Problem::InFlight { name: "shared_memory()".into(), element: 0 };
+    let early = |problem: &Problem| {
+        *problem == Problem::InFlight { name: "shared_memory()".into(), element: 0 }
+    };
     found("reads_before_the_wait", "y[0]", early);
     found("waits_for_too_little", "y[1]", |problem| {
         *problem == Problem::InFlight { name: "shared_memory()".into(), element: 4 }
     });
     found("copy_without_barrier", "copy[thread_index()", |problem| {
-        matches!(problem, Problem::Race { .. } | Problem::InFlight { .. } | Problem::Unwritten { .. })
+        matches!(
+            problem,
+            Problem::Race { .. } | Problem::InFlight { .. } | Problem::Unwritten { .. }
+        )
     });
 }
 
@@ -161,11 +170,8 @@ fn a_block_that_does_not_end() {
 #[test]
 fn a_result_that_depends_on_the_number_of_threads() {
     let (mut x, mut y) = ([1.5f32; 3], [0.0f32; 3]);
-    let values = vec![
-        built::pointer("x", &mut x, false),
-        built::pointer("y", &mut y, true),
-        Value::Word(3),
-    ];
+    let values =
+        vec![built::pointer("x", &mut x, false), built::pointer("y", &mut y, true), Value::Word(3)];
     let launch = built::launch("wrong_sum", values, 0);
     let problem = lockstep::compare(&FAULTS.lockstep, &FAULTS.reference, &launch, 3, 0);
     let told = problem.unwrap_err().to_string();

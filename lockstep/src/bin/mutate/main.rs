@@ -165,7 +165,8 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
     let text = read(&kernels.join(&mutant.file))?;
     let (before, rest) = text.split_at(mutant.at);
     let rest = rest.strip_prefix(&mutant.from).ok_or("the file has changed")?;
-    std::fs::write(folder.join(&mutant.file), format!("{before}{}{rest}", mutant.to)).map_err(io)?;
+    std::fs::write(folder.join(&mutant.file), format!("{before}{}{rest}", mutant.to))
+        .map_err(io)?;
 
     let own = [mutant.file.as_str()];
     let files = if mutant.file.ends_with(".cu") { &own } else { users(&mutant.file) };
@@ -230,10 +231,7 @@ fn report(
     let all = ("all", (sum(|k| k.0), sum(|k| k.1)));
     for (kind, (caught, survived)) in kinds.iter().map(|(k, v)| (*k, *v)).chain([all]) {
         let share = 100.0 * survived as f64 / (caught + survived).max(1) as f64;
-        let _ = writeln!(
-            text,
-            "{kind:22} {caught:5} caught {survived:4} survived ({share:.1} %)"
-        );
+        let _ = writeln!(text, "{kind:22} {caught:5} caught {survived:4} survived ({share:.1} %)");
     }
     let _ = write!(text, "\nSurvivors:\n{survivors}");
     Ok(text)
