@@ -32,7 +32,9 @@ fn help_shows_the_commands_and_how_to_begin() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
-    for expected in ["train", "eval", "predict", "prepare", "toy", "udass-raw train gta_vit"] {
+    for expected in
+        ["train", "eval", "predict", "report", "prepare", "toy", "udass-raw train gta_vit"]
+    {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
@@ -40,10 +42,11 @@ fn help_shows_the_commands_and_how_to_begin() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    let options: [(&str, &[&str]); 5] = [
+    let options: [(&str, &[&str]); 6] = [
         ("train", &["--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"]),
         ("eval", &["--checkpoint", "--json", "--set", "--device"]),
-        ("predict", &["--checkpoint", "--out", "--logits", "--resize"]),
+        ("predict", &["--checkpoint", "--out", "--logits", "--resize", "--submission", "--split"]),
+        ("report", &["--markdown", "--html"]),
         ("prepare", &["gta", "cityscapes"]),
         ("toy", &["--size", "--seed"]),
     ];
@@ -66,7 +69,7 @@ fn the_version_is_told() {
 
 #[test]
 fn wrong_usage_ends_with_2() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "Usage: udass-raw"),
         (&["trian"], "tip: a similar subcommand exists: 'train'"),
         (&["train"], "<CONFIG>"),
@@ -74,6 +77,12 @@ fn wrong_usage_ends_with_2() {
         (&["train", "toy_vit", "--resume", "--checkpoint", "a"], "cannot be used with"),
         (&["train", "toy_vit", "--device", "gpu"], "[possible values: auto, host, cuda]"),
         (&["toy", "d", "--size", "big"], "expected WIDTHxHEIGHT in pixels, as in 2048x1024"),
+        (&["predict", "toy_vit", "--checkpoint", "a"], "--out <DIR>"),
+        (
+            &["predict", "toy_vit", "a.png", "--checkpoint", "a", "--submission", "b"],
+            "cannot be used",
+        ),
+        (&["report"], "<RUN>..."),
         (&["prepare", "kitti", "d"], "[possible values: gta, cityscapes]"),
     ];
     for (args, expected) in cases {

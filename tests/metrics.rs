@@ -3,7 +3,7 @@
 use safetensors::SafeTensors;
 use udass_raw::data::classes;
 use udass_raw::run::metrics::{Confusion, nan_mean, percent};
-use udass_raw::run::report::Report;
+use udass_raw::run::report::{Report, Validated};
 
 const FIXTURE: &[u8] = include_bytes!("golden/pub_piece_metrics.safetensors");
 
@@ -158,6 +158,9 @@ fn report() -> Report {
         checkpoint: Some("runs/a.safetensors".into()),
         iteration: Some(600),
         images: 2,
+        data: Validated { sizes: vec![[4, 1]], folders: vec!["ulm".into()] },
+        configuration: Some(serde_json::json!({"method": "mic"})),
+        training: None,
         seconds: 4.0,
     }
 }
@@ -200,4 +203,8 @@ fn the_json_holds_everything_and_null_for_absent_classes() {
     assert_eq!(json["confusion_matrix"].as_array().unwrap().len(), 19);
     assert_eq!((&json["config"], &json["iteration"]), (&"toy_vit".into(), &600.into()));
     assert_eq!(json["checkpoint"], "runs/a.safetensors");
+    assert_eq!(json["data"]["sizes"][0], serde_json::json!([4, 1]));
+    assert_eq!(json["data"]["folders"][0], "ulm");
+    assert_eq!(json["configuration"]["method"], "mic");
+    assert!(json["training"].is_null());
 }

@@ -13,7 +13,7 @@ use udass_raw::run::metrics::Confusion;
 use udass_raw::run::pictures::{
     Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
-use udass_raw::run::report::Report;
+use udass_raw::run::report::{Report, Validated};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
@@ -107,7 +107,17 @@ fn evaluation() -> Report {
     let mut confusion = Confusion::new(19);
     confusion.add(&[0, 1], &[0, 0]).unwrap();
     let config = "toy_vit".into();
-    Report { confusion, config, checkpoint: None, iteration: None, images: 1, seconds: 1.0 }
+    Report {
+        confusion,
+        config,
+        checkpoint: None,
+        iteration: None,
+        images: 1,
+        data: Validated { sizes: vec![[2, 1]], folders: vec!["ulm".into()] },
+        configuration: None,
+        training: None,
+        seconds: 1.0,
+    }
 }
 
 /// `event iteration` of every line.

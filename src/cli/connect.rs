@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use udass_raw::config::{Config, EvalConfig};
+use udass_raw::data::classes::CITYSCAPES;
 use udass_raw::data::eval::EvalSet;
-use udass_raw::data::picture::load_rgb;
+use udass_raw::data::layouts::Split;
+use udass_raw::data::picture::{Picture, load_rgb};
 use udass_raw::data::resize::{Size as Pixels, Window, cv_bilinear};
 use udass_raw::data::toy::ToyWorld;
 use udass_raw::data::{layouts, prepare as preparation};
@@ -15,7 +17,8 @@ use udass_raw::params::Weights;
 use udass_raw::run::evaluate::evaluate as measure;
 use udass_raw::run::inference::Predictor;
 use udass_raw::run::report::Report;
-use udass_raw::run::{build, checkpoint, pictures, tensor_file};
+use udass_raw::run::{build, checkpoint, pictures, submission, tensor_file};
+use udass_raw::tensor::Tensor;
 
 use super::size::Size;
 
@@ -30,6 +33,15 @@ pub struct Prediction<'a> {
     pub logits: Option<&'a Path>,
     /// Size of the network's input, instead of the image's own.
     pub resize: Option<Size>,
+}
+
+/// What `predict --submission` is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    pub checkpoint: &'a Path,
+    /// The zip.
+    pub zip: &'a Path,
+    pub split: Split,
 }
 
 /// Steps done, steps in all.
@@ -62,9 +74,10 @@ pub fn evaluate(config: &Config, path: &Path, advance: Advance) -> anyhow::Resul
     let classes = config.network.classes;
     let mut report =
         measure(&loaded.device, &predictor, &set, classes, advance, &mut |_, _| Ok(()))?;
-    report.iteration = tensor_file::TensorFile::open(&file)?
-        .metadata("iteration")
-        .and_then(|number| number.parse().ok());
+    let opened = tensor_file::TensorFile::open(&file)?;
+    report.iteration = opened.metadata("iteration").and_then(|number| number.parse().ok());
+    report.training = opened.metadata("config").and_then(|text| toml::from_str(text).ok());
+    report.configuration = Some(serde_json::to_value(config)?);
     report.checkpoint = Some(file);
     Ok(report)
 }
@@ -85,8 +98,7 @@ pub fn predict(
         let input = wanted
             .resize
             .map_or(picture.size, |size| Pixels { width: size.width, height: size.height });
-        let resized = cv_bilinear(picture.rows(), input, Window::whole(input));
-        let logits = predictor.logits(&resized, input.width, input.height)?;
+        let logits = logits(&predictor, &picture, input)?;
         if let Some(file) = wanted.logits {
             let shape = logits.shape().to_vec();
             let numbers = loaded.device.read_f32(&logits)?;
@@ -102,6 +114,41 @@ pub fn predict(
         advance(done + 1, wanted.images.len());
     }
     Ok(files)
+}
+
+/// The logits of a picture that is scaled to `input` before the network.
+fn logits(predictor: &Predictor, picture: &Picture, input: Pixels) -> udass_raw::Result<Tensor> {
+    let resized = cv_bilinear(picture.rows(), input, Window::whole(input));
+    predictor.logits(&resized, input.width, input.height)
+}
+
+/// Segments a split of Cityscapes, as `evaluate` does, into a zip for its evaluation server.
+pub fn submit(config: &Config, wanted: &Submission, advance: Advance) -> anyhow::Result<()> {
+    let (layout, classes) = (&config.target.layout, config.network.classes);
+    anyhow::ensure!(
+        layout == "cityscapes",
+        "target.layout: `{layout}`, but the evaluation server takes predictions of Cityscapes"
+    );
+    anyhow::ensure!(
+        classes == CITYSCAPES.len(),
+        "network.classes: {classes}, but the evaluation server takes the {} of Cityscapes",
+        CITYSCAPES.len()
+    );
+    let images = layouts::find(layout)?.images(&config.target.root, wanted.split)?;
+    let loaded = Loaded::new(config, wanted.checkpoint)?;
+    let predictor = loaded.predictor(&config.eval)?;
+    let mut done = 0;
+    submission::write(wanted.zip, &images, |path| {
+        let picture = load_rgb(path)?;
+        let Pixels { width, height } = picture.size;
+        let logits = logits(&predictor, &picture, picture.size.fitted(config.eval.fit))?;
+        let classes = predictor.classes(&logits, (height, width))?;
+        let ids = loaded.device.read::<u8>(&classes)?;
+        done += 1;
+        advance(done, images.len());
+        Ok(submission::LabelMap { width, height, ids })
+    })?;
+    Ok(())
 }
 
 /// The overlay's path for every image.

@@ -5,6 +5,7 @@ mod connect;
 mod eval;
 mod predict;
 mod prepare;
+mod report;
 mod size;
 mod toy;
 mod train;
@@ -28,6 +29,7 @@ Begin here (no GPU, no download):
   udass-raw toy data/toy
   udass-raw train toy_vit
   udass-raw eval toy_vit --checkpoint runs/toy_vit
+  udass-raw report runs/toy_vit --html report.html
 
 The published setting:
   udass-raw prepare gta data/gta
@@ -41,6 +43,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Predict(predict::Args),
+    Report(report::Args),
     Prepare(prepare::Args),
     Toy(toy::Args),
 }
@@ -51,6 +54,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Toy(args) => toy::run(&args),
     }

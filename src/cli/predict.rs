@@ -1,12 +1,14 @@
 //! `udass-raw predict`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+use udass_raw::data::layouts;
 use udass_raw::run::progress::Counter;
 
 use super::configured::Configured;
-use super::connect::{self, Prediction};
+use super::connect::{self, Prediction, Submission};
 use super::print;
 use super::size::Size;
 
@@ -15,18 +17,21 @@ use super::size::Size;
 /// For every image writes <name>_overlay.png, the classes' colours over the image, and a label map:
 /// <name>_labelIds.png with Cityscapes' ids for images called *_leftImg8bit.png, as its evaluation
 /// server wants them, <name>.png for others. Prints the files written.
+///
+/// With --submission, segments a whole split of Cityscapes for that server instead.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   udass-raw predict toy_vit street.png --checkpoint runs/toy_vit --out pictures
   udass-raw predict gta_vit *.jpg --checkpoint model.safetensors --out pictures --resize 2048x1024
-  udass-raw predict gta_vit a.png --checkpoint model.safetensors --out pictures --logits a.safetensors")]
+  udass-raw predict gta_vit a.png --checkpoint model.safetensors --out pictures --logits a.safetensors
+  udass-raw predict gta_vit --checkpoint runs/gta_vit --submission results.zip")]
 pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
     /// PNG or JPEG files.
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required_unless_present = "submission")]
     images: Vec<PathBuf>,
 
     /// The network: a checkpoint of this program (or a run's folder: its newest one), or a
@@ -35,8 +40,8 @@ pub struct Args {
     checkpoint: PathBuf,
 
     /// Folder for the pictures.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "submission")]
+    out: Option<PathBuf>,
 
     /// Write the image's logits too, averaged over the windows, before any softmax: safetensors,
     /// f32, `logits` of shape 1,H,W,classes. For one image.
@@ -47,6 +52,22 @@ pub struct Args {
     /// [default: the image's own size]
     #[arg(long, value_name = "WxH")]
     resize: Option<Size>,
+
+    /// Segment a split of the configuration's Cityscapes, as eval does, and write this zip of label
+    /// ids for its evaluation server. Labels are not needed.
+    #[arg(long, value_name = "ZIP", conflicts_with_all = ["images", "out", "logits", "resize"])]
+    submission: Option<PathBuf>,
+
+    /// The split that --submission is for.
+    #[arg(long, value_enum, default_value = "test", requires = "submission")]
+    split: Split,
+}
+
+/// The server evaluates the first; the second is to try everything with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Split {
+    Test,
+    Val,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -57,10 +78,22 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         args.images.len()
     );
     let counter = Counter::new("images");
+    if let Some(zip) = &args.submission {
+        let split = match args.split {
+            Split::Test => layouts::Split::Test,
+            Split::Val => layouts::Split::Val,
+        };
+        let wanted = Submission { checkpoint: &args.checkpoint, zip, split };
+        connect::submit(&config, &wanted, &counter.advance())?;
+        counter.finish();
+        print(&zip.display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let wanted = Prediction {
         checkpoint: &args.checkpoint,
         images: &args.images,
-        out: &args.out,
+        // Required where there is no --submission.
+        out: args.out.as_deref().unwrap_or(Path::new("")),
         logits: args.logits.as_deref(),
         resize: args.resize,
     };

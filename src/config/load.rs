@@ -96,6 +96,18 @@ impl Config {
         assemble(&Sources::new(layers), &Path::new("runs").join(run))
     }
 
+    /// A preset of the binary as it is, whatever `configs/` in the working directory holds.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is none of that name.
+    pub fn preset(name: &str) -> Result<Self> {
+        let none = || Error::config(format!("there is no preset `{name}`"));
+        let mut layers = Vec::new();
+        collect(&mut layers, preset(name).ok_or_else(none)?)?;
+        layers.reverse();
+        assemble(&Sources::new(layers), &Path::new("runs").join(name))
+    }
+
     /// Reads a complete configuration from text, such as [`Config::to_toml`] wrote. `origin` names
     /// the text in errors.
     ///

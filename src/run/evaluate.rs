@@ -1,10 +1,11 @@
 //! Evaluation on a validation set.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::inference::Predictor;
 use super::metrics::Confusion;
-use super::report::Report;
+use super::report::{Report, Validated};
 use crate::Result;
 use crate::data::eval::{EvalSample, EvalSet};
 use crate::device::Device;
@@ -22,9 +23,13 @@ pub fn evaluate(
 ) -> Result<Report> {
     let started = Instant::now();
     let mut confusion = ops::Confusion::new(device, classes)?;
+    let mut data = Validated::default();
     for (done, sample) in set.iter()?.enumerate() {
         let sample = sample?;
         let size = sample.original();
+        let folder = sample.file.parent().and_then(Path::file_name).unwrap_or_default();
+        note(&mut data.sizes, [size.width, size.height]);
+        note(&mut data.folders, folder.to_string_lossy().into_owned());
         let logits = predictor.logits(&sample.rgb, sample.fitted.width, sample.fitted.height)?;
         let prediction = predictor.classes(&logits, (size.height, size.width))?;
         let label = device.upload(&[1, size.height, size.width], &sample.label.data)?;
@@ -39,6 +44,15 @@ pub fn evaluate(
         checkpoint: None,
         iteration: None,
         images: set.len(),
+        data,
+        configuration: None,
+        training: None,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+fn note<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if !all.contains(&one) {
+        all.push(one);
+    }
 }

@@ -124,7 +124,7 @@ impl Log {
         self.line(&json!({
             "event": "evaluation", "iteration": iteration, "mIoU": report.confusion.mean_iou(),
             "aAcc": report.confusion.all_accuracy(), "IoU": iou,
-            "images": report.images, "seconds": report.seconds,
+            "images": report.images, "data": report.data, "seconds": report.seconds,
         }))
     }
 

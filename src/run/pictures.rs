@@ -1,6 +1,6 @@
 //! Predictions as pictures: overlays, comparisons, and label files for the evaluation server.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::atomic::write_atomic;
@@ -108,14 +108,26 @@ pub fn save_label_ids(
     height: usize,
     ids: &[u8],
 ) -> Result<PathBuf> {
-    if ids.len() != width * height {
-        let problem = format!("{} ids for {width}x{height} pixels", ids.len());
-        return Err(Error::shape("label picture", problem));
-    }
     let path = folder.as_ref().join(label_ids_name(image.as_ref()));
-    let label_ids: Vec<u8> = ids.iter().map(|&id| classes::label_id(id)).collect();
-    save(&path, width, height, png::ColorType::Grayscale, &label_ids)?;
+    let bytes = label_ids_png(width, height, ids)?;
+    write_atomic(&path, |file| file.write_all(&bytes))?;
     Ok(path)
+}
+
+/// Train ids as the bytes of an 8-bit grey PNG of Cityscapes' label ids.
+///
+/// # Errors
+/// [`Error::Shape`] when `ids` is not `width`·`height` long, or that is too large for a PNG.
+pub fn label_ids_png(width: usize, height: usize, ids: &[u8]) -> Result<Vec<u8>> {
+    let wrong = |problem| Error::shape("label picture", problem);
+    if ids.len() != width * height {
+        return Err(wrong(format!("{} ids for {width}x{height} pixels", ids.len())));
+    }
+    let label_ids: Vec<u8> = ids.iter().map(|&id| classes::label_id(id)).collect();
+    let mut bytes = Vec::new();
+    encode(&mut bytes, width, height, png::ColorType::Grayscale, &label_ids)
+        .map_err(|e| wrong(e.to_string()))?;
+    Ok(bytes)
 }
 
 /// The file name for the prediction of an image. Cityscapes' evaluation looks for
@@ -138,24 +150,22 @@ pub fn save_rgb(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8])
         let problem = format!("{} bytes for {width}x{height} pixels", rgb.len());
         return Err(Error::shape("picture", problem));
     }
-    save(path.as_ref(), width, height, png::ColorType::Rgb, rgb)
+    write_atomic(path, |file| encode(file, width, height, png::ColorType::Rgb, rgb))
 }
 
-fn save(
-    path: &Path,
+fn encode(
+    to: impl Write,
     width: usize,
     height: usize,
     color: png::ColorType,
     data: &[u8],
-) -> Result<()> {
+) -> io::Result<()> {
     let side = |n: usize| u32::try_from(n).map_err(|_| io::Error::other("too large for a PNG"));
-    write_atomic(path, |file| {
-        let mut encoder = png::Encoder::new(file, side(width)?, side(height)?);
-        encoder.set_color(color);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder.set_compression(png::Compression::Fast);
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(data)?;
-        Ok(writer.finish()?)
-    })
+    let mut encoder = png::Encoder::new(to, side(width)?, side(height)?);
+    encoder.set_color(color);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(data)?;
+    Ok(writer.finish()?)
 }

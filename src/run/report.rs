@@ -4,10 +4,20 @@ use std::path::PathBuf;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::metrics::{Confusion, percent};
 use crate::data::classes;
+
+/// The validation images as they were found, by which a data set is told from another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validated {
+    /// Width and height of images, each once, in the order met.
+    pub sizes: Vec<[usize; 2]>,
+    /// Names of the folders that they are in (Cityscapes: the cities), each once, in the order met.
+    pub folders: Vec<String>,
+}
 
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +30,11 @@ pub struct Report {
     /// Iterations the network has trained for, where known.
     pub iteration: Option<u64>,
     pub images: usize,
+    pub data: Validated,
+    /// The whole configuration of the evaluation.
+    pub configuration: Option<Value>,
+    /// That of the training, where the checkpoint holds it.
+    pub training: Option<Value>,
     /// Wall-clock time of the evaluation.
     pub seconds: f64,
 }
@@ -67,6 +82,7 @@ impl Report {
             "iteration": self.iteration,
             "version": env!("CARGO_PKG_VERSION"),
             "images": self.images,
+            "data": self.data,
             "pixels": c.pixels(),
             "seconds": self.seconds,
             "mIoU": c.mean_iou(),
@@ -82,6 +98,8 @@ impl Report {
                 "aAcc": percent(c.all_accuracy()),
             },
             "classes": classes,
+            "configuration": self.configuration,
+            "training": self.training,
             "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
         })
     }

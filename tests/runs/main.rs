@@ -7,4 +7,5 @@ mod inputs;
 mod methods;
 mod predict;
 mod resume;
+mod submission;
 mod support;

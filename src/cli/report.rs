@@ -1,0 +1,47 @@
+//! `udass-raw report`
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use udass_raw::run::atomic::write_atomic;
+use udass_raw::run::comparison::Comparison;
+
+use super::print;
+
+/// Put runs beside published results.
+///
+/// Prints IoU of every class beside what was published for the same task (GTA or SYNTHIA to
+/// Cityscapes), the difference to the row of the same method and kind of network, and what about the
+/// run's data and settings is not as published.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  udass-raw report runs/toy_vit
+  udass-raw report runs/a runs/b result.json --html report.html
+  udass-raw report result.json --markdown report.md     (of eval … --json result.json)")]
+pub struct Args {
+    /// A run's folder (its last evaluation), or a file that `eval --json` wrote.
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+
+    /// Write all of it, with all published methods, as Markdown to this file as well.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Write all of it, with bars, as one page of HTML to this file as well.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let comparison = Comparison::read(&args.runs)?;
+    print(&comparison.terminal())?;
+    let write = |path: &Option<PathBuf>, text: String| match path {
+        Some(path) => write_atomic(path, |file| file.write_all(text.as_bytes())),
+        None => Ok(()),
+    };
+    write(&args.markdown, comparison.markdown())?;
+    write(&args.html, comparison.html())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,320 @@
+//! What a run left on disk, and what follows from it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{CITIES, Config, Error, IMAGES, Network, Result, Run, SIZE, Setting, Table};
+use crate::data::classes;
+use crate::run::log;
+use crate::run::report::Validated;
+
+/// A run's last evaluation and the configuration it was made with.
+pub(super) struct Saved {
+    evaluation: Evaluation,
+    facts: Facts,
+    /// The whole configuration.
+    config: Value,
+}
+
+/// Of an evaluation's line in the log; the same keys are in the file of `eval --json`.
+#[derive(Deserialize)]
+struct Evaluation {
+    #[serde(rename = "IoU", default)]
+    iou: Vec<Option<f64>>,
+    /// In the file: with the classes' names.
+    #[serde(default)]
+    classes: Vec<ClassIou>,
+    images: u64,
+    iteration: Option<u64>,
+    /// Not in files of the program's first versions.
+    data: Option<Validated>,
+}
+
+#[derive(Deserialize)]
+struct ClassIou {
+    #[serde(rename = "IoU")]
+    iou: Option<f64>,
+}
+
+/// The keys of a configuration that say which run it is. Those of other versions stay readable.
+#[derive(Deserialize)]
+struct Facts {
+    method: String,
+    source: Domain,
+    target: Domain,
+    data: Data,
+    rare_class_sampling: Switch,
+    network: Net,
+}
+
+#[derive(Deserialize)]
+struct Domain {
+    layout: String,
+    root: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    toy: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Switch {
+    enabled: bool,
+}
+
+#[derive(Deserialize)]
+struct Net {
+    backbone: String,
+    hrda: Switch,
+}
+
+impl Saved {
+    /// From a run's folder or a file of `eval --json`.
+    pub fn read(path: &Path) -> Result<Saved> {
+        if path.is_dir() { Saved::of_folder(path) } else { Saved::of_file(path) }
+    }
+
+    fn of_folder(folder: &Path) -> Result<Saved> {
+        let path = folder.join("log.jsonl");
+        let lines = log::read(&path)?;
+        let last =
+            |event: &str, lines: &[Value]| lines.iter().rposition(|line| line["event"] == event);
+        let Some(evaluation) = last("evaluation", &lines) else {
+            let problem = "holds no evaluation: write one with `udass-raw eval … --json FILE`, and \
+                           report that file";
+            return Err(Error::data(&path, problem));
+        };
+        // What the run was started, or resumed, with before it.
+        let Some(start) = last("start", &lines[..evaluation]) else {
+            return Err(Error::data(&path, "holds no line `start` before its last evaluation"));
+        };
+        Saved::new(&path, lines[evaluation].clone(), lines[start]["config"].clone())
+    }
+
+    fn of_file(path: &Path) -> Result<Saved> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        let mut json: Value = serde_json::from_str(&text)
+            .map_err(|e| Error::data(path, format!("not a file of `eval --json`: {e}")))?;
+        let mut evaluated = json.get_mut("configuration").map(Value::take).unwrap_or_default();
+        if evaluated.is_null() {
+            let problem = "has no `configuration`: not a file of `eval --json`, or one of an older \
+                           version: evaluate again";
+            return Err(Error::data(path, problem));
+        }
+        // The checkpoint knows best how it was trained, the evaluation what it was measured on.
+        let mut config = json.get_mut("training").map(Value::take).unwrap_or_default();
+        if config.is_null() {
+            config = evaluated;
+        } else {
+            for section in ["target", "eval"] {
+                config[section] = evaluated[section].take();
+            }
+        }
+        Saved::new(path, json, config)
+    }
+
+    fn new(path: &Path, evaluation: Value, config: Value) -> Result<Saved> {
+        let wrong = |what: &str, e: serde_json::Error| Error::data(path, format!("{what}: {e}"));
+        let mut evaluation: Evaluation =
+            serde_json::from_value(evaluation).map_err(|e| wrong("the evaluation", e))?;
+        let facts = Facts::deserialize(&config).map_err(|e| wrong("the configuration", e))?;
+        evaluation.iou.extend(evaluation.classes.iter().map(|class| class.iou));
+        let (count, known) = (evaluation.iou.len(), classes::CITYSCAPES.len());
+        if count != known {
+            let problem = format!(
+                "`IoU` of {count} classes: published results have {known}, those of Cityscapes"
+            );
+            return Err(Error::data(path, problem));
+        }
+        Ok(Saved { evaluation, facts, config })
+    }
+
+    /// The published results of this run's task.
+    pub fn table<'a>(&self, tables: &'a [Table]) -> Option<&'a Table> {
+        let (source, target) = (&self.facts.source.layout, &self.facts.target.layout);
+        tables.iter().find(|table| table.source == *source && table.target == *target)
+    }
+
+    /// The run, beside the row that it belongs to.
+    pub fn judge(self, name: String, path: &Path, table: Option<&Table>) -> Result<Run> {
+        let (method, network) = (self.facts.method(), Network::of(&self.facts.network.backbone));
+        let row = table.and_then(|table| {
+            let same =
+                |row: &super::Row| row.network == network && row.method.as_deref() == Some(method);
+            table.rows.iter().position(same)
+        });
+        let preset = match (table, row) {
+            (Some(table), Some(row)) => table.rows[row].preset.as_ref(),
+            _ => None,
+        };
+        let settings = match preset {
+            Some(preset) => differences(&self.config, preset)?,
+            None => Vec::new(),
+        };
+        let no_row = match table {
+            Some(_) => format!("no row of {method} on a {} was published here", network.name()),
+            None => {
+                let (source, target) = (&self.facts.source.layout, &self.facts.target.layout);
+                format!("no results of {source} → {target} are kept here")
+            }
+        };
+        let percent = |share: &Option<f64>| share.map_or(f64::NAN, |share| 100.0 * share);
+        Ok(Run {
+            name,
+            path: path.into(),
+            iou: self.evaluation.iou.iter().map(percent).collect(),
+            iteration: self.evaluation.iteration,
+            what: format!("{method} on {}", self.facts.network.backbone),
+            row,
+            no_row,
+            foreign: self.foreign(),
+            settings,
+        })
+    }
+
+    /// What is not the published benchmark's about the data.
+    fn foreign(&self) -> Vec<String> {
+        let Facts { source, target, data, .. } = &self.facts;
+        let mut found = Vec::new();
+        let mut worlds: Vec<PathBuf> = Vec::new();
+        if !data.toy.as_os_str().is_empty() {
+            worlds.push(data.toy.clone());
+        }
+        // `udass-raw toy` leaves its mark beside the two domains.
+        let above = [source, target].into_iter().filter_map(|domain| domain.root.parent());
+        worlds.extend(
+            above.filter(|folder| folder.join("toy.json").is_file()).map(Path::to_path_buf),
+        );
+        if let Some(world) = worlds.first() {
+            found.push(format!("toy data, the drawn world in {}", world.display()));
+        }
+        if target.layout != "cityscapes" {
+            found.push(format!("the target is {}, not Cityscapes", target.layout));
+        }
+        let images = self.evaluation.images;
+        if images != IMAGES {
+            found.push(format!("{images} validation images, not {IMAGES}"));
+        }
+        let Some(Validated { sizes, folders }) = &self.evaluation.data else {
+            found.push("the validation images' sizes were not kept, so they are unknown".into());
+            return found;
+        };
+        let other: Vec<String> = (sizes.iter().filter(|size| **size != SIZE))
+            .map(|[width, height]| format!("{width}x{height}"))
+            .collect();
+        if !other.is_empty() {
+            let (shown, [width, height]) = (few(&other), SIZE);
+            found.push(format!("validation images of {shown}, not {width}x{height}"));
+        }
+        let unknown: Vec<&String> =
+            folders.iter().filter(|city| !CITIES.contains(&city.as_str())).collect();
+        if !unknown.is_empty() {
+            let (shown, cities) = (few(&unknown), CITIES.join(", "));
+            found.push(format!("validation images of {shown}, not of {cities}"));
+        }
+        found
+    }
+}
+
+impl Facts {
+    /// The method by the name that presets give it.
+    fn method(&self) -> &str {
+        match self.method.as_str() {
+            "dacs" if self.network.hrda.enabled => "hrda",
+            "dacs" if self.rare_class_sampling.enabled => "daformer",
+            method => method,
+        }
+    }
+}
+
+/// The first few, and how many more there are.
+fn few<T: std::fmt::Display>(all: &[T]) -> String {
+    const MOST: usize = 3;
+    let mut told: Vec<String> = all.iter().take(MOST).map(ToString::to_string).collect();
+    if all.len() > MOST {
+        told.push(format!("{} more", all.len() - MOST));
+    }
+    told.join(", ")
+}
+
+/// Keys that change no result, or that tell places and draws.
+const FREE: [&str; 15] = [
+    "seed",
+    "device.kind",
+    "device.deterministic",
+    "device.threads",
+    "source.root",
+    "target.root",
+    "data.toy",
+    "data.workers",
+    "data.prefetch",
+    "eval.batch",
+    "run.checkpoint_interval",
+    "run.eval_interval",
+    "run.keep",
+    "run.out",
+    "method",
+];
+
+/// The key of the weights that training begins with.
+const WEIGHTS: &str = "weights.init";
+
+/// Sections in the order of what tells most.
+const FIRST: [&str; 5] = ["network", "source", "target", "data", "run"];
+
+/// Keys whose values are not the preset's. Keys that only one of them has are of other versions.
+fn differences(config: &Value, preset: &str) -> Result<Vec<Setting>> {
+    let published = serde_json::to_value(Config::preset(preset)?)
+        .map_err(|e| Error::config(format!("preset {preset}: {e}")))?;
+    let mut found = Vec::new();
+    compare("", config, &published, &mut found);
+    found.sort_by_key(|setting| {
+        let section = setting.key.split('.').next();
+        FIRST.iter().position(|first| Some(*first) == section).unwrap_or(FIRST.len())
+    });
+    Ok(found)
+}
+
+fn compare(key: &str, run: &Value, published: &Value, found: &mut Vec<Setting>) {
+    if let (Value::Object(run), Value::Object(published)) = (run, published) {
+        for (name, value) in published {
+            let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+            if let Some(run) = run.get(name).filter(|_| !FREE.contains(&key.as_str())) {
+                compare(&key, run, value, found);
+            }
+        }
+        return;
+    }
+    let (mut run, mut published) = (shown(run), shown(published));
+    if key == WEIGHTS {
+        // Whatever their file is called.
+        for init in [&mut run, &mut published].into_iter().filter(|init| *init != "random") {
+            *init = "ImageNet".into();
+        }
+    }
+    if run != published {
+        found.push(Setting { key: key.into(), run, published });
+    }
+}
+
+/// A value as one writes it: in single precision, which is what most numbers were read into.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Number(n) if n.is_f64() => {
+            n.as_f64().map_or(String::new(), |x| (x as f32).to_string())
+        }
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(fields) => {
+            let told = fields.iter().map(|(key, value)| format!("{key} = {}", shown(value)));
+            format!("{{{}}}", told.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}

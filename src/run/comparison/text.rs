@@ -1,0 +1,132 @@
+//! A comparison as text: for a terminal, and as Markdown.
+
+use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Cell, CellAlignment, Table as Grid};
+
+use super::{Comparison, Network, Row, Run, Section, marked, number, signed};
+use crate::data::classes;
+
+/// Settings that the terminal names of each run.
+const NAMED: usize = 4;
+
+pub(super) fn terminal(comparison: &Comparison) -> String {
+    let mut parts = Vec::new();
+    for section in &comparison.sections {
+        // The kinds of network that the runs' rows are of; all of them where no run has a row.
+        let kinds: Vec<Network> =
+            section.runs.iter().filter_map(|run| Some(section.row(run)?.1.network)).collect();
+        let rows: Vec<&Row> = (section.rows().iter())
+            .filter(|row| kinds.is_empty() || kinds.contains(&row.network))
+            .collect();
+        let mut lines = vec![section.title().to_owned()];
+        let mut grid = grid(section, &rows, |name| name.replace('(', "\n(").replace(" − ", "\n− "));
+        lines.push(grid.load_style(UTF8_HORIZONTAL_ONLY).to_string());
+        lines.extend(
+            section.footnotes().filter(|note| {
+                rows.iter().any(|row| note.starts_with(&format!("{}:", marked(row))))
+            }),
+        );
+        for run in &section.runs {
+            lines.push(format!("\n{} ({}, {})", run.name, run.describe(), run.path.display()));
+            lines.extend(remarks(section, run, NAMED).into_iter().map(|text| format!("  {text}")));
+        }
+        parts.push(lines.join("\n"));
+    }
+    parts.join("\n\n\n")
+}
+
+pub(super) fn markdown(comparison: &Comparison) -> String {
+    let mut parts = vec!["# Beside published results".to_owned()];
+    for section in &comparison.sections {
+        let mut lines = vec![format!("## {}", section.title())];
+        for run in &section.runs {
+            let (name, what) = (escaped(&run.name), escaped(&run.describe()));
+            let mut text = format!("**{name}** ({what})\n");
+            for remark in remarks(section, run, usize::MAX) {
+                text.push_str(&format!("\n- {}", escaped(&remark)));
+            }
+            lines.push(text);
+        }
+        lines.push(format!("IoU in percent; {}", legend(section)));
+        let rows: Vec<&Row> = section.rows().iter().collect();
+        lines.push(grid(section, &rows, escaped).load_style(ASCII_MARKDOWN).to_string());
+        lines.extend(section.footnotes());
+        parts.push(lines.join("\n\n"));
+    }
+    format!("{}\n", parts.join("\n\n"))
+}
+
+/// What is said of a run; `settings`: the most of them that are named.
+fn remarks(section: &Section, run: &Run, settings: usize) -> Vec<String> {
+    let mut all = vec![section.verdict(run), section.data(run)];
+    if let Some(count) = section.settings(run) {
+        let mut told: Vec<String> = (run.settings.iter().take(settings))
+            .map(|s| format!("{} {} ({})", s.key, s.run, s.published))
+            .collect();
+        if run.settings.len() > settings {
+            told.push(format!("{} more", run.settings.len() - settings));
+        }
+        all.push(if told.is_empty() { count } else { format!("{count}: {}", told.join(", ")) });
+    }
+    all
+}
+
+/// What columns are whose.
+fn legend(section: &Section) -> &'static str {
+    if section.rows().is_empty() {
+        "every column is a run."
+    } else {
+        "a run, then what it is above or below its published row, then the published rows."
+    }
+}
+
+/// Classes down, runs and published rows across, means below.
+fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Grid {
+    let mut header = vec![Cell::new("class")];
+    for run in &section.runs {
+        header.push(Cell::new(title(&run.name)));
+        if let Some((_, row)) = section.row(run) {
+            header.push(Cell::new(title(&format!(" − {}", row.name))));
+        }
+    }
+    header.extend(rows.iter().map(|row| Cell::new(title(&marked(row)))));
+    let mut grid = Grid::new();
+    grid.set_header(header);
+    for (class, known) in classes::CITYSCAPES.iter().enumerate() {
+        let mut line = vec![known.name.to_owned()];
+        for run in &section.runs {
+            line.push(number(run.iou.get(class).copied().unwrap_or(f64::NAN)));
+            line.extend(section.difference(run, class).map(signed));
+        }
+        if let Some(table) = &section.table {
+            line.extend(rows.iter().map(|row| number(table.iou(row, class))));
+        }
+        grid.add_row(line);
+    }
+    for (index, mean) in section.means().iter().enumerate() {
+        let mut line = vec![mean.name.clone()];
+        for run in &section.runs {
+            let ours = mean.of(&run.iou);
+            line.push(number(ours));
+            line.extend(section.row(run).map(|(_, row)| signed(ours - row.means[index])));
+        }
+        line.extend(rows.iter().map(|row| number(row.means[index])));
+        grid.add_row(line);
+    }
+    for column in grid.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    grid
+}
+
+/// Names that hold signs of Markdown, as they are.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.trim_start().chars() {
+        if "\\`*_[]<>|#".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}

@@ -1,0 +1,345 @@
+//! Runs beside published results: what is read, what is compared, what is said.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use udass_raw::config::Config;
+
+fn report(folder: &Path, args: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_udass-raw");
+    Command::new(binary).arg("report").args(args).current_dir(folder).output().unwrap()
+}
+
+/// What it prints, when all is well.
+fn told(folder: &Path, args: &[&str]) -> String {
+    let output = report(folder, args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = report(folder, args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The validation set of the published results, as an evaluation finds it.
+fn cityscapes() -> Value {
+    json!({"sizes": [[2048, 1024]], "folders": ["frankfurt", "lindau", "munster"]})
+}
+
+/// 0.5, 0.51, … by train id.
+fn iou() -> Vec<f64> {
+    (0..19).map(|class| 0.5 + 0.01 * f64::from(class)).collect()
+}
+
+struct Made {
+    config: Value,
+    iou: Value,
+    images: u64,
+    data: Value,
+}
+
+impl Made {
+    fn new(preset: &str, method: Option<&str>) -> Made {
+        let config = Config::load_with(preset, method, &[]).unwrap();
+        Made {
+            config: serde_json::to_value(config).unwrap(),
+            iou: json!(iou()),
+            images: 500,
+            data: cityscapes(),
+        }
+    }
+
+    /// As `train` leaves it: an early evaluation, the last one, and a line after it.
+    fn folder(&self, path: PathBuf) {
+        let zeros = vec![0.0; 19];
+        let lines = [
+            json!({"event": "start", "iteration": 0, "config": self.config}),
+            json!({"event": "evaluation", "iteration": 1000, "IoU": zeros, "images": 1}),
+            json!({"event": "evaluation", "iteration": 40000, "IoU": self.iou,
+                "images": self.images, "data": self.data}),
+            json!({"event": "iteration", "iteration": 40000}),
+        ];
+        fs::create_dir_all(&path).unwrap();
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(path.join("log.jsonl"), text).unwrap();
+    }
+
+    /// As `eval --json` writes it.
+    fn file(&self, path: PathBuf, training: Value) {
+        let classes: Vec<Value> =
+            self.iou.as_array().unwrap().iter().map(|iou| json!({"IoU": iou})).collect();
+        let json = json!({"classes": classes, "images": self.images, "data": self.data,
+            "iteration": 7, "configuration": self.config, "training": training});
+        fs::write(path, json.to_string()).unwrap();
+    }
+}
+
+/// The cells of a table's row, the name (of `words` words) first.
+fn row(text: &str, name: &str) -> Vec<String> {
+    let line = text.lines().find(|line| line.trim_start_matches(['|', ' ']).starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    let rest = line.trim_start_matches(['|', ' ']).strip_prefix(name).unwrap();
+    rest.split([' ', '|']).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_run_as_published_stands_beside_its_row() {
+    let folder = TempDir::new().unwrap();
+    Made::new("gta_vit", None).folder(folder.path().join("runs/mine"));
+    let text = told(folder.path(), &["runs/mine"]);
+    // The run, the difference to QuadMix(ViT), and the four ViTs as published.
+    assert_eq!(row(&text, "road"), ["50.0", "−47.5", "95.7", "96.7", "96.7", "97.5"]);
+    assert_eq!(row(&text, "train"), ["66.0", "−16.3", "65.1", "63.6", "72.5", "82.3"]);
+    assert_eq!(row(&text, "mIoU"), ["59.0", "−17.1", "68.3", "70.3", "73.6", "76.1"]);
+    for expected in [
+        "GTA → Cityscapes\n",
+        "mine (quadmix on mit_b5, 40000 iterations, runs/mine)\n",
+        "mIoU 59.0, 17.1 below the published QuadMix(ViT) (76.1)\n",
+        "validated on Cityscapes' 500 images of 2048x1024, as the published results were\n",
+        "settings as in preset gta_vit\n",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    assert!(!text.contains("NOT the published"), "{text}");
+}
+
+#[test]
+fn methods_and_networks_find_their_rows() {
+    let cases = [
+        ("gta_cnn", None, "below the published QuadMix(CNN) (66.8)"),
+        ("source_only", None, "above the published Source (32.9)"),
+        ("daformer", None, "below the published DAFormer (68.3)"),
+        ("gta_vit", Some("mic"), "no row of mic on a ViT was published here"),
+        ("gta_vit", Some("hrda"), "no row of hrda on a ViT was published here"),
+        ("dacs", None, "no row of dacs on a CNN was published here"),
+        ("gta_vit", Some("source_only"), "no row of source_only on a ViT was published here"),
+    ];
+    let folder = TempDir::new().unwrap();
+    for (preset, method, expected) in cases {
+        Made::new(preset, method).folder(folder.path().join("run"));
+        let text = told(folder.path(), &["run"]);
+        assert!(text.contains(expected), "{preset} {method:?}: {expected} in\n{text}");
+    }
+}
+
+#[test]
+fn synthia_has_two_means_and_dashes() {
+    let folder = TempDir::new().unwrap();
+    Made::new("syn_cnn", None).folder(folder.path().join("syn"));
+    let text = told(folder.path(), &["syn", "--markdown", "a.md"]);
+    assert_eq!(row(&text, "terrain")[..2], ["59.0", "–"]);
+    assert!(row(&text, "terrain")[2..].iter().all(|cell| cell == "–"), "{text}");
+    assert_eq!(row(&text, "wall")[..5], ["53.0", "+49.3", "9.2", "2.1", "–"], "BDM has none");
+    let classes: [f64; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18].map(f64::from);
+    let mean = 50.0 + classes.iter().sum::<f64>() / 16.0;
+    assert_eq!(row(&text, "mIoU16")[0], format!("{mean:.1}"));
+    let thirteen = 50.0 + (classes.iter().sum::<f64>() - 12.0) / 13.0;
+    let expected = format!(
+        "mIoU13 {thirteen:.1}, {:.1} below the published QuadMix(CNN) (72.3)",
+        72.3 - thirteen
+    );
+    assert!(text.contains(&expected), "{expected} in\n{text}");
+    assert!(text.contains("Freedom(CNN)†: the means of its classes are 56.2 and 62.5"), "{text}");
+    assert!(!text.contains("Sepico(ViT)"), "no run is a ViT\n{text}");
+    // Everybody is in the file.
+    let markdown = fs::read_to_string(folder.path().join("a.md")).unwrap();
+    assert_eq!(row(&markdown, "bicycle").len(), 14);
+    assert!(markdown.contains("Sepico(ViT)†"), "{markdown}");
+}
+
+#[test]
+fn other_data_is_called_that() {
+    let folder = TempDir::new().unwrap();
+    let mut toy = Made::new("toy_vit", None);
+    toy.images = 40;
+    toy.data = json!({"sizes": [[256, 128]], "folders": ["dornfeld", "eulenburg"]});
+    toy.folder(folder.path().join("toy"));
+    let text = told(folder.path(), &["toy"]);
+    assert!(
+        text.contains(
+            "NOT the published benchmark's data: toy data, the drawn world in data/toy; \
+             40 validation images, not 500; validation images of 256x128, not 2048x1024; \
+             validation images of dornfeld, eulenburg, not of frankfurt, lindau, munster\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("settings differ from preset gta_vit: network.backbone mit_b0 (mit_b5)"),
+        "{text}"
+    );
+
+    // One thing at a time, on the published preset.
+    let says = |change: &dyn Fn(&mut Made)| {
+        let mut made = Made::new("gta_vit", None);
+        change(&mut made);
+        made.folder(folder.path().join("other"));
+        let text = told(folder.path(), &["other"]);
+        let line = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("NOT the published benchmark's data: "));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    assert_eq!(says(&|made| made.images = 499), "499 validation images, not 500");
+    let half = |made: &mut Made| made.data["sizes"] = json!([[2048, 1024], [1024, 512]]);
+    assert_eq!(says(&half), "validation images of 1024x512, not 2048x1024");
+    let ulm = |made: &mut Made| made.data["folders"] = json!(["frankfurt", "ulm"]);
+    assert_eq!(says(&ulm), "validation images of ulm, not of frankfurt, lindau, munster");
+    let old = |made: &mut Made| made.data = Value::Null;
+    assert_eq!(says(&old), "the validation images' sizes were not kept, so they are unknown");
+    // A toy world drawn for another preset is known by its mark.
+    fs::create_dir_all(folder.path().join("data/full")).unwrap();
+    fs::write(folder.path().join("data/full/toy.json"), "{}").unwrap();
+    let full = |made: &mut Made| made.config["source"]["root"] = json!("data/full/gta");
+    assert_eq!(says(&full), "toy data, the drawn world in data/full");
+}
+
+#[test]
+fn other_settings_are_named_with_the_published_ones() {
+    let folder = TempDir::new().unwrap();
+    let mut made = Made::new("gta_vit", None);
+    made.config["eval"]["fit"] = json!([1024, 512]);
+    // What places and speed are set by is nobody's concern; single precision is the same number.
+    made.config["target"]["root"] = json!("/elsewhere");
+    made.config["eval"]["batch"] = json!(4);
+    made.config["weights"]["init"] = json!("/elsewhere/b5.safetensors");
+    made.config["network"]["dropout"] = json!(0.1);
+    made.folder(folder.path().join("a"));
+    let text = told(folder.path(), &["a"]);
+    let expected = "1 setting differs from preset gta_vit: eval.fit [1024, 512] ([2048, 1024])\n";
+    assert!(text.contains(expected), "{text}");
+    made.config["weights"]["init"] = json!("random");
+    made.config["network"]["backbone"] = json!("mit_b0");
+    made.folder(folder.path().join("a"));
+    let text = told(folder.path(), &["a"]);
+    let expected = "3 settings differ from preset gta_vit: network.backbone mit_b0 (mit_b5), \
+                    eval.fit [1024, 512] ([2048, 1024]), weights.init random (ImageNet)\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_result_file_is_a_run_too_and_its_checkpoint_knows_the_method() {
+    let folder = TempDir::new().unwrap();
+    let made = Made::new("gta_vit", None);
+    made.file(folder.path().join("result.json"), Value::Null);
+    let text = told(folder.path(), &["result.json"]);
+    assert!(text.contains("result (quadmix on mit_b5, 7 iterations, result.json)\n"), "{text}");
+    assert_eq!(row(&text, "road")[..2], ["50.0", "−47.5"]);
+    let training = Made::new("daformer", None).config;
+    made.file(folder.path().join("result.json"), training);
+    let text = told(folder.path(), &["result.json"]);
+    assert!(text.contains("below the published DAFormer (68.3)"), "{text}");
+    // Windows of another size are the evaluation's.
+    assert!(text.contains("eval.window 1024 (0)"), "{text}");
+}
+
+#[test]
+fn runs_stand_side_by_side_and_tasks_apart() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    Made::new("gta_vit", None).folder(at("a/run"));
+    let mut second = Made::new("gta_vit", Some("mic"));
+    second.iou[0] = Value::Null;
+    second.folder(at("b/run"));
+    Made::new("syn_vit", None).folder(at("syn"));
+    let args = ["a/run", "b/run", "syn", "--html", "out/a.html", "--markdown", "a.md"];
+    let text = told(folder.path(), &args);
+    let (gta, syn) = text.split_once("SYNTHIA → Cityscapes").expect("two tables");
+    // Of one name, so they are told apart by their paths; the second has no row.
+    assert!(gta.contains("a/run") && gta.contains("b/run"), "{gta}");
+    assert_eq!(row(gta, "road"), ["50.0", "−47.5", "–", "95.7", "96.7", "96.7", "97.5"]);
+    assert_eq!(row(syn, "road")[..2], ["50.0", "−38.1"]);
+
+    let markdown = fs::read_to_string(at("a.md")).unwrap();
+    assert!(markdown.contains("## GTA → Cityscapes") && markdown.contains("**a/run** (quadmix"));
+    assert_eq!(row(&markdown, "sky").len(), 3 + 12);
+
+    let page = fs::read_to_string(at("out/a.html")).unwrap();
+    for expected in [
+        "<h2>SYNTHIA → Cityscapes</h2>",
+        "style=\"left: 97.5%\" title=\"QuadMix(ViT) 97.5\"",
+        "style=\"width: 50.0%\"",
+        "mIoU 59.0, 17.1 below the published QuadMix(ViT) (76.1)",
+        "Freedom(CNN)†",
+    ] {
+        assert!(page.contains(expected), "{expected}");
+    }
+    // Nothing is fetched from anywhere.
+    for foreign in ["http:", "https:", "src=", "<script", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    // 19 classes of two runs, and of one.
+    assert_eq!(page.matches("class=\"fill\"").count(), 3 * 19);
+    for tag in ["div", "table", "tr", "td", "p", "h3", "details", "span", "i"] {
+        let (open, close) =
+            (page.matches(&format!("<{tag}>")).count(), page.matches(&format!("</{tag}>")).count());
+        let open = open + page.matches(&format!("<{tag} ")).count();
+        assert_eq!(open, close, "<{tag}>");
+    }
+}
+
+#[test]
+fn names_are_never_markup() {
+    let folder = TempDir::new().unwrap();
+    Made::new("gta_vit", None).folder(folder.path().join("<b>|*x*"));
+    told(folder.path(), &["<b>|*x*", "--html", "a.html", "--markdown", "a.md"]);
+    let page = fs::read_to_string(folder.path().join("a.html")).unwrap();
+    assert!(page.contains("&lt;b&gt;|*x*") && !page.contains("<b>|"), "{page}");
+    let markdown = fs::read_to_string(folder.path().join("a.md")).unwrap();
+    assert!(markdown.contains(r"\<b\>\|\*x\*"), "{markdown}");
+}
+
+#[test]
+fn a_task_without_published_results_is_shown_alone() {
+    let folder = TempDir::new().unwrap();
+    let mut made = Made::new("gta_vit", None);
+    made.config["target"]["layout"] = json!("acdc");
+    made.folder(folder.path().join("a"));
+    let text = told(folder.path(), &["a"]);
+    assert_eq!(row(&text, "road"), ["50.0"]);
+    assert!(text.contains("mIoU 59.0; no results of gta → acdc are kept here\n"), "{text}");
+    assert!(text.contains("the target is acdc, not Cityscapes"), "{text}");
+}
+
+#[test]
+fn what_is_no_run_is_told_with_file_and_key() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("empty")).unwrap();
+    assert!(refused(folder.path(), &["empty"]).starts_with("error: empty/log.jsonl: cannot read"));
+    assert!(refused(folder.path(), &["none.json"]).starts_with("error: none.json: cannot read"));
+    fs::write(at("torn.json"), "{\"classes\": ").unwrap();
+    assert!(refused(folder.path(), &["torn.json"]).starts_with("error: torn.json: not a file of"));
+    fs::write(at("old.json"), "{\"classes\": []}").unwrap();
+    let text = refused(folder.path(), &["old.json"]);
+    assert!(text.starts_with("error: old.json: has no `configuration`"), "{text}");
+
+    let made = Made::new("gta_vit", None);
+    let log = |lines: &[Value]| {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::create_dir_all(at("run")).unwrap();
+        fs::write(at("run/log.jsonl"), text).unwrap();
+        refused(folder.path(), &["run"])
+    };
+    let start = json!({"event": "start", "config": made.config});
+    let text = log(&[start.clone()]);
+    assert!(text.starts_with("error: run/log.jsonl: holds no evaluation"), "{text}");
+    let evaluation = json!({"event": "evaluation", "IoU": iou(), "images": 500});
+    let text = log(&[evaluation.clone()]);
+    assert!(text.contains("run/log.jsonl: holds no line `start`"), "{text}");
+    let text = log(&[json!({"event": "start", "config": {"method": "mic"}}), evaluation]);
+    assert!(text.contains("run/log.jsonl: the configuration: missing field `source`"), "{text}");
+    let text = log(&[start.clone(), json!({"event": "evaluation", "IoU": [0.5], "images": 1})]);
+    assert!(text.contains("run/log.jsonl: `IoU` of 1 classes"), "{text}");
+    let text = log(&[start, json!({"event": "evaluation", "IoU": iou()})]);
+    assert!(text.contains("run/log.jsonl: the evaluation: missing field `images`"), "{text}");
+    // Nothing is written where something is wrong.
+    refused(folder.path(), &["run", "--html", "a.html"]);
+    assert!(!at("a.html").exists());
+}
