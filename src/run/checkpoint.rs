@@ -11,13 +11,13 @@
 //! Beside them, as strings: `iteration` (the next one), `templates.iteration`, `version`, `config`.
 //! There is no random state: every draw is a hash of seed and iteration.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 use super::tensor_file::{Entry, TensorFile, write};
-use super::weights::{Network, load_network};
+use super::weights::{Network, is_count, load_network};
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
 use crate::tensor::{DType, Tensor};
@@ -73,7 +73,7 @@ pub fn prune(out: &Path, keep: usize) -> Result<()> {
 
 /// Writes the state before iteration `next`; the file is there whole or not at all.
 pub fn save(path: &Path, learner: &mut Learner, next: u64) -> Result<()> {
-    let metadata = HashMap::from([
+    let metadata = BTreeMap::from([
         ("format".to_string(), "udass-raw checkpoint 1".to_string()),
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("iteration".to_string(), next.to_string()),
@@ -123,12 +123,13 @@ pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
     if let Some(teacher) = &mut learner.teacher {
         load_network(&file, &device, teacher, Network::Teacher)?;
     }
-    let shapes: HashMap<String, Vec<usize>> = file.shapes().into_iter().collect();
-    let check = |name: &str, wanted: &[usize]| match shapes.get(name) {
-        Some(shape) if shape == wanted => Ok(()),
-        Some(shape) => {
-            let problem =
-                format!("tensor `{name}` is {shape:?}, this configuration needs {wanted:?}");
+    let check = |name: &str, wanted: &[usize]| match file.find(name) {
+        Some(info) if info.shape == wanted => Ok(()),
+        Some(info) => {
+            let problem = format!(
+                "tensor `{name}` is {:?}, this configuration needs {wanted:?}",
+                info.shape
+            );
             Err(Error::weights(path, problem))
         }
         None => Err(Error::weights(path, format!("tensor `{name}` is missing"))),
@@ -150,7 +151,7 @@ pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
             }
             check(name, tensor.shape())?;
             match tensor.dtype() {
-                DType::U8 => device.write(tensor, &file.bytes(name, Dtype::U8)?)?,
+                DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?)?,
                 _ => device.write_real(tensor, &file.numbers(name)?)?,
             }
         }
@@ -163,7 +164,7 @@ fn network_entries<'a>(device: &'a Device, weights: &'a Weights, prefix: &str) -
     let mut entries = param_entries(device, weights, &weights.values, prefix);
     for (index, buffer) in weights.spec().buffers().iter().enumerate() {
         // PyTorch counts batches in a scalar of type int64.
-        let counts = buffer.name.ends_with("num_batches_tracked");
+        let counts = is_count(&buffer.name);
         entries.push(Entry {
             name: format!("{prefix}{}", buffer.name),
             dtype: if counts { Dtype::I64 } else { Dtype::F32 },

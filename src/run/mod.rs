@@ -9,6 +9,7 @@ pub mod log;
 pub mod metrics;
 pub mod pictures;
 pub mod progress;
+pub mod pth;
 pub mod report;
 pub mod signal;
 pub mod tensor_file;

@@ -6,6 +6,7 @@ mod layout;
 mod networks;
 mod optimizer;
 mod pieces;
+mod torch;
 mod training;
 
 use udass_raw::device::Device;
@@ -31,16 +32,11 @@ pub struct Family {
     /// Stands in the names of its cases.
     marker: &'static str,
     pub what: &'static str,
-    /// None until it is built.
-    pub runner: Option<Runner>,
+    pub runner: Runner,
 }
 
 const fn built(marker: &'static str, what: &'static str, runner: Runner) -> Family {
-    Family { marker, what, runner: Some(runner) }
-}
-
-const fn missing(marker: &'static str, what: &'static str) -> Family {
-    Family { marker, what, runner: None }
+    Family { marker, what, runner }
 }
 
 /// The first whose marker stands in a name is its family: longer markers precede what they
@@ -72,7 +68,7 @@ const FAMILIES: &[Family] = &[
     built("_uda_chain", "chained iterations", iteration::chain),
     built("_uda", "whole iterations", iteration::single),
     built("_adamw", "AdamW", optimizer::adamw),
-    missing("_pth", "reading .pth files"),
+    built("_pth", "reading .pth files", torch::files),
 ];
 
 pub fn family_of(case: &str) -> Option<&'static Family> {
