@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use udass_raw::config::Config;
+use udass_raw::run::weights::Network;
 
 #[derive(Debug, clap::Args)]
 pub struct Configured {
@@ -22,6 +23,24 @@ pub struct Configured {
     /// [default: device.kind of the configuration]
     #[arg(long, value_enum, value_name = "DEVICE")]
     pub device: Option<Device>,
+}
+
+/// Which of a checkpoint's networks is meant.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Which {
+    /// What is trained and, as published, evaluated.
+    Student,
+    /// Its average.
+    Teacher,
+}
+
+impl Which {
+    pub fn network(self) -> Network {
+        match self {
+            Which::Student => Network::Student,
+            Which::Teacher => Network::Teacher,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -8,6 +8,7 @@ mod prepare;
 mod size;
 mod toy;
 mod train;
+mod weights;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ enum Command {
     Predict(predict::Args),
     Prepare(prepare::Args),
     Toy(toy::Args),
+    Weights(weights::Args),
 }
 
 /// Runs what was asked for.
@@ -53,6 +55,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Predict(args) => predict::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Toy(args) => toy::run(&args),
+        Command::Weights(args) => weights::run(&args),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use udass_raw::run::progress::Counter;
 
-use super::configured::Configured;
+use super::configured::{Configured, Which};
 use super::connect::{self, Prediction};
 use super::print;
 use super::size::Size;
@@ -29,10 +29,14 @@ pub struct Args {
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a
-    /// .safetensors with the names of the reference.
+    /// The network: a checkpoint of this program (or a run's folder: its newest one) or of the
+    /// reference, .pth or .safetensors.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
+
+    /// Which of a checkpoint's networks.
+    #[arg(long, value_enum, default_value_t = Which::Student)]
+    weights: Which,
 
     /// Folder for the pictures.
     #[arg(long, value_name = "DIR")]
@@ -59,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let counter = Counter::new("images");
     let wanted = Prediction {
         checkpoint: &args.checkpoint,
+        weights: args.weights,
         images: &args.images,
         out: &args.out,
         logits: args.logits.as_deref(),

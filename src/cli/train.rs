@@ -22,7 +22,7 @@ Examples:
   udass-raw train toy_vit
   udass-raw train toy_vit --resume
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
-  udass-raw train gta_vit --checkpoint mic_gta_4000.safetensors
+  udass-raw train gta_vit --checkpoint mic_gta_4000.pth
   udass-raw train my.toml --device host --max-iters 10")]
 pub struct Args {
     #[command(flatten)]
@@ -37,10 +37,18 @@ pub struct Args {
     #[arg(long, conflicts_with = "checkpoint")]
     resume: bool,
 
-    /// Start from this file instead of the configured weights: a checkpoint of this program, or a
-    /// .safetensors with the names of the reference.
+    /// Start from this file instead of the configured weights: a checkpoint of this program or of the
+    /// reference (.pth or .safetensors), or weights with the reference's names.
+    ///
+    /// A checkpoint goes on at its iteration, with its optimiser's moments; the teacher begins as its
+    /// student, as the released code does.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+
+    /// The iteration to begin at with --checkpoint; 0 takes the weights alone.
+    /// [default: the checkpoint's own; 0 for weights without one]
+    #[arg(long, value_name = "N", requires = "checkpoint")]
+    start_iteration: Option<u64>,
 
     /// The run's folder, instead of run.out.
     #[arg(long, value_name = "DIR")]
@@ -76,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.configured.load(iterations.into_iter().chain(out))?;
     let start = match &args.checkpoint {
         _ if args.resume => Start::Resume,
-        Some(file) => Start::Checkpoint(file.clone()),
+        Some(file) => Start::Checkpoint { path: file.clone(), iteration: args.start_iteration },
         None => Start::Weights,
     };
     let stop = Stop::install(

@@ -12,19 +12,21 @@
 //! There is no random state: every draw is a hash of seed and iteration.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+use super::convert::moments;
 use super::tensor_file::{Entry, TensorFile, write};
-use super::weights::{Network, is_count, load_network};
+use super::weights::{Network, is_count, load_network, network_prefix};
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
 use crate::tensor::{DType, Tensor};
 use crate::uda::step::Learner;
 use crate::{Error, Result};
 
-const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+pub const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
 
 /// Where a run keeps its checkpoints.
 pub fn folder(out: &Path) -> PathBuf {
@@ -60,6 +62,22 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
                        run.checkpoint_interval iterations";
         Error::weights(path, problem)
     })
+}
+
+/// Opens a file, or the newest checkpoint of a run's folder, which may be removed between the look
+/// into the folder and the opening: then there is a newer one.
+pub fn open(path: &Path) -> Result<TensorFile> {
+    let mut attempts = 8;
+    loop {
+        match TensorFile::open(resolve(path)?) {
+            Err(Error::Io { source, .. })
+                if path.is_dir() && source.kind() == ErrorKind::NotFound && attempts > 0 =>
+            {
+                attempts -= 1;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Removes all but the newest `keep` checkpoints.
@@ -111,37 +129,20 @@ pub fn save(path: &Path, learner: &mut Learner, next: u64) -> Result<()> {
 }
 
 /// Restores what [`save`] wrote; returns the next iteration.
-pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
-    let file = TensorFile::open(path)?;
+pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<u64> {
+    let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
     let Some(next) = number("iteration") else {
         let problem = "is not a checkpoint of a run (weights alone start one with --checkpoint)";
         return Err(Error::weights(path, problem));
     };
     let device = learner.device.clone();
-    load_network(&file, &device, &mut learner.student, Network::Student)?;
+    load_network(file, &device, &mut learner.student, Network::Student)?;
     if let Some(teacher) = &mut learner.teacher {
-        load_network(&file, &device, teacher, Network::Teacher)?;
+        load_network(file, &device, teacher, Network::Teacher)?;
     }
-    let check = |name: &str, wanted: &[usize]| match file.find(name) {
-        Some(info) if info.shape == wanted => Ok(()),
-        Some(info) => {
-            let problem = format!(
-                "tensor `{name}` is {:?}, this configuration needs {wanted:?}",
-                info.shape
-            );
-            Err(Error::weights(path, problem))
-        }
-        None => Err(Error::weights(path, format!("tensor `{name}` is missing"))),
-    };
-    let Learner { optimizer, student, .. } = &mut *learner;
-    let flats = [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq];
-    for (prefix, flat) in MOMENTS.into_iter().zip(flats) {
-        student.load_flat(&device, flat, |param| {
-            let name = format!("{prefix}{}", param.name);
-            check(&name, &param.shape)?;
-            file.numbers(&name).map(Some)
-        })?;
+    if !load_moments(file, learner)? {
+        return Err(Error::weights(path, format!("holds no tensor `{}…`", MOMENTS[0])));
     }
     learner.templates.iteration = number("templates.iteration");
     if learner.templates.iteration.is_some() {
@@ -149,7 +150,7 @@ pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
             if tensor.is_empty() {
                 continue;
             }
-            check(name, tensor.shape())?;
+            check(file, name, tensor.shape())?;
             match tensor.dtype() {
                 DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?)?,
                 _ => device.write_real(tensor, &file.numbers(name)?)?,
@@ -157,6 +158,50 @@ pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
         }
     }
     Ok(next)
+}
+
+/// AdamW's moments of a checkpoint, this program's or the reference's; false where it has none.
+pub fn load_moments(file: &TensorFile, learner: &mut Learner) -> Result<bool> {
+    let prefix = network_prefix(file, Network::Student)?;
+    let Some(names) = moments(file, prefix) else { return Ok(false) };
+    let device = learner.device.clone();
+    let Learner { optimizer, student, .. } = learner;
+    for (which, flat) in [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq].into_iter().enumerate()
+    {
+        student.load_flat(&device, flat, |param| {
+            let name = names.get(&param.name).map(|names| names[which].as_str());
+            let name = name.unwrap_or(&param.name);
+            check(file, name, &param.shape)?;
+            file.numbers(name).map(Some)
+        })?;
+    }
+    Ok(true)
+}
+
+fn check(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
+    let problem = match file.find(name) {
+        Some(info) if info.shape == wanted => return Ok(()),
+        Some(info) => {
+            format!("tensor `{name}` is {:?}, this configuration needs {wanted:?}", info.shape)
+        }
+        None => format!("tensor `{name}` is missing"),
+    };
+    Err(Error::weights(file.path(), problem))
+}
+
+/// A learner that goes on where a checkpoint of another run or program stands: its student and
+/// moments, the teacher's parameters copied from the student as the released code does, and
+/// counters at `iteration`. At 0 it is the student alone.
+pub fn begin(file: &TensorFile, learner: &mut Learner, iteration: u64) -> Result<bool> {
+    let device = learner.device.clone();
+    if let Some(teacher) = &mut learner.teacher
+        && network_prefix(file, Network::Teacher).is_ok()
+    {
+        // Its batch-norm statistics stay its own.
+        load_network(file, &device, teacher, Network::Teacher)?;
+        device.copy(&learner.student.values, &mut teacher.values)?;
+    }
+    Ok(iteration == 0 || load_moments(file, learner)?)
 }
 
 /// Parameters and buffers of one network.

@@ -3,7 +3,9 @@
 pub mod atomic;
 pub mod build;
 pub mod checkpoint;
+pub mod convert;
 pub mod evaluate;
+pub mod identity;
 pub mod inference;
 pub mod log;
 pub mod metrics;

@@ -124,6 +124,17 @@ impl TensorFile {
         self.torch.as_ref().map_or(&[], |torch| &torch.skipped)
     }
 
+    /// That something was skipped, in a line for whoever uses the file.
+    pub fn skipped_note(&self) -> Option<String> {
+        let (first, class) = self.skipped().first()?;
+        let more = match self.skipped().len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let path = self.path.display();
+        Some(format!("{path}: skipped {first}, made by `{class}`, which was not run{more}"))
+    }
+
     /// In the file's order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

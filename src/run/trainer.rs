@@ -11,7 +11,7 @@ use super::pictures::{Picture, save_comparison};
 use super::progress::Progress;
 use super::report::Report;
 use super::signal::Stop;
-use super::{build, checkpoint};
+use super::{build, checkpoint, identity};
 use crate::config::{Config, Method};
 use crate::data::Batch;
 use crate::data::eval::EvalSet;
@@ -28,8 +28,10 @@ pub enum Start {
     Weights,
     /// The newest checkpoint in the run's folder, with all of its state.
     Resume,
-    /// The student of a checkpoint, or of a file with the reference's names.
-    Checkpoint(PathBuf),
+    /// The student and the moments of a checkpoint, this program's or the reference's, or the student
+    /// alone of other weights. It goes on at `iteration`: where none is given, the checkpoint's own,
+    /// or 0.
+    Checkpoint { path: PathBuf, iteration: Option<u64> },
 }
 
 /// How a run ended.
@@ -51,13 +53,32 @@ const NOT_FINITE: &str = "not_finite";
 pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     let device = build::device(config)?;
     let out = &config.run.out;
+    let mut notes = Vec::new();
     let (mut learner, first) = match &start {
         Start::Weights => (build::learner(config, &device, None)?, 0),
-        Start::Checkpoint(path) => (build::learner(config, &device, Some(path))?, 0),
+        Start::Checkpoint { path, iteration } => {
+            let file = checkpoint::open(path)?;
+            let own = identity::iteration(&file)?;
+            let first = iteration.or(own).unwrap_or(0);
+            notes.extend(file.skipped_note());
+            let mut learner = build::learner(config, &device, Some(&file))?;
+            if first >= config.run.max_iters {
+                return Err(Error::config(format!(
+                    "{}: begins at iteration {first}, where run.max_iters = {} ends; \
+                     --start-iteration 0 takes its weights alone",
+                    path.display(),
+                    config.run.max_iters
+                )));
+            }
+            if !checkpoint::begin(&file, &mut learner, first)? {
+                notes.push(format!("{}: no moments, they begin at zero", path.display()));
+            }
+            (learner, first)
+        }
         Start::Resume => {
-            let path = checkpoint::resolve(out)?;
-            let mut learner = build::learner(config, &device, Some(&path))?;
-            let next = checkpoint::load(&path, &mut learner)?;
+            let file = checkpoint::open(out)?;
+            let mut learner = build::learner(config, &device, Some(&file))?;
+            let next = checkpoint::load(&file, &mut learner)?;
             (learner, next)
         }
     };
@@ -73,11 +94,12 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
                 std::fs::rename(&log_path, &aside)
                     .map_err(|e| Error::io(&log_path, "set aside", e))?;
             }
-            Log::create(&log_path, config)?
+            Log::create(&log_path, first, config)?
         }
     };
     let mut progress = Progress::new("it", config.run.max_iters, first);
     progress.say(&format!("{} on {}", config_line(config), device.describe()));
+    notes.iter().for_each(|note| progress.say(note));
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         progress.say("weights.init is random: the feature distance is off");
     }

@@ -50,7 +50,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     let Value::List(list) = keys.value(keys.root) else {
         return Err("does not list its storages".into());
     };
-    // Types are known from the content; a storage that no tensor uses has no other place to say it.
+    // Their types stand where they are used.
     let mut sizes = HashMap::new();
     for value in &content.values {
         if let Value::Storage(storage) = value {
@@ -62,8 +62,8 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         let Value::Text(key) = keys.value(key) else {
             return Err("does not list its storages".into());
         };
-        let size = sizes.get(key.as_ref());
-        let size = size.ok_or_else(|| format!("lists a storage that nothing is said of, {key}"))?;
+        // Nothing says how long it is, nor refers to it: what follows cannot be found.
+        let Some(size) = sizes.get(key.as_ref()) else { break };
         let ends = || format!("ends before its storage {key} does");
         let (length, rest) =
             bytes.get(at..).and_then(|rest| rest.split_first_chunk()).ok_or_else(ends)?;

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::pickle::{Foreign, Id, MAX_TENSORS, MAX_VALUES, Outcome, Pickle, Storage, Tensor, Value};
+use super::pickle::{
+    Foreign, Id, MAX_TENSORS, MAX_VALUES, Outcome, Pickle, Storage, Tensor, Value,
+};
 use super::{Contents, Node, PthTensor};
 
 /// Dictionaries within dictionaries.

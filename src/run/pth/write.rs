@@ -158,7 +158,8 @@ impl Pickle<'_> {
         self.int(shape.iter().product::<usize>() as i64);
         self.bytes.extend(b"tQK\0");
         self.sizes(shape.iter().copied());
-        let strides = (1..=shape.len()).map(|axis| shape[axis..].iter().map(|&n| n.max(1)).product());
+        let strides =
+            (1..=shape.len()).map(|axis| shape[axis..].iter().map(|&n| n.max(1)).product());
         self.sizes(strides);
         // No gradient, no hooks.
         self.bytes.extend(b"\x89ccollections\nOrderedDict\n)RtR");
