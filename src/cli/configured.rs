@@ -51,7 +51,7 @@ pub enum Device {
 }
 
 impl Device {
-    fn kind(self) -> &'static str {
+    pub fn kind(self) -> &'static str {
         match self {
             Device::Auto => "auto",
             Device::Host => "host",

@@ -5,6 +5,7 @@ mod connect;
 mod eval;
 mod predict;
 mod prepare;
+mod replay;
 mod size;
 mod toy;
 mod train;
@@ -44,6 +45,7 @@ enum Command {
     Predict(predict::Args),
     Prepare(prepare::Args),
     Toy(toy::Args),
+    Replay(replay::Args),
     Weights(weights::Args),
 }
 
@@ -55,6 +57,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Predict(args) => predict::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Toy(args) => toy::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Weights(args) => weights::run(&args),
     }
 }

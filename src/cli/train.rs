@@ -14,8 +14,8 @@ use super::{connect, print, tell};
 /// Train a network.
 ///
 /// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the configuration).
-/// Ctrl-C ends the run after the iteration it is in, with a checkpoint; --resume goes on from the
-/// newest checkpoint to the same bits.
+/// Ctrl-C or SIGTERM ends the run after the iteration it is in, with a checkpoint (and, at SIGTERM,
+/// status 0); --resume goes on from the newest checkpoint to the same bits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -108,9 +108,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        End::FinishedBefore => {
+            tell(&format!(
+                "{}: the run has finished its {} iterations; --max-iters N goes on to N",
+                config.run.out.display(),
+                config.run.max_iters
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
         End::Stopped => {
             tell(&format!("stopped; `{}` goes on", args.resuming()));
-            Ok(ExitCode::from(signal::EXIT_CODE))
+            let status = if stop.terminated() { 0 } else { signal::EXIT_CODE };
+            Ok(ExitCode::from(status))
         }
     }
 }

@@ -38,9 +38,17 @@ pub fn trained(
     Ok((network, weights))
 }
 
+/// The configuration as it takes effect: without ImageNet weights there is nothing to keep the
+/// features close to.
+pub fn effective(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.feature_distance.enabled &= config.weights.init != "random";
+    config
+}
+
 /// A learner at the start of a run: from a checkpoint's student, or from `weights.init`.
 pub fn learner(config: &Config, device: &Device, start: Option<&TensorFile>) -> Result<Learner> {
-    let mut config = config.clone();
+    let config = effective(config);
     let network = Segmentor::new(&config.network)?;
     let mut student = Weights::new(device, network.spec(), true)?;
     initialize(device, &mut student, config.seed)?;
@@ -58,8 +66,6 @@ pub fn learner(config: &Config, device: &Device, start: Option<&TensorFile>) -> 
         None if random => {}
         None => load_backbone(&pretrained()?, device, &mut student)?,
     }
-    // Without ImageNet weights there is nothing to keep the features close to.
-    config.feature_distance.enabled &= !random;
     let imagenet = if config.feature_distance.enabled {
         let mut frozen = Weights::new(device, network.spec(), false)?;
         load_backbone(&pretrained()?, device, &mut frozen)?;

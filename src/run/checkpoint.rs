@@ -8,18 +8,21 @@
 //! | `optimizer.exp_avg.*`, `optimizer.exp_avg_sq.*` | AdamW's moments |
 //! | `templates.*` | the last iteration's images, B,H,W,C |
 //!
-//! Beside them, as strings: `iteration` (the next one), `templates.iteration`, `version`, `config`.
+//! Beside them, as strings: `iteration` (the next one), `templates.iteration`, `skipped` (files that
+//! could not be read), `version`, `config`. A dump for a replay has the next batch too, `batch.*`.
 //! There is no random state: every draw is a hash of seed and iteration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 use super::convert::moments;
+use super::replay;
 use super::tensor_file::{Entry, TensorFile, write};
 use super::weights::{Network, is_count, load_network, network_prefix};
+use crate::data::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
 use crate::tensor::{DType, Tensor};
@@ -89,12 +92,30 @@ pub fn prune(out: &Path, keep: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes the state before iteration `next`; the file is there whole or not at all.
-pub fn save(path: &Path, learner: &mut Learner, next: u64) -> Result<()> {
-    let metadata = BTreeMap::from([
+/// Where a run stands, beside what its learner holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Position {
+    /// The next iteration.
+    pub next: u64,
+    /// Files that could not be read so far.
+    pub skipped: BTreeSet<PathBuf>,
+}
+
+/// Writes the state at `position`; the file is there whole or not at all. `batch`: that of the next
+/// iteration, for a replay.
+pub fn save(
+    path: &Path,
+    learner: &mut Learner,
+    position: &Position,
+    batch: Option<&Batch>,
+) -> Result<()> {
+    let skipped = serde_json::to_string(&position.skipped)
+        .map_err(|e| Error::weights(path, format!("cannot list the skipped files: {e}")))?;
+    let mut metadata = BTreeMap::from([
         ("format".to_string(), "udass-raw checkpoint 1".to_string()),
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-        ("iteration".to_string(), next.to_string()),
+        ("iteration".to_string(), position.next.to_string()),
+        ("skipped".to_string(), skipped),
         ("config".to_string(), learner.config.to_toml()?),
         (
             "templates.iteration".to_string(),
@@ -125,11 +146,16 @@ pub fn save(path: &Path, learner: &mut Learner, next: u64) -> Result<()> {
             }),
         });
     }
+    if let Some(batch) = batch {
+        let (pixels, notes) = replay::entries(batch)?;
+        entries.extend(pixels);
+        metadata.insert(replay::BATCH.into(), notes);
+    }
     write(path, entries, metadata)
 }
 
-/// Restores what [`save`] wrote; returns the next iteration.
-pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<u64> {
+/// Restores what [`save`] wrote, and says where the run stands.
+pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
     let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
     let Some(next) = number("iteration") else {
@@ -157,7 +183,10 @@ pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<u64> {
             }
         }
     }
-    Ok(next)
+    let skipped = file.metadata("skipped").unwrap_or("[]");
+    let skipped = serde_json::from_str(skipped)
+        .map_err(|e| Error::weights(path, format!("its list of skipped files: {e}")))?;
+    Ok(Position { next, skipped })
 }
 
 /// AdamW's moments of a checkpoint, this program's or the reference's; false where it has none.

@@ -7,3 +7,4 @@ mod inputs;
 mod predict;
 mod resume;
 mod support;
+mod surviving;
