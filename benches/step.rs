@@ -173,5 +173,5 @@ fn batch(config: &Config, number: u64, rare: bool) -> Batch {
     };
     let rare = rare.then(|| RareCrops { classes, crops: crops(4 * BATCH, &mut square) });
     let valid = vec![1; BATCH * side * side];
-    Batch { iteration: number, source, target, valid, rare }
+    Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
 }

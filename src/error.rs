@@ -32,12 +32,26 @@ pub enum Error {
     #[error("{0}")]
     Device(String),
 
+    /// Training cannot go on.
+    #[error("{0}")]
+    Training(String),
+
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NotFinite(String),
 }
 
 impl Error {
+    /// The file that an error is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Error::Data { path, .. } | Error::Weights { path, .. } | Error::Io { path, .. } => {
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+
     pub fn config(message: impl Into<String>) -> Self {
         Error::Config(message.into())
     }

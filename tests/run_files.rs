@@ -130,7 +130,7 @@ fn story(path: &Path) -> Vec<String> {
 fn a_log_tells_what_a_run_was_and_did() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("run/log.jsonl");
-    let mut log = Log::create(&path, &config()).unwrap();
+    let mut log = Log::create(&path, 0, &config()).unwrap();
     let mut it = iteration(0);
     it.more.insert("skipped".into(), json!(["a.png"]));
     log.iteration(&it).unwrap();
@@ -159,7 +159,7 @@ fn a_loss_that_is_not_finite_is_null_and_the_line_stays_json() {
     let path = folder.path().join("log.jsonl");
     let mut it = iteration(0);
     it.losses = vec![("a".into(), f32::NAN), ("b".into(), f32::INFINITY)];
-    Log::create(&path, &config()).unwrap().iteration(&it).unwrap();
+    Log::create(&path, 0, &config()).unwrap().iteration(&it).unwrap();
     assert_eq!(read(&path).unwrap()[1]["losses"], json!({"a": null, "b": null}));
 }
 
@@ -167,9 +167,9 @@ fn a_loss_that_is_not_finite_is_null_and_the_line_stays_json() {
 fn a_new_run_does_not_write_over_an_old_one() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    Log::create(&path, &config()).unwrap();
+    Log::create(&path, 0, &config()).unwrap();
     let before = fs::read(&path).unwrap();
-    let told = Log::create(&path, &config()).unwrap_err().to_string();
+    let told = Log::create(&path, 0, &config()).unwrap_err().to_string();
     assert!(told.contains("log.jsonl: ") && told.contains("--resume") && told.contains("--out"));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
@@ -178,7 +178,7 @@ fn a_new_run_does_not_write_over_an_old_one() {
 fn resuming_drops_what_happens_again() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    let mut log = Log::create(&path, &config()).unwrap();
+    let mut log = Log::create(&path, 0, &config()).unwrap();
     for i in 0..4 {
         log.iteration(&iteration(i)).unwrap();
         if i % 2 == 1 {
@@ -205,7 +205,7 @@ fn resuming_drops_what_happens_again() {
 fn resuming_where_it_ended_keeps_every_byte() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    let mut log = Log::create(&path, &config()).unwrap();
+    let mut log = Log::create(&path, 0, &config()).unwrap();
     log.iteration(&iteration(0)).unwrap();
     drop(log);
     let before = fs::read(&path).unwrap();

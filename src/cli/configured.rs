@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use udass_raw::config::{Config, METHODS};
+use udass_raw::run::weights::Network;
 
 #[derive(Debug, clap::Args)]
 pub struct Configured {
@@ -28,6 +29,24 @@ pub struct Configured {
     pub device: Option<Device>,
 }
 
+/// Which of a checkpoint's networks is meant.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Which {
+    /// What is trained and, as published, evaluated.
+    Student,
+    /// Its average.
+    Teacher,
+}
+
+impl Which {
+    pub fn network(self) -> Network {
+        match self {
+            Which::Student => Network::Student,
+            Which::Teacher => Network::Teacher,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Device {
     Auto,
@@ -36,7 +55,7 @@ pub enum Device {
 }
 
 impl Device {
-    fn kind(self) -> &'static str {
+    pub fn kind(self) -> &'static str {
         match self {
             Device::Auto => "auto",
             Device::Host => "host",

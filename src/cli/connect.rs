@@ -17,15 +17,19 @@ use udass_raw::params::Weights;
 use udass_raw::run::evaluate::evaluate as measure;
 use udass_raw::run::inference::Predictor;
 use udass_raw::run::report::Report;
-use udass_raw::run::{build, checkpoint, pictures, submission, tensor_file};
+use udass_raw::run::tensor_file::TensorFile;
+use udass_raw::run::{build, checkpoint, identity, pictures, submission, tensor_file};
 use udass_raw::tensor::Tensor;
 
+use super::configured::Which;
 use super::size::Size;
+use super::tell;
 
 /// What `predict` is asked for.
 #[derive(Clone, Debug)]
 pub struct Prediction<'a> {
     pub checkpoint: &'a Path,
+    pub weights: Which,
     pub images: &'a [PathBuf],
     /// Folder of the pictures.
     pub out: &'a Path,
@@ -55,9 +59,12 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(config: &Config, path: &Path) -> anyhow::Result<Loaded> {
+    fn new(config: &Config, file: &TensorFile, which: Which) -> anyhow::Result<Loaded> {
         let device = build::device(config)?;
-        let (network, weights) = build::trained(config, &device, path)?;
+        let (network, weights) = build::trained(config, &device, file, which.network())?;
+        if let Some(note) = file.skipped_note() {
+            tell(&note);
+        }
         Ok(Loaded { device, network, weights })
     }
 
@@ -66,19 +73,23 @@ impl Loaded {
     }
 }
 
-pub fn evaluate(config: &Config, path: &Path, advance: Advance) -> anyhow::Result<Report> {
-    let file = checkpoint::resolve(path)?;
-    let loaded = Loaded::new(config, &file)?;
+pub fn evaluate(
+    config: &Config,
+    path: &Path,
+    which: Which,
+    advance: Advance,
+) -> anyhow::Result<Report> {
+    let file = checkpoint::open(path)?;
+    let loaded = Loaded::new(config, &file, which)?;
     let set = EvalSet::new(&config.target, config.eval.fit)?;
     let predictor = loaded.predictor(&config.eval)?;
     let classes = config.network.classes;
     let mut report =
         measure(&loaded.device, &predictor, &set, classes, advance, &mut |_, _| Ok(()))?;
-    let opened = tensor_file::TensorFile::open(&file)?;
-    report.iteration = opened.metadata("iteration").and_then(|number| number.parse().ok());
-    report.training = opened.metadata("config").and_then(|text| toml::from_str(text).ok());
+    report.iteration = identity::iteration(&file)?;
+    report.training = file.metadata("config").and_then(|text| toml::from_str(text).ok());
     report.configuration = Some(serde_json::to_value(config)?);
-    report.checkpoint = Some(file);
+    report.checkpoint = Some(file.path().into());
     Ok(report)
 }
 
@@ -89,7 +100,8 @@ pub fn predict(
     advance: Advance,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let outputs = outputs(wanted)?;
-    let loaded = Loaded::new(config, wanted.checkpoint)?;
+    let file = checkpoint::open(wanted.checkpoint)?;
+    let loaded = Loaded::new(config, &file, wanted.weights)?;
     let predictor = loaded.predictor(&config.eval)?;
     let mut files = Vec::new();
     for (done, (path, overlay)) in wanted.images.iter().zip(outputs).enumerate() {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use udass_raw::run::atomic::write_atomic;
 use udass_raw::run::progress::Counter;
 
-use super::configured::Configured;
+use super::configured::{Configured, Which};
 use super::{connect, print};
 
 /// Measure a network on the target's validation images.
@@ -17,16 +17,20 @@ use super::{connect, print};
 #[command(after_help = "\
 Examples:
   udass-raw eval toy_vit --checkpoint runs/toy_vit
-  udass-raw eval gta_vit --checkpoint model.safetensors --json result.json
+  udass-raw eval gta_vit --checkpoint udass.pth --weights teacher --json result.json
   udass-raw eval gta_vit --checkpoint model.safetensors --set eval.batch=4")]
 pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a
-    /// .safetensors with the names of the reference.
+    /// The network: a checkpoint of this program (or a run's folder: its newest one) or of the
+    /// reference, .pth or .safetensors.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
+
+    /// Which of a checkpoint's networks.
+    #[arg(long, value_enum, default_value_t = Which::Student)]
+    weights: Which,
 
     /// Write the result to this file as well, with the confusion matrix.
     #[arg(long, value_name = "FILE")]
@@ -36,7 +40,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.configured.load([])?;
     let counter = Counter::new("images");
-    let mut report = connect::evaluate(&config, &args.checkpoint, &counter.advance())?;
+    let mut report =
+        connect::evaluate(&config, &args.checkpoint, args.weights, &counter.advance())?;
     counter.finish();
     report.config.clone_from(&args.configured.config);
     // First what needs no disk: an evaluation takes long, and the file may fail.

@@ -5,10 +5,12 @@ mod connect;
 mod eval;
 mod predict;
 mod prepare;
+mod replay;
 mod report;
 mod size;
 mod toy;
 mod train;
+mod weights;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ enum Command {
     Report(report::Args),
     Prepare(prepare::Args),
     Toy(toy::Args),
+    Replay(replay::Args),
+    Weights(weights::Args),
 }
 
 /// Runs what was asked for.
@@ -57,6 +61,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Report(args) => report::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Toy(args) => toy::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Weights(args) => weights::run(&args),
     }
 }
 

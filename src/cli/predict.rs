@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use udass_raw::data::layouts;
 use udass_raw::run::progress::Counter;
 
-use super::configured::Configured;
+use super::configured::{Configured, Which};
 use super::connect::{self, Prediction, Submission};
 use super::print;
 use super::size::Size;
@@ -34,10 +34,14 @@ pub struct Args {
     #[arg(value_name = "IMAGE", required_unless_present = "submission")]
     images: Vec<PathBuf>,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one), or a
-    /// .safetensors with the names of the reference.
+    /// The network: a checkpoint of this program (or a run's folder: its newest one) or of the
+    /// reference, .pth or .safetensors.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
+
+    /// Which of a checkpoint's networks.
+    #[arg(long, value_enum, default_value_t = Which::Student)]
+    weights: Which,
 
     /// Folder for the pictures.
     #[arg(long, value_name = "DIR", required_unless_present = "submission")]
@@ -91,6 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let wanted = Prediction {
         checkpoint: &args.checkpoint,
+        weights: args.weights,
         images: &args.images,
         // Required where there is no --submission.
         out: args.out.as_deref().unwrap_or(Path::new("")),

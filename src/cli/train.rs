@@ -14,15 +14,15 @@ use super::{connect, print, tell};
 /// Train a network.
 ///
 /// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the configuration).
-/// Ctrl-C ends the run after the iteration it is in, with a checkpoint; --resume goes on from the
-/// newest checkpoint to the same bits.
+/// Ctrl-C or SIGTERM ends the run after the iteration it is in, with a checkpoint (and, at SIGTERM,
+/// status 0); --resume goes on from the newest checkpoint to the same bits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   udass-raw train toy_vit
   udass-raw train toy_vit --resume
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
-  udass-raw train gta_vit --checkpoint mic_gta_4000.safetensors
+  udass-raw train gta_vit --checkpoint mic_gta_4000.pth
   udass-raw train my.toml --device host --max-iters 10")]
 pub struct Args {
     #[command(flatten)]
@@ -37,10 +37,18 @@ pub struct Args {
     #[arg(long, conflicts_with = "checkpoint")]
     resume: bool,
 
-    /// Start from this file instead of the configured weights: a checkpoint of this program, or a
-    /// .safetensors with the names of the reference.
+    /// Start from this file instead of the configured weights: a checkpoint of this program or of the
+    /// reference (.pth or .safetensors), or weights with the reference's names.
+    ///
+    /// A checkpoint goes on at its iteration, with its optimiser's moments; the teacher begins as its
+    /// student, as the released code does.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+
+    /// The iteration to begin at with --checkpoint; 0 takes the weights alone.
+    /// [default: the checkpoint's own; 0 for weights without one]
+    #[arg(long, value_name = "N", requires = "checkpoint")]
+    start_iteration: Option<u64>,
 
     /// The run's folder, instead of run.out.
     #[arg(long, value_name = "DIR")]
@@ -76,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.configured.load(iterations.into_iter().chain(out))?;
     let start = match &args.checkpoint {
         _ if args.resume => Start::Resume,
-        Some(file) => Start::Checkpoint(file.clone()),
+        Some(file) => Start::Checkpoint { path: file.clone(), iteration: args.start_iteration },
         None => Start::Weights,
     };
     let stop = Stop::install(
@@ -100,9 +108,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        End::FinishedBefore => {
+            tell(&format!(
+                "{}: the run has finished its {} iterations; --max-iters N goes on to N",
+                config.run.out.display(),
+                config.run.max_iters
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
         End::Stopped => {
             tell(&format!("stopped; `{}` goes on", args.resuming()));
-            Ok(ExitCode::from(signal::EXIT_CODE))
+            let status = if stop.terminated() { 0 } else { signal::EXIT_CODE };
+            Ok(ExitCode::from(status))
         }
     }
 }

@@ -5,6 +5,7 @@
 //! overrides, and checks every value.
 
 mod check;
+mod compare;
 mod keys;
 mod load;
 mod report;
@@ -96,6 +97,8 @@ pub struct DataConfig {
     pub workers: usize,
     /// Batches prepared ahead.
     pub prefetch: usize,
+    /// Files that cannot be read which a run skips; the next one ends it.
+    pub max_bad_files: usize,
     /// Folder of a toy world that `train` draws when it is not there; empty for real data.
     pub toy: PathBuf,
 }

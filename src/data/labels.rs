@@ -9,7 +9,7 @@ use png::{BitDepth, ColorType, Decoder, Transformations};
 
 use crate::{
     data::{
-        picture::{is_png, png_error, read},
+        picture::{check_claim, is_png, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
@@ -150,6 +150,7 @@ pub fn read_ids(path: &Path) -> Result<Plane> {
         );
         return Err(Error::data(path, problem));
     }
+    check_claim(path, size, reader.info().raw_row_length().saturating_sub(1), bytes.len())?;
     let too_large = || Error::data(path, format!("a label of {size} is too large"));
     let mut data = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
     let stride = reader.next_frame(&mut data).map_err(fail)?.line_size;

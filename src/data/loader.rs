@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     config::{Config, DomainConfig, Method},
     data::{
-        Batch, Crops, PAD_RGB, RareCrops,
+        BadFile, Batch, Crops, PAD_RGB, RareCrops,
         crops::{Counter, pad, random_window, varied_window},
         labels::{IGNORE, check_size},
         layouts::{self, Pair, Split},
@@ -29,6 +29,9 @@ use crate::{
 /// Files and crops tried for one long-tail paste before giving up. Even if one crop in a hundred
 /// holds enough of its class, fewer than one paste in 20 000 fails.
 const RARE_ATTEMPTS: u64 = 1000;
+/// A draw's attempts count in the lower bits, replacements of files that cannot be read above them.
+const REPLACEMENT: u32 = 32;
+const REPLACEMENTS: u64 = 1000;
 
 /// Batches in iteration order.
 pub struct Loader {
@@ -80,6 +83,8 @@ struct Crop {
     valid: Vec<u8>,
     extent: [u32; 2],
     file: PathBuf,
+    /// Files drawn before it that could not be read.
+    skipped: Vec<BadFile>,
 }
 
 enum Kind {
@@ -146,15 +151,46 @@ impl Batches {
         ((pair / targets) as usize, (pair % targets) as usize)
     }
 
-    fn source(&self, iteration: u64, slot: usize) -> Result<Crop> {
+    /// What `make` makes; where its file cannot be read, what it makes with the next number. `make`
+    /// draws everything anew from that number, so that the outcome is a function of the files alone.
+    fn replacing(&self, make: impl Fn(u64) -> Result<Crop>) -> Result<Crop> {
+        let mut skipped = Vec::new();
+        for replacement in 0.. {
+            match make(replacement) {
+                Ok(crop) => return Ok(Crop { skipped, ..crop }),
+                // So many draws of a few bad files: there are no others.
+                Err(e) if replacement >= REPLACEMENTS => return Err(e),
+                Err(e) => self.skip(&mut skipped, e)?,
+            }
+        }
+        Err(Error::config("replacements are used up"))
+    }
+
+    /// Notes a file that cannot be read, unless there are more than a run may skip.
+    fn skip(&self, skipped: &mut Vec<BadFile>, error: Error) -> Result<()> {
+        let Some(path) = error.path().map(Path::to_path_buf) else { return Err(error) };
+        let known = skipped.iter().any(|bad| bad.path == path);
+        if !known {
+            if skipped.len() >= self.config.data.max_bad_files {
+                return Err(error);
+            }
+            skipped.push(BadFile { path, problem: error.to_string() });
+        }
+        Ok(())
+    }
+
+    fn source(&self, iteration: u64, slot: usize, replacement: u64) -> Result<Crop> {
         let (data, rcs) = (&self.config.data, &self.config.rare_class_sampling);
-        let draw = |purpose, attempt| self.draw(iteration, purpose, slot, attempt);
+        let draw = |purpose, attempt| {
+            self.draw(iteration, purpose, slot, (replacement << REPLACEMENT) + attempt)
+        };
         let (wanted, position) = match &self.sampler {
             Some(sampler) => {
                 let drawn =
                     sampler.draw(draw(Purpose::SourceClass, 0), draw(Purpose::SourceFile, 0));
                 (Some(drawn.0), drawn.1)
             }
+            None if replacement > 0 => (None, draw(Purpose::SourceFile, 0).below(self.pairs.len())),
             None => (None, self.paired(iteration, slot).0),
         };
         let Pair { image, label: file } = &self.pairs[position];
@@ -188,11 +224,11 @@ impl Batches {
         Ok(self.finish(rgb, Some(counter.crop(window)), None, window, flip, image))
     }
 
-    fn target(&self, iteration: u64, slot: usize) -> Result<Crop> {
-        let draw = |purpose| self.draw(iteration, purpose, slot, 0);
+    fn target(&self, iteration: u64, slot: usize, replacement: u64) -> Result<Crop> {
+        let draw = |purpose| self.draw(iteration, purpose, slot, replacement << REPLACEMENT);
         let position = match &self.sampler {
-            Some(_) => draw(Purpose::TargetFile).below(self.targets.len()),
-            None => self.paired(iteration, slot).1,
+            None if replacement == 0 => self.paired(iteration, slot).1,
+            _ => draw(Purpose::TargetFile).below(self.targets.len()),
         };
         let image = &self.targets[position];
         let place = |size: Size| {
@@ -223,11 +259,18 @@ impl Batches {
         let position = self.rare_positions(iteration)[slot % 2];
         let (class, files) = (quadmix.classes[position], &files.by_position[position]);
         let to = Size::new(quadmix.resize[0], quadmix.resize[1]);
+        let mut skipped = Vec::new();
         for attempt in 0..RARE_ATTEMPTS {
             let mut draw = self.draw(iteration, Purpose::RareCrop, slot, attempt);
             let pair = &self.pairs[files[draw.below(files.len())] as usize];
             let Pair { image, label: file } = pair;
-            let label = file.load()?;
+            let label = match file.load() {
+                Ok(label) => label,
+                Err(e) => {
+                    self.skip(&mut skipped, e)?;
+                    continue;
+                }
+            };
             let counter = Counter::new(
                 &label,
                 pil_nearest_map(label.size.width, to.width, 0..to.width),
@@ -240,9 +283,17 @@ impl Batches {
             let picture = load_rows(image, |size| {
                 check_size(image, size, &file.path, label.size)?;
                 Ok(pil_bilinear_rows(size, to, window))
-            })?;
+            });
+            let picture = match picture {
+                Ok(picture) => picture,
+                Err(e) => {
+                    self.skip(&mut skipped, e)?;
+                    continue;
+                }
+            };
             let rgb = pil_bilinear(picture.rows(), to, window);
-            return Ok(self.finish(rgb, Some(counter.crop(window)), None, window, false, image));
+            let crop = self.finish(rgb, Some(counter.crop(window)), None, window, false, image);
+            return Ok(Crop { skipped, ..crop });
         }
         let problem = format!(
             "{RARE_ATTEMPTS} long-tail crops held no more than {} pixels of class {class}: lower \
@@ -283,6 +334,7 @@ impl Batches {
             rgb: pad(rgb, width, side, PAD_RGB),
             extent: [width as u32, height as u32],
             file: file.to_owned(),
+            skipped: Vec::new(),
         }
     }
 }
@@ -345,9 +397,9 @@ impl Job for Batches {
         for (kind, count) in self.kinds(iteration) {
             if part < count {
                 return match (kind, self.mixes_rare(iteration)) {
-                    (Kind::Source, _) => self.source(iteration, part),
+                    (Kind::Source, _) => self.replacing(|n| self.source(iteration, part, n)),
                     (Kind::Rare, Some(files)) => self.rare(iteration, part, files),
-                    _ => self.target(iteration, part),
+                    _ => self.replacing(|n| self.target(iteration, part, n)),
                 };
             }
             part -= count;
@@ -362,7 +414,8 @@ impl Job for Batches {
             if count == 0 {
                 continue;
             }
-            let taken: Vec<Crop> = parts.by_ref().take(count).collect();
+            let mut taken: Vec<Crop> = parts.by_ref().take(count).collect();
+            taken.iter_mut().for_each(|crop| batch.skipped.append(&mut crop.skipped));
             match kind {
                 Kind::Source => batch.source = stack(taken, self.config.data.crop),
                 Kind::Target => {

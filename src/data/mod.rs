@@ -48,6 +48,16 @@ pub struct Batch {
     pub valid: Vec<u8>,
     /// Long-tail crops to paste, only in iterations that mix four ways.
     pub rare: Option<RareCrops>,
+    /// Files that could not be read, in whose place others were drawn.
+    pub skipped: Vec<BadFile>,
+}
+
+/// A file that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadFile {
+    pub path: PathBuf,
+    /// The whole message.
+    pub problem: String,
 }
 
 /// Long-tail crops for one QuadMix iteration: two classes, pasted in turn on each of the 2·B mixed

@@ -65,6 +65,28 @@ pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
     }
 }
 
+/// Pixels of the largest picture: 16384 × 16384.
+const MOST_PIXELS: usize = 1 << 28;
+/// Deflate makes at most 1032 bytes of one.
+const DEFLATE: usize = 1032;
+
+/// Complains about a PNG file whose header claims more than the file can hold, before anything is
+/// allocated for it. `row`: bytes of a row in the file.
+pub(super) fn check_claim(path: &Path, size: Size, row: usize, file_len: usize) -> Result<()> {
+    let pixels = size.width.checked_mul(size.height);
+    if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
+        return Err(Error::data(path, format!("a picture of {size} is too large")));
+    }
+    let held = file_len.saturating_mul(DEFLATE);
+    if row.checked_mul(size.height).is_none_or(|bytes| bytes > held) {
+        let problem = format!(
+            "the PNG file is too short for a picture of {size} (truncated): copy or download it again"
+        );
+        return Err(Error::data(path, problem));
+    }
+    Ok(())
+}
+
 fn unreadable(path: &Path, error: image::ImageError) -> Error {
     let problem = match error {
         image::ImageError::Unsupported(_) => "not a PNG or JPEG picture".to_owned(),
@@ -84,6 +106,7 @@ fn png_rows(
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(fail)?;
     let size = Size::new(reader.info().width as usize, reader.info().height as usize);
+    check_claim(path, size, reader.info().raw_row_length().saturating_sub(1), bytes.len())?;
     let rows = rows(size)?;
     let color = reader.output_color_type().0;
     let stride = size.width * 3;

@@ -1,8 +1,5 @@
 //! From a configuration to what it describes: device, network, weights.
 
-use std::path::Path;
-
-use super::checkpoint;
 use super::tensor_file::TensorFile;
 use super::weights::{Network, load_backbone, load_network};
 use crate::config::Config;
@@ -28,18 +25,30 @@ pub fn device(config: &Config) -> Result<Device> {
     }
 }
 
-/// A network with the weights of a checkpoint, for evaluation and prediction.
-pub fn trained(config: &Config, device: &Device, path: &Path) -> Result<(Segmentor, Weights)> {
+/// A network with the weights of a file, for evaluation and prediction.
+pub fn trained(
+    config: &Config,
+    device: &Device,
+    file: &TensorFile,
+    which: Network,
+) -> Result<(Segmentor, Weights)> {
     let network = Segmentor::new(&config.network)?;
     let mut weights = Weights::new(device, network.spec(), false)?;
-    let file = TensorFile::open(checkpoint::resolve(path)?)?;
-    load_network(&file, device, &mut weights, Network::Student)?;
+    load_network(file, device, &mut weights, which)?;
     Ok((network, weights))
 }
 
-/// A learner at the start of a run: from a checkpoint's student, or from `weights.init`.
-pub fn learner(config: &Config, device: &Device, start: Option<&Path>) -> Result<Learner> {
+/// The configuration as it takes effect: without ImageNet weights there is nothing to keep the
+/// features close to.
+pub fn effective(config: &Config) -> Config {
     let mut config = config.clone();
+    config.feature_distance.enabled &= config.weights.init != "random";
+    config
+}
+
+/// A learner at the start of a run: from a checkpoint's student, or from `weights.init`.
+pub fn learner(config: &Config, device: &Device, start: Option<&TensorFile>) -> Result<Learner> {
+    let config = effective(config);
     let network = Segmentor::new(&config.network)?;
     let mut student = Weights::new(device, network.spec(), true)?;
     initialize(device, &mut student, config.seed)?;
@@ -53,15 +62,10 @@ pub fn learner(config: &Config, device: &Device, start: Option<&Path>) -> Result
         })
     };
     match start {
-        Some(path) => {
-            let file = TensorFile::open(checkpoint::resolve(path)?)?;
-            load_network(&file, device, &mut student, Network::Student)?;
-        }
+        Some(file) => load_network(file, device, &mut student, Network::Student)?,
         None if random => {}
         None => load_backbone(&pretrained()?, device, &mut student)?,
     }
-    // Without ImageNet weights there is nothing to keep the features close to.
-    config.feature_distance.enabled &= !random;
     let imagenet = if config.feature_distance.enabled {
         let mut frozen = Weights::new(device, network.spec(), false)?;
         load_backbone(&pretrained()?, device, &mut frozen)?;

@@ -8,23 +8,28 @@
 //! | `optimizer.exp_avg.*`, `optimizer.exp_avg_sq.*` | AdamW's moments |
 //! | `templates.*` | the last iteration's images, B,H,W,C |
 //!
-//! Beside them, as strings: `iteration` (the next one), `templates.iteration`, `version`, `config`.
+//! Beside them, as strings: `iteration` (the next one), `templates.iteration`, `skipped` (files that
+//! could not be read), `version`, `config`. A dump for a replay has the next batch too, `batch.*`.
 //! There is no random state: every draw is a hash of seed and iteration.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+use super::convert::moments;
+use super::replay;
 use super::tensor_file::{Entry, TensorFile, write};
-use super::weights::{Network, load_network};
+use super::weights::{Network, is_count, load_network, network_prefix};
+use crate::data::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
 use crate::tensor::{DType, Tensor};
 use crate::uda::step::Learner;
 use crate::{Error, Result};
 
-const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+pub const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
 
 /// Where a run keeps its checkpoints.
 pub fn folder(out: &Path) -> PathBuf {
@@ -62,6 +67,22 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Opens a file, or the newest checkpoint of a run's folder, which may be removed between the look
+/// into the folder and the opening: then there is a newer one.
+pub fn open(path: &Path) -> Result<TensorFile> {
+    let mut attempts = 8;
+    loop {
+        match TensorFile::open(resolve(path)?) {
+            Err(Error::Io { source, .. })
+                if path.is_dir() && source.kind() == ErrorKind::NotFound && attempts > 0 =>
+            {
+                attempts -= 1;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Removes all but the newest `keep` checkpoints.
 pub fn prune(out: &Path, keep: usize) -> Result<()> {
     let all = list(out);
@@ -71,12 +92,30 @@ pub fn prune(out: &Path, keep: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes the state before iteration `next`; the file is there whole or not at all.
-pub fn save(path: &Path, learner: &mut Learner, next: u64) -> Result<()> {
-    let metadata = HashMap::from([
+/// Where a run stands, beside what its learner holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Position {
+    /// The next iteration.
+    pub next: u64,
+    /// Files that could not be read so far.
+    pub skipped: BTreeSet<PathBuf>,
+}
+
+/// Writes the state at `position`; the file is there whole or not at all. `batch`: that of the next
+/// iteration, for a replay.
+pub fn save(
+    path: &Path,
+    learner: &mut Learner,
+    position: &Position,
+    batch: Option<&Batch>,
+) -> Result<()> {
+    let skipped = serde_json::to_string(&position.skipped)
+        .map_err(|e| Error::weights(path, format!("cannot list the skipped files: {e}")))?;
+    let mut metadata = BTreeMap::from([
         ("format".to_string(), "udass-raw checkpoint 1".to_string()),
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-        ("iteration".to_string(), next.to_string()),
+        ("iteration".to_string(), position.next.to_string()),
+        ("skipped".to_string(), skipped),
         ("config".to_string(), learner.config.to_toml()?),
         (
             "templates.iteration".to_string(),
@@ -107,40 +146,29 @@ pub fn save(path: &Path, learner: &mut Learner, next: u64) -> Result<()> {
             }),
         });
     }
+    if let Some(batch) = batch {
+        let (pixels, notes) = replay::entries(batch)?;
+        entries.extend(pixels);
+        metadata.insert(replay::BATCH.into(), notes);
+    }
     write(path, entries, metadata)
 }
 
-/// Restores what [`save`] wrote; returns the next iteration.
-pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
-    let file = TensorFile::open(path)?;
+/// Restores what [`save`] wrote, and says where the run stands.
+pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
+    let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
     let Some(next) = number("iteration") else {
         let problem = "is not a checkpoint of a run (weights alone start one with --checkpoint)";
         return Err(Error::weights(path, problem));
     };
     let device = learner.device.clone();
-    load_network(&file, &device, &mut learner.student, Network::Student)?;
+    load_network(file, &device, &mut learner.student, Network::Student)?;
     if let Some(teacher) = &mut learner.teacher {
-        load_network(&file, &device, teacher, Network::Teacher)?;
+        load_network(file, &device, teacher, Network::Teacher)?;
     }
-    let shapes: HashMap<String, Vec<usize>> = file.shapes().into_iter().collect();
-    let check = |name: &str, wanted: &[usize]| match shapes.get(name) {
-        Some(shape) if shape == wanted => Ok(()),
-        Some(shape) => {
-            let problem =
-                format!("tensor `{name}` is {shape:?}, this configuration needs {wanted:?}");
-            Err(Error::weights(path, problem))
-        }
-        None => Err(Error::weights(path, format!("tensor `{name}` is missing"))),
-    };
-    let Learner { optimizer, student, .. } = &mut *learner;
-    let flats = [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq];
-    for (prefix, flat) in MOMENTS.into_iter().zip(flats) {
-        student.load_flat(&device, flat, |param| {
-            let name = format!("{prefix}{}", param.name);
-            check(&name, &param.shape)?;
-            file.numbers(&name).map(Some)
-        })?;
+    if !load_moments(file, learner)? {
+        return Err(Error::weights(path, format!("holds no tensor `{}…`", MOMENTS[0])));
     }
     learner.templates.iteration = number("templates.iteration");
     if learner.templates.iteration.is_some() {
@@ -148,14 +176,61 @@ pub fn load(path: &Path, learner: &mut Learner) -> Result<u64> {
             if tensor.is_empty() {
                 continue;
             }
-            check(name, tensor.shape())?;
+            check(file, name, tensor.shape())?;
             match tensor.dtype() {
-                DType::U8 => device.write(tensor, &file.bytes(name, Dtype::U8)?)?,
+                DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?)?,
                 _ => device.write_real(tensor, &file.numbers(name)?)?,
             }
         }
     }
-    Ok(next)
+    let skipped = file.metadata("skipped").unwrap_or("[]");
+    let skipped = serde_json::from_str(skipped)
+        .map_err(|e| Error::weights(path, format!("its list of skipped files: {e}")))?;
+    Ok(Position { next, skipped })
+}
+
+/// AdamW's moments of a checkpoint, this program's or the reference's; false where it has none.
+pub fn load_moments(file: &TensorFile, learner: &mut Learner) -> Result<bool> {
+    let prefix = network_prefix(file, Network::Student)?;
+    let Some(names) = moments(file, prefix) else { return Ok(false) };
+    let device = learner.device.clone();
+    let Learner { optimizer, student, .. } = learner;
+    for (which, flat) in [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq].into_iter().enumerate()
+    {
+        student.load_flat(&device, flat, |param| {
+            let name = names.get(&param.name).map(|names| names[which].as_str());
+            let name = name.unwrap_or(&param.name);
+            check(file, name, &param.shape)?;
+            file.numbers(name).map(Some)
+        })?;
+    }
+    Ok(true)
+}
+
+fn check(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
+    let problem = match file.find(name) {
+        Some(info) if info.shape == wanted => return Ok(()),
+        Some(info) => {
+            format!("tensor `{name}` is {:?}, this configuration needs {wanted:?}", info.shape)
+        }
+        None => format!("tensor `{name}` is missing"),
+    };
+    Err(Error::weights(file.path(), problem))
+}
+
+/// A learner that goes on where a checkpoint of another run or program stands: its student and
+/// moments, the teacher's parameters copied from the student as the released code does, and
+/// counters at `iteration`. At 0 it is the student alone.
+pub fn begin(file: &TensorFile, learner: &mut Learner, iteration: u64) -> Result<bool> {
+    let device = learner.device.clone();
+    if let Some(teacher) = &mut learner.teacher
+        && network_prefix(file, Network::Teacher).is_ok()
+    {
+        // Its batch-norm statistics stay its own.
+        load_network(file, &device, teacher, Network::Teacher)?;
+        device.copy(&learner.student.values, &mut teacher.values)?;
+    }
+    Ok(iteration == 0 || load_moments(file, learner)?)
 }
 
 /// Parameters and buffers of one network.
@@ -163,7 +238,7 @@ fn network_entries<'a>(device: &'a Device, weights: &'a Weights, prefix: &str) -
     let mut entries = param_entries(device, weights, &weights.values, prefix);
     for (index, buffer) in weights.spec().buffers().iter().enumerate() {
         // PyTorch counts batches in a scalar of type int64.
-        let counts = buffer.name.ends_with("num_batches_tracked");
+        let counts = is_count(&buffer.name);
         entries.push(Entry {
             name: format!("{prefix}{}", buffer.name),
             dtype: if counts { Dtype::I64 } else { Dtype::F32 },

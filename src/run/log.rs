@@ -42,18 +42,18 @@ pub struct Log {
 }
 
 impl Log {
-    /// Begins the log of a new run.
+    /// Begins the log of a new run, whose first iteration is `first`.
     ///
     /// # Errors
     /// [`Error::Data`] when the file holds another run already; [`Error::Io`].
-    pub fn create(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+    pub fn create(path: impl AsRef<Path>, first: u64, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             let problem = "this folder holds a run already: continue it with --resume, \
                            or choose another folder with --out";
             return Err(Error::data(path, problem));
         }
-        Log::open(path, 0, config)
+        Log::open(path, first, config)
     }
 
     /// Continues the log of a run whose next iteration is `next`. What a killed run logged beyond its

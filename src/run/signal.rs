@@ -1,7 +1,10 @@
-//! Ctrl-C: the first asks the run to end after its iteration, the second ends it at once.
+//! Ctrl-C and SIGTERM: the first asks the run to end after its iteration, the second ends it at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
 
@@ -12,6 +15,7 @@ pub const EXIT_CODE: u8 = 130;
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
+    terminated: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -20,23 +24,35 @@ impl Stop {
         Stop::default()
     }
 
-    /// Listens for Ctrl-C, from now to the end of the process. The first is remembered, the second
-    /// exits with [`EXIT_CODE`]; `message` tells the user so at the first.
+    /// Listens for Ctrl-C and SIGTERM, from now to the end of the process. The first is remembered,
+    /// the second exits with [`EXIT_CODE`]; `message` tells the user so at the first.
     ///
     /// # Errors
     /// [`Error::Device`] when the process listens already.
     pub fn install(message: &'static str) -> Result<Self> {
+        static LISTENING: AtomicBool = AtomicBool::new(false);
+        let problem = |e: &dyn std::fmt::Display| {
+            Error::device(format!("cannot listen for Ctrl-C and SIGTERM: {e}"))
+        };
+        if LISTENING.swap(true, Ordering::SeqCst) {
+            return Err(problem(&"this process listens already"));
+        }
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| problem(&e))?;
         let stop = Stop::new();
         let heard = stop.clone();
-        ctrlc::set_handler(move || {
-            if heard.asked.swap(true, Ordering::SeqCst) {
-                std::process::exit(EXIT_CODE.into());
+        let listen = move || {
+            for signal in signals.forever() {
+                if heard.asked.swap(true, Ordering::SeqCst) {
+                    std::process::exit(EXIT_CODE.into());
+                }
+                heard.terminated.store(signal == SIGTERM, Ordering::SeqCst);
+                // The terminal stands behind its "^C"; it may be gone, which is no reason to fail.
+                let message = format_args!("\n{message}\n");
+                let _ = std::io::Write::write_fmt(&mut std::io::stderr(), message);
             }
-            // The terminal stands behind its "^C"; it may be gone, which is no reason to fail.
-            let _ =
-                std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("\n{message}\n"));
-        })
-        .map_err(|e| Error::device(format!("cannot listen for Ctrl-C: {e}")))?;
+        };
+        let thread = std::thread::Builder::new().name("signals".into());
+        thread.spawn(listen).map_err(|e| problem(&e))?;
         Ok(stop)
     }
 
@@ -48,5 +64,10 @@ impl Stop {
     /// Whether to end after this iteration.
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was SIGTERM that asked, as a scheduler does: having saved is then success.
+    pub fn terminated(&self) -> bool {
+        self.terminated.load(Ordering::SeqCst)
     }
 }

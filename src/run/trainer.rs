@@ -4,14 +4,20 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde_json::Value;
+
+use super::atomic::remove_leftovers;
+use super::checkpoint::Position;
 use super::evaluate::evaluate;
 use super::inference::Predictor;
-use super::log::{Iteration, Log};
+use super::lock::FolderLock;
+use super::log::{self, Iteration, Log};
 use super::pictures::{Picture, save_comparison};
 use super::progress::Progress;
 use super::report::Report;
 use super::signal::Stop;
-use super::{build, checkpoint};
+use super::tensor_file::TensorFile;
+use super::{build, checkpoint, identity};
 use crate::config::{Config, Method};
 use crate::data::Batch;
 use crate::data::eval::EvalSet;
@@ -28,14 +34,18 @@ pub enum Start {
     Weights,
     /// The newest checkpoint in the run's folder, with all of its state.
     Resume,
-    /// The student of a checkpoint, or of a file with the reference's names.
-    Checkpoint(PathBuf),
+    /// The student and the moments of a checkpoint, this program's or the reference's, or the student
+    /// alone of other weights. It goes on at `iteration`: where none is given, the checkpoint's own,
+    /// or 0.
+    Checkpoint { path: PathBuf, iteration: Option<u64> },
 }
 
 /// How a run ended.
 pub enum End {
     /// At `run.max_iters`, with the last evaluation where there is one.
     Finished(Option<Report>),
+    /// There was nothing left to do.
+    FinishedBefore,
     /// Asked to stop, after saving.
     Stopped,
 }
@@ -46,54 +56,64 @@ const WINDOW: usize = 20;
 const PICTURES: usize = 8;
 /// In a run's folder: the state before an iteration that produced a number that is not finite.
 const NOT_FINITE: &str = "not_finite";
+const LOG: &str = "log.jsonl";
+
+/// A run at its beginning, or where it goes on.
+struct Begun {
+    learner: Learner,
+    position: Position,
+    /// What its user is to be told.
+    notes: Vec<String>,
+    /// Only this process writes to the run's folder; a new run takes it when all else is there.
+    lock: Option<FolderLock>,
+}
 
 /// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
 pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     let device = build::device(config)?;
     let out = &config.run.out;
-    let (mut learner, first) = match &start {
-        Start::Weights => (build::learner(config, &device, None)?, 0),
-        Start::Checkpoint(path) => (build::learner(config, &device, Some(path))?, 0),
-        Start::Resume => {
-            let path = checkpoint::resolve(out)?;
-            let mut learner = build::learner(config, &device, Some(&path))?;
-            let next = checkpoint::load(&path, &mut learner)?;
-            (learner, next)
-        }
+    let mut begun = begin(config, &device, &start)?;
+    let first = begun.position.next;
+    let due = |interval: u64, done: u64| {
+        interval > 0 && (done.is_multiple_of(interval) || done == config.run.max_iters)
     };
+    // Stopped before or in this evaluation.
+    let owed = matches!(start, Start::Resume)
+        && due(config.run.eval_interval, first)
+        && !is_evaluated(out, first);
+    if first >= config.run.max_iters && !owed {
+        return Ok(End::FinishedBefore);
+    }
     // The log makes a folder a run's: only once everything that a run needs is there.
     let mut loader = Loader::new(config, first)?;
-    let log_path = out.join("log.jsonl");
-    let mut log = match start {
-        Start::Resume => Log::resume(&log_path, first, config)?,
-        _ => {
-            // A run that saved nothing cannot go on: it makes room for the next attempt.
-            if checkpoint::list(out).is_empty() && log_path.exists() {
-                let aside = out.join("log.jsonl.old");
-                std::fs::rename(&log_path, &aside)
-                    .map_err(|e| Error::io(&log_path, "set aside", e))?;
-            }
-            Log::create(&log_path, config)?
-        }
+    let _lock = match begun.lock.take() {
+        Some(lock) => lock,
+        None => FolderLock::take(out)?,
     };
+    let mut log = open_log(config, &start, first)?;
+    let Begun { mut learner, mut position, notes, .. } = begun;
     let mut progress = Progress::new("it", config.run.max_iters, first);
     progress.say(&format!("{} on {}", config_line(config), device.describe()));
+    notes.iter().for_each(|note| progress.say(note));
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         progress.say("weights.init is random: the feature distance is off");
     }
-    let mut recent = VecDeque::with_capacity(WINDOW);
     let mut last_report = None;
+    if owed {
+        last_report = evaluation(config, &learner, first, stop, &mut log, &progress)?;
+    }
+    let mut recent = VecDeque::with_capacity(WINDOW);
     for iteration in first..config.run.max_iters {
         let started = Instant::now();
         let batch = loader.next()?;
+        skip(config, &batch, &mut position, &mut log, &progress)?;
         let inputs = StepInputs::draw(config, iteration);
         let on_device = learner.upload(&batch)?;
         let report = learner.step(&on_device, &inputs, None)?;
         drop(on_device);
         if report.failed {
-            let dump = out.join(NOT_FINITE);
-            let saved =
-                checkpoint::save(&checkpoint::path_of(&dump, iteration), &mut learner, iteration);
+            let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));
+            let saved = checkpoint::save(&dump, &mut learner, &position, Some(&batch));
             return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
         }
         let seconds = started.elapsed().as_secs_f64();
@@ -117,36 +137,167 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         progress.iteration(&line);
 
         let done = iteration + 1;
+        position.next = done;
         let (last, stopping) = (done == config.run.max_iters, stop.asked());
-        let due = |interval: u64| interval > 0 && (done.is_multiple_of(interval) || last);
-        if due(config.run.checkpoint_interval) || stopping || last {
-            checkpoint::save(&checkpoint::path_of(out, done), &mut learner, done)?;
+        if due(config.run.checkpoint_interval, done) || stopping || last {
+            checkpoint::save(&checkpoint::path_of(out, done), &mut learner, &position, None)?;
             checkpoint::prune(out, config.run.keep)?;
         }
-        if stopping && !last {
+        if !stopping && due(config.run.eval_interval, done) {
+            last_report = evaluation(config, &learner, done, stop, &mut log, &progress)?;
+        }
+        if stop.asked() && !last {
+            if !stopping && !due(config.run.checkpoint_interval, done) {
+                checkpoint::save(&checkpoint::path_of(out, done), &mut learner, &position, None)?;
+                checkpoint::prune(out, config.run.keep)?;
+            }
             progress.finish();
             return Ok(End::Stopped);
-        }
-        if due(config.run.eval_interval) {
-            let pictures = last.then(|| out.join("pictures"));
-            let mut report = validate(config, &learner, pictures.as_deref())?;
-            report.iteration = Some(done);
-            log.evaluation(done, &report)?;
-            progress.say(&format!("iteration {done}: {}", report.summary()));
-            last_report = Some(report);
         }
     }
     progress.finish();
     Ok(End::Finished(last_report))
 }
 
+fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
+    let at = |next| Position { next, ..Position::default() };
+    Ok(match start {
+        Start::Weights => {
+            let learner = build::learner(config, device, None)?;
+            Begun { learner, position: at(0), notes: Vec::new(), lock: None }
+        }
+        Start::Checkpoint { path, iteration } => {
+            let file = checkpoint::open(path)?;
+            let first = iteration.or(identity::iteration(&file)?).unwrap_or(0);
+            if first >= config.run.max_iters {
+                return Err(Error::config(format!(
+                    "{}: begins at iteration {first}, where run.max_iters = {} ends; \
+                     --start-iteration 0 takes its weights alone",
+                    path.display(),
+                    config.run.max_iters
+                )));
+            }
+            let mut learner = build::learner(config, device, Some(&file))?;
+            let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
+            if !checkpoint::begin(&file, &mut learner, first)? {
+                notes.push(format!("{}: no moments, they begin at zero", path.display()));
+            }
+            Begun { learner, position: at(first), notes, lock: None }
+        }
+        Start::Resume => {
+            let out = &config.run.out;
+            // Before looking for the newest checkpoint: another run may be about to write a newer.
+            let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
+            let file = checkpoint::open(out)?;
+            same_run(&build::effective(config), &file)?;
+            let mut learner = build::learner(config, device, Some(&file))?;
+            let position = checkpoint::load(&file, &mut learner)?;
+            remove_leftovers(&checkpoint::folder(out))?;
+            Begun { learner, position, notes: Vec::new(), lock }
+        }
+    })
+}
+
+/// Refuses to go on with a run under a configuration that computes something else.
+fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
+    let Some(saved) = file.metadata("config") else { return Ok(()) };
+    let differences = config.differences(saved)?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let problem = format!(
+        "the run was begun with another configuration\n  {}\nIt goes on with its own; --checkpoint \
+         begins a new run from it, with this one",
+        differences.join("\n  ")
+    );
+    Err(Error::weights(file.path(), problem))
+}
+
+/// Whether the log has an evaluation made when `done` iterations were.
+fn is_evaluated(out: &Path, done: u64) -> bool {
+    let at = |line: &Value| line["event"] == "evaluation" && line["iteration"] == done;
+    log::read(out.join(LOG)).unwrap_or_default().iter().any(at)
+}
+
+fn open_log(config: &Config, start: &Start, first: u64) -> Result<Log> {
+    let out = &config.run.out;
+    let path = out.join(LOG);
+    if matches!(start, Start::Resume) {
+        return Log::resume(&path, first, config);
+    }
+    // A run that saved nothing cannot go on: it makes room for the next attempt.
+    if checkpoint::list(out).is_empty() && path.exists() {
+        let aside = out.join("log.jsonl.old");
+        std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
+    }
+    Log::create(&path, first, config)
+}
+
+/// Tells and counts the files that a batch could not be made of.
+fn skip(
+    config: &Config,
+    batch: &Batch,
+    position: &mut Position,
+    log: &mut Log,
+    progress: &Progress,
+) -> Result<()> {
+    for bad in &batch.skipped {
+        if !position.skipped.insert(bad.path.clone()) {
+            continue;
+        }
+        let (count, most) = (position.skipped.len(), config.data.max_bad_files);
+        if count > most {
+            let problem =
+                format!("{}; {most} files were skipped before (data.max_bad_files)", bad.problem);
+            return Err(Error::Training(problem));
+        }
+        let fields = [
+            ("file".to_string(), bad.path.display().to_string().into()),
+            ("problem".to_string(), bad.problem.clone().into()),
+            ("skipped".to_string(), count.into()),
+        ];
+        log.note("skipped_file", batch.iteration, fields.into_iter().collect())?;
+        progress.say(&format!("skipped ({count} of at most {most}): {}", bad.problem));
+    }
+    Ok(())
+}
+
+/// Evaluates, logs and tells; none when the run is asked to stop meanwhile.
+fn evaluation(
+    config: &Config,
+    learner: &Learner,
+    done: u64,
+    stop: &Stop,
+    log: &mut Log,
+    progress: &Progress,
+) -> Result<Option<Report>> {
+    let last = done == config.run.max_iters;
+    let pictures = last.then(|| config.run.out.join("pictures"));
+    let mut report = match validate(config, learner, pictures.as_deref(), stop) {
+        Err(_) if stop.asked() => return Ok(None),
+        other => other?,
+    };
+    report.iteration = Some(done);
+    log.evaluation(done, &report)?;
+    progress.say(&format!("iteration {done}: {}", report.summary()));
+    Ok(Some(report))
+}
+
 /// Evaluates the student on the target's validation images; `pictures`: a folder for some of them.
-fn validate(config: &Config, learner: &Learner, pictures: Option<&Path>) -> Result<Report> {
+fn validate(
+    config: &Config,
+    learner: &Learner,
+    pictures: Option<&Path>,
+    stop: &Stop,
+) -> Result<Report> {
     let set = EvalSet::new(&config.target, config.eval.fit)?;
     let Learner { device, network, student, .. } = learner;
     let predictor = Predictor::new(device, network, student, &config.eval)?;
     let mut saved = 0;
     evaluate(device, &predictor, &set, config.network.classes, &|_, _| {}, &mut |sample, ids| {
+        if stop.asked() {
+            return Err(Error::Training("asked to stop".into()));
+        }
         let Some(folder) = pictures.filter(|_| saved < PICTURES) else { return Ok(()) };
         if sample.fitted != sample.original() {
             return Ok(());
@@ -196,7 +347,7 @@ fn not_finite(
         .collect();
     let replay = match saved {
         Ok(()) => format!(
-            "the state before it is saved: `--resume --out {}` runs it again",
+            "the state before it is saved with them: `udass-raw replay {}` runs it again",
             dump.display()
         ),
         Err(e) => format!("the state before it could not be saved: {e}"),

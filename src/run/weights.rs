@@ -18,13 +18,21 @@ pub enum Network {
 }
 
 impl Network {
-    pub fn prefix(self) -> &'static str {
+    pub const fn prefix(self) -> &'static str {
         match self {
             Network::Student => "model.",
             Network::Teacher => "ema_model.",
         }
     }
 }
+
+/// Beside a network without a prefix, these belong to something else.
+const OTHERS: [&str; 5] =
+    ["optimizer.", "templates.", "meta.", Network::Teacher.prefix(), IMAGENET_PREFIX];
+/// The frozen ImageNet model in the reference's checkpoints.
+const IMAGENET_PREFIX: &str = "imnet_model.";
+/// What ImageNet weights have that no backbone has: classifiers.
+const CLASSIFIERS: [&str; 4] = ["head.", "fc.", "decode_head.", "auxiliary_head."];
 
 /// Loads every tensor of a network; the file must hold each of them in its shape, and no other.
 pub fn load_network(
@@ -33,39 +41,51 @@ pub fn load_network(
     weights: &mut Weights,
     network: Network,
 ) -> Result<()> {
-    let shapes = file.shapes();
-    let prefix = network.prefix();
-    let prefixed = shapes.iter().any(|(name, _)| name.starts_with(prefix));
-    if network == Network::Teacher && !prefixed {
-        return Err(Error::weights(file.path(), "holds no teacher (no tensor `ema_model.…`)"));
-    }
-    let prefix = if prefixed { prefix } else { "" };
-    let there = (shapes.into_iter())
-        .filter_map(|(name, shape)| Some((name.strip_prefix(prefix)?.to_string(), shape)))
+    let prefix = network_prefix(file, network)?;
+    let there = (file.tensors().iter())
+        .filter(|info| !prefix.is_empty() || !OTHERS.iter().any(|p| info.name.starts_with(p)))
+        .filter_map(|info| Some((info.name.strip_prefix(prefix)?.to_string(), &info.shape)))
         .collect();
     load(file, device, weights, there, |_| true, |name| format!("{prefix}{name}"))
 }
 
-/// Loads the backbone from ImageNet weights as SegFormer and OpenMMLab publish them: names without
-/// `backbone.`, and a classifier (`head.…`, `fc.…`) that is left out.
+/// The prefix of a network's tensors; a file that holds a student alone may have none.
+pub fn network_prefix(file: &TensorFile, network: Network) -> Result<&'static str> {
+    let prefix = network.prefix();
+    match (network, has(file, prefix)) {
+        (_, true) => Ok(prefix),
+        (Network::Student, false) => Ok(""),
+        (Network::Teacher, false) => {
+            Err(Error::weights(file.path(), "holds no teacher (no tensor `ema_model.…`)"))
+        }
+    }
+}
+
+fn has(file: &TensorFile, prefix: &str) -> bool {
+    file.tensors().iter().any(|info| info.name.starts_with(prefix))
+}
+
+/// Loads the backbone from ImageNet weights: as SegFormer and OpenMMLab publish them (names without
+/// `backbone.`, and a classifier that is left out), a segmentor's, or the ImageNet model in a
+/// checkpoint of the reference.
 pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) -> Result<()> {
-    let named = |name: &str| name.starts_with("backbone.");
-    let prefix = if file.shapes().iter().any(|(name, _)| named(name)) { "backbone." } else { "" };
-    let there = (file.shapes().into_iter())
-        .filter(|(name, _)| !["head.", "fc.", "decode_head."].iter().any(|p| name.starts_with(p)))
-        .filter_map(|(name, shape)| {
-            Some((format!("backbone.{}", name.strip_prefix(prefix)?), shape))
+    let known = ["imnet_model.backbone.", "backbone."];
+    let prefix = known.into_iter().find(|prefix| has(file, prefix)).unwrap_or("");
+    let there = (file.tensors().iter())
+        .filter(|info| !CLASSIFIERS.iter().any(|p| info.name.starts_with(p)))
+        .filter_map(|info| {
+            Some((format!("backbone.{}", info.name.strip_prefix(prefix)?), &info.shape))
         })
         .collect();
     // How many batches a norm has seen says nothing here, and older files do not tell.
     let uncounted = |name: &str| name.ends_with(".num_batches_tracked");
-    let counted = file.shapes().iter().any(|(name, _)| uncounted(name));
+    let counted = file.tensors().iter().any(|info| uncounted(&info.name));
     load(
         file,
         device,
         weights,
         there,
-        |param| named(&param.name) && (counted || !uncounted(&param.name)),
+        |param| param.name.starts_with("backbone.") && (counted || !uncounted(&param.name)),
         |name| format!("{prefix}{}", name.trim_start_matches("backbone.")),
     )
 }
@@ -75,7 +95,7 @@ fn load(
     file: &TensorFile,
     device: &Device,
     weights: &mut Weights,
-    mut there: BTreeMap<String, Vec<usize>>,
+    mut there: BTreeMap<String, &Vec<usize>>,
     wanted: impl Fn(&ParamSpec) -> bool,
     stored: impl Fn(&str) -> String,
 ) -> Result<()> {
@@ -84,8 +104,9 @@ fn load(
     let mut misshapen = Vec::new();
     for param in spec.params().iter().chain(spec.buffers()).filter(|param| wanted(param)) {
         match there.remove(&param.name) {
+            None if is_count(&param.name) => {}
             None => missing.push(param.name.clone()),
-            Some(shape) if shape != param.shape => {
+            Some(shape) if *shape != param.shape => {
                 misshapen.push(format!("{} is {shape:?}, not {:?}", param.name, param.shape));
             }
             Some(_) => {}
@@ -104,12 +125,18 @@ fn load(
         return Err(Error::weights(file.path(), problem));
     }
     weights.load(device, |param| {
-        if !wanted(param) {
+        let name = stored(&param.name);
+        if !wanted(param) || (is_count(&name) && file.find(&name).is_none()) {
             return Ok(None);
         }
-        file.numbers(&stored(&param.name)).map(Some)
+        file.numbers(&name).map(Some)
     })?;
     Ok(())
+}
+
+/// Batches that a norm has seen: PyTorch 0.4 did not count them, and none later needs them.
+pub fn is_count(name: &str) -> bool {
+    name.ends_with("num_batches_tracked")
 }
 
 fn listed(names: &[String]) -> String {

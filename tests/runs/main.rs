@@ -9,3 +9,4 @@ mod predict;
 mod resume;
 mod submission;
 mod support;
+mod surviving;

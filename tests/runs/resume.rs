@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use udass_raw::params::Weights;
-use udass_raw::run::tensor_file::TensorFile;
+use udass_raw::run::convert::convert;
+use udass_raw::run::pth::{self, Node};
+use udass_raw::run::tensor_file::{Entry, TensorFile};
 use udass_raw::run::weights::{Network, load_network};
 use udass_raw::run::{build, checkpoint as checkpoints};
 
@@ -93,8 +95,11 @@ fn a_run_that_was_stopped_twice_ends_in_the_same_bits() {
     assert_eq!(starts, [0, 4, 5]);
     // Nothing is left to do: the state stays.
     let before = fs::read(checkpoint(out, ITERATIONS)).unwrap();
-    succeed("train", &["--max-iters", "8", "--resume", "--out", text(out)]);
+    let log = fs::read(out.join("log.jsonl")).unwrap();
+    let output = succeed("train", &["--max-iters", "8", "--resume", "--out", text(out)]);
+    assert!(stderr(&output).contains("the run has finished its 8 iterations"), "{output:?}");
     assert_eq!(fs::read(checkpoint(out, ITERATIONS)).unwrap(), before);
+    assert_eq!(fs::read(out.join("log.jsonl")).unwrap(), log);
 }
 
 #[test]
@@ -109,12 +114,17 @@ fn a_checkpoint_loads_and_saves_to_the_same_bits() {
     let config = config(&[]);
     let device = build::device(&config).unwrap();
     let mut learner = build::learner(&config, &device, None).unwrap();
-    let next = checkpoints::load(&reference_checkpoint(), &mut learner).unwrap();
-    assert_eq!(next, ITERATIONS);
+    let file = TensorFile::open(reference_checkpoint()).unwrap();
+    let position = checkpoints::load(&file, &mut learner).unwrap();
+    assert_eq!(position.next, ITERATIONS);
     let folder = folder();
-    let copy = folder.path().join("copy.safetensors");
-    checkpoints::save(&copy, &mut learner, next).unwrap();
-    assert_same(&copy, &reference_checkpoint());
+    let copies = ["copy", "other"].map(|name| folder.path().join(name));
+    for copy in &copies {
+        checkpoints::save(copy, &mut learner, &position, None).unwrap();
+        assert_same(copy, &reference_checkpoint());
+    }
+    let [copy, other] = copies.map(|copy| fs::read(copy).unwrap());
+    assert!(copy == other, "equal states make equal bytes");
 }
 
 #[test]
@@ -124,8 +134,8 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
     let path = reference_checkpoint();
     let state = Contents::of(&path);
     // Started from a checkpoint, both networks are its student.
-    let learner = build::learner(&config, &device, Some(&path)).unwrap();
     let file = TensorFile::open(&path).unwrap();
+    let learner = build::learner(&config, &device, Some(&file)).unwrap();
     let mut teacher = Weights::new(&device, learner.student.spec(), false).unwrap();
     load_network(&file, &device, &mut teacher, Network::Teacher).unwrap();
     let all = [
@@ -146,23 +156,84 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
         }
     }
     // A folder stands for its newest checkpoint.
-    let newest = build::trained(&config, &device, reference()).unwrap().1;
+    let newest = checkpoints::open(reference()).unwrap();
+    let newest = build::trained(&config, &device, &newest, Network::Student).unwrap().1;
     let values = device.read::<f32>(&newest.values).unwrap();
     assert!(values == device.read::<f32>(&learner.student.values).unwrap());
 }
 
 #[test]
-fn training_starts_from_a_checkpoint_as_a_new_run() {
+fn training_starts_from_weights_as_a_new_run() {
     let folder = folder();
     let out = folder.path().join("run");
     let from = reference_checkpoint();
-    succeed("train", &["--checkpoint", text(&from), "--max-iters", "1", "--out", text(&out)]);
+    let args = ["--start-iteration", "0", "--max-iters", "1", "--out", text(&out)];
+    succeed("train", &[&["--checkpoint", text(&from)][..], &args[..]].concat());
     let state = Contents::of(&checkpoint(&out, 1));
     assert_eq!(state.strings["iteration"], "1");
     let name = "model.decode_head.head.conv_seg.bias";
     let (before, after) = (Contents::of(&from).f32(name), state.f32(name));
     let far = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(before != after && far < 1e-2, "one update moved {name} by {far}");
+}
+
+#[test]
+fn training_goes_on_from_the_references_checkpoints_at_their_iteration() {
+    // What the released code begins with: counters and moments of the file, its student as teacher,
+    // no templates. Made by hand from a run's own checkpoint, it must end in the same bits.
+    let folder = folder();
+    let by_hand = folder.path().join("by_hand");
+    let mut state = Contents::of(&reference_checkpoint());
+    let parameters: Vec<String> = (state.tensors.keys())
+        .filter_map(|name| name.strip_prefix("optimizer.exp_avg."))
+        .map(String::from)
+        .collect();
+    for name in &parameters {
+        let student = state.tensors[&format!("model.{name}")].clone();
+        state.tensors.insert(format!("ema_model.{name}"), student);
+    }
+    state.tensors.retain(|name, _| !name.starts_with("templates."));
+    state.strings.insert("templates.iteration".into(), String::new());
+    state.write(&checkpoint(&by_hand, ITERATIONS));
+    succeed("train", &["--resume", "--max-iters", "10", "--out", text(&by_hand)]);
+
+    let torch = folder.path().join("reference.pth");
+    let own = TensorFile::open(reference_checkpoint()).unwrap();
+    convert(&own, &torch, None).unwrap();
+    let back = folder.path().join("back.safetensors");
+    let file = TensorFile::open(&torch).unwrap();
+    convert(&file, &back, None).unwrap();
+    assert_same(&back, &reference_checkpoint());
+    assert_eq!(TensorFile::open(&back).unwrap().digest(), own.digest());
+    // A checkpoint of the reference has no room for what is this program's alone.
+    let plain = folder.path().join("plain.pth");
+    let Some(Node::Dict(mut tree)) = file.tree().unwrap() else { panic!("no tree") };
+    tree.retain(|(key, _)| *key != Node::text("udass_raw"));
+    let entries = file.tensors().iter().map(|info| Entry {
+        name: info.name.clone(),
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        bytes: Box::new(|| Ok(file.data(info).into_owned())),
+    });
+    pth::write(&plain, &Node::Dict(tree), entries.collect()).unwrap();
+    for (name, from) in [("own", &reference_checkpoint()), ("torch", &torch), ("plain", &plain)] {
+        let out = folder.path().join(name);
+        succeed("train", &["--checkpoint", text(from), "--max-iters", "10", "--out", text(&out)]);
+        assert_same(&checkpoint(&out, 10), &checkpoint(&by_hand, 10));
+        assert_eq!(story(&out), story(&by_hand));
+        assert_eq!(events(&out, "start")[0]["iteration"], ITERATIONS);
+    }
+    // Evaluated, it is the network that it was.
+    let table = |file: &Path, which: &str| {
+        let output = succeed("eval", &["--checkpoint", text(file), "--weights", which]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| !line.contains("images in")).collect::<Vec<_>>().join("\n")
+    };
+    let student = table(&reference_checkpoint(), "student");
+    assert_eq!(student, table(&torch, "student"));
+    assert_ne!(student, table(&torch, "teacher"));
+    let output = run("train", &["--checkpoint", text(&torch), "--max-iters", "8"]);
+    assert!(stderr(&output).contains("begins at iteration 8, where run.max_iters = 8 ends"));
 }
 
 #[test]

@@ -243,7 +243,7 @@ impl Case {
     }
 }
 
-fn numbers(dtype: Dtype, data: &[u8]) -> Outcome<Vec<f64>> {
+pub fn numbers(dtype: Dtype, data: &[u8]) -> Outcome<Vec<f64>> {
     fn all<const N: usize>(data: &[u8], one: fn([u8; N]) -> f64) -> Vec<f64> {
         data.as_chunks::<N>().0.iter().map(|&bytes| one(bytes)).collect()
     }

@@ -6,6 +6,7 @@ mod layout;
 mod networks;
 mod optimizer;
 mod pieces;
+mod torch;
 mod training;
 
 use udass_raw::device::Device;
@@ -23,49 +24,43 @@ pub type Runner = fn(&mut Report, &Device) -> Outcome;
 pub struct Family {
     /// Stands in the names of its cases.
     marker: &'static str,
-    pub what: &'static str,
-    /// None until it is built.
-    pub runner: Option<Runner>,
+    pub runner: Runner,
 }
 
-const fn built(marker: &'static str, what: &'static str, runner: Runner) -> Family {
-    Family { marker, what, runner: Some(runner) }
-}
-
-const fn missing(marker: &'static str, what: &'static str) -> Family {
-    Family { marker, what, runner: None }
+const fn of(marker: &'static str, runner: Runner) -> Family {
+    Family { marker, runner }
 }
 
 /// The first whose marker stands in a name is its family: longer markers precede what they
 /// contain.
 const FAMILIES: &[Family] = &[
-    built("_piece_block_mask", "the block mask", pieces::block_mask),
-    built("_piece_ce", "cross-entropy", pieces::cross_entropy),
-    built("_piece_class_masks", "class masks", pieces::class_masks),
-    built("_piece_color_jitter", "colour jitter", pieces::color_jitter),
-    built("_piece_downscale_label", "label down-scaling", pieces::downscale_label),
-    built("_piece_ema", "the mean teacher", optimizer::ema),
-    built("_piece_feat_dist", "the feature distance", pieces::feature_distance),
-    built("_piece_gaussian_blur", "Gaussian blur", pieces::gaussian_blur),
-    built("_piece_imresize", "picture scaling", host::imresize),
-    built("_piece_lr", "the learning-rate schedule", optimizer::schedule),
-    built("_piece_metrics", "metrics", host::metrics),
-    built("_piece_one_mix", "mixing", pieces::one_mix),
-    built("_piece_pseudo_label", "pseudo-labels", pieces::pseudo_label),
-    built("_piece_rare_paste", "the rare-class paste", pieces::rare_paste),
-    built("_piece_rcs", "rare-class sampling", host::rare_class_sampling),
-    built("_piece_resize", "bilinear resize", pieces::resize),
-    built("_piece_valid_mask", "the mask of valid pixels", host::valid_mask),
-    built("_hrda_eval", "HRDA inference", networks::hrda_eval),
-    built("_hrda_slide", "sliding inference", networks::hrda_slide),
-    built("_backbone", "backbones", networks::backbone),
-    built("_head", "heads", networks::head),
-    built("_train", "HRDA training", training::train),
-    built("_plain", "single-scale networks", training::plain),
-    built("_uda_chain", "chained iterations", iteration::chain),
-    built("_uda", "whole iterations", iteration::single),
-    built("_adamw", "AdamW", optimizer::adamw),
-    missing("_pth", "reading .pth files"),
+    of("_piece_block_mask", pieces::block_mask),
+    of("_piece_ce", pieces::cross_entropy),
+    of("_piece_class_masks", pieces::class_masks),
+    of("_piece_color_jitter", pieces::color_jitter),
+    of("_piece_downscale_label", pieces::downscale_label),
+    of("_piece_ema", optimizer::ema),
+    of("_piece_feat_dist", pieces::feature_distance),
+    of("_piece_gaussian_blur", pieces::gaussian_blur),
+    of("_piece_imresize", host::imresize),
+    of("_piece_lr", optimizer::schedule),
+    of("_piece_metrics", host::metrics),
+    of("_piece_one_mix", pieces::one_mix),
+    of("_piece_pseudo_label", pieces::pseudo_label),
+    of("_piece_rare_paste", pieces::rare_paste),
+    of("_piece_rcs", host::rare_class_sampling),
+    of("_piece_resize", pieces::resize),
+    of("_piece_valid_mask", host::valid_mask),
+    of("_hrda_eval", networks::hrda_eval),
+    of("_hrda_slide", networks::hrda_slide),
+    of("_backbone", networks::backbone),
+    of("_head", networks::head),
+    of("_train", training::train),
+    of("_plain", training::plain),
+    of("_uda_chain", iteration::chain),
+    of("_uda", iteration::single),
+    of("_adamw", optimizer::adamw),
+    of("_pth", torch::files),
 ];
 
 pub fn family_of(case: &str) -> Option<&'static Family> {

@@ -1,0 +1,148 @@
+//! `udass-raw weights`
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use sha2::{Digest, Sha256};
+use udass_raw::Error;
+use udass_raw::run::tensor_file::{TensorFile, hex};
+use udass_raw::run::{checkpoint, convert, identity};
+
+use super::configured::Which;
+use super::{print, tell};
+
+/// Look into files of weights, convert and check them.
+///
+/// Reads .safetensors and PyTorch's .pth, in both of its formats. Nothing that a .pth holds is run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  udass-raw weights inspect mit_b5.pth
+  udass-raw weights convert udass_gta.pth teacher.safetensors --weights teacher
+  udass-raw weights convert runs/gta_vit gta_vit.pth
+  udass-raw weights verify resnet101_v1c-e67eebb6.pth")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print what a file is, and each tensor's name, type, shape and checksum (CRC-32).
+    Inspect {
+        /// A .pth or .safetensors file, or a run's folder: its newest checkpoint.
+        file: PathBuf,
+    },
+    /// Write a file's tensors as the kind of file that OUT is called, .pth or .safetensors.
+    ///
+    /// Names, types, numbers and order stay, and the way back is exact. A run's checkpoint becomes a
+    /// checkpoint of the reference, which torch.load reads with weights_only=True.
+    Convert {
+        /// A .pth or .safetensors file, or a run's folder: its newest checkpoint.
+        file: PathBuf,
+        /// What to write.
+        out: PathBuf,
+        /// Only this network, under names without a prefix.
+        #[arg(long, value_enum)]
+        weights: Option<Which>,
+    },
+    /// Check that a file is whole, its numbers finite, and its network complete.
+    Verify {
+        /// A .pth or .safetensors file, or a run's folder: its newest checkpoint.
+        file: PathBuf,
+    },
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Inspect { file } => inspect(file),
+        Command::Convert { file, out, weights } => {
+            let file = checkpoint::open(file)?;
+            note_skipped(&file);
+            convert::convert(&file, out, weights.map(Which::network))?;
+            print(&format!("{}: {}", out.display(), summary(&TensorFile::open(out)?)?))
+        }
+        Command::Verify { file } => verify(file),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What it is, how many tensors of which types, and the digest of all.
+fn summary(file: &TensorFile) -> anyhow::Result<String> {
+    let mut types: BTreeMap<String, usize> = BTreeMap::new();
+    for info in file.tensors() {
+        *types.entry(info.dtype.to_string()).or_default() += 1;
+    }
+    let types: Vec<String> = types.into_iter().map(|(name, n)| format!("{n} {name}")).collect();
+    let numbers: usize = file.tensors().iter().map(|info| info.elements()).sum();
+    let kind = if file.is_torch() { "PyTorch" } else { "safetensors" };
+    Ok(format!(
+        "{kind}, {}\n{} tensors ({}), {numbers} numbers, sha256 of all {}",
+        identity::identify(file)?,
+        file.tensors().len(),
+        types.join(", "),
+        file.digest()
+    ))
+}
+
+fn inspect(path: &Path) -> anyhow::Result<()> {
+    let file = checkpoint::open(path)?;
+    let mut text = format!("{}: {}", file.path().display(), summary(&file)?);
+    for (at, class) in file.skipped() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\nskipped {at}: made by `{class}`, which was not run");
+    }
+    for info in file.tensors() {
+        let (crc, shape) = (crc32fast::hash(&file.data(info)), format!("{:?}", info.shape));
+        let dtype = info.dtype.to_string();
+        let _ = write!(text, "\n{crc:08x}  {dtype:<4}  {shape:<18} {}", info.name);
+    }
+    print(&text)
+}
+
+fn note_skipped(file: &TensorFile) {
+    if let Some(note) = file.skipped_note() {
+        tell(&note);
+    }
+}
+
+fn verify(path: &Path) -> anyhow::Result<()> {
+    let file = checkpoint::open(path)?;
+    note_skipped(&file);
+    file.check()?;
+    let sha256 = hex(&Sha256::digest(file.bytes()));
+    // As torch.hub names files: the name ends in the first digits of their SHA-256.
+    let stem = file.path().file_stem().unwrap_or_default().to_string_lossy();
+    let named = stem.rsplit_once('-').map(|(_, digits)| digits);
+    let named = named.filter(|d| d.len() >= 8 && d.chars().all(|c| c.is_ascii_hexdigit()));
+    if let Some(digits) = named.filter(|digits| !sha256.starts_with(&digits.to_lowercase())) {
+        let problem = format!(
+            "its name says that its SHA-256 begins with {digits}, but it is {sha256}: download it \
+             again"
+        );
+        return Err(Error::weights(file.path(), problem).into());
+    }
+    let mut counted = 0;
+    for info in file.tensors() {
+        let numbers = file.numbers(&info.name)?;
+        if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+            let problem = format!("tensor `{}` holds {} at {at}", info.name, numbers[at]);
+            return Err(Error::weights(file.path(), problem).into());
+        }
+        counted += numbers.len();
+    }
+    let identity = identity::identify(&file)?;
+    let network = match identity::complete(&file, &identity) {
+        Some(complete) => complete.map(|()| "the network is complete")?,
+        None => "this program has no such network to compare it with",
+    };
+    let name = if named.is_some() { ", as its name says" } else { "" };
+    print(&format!(
+        "{}: {identity}\n{} tensors, {counted} numbers, all finite; {network}\nsha256 {sha256}{name}",
+        file.path().display(),
+        file.tensors().len(),
+    ))
+}

@@ -1,0 +1,47 @@
+//! One run a folder: a lock that the system takes away from a process that dies.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder, which is made if need be, for this process.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when another process holds it, named by its number; [`Error::Io`].
+    pub fn take(folder: &Path) -> Result<FolderLock> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+        let path = folder.join(".lock");
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(false);
+        let mut file = open.open(&path).map_err(|e| Error::io(&path, "open", e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Only for the message.
+                let _ = file.read_to_string(&mut holder);
+                let problem = format!(
+                    "another run writes to this folder (process {}): wait for it, or choose another \
+                     folder with --out",
+                    holder.trim()
+                );
+                return Err(Error::data(folder, problem));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io(&path, "lock", e)),
+        }
+        let number = std::process::id();
+        let told =
+            file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write!(file, "{number}"));
+        told.map_err(|e| Error::io(&path, "write", e))?;
+        Ok(FolderLock { _file: file })
+    }
+}

@@ -1,0 +1,98 @@
+//! What a torch file holds beside its tensors' numbers: nested dictionaries, lists and scalars.
+//!
+//! A safetensors file made of a torch file carries this tree as JSON, so that the way back is exact.
+
+use serde_json::{Value as Json, json};
+
+use super::pickle::Outcome;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Tuple(Vec<Node>),
+    Dict(Vec<(Node, Node)>),
+    /// An `OrderedDict`, as state dicts are.
+    Ordered(Vec<(Node, Node)>),
+    /// The tensor of this name.
+    Tensor(String),
+    /// Metadata of a class that is not understood, by its name; written as None.
+    Skipped(String),
+}
+
+impl Node {
+    /// An entry of a dictionary by its key.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        let (Node::Dict(items) | Node::Ordered(items)) = self else { return None };
+        let found = items.iter().find(|(k, _)| matches!(k, Node::Text(k) if k == key));
+        found.map(|(_, value)| value)
+    }
+
+    pub fn text(text: impl Into<String>) -> Node {
+        Node::Text(text.into())
+    }
+
+    /// A dictionary with text keys.
+    pub fn dict<const N: usize>(items: [(&str, Node); N]) -> Node {
+        Node::Dict(items.into_iter().map(|(key, value)| (Node::text(key), value)).collect())
+    }
+
+    pub fn to_json(&self) -> Json {
+        let list = |items: &[Node]| items.iter().map(Node::to_json).collect::<Vec<_>>();
+        let pairs = |items: &[(Node, Node)]| {
+            items.iter().map(|(k, v)| json!([k.to_json(), v.to_json()])).collect::<Vec<_>>()
+        };
+        match self {
+            Node::None => Json::Null,
+            Node::Bool(value) => json!(value),
+            Node::Int(value) => json!(value),
+            // As bits: JSON has no NaN, and no float that is whole.
+            Node::Float(value) => json!({"float": value.to_bits()}),
+            Node::Text(text) => json!(text),
+            Node::List(items) => json!(list(items)),
+            Node::Tuple(items) => json!({"tuple": list(items)}),
+            Node::Dict(items) => json!({"dict": pairs(items)}),
+            Node::Ordered(items) => json!({"ordered": pairs(items)}),
+            Node::Tensor(name) => json!({"tensor": name}),
+            Node::Skipped(class) => json!({"skipped": class}),
+        }
+    }
+
+    /// What [`to_json`](Self::to_json) wrote.
+    pub fn from_json(json: &Json) -> Outcome<Node> {
+        let problem = || "this is no tree of a torch file".to_owned();
+        let list = |json: &Json| {
+            json.as_array().ok_or_else(problem)?.iter().map(Node::from_json).collect::<Outcome<_>>()
+        };
+        let pairs = |json: &Json| {
+            let pair = |json: &Json| match json.as_array().map(Vec::as_slice) {
+                Some([key, value]) => Ok((Node::from_json(key)?, Node::from_json(value)?)),
+                _ => Err(problem()),
+            };
+            json.as_array().ok_or_else(problem)?.iter().map(pair).collect::<Outcome<_>>()
+        };
+        let text = |json: &Json| json.as_str().map(String::from).ok_or_else(problem);
+        Ok(match json {
+            Json::Null => Node::None,
+            Json::Bool(value) => Node::Bool(*value),
+            Json::Number(number) => Node::Int(number.as_i64().ok_or_else(problem)?),
+            Json::String(text) => Node::text(text),
+            Json::Array(_) => Node::List(list(json)?),
+            Json::Object(object) => match object.iter().next().map(|(k, v)| (k.as_str(), v)) {
+                Some(("float", bits)) => {
+                    Node::Float(f64::from_bits(bits.as_u64().ok_or_else(problem)?))
+                }
+                Some(("tuple", items)) => Node::Tuple(list(items)?),
+                Some(("dict", items)) => Node::Dict(pairs(items)?),
+                Some(("ordered", items)) => Node::Ordered(pairs(items)?),
+                Some(("tensor", name)) => Node::Tensor(text(name)?),
+                Some(("skipped", class)) => Node::Skipped(text(class)?),
+                _ => return Err(problem()),
+            },
+        })
+    }
+}

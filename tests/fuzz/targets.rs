@@ -1,0 +1,73 @@
+//! What the fuzzer feeds: each reader of files that come from elsewhere, on whatever bytes. Shared by
+//! `fuzz/` and by the test that keeps the cases which were found.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use udass_raw::config::Config;
+use udass_raw::data::labels::{CITYSCAPES_IDS, read_ids};
+use udass_raw::run::identity::identify;
+use udass_raw::run::log::{Log, read};
+use udass_raw::run::tensor_file::TensorFile;
+
+pub const ALL: [(&str, fn(&[u8])); 5] =
+    [("pth", pth), ("safetensors", safetensors), ("label", label), ("config", config), ("log", log)];
+
+/// The input as the file that readers want, where this thread alone has it.
+fn file(bytes: &[u8]) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
+    let thread = std::thread::current().id();
+    let path = folder.join(format!("udass-raw-fuzz-{}-{thread:?}", std::process::id()));
+    std::fs::write(&path, bytes).expect("a place for the input");
+    path
+}
+
+fn tensors(path: &Path) {
+    let Ok(file) = TensorFile::open(path) else { return };
+    for info in file.tensors() {
+        assert_eq!(file.data(info).len(), info.elements() * info.dtype.bitsize() / 8);
+        let _ = file.numbers(&info.name);
+    }
+    let _ = (identify(&file), file.check(), file.tree(), file.digest());
+}
+
+/// PyTorch's files, of both formats.
+pub fn pth(bytes: &[u8]) {
+    tensors(&file(bytes));
+}
+
+pub fn safetensors(bytes: &[u8]) {
+    tensors(&file(bytes));
+}
+
+/// Label maps in PNG files, and their numbers as train ids.
+pub fn label(bytes: &[u8]) {
+    let path = file(bytes);
+    if let Ok(plane) = read_ids(&path) {
+        assert_eq!(plane.data.len(), plane.size.width * plane.size.height);
+        let _ = CITYSCAPES_IDS.apply(&path, plane);
+    }
+}
+
+/// Configurations: what was read comes back from what it is written as.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(config) = Config::from_toml(text, "fuzz") else { return };
+    let again = config.to_toml().expect("what was text is text");
+    assert_eq!(Config::from_toml(&again, "again").expect("what was written is read"), config);
+    assert!(config.differences(&again).expect("TOML").is_empty());
+}
+
+/// Logs of runs: read, and gone on with.
+pub fn log(bytes: &[u8]) {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    let config = CONFIG.get_or_init(|| Config::load("toy_vit", &[]).expect("a preset"));
+    let path = file(bytes);
+    let Ok(before) = read(&path) else { return };
+    drop(Log::resume(&path, 3, config).expect("a log that can be read can be gone on with"));
+    // What is left is older, and the new line is there.
+    let after = read(&path).expect("whole lines");
+    assert!(after.len() <= before.len() + 1);
+    assert_eq!(after.last().expect("one line")["event"], "start");
+}

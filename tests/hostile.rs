@@ -1,0 +1,73 @@
+//! Inputs that the fuzzer found trouble with, or that are hostile in a way of their own:
+//! `tests/fuzz/<reader>/*` through that reader. None may crash, hang or take up memory beyond bounds.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[path = "fuzz/targets.rs"]
+mod targets;
+
+#[test]
+fn found_cases_stay_solved() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    let mut count = 0;
+    for (name, target) in targets::ALL {
+        let Ok(cases) = fs::read_dir(folder.join(name)) else { continue };
+        for case in cases {
+            let case = case.unwrap().path();
+            let begun = Instant::now();
+            target(&fs::read(&case).unwrap());
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} takes too long", case.display());
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no cases in {}", folder.display());
+}
+
+#[test]
+fn every_reader_reads_what_is_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = root.join("tests/golden");
+    for name in ["pub_pth_zip.pth", "pub_pth_legacy.pth", "pub_pth.safetensors"] {
+        let bytes = fs::read(golden.join(name)).unwrap();
+        let target = if name.ends_with("pth") { targets::pth } else { targets::safetensors };
+        target(&bytes);
+    }
+    targets::config(&fs::read(root.join("configs/gta_vit.toml")).unwrap());
+    targets::log(b"{\"event\": \"iteration\", \"iteration\": 2}\n{\"torn");
+}
+
+/// A PNG of these sides that stores what `pixels` holds.
+fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+    bytes
+}
+
+#[test]
+fn a_picture_that_claims_to_be_larger_than_its_file_is_refused_before_it_is_allocated() {
+    use udass_raw::data::labels::read_ids;
+    use udass_raw::data::picture::load_rgb;
+    let good = png(4, 2, &[7; 8]);
+    targets::label(&good);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("label.png");
+    for (width, height, problem) in [
+        (16_000u32, 16_000u32, "too short for a picture"),
+        (1 << 20, 1 << 20, "too large"),
+        (0x7fff_ffff, 0x7fff_ffff, "too large"),
+    ] {
+        let mut claims = good.clone();
+        claims[16..20].copy_from_slice(&width.to_be_bytes());
+        claims[20..24].copy_from_slice(&height.to_be_bytes());
+        let crc = crc32fast::hash(&claims[12..29]);
+        claims[29..33].copy_from_slice(&crc.to_be_bytes());
+        fs::write(&path, &claims).unwrap();
+        for told in [read_ids(&path).unwrap_err(), load_rgb(&path).unwrap_err()] {
+            assert!(told.to_string().contains(problem), "{told}");
+        }
+    }
+}
