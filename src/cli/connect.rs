@@ -142,7 +142,8 @@ pub fn prepare(layout: &str, root: &Path, advance: Advance) -> anyhow::Result<()
 /// Draws a toy world and prepares it, as downloaded data is.
 pub fn toy(dir: &Path, world: &ToyWorld, advance: Advance) -> anyhow::Result<()> {
     world.write(dir, advance)?;
-    for (layout, folder) in [("gta", "gta"), ("gta", "gta_val"), ("cityscapes", "cityscapes")] {
+    let own = ["gta", "synthia", "cityscapes"].map(|name| (name, name));
+    for (layout, folder) in own.into_iter().chain([("gta", "gta_val")]) {
         preparation::prepare(layouts::find(layout)?, &dir.join(folder), &|_, _| {})?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use udass_raw::config::LAYOUTS;
 use udass_raw::run::progress::Counter;
 
 use super::{connect, tell};
@@ -17,30 +17,21 @@ use super::{connect, tell};
 #[command(after_help = "\
 Examples:
   udass-raw prepare gta data/gta                  (holds images/ and labels/)
+  udass-raw prepare synthia data/synthia          (holds RGB/ and GT/LABELS/)
   udass-raw prepare cityscapes data/cityscapes    (holds leftImg8bit/ and gtFine/)")]
 pub struct Args {
     /// Which data set it is.
-    #[arg(value_enum)]
-    layout: Layout,
+    #[arg(value_name = "LAYOUT", value_parser = LAYOUTS)]
+    layout: String,
 
     /// Its folder.
     #[arg(value_name = "DIR")]
     root: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Layout {
-    Gta,
-    Cityscapes,
-}
-
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let layout = match args.layout {
-        Layout::Gta => "gta",
-        Layout::Cityscapes => "cityscapes",
-    };
     let counter = Counter::new("labels");
-    connect::prepare(layout, &args.root, &counter.advance())?;
+    connect::prepare(&args.layout, &args.root, &counter.advance())?;
     counter.finish();
     tell(&format!("prepared {}: {} labels", args.root.display(), counter.done()));
     Ok(ExitCode::SUCCESS)

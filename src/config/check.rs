@@ -2,8 +2,9 @@
 
 use super::{Config, Method};
 
-/// Layouts of data sets, and how many classes their labels have.
-const LAYOUTS: [(&str, usize); 3] = [("gta", 19), ("synthia", 19), ("cityscapes", 19)];
+/// Layouts of data sets. All have Cityscapes' classes.
+pub const LAYOUTS: [&str; 5] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich"];
+const CLASSES: usize = 19;
 const BACKBONES: [&str; 8] =
     ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
 /// The coarsest of the backbone's maps.
@@ -89,15 +90,15 @@ impl Check {
     }
 
     fn domains(&mut self, c: &Config) {
-        let names: Vec<&str> = LAYOUTS.iter().map(|(name, _)| *name).collect();
         for (section, domain) in [("source", &c.source), ("target", &c.target)] {
-            self.one_of(&format!("{section}.layout"), &domain.layout, &names);
+            self.one_of(&format!("{section}.layout"), &domain.layout, &LAYOUTS);
             self.side_pair(&format!("{section}.fit"), domain.fit, 1);
             let given = !domain.root.as_os_str().is_empty();
             self.that(given, &format!("{section}.root"), "a folder", "\"\"");
-            if let Some((name, classes)) = LAYOUTS.iter().find(|(name, _)| *name == domain.layout) {
-                let expected = format!("{classes}, the classes of {section}.layout = \"{name}\"");
-                let classes = c.network.classes == *classes;
+            if LAYOUTS.contains(&domain.layout.as_str()) {
+                let name = &domain.layout;
+                let expected = format!("{CLASSES}, the classes of {section}.layout = \"{name}\"");
+                let classes = c.network.classes == CLASSES;
                 self.that(classes, "network.classes", expected, c.network.classes);
             }
         }

@@ -11,6 +11,7 @@ mod report;
 
 use std::path::PathBuf;
 
+pub use check::LAYOUTS;
 pub use load::{METHODS, preset_names};
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,7 @@ pub struct DeviceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DomainConfig {
-    /// `gta` or `cityscapes`.
+    /// One of [`LAYOUTS`].
     pub layout: String,
     pub root: PathBuf,
     /// `[width, height]`: images are scaled, keeping their aspect, to fit.
@@ -185,12 +186,27 @@ pub struct MixConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {
+    pub images: Masked,
+    /// Jitter and blur, with switches of their own.
+    pub augment: bool,
     /// Side of a mask block, pixels.
     pub block: usize,
     /// Share of blocks hidden.
     pub ratio: f32,
     /// Weight of the masked loss.
     pub weight: f32,
+}
+
+/// Which images masked image consistency hides a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Masked {
+    /// The target's, learned from pseudo-labels.
+    Target,
+    /// The source's, learned from their labels.
+    Source,
+    /// Half of each, rounded down for the source.
+    Both,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

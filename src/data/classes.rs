@@ -40,6 +40,11 @@ pub const CITYSCAPES: [Class; 19] = [
     class("bicycle", [119, 11, 32], 33),
 ];
 
+/// What stands for each train id in SYNTHIA's label files. Terrain, truck and train occur in none.
+/// Source: README of SYNTHIA-RAND-CITYSCAPES.
+pub const SYNTHIA_IDS: [u8; 19] =
+    [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11];
+
 /// The classes that SYNTHIA has too: all but terrain, truck and train.
 pub const SYNTHIA_16: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
 

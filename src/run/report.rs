@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::metrics::{Confusion, percent};
 use crate::data::classes;
@@ -35,17 +35,30 @@ impl Report {
         }
         let (mean, accuracy) = (self.confusion.mean_iou(), self.confusion.mean_accuracy());
         table.add_row(["mean".into(), shown(mean), shown(accuracy)]);
+        for (classes, mean) in self.synthia() {
+            table.add_row([format!("mean of SYNTHIA's {classes}"), shown(mean), String::new()]);
+        }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!("{table}\n{}", self.summary())
     }
 
+    /// Mean IoU over the 16 and the 13 classes that results on SYNTHIA are told for; nothing where
+    /// the classes are not Cityscapes'.
+    pub fn synthia(&self) -> impl Iterator<Item = (usize, f64)> {
+        let c = &self.confusion;
+        let known = c.classes() == classes::CITYSCAPES.len();
+        [(16, c.mean_iou_16()), (13, c.mean_iou_13())].into_iter().filter(move |_| known)
+    }
+
     /// The means in one line.
     pub fn summary(&self) -> String {
         let rate = self.images as f64 / self.seconds;
+        let synthia: String =
+            self.synthia().map(|(n, mean)| format!("  mIoU{n} {}", shown(mean))).collect();
         format!(
-            "mIoU {}  aAcc {}  ({} images in {:.1} s, {rate:.2} images/s)",
+            "mIoU {}{synthia}  aAcc {}  ({} images in {:.1} s, {rate:.2} images/s)",
             shown(self.confusion.mean_iou()),
             shown(self.confusion.all_accuracy()),
             self.images,
@@ -61,7 +74,15 @@ impl Report {
         let classes: Vec<Value> = (0..c.classes())
             .map(|k| json!({"name": classes::name(k), "IoU": iou[k], "Acc": accuracy[k]}))
             .collect();
-        json!({
+        let mut means = Map::new();
+        means.insert("mIoU".into(), json!(c.mean_iou()));
+        means.extend(self.synthia().map(|(n, mean)| (format!("mIoU{n}"), json!(mean))));
+        means.insert("mAcc".into(), json!(c.mean_accuracy()));
+        means.insert("aAcc".into(), json!(c.all_accuracy()));
+        let percent: Map<String, Value> = (means.iter())
+            .map(|(name, mean)| (name.clone(), json!(mean.as_f64().map(percent))))
+            .collect();
+        let mut json = json!({
             "config": self.config,
             "checkpoint": self.checkpoint.as_ref().map(|path| path.display().to_string()),
             "iteration": self.iteration,
@@ -69,21 +90,17 @@ impl Report {
             "images": self.images,
             "pixels": c.pixels(),
             "seconds": self.seconds,
-            "mIoU": c.mean_iou(),
-            "mIoU16": c.mean_iou_16(),
-            "mIoU13": c.mean_iou_13(),
-            "mAcc": c.mean_accuracy(),
-            "aAcc": c.all_accuracy(),
-            "percent": {
-                "mIoU": percent(c.mean_iou()),
-                "mIoU16": percent(c.mean_iou_16()),
-                "mIoU13": percent(c.mean_iou_13()),
-                "mAcc": percent(c.mean_accuracy()),
-                "aAcc": percent(c.all_accuracy()),
-            },
+        });
+        let rest = json!({
+            "percent": percent,
             "classes": classes,
             "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
-        })
+        });
+        if let (Value::Object(all), Value::Object(rest)) = (&mut json, rest) {
+            all.extend(means);
+            all.extend(rest);
+        }
+        json
     }
 }
 

@@ -69,8 +69,8 @@ pub fn world() -> &'static Path {
             fs::remove_dir_all(&folder).unwrap();
             world.write(&folder, &|_, _| {}).unwrap();
         }
-        for (layout, name) in [("gta", "gta"), ("cityscapes", "cityscapes")] {
-            let layout = layouts::find(layout).unwrap();
+        for name in ["gta", "synthia", "cityscapes"] {
+            let layout = layouts::find(name).unwrap();
             prepare::prepare(layout, &folder.join(name), &|_, _| {}).unwrap();
         }
         folder

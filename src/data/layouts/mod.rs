@@ -4,15 +4,18 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
+    config::LAYOUTS,
     data::labels::{IdMap, LabelFile, TRAIN_IDS},
     error::{Error, Result},
 };
 
+mod adverse;
 mod cityscapes;
-mod gta;
+mod flat;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
@@ -40,12 +43,13 @@ pub struct Pair {
     pub label: LabelFile,
 }
 
-/// A downloaded label and the file of train ids that preparation writes beside it.
+/// A downloaded label and the file of train ids that preparation writes beside it; none where the
+/// label is read as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawLabel {
     pub image: PathBuf,
     pub label: LabelFile,
-    pub train_ids: PathBuf,
+    pub train_ids: Option<PathBuf>,
     /// Whether its classes are counted in the statistics.
     pub counted: bool,
 }
@@ -65,7 +69,7 @@ pub trait Layout: Send + Sync {
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>>;
 
     /// The labels that an image may have, the better first: train ids, then as downloaded.
-    fn labels_of(&self, root: &Path, image: &Path) -> Result<[LabelFile; 2]>;
+    fn labels_of(&self, root: &Path, image: &Path) -> Result<Vec<LabelFile>>;
 
     /// Text files that preparation writes beside the statistics: name and contents.
     fn lists(&self, _root: &Path) -> Result<Vec<(String, String)>> {
@@ -84,8 +88,11 @@ pub trait Layout: Send + Sync {
         for image in images {
             let choices = self.labels_of(root, &image)?;
             let Some(label) = choices.iter().find(|l| folders.contains(&l.path)) else {
-                let (first, second) = (choices[0].path.display(), choices[1].path.display());
-                let problem = format!("this image has no label: neither {first} nor {second}");
+                let looked_for: Vec<_> =
+                    choices.iter().map(|l| l.path.display().to_string()).collect();
+                let either = if looked_for.len() > 1 { "neither " } else { "there is no " };
+                let looked_for = looked_for.join(" nor ");
+                let problem = format!("this image has no label: {either}{looked_for}");
                 return Err(Error::data(image, problem));
             };
             pairs.push(Pair { label: label.clone(), image });
@@ -94,22 +101,28 @@ pub trait Layout: Send + Sync {
     }
 }
 
-static LAYOUTS: [&dyn Layout; 2] = [&gta::Gta, &cityscapes::Cityscapes];
+static KNOWN: [&dyn Layout; 5] = [
+    &flat::GTA,
+    &flat::SYNTHIA,
+    &cityscapes::Cityscapes,
+    &adverse::ACDC,
+    &adverse::DARK_ZURICH,
+];
 
 /// The layout of this name.
 ///
 /// # Errors
 /// There is none; the message lists those that exist.
 pub fn find(name: &str) -> Result<&'static dyn Layout> {
-    LAYOUTS.into_iter().find(|l| l.name() == name).ok_or_else(|| {
-        let names: Vec<_> = LAYOUTS.iter().map(|l| l.name()).collect();
-        Error::config(format!("layout \"{name}\" is not known: one of {}", names.join(", ")))
+    KNOWN.into_iter().find(|l| l.name() == name).ok_or_else(|| {
+        Error::config(format!("layout \"{name}\" is not known: one of {}", LAYOUTS.join(", ")))
     })
 }
 
 /// A downloaded label's path and ids, as a pair with the prepared file beside it.
-fn beside(raw: PathBuf, ids: &'static IdMap, train_ids: PathBuf) -> [LabelFile; 2] {
-    [LabelFile { path: train_ids, ids: &TRAIN_IDS }, LabelFile { path: raw, ids }]
+fn beside(raw: PathBuf, ids: &Arc<IdMap>, train_ids: PathBuf) -> Vec<LabelFile> {
+    let ready = LabelFile { path: train_ids, ids: Arc::clone(&TRAIN_IDS) };
+    vec![ready, LabelFile { path: raw, ids: Arc::clone(ids) }]
 }
 
 /// Answers whether files exist by listing each folder once: a data set holds tens of thousands.
