@@ -10,6 +10,7 @@ use udass_raw::config::Config;
 use udass_raw::run::atomic::write_atomic;
 use udass_raw::run::log::{Iteration, Log, read};
 use udass_raw::run::metrics::Confusion;
+use udass_raw::data::classes::Classes;
 use udass_raw::run::pictures::{
     Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
@@ -107,7 +108,8 @@ fn evaluation() -> Report {
     let mut confusion = Confusion::new(19);
     confusion.add(&[0, 1], &[0, 0]).unwrap();
     let config = "toy_vit".into();
-    Report { confusion, config, checkpoint: None, iteration: None, images: 1, seconds: 1.0 }
+    let classes = Classes::cityscapes();
+    Report { confusion, classes, config, checkpoint: None, iteration: None, images: 1, seconds: 1.0 }
 }
 
 /// `event iteration` of every line.
@@ -243,17 +245,17 @@ fn decode(path: &Path) -> (usize, usize, png::ColorType, Vec<u8>) {
 #[test]
 fn an_overlay_blends_classes_and_leaves_the_rest() {
     // Half of road's (128, 64, 128) over (10, 20, 30); 255 is no class.
-    let blended = overlay(PICTURE, &[0, 255], 0.5).unwrap();
+    let blended = overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.5).unwrap();
     assert_eq!(blended, [69, 42, 79, 200, 210, 220]);
-    assert_eq!(overlay(PICTURE, &[0, 255], 0.0).unwrap(), RGB);
-    assert_eq!(overlay(PICTURE, &[0, 13], 1.0).unwrap(), [128, 64, 128, 0, 0, 142]);
+    assert_eq!(overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.0).unwrap(), RGB);
+    assert_eq!(overlay(PICTURE, &[0, 13], &Classes::cityscapes(), 1.0).unwrap(), [128, 64, 128, 0, 0, 142]);
 }
 
 #[test]
 fn pictures_are_pngs_of_the_right_size() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("overlay.png");
-    save_overlay(&path, PICTURE, &[0, 255]).unwrap();
+    save_overlay(&path, PICTURE, &[0, 255], &Classes::cityscapes()).unwrap();
     let (width, height, color, data) = decode(&path);
     assert_eq!((width, height, color), (2, 1, png::ColorType::Rgb));
     assert_eq!(data, [81, 46, 89, 200, 210, 220], "60 % of road's colour");
@@ -274,7 +276,7 @@ fn pictures_are_pngs_of_the_right_size() {
 fn label_files_hold_cityscapes_ids_under_the_servers_names() {
     let folder = TempDir::new().unwrap();
     let image = "x/frankfurt_000000_000294_leftImg8bit.png";
-    let path = save_label_ids(folder.path(), image, 3, 1, &[0, 18, 255]).unwrap();
+    let path = save_label_ids(folder.path(), image, 3, 1, &[0, 18, 255], &Classes::cityscapes()).unwrap();
     assert_eq!(path, folder.path().join("frankfurt_000000_000294_labelIds.png"));
     let (width, height, color, data) = decode(&path);
     assert_eq!((width, height, color), (3, 1, png::ColorType::Grayscale));
@@ -286,9 +288,9 @@ fn label_files_hold_cityscapes_ids_under_the_servers_names() {
 fn sizes_that_do_not_fit_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("a.png");
-    let told = save_overlay(&path, PICTURE, &[0]).unwrap_err().to_string();
+    let told = save_overlay(&path, PICTURE, &[0], &Classes::cityscapes()).unwrap_err().to_string();
     assert_eq!(told, "picture: a 2x1 picture of 6 bytes, an overlay of 1 pixels");
     assert!(save_comparison(&path, PICTURE, &[0, 0], Some(&[0])).is_err());
-    assert!(save_label_ids(folder.path(), "a.png", 2, 2, &[0]).is_err());
+    assert!(save_label_ids(folder.path(), "a.png", 2, 2, &[0], &Classes::cityscapes()).is_err());
     assert!(names(folder.path()).is_empty());
 }

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use udass_raw::config::{Config, EvalConfig};
+use udass_raw::config::{Config, EvalConfig, FILES};
+use udass_raw::data::classes::Classes;
 use udass_raw::data::eval::EvalSet;
 use udass_raw::data::picture::load_rgb;
 use udass_raw::data::resize::{Size as Pixels, Window, cv_bilinear};
+use udass_raw::data::layouts::{self, Files};
+use udass_raw::data::prepare as preparation;
 use udass_raw::data::toy::ToyWorld;
-use udass_raw::data::{layouts, prepare as preparation};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
@@ -57,11 +59,11 @@ impl Loaded {
 pub fn evaluate(config: &Config, path: &Path, advance: Advance) -> anyhow::Result<Report> {
     let file = checkpoint::resolve(path)?;
     let loaded = Loaded::new(config, &file)?;
-    let set = EvalSet::new(&config.target, config.eval.fit)?;
+    let set = EvalSet::new(&config.target, config.network.classes, config.eval.fit)?;
     let predictor = loaded.predictor(&config.eval)?;
-    let classes = config.network.classes;
+    let classes = Classes::new(&config.dataset);
     let mut report =
-        measure(&loaded.device, &predictor, &set, classes, advance, &mut |_, _| Ok(()))?;
+        measure(&loaded.device, &predictor, &set, &classes, advance, &mut |_, _| Ok(()))?;
     report.iteration = tensor_file::TensorFile::open(&file)?
         .metadata("iteration")
         .and_then(|number| number.parse().ok());
@@ -78,6 +80,7 @@ pub fn predict(
     let outputs = outputs(wanted)?;
     let loaded = Loaded::new(config, wanted.checkpoint)?;
     let predictor = loaded.predictor(&config.eval)?;
+    let names = Classes::new(&config.dataset);
     let mut files = Vec::new();
     for (done, (path, overlay)) in wanted.images.iter().zip(outputs).enumerate() {
         let picture = load_rgb(path)?;
@@ -96,9 +99,10 @@ pub fn predict(
         let classes = predictor.classes(&logits, (height, width))?;
         let ids = loaded.device.read::<u8>(&classes)?;
         let shown = pictures::Picture { width, height, rgb: &picture.rgb };
-        pictures::save_overlay(&overlay, shown, &ids)?;
+        pictures::save_overlay(&overlay, shown, &ids, &names)?;
         files.push(overlay);
-        files.push(pictures::save_label_ids(wanted.out, path, width, height, &ids)?);
+        let label = pictures::save_label_ids(wanted.out, path, width, height, &ids, &names)?;
+        files.push(label);
         advance(done + 1, wanted.images.len());
     }
     Ok(files)
@@ -134,8 +138,23 @@ fn outputs(wanted: &Prediction) -> anyhow::Result<Vec<PathBuf>> {
     Ok(overlays)
 }
 
-pub fn prepare(layout: &str, root: &Path, advance: Advance) -> anyhow::Result<()> {
-    preparation::prepare(layouts::find(layout)?, root, advance)?;
+/// `place`: the data set's folder, or the configuration that describes it.
+pub fn prepare(layout: &str, place: &Path, advance: Advance) -> anyhow::Result<()> {
+    if layout != FILES {
+        preparation::prepare(layouts::find(layout)?, place, advance)?;
+        return Ok(());
+    }
+    let config = Config::load(&place.display().to_string(), &[])?;
+    let (domain, classes) = (&config.source, config.network.classes);
+    anyhow::ensure!(
+        domain.layout == FILES,
+        "{}: source.layout is \"{}\": `udass-raw prepare {} {}` prepares it",
+        place.display(),
+        domain.layout,
+        domain.layout,
+        domain.root.display()
+    );
+    preparation::prepare(&Files::new(&domain.files, classes), &domain.root, advance)?;
     Ok(())
 }
 

@@ -5,13 +5,15 @@
 //! overrides, and checks every value.
 
 mod check;
+mod dataset;
 mod keys;
 mod load;
 mod report;
 
 use std::path::PathBuf;
 
-pub use check::LAYOUTS;
+pub use check::{FILES, LAYOUTS};
+pub use dataset::{DatasetConfig, FilesConfig, LabelValue};
 pub use load::{METHODS, preset_names};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,7 @@ pub struct Config {
     pub device: DeviceConfig,
     pub source: DomainConfig,
     pub target: DomainConfig,
+    pub dataset: DatasetConfig,
     pub data: DataConfig,
     pub rare_class_sampling: RareClassSampling,
     pub network: NetworkConfig,
@@ -79,6 +82,8 @@ pub struct DomainConfig {
     pub root: PathBuf,
     /// `[width, height]`: images are scaled, keeping their aspect, to fit.
     pub fit: [usize; 2],
+    /// Read with the layout `files` alone.
+    pub files: FilesConfig,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

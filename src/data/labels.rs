@@ -10,9 +10,10 @@ use std::{
 use png::{BitDepth, ColorType, Decoder, Transformations};
 
 use crate::{
+    config::{FilesConfig, LabelValue},
     data::{
         classes,
-        picture::{is_png, png_error, read},
+        picture::{is_png, load_rgb, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
@@ -43,10 +44,12 @@ pub enum Storage {
     Bytes,
     /// As [`Storage::Bytes`], or the first channel of a PNG of 16 bits.
     FirstChannel,
+    /// Colours, 8 bits a channel.
+    Colors,
 }
 
 /// Train id of each value that a file may hold; values that it must not hold have none.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMap {
     name: &'static str,
     /// What a reader is told to expect.
@@ -54,8 +57,10 @@ pub struct IdMap {
     storage: Storage,
     /// Of values below 256, which nearly all are.
     bytes: [u8; 256],
-    /// Of other values.
+    /// Of others that are known.
     more: HashMap<u32, u8>,
+    /// Of any other.
+    others: u8,
 }
 
 /// Stands in a table for "no such value"; no train id is that high.
@@ -99,13 +104,44 @@ impl IdMap {
                 None => drop(more.insert(value, train_id)),
             }
         }
-        IdMap { name, expected: expected.into(), storage, bytes, more }
+        IdMap { name, expected: expected.into(), storage, bytes, more, others: INVALID }
+    }
+
+    /// Of a data set that its user describes.
+    pub fn of_files(files: &FilesConfig, classes: usize) -> Self {
+        let number = |value: &LabelValue| match *value {
+            LabelValue::Id(id) => id.into(),
+            LabelValue::Color(rgb) => color_number(rgb),
+        };
+        let colors = files.ids.iter().flatten().any(|v| matches!(v, LabelValue::Color(_)));
+        let (name, storage) = match colors {
+            true => ("colour", Storage::Colors),
+            false => ("id", Storage::FirstChannel),
+        };
+        let own: Vec<(u32, u8)> = match files.ids.is_empty() {
+            true => (0..classes as u8).map(|class| (class.into(), class)).collect(),
+            false => (0..)
+                .zip(&files.ids)
+                .flat_map(|(class, values)| values.iter().map(move |v| (number(v), class)))
+                .collect(),
+        };
+        let ignored = files.ignore.iter().map(|value| (number(value), IGNORE));
+        let expected = match files.ids.is_empty() {
+            true => format!("0 to {} (files.ids is empty), or what files.ignore lists", classes - 1),
+            false => "what files.ids or files.ignore lists".into(),
+        };
+        let mut map = IdMap::new(name, expected, storage, ignored.chain(own));
+        if files.ignore_others {
+            map.others = IGNORE;
+            map.bytes.iter_mut().filter(|t| **t == INVALID).for_each(|t| *t = IGNORE);
+        }
+        map
     }
 
     /// The train id of a value, or None if no label may hold it.
     pub fn get(&self, value: u32) -> Option<u8> {
         let found = self.bytes.get(value as usize).or_else(|| self.more.get(&value));
-        found.copied().filter(|&train_id| train_id != INVALID)
+        Some(*found.unwrap_or(&self.others)).filter(|&train_id| train_id != INVALID)
     }
 
     /// Replaces every value by its train id. `path` is named if one is out of range.
@@ -126,11 +162,20 @@ impl IdMap {
         let (name, expected) = (self.name, &self.expected);
         let value = match &values.data {
             Data::Bytes(data) => data[at].to_string(),
+            Data::Words(data) if self.storage == Storage::Colors => {
+                let [_, r, g, b] = data[at].to_be_bytes();
+                LabelValue::Color([r, g, b]).to_string()
+            }
             Data::Words(data) => data[at].to_string(),
         };
         let problem = format!("{name} {value} at x {x}, y {y} is out of range: expected {expected}");
         Err(Error::data(path, problem))
     }
+}
+
+/// A colour as a value of a label: above all ids.
+fn color_number([r, g, b]: [u8; 3]) -> u32 {
+    u32::from_be_bytes([1, r, g, b])
 }
 
 /// Where an image's label is and what its numbers mean.
@@ -192,6 +237,11 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     if !is_png(&bytes) {
         return Err(Error::data(path, "not a PNG file: labels are PNG files"));
     }
+    if storage == Storage::Colors {
+        let picture = load_rgb(path)?;
+        let colors = picture.rgb.as_chunks::<3>().0.iter().map(|&rgb| color_number(rgb));
+        return Ok(Values { size: picture.size, data: Data::Words(colors.collect()) });
+    }
     let fail = |e| png_error(path, e);
     let mut decoder = Decoder::new(Cursor::new(&bytes[..]));
     decoder.set_transformations(Transformations::IDENTITY);
@@ -203,13 +253,13 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     let good = match storage {
         _ if depth != BitDepth::Sixteen => channels == 1,
         Storage::Bytes => false,
-        Storage::FirstChannel => true,
+        Storage::FirstChannel | Storage::Colors => true,
     };
     if !good {
         let bits = depth as u8;
         let wide = match storage {
             Storage::Bytes => "",
-            Storage::FirstChannel => ", or one of 16 bits whose first channel holds the ids",
+            _ => ", or one of 16 bits whose first channel holds the ids",
         };
         let problem = format!(
             "stores {color:?} pixels of {bits} bits: a label is a palette or grey PNG of at most 8{wide} \

@@ -7,12 +7,13 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use super::metrics::{Confusion, percent};
-use crate::data::classes;
+use crate::data::classes::Classes;
 
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub confusion: Confusion,
+    pub classes: Classes,
     /// The configuration, as its user named it.
     pub config: String,
     /// What was evaluated; none when it was a network in memory.
@@ -31,7 +32,7 @@ impl Report {
         let mut table = Table::new();
         table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["class", "IoU", "accuracy"]);
         for class in 0..self.confusion.classes() {
-            table.add_row([classes::name(class), shown(iou[class]), shown(accuracy[class])]);
+            table.add_row([self.classes.name(class), shown(iou[class]), shown(accuracy[class])]);
         }
         let (mean, accuracy) = (self.confusion.mean_iou(), self.confusion.mean_accuracy());
         table.add_row(["mean".into(), shown(mean), shown(accuracy)]);
@@ -48,7 +49,7 @@ impl Report {
     /// the classes are not Cityscapes'.
     pub fn synthia(&self) -> impl Iterator<Item = (usize, f64)> {
         let c = &self.confusion;
-        let known = c.classes() == classes::CITYSCAPES.len();
+        let known = self.classes.are_cityscapes();
         [(16, c.mean_iou_16()), (13, c.mean_iou_13())].into_iter().filter(move |_| known)
     }
 
@@ -72,7 +73,7 @@ impl Report {
         let c = &self.confusion;
         let (iou, accuracy) = (c.iou(), c.accuracy());
         let classes: Vec<Value> = (0..c.classes())
-            .map(|k| json!({"name": classes::name(k), "IoU": iou[k], "Acc": accuracy[k]}))
+            .map(|k| json!({"name": self.classes.name(k), "IoU": iou[k], "Acc": accuracy[k]}))
             .collect();
         let mut means = Map::new();
         means.insert("mIoU".into(), json!(c.mean_iou()));

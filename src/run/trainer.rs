@@ -14,6 +14,7 @@ use super::signal::Stop;
 use super::{build, checkpoint};
 use crate::config::{Config, Method};
 use crate::data::Batch;
+use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
 use crate::device::Device;
@@ -63,6 +64,10 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     };
     // The log makes a folder a run's: only once everything that a run needs is there.
     let mut loader = Loader::new(config, first)?;
+    let validation = match config.run.eval_interval {
+        0 => None,
+        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.fit)?),
+    };
     let log_path = out.join("log.jsonl");
     let mut log = match start {
         Start::Resume => Log::resume(&log_path, first, config)?,
@@ -127,9 +132,9 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             progress.finish();
             return Ok(End::Stopped);
         }
-        if due(config.run.eval_interval) {
+        if let Some(set) = validation.as_ref().filter(|_| due(config.run.eval_interval)) {
             let pictures = last.then(|| out.join("pictures"));
-            let mut report = validate(config, &learner, pictures.as_deref())?;
+            let mut report = validate(config, &learner, set, pictures.as_deref())?;
             report.iteration = Some(done);
             log.evaluation(done, &report)?;
             progress.say(&format!("iteration {done}: {}", report.summary()));
@@ -141,12 +146,17 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
 }
 
 /// Evaluates the student on the target's validation images; `pictures`: a folder for some of them.
-fn validate(config: &Config, learner: &Learner, pictures: Option<&Path>) -> Result<Report> {
-    let set = EvalSet::new(&config.target, config.eval.fit)?;
+fn validate(
+    config: &Config,
+    learner: &Learner,
+    set: &EvalSet,
+    pictures: Option<&Path>,
+) -> Result<Report> {
+    let classes = Classes::new(&config.dataset);
     let Learner { device, network, student, .. } = learner;
     let predictor = Predictor::new(device, network, student, &config.eval)?;
     let mut saved = 0;
-    evaluate(device, &predictor, &set, config.network.classes, &|_, _| {}, &mut |sample, ids| {
+    evaluate(device, &predictor, set, &classes, &|_, _| {}, &mut |sample, ids| {
         let Some(folder) = pictures.filter(|_| saved < PICTURES) else { return Ok(()) };
         if sample.fitted != sample.original() {
             return Ok(());
@@ -155,7 +165,7 @@ fn validate(config: &Config, learner: &Learner, pictures: Option<&Path>) -> Resu
         let (width, height) = (sample.fitted.width, sample.fitted.height);
         let picture = Picture { width, height, rgb: &sample.rgb };
         let path = folder.join(format!("{saved:02}.png"));
-        save_comparison(path, picture, ids, Some(&sample.label.data))
+        save_comparison(path, picture, ids, Some(&sample.label.data), &classes)
     })
 }
 

@@ -100,7 +100,7 @@ impl Layout for Adverse {
         Ok(all)
     }
 
-    fn labels_of(&self, root: &Path, image: &Path) -> Result<Vec<LabelFile>> {
+    fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
         let label = moved(image, &root.join("rgb_anon"), &root.join("gt"))?;
         let train_ids = renamed(&label, IMAGE, TRAIN_LABEL)?;
         Ok(beside(renamed(&label, IMAGE, LABEL_IDS)?, &CITYSCAPES_IDS, train_ids))

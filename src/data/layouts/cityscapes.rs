@@ -53,7 +53,7 @@ impl Layout for Cityscapes {
             .collect()
     }
 
-    fn labels_of(&self, root: &Path, image: &Path) -> Result<Vec<LabelFile>> {
+    fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
         let label = moved(image, &root.join("leftImg8bit"), &root.join("gtFine"))?;
         let raw = renamed(&label, IMAGE, LABEL_IDS)?;
         let train_ids = renamed(&label, IMAGE, TRAIN_IDS)?;

@@ -78,7 +78,7 @@ impl Layout for Flat {
             .collect()
     }
 
-    fn labels_of(&self, root: &Path, image: &Path) -> Result<Vec<LabelFile>> {
+    fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
         let raw = moved(image, &root.join(self.images), &root.join(self.labels))?;
         let train_ids = renamed(&raw, ".png", TRAIN_IDS)?;
         Ok(beside(raw, self.ids, train_ids))
