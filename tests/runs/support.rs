@@ -110,6 +110,12 @@ pub fn command(command: &str, args: &[&str]) -> Command {
     command_on(world(), command, args)
 }
 
+/// `udass-raw WORDS` in a folder, to its end.
+pub fn run_in(folder: &Path, words: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
+    child.current_dir(folder).args(words).stdin(Stdio::null()).output().unwrap()
+}
+
 /// Runs it to its end.
 pub fn run(name: &str, args: &[&str]) -> Output {
     command(name, args).output().unwrap()
