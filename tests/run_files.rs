@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use udass_raw::config::Config;
+use udass_raw::config::{Config, DatasetConfig};
 use udass_raw::run::atomic::write_atomic;
 use udass_raw::run::log::{Iteration, Log, read};
 use udass_raw::run::metrics::Confusion;
+use udass_raw::data::classes::Classes;
 use udass_raw::run::pictures::{
     Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
@@ -109,6 +110,7 @@ fn evaluation() -> Report {
     let config = "toy_vit".into();
     Report {
         confusion,
+        classes: Classes::cityscapes(),
         config,
         checkpoint: None,
         iteration: None,
@@ -124,6 +126,32 @@ fn evaluation() -> Report {
 fn story(path: &Path) -> Vec<String> {
     let lines = read(path).unwrap();
     lines.iter().map(|l| format!("{} {}", l["event"].as_str().unwrap(), l["iteration"])).collect()
+}
+
+#[test]
+fn classes_of_ones_own_have_their_names_colours_and_no_others_means() {
+    let color = |text: &str| serde_json::from_value(json!(text)).unwrap();
+    let names = vec!["sea".into(), "land".into()];
+    let own = DatasetConfig { names, colors: vec![color("#0000ff"), color("#a0B001")] };
+    let classes = Classes::new(&own);
+    let mut confusion = Confusion::new(2);
+    confusion.add(&[0, 1, 1], &[0, 0, 1]).unwrap();
+    let report = Report { confusion, classes: classes.clone(), ..evaluation() };
+    let table = report.table();
+    assert!(table.contains("sea") && table.contains("land") && !table.contains("SYNTHIA"));
+    assert!(report.summary().starts_with("mIoU 50.00  aAcc 66.67"), "{}", report.summary());
+    let told = report.to_json();
+    assert_eq!((&told["classes"][1]["name"], &told["mIoU16"]), (&json!("land"), &Value::Null));
+    assert!(told["percent"].get("mIoU13").is_none());
+    let seen = overlay(PICTURE, &[1, 0], &classes, 1.0).unwrap();
+    assert_eq!(seen, [0xa0, 0xb0, 1, 0, 0, 255]);
+    assert_eq!([0, 1, 2].map(|id| classes.label_id(id)), [0, 1, 255]);
+    // Made up where none are given, and no two alike.
+    let names = (0..254).map(|i| format!("class of number {i}")).collect();
+    let many = Classes::new(&DatasetConfig { names, colors: Vec::new() });
+    let colors: std::collections::HashSet<_> = (0..254).map(|id| many.color(id).unwrap()).collect();
+    assert_eq!((colors.len(), many.color(254)), (254, None));
+    assert!(!colors.contains(&[0; 3]));
 }
 
 #[test]
@@ -150,6 +178,7 @@ fn a_log_tells_what_a_run_was_and_did() {
     assert_eq!(lines[1]["skipped"], json!(["a.png"]));
     assert_eq!((&lines[2]["mIoU"], &lines[2]["IoU"][0]), (&json!(0.25), &json!(0.5)));
     assert_eq!(lines[2]["IoU"][5], Value::Null);
+    assert_eq!((&lines[2]["mIoU16"], &lines[2]["mIoU13"]), (&json!(0.25), &json!(0.25)));
     assert_eq!(lines[3]["file"], "a.safetensors");
 }
 
@@ -253,30 +282,30 @@ fn decode(path: &Path) -> (usize, usize, png::ColorType, Vec<u8>) {
 #[test]
 fn an_overlay_blends_classes_and_leaves_the_rest() {
     // Half of road's (128, 64, 128) over (10, 20, 30); 255 is no class.
-    let blended = overlay(PICTURE, &[0, 255], 0.5).unwrap();
+    let blended = overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.5).unwrap();
     assert_eq!(blended, [69, 42, 79, 200, 210, 220]);
-    assert_eq!(overlay(PICTURE, &[0, 255], 0.0).unwrap(), RGB);
-    assert_eq!(overlay(PICTURE, &[0, 13], 1.0).unwrap(), [128, 64, 128, 0, 0, 142]);
+    assert_eq!(overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.0).unwrap(), RGB);
+    assert_eq!(overlay(PICTURE, &[0, 13], &Classes::cityscapes(), 1.0).unwrap(), [128, 64, 128, 0, 0, 142]);
 }
 
 #[test]
 fn pictures_are_pngs_of_the_right_size() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("overlay.png");
-    save_overlay(&path, PICTURE, &[0, 255]).unwrap();
+    save_overlay(&path, PICTURE, &[0, 255], &Classes::cityscapes()).unwrap();
     let (width, height, color, data) = decode(&path);
     assert_eq!((width, height, color), (2, 1, png::ColorType::Rgb));
     assert_eq!(data, [81, 46, 89, 200, 210, 220], "60 % of road's colour");
 
     let path = folder.path().join("comparison.png");
     let tall = Picture { width: 1, height: 2, rgb: &RGB };
-    save_comparison(&path, tall, &[0, 13], Some(&[255, 13])).unwrap();
+    save_comparison(&path, tall, &[0, 13], Some(&[255, 13]), &Classes::cityscapes()).unwrap();
     let (width, height, _, data) = decode(&path);
     assert_eq!((width, height), (3, 2));
     assert_eq!(data[..9], [10, 20, 30, 128, 64, 128, 0, 0, 0]);
     assert_eq!(data[9..], [200, 210, 220, 0, 0, 142, 0, 0, 142]);
 
-    save_comparison(&path, tall, &[0, 13], None).unwrap();
+    save_comparison(&path, tall, &[0, 13], None, &Classes::cityscapes()).unwrap();
     assert_eq!(decode(&path).0, 2);
 }
 
@@ -284,7 +313,7 @@ fn pictures_are_pngs_of_the_right_size() {
 fn label_files_hold_cityscapes_ids_under_the_servers_names() {
     let folder = TempDir::new().unwrap();
     let image = "x/frankfurt_000000_000294_leftImg8bit.png";
-    let path = save_label_ids(folder.path(), image, 3, 1, &[0, 18, 255]).unwrap();
+    let path = save_label_ids(folder.path(), image, 3, 1, &[0, 18, 255], &Classes::cityscapes()).unwrap();
     assert_eq!(path, folder.path().join("frankfurt_000000_000294_labelIds.png"));
     let (width, height, color, data) = decode(&path);
     assert_eq!((width, height, color), (3, 1, png::ColorType::Grayscale));
@@ -296,9 +325,9 @@ fn label_files_hold_cityscapes_ids_under_the_servers_names() {
 fn sizes_that_do_not_fit_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("a.png");
-    let told = save_overlay(&path, PICTURE, &[0]).unwrap_err().to_string();
+    let told = save_overlay(&path, PICTURE, &[0], &Classes::cityscapes()).unwrap_err().to_string();
     assert_eq!(told, "picture: a 2x1 picture of 6 bytes, an overlay of 1 pixels");
-    assert!(save_comparison(&path, PICTURE, &[0, 0], Some(&[0])).is_err());
-    assert!(save_label_ids(folder.path(), "a.png", 2, 2, &[0]).is_err());
+    assert!(save_comparison(&path, PICTURE, &[0, 0], Some(&[0]), &Classes::cityscapes()).is_err());
+    assert!(save_label_ids(folder.path(), "a.png", 2, 2, &[0], &Classes::cityscapes()).is_err());
     assert!(names(folder.path()).is_empty());
 }

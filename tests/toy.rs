@@ -6,6 +6,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS};
 use udass_raw::data::toy::{Domain, Split, ToyWorld};
 
 /// Raw label ids of the 19 classes.
@@ -94,7 +95,8 @@ fn same_bytes_on_any_number_of_threads() {
         contents(dir.path())
     };
     let one = run(1);
-    assert_eq!(one.len(), 2 * 13 + 1);
+    // Source training images are there twice.
+    assert_eq!(one.len(), 2 * (13 + 4) + 1);
     assert!(one == run(1), "two runs differ");
     assert!(one == run(3), "one thread and three threads differ");
 }
@@ -127,6 +129,10 @@ fn names_sizes_and_pixel_formats_are_those_of_the_data_sets() {
             expected.push(format!("{root}/labels/{i:05}.png"));
         }
     }
+    for i in 0..4 {
+        expected.push(format!("synthia/RGB/{i:07}.png"));
+        expected.push(format!("synthia/GT/LABELS/{i:07}.png"));
+    }
     for (split, frames) in [
         (
             "train",
@@ -146,11 +152,11 @@ fn names_sizes_and_pixel_formats_are_those_of_the_data_sets() {
     assert_eq!(found, expected);
 
     for (name, path) in expected.iter().map(|p| (p.to_string_lossy(), dir.path().join(p))) {
-        if !name.ends_with(".png") {
+        if !name.ends_with(".png") || name.starts_with("synthia/GT") {
             continue;
         }
         let file = read_png(&path);
-        assert_eq!(file.size, if name.starts_with("gta") { (120, 66) } else { (128, 64) });
+        assert_eq!(file.size, if name.contains("city") { (128, 64) } else { (120, 66) });
         if name.contains("/labels/") {
             assert_eq!(file.color, png::ColorType::Indexed, "{name}");
             let palette = file.palette.unwrap();
@@ -167,6 +173,23 @@ fn names_sizes_and_pixel_formats_are_those_of_the_data_sets() {
     }
     let (_, label) = world.draw(Domain::Source, Split::Train, 2);
     assert_eq!(read_png(&dir.path().join("gta/labels/00003.png")).data, label);
+
+    // SYNTHIA's files hold the same picture, and the same classes but for the three that it lacks.
+    let [ours, theirs] = ["gta/images/00003.png", "synthia/RGB/0000002.png"]
+        .map(|name| read_png(&dir.path().join(name)).data);
+    assert_eq!(ours, theirs);
+    let path = dir.path().join("synthia/GT/LABELS/0000002.png");
+    let reader = png::Decoder::new(BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
+    let stored = (reader.info().color_type, reader.info().bit_depth);
+    assert_eq!(stored, (png::ColorType::Rgb, png::BitDepth::Sixteen));
+    let synthia = LabelFile { path, ids: SYNTHIA_IDS.clone() }.load().unwrap();
+    let lacking = [22, 27, 31];
+    let expected: Vec<u8> = label
+        .iter()
+        .map(|&id| CITYSCAPES_IDS.get(id.into()).filter(|_| !lacking.contains(&id)).unwrap_or(255))
+        .collect();
+    assert_eq!(synthia.data, expected);
+    assert!(label.iter().any(|id| lacking.contains(id)), "nothing was left out");
 }
 
 #[test]

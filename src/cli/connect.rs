@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use udass_raw::config::{Config, EvalConfig};
-use udass_raw::data::classes::CITYSCAPES;
+use udass_raw::config::{Config, EvalConfig, FILES};
+use udass_raw::data::classes::Classes;
 use udass_raw::data::eval::EvalSet;
 use udass_raw::data::layouts::Split;
 use udass_raw::data::picture::{Picture, load_rgb};
 use udass_raw::data::resize::{Size as Pixels, Window, cv_bilinear};
+use udass_raw::data::layouts::{self, Files};
+use udass_raw::data::prepare as preparation;
 use udass_raw::data::toy::ToyWorld;
-use udass_raw::data::{layouts, prepare as preparation};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
@@ -81,11 +82,11 @@ pub fn evaluate(
 ) -> anyhow::Result<Report> {
     let file = checkpoint::open(path)?;
     let loaded = Loaded::new(config, &file, which)?;
-    let set = EvalSet::new(&config.target, config.eval.fit)?;
+    let set = EvalSet::new(&config.target, config.network.classes, config.eval.fit)?;
     let predictor = loaded.predictor(&config.eval)?;
-    let classes = config.network.classes;
+    let classes = Classes::new(&config.dataset);
     let mut report =
-        measure(&loaded.device, &predictor, &set, classes, advance, &mut |_, _| Ok(()))?;
+        measure(&loaded.device, &predictor, &set, &classes, advance, &mut |_, _| Ok(()))?;
     report.iteration = identity::iteration(&file)?;
     report.training = file.metadata("config").and_then(|text| toml::from_str(text).ok());
     report.configuration = Some(serde_json::to_value(config)?);
@@ -103,6 +104,7 @@ pub fn predict(
     let file = checkpoint::open(wanted.checkpoint)?;
     let loaded = Loaded::new(config, &file, wanted.weights)?;
     let predictor = loaded.predictor(&config.eval)?;
+    let names = Classes::new(&config.dataset);
     let mut files = Vec::new();
     for (done, (path, overlay)) in wanted.images.iter().zip(outputs).enumerate() {
         let picture = load_rgb(path)?;
@@ -120,9 +122,10 @@ pub fn predict(
         let classes = predictor.classes(&logits, (height, width))?;
         let ids = loaded.device.read::<u8>(&classes)?;
         let shown = pictures::Picture { width, height, rgb: &picture.rgb };
-        pictures::save_overlay(&overlay, shown, &ids)?;
+        pictures::save_overlay(&overlay, shown, &ids, &names)?;
         files.push(overlay);
-        files.push(pictures::save_label_ids(wanted.out, path, width, height, &ids)?);
+        let label = pictures::save_label_ids(wanted.out, path, width, height, &ids, &names)?;
+        files.push(label);
         advance(done + 1, wanted.images.len());
     }
     Ok(files)
@@ -136,18 +139,17 @@ fn logits(predictor: &Predictor, picture: &Picture, input: Pixels) -> udass_raw:
 
 /// Segments a split of Cityscapes, as `evaluate` does, into a zip for its evaluation server.
 pub fn submit(config: &Config, wanted: &Submission, advance: Advance) -> anyhow::Result<()> {
-    let (layout, classes) = (&config.target.layout, config.network.classes);
+    let layout = &config.target.layout;
     anyhow::ensure!(
         layout == "cityscapes",
         "target.layout: `{layout}`, but the evaluation server takes predictions of Cityscapes"
     );
     anyhow::ensure!(
-        classes == CITYSCAPES.len(),
-        "network.classes: {classes}, but the evaluation server takes the {} of Cityscapes",
-        CITYSCAPES.len()
+        Classes::new(&config.dataset).are_cityscapes(),
+        "[dataset] names classes of its own, but the evaluation server takes those of Cityscapes"
     );
     let images = layouts::find(layout)?.images(&config.target.root, wanted.split)?;
-    let loaded = Loaded::new(config, wanted.checkpoint)?;
+    let loaded = Loaded::new(config, &checkpoint::open(wanted.checkpoint)?, Which::Student)?;
     let predictor = loaded.predictor(&config.eval)?;
     let mut done = 0;
     submission::write(wanted.zip, &images, |path| {
@@ -193,15 +195,31 @@ fn outputs(wanted: &Prediction) -> anyhow::Result<Vec<PathBuf>> {
     Ok(overlays)
 }
 
-pub fn prepare(layout: &str, root: &Path, advance: Advance) -> anyhow::Result<()> {
-    preparation::prepare(layouts::find(layout)?, root, advance)?;
+/// `place`: the data set's folder, or the configuration that describes it.
+pub fn prepare(layout: &str, place: &Path, advance: Advance) -> anyhow::Result<()> {
+    if layout != FILES {
+        preparation::prepare(layouts::find(layout)?, place, advance)?;
+        return Ok(());
+    }
+    let config = Config::load(&place.display().to_string(), &[])?;
+    let (domain, classes) = (&config.source, config.network.classes);
+    anyhow::ensure!(
+        domain.layout == FILES,
+        "{}: source.layout is \"{}\": `udass-raw prepare {} {}` prepares it",
+        place.display(),
+        domain.layout,
+        domain.layout,
+        domain.root.display()
+    );
+    preparation::prepare(&Files::new(&domain.files, classes), &domain.root, advance)?;
     Ok(())
 }
 
 /// Draws a toy world and prepares it, as downloaded data is.
 pub fn toy(dir: &Path, world: &ToyWorld, advance: Advance) -> anyhow::Result<()> {
     world.write(dir, advance)?;
-    for (layout, folder) in [("gta", "gta"), ("gta", "gta_val"), ("cityscapes", "cityscapes")] {
+    let own = ["gta", "synthia", "cityscapes"].map(|name| (name, name));
+    for (layout, folder) in own.into_iter().chain([("gta", "gta_val")]) {
         preparation::prepare(layouts::find(layout)?, &dir.join(folder), &|_, _| {})?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use udass_raw::config::LAYOUTS;
 use udass_raw::run::progress::Counter;
 
 use super::{connect, tell};
@@ -17,31 +17,23 @@ use super::{connect, tell};
 #[command(after_help = "\
 Examples:
   udass-raw prepare gta data/gta                  (holds images/ and labels/)
-  udass-raw prepare cityscapes data/cityscapes    (holds leftImg8bit/ and gtFine/)")]
+  udass-raw prepare synthia data/synthia          (holds RGB/ and GT/LABELS/)
+  udass-raw prepare cityscapes data/cityscapes    (holds leftImg8bit/ and gtFine/)
+  udass-raw prepare files my.toml                 (what [source.files] of my.toml finds)")]
 pub struct Args {
     /// Which data set it is.
-    #[arg(value_enum)]
-    layout: Layout,
+    #[arg(value_name = "LAYOUT", value_parser = LAYOUTS)]
+    layout: String,
 
-    /// Its folder.
-    #[arg(value_name = "DIR")]
-    root: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Layout {
-    Gta,
-    Cityscapes,
+    /// Its folder; for "files", the configuration whose [source.files] describes it.
+    #[arg(value_name = "PLACE")]
+    place: PathBuf,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let layout = match args.layout {
-        Layout::Gta => "gta",
-        Layout::Cityscapes => "cityscapes",
-    };
     let counter = Counter::new("labels");
-    connect::prepare(layout, &args.root, &counter.advance())?;
+    connect::prepare(&args.layout, &args.place, &counter.advance())?;
     counter.finish();
-    tell(&format!("prepared {}: {} labels", args.root.display(), counter.done()));
+    tell(&format!("prepared {}: {} labels", args.place.display(), counter.done()));
     Ok(ExitCode::SUCCESS)
 }

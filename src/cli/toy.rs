@@ -10,9 +10,9 @@ use udass_raw::run::progress::Counter;
 use super::size::Size;
 use super::{connect, tell};
 
-/// Make a toy world to try everything on: painted streets, as GTA and as Cityscapes.
+/// Make a toy world to try everything on: painted streets, as GTA, as SYNTHIA and as Cityscapes.
 ///
-/// Writes DIR/gta and DIR/cityscapes, in the layouts of the real data sets and prepared for
+/// Writes DIR/gta, DIR/synthia and DIR/cityscapes, in the layouts of the real data sets and prepared for
 /// training. The same seed makes the same files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -1,9 +1,14 @@
 //! The values a configuration may have.
 
-use super::{Config, Method, NetworkConfig};
+use std::collections::HashSet;
 
-/// Layouts of data sets, and how many classes their labels have.
-const LAYOUTS: [(&str, usize); 3] = [("gta", 19), ("synthia", 19), ("cityscapes", 19)];
+use super::{Config, FilesConfig, LabelValue, Method, NetworkConfig};
+
+/// Layouts of data sets. All but the last have Cityscapes' classes.
+pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];
+/// The layout that the section `files` describes.
+pub const FILES: &str = "files";
+const CLASSES: usize = 19;
 const BACKBONES: [&str; 8] =
     ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
 
@@ -87,19 +92,92 @@ impl Check {
     }
 
     fn domains(&mut self, c: &Config) {
-        let names: Vec<&str> = LAYOUTS.iter().map(|(name, _)| *name).collect();
         for (section, domain) in [("source", &c.source), ("target", &c.target)] {
-            self.one_of(&format!("{section}.layout"), &domain.layout, &names);
+            self.one_of(&format!("{section}.layout"), &domain.layout, &LAYOUTS);
             self.side_pair(&format!("{section}.fit"), domain.fit, 1);
             let given = !domain.root.as_os_str().is_empty();
             self.that(given, &format!("{section}.root"), "a folder", "\"\"");
-            if let Some((name, classes)) = LAYOUTS.iter().find(|(name, _)| *name == domain.layout) {
-                let expected = format!("{classes}, the classes of {section}.layout = \"{name}\"");
-                let classes = c.network.classes == *classes;
+            if domain.layout == FILES {
+                self.files(c, section, &domain.files);
+            } else if LAYOUTS.contains(&domain.layout.as_str()) {
+                let name = &domain.layout;
+                let expected = format!("{CLASSES}, the classes of {section}.layout = \"{name}\"");
+                let classes = c.network.classes == CLASSES;
                 self.that(classes, "network.classes", expected, c.network.classes);
             }
         }
+        self.classes(c);
         self.problems.dedup_by(|a, b| a.0 == b.0);
+    }
+
+    /// Names and colours of the classes.
+    fn classes(&mut self, c: &Config) {
+        let (names, colors) = (&c.dataset.names, &c.dataset.colors);
+        let count = if names.is_empty() { CLASSES } else { names.len() };
+        let (expected, key) = match names.is_empty() {
+            true => (format!("{CLASSES} where dataset.names is empty"), "network.classes"),
+            false => (format!("{count}, the length of dataset.names"), "network.classes"),
+        };
+        self.that(c.network.classes == count, key, expected, c.network.classes);
+        let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
+        let unnamed = names.iter().find(|name| name.trim().is_empty());
+        if let Some(name) = twice.map(|(_, name)| name).or(unnamed) {
+            self.that(false, "dataset.names", "a name of its own for each class", format!("\"{name}\""));
+        }
+        let fits = colors.is_empty() || colors.len() == count;
+        let expected = format!("none, or {count} colours, one for each class");
+        self.that(fits, "dataset.colors", expected, colors.len());
+        if let Some(id) = colors.iter().find(|color| matches!(color, LabelValue::Id(_))) {
+            self.that(false, "dataset.colors", "colours as in \"#804080\"", id);
+        }
+    }
+
+    /// Globs and values of one domain with the layout `files`.
+    fn files(&mut self, c: &Config, section: &str, files: &FilesConfig) {
+        let key = |name: &str| format!("{section}.files.{name}");
+        let source = section == "source";
+        // What is evaluated has labels; what is only adapted to has none.
+        let evaluated = !source && c.run.eval_interval > 0;
+        let learned = source || c.method != Method::SourceOnly;
+        for (name, glob, needed) in [
+            ("images", &files.images, learned),
+            ("labels", &files.labels, source),
+            ("val_images", &files.val_images, evaluated),
+            ("val_labels", &files.val_labels, evaluated),
+        ] {
+            let what = "a glob below the root, as in \"images/*.png\"";
+            self.that(!needed || !glob.is_empty(), &key(name), what, "\"\"");
+        }
+        let wildcards = |glob: &str| glob.replace("**", "*").matches(['*', '?']).count();
+        for (name, images, labels) in [
+            ("labels", &files.images, &files.labels),
+            ("val_labels", &files.val_images, &files.val_labels),
+        ] {
+            let (held, wanted) = (wildcards(labels), wildcards(images));
+            let good = images.is_empty() || labels.is_empty() || held == wanted;
+            let expected = format!("as many wildcards as the images' glob has, {wanted}");
+            self.that(good, &key(name), expected, held);
+        }
+        let ids = &files.ids;
+        let fits = ids.is_empty() || ids.len() == c.network.classes;
+        let expected =
+            format!("none, or a list of values for each of {} classes", c.network.classes);
+        self.that(fits, &key("ids"), expected, ids.len());
+        let color = |value: &LabelValue| matches!(value, LabelValue::Color(_));
+        let mixed = ids.iter().flatten().any(color) && !ids.iter().flatten().all(color);
+        self.that(!mixed, &key("ids"), "either ids or colours", "both");
+        let numbers = (0..c.network.classes as u16).map(LabelValue::Id);
+        let own: Vec<LabelValue> = match ids.is_empty() {
+            true => numbers.collect(),
+            false => ids.iter().flatten().copied().collect(),
+        };
+        let mut seen = HashSet::new();
+        if let Some(value) = own.iter().find(|value| !seen.insert(**value)) {
+            self.that(false, &key("ids"), "each value once", format!("{value} twice"));
+        }
+        if let Some(value) = files.ignore.iter().find(|value| seen.contains(value)) {
+            self.that(false, &key("ignore"), "values that are no class", value);
+        }
     }
 
     fn data(&mut self, c: &Config) {

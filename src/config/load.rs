@@ -28,15 +28,18 @@ macro_rules! configs {
 }
 
 /// What the binary brings along: name and text.
-pub(super) const PRESETS: [(&str, &str); 14] = configs![
+pub(super) const PRESETS: [(&str, &str); 17] = configs![
     "gta_vit",
     "gta_cnn",
     "syn_vit",
     "syn_cnn",
     "gta_vit_512",
     "gta_cnn_512",
+    "cs_acdc",
+    "cs_dz",
     "toy_vit",
     "toy_cnn",
+    "toy_syn",
     "source_only",
     "dacs",
     "daformer",

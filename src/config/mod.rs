@@ -6,12 +6,15 @@
 
 mod check;
 mod compare;
+mod dataset;
 mod keys;
 mod load;
 mod report;
 
 use std::path::PathBuf;
 
+pub use check::{FILES, LAYOUTS};
+pub use dataset::{DatasetConfig, FilesConfig, LabelValue};
 pub use load::{METHODS, preset_names};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,7 @@ pub struct Config {
     pub device: DeviceConfig,
     pub source: DomainConfig,
     pub target: DomainConfig,
+    pub dataset: DatasetConfig,
     pub data: DataConfig,
     pub rare_class_sampling: RareClassSampling,
     pub network: NetworkConfig,
@@ -74,11 +78,13 @@ pub struct DeviceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DomainConfig {
-    /// `gta` or `cityscapes`.
+    /// One of [`LAYOUTS`].
     pub layout: String,
     pub root: PathBuf,
     /// `[width, height]`: images are scaled, keeping their aspect, to fit.
     pub fit: [usize; 2],
+    /// Read with the layout `files` alone.
+    pub files: FilesConfig,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -188,12 +194,27 @@ pub struct MixConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {
+    pub images: Masked,
+    /// Jitter and blur, with switches of their own.
+    pub augment: bool,
     /// Side of a mask block, pixels.
     pub block: usize,
     /// Share of blocks hidden.
     pub ratio: f32,
     /// Weight of the masked loss.
     pub weight: f32,
+}
+
+/// Which images masked image consistency hides a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Masked {
+    /// The target's, learned from pseudo-labels.
+    Target,
+    /// The source's, learned from their labels.
+    Source,
+    /// Half of each, rounded down for the source.
+    Both,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

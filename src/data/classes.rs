@@ -1,4 +1,6 @@
-//! The 19 classes of Cityscapes: names, colours, and ids in label files.
+//! The classes of a run, and Cityscapes' 19: names, colours, and ids in label files.
+
+use crate::config::{DatasetConfig, LabelValue};
 
 /// Unlabelled, in label maps of train ids.
 pub const IGNORE: u8 = 255;
@@ -40,23 +42,84 @@ pub const CITYSCAPES: [Class; 19] = [
     class("bicycle", [119, 11, 32], 33),
 ];
 
+/// What stands for each train id in SYNTHIA's label files. Terrain, truck and train occur in none.
+/// Source: README of SYNTHIA-RAND-CITYSCAPES.
+pub const SYNTHIA_IDS: [u8; 19] =
+    [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11];
+
 /// The classes that SYNTHIA has too: all but terrain, truck and train.
 pub const SYNTHIA_16: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
 
 /// Of those, the ones without wall, fence and pole.
 pub const SYNTHIA_13: [usize; 13] = [0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18];
 
-/// The name of a train id, for messages and tables; ids beyond the table are named by number.
-pub fn name(class: usize) -> String {
-    CITYSCAPES.get(class).map_or_else(|| format!("class {class}"), |class| class.name.into())
+/// The classes of a run: names, colours, and what stands for each in label files that it writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    list: Vec<(String, [u8; 3], u8)>,
+    cityscapes: bool,
 }
 
-/// The colour of a train id; black for [`IGNORE`] and anything unknown.
-pub fn color(class: u8) -> [u8; 3] {
-    CITYSCAPES.get(class as usize).map_or([0; 3], |class| class.color)
+impl Classes {
+    /// As `[dataset]` says; where it names none, Cityscapes'.
+    pub fn new(config: &DatasetConfig) -> Classes {
+        let mut classes = match config.names.is_empty() {
+            true => Classes::cityscapes(),
+            false => {
+                let list = (0..).zip(&config.names);
+                let list = list.map(|(class, name)| (name.clone(), made_up(class), class));
+                Classes { list: list.collect(), cityscapes: false }
+            }
+        };
+        for (class, value) in classes.list.iter_mut().zip(&config.colors) {
+            if let LabelValue::Color(rgb) = value {
+                class.1 = *rgb;
+            }
+        }
+        classes
+    }
+
+    pub fn cityscapes() -> Classes {
+        let list = CITYSCAPES.iter().map(|c| (c.name.to_owned(), c.color, c.label_id)).collect();
+        Classes { list, cityscapes: true }
+    }
+
+    /// Whether they are the 19 that Cityscapes' results are told for.
+    pub fn are_cityscapes(&self) -> bool {
+        self.cityscapes
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// For messages and tables; ids that are no class are named by number.
+    pub fn name(&self, class: usize) -> String {
+        self.list.get(class).map_or_else(|| format!("class {class}"), |class| class.0.clone())
+    }
+
+    /// None for [`IGNORE`] and anything unknown.
+    pub fn color(&self, class: u8) -> Option<[u8; 3]> {
+        self.list.get(class as usize).map(|class| class.1)
+    }
+
+    /// The id in label files that are written: Cityscapes', or the class's number; 0 (Cityscapes'
+    /// `unlabeled`) or [`IGNORE`] for anything unknown.
+    pub fn label_id(&self, class: u8) -> u8 {
+        let unknown = if self.cityscapes { 0 } else { IGNORE };
+        self.list.get(class as usize).map_or(unknown, |class| class.2)
+    }
 }
 
-/// The label-file id of a train id; 0, Cityscapes' `unlabeled`, for anything unknown.
-pub fn label_id(class: u8) -> u8 {
-    CITYSCAPES.get(class as usize).map_or(0, |class| class.label_id)
+/// A colour unlike its neighbours': that of PASCAL VOC's map, without its black.
+fn made_up(class: u8) -> [u8; 3] {
+    let index = u32::from(class) + 1;
+    // Each channel takes every third bit of the index, the lowest as its highest.
+    std::array::from_fn(|channel| {
+        (0..8).fold(0, |byte, bit| byte | ((index >> (3 * bit + channel) & 1) << (7 - bit)) as u8)
+    })
 }

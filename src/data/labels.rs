@@ -1,15 +1,19 @@
 //! Label maps from PNG files: one class id a pixel, never a colour.
 
 use std::{
+    collections::HashMap,
     io::Cursor,
     path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
 };
 
 use png::{BitDepth, ColorType, Decoder, Transformations};
 
 use crate::{
+    config::{FilesConfig, LabelValue},
     data::{
-        picture::{check_claim, is_png, png_error, read},
+        classes,
+        picture::{check_claim, is_png, load_rgb, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
@@ -33,73 +37,152 @@ impl Plane {
     }
 }
 
-/// Train id of each id that a file may hold; ids that it must not hold have none.
-#[derive(Debug, PartialEq, Eq)]
+/// How a label file stores what its pixels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Palette indices or grey values of at most 8 bits.
+    Bytes,
+    /// As [`Storage::Bytes`], or the first channel of a PNG of 16 bits.
+    FirstChannel,
+    /// Colours, 8 bits a channel.
+    Colors,
+}
+
+/// Train id of each value that a file may hold; values that it must not hold have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMap {
     name: &'static str,
     /// What a reader is told to expect.
-    expected: &'static str,
-    table: [u8; 256],
+    expected: String,
+    storage: Storage,
+    /// Of values below 256, which nearly all are.
+    bytes: [u8; 256],
+    /// Of others that are known.
+    more: HashMap<u32, u8>,
+    /// Of any other.
+    others: u8,
 }
 
-/// Stands in a table for "no such id"; no train id is that high.
+/// Stands in a table for "no such value"; no train id is that high.
 const INVALID: u8 = 254;
 
 /// Train ids as preparation writes them.
-pub static TRAIN_IDS: IdMap = {
-    let mut table = [INVALID; 256];
-    let mut id = 0;
-    while id < CLASSES {
-        table[id] = id as u8;
-        id += 1;
-    }
-    table[IGNORE as usize] = IGNORE;
-    IdMap { name: "train id", expected: "0 to 18, or 255 for unlabelled", table }
-};
+pub static TRAIN_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
+    let ids = (0..CLASSES as u8).chain([IGNORE]).map(|id| (id.into(), id));
+    let expected = "0 to 18, or 255 for unlabelled";
+    Arc::new(IdMap::new("train id", expected, Storage::Bytes, ids))
+});
 
 /// Label ids of Cityscapes, which GTA shares: 0 to 34, and 255.
-pub static CITYSCAPES_IDS: IdMap = {
-    let mut table = [INVALID; 256];
-    let mut id = 0;
-    while id <= 34 {
-        table[id] = IGNORE;
-        id += 1;
-    }
-    table[255] = IGNORE;
-    // The train id is the position.
-    let ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
-    let mut train_id = 0;
-    while train_id < ids.len() {
-        table[ids[train_id]] = train_id as u8;
-        train_id += 1;
-    }
-    IdMap { name: "label id", expected: "0 to 34, or 255", table }
-};
+pub static CITYSCAPES_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
+    let unlabelled = (0..=34).chain([255]).map(|id| (id, IGNORE));
+    let ids = (0..).zip(&classes::CITYSCAPES).map(|(train_id, c)| (c.label_id.into(), train_id));
+    let ids = unlabelled.chain(ids);
+    Arc::new(IdMap::new("label id", "0 to 34, or 255", Storage::Bytes, ids))
+});
+
+/// Label ids of SYNTHIA-RAND-CITYSCAPES: 0 to 22.
+pub static SYNTHIA_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
+    let unlabelled = (0..=22).map(|id| (id, IGNORE));
+    let ids = (0..).zip(classes::SYNTHIA_IDS).map(|(train_id, id)| (id.into(), train_id));
+    let ids = unlabelled.chain(ids);
+    Arc::new(IdMap::new("SYNTHIA label id", "0 to 22", Storage::FirstChannel, ids))
+});
 
 impl IdMap {
-    /// The train id of an id, or None if no label may hold it.
-    pub fn get(&self, id: u8) -> Option<u8> {
-        Some(self.table[id as usize]).filter(|&t| t != INVALID)
+    /// `ids`: values with their train ids; of one value the last counts.
+    fn new(
+        name: &'static str,
+        expected: impl Into<String>,
+        storage: Storage,
+        ids: impl Iterator<Item = (u32, u8)>,
+    ) -> Self {
+        let (mut bytes, mut more) = ([INVALID; 256], HashMap::new());
+        for (value, train_id) in ids {
+            match bytes.get_mut(value as usize) {
+                Some(place) => *place = train_id,
+                None => drop(more.insert(value, train_id)),
+            }
+        }
+        IdMap { name, expected: expected.into(), storage, bytes, more, others: INVALID }
     }
 
-    /// Replaces every id by its train id. `path` is named if one is out of range.
-    pub fn apply(&self, path: &Path, plane: Plane) -> Result<Plane> {
-        let data: Vec<u8> = plane.data.iter().map(|&id| self.table[id as usize]).collect();
-        let Some(at) = data.iter().position(|&id| id == INVALID) else {
-            return Ok(Plane { data, ..plane });
+    /// Of a data set that its user describes.
+    pub fn of_files(files: &FilesConfig, classes: usize) -> Self {
+        let number = |value: &LabelValue| match *value {
+            LabelValue::Id(id) => id.into(),
+            LabelValue::Color(rgb) => color_number(rgb),
         };
-        let (x, y) = (at % plane.size.width, at / plane.size.width);
-        let (name, id, expected) = (self.name, plane.data[at], self.expected);
-        let problem = format!("{name} {id} at x {x}, y {y} is out of range: expected {expected}");
+        let colors = files.ids.iter().flatten().any(|v| matches!(v, LabelValue::Color(_)));
+        let (name, storage) = match colors {
+            true => ("colour", Storage::Colors),
+            false => ("id", Storage::FirstChannel),
+        };
+        let own: Vec<(u32, u8)> = match files.ids.is_empty() {
+            true => (0..classes as u8).map(|class| (class.into(), class)).collect(),
+            false => (0..)
+                .zip(&files.ids)
+                .flat_map(|(class, values)| values.iter().map(move |v| (number(v), class)))
+                .collect(),
+        };
+        let ignored = files.ignore.iter().map(|value| (number(value), IGNORE));
+        let expected = match files.ids.is_empty() {
+            true => format!("0 to {} (files.ids is empty), or what files.ignore lists", classes - 1),
+            false => "what files.ids or files.ignore lists".into(),
+        };
+        let mut map = IdMap::new(name, expected, storage, ignored.chain(own));
+        if files.ignore_others {
+            map.others = IGNORE;
+            map.bytes.iter_mut().filter(|t| **t == INVALID).for_each(|t| *t = IGNORE);
+        }
+        map
+    }
+
+    /// The train id of a value, or None if no label may hold it.
+    pub fn get(&self, value: u32) -> Option<u8> {
+        let found = self.bytes.get(value as usize).or_else(|| self.more.get(&value));
+        Some(*found.unwrap_or(&self.others)).filter(|&train_id| train_id != INVALID)
+    }
+
+    /// Replaces every value by its train id. `path` is named if one is out of range.
+    fn apply(&self, path: &Path, values: &Values) -> Result<Plane> {
+        let data: Vec<u8> = match &values.data {
+            Data::Bytes(data) => data.iter().map(|&id| self.bytes[id as usize]).collect(),
+            Data::Words(data) => {
+                let train_id = |run: &[u32]| self.get(run[0]).unwrap_or(INVALID);
+                let runs = data.chunk_by(|a, b| a == b);
+                runs.flat_map(|run| std::iter::repeat_n(train_id(run), run.len())).collect()
+            }
+        };
+        let size = values.size;
+        let Some(at) = data.iter().position(|&id| id == INVALID) else {
+            return Ok(Plane { size, data });
+        };
+        let (x, y) = (at % size.width, at / size.width);
+        let (name, expected) = (self.name, &self.expected);
+        let value = match &values.data {
+            Data::Bytes(data) => data[at].to_string(),
+            Data::Words(data) if self.storage == Storage::Colors => {
+                let [_, r, g, b] = data[at].to_be_bytes();
+                LabelValue::Color([r, g, b]).to_string()
+            }
+            Data::Words(data) => data[at].to_string(),
+        };
+        let problem = format!("{name} {value} at x {x}, y {y} is out of range: expected {expected}");
         Err(Error::data(path, problem))
     }
+}
+
+/// A colour as a value of a label: above all ids.
+fn color_number([r, g, b]: [u8; 3]) -> u32 {
+    u32::from_be_bytes([1, r, g, b])
 }
 
 /// Where an image's label is and what its numbers mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelFile {
     pub path: PathBuf,
-    pub ids: &'static IdMap,
+    pub ids: Arc<IdMap>,
 }
 
 impl LabelFile {
@@ -108,7 +191,7 @@ impl LabelFile {
     /// # Errors
     /// The file is missing, truncated or not a label, or holds an id out of range.
     pub fn load(&self) -> Result<Plane> {
-        self.ids.apply(&self.path, read_ids(&self.path)?)
+        self.ids.apply(&self.path, &read_values(&self.path, self.ids.storage)?)
     }
 }
 
@@ -125,15 +208,39 @@ pub fn check_size(image: &Path, image_size: Size, label: &Path, label_size: Size
     Err(Error::data(label, problem))
 }
 
+/// What a label file holds, pixel by pixel, row by row.
+struct Values {
+    size: Size,
+    data: Data,
+}
+
+enum Data {
+    Bytes(Vec<u8>),
+    Words(Vec<u32>),
+}
+
 /// The numbers stored in a label PNG: palette *indices* (the colours are for the eye only) or grey
 /// values.
 ///
 /// # Errors
 /// The file is missing, truncated, damaged, or stores colours or 16 bits.
 pub fn read_ids(path: &Path) -> Result<Plane> {
+    let Values { size, data } = read_values(path, Storage::Bytes)?;
+    match data {
+        Data::Bytes(data) => Ok(Plane { size, data }),
+        Data::Words(_) => Err(Error::data(path, "stores more than 8 bits")),
+    }
+}
+
+fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     let bytes = read(path)?;
     if !is_png(&bytes) {
-        return Err(Error::data(path, "not a PNG file: labels are palette or grey PNGs"));
+        return Err(Error::data(path, "not a PNG file: labels are PNG files"));
+    }
+    if storage == Storage::Colors {
+        let picture = load_rgb(path)?;
+        let colors = picture.rgb.as_chunks::<3>().0.iter().map(|&rgb| color_number(rgb));
+        return Ok(Values { size: picture.size, data: Data::Words(colors.collect()) });
     }
     let fail = |e| png_error(path, e);
     let mut decoder = Decoder::new(Cursor::new(&bytes[..]));
@@ -142,10 +249,20 @@ pub fn read_ids(path: &Path) -> Result<Plane> {
     let info = reader.info();
     let size = Size::new(info.width as usize, info.height as usize);
     let (color, depth) = (info.color_type, info.bit_depth);
-    if !matches!(color, ColorType::Indexed | ColorType::Grayscale) || depth == BitDepth::Sixteen {
+    let channels = color.samples();
+    let good = match storage {
+        _ if depth != BitDepth::Sixteen => channels == 1,
+        Storage::Bytes => false,
+        Storage::FirstChannel | Storage::Colors => true,
+    };
+    if !good {
         let bits = depth as u8;
+        let wide = match storage {
+            Storage::Bytes => "",
+            _ => ", or one of 16 bits whose first channel holds the ids",
+        };
         let problem = format!(
-            "stores {color:?} pixels of {bits} bits: a label is a palette or grey PNG of at most 8 \
+            "stores {color:?} pixels of {bits} bits: a label is a palette or grey PNG of at most 8{wide} \
              (is this a coloured picture of the label?)"
         );
         return Err(Error::data(path, problem));
@@ -155,10 +272,15 @@ pub fn read_ids(path: &Path) -> Result<Plane> {
     let mut data = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
     let stride = reader.next_frame(&mut data).map_err(fail)?.line_size;
     reader.finish().map_err(fail)?;
-    if depth != BitDepth::Eight {
-        data = unpack(&data, stride, size, depth as usize);
-    }
-    Ok(Plane { size, data })
+    let data = match depth {
+        BitDepth::Eight => Data::Bytes(data),
+        BitDepth::Sixteen => {
+            let first = |pixel: &[u8]| u32::from(u16::from_be_bytes([pixel[0], pixel[1]]));
+            Data::Words(data.chunks_exact(2 * channels).map(first).collect())
+        }
+        _ => Data::Bytes(unpack(&data, stride, size, depth as usize)),
+    };
+    Ok(Values { size, data })
 }
 
 /// Spreads pixels of 1, 2 or 4 bits, the first in the highest bits, to bytes.

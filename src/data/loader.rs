@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{Config, DomainConfig, Method},
+    config::{Config, Method},
     data::{
         BadFile, Batch, Crops, PAD_RGB, RareCrops,
         crops::{Counter, pad, random_window, varied_window},
@@ -96,11 +96,13 @@ enum Kind {
 impl Batches {
     fn new(config: &Config) -> Result<Self> {
         check(config)?;
-        let root = &config.source.root;
-        let pairs = layouts::find(&config.source.layout)?.pairs(root, Split::Train)?;
+        let (root, classes) = (&config.source.root, config.network.classes);
+        let source = layouts::Domain::new(&config.source, classes)?;
+        let pairs = source.pairs(root, Split::Train)?;
         let quadmix = config.method == Method::Quadmix;
         let by_class = if config.rare_class_sampling.enabled || quadmix {
-            Some(FilesByClass::read(root, &pairs)?)
+            source.check_statistics(root)?;
+            Some(FilesByClass::read(root, &pairs, classes)?)
         } else {
             None
         };
@@ -117,8 +119,8 @@ impl Batches {
         let targets = match config.method {
             Method::SourceOnly => Vec::new(),
             _ => {
-                let DomainConfig { layout, root, .. } = &config.target;
-                layouts::find(layout)?.images(root, Split::Train)?
+                let target = layouts::Domain::new(&config.target, classes)?;
+                target.images(&config.target.root, Split::Train)?
             }
         };
         Ok(Batches { config: config.clone(), pairs, sampler, targets, rare })

@@ -5,7 +5,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rayon::prelude::*;
@@ -26,7 +29,8 @@ use crate::{
 pub struct Prepared {
     /// Labels converted now.
     pub written: usize,
-    /// Labels that were there already, newer than what they are made from and readable.
+    /// Labels that were there already, newer than what they are made from and readable, or that are
+    /// read as they are.
     pub kept: usize,
     /// Pixels of each class that occurs in the labels that count, by class.
     pub pixels: Vec<(u8, u64)>,
@@ -113,13 +117,13 @@ struct Converted {
 fn convert(label: &RawLabel) -> Result<Converted> {
     let (plane, written) = match already_converted(label) {
         Some(plane) => (plane, false),
-        None => (label.label.load()?, true),
+        None => (label.label.load()?, label.train_ids.is_some()),
     };
     if label.image.exists() {
         check_size(&label.image, picture::size(&label.image)?, &label.label.path, plane.size)?;
     }
-    if written {
-        replace(&label.train_ids, &encode(&plane))?;
+    if let Some(train_ids) = label.train_ids.as_ref().filter(|_| written) {
+        replace(train_ids, &encode(&plane))?;
     }
     let stats = if label.counted { Some(count(label, &plane)?) } else { None };
     Ok(Converted { written, stats })
@@ -127,19 +131,21 @@ fn convert(label: &RawLabel) -> Result<Converted> {
 
 /// The train ids of an earlier run, if they can be trusted: not older than their label, and whole.
 fn already_converted(label: &RawLabel) -> Option<Plane> {
+    let train_ids = label.train_ids.as_ref()?;
     let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    if modified(&label.train_ids)? < modified(&label.label.path)? {
+    if modified(train_ids)? < modified(&label.label.path)? {
         return None;
     }
-    LabelFile { path: label.train_ids.clone(), ids: &TRAIN_IDS }.load().ok()
+    LabelFile { path: train_ids.clone(), ids: Arc::clone(&TRAIN_IDS) }.load().ok()
 }
 
 fn count(label: &RawLabel, plane: &Plane) -> Result<FileStats> {
     let mut pixels = [0u64; 256];
     plane.data.iter().for_each(|&id| pixels[id as usize] += 1);
     let occurring = (0..=254).zip(pixels).filter(|&(_, count)| count > 0);
-    let file = label.train_ids.to_str().ok_or_else(|| {
-        Error::data(&label.train_ids, "this path is not UTF-8, so the statistics cannot name it")
+    let file = label.train_ids.as_ref().unwrap_or(&label.label.path);
+    let file = file.to_str().ok_or_else(|| {
+        Error::data(file, "this path is not UTF-8, so the statistics cannot name it")
     })?;
     Ok(FileStats { file: file.to_owned(), counts: occurring.collect() })
 }

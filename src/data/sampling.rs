@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::RareClassSampling,
-    data::{labels::CLASSES, layouts::Pair},
+    data::layouts::Pair,
     error::{Error, Result},
     rng::Draw,
 };
@@ -30,13 +30,13 @@ pub struct FileStats {
 }
 
 /// Reads `sample_class_stats.json` of a prepared folder.
-pub fn read_class_stats(root: &Path) -> Result<Vec<FileStats>> {
+pub fn read_class_stats(root: &Path, classes: usize) -> Result<Vec<FileStats>> {
     let path = root.join(CLASS_STATS);
     let entries: Vec<Map<String, Value>> = read_json(&path)?;
-    entries.into_iter().map(|entry| parse_stats(&path, entry)).collect()
+    entries.into_iter().map(|entry| parse_stats(&path, entry, classes)).collect()
 }
 
-fn parse_stats(path: &Path, entry: Map<String, Value>) -> Result<FileStats> {
+fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result<FileStats> {
     let mut stats = FileStats::default();
     for (key, value) in entry {
         if key == "file" {
@@ -47,7 +47,7 @@ fn parse_stats(path: &Path, entry: Map<String, Value>) -> Result<FileStats> {
         let pixels = value.as_u64().ok_or_else(|| {
             Error::data(path, format!("class \"{key}\" has {value} pixels: expected a count"))
         })?;
-        stats.counts.push((parse_class(path, &key)?, pixels));
+        stats.counts.push((parse_class(path, &key, classes)?, pixels));
     }
     if stats.file.is_empty() {
         return Err(Error::data(path, "an entry lacks the key \"file\""));
@@ -56,16 +56,21 @@ fn parse_stats(path: &Path, entry: Map<String, Value>) -> Result<FileStats> {
 }
 
 /// Reads `samples_with_class.json` of a prepared folder: per class, labels and their pixels of it.
-fn read_samples_with_class(root: &Path) -> Result<HashMap<u8, Vec<(String, u64)>>> {
+fn read_samples_with_class(
+    root: &Path,
+    classes: usize,
+) -> Result<HashMap<u8, Vec<(String, u64)>>> {
     let path = root.join(SAMPLES_WITH_CLASS);
     let samples: HashMap<String, Vec<(String, u64)>> = read_json(&path)?;
-    samples.into_iter().map(|(key, files)| Ok((parse_class(&path, &key)?, files))).collect()
+    let class = |key: &str| parse_class(&path, key, classes);
+    samples.into_iter().map(|(key, files)| Ok((class(&key)?, files))).collect()
 }
 
-fn parse_class(path: &Path, key: &str) -> Result<u8> {
-    let class = key.parse().ok().filter(|&class| (class as usize) < CLASSES);
+fn parse_class(path: &Path, key: &str, classes: usize) -> Result<u8> {
+    let class = key.parse().ok().filter(|&class| (class as usize) < classes);
     class.ok_or_else(|| {
-        Error::data(path, format!("key \"{key}\" is no class: expected \"0\" to \"18\""))
+        let last = classes.saturating_sub(1);
+        Error::data(path, format!("key \"{key}\" is no class: expected \"0\" to \"{last}\""))
     })
 }
 
@@ -111,19 +116,27 @@ pub fn rare_class_probabilities(stats: &[FileStats], temperature: f64) -> (Vec<u
 pub struct FilesByClass(Vec<Vec<(u32, u64)>>);
 
 impl FilesByClass {
-    /// Finds the files that `samples_with_class.json` names among `pairs`, by the name of their
-    /// label (the folder may have been prepared under another path).
-    pub fn read(root: &Path, pairs: &[Pair]) -> Result<Self> {
+    /// Finds the files that `samples_with_class.json` names among `pairs`, by the path of their
+    /// label, or where there is none of it, by its name alone (the folder may have been prepared under
+    /// another path).
+    pub fn read(root: &Path, pairs: &[Pair], classes: usize) -> Result<Self> {
         let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
-        let mut positions: HashMap<String, u32> = HashMap::with_capacity(pairs.len());
+        let mut paths: HashMap<&Path, u32> = HashMap::with_capacity(pairs.len());
+        // None where several labels have the name.
+        let mut names: HashMap<String, Option<u32>> = HashMap::with_capacity(pairs.len());
         for (pair, i) in pairs.iter().zip(0..) {
-            positions.extend(name(&pair.label.path).map(|name| (name, i)));
+            paths.insert(&pair.label.path, i);
+            if let Some(name) = name(&pair.label.path) {
+                names.entry(name).and_modify(|found| *found = None).or_insert(Some(i));
+            }
         }
-        let mut files = vec![Vec::new(); CLASSES];
-        for (class, samples) in read_samples_with_class(root)? {
+        let mut files = vec![Vec::new(); classes];
+        for (class, samples) in read_samples_with_class(root, classes)? {
             for (file, pixels) in samples {
                 let name = file.rsplit(['/', '\\']).next().unwrap_or(&file);
-                let position = positions.get(name).ok_or_else(|| {
+                let position = paths.get(Path::new(&file)).copied();
+                let position = position.or_else(|| names.get(name).copied().flatten());
+                let position = position.ok_or_else(|| {
                     let problem = format!(
                         "names {file}, which is not among the {} labels of this data set: run \
                          `udass-raw prepare` again",
@@ -131,7 +144,7 @@ impl FilesByClass {
                     );
                     Error::data(root.join(SAMPLES_WITH_CLASS), problem)
                 })?;
-                files[class as usize].push((*position, pixels));
+                files[class as usize].push((position, pixels));
             }
         }
         Ok(FilesByClass(files))
@@ -159,7 +172,7 @@ impl RareClassSampler {
     /// The statistics are missing or malformed, or a class that occurs has no image with more than
     /// `min_pixels` of it.
     pub fn new(config: &RareClassSampling, root: &Path, files: &FilesByClass) -> Result<Self> {
-        let stats = read_class_stats(root)?;
+        let stats = read_class_stats(root, files.0.len())?;
         let (classes, probabilities) = rare_class_probabilities(&stats, config.temperature);
         if classes.is_empty() {
             return Err(Error::data(root.join(CLASS_STATS), "no label holds any class"));

@@ -7,6 +7,7 @@ use super::inference::Predictor;
 use super::metrics::Confusion;
 use super::report::{Report, Validated};
 use crate::Result;
+use crate::data::classes::Classes;
 use crate::data::eval::{EvalSample, EvalSet};
 use crate::device::Device;
 use crate::ops;
@@ -17,12 +18,12 @@ pub fn evaluate(
     device: &Device,
     predictor: &Predictor,
     set: &EvalSet,
-    classes: usize,
+    classes: &Classes,
     advance: &dyn Fn(usize, usize),
     see: &mut dyn FnMut(&EvalSample, &[u8]) -> Result<()>,
 ) -> Result<Report> {
     let started = Instant::now();
-    let mut confusion = ops::Confusion::new(device, classes)?;
+    let mut confusion = ops::Confusion::new(device, classes.len())?;
     let mut data = Validated::default();
     for (done, sample) in set.iter()?.enumerate() {
         let sample = sample?;
@@ -39,7 +40,8 @@ pub fn evaluate(
     }
     let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
     Ok(Report {
-        confusion: Confusion::from_counts(classes, counts)?,
+        confusion: Confusion::from_counts(classes.len(), counts)?,
+        classes: classes.clone(),
         config: String::new(),
         checkpoint: None,
         iteration: None,

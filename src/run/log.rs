@@ -120,12 +120,15 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub fn evaluation(&mut self, iteration: u64, report: &Report) -> Result<()> {
-        let iou = report.confusion.iou();
-        self.line(&json!({
+        let mut line = json!({
             "event": "evaluation", "iteration": iteration, "mIoU": report.confusion.mean_iou(),
-            "aAcc": report.confusion.all_accuracy(), "IoU": iou,
+            "aAcc": report.confusion.all_accuracy(), "IoU": report.confusion.iou(),
             "images": report.images, "data": report.data, "seconds": report.seconds,
-        }))
+        });
+        for (classes, mean) in report.synthia() {
+            line[format!("mIoU{classes}")] = json!(mean);
+        }
+        self.line(&line)
     }
 
     /// A line of any other kind, at `iteration`.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::atomic::write_atomic;
-use crate::data::classes;
+use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 
 /// How much of a class's colour an overlay shows; the rest is the photograph.
@@ -36,9 +36,9 @@ impl Picture<'_> {
     }
 }
 
-/// Train ids in Cityscapes' colours: H,W to H,W,3.
-pub fn colors(ids: &[u8]) -> Vec<u8> {
-    ids.iter().flat_map(|&id| classes::color(id)).collect()
+/// Train ids in their classes' colours, black where there is none: H,W to H,W,3.
+pub fn colors(ids: &[u8], classes: &Classes) -> Vec<u8> {
+    ids.iter().flat_map(|&id| classes.color(id).unwrap_or_default()).collect()
 }
 
 /// The photograph with each pixel's class colour over it, `alpha` of it (0 to 1); pixels that are no
@@ -46,17 +46,22 @@ pub fn colors(ids: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::Shape`] when picture and ids differ in size.
-pub fn overlay(picture: Picture, ids: &[u8], alpha: f32) -> Result<Vec<u8>> {
+pub fn overlay(
+    picture: Picture,
+    ids: &[u8],
+    classes: &Classes,
+    alpha: f32,
+) -> Result<Vec<u8>> {
     picture.check("an overlay", ids)?;
     let blend = |below: u8, above: u8| {
         (f32::from(below) * (1.0 - alpha) + f32::from(above) * alpha).round() as u8
     };
     let mut out = picture.rgb.to_vec();
     for (pixel, &id) in out.chunks_exact_mut(3).zip(ids) {
-        if let Some(class) = classes::CITYSCAPES.get(id as usize) {
+        if let Some(color) = classes.color(id) {
             pixel
                 .iter_mut()
-                .zip(class.color)
+                .zip(color)
                 .for_each(|(below, above)| *below = blend(*below, above));
         }
     }
@@ -67,8 +72,13 @@ pub fn overlay(picture: Picture, ids: &[u8], alpha: f32) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Error::Shape`] as [`overlay`]; [`Error::Io`].
-pub fn save_overlay(path: impl AsRef<Path>, picture: Picture, ids: &[u8]) -> Result<()> {
-    let rgb = overlay(picture, ids, OVERLAY)?;
+pub fn save_overlay(
+    path: impl AsRef<Path>,
+    picture: Picture,
+    ids: &[u8],
+    classes: &Classes,
+) -> Result<()> {
+    let rgb = overlay(picture, ids, classes, OVERLAY)?;
     save_rgb(path, picture.width, picture.height, &rgb)
 }
 
@@ -81,12 +91,13 @@ pub fn save_comparison(
     picture: Picture,
     prediction: &[u8],
     label: Option<&[u8]>,
+    classes: &Classes,
 ) -> Result<()> {
     picture.check("a prediction", prediction)?;
-    let mut panels = vec![picture.rgb.to_vec(), colors(prediction)];
+    let mut panels = vec![picture.rgb.to_vec(), colors(prediction, classes)];
     if let Some(label) = label {
         picture.check("a label", label)?;
-        panels.push(colors(label));
+        panels.push(colors(label, classes));
     }
     let row = 3 * picture.width;
     let mut rgb = Vec::with_capacity(row * panels.len() * picture.height);
@@ -96,7 +107,7 @@ pub fn save_comparison(
     save_rgb(path, picture.width * panels.len(), picture.height, &rgb)
 }
 
-/// Writes train ids as Cityscapes' label ids into `folder`, as an 8-bit grey PNG called as
+/// Writes train ids as label ids ([`Classes::label_id`]) into `folder`, as an 8-bit grey PNG called as
 /// [`label_ids_name`] says, and returns its path.
 ///
 /// # Errors
@@ -107,23 +118,29 @@ pub fn save_label_ids(
     width: usize,
     height: usize,
     ids: &[u8],
+    classes: &Classes,
 ) -> Result<PathBuf> {
     let path = folder.as_ref().join(label_ids_name(image.as_ref()));
-    let bytes = label_ids_png(width, height, ids)?;
+    let bytes = label_ids_png(width, height, ids, classes)?;
     write_atomic(&path, |file| file.write_all(&bytes))?;
     Ok(path)
 }
 
-/// Train ids as the bytes of an 8-bit grey PNG of Cityscapes' label ids.
+/// Classes as the bytes of an 8-bit grey PNG of their label ids.
 ///
 /// # Errors
 /// [`Error::Shape`] when `ids` is not `width`·`height` long, or that is too large for a PNG.
-pub fn label_ids_png(width: usize, height: usize, ids: &[u8]) -> Result<Vec<u8>> {
+pub fn label_ids_png(
+    width: usize,
+    height: usize,
+    ids: &[u8],
+    classes: &Classes,
+) -> Result<Vec<u8>> {
     let wrong = |problem| Error::shape("label picture", problem);
     if ids.len() != width * height {
         return Err(wrong(format!("{} ids for {width}x{height} pixels", ids.len())));
     }
-    let label_ids: Vec<u8> = ids.iter().map(|&id| classes::label_id(id)).collect();
+    let label_ids: Vec<u8> = ids.iter().map(|&id| classes.label_id(id)).collect();
     let mut bytes = Vec::new();
     encode(&mut bytes, width, height, png::ColorType::Grayscale, &label_ids)
         .map_err(|e| wrong(e.to_string()))?;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::metrics::{Confusion, percent};
-use crate::data::classes;
+use crate::data::classes::Classes;
 
 /// The validation images as they were found, by which a data set is told from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,7 @@ pub struct Validated {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub confusion: Confusion,
+    pub classes: Classes,
     /// The configuration, as its user named it.
     pub config: String,
     /// What was evaluated; none when it was a network in memory.
@@ -46,21 +47,34 @@ impl Report {
         let mut table = Table::new();
         table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["class", "IoU", "accuracy"]);
         for class in 0..self.confusion.classes() {
-            table.add_row([classes::name(class), shown(iou[class]), shown(accuracy[class])]);
+            table.add_row([self.classes.name(class), shown(iou[class]), shown(accuracy[class])]);
         }
         let (mean, accuracy) = (self.confusion.mean_iou(), self.confusion.mean_accuracy());
         table.add_row(["mean".into(), shown(mean), shown(accuracy)]);
+        for (classes, mean) in self.synthia() {
+            table.add_row([format!("mean of SYNTHIA's {classes}"), shown(mean), String::new()]);
+        }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!("{table}\n{}", self.summary())
     }
 
+    /// Mean IoU over the 16 and the 13 classes that results on SYNTHIA are told for; nothing where
+    /// the classes are not Cityscapes'.
+    pub fn synthia(&self) -> impl Iterator<Item = (usize, f64)> {
+        let c = &self.confusion;
+        let known = self.classes.are_cityscapes();
+        [(16, c.mean_iou_16()), (13, c.mean_iou_13())].into_iter().filter(move |_| known)
+    }
+
     /// The means in one line.
     pub fn summary(&self) -> String {
         let rate = self.images as f64 / self.seconds;
+        let synthia: String =
+            self.synthia().map(|(n, mean)| format!("  mIoU{n} {}", shown(mean))).collect();
         format!(
-            "mIoU {}  aAcc {}  ({} images in {:.1} s, {rate:.2} images/s)",
+            "mIoU {}{synthia}  aAcc {}  ({} images in {:.1} s, {rate:.2} images/s)",
             shown(self.confusion.mean_iou()),
             shown(self.confusion.all_accuracy()),
             self.images,
@@ -74,9 +88,17 @@ impl Report {
         let c = &self.confusion;
         let (iou, accuracy) = (c.iou(), c.accuracy());
         let classes: Vec<Value> = (0..c.classes())
-            .map(|k| json!({"name": classes::name(k), "IoU": iou[k], "Acc": accuracy[k]}))
+            .map(|k| json!({"name": self.classes.name(k), "IoU": iou[k], "Acc": accuracy[k]}))
             .collect();
-        json!({
+        let mut means = Map::new();
+        means.insert("mIoU".into(), json!(c.mean_iou()));
+        means.extend(self.synthia().map(|(n, mean)| (format!("mIoU{n}"), json!(mean))));
+        means.insert("mAcc".into(), json!(c.mean_accuracy()));
+        means.insert("aAcc".into(), json!(c.all_accuracy()));
+        let percent: Map<String, Value> = (means.iter())
+            .map(|(name, mean)| (name.clone(), json!(mean.as_f64().map(percent))))
+            .collect();
+        let mut json = json!({
             "config": self.config,
             "checkpoint": self.checkpoint.as_ref().map(|path| path.display().to_string()),
             "iteration": self.iteration,
@@ -85,23 +107,19 @@ impl Report {
             "data": self.data,
             "pixels": c.pixels(),
             "seconds": self.seconds,
-            "mIoU": c.mean_iou(),
-            "mIoU16": c.mean_iou_16(),
-            "mIoU13": c.mean_iou_13(),
-            "mAcc": c.mean_accuracy(),
-            "aAcc": c.all_accuracy(),
-            "percent": {
-                "mIoU": percent(c.mean_iou()),
-                "mIoU16": percent(c.mean_iou_16()),
-                "mIoU13": percent(c.mean_iou_13()),
-                "mAcc": percent(c.mean_accuracy()),
-                "aAcc": percent(c.all_accuracy()),
-            },
+        });
+        let rest = json!({
+            "percent": percent,
             "classes": classes,
             "configuration": self.configuration,
             "training": self.training,
             "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
-        })
+        });
+        if let (Value::Object(all), Value::Object(rest)) = (&mut json, rest) {
+            all.extend(means);
+            all.extend(rest);
+        }
+        json
     }
 }
 

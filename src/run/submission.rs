@@ -14,6 +14,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::atomic::write_atomic;
 use super::pictures::{label_ids_name, label_ids_png};
+use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 
 /// The folder inside the zip.
@@ -40,13 +41,15 @@ pub fn write(
     mut predict: impl FnMut(&Path) -> Result<LabelMap>,
 ) -> Result<()> {
     let names = names(images)?;
+    let classes = Classes::cityscapes();
     let mut failed = None;
     let written = write_atomic(path, |file| {
         let mut zip = ZipWriter::new(file);
         // A PNG is compressed already, and there is no date, which would differ every time.
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         for (image, name) in images.iter().zip(names) {
-            let png = predict(image).and_then(|m| label_ids_png(m.width, m.height, &m.ids));
+            let map = predict(image);
+            let png = map.and_then(|m| label_ids_png(m.width, m.height, &m.ids, &classes));
             let png = png.map_err(|e| {
                 failed = Some(e);
                 io::Error::other("a prediction failed")

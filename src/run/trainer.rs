@@ -20,6 +20,7 @@ use super::tensor_file::TensorFile;
 use super::{build, checkpoint, identity};
 use crate::config::{Config, Method};
 use crate::data::Batch;
+use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
 use crate::device::Device;
@@ -86,6 +87,10 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     }
     // The log makes a folder a run's: only once everything that a run needs is there.
     let mut loader = Loader::new(config, first)?;
+    let validation = match config.run.eval_interval {
+        0 => None,
+        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.fit)?),
+    };
     let _lock = match begun.lock.take() {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
@@ -99,8 +104,8 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         progress.say("weights.init is random: the feature distance is off");
     }
     let mut last_report = None;
-    if owed {
-        last_report = evaluation(config, &learner, first, stop, &mut log, &progress)?;
+    if let Some(set) = validation.as_ref().filter(|_| owed) {
+        last_report = evaluation(config, &learner, set, first, stop, &mut log, &progress)?;
     }
     let mut recent = VecDeque::with_capacity(WINDOW);
     for iteration in first..config.run.max_iters {
@@ -143,8 +148,9 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
             checkpoint::save(&checkpoint::path_of(out, done), &mut learner, &position, None)?;
             checkpoint::prune(out, config.run.keep)?;
         }
-        if !stopping && due(config.run.eval_interval, done) {
-            last_report = evaluation(config, &learner, done, stop, &mut log, &progress)?;
+        let wanted = !stopping && due(config.run.eval_interval, done);
+        if let Some(set) = validation.as_ref().filter(|_| wanted) {
+            last_report = evaluation(config, &learner, set, done, stop, &mut log, &progress)?;
         }
         if stop.asked() && !last {
             if !stopping && !due(config.run.checkpoint_interval, done) {
@@ -266,6 +272,7 @@ fn skip(
 fn evaluation(
     config: &Config,
     learner: &Learner,
+    set: &EvalSet,
     done: u64,
     stop: &Stop,
     log: &mut Log,
@@ -273,7 +280,7 @@ fn evaluation(
 ) -> Result<Option<Report>> {
     let last = done == config.run.max_iters;
     let pictures = last.then(|| config.run.out.join("pictures"));
-    let mut report = match validate(config, learner, pictures.as_deref(), stop) {
+    let mut report = match validate(config, learner, set, pictures.as_deref(), stop) {
         Err(_) if stop.asked() => return Ok(None),
         other => other?,
     };
@@ -287,14 +294,15 @@ fn evaluation(
 fn validate(
     config: &Config,
     learner: &Learner,
+    set: &EvalSet,
     pictures: Option<&Path>,
     stop: &Stop,
 ) -> Result<Report> {
-    let set = EvalSet::new(&config.target, config.eval.fit)?;
+    let classes = Classes::new(&config.dataset);
     let Learner { device, network, student, .. } = learner;
     let predictor = Predictor::new(device, network, student, &config.eval)?;
     let mut saved = 0;
-    evaluate(device, &predictor, &set, config.network.classes, &|_, _| {}, &mut |sample, ids| {
+    evaluate(device, &predictor, set, &classes, &|_, _| {}, &mut |sample, ids| {
         if stop.asked() {
             return Err(Error::Training("asked to stop".into()));
         }
@@ -306,7 +314,7 @@ fn validate(
         let (width, height) = (sample.fitted.width, sample.fitted.height);
         let picture = Picture { width, height, rgb: &sample.rgb };
         let path = folder.join(format!("{saved:02}.png"));
-        save_comparison(path, picture, ids, Some(&sample.label.data))
+        save_comparison(path, picture, ids, Some(&sample.label.data), &classes)
     })
 }
 

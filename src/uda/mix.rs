@@ -149,6 +149,39 @@ pub fn paste(
     Ok(Labelled { image, label, weight: Some(weight) })
 }
 
+/// The first images of each: half of the batch, rounded down, are the source's.
+pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Result<Labelled> {
+    let batch = target.label.dim(0);
+    let pixels = target.label.len() / batch;
+    let of_source = batch / 2;
+    if of_source == 0 {
+        return Ok(target.clone());
+    }
+    let split = of_source * pixels;
+    let join = |source: Option<&Tensor>, target: &Tensor| {
+        let joined = device.empty_like(target)?;
+        let step = target.len() / target.dim(0) / pixels;
+        let part = |tensor: &Tensor, start: usize, n: usize| tensor.slice(start * step, &[n * step]);
+        let mut first = part(&joined, 0, split)?;
+        match source {
+            Some(source) => device.copy(&part(source, 0, split)?, &mut first)?,
+            None => {
+                let grid = device.elements(split);
+                kernels::fill(device, grid, &mut first, 1.0, split as i64)?;
+            }
+        }
+        let rest = batch * pixels - split;
+        device.copy(&part(target, 0, rest)?, &mut part(&joined, split, rest)?)?;
+        Ok::<_, Error>(joined)
+    };
+    let weight = target.weight.as_ref();
+    Ok(Labelled {
+        image: join(Some(&source.image), &target.image)?,
+        label: join(Some(&source.label), &target.label)?,
+        weight: weight.map(|weight| join(source.weight.as_ref(), weight)).transpose()?,
+    })
+}
+
 /// Long-tail crops of one kind of mixed image, on the device.
 pub struct RareCrops {
     /// B,2,S,S,3 and B,2,S,S

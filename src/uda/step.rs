@@ -1,6 +1,6 @@
 //! One iteration: source loss, feature distance, pseudo-labels, mixing, masked consistency, update.
 
-use crate::config::{Config, Method};
+use crate::config::{Config, Masked, Method};
 use crate::data::{Batch, Crops};
 use crate::device::Device;
 use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
@@ -240,7 +240,7 @@ impl Iteration<'_, '_> {
             _ => self.class_mix(batch, &target)?,
         }
         if matches!(config.method, Method::Mic | Method::Quadmix) {
-            self.masked(&target)?;
+            self.masked(&batch.source, &target)?;
         }
         Ok(Some(pseudo))
     }
@@ -360,15 +360,22 @@ impl Iteration<'_, '_> {
         }
     }
 
-    /// Masked image consistency: the clean target, partly hidden, against the same pseudo-labels.
-    fn masked(&mut self, target: &Labelled) -> Result<()> {
+    /// Masked image consistency: clean images, partly hidden, against the same (pseudo-)labels.
+    fn masked(&mut self, source: &Labelled, target: &Labelled) -> Result<()> {
         let Learner { device, inputs, config, .. } = self.learner;
-        let mut image = device.empty_like(&target.image)?;
-        device.copy(&target.image, &mut image)?;
-        self.augment(&mut image, 1, 2)?;
+        let clean = match config.mask.images {
+            Masked::Target => target,
+            Masked::Source => source,
+            Masked::Both => &mix::half_of_each(device, source, target)?,
+        };
+        let mut image = device.empty_like(&clean.image)?;
+        device.copy(&clean.image, &mut image)?;
+        if config.mask.augment {
+            self.augment(&mut image, 1, 2)?;
+        }
         let cells = [mask_cells(config.data.crop, config.mask.block); 2];
         let image = block_mask(device, &image, &inputs.mask_grid, cells, config.mask.ratio)?;
-        let masked = Labelled { image, ..target.clone() };
+        let masked = Labelled { image, ..clean.clone() };
         self.learn("masked.", PassKind::Masked, &masked, config.mask.weight, no_more)
     }
 

@@ -6,7 +6,7 @@ use png::{BitDepth, ColorType};
 use udass_raw::{
     Result,
     data::{
-        labels::{CITYSCAPES_IDS, LabelFile, TRAIN_IDS, encode, read_ids},
+        labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS, encode, read_ids},
         layouts::{self, Split},
         picture::{self, load_rgb, load_rows},
         resize::Size,
@@ -35,7 +35,7 @@ fn a_palette_label_gives_indices_not_colours() {
     let ids = [0, 7, 33, 34, 255, 11];
     let (_folder, path) = file(&palette([3, 2], &ids));
     assert_eq!(read_ids(&path).unwrap(), plane([3, 2], ids.to_vec()));
-    let label = LabelFile { path, ids: &CITYSCAPES_IDS }.load().unwrap();
+    let label = LabelFile { path, ids: CITYSCAPES_IDS.clone() }.load().unwrap();
     assert_eq!(label.data, [255, 0, 18, 255, 255, 2]);
 }
 
@@ -66,9 +66,60 @@ fn the_id_map_is_that_of_the_specification() {
         let train_id = pairs.iter().find(|p| p.0 == id).map_or(255, |p| p.1);
         let expected = (id <= 34 || id == 255).then_some(train_id);
         assert_eq!(CITYSCAPES_IDS.get(id), expected, "{id}");
-        let expected = (id <= 18 || id == 255).then_some(id);
+        let expected = (id <= 18 || id == 255).then_some(id as u8);
         assert_eq!(TRAIN_IDS.get(id), expected, "{id}");
     }
+}
+
+#[test]
+fn synthias_classes_are_the_first_channel_of_sixteen_bits() {
+    let train_ids = [
+        (3, 0),
+        (4, 1),
+        (2, 2),
+        (21, 3),
+        (5, 4),
+        (7, 5),
+        (15, 6),
+        (9, 7),
+        (6, 8),
+        (16, 9),
+        (1, 10),
+        (10, 11),
+        (17, 12),
+        (8, 13),
+        (18, 14),
+        (19, 15),
+        (20, 16),
+        (12, 17),
+        (11, 18),
+    ];
+    for id in 0..=300 {
+        let train_id = train_ids.iter().find(|p| p.0 == id).map_or(255, |p| p.1);
+        assert_eq!(SYNTHIA_IDS.get(id), (id <= 22).then_some(train_id), "{id}");
+    }
+    let kinds = [
+        (ColorType::Grayscale, 1),
+        (ColorType::GrayscaleAlpha, 2),
+        (ColorType::Rgb, 3),
+        (ColorType::Rgba, 4),
+    ];
+    let label = |path: &Path| LabelFile { path: path.to_owned(), ids: SYNTHIA_IDS.clone() }.load();
+    let wide = |ids: &[u16], channels: usize| -> Vec<u8> {
+        // The other channels hold instances, which must not show.
+        let pixel = |&id: &u16| (0..channels as u16).map(move |c| if c == 0 { id } else { 700 + c });
+        ids.iter().flat_map(pixel).flat_map(u16::to_be_bytes).collect()
+    };
+    for (color, channels) in kinds {
+        let (_folder, path) =
+            file(&png([3, 2], color, BitDepth::Sixteen, &wide(&[3, 0, 11, 22, 8, 3], channels)));
+        assert_eq!(label(&path).unwrap(), plane([3, 2], vec![0, 255, 18, 255, 13, 0]), "{color:?}");
+        let (_folder, path) =
+            file(&png([2, 1], color, BitDepth::Sixteen, &wide(&[3, 0x0300], channels)));
+        message(label(&path), &path, &["SYNTHIA label id 768 at x 1, y 0", "expected 0 to 22"]);
+    }
+    let (_folder, path) = file(&png([1, 1], ColorType::Rgb, BitDepth::Eight, &[3, 0, 0]));
+    message(label(&path), &path, &["Rgb pixels of 8 bits", "16 bits whose first channel"]);
 }
 
 #[test]
@@ -88,9 +139,9 @@ fn labels_of_fewer_bits_are_unpacked() {
 #[test]
 fn an_id_out_of_range_is_named_with_its_place() {
     let (_folder, path) = file(&palette([4, 2], &[7, 7, 7, 7, 7, 0, 35, 99]));
-    let label = LabelFile { path: path.clone(), ids: &CITYSCAPES_IDS };
+    let label = LabelFile { path: path.clone(), ids: CITYSCAPES_IDS.clone() };
     message(label.load(), &path, &["label id 35", "x 2, y 1", "expected 0 to 34, or 255"]);
-    let label = LabelFile { path: path.clone(), ids: &TRAIN_IDS };
+    let label = LabelFile { path: path.clone(), ids: TRAIN_IDS.clone() };
     message(label.load(), &path, &["train id 35 at x 2, y 1", "0 to 18"]);
 }
 
@@ -221,7 +272,7 @@ fn encoded_labels_read_back() {
         let data = (0..size[0] * size[1]).map(|i| [0, 18, 255, 4][i / 5 % 4]).collect();
         let plane = plane(size, data);
         let (_folder, path) = file(&encode(&plane));
-        assert_eq!(LabelFile { path, ids: &TRAIN_IDS }.load().unwrap(), plane);
+        assert_eq!(LabelFile { path, ids: TRAIN_IDS.clone() }.load().unwrap(), plane);
     }
 }
 
@@ -237,7 +288,7 @@ fn layouts_list_sorted_pairs() {
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     let images: Vec<_> = pairs.iter().map(|p| name(&p.image)).collect();
     assert_eq!(images, ["00001.png", "00005.png", "00009.png"]);
-    assert!(pairs.iter().all(|p| p.label.ids == &CITYSCAPES_IDS));
+    assert!(pairs.iter().all(|p| p.label.ids == *CITYSCAPES_IDS));
     let cityscapes = layouts::find("cityscapes").unwrap();
     let pairs = cityscapes.pairs(&sets.cityscapes(), Split::Val).unwrap();
     assert_eq!(name(&pairs[2].label.path), "ulm_000009_000019_gtFine_labelIds.png");
@@ -249,7 +300,7 @@ fn layouts_list_sorted_pairs() {
     let pairs = gta.pairs(&sets.gta(), Split::Train).unwrap();
     assert_eq!(pairs.len(), 3);
     assert_eq!(name(&pairs[1].label.path), "00005_labelTrainIds.png");
-    assert_eq!(pairs[1].label.ids, &TRAIN_IDS);
+    assert_eq!(pairs[1].label.ids, *TRAIN_IDS);
     assert_eq!(name(&pairs[2].label.path), "00009.png");
     assert_eq!(gta.raw_labels(&sets.gta()).unwrap().len(), 3);
 }
@@ -268,11 +319,16 @@ fn missing_folders_labels_and_layouts_are_explained() {
     let empty = cityscapes.images(&sets.cityscapes(), Split::Train);
     message(empty, &folder, &["no files of the data set", "udass-raw toy"]);
 
+    let synthia = layouts::find("synthia").unwrap();
+    let root = sets.folder.path().join("synthia");
+    let expected = ["missing", "SYNTHIA-RAND-CITYSCAPES", "GT/LABELS", "udass-raw toy"];
+    message(synthia.pairs(&root, Split::Train), &root.join("RGB"), &expected);
+
     sets.add_gta(1, [4, 2], &[7; 8]);
     let orphan = sets.gta().join("images/00002.png");
     write(&orphan, &located([4, 2], 2));
     let expected = ["no label", "00002_labelTrainIds.png", "labels/00002.png"];
     message(gta.pairs(&sets.gta(), Split::Train), &orphan, &expected);
     let error = layouts::find("gtav").err().unwrap().to_string();
-    assert!(error.contains("\"gtav\"") && error.contains("gta, cityscapes"), "{error}");
+    assert!(error.contains("\"gtav\"") && error.contains("gta, synthia, cityscapes"), "{error}");
 }

@@ -434,7 +434,7 @@ fn evaluation_images_are_scaled_and_their_labels_untouched() {
         sets.add_cityscapes("val", number, [20, 12], &label);
     }
     let config = sets.config();
-    let mut set = EvalSet::new(&config.target, [40, 30]).unwrap();
+    let mut set = EvalSet::new(&config.target, 19, [40, 30]).unwrap();
     assert_eq!(set.len(), 3);
     let fitted = Size::new(40, 24);
     for (n, sample) in set.iter().unwrap().enumerate() {

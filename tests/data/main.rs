@@ -1,6 +1,7 @@
 //! Data sets on disk, resizing, preparation, sampling and loading.
 
 mod files;
+mod folders;
 mod loader;
 mod prepare;
 mod resize;

@@ -14,7 +14,7 @@ use udass_raw::{
     },
 };
 
-use crate::support::{Sets, grey, located, write};
+use crate::support::{Sets, grey, located, png, write};
 
 fn prepare_as(layout: &str, root: &Path) -> Result<Prepared> {
     prepare::prepare(layouts::find(layout)?, root, &|_, _| {})
@@ -65,6 +65,39 @@ fn gta_statistics_have_the_released_form() {
         entry(&three, 1)
     );
     assert_eq!(text(sets.gta().join("samples_with_class.json")), expected);
+}
+
+#[test]
+fn synthia_is_prepared_like_gta() {
+    let sets = Sets::new();
+    let root = sets.folder.path().join("synthia");
+    let labels = root.join("GT/LABELS");
+    for (number, ids) in [(1, [3u16, 3, 18, 0]), (0, [11, 22, 3, 1])] {
+        let name = format!("{number:07}.png");
+        write(&root.join("RGB").join(&name), &located([2, 2], number));
+        let data: Vec<u8> = ids.iter().flat_map(|&id| [id, 7, 0].map(u16::to_be_bytes)).flatten().collect();
+        let label = png([2, 2], png::ColorType::Rgb, png::BitDepth::Sixteen, &data);
+        write(&labels.join(&name), &label);
+    }
+    let prepared = prepare_as("synthia", &root).unwrap();
+    let pixels = vec![(0, 3), (10, 1), (14, 1), (18, 1)];
+    assert_eq!(prepared, Prepared { written: 2, kept: 0, pixels });
+    let train_ids = labels.join("0000000_labelTrainIds.png");
+    assert_eq!(read_ids(&train_ids).unwrap().data, [18, 255, 0, 10]);
+    let stats: serde_json::Value =
+        serde_json::from_str(&text(root.join("sample_class_stats.json"))).unwrap();
+    let file = |n| labels.join(format!("000000{n}_labelTrainIds.png")).display().to_string();
+    let expected = serde_json::json!([
+        {"0": 1, "10": 1, "18": 1, "file": file(0)},
+        {"0": 2, "14": 1, "file": file(1)},
+    ]);
+    assert_eq!(stats, expected);
+    // Ready for training: the prepared labels are found beside the downloaded ones.
+    let pairs = layouts::find("synthia").unwrap().pairs(&root, layouts::Split::Train).unwrap();
+    assert_eq!(pairs.len(), 2);
+    assert_eq!(pairs[0].label.path, train_ids);
+    assert_eq!(pairs[0].image, root.join("RGB/0000000.png"));
+    assert_eq!(prepare_as("synthia", &root).unwrap().kept, 2);
 }
 
 #[test]

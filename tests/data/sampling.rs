@@ -30,7 +30,7 @@ fn golden_probabilities() {
     let folder = tempfile::tempdir().unwrap();
     let stats = serde_json::to_vec_pretty(&case["config"]["sample_class_stats"]).unwrap();
     write(&folder.path().join("sample_class_stats.json"), &stats);
-    let stats = read_class_stats(folder.path()).unwrap();
+    let stats = read_class_stats(folder.path(), 19).unwrap();
     assert_eq!(stats.len(), 6);
     assert_eq!(stats[1].file, "00001_labelTrainIds.png");
     for (key, temperature) in [("T0.01", 0.01), ("T0.1", 0.1)] {
@@ -60,7 +60,7 @@ fn classes_of_equal_count_keep_the_order_they_were_seen_in() {
 
 fn sampler(sets: &Sets, config: &RareClassSampling) -> Result<RareClassSampler> {
     let pairs = layouts::find("gta")?.pairs(&sets.gta(), layouts::Split::Train)?;
-    RareClassSampler::new(config, &sets.gta(), &FilesByClass::read(&sets.gta(), &pairs)?)
+    RareClassSampler::new(config, &sets.gta(), &FilesByClass::read(&sets.gta(), &pairs, 19)?)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn draws_follow_the_probabilities_and_files_hold_the_class() {
     let sets = Sets::bands();
     let config = RareClassSampling { temperature: 0.2, ..CONFIG };
     let sampler = sampler(&sets, &config).unwrap();
-    let stats = read_class_stats(&sets.gta()).unwrap();
+    let stats = read_class_stats(&sets.gta(), 19).unwrap();
     let (classes, probabilities) = rare_class_probabilities(&stats, 0.2);
     assert_eq!(classes[0], 5);
     let draws = 40_000;
@@ -130,7 +130,7 @@ fn statistics_of_the_released_tools_serve() {
 }"#;
     write(&sets.gta().join("samples_with_class.json"), json.as_bytes());
     let pairs = layouts::find("gta").unwrap().pairs(&sets.gta(), layouts::Split::Train).unwrap();
-    let files = FilesByClass::read(&sets.gta(), &pairs).unwrap();
+    let files = FilesByClass::read(&sets.gta(), &pairs, 19).unwrap();
     assert_eq!(files.holding(5, 0), [3, 1]);
     assert_eq!(files.holding(5, 30), [3]);
     assert_eq!(files.holding(2, 899), [1]);

@@ -9,7 +9,7 @@ use udass_raw::run::build;
 use udass_raw::uda::inputs::StepInputs;
 use udass_raw::uda::step::{Learner, Report, initialize};
 
-use crate::support::{command, folder, settings, stderr, text};
+use crate::support::{command, folder, settings, stderr, text, world};
 
 /// The toy preset with a method's switches, at the smallest size, mixing four ways as soon as there
 /// are templates.
@@ -107,6 +107,22 @@ fn a_resnets_features_are_kept_near_the_frozen_ones_which_stay() {
         assert!(distance.unwrap().1 > 1e-3, "{method}: {distance:?}");
         assert!(state(learner.imagenet.as_ref().unwrap()) == before, "{method}");
     }
+}
+
+#[test]
+fn synthia_is_a_source_as_gta_is() {
+    let source = format!("source.root={}", world().join("synthia").display());
+    for preset in ["toy_vit", "toy_cnn"] {
+        // Classes that SYNTHIA lacks cannot be pasted.
+        let more = ["source.layout=synthia", &source, "quadmix.classes=[3, 3, 5, 6, 12, 17]"];
+        let (reports, [before, after, _]) = two_iterations(&config(preset, "quadmix", &more));
+        assert!(reports.iter().all(|report| !report.failed), "{preset}");
+        assert!(reports[1].terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg"));
+        assert_ne!(before, after, "{preset}");
+    }
+    let more = ["source.layout=synthia", &source, "quadmix.classes=[3, 9]"];
+    let refused = Loader::new(&config("toy_vit", "quadmix", &more), 0).err().unwrap().to_string();
+    assert!(refused.contains("no image holds class 9 of quadmix.classes"), "{refused}");
 }
 
 #[test]

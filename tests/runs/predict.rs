@@ -203,13 +203,31 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
         let cells: Vec<&str> = row.expect(name).split_whitespace().collect();
         assert_eq!(cells, [shown(*iou), shown(*accuracy)], "{name} in\n{table}");
     }
-    let summary = format!("mIoU {}  aAcc {}  (4 images", shown(means.0), shown(all));
+    // And over the classes that results on SYNTHIA are told for.
+    let without = |left_out: &[usize]| {
+        let kept: Vec<f64> =
+            (0..19).filter(|k| !left_out.contains(k)).map(|k| ious[k]).collect();
+        mean(&kept)
+    };
+    let (of_16, of_13) = (without(&[9, 14, 16]), without(&[3, 4, 5, 9, 14, 16]));
+    assert!(near(&result["mIoU16"], of_16) && near(&result["mIoU13"], of_13), "{result}");
+    assert_eq!(result["percent"]["mIoU13"].as_f64().map(|x| format!("{x:.2}")), Some(shown(of_13)));
+    for (count, mean) in [(16, of_16), (13, of_13)] {
+        let row = format!("mean of SYNTHIA's {count} ");
+        let row = table.lines().find_map(|line| line.trim().strip_prefix(&row));
+        assert_eq!(row.map(str::trim), Some(&shown(mean)[..]), "{table}");
+    }
+    let [all_19, of_16, of_13, all] = [means.0, of_16, of_13, all].map(shown);
+    let summary =
+        format!("mIoU {all_19}  mIoU16 {of_16}  mIoU13 {of_13}  aAcc {all}  (4 images");
     assert!(table.contains(&summary), "{summary} in\n{table}");
 
     // The evaluation that ended the training saw the same network.
     let log = events(reference(), "evaluation");
     assert_eq!(log.len(), 1);
-    assert_eq!((&log[0]["iteration"], &log[0]["mIoU"]), (&result["iteration"], &result["mIoU"]));
+    for key in ["iteration", "mIoU", "mIoU16", "mIoU13"] {
+        assert_eq!(log[0][key], result[key], "{key}");
+    }
     let pictures = fs::read_dir(reference().join("pictures")).unwrap().count();
     assert_eq!(pictures, 4, "one for each image");
     assert_eq!(decode(&reference().join("pictures/01.png")).0, 3 * 128);

@@ -69,8 +69,8 @@ pub fn world() -> &'static Path {
             fs::remove_dir_all(&folder).unwrap();
             world.write(&folder, &|_, _| {}).unwrap();
         }
-        for (layout, name) in [("gta", "gta"), ("cityscapes", "cityscapes")] {
-            let layout = layouts::find(layout).unwrap();
+        for name in ["gta", "synthia", "cityscapes"] {
+            let layout = layouts::find(name).unwrap();
             prepare::prepare(layout, &folder.join(name), &|_, _| {}).unwrap();
         }
         folder
@@ -108,6 +108,12 @@ pub fn command_on(world: &Path, command: &str, args: &[&str]) -> Command {
 
 pub fn command(command: &str, args: &[&str]) -> Command {
     command_on(world(), command, args)
+}
+
+/// `udass-raw WORDS` in a folder, to its end.
+pub fn run_in(folder: &Path, words: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
+    child.current_dir(folder).args(words).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs it to its end.

@@ -6,6 +6,7 @@
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{Layout, RawLabel, Split, beside, files_below, moved, renamed};
@@ -44,15 +45,15 @@ impl Layout for Cityscapes {
                 let image = moved(&path, &labels, &images)?;
                 Ok(RawLabel {
                     image: renamed(&image, LABEL_IDS, IMAGE)?,
-                    train_ids: renamed(&path, LABEL_IDS, TRAIN_IDS)?,
+                    train_ids: Some(renamed(&path, LABEL_IDS, TRAIN_IDS)?),
                     counted: path.starts_with(labels.join(Split::Train.name())),
-                    label: LabelFile { path, ids: &CITYSCAPES_IDS },
+                    label: LabelFile { path, ids: Arc::clone(&CITYSCAPES_IDS) },
                 })
             })
             .collect()
     }
 
-    fn labels_of(&self, root: &Path, image: &Path) -> Result<[LabelFile; 2]> {
+    fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
         let label = moved(image, &root.join("leftImg8bit"), &root.join("gtFine"))?;
         let raw = renamed(&label, IMAGE, LABEL_IDS)?;
         let train_ids = renamed(&label, IMAGE, TRAIN_IDS)?;

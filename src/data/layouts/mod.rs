@@ -1,18 +1,26 @@
 //! Where a data set's images and labels are. One file a data set; [`find`] knows them by name.
 
 use std::{
+    cmp::Ordering,
     collections::HashSet,
     ffi::OsString,
+    ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
+    config::{DomainConfig, FILES, LAYOUTS},
     data::labels::{IdMap, LabelFile, TRAIN_IDS},
     error::{Error, Result},
 };
 
+mod adverse;
 mod cityscapes;
-mod gta;
+mod files;
+mod flat;
+
+pub use files::Files;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
@@ -40,12 +48,13 @@ pub struct Pair {
     pub label: LabelFile,
 }
 
-/// A downloaded label and the file of train ids that preparation writes beside it.
+/// A downloaded label and the file of train ids that preparation writes beside it; none where the
+/// label is read as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawLabel {
     pub image: PathBuf,
     pub label: LabelFile,
-    pub train_ids: PathBuf,
+    pub train_ids: Option<PathBuf>,
     /// Whether its classes are counted in the statistics.
     pub counted: bool,
 }
@@ -64,12 +73,17 @@ pub trait Layout: Send + Sync {
     /// Labels as downloaded, sorted by path.
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>>;
 
-    /// The labels that an image may have, the better first: train ids, then as downloaded.
-    fn labels_of(&self, root: &Path, image: &Path) -> Result<[LabelFile; 2]>;
+    /// The labels that an image of a split may have, the better first: train ids, then as downloaded.
+    fn labels_of(&self, root: &Path, split: Split, image: &Path) -> Result<Vec<LabelFile>>;
 
     /// Text files that preparation writes beside the statistics: name and contents.
     fn lists(&self, _root: &Path) -> Result<Vec<(String, String)>> {
         Ok(Vec::new())
+    }
+
+    /// Complains about statistics that are not of this data set as it is described.
+    fn check_statistics(&self, _root: &Path) -> Result<()> {
+        Ok(())
     }
 
     /// Images of a split with their labels: the prepared ones where they exist, else the
@@ -82,10 +96,13 @@ pub trait Layout: Send + Sync {
         let mut folders = Folders::default();
         let mut pairs = Vec::with_capacity(images.len());
         for image in images {
-            let choices = self.labels_of(root, &image)?;
+            let choices = self.labels_of(root, split, &image)?;
             let Some(label) = choices.iter().find(|l| folders.contains(&l.path)) else {
-                let (first, second) = (choices[0].path.display(), choices[1].path.display());
-                let problem = format!("this image has no label: neither {first} nor {second}");
+                let looked_for: Vec<_> =
+                    choices.iter().map(|l| l.path.display().to_string()).collect();
+                let either = if looked_for.len() > 1 { "neither " } else { "there is no " };
+                let looked_for = looked_for.join(" nor ");
+                let problem = format!("this image has no label: {either}{looked_for}");
                 return Err(Error::data(image, problem));
             };
             pairs.push(Pair { label: label.clone(), image });
@@ -94,22 +111,56 @@ pub trait Layout: Send + Sync {
     }
 }
 
-static LAYOUTS: [&dyn Layout; 2] = [&gta::Gta, &cityscapes::Cityscapes];
+static KNOWN: [&dyn Layout; 5] = [
+    &flat::GTA,
+    &flat::SYNTHIA,
+    &cityscapes::Cityscapes,
+    &adverse::ACDC,
+    &adverse::DARK_ZURICH,
+];
 
-/// The layout of this name.
+/// A domain's layout.
+pub enum Domain {
+    Known(&'static dyn Layout),
+    Files(Files),
+}
+
+impl Domain {
+    /// # Errors
+    /// The configuration names a layout that does not exist.
+    pub fn new(config: &DomainConfig, classes: usize) -> Result<Domain> {
+        match config.layout.as_str() {
+            FILES => Ok(Domain::Files(Files::new(&config.files, classes))),
+            name => Ok(Domain::Known(find(name)?)),
+        }
+    }
+}
+
+impl Deref for Domain {
+    type Target = dyn Layout;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Domain::Known(layout) => *layout,
+            Domain::Files(files) => files,
+        }
+    }
+}
+
+/// The layout of this name, of those that need no description.
 ///
 /// # Errors
 /// There is none; the message lists those that exist.
 pub fn find(name: &str) -> Result<&'static dyn Layout> {
-    LAYOUTS.into_iter().find(|l| l.name() == name).ok_or_else(|| {
-        let names: Vec<_> = LAYOUTS.iter().map(|l| l.name()).collect();
-        Error::config(format!("layout \"{name}\" is not known: one of {}", names.join(", ")))
+    KNOWN.into_iter().find(|l| l.name() == name).ok_or_else(|| {
+        Error::config(format!("layout \"{name}\" is not known: one of {}", LAYOUTS.join(", ")))
     })
 }
 
 /// A downloaded label's path and ids, as a pair with the prepared file beside it.
-fn beside(raw: PathBuf, ids: &'static IdMap, train_ids: PathBuf) -> [LabelFile; 2] {
-    [LabelFile { path: train_ids, ids: &TRAIN_IDS }, LabelFile { path: raw, ids }]
+fn beside(raw: PathBuf, ids: &Arc<IdMap>, train_ids: PathBuf) -> Vec<LabelFile> {
+    let ready = LabelFile { path: train_ids, ids: Arc::clone(&TRAIN_IDS) };
+    vec![ready, LabelFile { path: raw, ids: Arc::clone(ids) }]
 }
 
 /// Answers whether files exist by listing each folder once: a data set holds tens of thousands.
@@ -165,8 +216,13 @@ fn files_below(
         let problem = format!("this folder holds no files of the data set. {}", help());
         return Err(Error::data(folder, problem));
     }
-    found.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    found.sort_by(|a, b| by_path(a, b));
     Ok(found)
+}
+
+/// Sorts paths as text.
+fn by_path(a: &Path, b: &Path) -> Ordering {
+    a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes())
 }
 
 /// `path` with `from` at the end of its name replaced by `to`.

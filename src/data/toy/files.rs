@@ -1,9 +1,11 @@
-//! The two data sets' file formats.
+//! The data sets' file formats.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use crate::data::classes;
+use crate::data::labels::CITYSCAPES_IDS;
 use crate::error::{Error, Result};
 
 /// Cityscapes' colours of the raw label ids, as GTA's label palettes hold them.
@@ -50,9 +52,18 @@ pub enum Pixels {
     Grey,
     /// An index is the label id; the palette gives it a colour to look at.
     Palette,
+    /// SYNTHIA's: 16 bits, the first channel its class, the second an instance (here 0).
+    Synthia,
 }
 
-/// Writes an 8-bit PNG under a temporary name and renames it, so that a file is whole or absent.
+/// SYNTHIA's class for a label id of Cityscapes. The classes that it lacks are void here too.
+fn synthia_id(label_id: u8) -> u8 {
+    let train_id = CITYSCAPES_IDS.get(label_id.into()).map(usize::from);
+    let known = train_id.filter(|id| classes::SYNTHIA_16.contains(id));
+    known.map_or(0, |id| classes::SYNTHIA_IDS[id])
+}
+
+/// Writes a PNG under a temporary name and renames it, so that a file is whole or absent.
 pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8]) -> Result<()> {
     let part = path.with_extension("png.part");
     let file = File::create(&part).map_err(|e| Error::io(&part, "create", e))?;
@@ -70,6 +81,10 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
     match pixels {
         Pixels::Rgb => encoder.set_color(png::ColorType::Rgb),
         Pixels::Grey => encoder.set_color(png::ColorType::Grayscale),
+        Pixels::Synthia => {
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_depth(png::BitDepth::Sixteen);
+        }
         Pixels::Palette => {
             encoder.set_color(png::ColorType::Indexed);
             encoder.set_palette(PALETTE.as_flattened());
@@ -80,6 +95,14 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
         encoder.set_filter(png::Filter::NoFilter);
     }
     let mut writer = encoder.write_header().map_err(failed)?;
+    let wide: Vec<u8>;
+    let data = match pixels {
+        Pixels::Synthia => {
+            wide = data.iter().flat_map(|&id| [0, synthia_id(id), 0, 0, 0, 0]).collect();
+            &wide
+        }
+        _ => data,
+    };
     writer.write_image_data(data).map_err(failed)?;
     writer.finish().map_err(failed)?;
     sink.flush().map_err(|e| Error::io(&part, "write", e))?;

@@ -1,5 +1,5 @@
 //! The toy world: procedural street scenes in all 19 Cityscapes classes, as two domains with a
-//! real gap, in the formats of GTA and Cityscapes. It stands in for data sets that one has to ask
+//! real gap, in the formats of GTA, SYNTHIA and Cityscapes. It stands in for data sets that one has to ask
 //! for: everything after it is the code that real data takes.
 //!
 //! Both domains share geometry, layout and the mixture of classes; they differ in palette,
@@ -93,6 +93,14 @@ struct Job {
     index: usize,
     image: PathBuf,
     label: PathBuf,
+    /// The same as SYNTHIA has it: image and label.
+    synthia: Option<[PathBuf; 2]>,
+}
+
+impl Job {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.image, &self.label].into_iter().chain(self.synthia.iter().flatten())
+    }
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -138,13 +146,15 @@ impl ToyWorld {
     ///
     /// ```text
     /// gta/images/00001.png, gta/labels/00001.png           source, training
+    /// synthia/RGB/0000000.png, synthia/GT/LABELS/0000000.png   the same, as SYNTHIA
     /// gta_val/images/00001.png, gta_val/labels/00001.png   source, validation
     /// cityscapes/leftImg8bit/{train,val}/<city>/<city>_000000_000019_leftImg8bit.png
     /// cityscapes/gtFine/{train,val}/<city>/<city>_000000_000019_gtFine_labelIds.png
     /// toy.json                                             the parameters
     /// ```
     ///
-    /// Labels are raw ids: palette indices in `gta`, grey values in `cityscapes`. What a previous
+    /// Labels are raw ids: palette indices in `gta`, grey values in `cityscapes`, the first of three
+    /// channels of 16 bits in `synthia`, which has 16 of the classes. What a previous
     /// run has written is kept, so that an interrupted one goes on and a complete one costs
     /// nothing. `progress` gets (pictures done, pictures in all), from any thread.
     ///
@@ -156,7 +166,7 @@ impl ToyWorld {
         self.claim(dir)?;
         let jobs = self.jobs(dir);
         for job in &jobs {
-            for path in [&job.image, &job.label] {
+            for path in job.files() {
                 if let Some(parent) = path.parent() {
                     create_dir(parent)?;
                 }
@@ -164,7 +174,7 @@ impl ToyWorld {
         }
         let done = AtomicUsize::new(0);
         jobs.par_iter().try_for_each(|job| {
-            if !(job.image.is_file() && job.label.is_file()) {
+            if !job.files().all(|file| file.is_file()) {
                 self.draw_to(job)?;
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
@@ -207,6 +217,10 @@ impl ToyWorld {
             Domain::Source => Pixels::Palette,
             Domain::Target => Pixels::Grey,
         };
+        if let Some([to_image, to_label]) = &job.synthia {
+            write_png(to_label, size, Pixels::Synthia, &label)?;
+            write_png(to_image, size, Pixels::Rgb, &rgb)?;
+        }
         write_png(&job.label, size, ids, &label)?;
         write_png(&job.image, size, Pixels::Rgb, &rgb)
     }
@@ -286,7 +300,11 @@ impl ToyWorld {
                 let name = format!("{:05}.png", index + 1);
                 let (image, label) =
                     (root.join("images").join(&name), root.join("labels").join(&name));
-                jobs.push(Job { domain: Domain::Source, split, index, image, label });
+                let synthia = (split == Split::Train).then(|| {
+                    let name = format!("{index:07}.png");
+                    ["RGB", "GT/LABELS"].map(|folder| dir.join("synthia").join(folder).join(&name))
+                });
+                jobs.push(Job { domain: Domain::Source, split, index, image, label, synthia });
             }
             let (folder, cities) = match split {
                 Split::Train => ("train", TRAIN_CITIES.as_slice()),
@@ -301,7 +319,8 @@ impl ToyWorld {
                 };
                 let (image, label) =
                     (at("leftImg8bit", "leftImg8bit"), at("gtFine", "gtFine_labelIds"));
-                jobs.push(Job { domain: Domain::Target, split, index, image, label });
+                let (domain, synthia) = (Domain::Target, None);
+                jobs.push(Job { domain, split, index, image, label, synthia });
             }
         }
         jobs

@@ -141,7 +141,7 @@ fn numbers(section: &Section) -> String {
     let mut out =
         String::from("<h3>All methods</h3>\n<div class=\"scroll\"><table>\n<tr><th>method</th>");
     for &class in &table.classes {
-        out.push_str(&format!("<th>{}</th>", classes::name(class)));
+        out.push_str(&format!("<th>{}</th>", classes::CITYSCAPES[class].name));
     }
     table.means.iter().for_each(|mean| out.push_str(&format!("<th>{}</th>", escaped(&mean.name))));
     out.push_str("</tr>\n");

@@ -1,0 +1,93 @@
+//! Data sets described by their user: `layout = "files"`, and the classes of `[dataset]`.
+
+use std::fmt;
+
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The classes of a run, in the order of the network's outputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetConfig {
+    /// Empty: Cityscapes' 19.
+    pub names: Vec<String>,
+    /// In pictures; empty: made up.
+    pub colors: Vec<LabelValue>,
+}
+
+/// Where a data set's files are, and what its labels hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesConfig {
+    /// Globs below the root. An image and its label are those whose wildcards stand for the same.
+    pub images: String,
+    pub labels: String,
+    pub val_images: String,
+    pub val_labels: String,
+    /// Values of each class in the labels; empty: the class's number.
+    pub ids: Vec<Vec<LabelValue>>,
+    /// Values that are unlabelled.
+    pub ignore: Vec<LabelValue>,
+    /// So is any value that `ids` lacks.
+    pub ignore_others: bool,
+}
+
+/// What a pixel of a label file may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LabelValue {
+    Id(u16),
+    /// RGB; `"#804080"` in a file.
+    Color([u8; 3]),
+}
+
+impl fmt::Display for LabelValue {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            LabelValue::Id(id) => id.fmt(f),
+            LabelValue::Color([r, g, b]) => write!(f, "\"#{r:02x}{g:02x}{b:02x}\""),
+        }
+    }
+}
+
+impl Serialize for LabelValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            LabelValue::Id(id) => id.serialize(serializer),
+            color => color.to_string().trim_matches('"').serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LabelValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl Visitor<'_> for Reader {
+    type Value = LabelValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an id from 0 to 65535 or a colour as in \"#804080\"")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, id: i64) -> Result<LabelValue, E> {
+        let id = u16::try_from(id).map_err(|_| E::invalid_value(Unexpected::Signed(id), &self))?;
+        Ok(LabelValue::Id(id))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<LabelValue, E> {
+        let id = u16::try_from(id).map_err(|_| E::invalid_value(Unexpected::Unsigned(id), &self))?;
+        Ok(LabelValue::Id(id))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<LabelValue, E> {
+        let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+        let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let number = number.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))?;
+        let [_, r, g, b] = number.to_be_bytes();
+        Ok(LabelValue::Color([r, g, b]))
+    }
+}

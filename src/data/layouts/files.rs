@@ -1,0 +1,234 @@
+//! Any folder of images and any of labels, found by globs.
+//!
+//! In a glob `*` stands for any text within a name, `?` for one character, and `**` for any folders,
+//! none included. An image's label is the file that the labels' glob names when its wildcards stand
+//! for what the images' wildcards stand for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::{Folders, Layout, Pair, RawLabel, Split, by_path};
+use crate::config::FilesConfig;
+use crate::data::labels::{IdMap, LabelFile};
+use crate::error::{Error, Result};
+
+pub struct Files {
+    files: FilesConfig,
+    ids: Arc<IdMap>,
+}
+
+/// What preparation counted, beside the statistics: they say nothing of other values.
+const VALUES: &str = "label_values.json";
+
+impl Files {
+    pub fn new(files: &FilesConfig, classes: usize) -> Self {
+        Files { files: files.clone(), ids: Arc::new(IdMap::of_files(files, classes)) }
+    }
+
+    /// Keys and globs of a split's images and labels.
+    fn globs(&self, split: Split) -> [(&'static str, &str); 2] {
+        let files = &self.files;
+        match split {
+            Split::Train => [("files.images", &files.images), ("files.labels", &files.labels)],
+            Split::Val | Split::Test => {
+                [("files.val_images", &files.val_images), ("files.val_labels", &files.val_labels)]
+            }
+        }
+    }
+
+    fn values(&self) -> Result<String> {
+        let FilesConfig { ids, ignore, ignore_others, .. } = &self.files;
+        let values = serde_json::json!({
+            "ids": ids, "ignore": ignore, "ignore_others": ignore_others,
+        });
+        Ok(format!("{values:#}\n"))
+    }
+}
+
+impl Layout for Files {
+    fn name(&self) -> &'static str {
+        "files"
+    }
+
+    fn how_to_get(&self) -> &'static str {
+        "The globs of the section `files` say where images and labels are"
+    }
+
+    fn images(&self, root: &Path, split: Split) -> Result<Vec<PathBuf>> {
+        let [(key, glob), _] = self.globs(split);
+        let found = Glob::new(glob)?.find(root, key)?;
+        Ok(found.into_iter().map(|(image, _)| image).collect())
+    }
+
+    fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
+        let mut all = Vec::new();
+        for split in [Split::Train, Split::Val] {
+            if split == Split::Val && self.files.val_labels.is_empty() {
+                continue;
+            }
+            all.extend(self.pairs(root, split)?.into_iter().map(|Pair { image, label }| RawLabel {
+                image,
+                label,
+                train_ids: None,
+                counted: split == Split::Train,
+            }));
+        }
+        Ok(all)
+    }
+
+    fn labels_of(&self, root: &Path, split: Split, image: &Path) -> Result<Vec<LabelFile>> {
+        let [(key, images), (_, labels)] = self.globs(split);
+        let held = Glob::new(images)?.matches(root, image).ok_or_else(|| {
+            Error::data(image, format!("is none of the images of {key} = \"{images}\""))
+        })?;
+        let path = Glob::new(labels)?.fill(root, &held);
+        Ok(vec![LabelFile { path, ids: Arc::clone(&self.ids) }])
+    }
+
+    fn pairs(&self, root: &Path, split: Split) -> Result<Vec<Pair>> {
+        let [(images_key, images), (labels_key, labels)] = self.globs(split);
+        let found = Glob::new(images)?.find(root, images_key)?;
+        let labels_glob = Glob::new(labels)?;
+        // Says so where there is none at all.
+        labels_glob.find(root, labels_key)?;
+        let mut folders = Folders::default();
+        let mut pairs = Vec::with_capacity(found.len());
+        for (image, held) in found {
+            let path = labels_glob.fill(root, &held);
+            if !folders.contains(&path) {
+                let problem = format!(
+                    "this image has no label: {labels_key} = \"{labels}\" makes it {}",
+                    path.display()
+                );
+                return Err(Error::data(image, problem));
+            }
+            pairs.push(Pair { image, label: LabelFile { path, ids: Arc::clone(&self.ids) } });
+        }
+        Ok(pairs)
+    }
+
+    fn lists(&self, _: &Path) -> Result<Vec<(String, String)>> {
+        Ok(vec![(VALUES.into(), self.values()?)])
+    }
+
+    fn check_statistics(&self, root: &Path) -> Result<()> {
+        let path = root.join(VALUES);
+        if std::fs::read_to_string(&path).ok() == Some(self.values()?) {
+            return Ok(());
+        }
+        let problem = "the class statistics are missing, or of other `ids`: run `udass-raw prepare \
+                       files` with this configuration";
+        Err(Error::data(path, problem))
+    }
+}
+
+/// A pattern for paths below a root.
+struct Glob {
+    /// Folders before the first wildcard.
+    start: PathBuf,
+    /// Names after those.
+    parts: Vec<String>,
+    /// Of the path below `start`, with slashes: one capture for a wildcard.
+    pattern: Regex,
+}
+
+impl Glob {
+    fn new(glob: &str) -> Result<Glob> {
+        let names = glob.split('/').enumerate();
+        let mut parts: Vec<&str> =
+            names.filter(|(i, name)| *i == 0 || !name.is_empty()).map(|(_, name)| name).collect();
+        let wild = |part: &&str| part.contains(['*', '?']);
+        let fixed = parts.iter().position(wild).unwrap_or(parts.len()).min(parts.len() - 1);
+        let start = parts.drain(..fixed).map(|part| if part.is_empty() { "/" } else { part });
+        let start = start.collect();
+        let mut pattern = String::from("^");
+        for (i, part) in parts.iter().enumerate() {
+            if *part == "**" {
+                pattern += "(?:(.*)/)?";
+                continue;
+            }
+            for c in part.chars() {
+                match c {
+                    '*' => pattern += "([^/]*)",
+                    '?' => pattern += "([^/])",
+                    c => pattern += &regex::escape(c.encode_utf8(&mut [0; 4])),
+                }
+            }
+            if i + 1 < parts.len() {
+                pattern.push('/');
+            }
+        }
+        pattern.push('$');
+        let pattern = Regex::new(&pattern)
+            .map_err(|e| Error::config(format!("glob \"{glob}\" cannot be used: {e}")))?;
+        Ok(Glob { start, parts: parts.into_iter().map(String::from).collect(), pattern })
+    }
+
+    /// What the wildcards stand for in a path, if it matches.
+    fn matches(&self, root: &Path, path: &Path) -> Option<Vec<String>> {
+        let below = path.strip_prefix(root.join(&self.start)).ok()?.to_str()?;
+        let below = below.replace(std::path::MAIN_SEPARATOR, "/");
+        let captures = self.pattern.captures(&below)?;
+        let text = |i| captures.get(i).map_or(String::new(), |found| found.as_str().to_owned());
+        Some((1..captures.len()).map(text).collect())
+    }
+
+    /// The path whose wildcards stand for `held`, one text for each.
+    fn fill(&self, root: &Path, held: &[String]) -> PathBuf {
+        let mut path = root.join(&self.start);
+        let mut held = held.iter().map(String::as_str);
+        for part in &self.parts {
+            if part == "**" {
+                path.push(held.next().unwrap_or(""));
+                continue;
+            }
+            let mut name = String::new();
+            for c in part.chars() {
+                match c {
+                    '*' | '?' => name += held.next().unwrap_or(""),
+                    c => name.push(c),
+                }
+            }
+            path.push(name);
+        }
+        path
+    }
+
+    /// Matching files, sorted by path, with what the wildcards stand for.
+    fn find(&self, root: &Path, key: &str) -> Result<Vec<(PathBuf, Vec<String>)>> {
+        let start = root.join(&self.start);
+        let told = || {
+            let parts = self.start.join(self.parts.join("/"));
+            format!("{key} = \"{}\"", parts.display())
+        };
+        if !start.is_dir() {
+            return Err(Error::data(start, format!("this folder of {} is missing", told())));
+        }
+        let depth = match self.parts.iter().any(|part| part == "**") {
+            true => usize::MAX,
+            false => self.parts.len(),
+        };
+        let mut found = Vec::new();
+        let mut open = vec![(start, 1)];
+        while let Some((folder, level)) = open.pop() {
+            let entries = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "list", e))?;
+            for entry in entries {
+                let path = entry.map_err(|e| Error::io(&folder, "list", e))?.path();
+                if path.is_dir() {
+                    if level < depth {
+                        open.push((path, level + 1));
+                    }
+                } else if let Some(held) = self.matches(root, &path) {
+                    found.push((path, held));
+                }
+            }
+        }
+        if found.is_empty() {
+            return Err(Error::data(root, format!("no file matches {}", told())));
+        }
+        found.sort_by(|a, b| by_path(&a.0, &b.0));
+        Ok(found)
+    }
+}

@@ -1,0 +1,86 @@
+//! Data sets of one folder of images and one of labels of the same names, all of it for training:
+//! GTA V ("Playing for Data") and SYNTHIA-RAND-CITYSCAPES.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
+
+use super::{Layout, RawLabel, Split, beside, files_below, moved, renamed};
+use crate::{
+    data::labels::{CITYSCAPES_IDS, IdMap, LabelFile, SYNTHIA_IDS},
+    error::Result,
+};
+
+pub(super) struct Flat {
+    name: &'static str,
+    how_to_get: &'static str,
+    /// Folders below the root.
+    images: &'static str,
+    labels: &'static str,
+    ids: &'static LazyLock<Arc<IdMap>>,
+}
+
+/// `images/00001.png`, `labels/00001.png`: palette PNGs whose indices are Cityscapes label ids.
+pub(super) static GTA: Flat = Flat {
+    name: "gta",
+    how_to_get: "Download the images and labels of all 10 parts from \
+                 https://download.visinf.tu-darmstadt.de/data/from_games/ and unpack them, so that \
+                 images/ and labels/ stand in the data set's root",
+    images: "images",
+    labels: "labels",
+    ids: &CITYSCAPES_IDS,
+};
+
+/// `RGB/0000000.png`, `GT/LABELS/0000000.png`: PNGs of 16 bits whose first channel is the class.
+pub(super) static SYNTHIA: Flat = Flat {
+    name: "synthia",
+    how_to_get: "Download SYNTHIA-RAND-CITYSCAPES from http://synthia-dataset.net/downloads/ and \
+                 unpack it, so that RGB/ and GT/LABELS/ stand in the data set's root",
+    images: "RGB",
+    labels: "GT/LABELS",
+    ids: &SYNTHIA_IDS,
+};
+
+const TRAIN_IDS: &str = "_labelTrainIds.png";
+
+impl Layout for Flat {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn how_to_get(&self) -> &'static str {
+        self.how_to_get
+    }
+
+    /// There are no splits: whichever is asked for, it is all of the folder.
+    fn images(&self, root: &Path, _: Split) -> Result<Vec<PathBuf>> {
+        files_below(self, &root.join(self.images), |name| name.ends_with(".png"))
+    }
+
+    fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
+        // A digit before the ending tells a downloaded label from a prepared one.
+        let downloaded = |name: &str| {
+            let digit = |stem: &str| stem.ends_with(|c: char| c.is_ascii_digit());
+            name.strip_suffix(".png").is_some_and(digit)
+        };
+        let labels = root.join(self.labels);
+        files_below(self, &labels, downloaded)?
+            .into_iter()
+            .map(|path| {
+                Ok(RawLabel {
+                    image: moved(&path, &labels, &root.join(self.images))?,
+                    train_ids: Some(renamed(&path, ".png", TRAIN_IDS)?),
+                    label: LabelFile { path, ids: Arc::clone(self.ids) },
+                    counted: true,
+                })
+            })
+            .collect()
+    }
+
+    fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
+        let raw = moved(image, &root.join(self.images), &root.join(self.labels))?;
+        let train_ids = renamed(&raw, ".png", TRAIN_IDS)?;
+        Ok(beside(raw, self.ids, train_ids))
+    }
+}
