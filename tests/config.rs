@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use udass_raw::Error;
-use udass_raw::config::{Config, METHODS, Method, preset_names};
+use udass_raw::config::{Config, METHODS, Masked, Method, preset_names};
 
 fn set(overrides: &[&str]) -> Result<Config, Error> {
     let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
@@ -93,6 +93,26 @@ fn the_other_tasks_are_the_published_settings() {
         assert_eq!(syn.quadmix.classes, [3, 3, 4, 4, 4, 4, 5, 5, 6, 7, 12, 13, 18]);
         assert_eq!(syn.quadmix.min_pixels, 10);
         assert_eq!((syn.rare_class_sampling.min_pixels, syn.target.fit), (3000, [2048, 1024]));
+    }
+}
+
+#[test]
+fn adverse_conditions_are_mics_settings_with_quadmix() {
+    let vit = preset("gta_vit");
+    for (name, layout) in [("cs_acdc", "acdc"), ("cs_dz", "dark_zurich")] {
+        let c = preset(name);
+        assert_eq!((c.source.layout.as_str(), c.source.fit), ("cityscapes", [2048, 1024]));
+        assert_eq!((c.target.layout.as_str(), c.target.fit), (layout, [1920, 1080]));
+        assert_eq!((c.eval.fit, c.pseudo_label.margins), ([1920, 1080], [0; 4]));
+        assert_eq!((c.mask.images, c.mask.augment), (Masked::Both, false));
+        assert_eq!((c.quadmix.start, &c.quadmix.classes[..]), (6000, &[4, 6, 15, 17, 18][..]));
+        // All else is as on Cityscapes.
+        let (mut c, run) = (c, vit.run.clone());
+        (c.source, c.target, c.eval, c.run) =
+            (vit.source.clone(), vit.target.clone(), vit.eval.clone(), run);
+        (c.pseudo_label.margins, c.mask) = (vit.pseudo_label.margins, vit.mask.clone());
+        c.quadmix.classes = vit.quadmix.classes.clone();
+        assert_eq!(c, vit);
     }
 }
 
@@ -496,6 +516,20 @@ fn of_several_bases_the_first_counts_whole_and_the_others_own_keys() {
         assert!(told.starts_with(&format!("{}:1:{at}: `base`: ", path.display())), "{told}");
         assert!(told.contains(expected), "{told}");
     }
+}
+
+#[test]
+fn the_readmes_description_of_ones_own_data_is_one() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let (_, block) = readme.split_once("```toml\n# mine.toml\n").unwrap();
+    let (folder, _) = file("");
+    let path = folder.path().join("mine.toml");
+    fs::write(&path, block.split_once("```").unwrap().0).unwrap();
+    let config = Config::load(path.to_str().unwrap(), &[]).unwrap();
+    assert_eq!((config.network.classes, config.dataset.names.len()), (3, 3));
+    // What is kept beside a run reads back.
+    let again = Config::from_toml(&config.to_toml().unwrap(), "saved").unwrap();
+    assert_eq!(again, config);
 }
 
 #[test]

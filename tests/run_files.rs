@@ -7,10 +7,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use udass_raw::config::{Config, DatasetConfig};
+use udass_raw::data::classes::Classes;
 use udass_raw::run::atomic::write_atomic;
 use udass_raw::run::log::{Iteration, Log, read};
 use udass_raw::run::metrics::Confusion;
-use udass_raw::data::classes::Classes;
 use udass_raw::run::pictures::{
     Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
@@ -285,7 +285,10 @@ fn an_overlay_blends_classes_and_leaves_the_rest() {
     let blended = overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.5).unwrap();
     assert_eq!(blended, [69, 42, 79, 200, 210, 220]);
     assert_eq!(overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.0).unwrap(), RGB);
-    assert_eq!(overlay(PICTURE, &[0, 13], &Classes::cityscapes(), 1.0).unwrap(), [128, 64, 128, 0, 0, 142]);
+    assert_eq!(
+        overlay(PICTURE, &[0, 13], &Classes::cityscapes(), 1.0).unwrap(),
+        [128, 64, 128, 0, 0, 142]
+    );
 }
 
 #[test]
@@ -313,7 +316,8 @@ fn pictures_are_pngs_of_the_right_size() {
 fn label_files_hold_cityscapes_ids_under_the_servers_names() {
     let folder = TempDir::new().unwrap();
     let image = "x/frankfurt_000000_000294_leftImg8bit.png";
-    let path = save_label_ids(folder.path(), image, 3, 1, &[0, 18, 255], &Classes::cityscapes()).unwrap();
+    let path =
+        save_label_ids(folder.path(), image, 3, 1, &[0, 18, 255], &Classes::cityscapes()).unwrap();
     assert_eq!(path, folder.path().join("frankfurt_000000_000294_labelIds.png"));
     let (width, height, color, data) = decode(&path);
     assert_eq!((width, height, color), (3, 1, png::ColorType::Grayscale));

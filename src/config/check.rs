@@ -122,7 +122,12 @@ impl Check {
         let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
         let unnamed = names.iter().find(|name| name.trim().is_empty());
         if let Some(name) = twice.map(|(_, name)| name).or(unnamed) {
-            self.that(false, "dataset.names", "a name of its own for each class", format!("\"{name}\""));
+            self.that(
+                false,
+                "dataset.names",
+                "a name of its own for each class",
+                format!("\"{name}\""),
+            );
         }
         let fits = colors.is_empty() || colors.len() == count;
         let expected = format!("none, or {count} colours, one for each class");

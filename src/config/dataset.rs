@@ -79,7 +79,8 @@ impl Visitor<'_> for Reader {
     }
 
     fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<LabelValue, E> {
-        let id = u16::try_from(id).map_err(|_| E::invalid_value(Unexpected::Unsigned(id), &self))?;
+        let id =
+            u16::try_from(id).map_err(|_| E::invalid_value(Unexpected::Unsigned(id), &self))?;
         Ok(LabelValue::Id(id))
     }
 

@@ -127,7 +127,9 @@ impl IdMap {
         };
         let ignored = files.ignore.iter().map(|value| (number(value), IGNORE));
         let expected = match files.ids.is_empty() {
-            true => format!("0 to {} (files.ids is empty), or what files.ignore lists", classes - 1),
+            true => {
+                format!("0 to {} (files.ids is empty), or what files.ignore lists", classes - 1)
+            }
             false => "what files.ids or files.ignore lists".into(),
         };
         let mut map = IdMap::new(name, expected, storage, ignored.chain(own));
@@ -168,7 +170,8 @@ impl IdMap {
             }
             Data::Words(data) => data[at].to_string(),
         };
-        let problem = format!("{name} {value} at x {x}, y {y} is out of range: expected {expected}");
+        let problem =
+            format!("{name} {value} at x {x}, y {y} is out of range: expected {expected}");
         Err(Error::data(path, problem))
     }
 }

@@ -56,10 +56,7 @@ fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result
 }
 
 /// Reads `samples_with_class.json` of a prepared folder: per class, labels and their pixels of it.
-fn read_samples_with_class(
-    root: &Path,
-    classes: usize,
-) -> Result<HashMap<u8, Vec<(String, u64)>>> {
+fn read_samples_with_class(root: &Path, classes: usize) -> Result<HashMap<u8, Vec<(String, u64)>>> {
     let path = root.join(SAMPLES_WITH_CLASS);
     let samples: HashMap<String, Vec<(String, u64)>> = read_json(&path)?;
     let class = |key: &str| parse_class(&path, key, classes);

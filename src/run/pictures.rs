@@ -46,12 +46,7 @@ pub fn colors(ids: &[u8], classes: &Classes) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::Shape`] when picture and ids differ in size.
-pub fn overlay(
-    picture: Picture,
-    ids: &[u8],
-    classes: &Classes,
-    alpha: f32,
-) -> Result<Vec<u8>> {
+pub fn overlay(picture: Picture, ids: &[u8], classes: &Classes, alpha: f32) -> Result<Vec<u8>> {
     picture.check("an overlay", ids)?;
     let blend = |below: u8, above: u8| {
         (f32::from(below) * (1.0 - alpha) + f32::from(above) * alpha).round() as u8
@@ -59,10 +54,7 @@ pub fn overlay(
     let mut out = picture.rgb.to_vec();
     for (pixel, &id) in out.chunks_exact_mut(3).zip(ids) {
         if let Some(color) = classes.color(id) {
-            pixel
-                .iter_mut()
-                .zip(color)
-                .for_each(|(below, above)| *below = blend(*below, above));
+            pixel.iter_mut().zip(color).for_each(|(below, above)| *below = blend(*below, above));
         }
     }
     Ok(out)

@@ -161,7 +161,8 @@ pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Re
     let join = |source: Option<&Tensor>, target: &Tensor| {
         let joined = device.empty_like(target)?;
         let step = target.len() / target.dim(0) / pixels;
-        let part = |tensor: &Tensor, start: usize, n: usize| tensor.slice(start * step, &[n * step]);
+        let part =
+            |tensor: &Tensor, start: usize, n: usize| tensor.slice(start * step, &[n * step]);
         let mut first = part(&joined, 0, split)?;
         match source {
             Some(source) => device.copy(&part(source, 0, split)?, &mut first)?,

@@ -107,7 +107,8 @@ fn synthias_classes_are_the_first_channel_of_sixteen_bits() {
     let label = |path: &Path| LabelFile { path: path.to_owned(), ids: SYNTHIA_IDS.clone() }.load();
     let wide = |ids: &[u16], channels: usize| -> Vec<u8> {
         // The other channels hold instances, which must not show.
-        let pixel = |&id: &u16| (0..channels as u16).map(move |c| if c == 0 { id } else { 700 + c });
+        let pixel =
+            |&id: &u16| (0..channels as u16).map(move |c| if c == 0 { id } else { 700 + c });
         ids.iter().flat_map(pixel).flat_map(u16::to_be_bytes).collect()
     };
     for (color, channels) in kinds {

@@ -214,7 +214,7 @@ fn listed(layout: &str, root: &Path, split: Split) -> Vec<[String; 2]> {
 fn acdc_is_read_as_downloaded_and_as_the_reference_wants_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let mut add = |place: &str, number: u8| {
+    let add = |place: &str, number: u8| {
         let image = root.join("rgb_anon").join(format!("{place}_rgb_anon.png"));
         write(&image, &located([3, 1], number));
         let label = root.join("gt").join(format!("{place}_gt_labelTrainIds.png"));
@@ -269,7 +269,10 @@ fn dark_zurich_is_what_was_taken_at_night() {
     let label = "gt/val/night/GOPR0356/GOPR0356_frame_000321_gt_label";
     write(&root.join(format!("{label}Ids.png")), &grey([2, 1], &[7, 0]));
     let image = "rgb_anon/val/night/GOPR0356/GOPR0356_frame_000321_rgb_anon.png".to_owned();
-    assert_eq!(listed("dark_zurich", root, Split::Val), [[image.clone(), format!("{label}Ids.png")]]);
+    assert_eq!(
+        listed("dark_zurich", root, Split::Val),
+        [[image.clone(), format!("{label}Ids.png")]]
+    );
     let pairs = dark.pairs(root, Split::Val).unwrap();
     assert_eq!(pairs[0].label.load().unwrap().data, [0, 255]);
     write(&root.join(format!("{label}TrainIds.png")), &grey([2, 1], &[18, 255]));

@@ -75,7 +75,8 @@ fn synthia_is_prepared_like_gta() {
     for (number, ids) in [(1, [3u16, 3, 18, 0]), (0, [11, 22, 3, 1])] {
         let name = format!("{number:07}.png");
         write(&root.join("RGB").join(&name), &located([2, 2], number));
-        let data: Vec<u8> = ids.iter().flat_map(|&id| [id, 7, 0].map(u16::to_be_bytes)).flatten().collect();
+        let data: Vec<u8> =
+            ids.iter().flat_map(|&id| [id, 7, 0].map(u16::to_be_bytes)).flatten().collect();
         let label = png([2, 2], png::ColorType::Rgb, png::BitDepth::Sixteen, &data);
         write(&labels.join(&name), &label);
     }

@@ -2,10 +2,10 @@
 //! `fuzz/` and by the test that keeps the cases which were found.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use udass_raw::config::Config;
-use udass_raw::data::labels::{CITYSCAPES_IDS, read_ids};
+use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, read_ids};
 use udass_raw::run::identity::identify;
 use udass_raw::run::log::{Log, read};
 use udass_raw::run::tensor_file::TensorFile;
@@ -46,7 +46,9 @@ pub fn label(bytes: &[u8]) {
     let path = file(bytes);
     if let Ok(plane) = read_ids(&path) {
         assert_eq!(plane.data.len(), plane.size.width * plane.size.height);
-        let _ = CITYSCAPES_IDS.apply(&path, plane);
+    }
+    for ids in [&CITYSCAPES_IDS, &SYNTHIA_IDS] {
+        let _ = LabelFile { path: path.clone(), ids: Arc::clone(ids) }.load();
     }
 }
 

@@ -80,8 +80,8 @@ struct Mine {
 /// The class of a pixel: sea below, land above, the two others in a block of their own.
 fn class(x: u32, y: u32, [width, height]: [u32; 2], number: u32) -> usize {
     match (x * 8 / width, y * 8 / height) {
-        (2..4, 2..5) => 2,
-        (5..7, 4..6) => 3,
+        (2..=3, 2..=4) => 2,
+        (5..=6, 4..=5) => 3,
         (_, row) if row > 3 + number % 2 => 0,
         _ => 1,
     }
@@ -197,10 +197,13 @@ fn any_folders_any_classes_any_sizes() {
 #[test]
 fn what_does_not_fit_the_description_is_named() {
     let mine = Mine::new();
-    let mut with = |set: &str, parts: &[&str]| {
+    let with = |set: &str, parts: &[&str]| {
         mine.refused(&["train", "mine.toml", "--set", set], parts);
     };
-    with("network.classes=5", &["network.classes", "expected 4, the length of dataset.names, got 5"]);
+    with(
+        "network.classes=5",
+        &["network.classes", "expected 4, the length of dataset.names, got 5"],
+    );
     with("source.files.ids=[[1], [2]]", &["source.files.ids", "each of 4 classes, got 2"]);
     with("source.files.ids=[[1], [2], [3], [1]]", &["source.files.ids", "1 twice"]);
     with("source.files.ids=[[1], [2], [3], [\"#000001\"]]", &["either ids or colours"]);
@@ -273,6 +276,20 @@ fn batches_of_one_two_and_three_mix_and_mask() {
 }
 
 #[test]
+fn networks_have_as_many_outputs_as_there_are_classes() {
+    for classes in [31, 254] {
+        let mut config = toy(&[]);
+        config.network.classes = classes;
+        let losses = losses(&config);
+        // A network that knows nothing: the logarithm of the number of classes, HRDA's share of it.
+        let first = losses[0].1 / (1.0 - config.network.hrda.detail_loss);
+        let expected = (classes as f32).ln();
+        assert!((first - expected).abs() < 0.25 * expected, "{classes}: {first}");
+        assert!(losses.iter().all(|(_, loss)| loss.is_finite()), "{classes}");
+    }
+}
+
+#[test]
 fn masked_images_of_both_domains_are_the_first_of_each() {
     // Nothing hidden, nothing changed: what the masked pass sees is what was loaded.
     for (batch, of_source) in [(1, 0), (2, 1), (3, 1)] {
@@ -286,7 +303,9 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
         let mut seen = std::collections::HashMap::new();
         let mut probe = |name: &str, tensor: &udass_raw::tensor::Tensor| {
             let bytes = match name {
-                name if name.ends_with("label") => device.read::<u8>(tensor)?.into_iter().map(f32::from).collect(),
+                name if name.ends_with("label") => {
+                    device.read::<u8>(tensor)?.into_iter().map(f32::from).collect()
+                }
                 _ => device.read_f32(tensor)?,
             };
             seen.insert(name.to_owned(), bytes);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use serde_json::Value;
-use udass_raw::data::classes::{CITYSCAPES, label_id};
+use udass_raw::data::classes::{CITYSCAPES, Classes};
 
 use crate::support::{
     Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, succeed, text,
@@ -103,7 +103,7 @@ fn logits_are_those_that_the_label_map_was_made_from() {
         assert!(logits.iter().any(|&x| x < 0.0) && logits.iter().any(|&x| x > 0.0));
         let best = |pixel: &[f32]| {
             let above = |best, c: usize| if pixel[c] > pixel[best] { c } else { best };
-            label_id((1..19).fold(0, above) as u8)
+            Classes::cityscapes().label_id((1..19).fold(0, above) as u8)
         };
         let ids: Vec<u8> = logits.chunks_exact(19).map(best).collect();
         assert!(ids == decode(&out.join("a.png")).3, "{width}x{height}");
@@ -205,8 +205,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     }
     // And over the classes that results on SYNTHIA are told for.
     let without = |left_out: &[usize]| {
-        let kept: Vec<f64> =
-            (0..19).filter(|k| !left_out.contains(k)).map(|k| ious[k]).collect();
+        let kept: Vec<f64> = (0..19).filter(|k| !left_out.contains(k)).map(|k| ious[k]).collect();
         mean(&kept)
     };
     let (of_16, of_13) = (without(&[9, 14, 16]), without(&[3, 4, 5, 9, 14, 16]));
@@ -218,8 +217,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
         assert_eq!(row.map(str::trim), Some(&shown(mean)[..]), "{table}");
     }
     let [all_19, of_16, of_13, all] = [means.0, of_16, of_13, all].map(shown);
-    let summary =
-        format!("mIoU {all_19}  mIoU16 {of_16}  mIoU13 {of_13}  aAcc {all}  (4 images");
+    let summary = format!("mIoU {all_19}  mIoU16 {of_16}  mIoU13 {of_13}  aAcc {all}  (4 images");
     assert!(table.contains(&summary), "{summary} in\n{table}");
 
     // The evaluation that ended the training saw the same network.

@@ -68,11 +68,8 @@ impl Layout for Files {
             if split == Split::Val && self.files.val_labels.is_empty() {
                 continue;
             }
-            all.extend(self.pairs(root, split)?.into_iter().map(|Pair { image, label }| RawLabel {
-                image,
-                label,
-                train_ids: None,
-                counted: split == Split::Train,
+            all.extend(self.pairs(root, split)?.into_iter().map(|Pair { image, label }| {
+                RawLabel { image, label, train_ids: None, counted: split == Split::Train }
             }));
         }
         Ok(all)

@@ -111,13 +111,8 @@ pub trait Layout: Send + Sync {
     }
 }
 
-static KNOWN: [&dyn Layout; 5] = [
-    &flat::GTA,
-    &flat::SYNTHIA,
-    &cityscapes::Cityscapes,
-    &adverse::ACDC,
-    &adverse::DARK_ZURICH,
-];
+static KNOWN: [&dyn Layout; 5] =
+    [&flat::GTA, &flat::SYNTHIA, &cityscapes::Cityscapes, &adverse::ACDC, &adverse::DARK_ZURICH];
 
 /// A domain's layout.
 pub enum Domain {
