@@ -53,11 +53,12 @@ fn summed(parts: &[f64], n: usize) -> Vec<f64> {
 
 /// Odd channels, and channels that fill whole vectors; then lines of several segments, and more
 /// channels than a slice has, of either kind. With their dilations.
-const SHAPES: [([usize; 4], usize); 6] = [
+const SHAPES: [([usize; 4], usize); 7] = [
     ([2, 5, 7, 11], 3),
     ([2, 5, 7, 64], 3),
     ([1, 3, 97, 5], 3),
-    ([1, 2, 37, 4], 1),
+    ([1, 2, 97, 4], 3),
+    ([1, 2, 3, 8], 4),
     ([2, 2, 3, 257], 2),
     ([1, 3, 2, 260], 1),
 ];

@@ -8,49 +8,17 @@ use crate::{GRID, Host, at, close, each, taps, uniform_of};
 fn resizes() {
     let host = Host::double();
     let [b, h, w, c, ho, wo, pitch, first] = [3, 5, 7, 2, 11, 13, 23, 17];
-    // Not the ratios of the sizes: a caller's own factors.
-    let (scale_h, scale_w) = (0.43, 0.57);
-    let (small, wide) = ([b, h, w, c], [b, ho, wo, pitch]);
-    let (x, xs) = host.reals(&small);
-    let (mut y, mut expected) = host.reals(&wide);
-    kernels::resize_forward(
-        &host.device,
-        GRID,
-        &x,
-        &mut y,
-        3,
-        5,
-        7,
-        2,
-        11,
-        13,
-        23,
-        17,
-        scale_h,
-        scale_w,
-    )
-    .unwrap();
-    for [i, y, x, ch] in each([b, ho, wo, c]) {
-        let mut sum = 0.0;
-        for (ty, wy) in taps(y, scale_h, h) {
-            for (tx, wx) in taps(x, scale_w, w) {
-                sum += wy * wx * xs[at(small, [i, ty, tx, ch])];
-            }
-        }
-        expected[at(wide, [i, y, x, first + ch])] = sum;
-    }
-    close("resize_forward", &host.read(&y), &expected);
-
-    let (dy, dys) = host.reals(&wide);
-    for accumulate in [0, 1] {
-        let (mut dx, before) = host.reals(&small);
-        let grid = GRID.shared(c * 8);
-        kernels::resize_backward(
+    // Not the ratios of the sizes: a caller's own factors. The second ones reach far beyond the last
+    // row and column.
+    for (scale_h, scale_w) in [(0.43, 0.57), (0.71, 0.83)] {
+        let (small, wide) = ([b, h, w, c], [b, ho, wo, pitch]);
+        let (x, xs) = host.reals(&small);
+        let (mut y, mut expected) = host.reals(&wide);
+        kernels::resize_forward(
             &host.device,
-            grid,
-            &dy,
-            &mut dx,
-            accumulate,
+            GRID,
+            &x,
+            &mut y,
             3,
             5,
             7,
@@ -63,16 +31,50 @@ fn resizes() {
             scale_w,
         )
         .unwrap();
-        let mut expected = if accumulate == 1 { before } else { vec![0.0; before.len()] };
         for [i, y, x, ch] in each([b, ho, wo, c]) {
+            let mut sum = 0.0;
             for (ty, wy) in taps(y, scale_h, h) {
                 for (tx, wx) in taps(x, scale_w, w) {
-                    let gradient = dys[at(wide, [i, y, x, first + ch])];
-                    expected[at(small, [i, ty, tx, ch])] += wy * wx * gradient;
+                    sum += wy * wx * xs[at(small, [i, ty, tx, ch])];
                 }
             }
+            expected[at(wide, [i, y, x, first + ch])] = sum;
         }
-        close("resize_backward", &host.read(&dx), &expected);
+        close("resize_forward", &host.read(&y), &expected);
+
+        let (dy, dys) = host.reals(&wide);
+        for accumulate in [0, 1] {
+            let (mut dx, before) = host.reals(&small);
+            let grid = GRID.shared(c * 8);
+            kernels::resize_backward(
+                &host.device,
+                grid,
+                &dy,
+                &mut dx,
+                accumulate,
+                3,
+                5,
+                7,
+                2,
+                11,
+                13,
+                23,
+                17,
+                scale_h,
+                scale_w,
+            )
+            .unwrap();
+            let mut expected = if accumulate == 1 { before } else { vec![0.0; before.len()] };
+            for [i, y, x, ch] in each([b, ho, wo, c]) {
+                for (ty, wy) in taps(y, scale_h, h) {
+                    for (tx, wx) in taps(x, scale_w, w) {
+                        let gradient = dys[at(wide, [i, y, x, first + ch])];
+                        expected[at(small, [i, ty, tx, ch])] += wy * wx * gradient;
+                    }
+                }
+            }
+            close("resize_backward", &host.read(&dx), &expected);
+        }
     }
 }
 
