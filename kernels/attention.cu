@@ -133,7 +133,7 @@ DEVICE void mask_padding(real* scores, int64_t keys) {
 KERNEL(attention_pack, const T* kv /* B,M,2C */, real* packed /* B,heads,tiles,KEYS*width */, int64_t part, int64_t batch, int64_t keys, int64_t heads, int64_t size, int64_t width, int64_t key_step, int64_t channel_step) {
     const int64_t padded = (keys + KEYS - 1) / KEYS * KEYS;
     const int64_t rows = batch * heads * padded;
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const int64_t key = r % padded, head = r / padded % heads, b = r / padded / heads;
         const T* from = kv + ((b * keys + key) * 2 + part) * heads * size + head * size;
         real* to = packed + r / KEYS * KEYS * width + key % KEYS * key_step;
@@ -145,7 +145,7 @@ KERNEL(attention_pack, const T* kv /* B,M,2C */, real* packed /* B,heads,tiles,K
 KERNEL(attention_forward, const T* q /* B,N,C */, const real* keys_across /* B,heads,tiles,width,KEYS */, const real* values /* B,heads,tiles,KEYS,width */, T* y /* B,N,C */, real* OPTIONAL logs /* B,heads,N */, int64_t queries, int64_t keys, int64_t heads, int64_t size, int64_t width) {
     const int64_t blocks = (queries + QUERIES - 1) / QUERIES;
     const int64_t first = block_index() % blocks * QUERIES, sample_head = block_index() / blocks;
-    const int64_t rows = queries - first < QUERIES ? queries - first : QUERIES;
+    const int64_t rows = least_of(queries - first, QUERIES);
     const int64_t head = sample_head % heads, channels = heads * size;
     const int64_t offset = (sample_head / heads * queries + first) * channels + head * size;
     const int64_t tiles = (keys + KEYS - 1) / KEYS;
@@ -218,7 +218,7 @@ KERNEL(attention_forward, const T* q /* B,N,C */, const real* keys_across /* B,h
 KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,heads,tiles,width,KEYS */, const real* values_across /* B,heads,tiles,width,KEYS */, const real* key_rows /* B,heads,tiles,KEYS,width */, const T* y /* B,N,C */, const T* dy /* B,N,C */, const real* logs /* B,heads,N */, T* dq /* B,N,C */, real* partial /* chunks,2,B,heads,tiles,KEYS,width */, int64_t chunk, int64_t queries, int64_t keys, int64_t heads, int64_t size, int64_t width) {
     const int64_t chunks = (queries + chunk - 1) / chunk, tiles = (keys + KEYS - 1) / KEYS;
     const int64_t sample_head = block_index() / chunks, begin = block_index() % chunks * chunk;
-    const int64_t end = begin + chunk < queries ? begin + chunk : queries;
+    const int64_t end = least_of(begin + chunk, queries);
     const int64_t part = block_count() / chunks * tiles * KEYS * width;
     const int64_t head = sample_head % heads, channels = heads * size;
     const real scale = 1 / sqrt_of(real(size));
@@ -233,7 +233,7 @@ KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,
     real* copy = slopes + QUERIES * KEYS;
 
     for (int64_t first = begin; first < end; first += QUERIES) {
-        const int64_t rows = end - first < QUERIES ? end - first : QUERIES;
+        const int64_t rows = least_of(end - first, QUERIES);
         const int64_t offset = (sample_head / heads * queries + first) * channels + head * size;
         load_queries(q + offset, from, rows, channels, size, width, scale);
         load_queries(dy + offset, from_dy, rows, channels, size, width, 1);
@@ -281,7 +281,7 @@ KERNEL(attention_keys_gradient, real* partial /* chunks,2,B,heads,tiles,KEYS,wid
     constexpr int64_t few = 16;
     const int64_t padded = (keys + KEYS - 1) / KEYS * KEYS;
     const int64_t groups = 2 * batch * heads * padded / few, n = few * width;
-    for (int64_t group = chunk_begin(groups); group < chunk_end(groups); ++group) {
+    ROW_LOOP(group, groups) {
         real* sum = partial + group * n;
         for (int64_t p = 1; p < chunks; ++p) {
             const real* more = sum + p * groups * n;

@@ -118,7 +118,7 @@ DEVICE int64_t reach_of(const real* weights, int64_t half) {
 // y = x blurred along its rows.
 KERNEL(blur_rows, const real* x /* B,H,W,3 */, const real* weights /* B,half+1 */, const int32_t* switches /* 2 */, real* y /* B,H,W,3 */, int64_t half, int64_t batch, int64_t height, int64_t width) {
     if (!switches[1]) return;
-    for (int64_t row = chunk_begin(batch * height); row < chunk_end(batch * height); ++row) {
+    ROW_LOOP(row, batch * height) {
         const real* w = weights + row / height * (half + 1);
         const int64_t reach = reach_of(w, half);
         const real* in = x + row * width * 3;
@@ -145,7 +145,7 @@ KERNEL(blur_rows, const real* x /* B,H,W,3 */, const real* weights /* B,half+1 *
 KERNEL(blur_columns, const real* x /* B,H,W,3 */, const real* weights /* B,half+1 */, const int32_t* switches /* 2 */, real* y /* B,H,W,3 */, int64_t half, int64_t batch, int64_t height, int64_t width) {
     if (!switches[1]) return;
     const int64_t n = width * 3;
-    for (int64_t row = chunk_begin(batch * height); row < chunk_end(batch * height); ++row) {
+    ROW_LOOP(row, batch * height) {
         const int64_t image = row / height, r = row % height;
         const real* w = weights + image * (half + 1);
         const int64_t reach = reach_of(w, half);

@@ -10,7 +10,7 @@
 DEVICE int64_t rows_of_part(int64_t p, int64_t parts, int64_t rows) {
     const int64_t chunk = (rows + parts - 1) / parts;
     const int64_t left = rows - p * chunk;
-    return left < 0 ? 0 : left < chunk ? left : chunk;
+    return held_to(left, 0, chunk);
 }
 
 // means[p,c], deviations[p,c] = Σ (x - means[p,c])²: one block a part.
@@ -98,7 +98,7 @@ DEVICE real rectified(real y, int32_t relu) { return relu ? max_of(y, 0) : y; }
 DEVICE real passed(real dy, real y, int32_t relu) { return relu && y <= 0 ? real(0) : dy; }
 
 KERNEL(batchnorm_forward, const T* x /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, T* y /* rows,C */, int64_t rows, int64_t channels, int32_t relu) {
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const T* from = x + r * channels;
         T* to = y + r * channels;
         BLOCK_LOOP(c, channels) {
@@ -113,7 +113,7 @@ KERNEL(batchnorm_gradient_partial, const T* x /* rows,C */, const T* dy /* rows,
     real* sum = sums + block_index() * channels;
     real* product = products + block_index() * channels;
     BLOCK_LOOP(c, channels) sum[c] = product[c] = 0;
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const T* row = x + r * channels;
         const T* gradient = dy + r * channels;
         BLOCK_LOOP(c, channels) {
@@ -145,7 +145,7 @@ KERNEL(batchnorm_gradient_final, const real* sums /* parts,C */, const real* pro
 // statistics were given (train 0). dx may be dy.
 KERNEL(batchnorm_backward, const T* x /* rows,C */, const T* dy /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, const real* sum /* C */, const real* product /* C */, T* dx /* rows,C */, int64_t rows, int64_t channels, int32_t train, int32_t relu) {
     const real share = train ? 1 / static_cast<real>(rows) : real(0);
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const T* row = x + r * channels;
         const T* gradient = dy + r * channels;
         T* out = dx + r * channels;

@@ -4,7 +4,7 @@
 // y[r, y_first + c] (+)= x[r, x_first + c] for c < channels: puts a tensor's channels into a wider
 // one, or takes them out of it. Pitches are the channels of a row there.
 KERNEL(move_channels, const T* x /* rows,x_pitch */, T* y /* rows,y_pitch */, int32_t accumulate, int64_t rows, int64_t channels, int64_t x_pitch, int64_t x_first, int64_t y_pitch, int64_t y_first) {
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const T* from = x + r * x_pitch + x_first;
         T* to = y + r * y_pitch + y_first;
         if (accumulate) {
@@ -23,7 +23,7 @@ KERNEL(channel_mask, const uint64_t* key /* 1 */, real* mask /* B,C */, int64_t 
 // y[b,i,c] (+)= x[b,i,c] · mask[b,c]
 KERNEL(scale_channels, const T* x /* B,pixels,C */, const real* mask /* B,C */, T* y /* B,pixels,C */, int32_t accumulate, int64_t batch, int64_t pixels, int64_t channels) {
     const int64_t rows = batch * pixels;
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const T* from = x + r * channels;
         T* to = y + r * channels;
         const real* factor = mask + r / pixels * channels;

@@ -16,14 +16,14 @@ KERNEL(cross_entropy_rows, const real* logits /* B,h,w,C */, const uint8_t* labe
     real* loss = rest;
     real* hits = rest + run;
     real* unknown = rest + 2 * run;
-    for (int64_t r = chunk_begin(batch * height); r < chunk_end(batch * height); ++r) {
+    ROW_LOOP(r, batch * height) {
         const Taps row = taps_at(r % height, ratio_y, h);
         const real* image = logits + r / height * h * w * channels;
         if (slope) BLOCK_LOOP(k, w * channels) slope[r * w * channels + k] = 0;
         BLOCK_LOOP(p, run) loss[p] = hits[p] = unknown[p] = 0;
 
         for (int64_t x = 0; x < width; x += run) {
-            const int64_t n = width - x < run ? width - x : run;
+            const int64_t n = least_of(width - x, run);
             tile_load(tile, image, row, w, ratio_x, x, n);
             BLOCK_LOOP(p, n) {
                 const int64_t label = labels[r * width + x + p];
@@ -50,8 +50,7 @@ KERNEL(cross_entropy_rows, const real* logits /* B,h,w,C */, const uint8_t* labe
                 // Each cell gathers from the pixels of this run that it has a share in.
                 BLOCK_LOOP(k, tile.count * tile.groups) {
                     const int64_t cell = k / tile.groups, c = (k - cell * tile.groups) * LANES;
-                    int64_t p = reach_begin(tile.first + cell, ratio_x) - x;
-                    p = p < 0 ? 0 : p;
+                    int64_t p = most_of(reach_begin(tile.first + cell, ratio_x) - x, 0);
                     while (p < n && tile.low[p] + 1 < cell) ++p;
                     real sum[LANES];
                     LANE_LOOP(l) sum[l] = 0;
@@ -90,7 +89,7 @@ KERNEL(cross_entropy_final, const real* partial /* rows,3 */, real* value /* 1 *
 
 // gradient[b,i] = scale · Σ_y share of row i in row y · slope[b,y]; rows are w·C long.
 KERNEL(cross_entropy_gather, const real* slope /* B,H,row */, real* gradient /* B,h,row */, int64_t batch, int64_t h, int64_t height, int64_t row, real ratio_y, real scale) {
-    for (int64_t r = chunk_begin(batch * h); r < chunk_end(batch * h); ++r) {
+    ROW_LOOP(r, batch * h) {
         const int64_t image = r / h, i = r - image * h;
         real* gathered = gradient + r * row;
         BLOCK_LOOP(k, row) gathered[k] = 0;

@@ -34,11 +34,11 @@ struct Segment {
 template <class V, class F>
 DEVICE void each_segment(const Map& map, F f) {
     const int64_t D = map.dilation, H = map.height, W = map.width, C = map.channels;
-    const int64_t down = D < H ? D : H, right = D < W ? D : W;  // maps
+    const int64_t down = least_of(D, H), right = least_of(D, W);  // maps
     const int64_t rows = (H + D - 1) / D, across = (W + D - 1) / D;
     const int64_t segments = (across + SEGMENT - 1) / SEGMENT, slices = (C + SLICE - 1) / SLICE;
     const int64_t n = map.batch * slices * down * right * segments * rows;
-    for (int64_t i = chunk_begin(n); i < chunk_end(n); ++i) {
+    ROW_LOOP(i, n) {
         int64_t rest = i;
         const auto next = [&](int64_t count) {
             const int64_t digit = rest % count;
@@ -54,11 +54,11 @@ DEVICE void each_segment(const Map& map, F f) {
         s.down = D * W * C;
         s.count = (W - column + D - 1) / D;
         s.first = segment * SEGMENT;
-        s.end = s.first + SEGMENT < s.count ? s.first + SEGMENT : s.count;
+        s.end = least_of(s.first + SEGMENT, s.count);
         s.above = h >= D;
         s.below = h + D < H;
         if (h >= H || s.first >= s.count) continue;  // some of the maps are smaller
-        const int64_t c_end = c_begin + SLICE < C ? c_begin + SLICE : C;
+        const int64_t c_end = least_of(c_begin + SLICE, C);
         constexpr int64_t lanes = Width<V>::lanes;
         for (int64_t c = c_begin + thread_index() * lanes; c < c_end; c += thread_count() * lanes) f(s, c);
     }

@@ -6,7 +6,7 @@
 
 // One position at a time. distance = -1 off the mask.
 KERNEL(feature_distance_rows, const T* f1 /* rows,C */, const T* f2 /* rows,C */, const uint8_t* labels /* rows */, const uint8_t* classes /* 256 */, real* distance /* rows */, int64_t rows, int64_t channels) {
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const T* a = f1 + r * channels;
         const T* b = f2 + r * channels;
         real norm = -1;
@@ -23,7 +23,7 @@ KERNEL(feature_distance_rows, const T* f1 /* rows,C */, const T* f2 /* rows,C */
 // One block. A distance that is NaN is on the mask.
 KERNEL(feature_distance_final, const real* distance /* rows */, real* value /* 1 */, real* count /* 1 */, int64_t rows) {
     const real masked = block_sum(rows, [&](int64_t r) { return distance[r] < 0 ? real(0) : real(1); });
-    const real sum = block_sum(rows, [&](int64_t r) { return distance[r] < 0 ? real(0) : distance[r]; });
+    const real sum = block_sum(rows, [&](int64_t r) { return max_of(distance[r], 0); });
     BLOCK_LOOP(k, 1) {
         count[k] = masked;
         value[k] = masked > 0 ? sum / masked : real(0);
@@ -31,7 +31,7 @@ KERNEL(feature_distance_final, const real* distance /* rows */, real* value /* 1
 }
 
 KERNEL(feature_distance_backward, const T* f1 /* rows,C */, const T* f2 /* rows,C */, const real* distance /* rows */, const real* count /* 1 */, const real* upstream /* 1 */, T* df1 /* rows,C */, int32_t accumulate, int64_t rows, int64_t channels) {
-    for (int64_t r = chunk_begin(rows); r < chunk_end(rows); ++r) {
+    ROW_LOOP(r, rows) {
         const real norm = distance[r];
         const bool still = norm <= 0;
         const real factor = still ? real(0) : upstream[0] / (count[0] * norm);

@@ -14,12 +14,12 @@ struct Corner {
 DEVICE Corner corner_of(const int32_t* place, int64_t stride, int64_t height, int64_t width, int64_t hc, int64_t wc) {
     if (!place) return {0, 0};
     const int64_t y = place[0] / stride, x = place[2] / stride;
-    return {y < 0 ? 0 : y < height - hc ? y : height - hc, x < 0 ? 0 : x < width - wc ? x : width - wc};
+    return {held_to(y, 0, height - hc), held_to(x, 0, width - wc)};
 }
 
 // a, and the context times 1 − a. `stride`: pixels per cell of the context.
 KERNEL(hrda_attention, const real* logits /* B,h,w,C */, const real* context /* B,h,w,C */, const int32_t* OPTIONAL place /* 4 */, real* attention /* B,h,w,C */, real* scaled /* B,h,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t stride) {
-    for (int64_t r = chunk_begin(batch * h); r < chunk_end(batch * h); ++r) {
+    ROW_LOOP(r, batch * h) {
         const int64_t y = r % h, row = w * channels;
         const bool inside = !place || (y >= place[0] / stride && y < place[1] / stride);
         const int64_t begin = !inside ? row : place ? place[2] / stride * channels : 0;

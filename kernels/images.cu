@@ -4,7 +4,7 @@
 // y = (x - mean[c]) · inverse_std[c] on the part of each image that `extent` (width, height) says it
 // covers, 0 in the padding beyond; all of it without one.
 KERNEL(normalize, const uint8_t* x /* B,H,W,3 */, const int32_t* OPTIONAL extent /* B,2 */, const real* mean /* 3 */, const real* inverse_std /* 3 */, real* y /* B,H,W,3 */, int64_t batch, int64_t height, int64_t width) {
-    for (int64_t row = chunk_begin(batch * height); row < chunk_end(batch * height); ++row) {
+    ROW_LOOP(row, batch * height) {
         const int64_t b = row / height;
         const bool outside = extent != nullptr && row % height >= extent[2 * b + 1];
         const int64_t covered = outside ? 0 : extent != nullptr ? extent[2 * b] : width;
@@ -21,13 +21,13 @@ KERNEL(normalize, const uint8_t* x /* B,H,W,3 */, const int32_t* OPTIONAL extent
 KERNEL(block_mask, const real* image /* B,H,W,3 */, const real* cells /* B,gh,gw */, real* masked /* B,H,W,3 */, real ratio, int64_t batch, int64_t height, int64_t width, int64_t cells_h, int64_t cells_w) {
     const float step_h = static_cast<float>(cells_h) / static_cast<float>(height);
     const float step_w = static_cast<float>(cells_w) / static_cast<float>(width);
-    for (int64_t row = chunk_begin(batch * height); row < chunk_end(batch * height); ++row) {
+    ROW_LOOP(row, batch * height) {
         const int64_t b = row / height, y = row % height;
         const int64_t cell_y = static_cast<int64_t>(static_cast<float>(y) * step_h);
-        const real* row_cells = cells + (b * cells_h + (cell_y < cells_h ? cell_y : cells_h - 1)) * cells_w;
+        const real* row_cells = cells + (b * cells_h + least_of(cell_y, cells_h - 1)) * cells_w;
         BLOCK_LOOP(x, width) {
             const int64_t cell_x = static_cast<int64_t>(static_cast<float>(x) * step_w);
-            const real keep = row_cells[cell_x < cells_w ? cell_x : cells_w - 1] > ratio ? 1 : 0;
+            const real keep = row_cells[least_of(cell_x, cells_w - 1)] > ratio ? 1 : 0;
             const int64_t first = (row * width + x) * 3;
             for (int64_t c = 0; c < 3; ++c) masked[first + c] = image[first + c] * keep;
         }

@@ -7,7 +7,7 @@
 KERNEL(downscale_labels, const uint8_t* labels /* B,H,W */, uint8_t* small /* B,H/scale,W/scale */, int64_t batch, int64_t height, int64_t width, int64_t scale, real min_share) {
     SHARED(int32_t, votes, 256);
     const int64_t h = height / scale, w = width / scale, pixels = scale * scale;
-    for (int64_t cell = chunk_begin(batch * h * w); cell < chunk_end(batch * h * w); ++cell) {
+    ROW_LOOP(cell, batch * h * w) {
         const int64_t row = cell / w, image = row / h;
         const uint8_t* corner = labels + (image * height + (row - image * h) * scale) * width + (cell - row * w) * scale;
         BLOCK_LOOP(k, 256) votes[k] = 0;

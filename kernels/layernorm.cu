@@ -18,8 +18,7 @@ DEVICE real branch_scale(const uint64_t* key, int64_t stream, real rate, int64_t
 // `branch` and `sum` are absent together: a norm without a residual. The result goes to `y`, or to
 // `wide` where it starts a residual stream. stats: mean, 1/√(var + eps).
 KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* C */, const real* beta /* C */, real* OPTIONAL sum /* rows,C */, T* OPTIONAL y /* rows,C */, real* OPTIONAL wide /* rows,C */, real* OPTIONAL stats /* rows,2 */, int64_t stream, real rate, real eps, int64_t sample_rows, int64_t rows, int64_t channels) {
-    const int64_t end = chunk_end(rows);
-    for (int64_t r = chunk_begin(rows); r < end; ++r) {
+    ROW_LOOP(r, rows) {
         const real* s = x + r * channels;
         if (branch != nullptr) {
             const real scale = branch_scale(key, stream, rate, r / sample_rows);
@@ -57,8 +56,7 @@ KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* r
     real* dbeta = dgamma + channels;
     // The sums of the first row end in barriers before anything is added.
     BLOCK_LOOP(c, 2 * channels) dgamma[c] = 0;
-    const int64_t end = chunk_end(rows);
-    for (int64_t r = chunk_begin(rows); r < end; ++r) {
+    ROW_LOOP(r, rows) {
         const int64_t row = r * channels;
         const real mean = stats[2 * r], inverse = stats[2 * r + 1];
         const real* in = s + row;
@@ -103,8 +101,7 @@ KERNEL(layernorm_weights, const real* partial /* parts,2,C */, real* dgamma /* C
 
 // dbranch = keep_b / (1 - rate) · ds
 KERNEL(drop_path_backward, const real* ds /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, T* dbranch /* rows,C */, int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
-    const int64_t end = chunk_end(rows);
-    for (int64_t r = chunk_begin(rows); r < end; ++r) {
+    ROW_LOOP(r, rows) {
         const real scale = branch_scale(key, stream, rate, r / sample_rows);
         BLOCK_LOOP(c, channels) dbranch[r * channels + c] = scale * ds[r * channels + c];
     }

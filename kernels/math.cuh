@@ -32,6 +32,11 @@ MATH real clamp_to(real x, real low, real high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
+// Of whole numbers.
+MATH int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+MATH int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
+MATH int64_t held_to(int64_t i, int64_t low, int64_t high) { return most_of(low, least_of(i, high)); }
+
 // a·b + c, rounded once where the processor can.
 MATH real fma_of(real a, real b, real c) {
 #if defined(UDASS_F64) && (defined(__CUDACC__) || defined(__FP_FAST_FMA))

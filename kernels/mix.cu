@@ -13,7 +13,7 @@ constexpr int64_t VALUES = 256;
 KERNEL(label_presence, const uint8_t* label /* images,pixels */, uint8_t* present /* images,parts,256 */, int64_t parts, int64_t pixels) {
     const int64_t image = block_index() / parts, part = block_index() % parts;
     const int64_t length = (pixels + parts - 1) / parts, begin = part * length;
-    const int64_t end = begin + length < pixels ? begin + length : pixels;
+    const int64_t end = least_of(begin + length, pixels);
     const uint8_t* in = label + image * pixels;
     BLOCK_LOOP(v, VALUES) {
         uint8_t found = 0;
@@ -37,8 +37,7 @@ DEVICE int64_t list_values(const uint8_t* present, int64_t rows, const int32_t* 
 
 // Takes number ⌊u · n⌋ out of a list of n.
 DEVICE int32_t take_one(int32_t* list, int64_t n, real u) {
-    int64_t at = static_cast<int64_t>(u * n);
-    at = at < n ? at : n - 1;
+    const int64_t at = least_of(static_cast<int64_t>(u * n), n - 1);
     const int32_t taken = list[at];
     for (int64_t i = at; i + 1 < n; ++i) list[i] = list[i + 1];
     return taken;

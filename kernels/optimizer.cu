@@ -13,8 +13,7 @@
 KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks, int64_t n) {
     if (*failed) return;
     const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
-    const int64_t end = chunk_end(chunks);
-    for (int64_t chunk = chunk_begin(chunks); chunk < end; ++chunk) {
+    ROW_LOOP(chunk, chunks) {
         const real lr = schedule[0] * rules[2 * chunk];
         const real keep = 1 - lr * (schedule[1] * rules[2 * chunk + 1]);
         const real step = lr / correction1;

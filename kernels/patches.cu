@@ -25,9 +25,8 @@ KERNEL(patches_gather, const T* x /* B,H,W,C */, T* patches /* B,Ho,Wo,R,S,C */,
             for (int64_t g = 0; g < runs; ++g, out += run) {
                 const int64_t w = wo * stride - padding + g * dilation;
                 // Elements of the run before the image's left and from its right border on.
-                int64_t left = w < 0 ? -w * channels : 0;
-                int64_t right = (width - w) * channels;
-                right = right < 0 ? 0 : right < run ? right : run;
+                int64_t left = most_of(-w, 0) * channels;
+                int64_t right = held_to((width - w) * channels, 0, run);
                 if (!inside || left > right) left = right = run;
                 const T* row = x + ((b * height + h) * width + w) * channels;
                 if (left == 0 && right == run) {

@@ -9,12 +9,12 @@ KERNEL(classify_rows, const real* logits /* B,h,w,C */, uint8_t* label /* B,H,W 
     real* counted;
     Tile tile = tile_in(shared_memory(), channels, cells, run, &counted);
     const bool softmax = probability || confident || counts;
-    for (int64_t r = chunk_begin(batch * height); r < chunk_end(batch * height); ++r) {
+    ROW_LOOP(r, batch * height) {
         const Taps row = taps_at(r % height, ratio_y, h);
         const real* image = logits + r / height * h * w * channels;
         BLOCK_LOOP(p, run) counted[p] = 0;
         for (int64_t x = 0; x < width; x += run) {
-            const int64_t n = width - x < run ? width - x : run;
+            const int64_t n = least_of(width - x, run);
             tile_load(tile, image, row, w, ratio_x, x, n);
             BLOCK_LOOP(p, n) {
                 const int64_t pixel = r * width + x + p;

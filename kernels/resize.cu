@@ -15,7 +15,7 @@ struct Source {
 DEVICE Source source_of(int64_t i, real scale, int64_t size) {
     const real at = max_of((static_cast<real>(i) + real(0.5)) * scale - real(0.5), 0);
     const int64_t floor_at = static_cast<int64_t>(at);
-    const int64_t low = floor_at < size - 1 ? floor_at : size - 1;
+    const int64_t low = least_of(floor_at, size - 1);
     const int64_t high = low < size - 1 ? low + 1 : low;
     return {low, high, clamp_to(at - static_cast<real>(low), 0, 1)};
 }

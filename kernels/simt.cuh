@@ -29,6 +29,8 @@
 // solo walks memory in order and a warp's accesses coalesce.
 //   GRID_LOOP(i, n) { ... }
 // Iterations must not depend on each other in either.
+// for each r in the block's chunk of [0, n): all threads of the block together, one after another.
+//   ROW_LOOP(r, n) { ... }
 #if defined(__CUDACC__)
 #define UDASS_INDEPENDENT
 #else
@@ -39,6 +41,7 @@
 #define GRID_LOOP(i, n)                                                                      \
     UDASS_INDEPENDENT for (int64_t i = chunk_begin(n) + thread_index(), i##_n = chunk_end(n); \
                            i < i##_n; i += thread_count())
+#define ROW_LOOP(r, n) for (int64_t r = chunk_begin(n), r##_n = chunk_end(n); r < r##_n; ++r)
 
 #if defined(__CUDACC__)
 
@@ -193,13 +196,11 @@ DEVICE real block_max(int64_t n, F f) { return block_reduce<Largest>(n, f); }
 // The chunk of [0, n) that this block owns in a GRID_LOOP.
 DEVICE int64_t chunk_begin(int64_t n) {
     const int64_t chunk = (n + block_count() - 1) / block_count();
-    const int64_t begin = chunk * block_index();
-    return begin < n ? begin : n;
+    return least_of(chunk * block_index(), n);
 }
 DEVICE int64_t chunk_end(int64_t n) {
     const int64_t chunk = (n + block_count() - 1) / block_count();
-    const int64_t end = chunk * (block_index() + 1);
-    return end < n ? end : n;
+    return least_of(chunk * (block_index() + 1), n);
 }
 
 // The first writer of a gradient overwrites, later ones add.

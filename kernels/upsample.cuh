@@ -22,11 +22,9 @@ struct Taps {
 };
 
 DEVICE Taps taps_at(int64_t output, real ratio, int64_t inputs) {
-    real s = ratio * (static_cast<real>(output) + real(0.5)) - real(0.5);
-    s = s < 0 ? real(0) : s;
-    int64_t low = static_cast<int64_t>(s);
-    low = low < inputs - 1 ? low : inputs - 1;
-    return {low, low < inputs - 1 ? low + 1 : low, s - static_cast<real>(low)};
+    const real s = max_of(ratio * (static_cast<real>(output) + real(0.5)) - real(0.5), 0);
+    const int64_t low = least_of(static_cast<int64_t>(s), inputs - 1);
+    return {low, least_of(low + 1, inputs - 1), s - static_cast<real>(low)};
 }
 
 // The weight of an input cell in the value that the taps give.
@@ -38,11 +36,11 @@ DEVICE real weight_of(const Taps& taps, int64_t cell) {
 // decides at its ends; `weight_of` is zero for those too many.
 DEVICE int64_t reach_begin(int64_t cell, real ratio) {
     const real s = floor_of((static_cast<real>(cell) - real(0.5)) / ratio - real(0.5)) - 1;
-    return s < 0 ? 0 : static_cast<int64_t>(s);
+    return most_of(static_cast<int64_t>(s), 0);
 }
 DEVICE int64_t reach_end(int64_t cell, real ratio, int64_t outputs) {
     const int64_t end = static_cast<int64_t>((static_cast<real>(cell) + real(1.5)) / ratio) + 3;
-    return end < outputs ? end : outputs;
+    return least_of(end, outputs);
 }
 
 // Where the item `i` of a loop over pixels stands. On the host an item is a pixel and the loop over
@@ -118,7 +116,7 @@ DEVICE void tile_load(Tile& tile, const real* image, const Taps& row, int64_t wi
 
 // Upsamples pixel `p` of the run, and returns its largest logit (NaN if one of them is).
 DEVICE real tile_pixel(const Tile& tile, int64_t p) {
-    const int64_t low = tile.low[p], high = low + 1 < tile.count ? low + 1 : low;
+    const int64_t low = tile.low[p], high = least_of(low + 1, tile.count - 1);
     const real upper = tile.upper[p];
     const real* a = tile.cells + low * tile.stride;
     const real* b = tile.cells + high * tile.stride;

@@ -2,20 +2,18 @@
 // Boxes are y1, y2, x1, x2 in pixels of the picture; stride: pixels per cell of a grid.
 #include "upsample.cuh"
 
-DEVICE int64_t held(int64_t start, int64_t most) { return start < 0 ? 0 : start < most ? start : most; }
-
 // y[b] = the hc×wc cells of x[b] at the box.
 KERNEL(crop_reals, const real* x /* B,H,W,C */, const int32_t* place /* 4 */, real* y /* B,hc,wc,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t hc, int64_t wc, int64_t stride) {
-    const int64_t top = held(place[0] / stride, height - hc), left = held(place[2] / stride, width - wc);
-    for (int64_t r = chunk_begin(batch * hc); r < chunk_end(batch * hc); ++r) {
+    const int64_t top = held_to(place[0] / stride, 0, height - hc), left = held_to(place[2] / stride, 0, width - wc);
+    ROW_LOOP(r, batch * hc) {
         const real* from = x + ((r / hc * height + top + r % hc) * width + left) * channels;
         BLOCK_LOOP(k, wc * channels) y[r * wc * channels + k] = from[k];
     }
 }
 
 KERNEL(crop_bytes, const uint8_t* x /* B,H,W,C */, const int32_t* place /* 4 */, uint8_t* y /* B,hc,wc,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t hc, int64_t wc, int64_t stride) {
-    const int64_t top = held(place[0] / stride, height - hc), left = held(place[2] / stride, width - wc);
-    for (int64_t r = chunk_begin(batch * hc); r < chunk_end(batch * hc); ++r) {
+    const int64_t top = held_to(place[0] / stride, 0, height - hc), left = held_to(place[2] / stride, 0, width - wc);
+    ROW_LOOP(r, batch * hc) {
         const uint8_t* from = x + ((r / hc * height + top + r % hc) * width + left) * channels;
         BLOCK_LOOP(k, wc * channels) y[r * wc * channels + k] = from[k];
     }
@@ -23,7 +21,7 @@ KERNEL(crop_bytes, const uint8_t* x /* B,H,W,C */, const int32_t* place /* 4 */,
 
 // All windows of all pictures, window-major: window 0 of every picture, window 1 of every …
 KERNEL(window_crops, const real* x /* B,H,W,C */, const int32_t* boxes /* n,4 */, real* y /* n*B,hc,wc,C */, int64_t windows, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t hc, int64_t wc) {
-    for (int64_t r = chunk_begin(windows * batch * hc); r < chunk_end(windows * batch * hc); ++r) {
+    ROW_LOOP(r, windows * batch * hc) {
         const int64_t crop = r / hc, window = crop / batch, image = crop - window * batch;
         const int32_t* place = boxes + window * 4;
         const real* from = x + ((image * height + place[0] + r - crop * hc) * width + place[2]) * channels;

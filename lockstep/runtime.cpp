@@ -10,6 +10,7 @@ enum Kind : int32_t { READ = 0, WRITE = 1, ATOMIC = 2 };
 struct Hooks {
     void (*access)(uintptr_t address, size_t bytes, int32_t kind, uintptr_t from);
     void (*aligned)(uintptr_t address, size_t bytes, uintptr_t from);
+    void (*beyond)(uintptr_t index, uintptr_t from);
     void (*barrier)(uintptr_t from);
     void* (*shared)(const void* place, const char* name, size_t bytes, size_t element, uintptr_t from);
     void* (*dynamic_shared)();
@@ -63,6 +64,8 @@ SIZED(1) SIZED(2) SIZED(4) SIZED(8) SIZED(16)
 UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
 void __tsan_read_range(void* p, size_t n) { hooks.access(reinterpret_cast<uintptr_t>(p), n, READ, FROM); }
 void __tsan_write_range(void* p, size_t n) { hooks.access(reinterpret_cast<uintptr_t>(p), n, WRITE, FROM); }
+// Arrays of the source, a thread's own among them, which accesses by address do not show.
+void __ubsan_handle_out_of_bounds(void*, uintptr_t index) { hooks.beyond(index, FROM); }
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -47,7 +47,7 @@ pub fn object(
     command.args(FLAGS).arg(format!("-DUDASS_{types}")).arg("-I").arg(include);
     command.arg(format!("-DUDASS_SUFFIX={}", flavour.name()));
     match flavour {
-        Flavour::Lockstep => command.args(["-DUDASS_LOCKSTEP", "-fsanitize=thread"]),
+        Flavour::Lockstep => command.args(["-DUDASS_LOCKSTEP", "-fsanitize=thread,bounds"]),
         Flavour::Ordered => command.arg("-DUDASS_ORDERED"),
     };
     command.args(["-x", "c++", "-c"]).arg(source).arg("-o").arg(out);

@@ -13,6 +13,7 @@ use crate::report::Problem;
 pub struct Hooks {
     access: extern "C" fn(u64, usize, i32, u64),
     aligned: extern "C" fn(u64, usize, u64),
+    beyond: extern "C" fn(u64, u64),
     barrier: extern "C" fn(u64),
     shared: extern "C" fn(*const c_void, *const c_char, usize, usize, u64) -> *mut c_void,
     dynamic_shared: extern "C" fn() -> *mut c_void,
@@ -26,6 +27,7 @@ pub struct Hooks {
 pub static HOOKS: Hooks = Hooks {
     access,
     aligned,
+    beyond,
     barrier,
     shared,
     dynamic_shared,
@@ -81,6 +83,10 @@ extern "C" fn access(address: u64, bytes: usize, kind: i32, from: u64) {
 extern "C" fn aligned(address: u64, bytes: usize, from: u64) {
     let fine = address.is_multiple_of(bytes as u64);
     checked(if fine { Ok(()) } else { Err(Problem::Misaligned { address, bytes }) }, from);
+}
+
+extern "C" fn beyond(index: u64, from: u64) {
+    checked(Err(Problem::Beyond { index: index as i64 }), from)
 }
 
 extern "C" fn barrier(from: u64) {

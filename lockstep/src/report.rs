@@ -8,14 +8,45 @@ use crate::memory::Access;
 /// What a thread did, or did not do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    OutOfBounds { access: Access, what: String },
-    ReadOnly { name: String },
-    Race { access: Access, name: String, element: usize, other: String },
-    Unwritten { name: String, element: usize },
-    InFlight { name: String, element: usize },
-    Misaligned { address: u64, bytes: usize },
-    Divergence { waiting: usize, threads: usize, elsewhere: String },
-    Exchange { warp: usize, waiting: usize, lanes: usize },
+    OutOfBounds {
+        access: Access,
+        what: String,
+    },
+    ReadOnly {
+        name: String,
+    },
+    Race {
+        access: Access,
+        name: String,
+        element: usize,
+        other: String,
+    },
+    Unwritten {
+        name: String,
+        element: usize,
+    },
+    InFlight {
+        name: String,
+        element: usize,
+    },
+    /// An index of an array of the source: shared, or a thread's own.
+    Beyond {
+        index: i64,
+    },
+    Misaligned {
+        address: u64,
+        bytes: usize,
+    },
+    Divergence {
+        waiting: usize,
+        threads: usize,
+        elsewhere: String,
+    },
+    Exchange {
+        warp: usize,
+        waiting: usize,
+        lanes: usize,
+    },
     Endless,
 }
 
@@ -39,6 +70,9 @@ impl fmt::Display for Problem {
             }
             Problem::InFlight { name, element } => {
                 write!(f, "touches `{name}`[{element}] before waiting for the copy to it")
+            }
+            Problem::Beyond { index } => {
+                write!(f, "takes number {index} of an array that has fewer")
             }
             Problem::Misaligned { address, bytes } => {
                 write!(f, "accesses {bytes} bytes at {address:#x}, which is no multiple of it")

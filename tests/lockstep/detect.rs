@@ -113,6 +113,7 @@ fn accesses_out_of_bounds() {
         "x[thread_index()",
         |problem| matches!(problem, Problem::OutOfBounds { what, .. } if what.contains("far from any")),
     );
+    found("past_its_own_array", "own[i]", |problem| *problem == Problem::Beyond { index: 4 });
     found("writes_an_input", "const_cast", |problem| {
         *problem == Problem::ReadOnly { name: "x".into() }
     });

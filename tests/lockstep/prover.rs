@@ -6,7 +6,7 @@ use lockstep::{Argument, Flavour, Launch, Library, Value};
 use udass_raw::device::{Arg, ArgElement, Device, Grid, Kernel, Launcher, Types};
 use udass_raw::{Error, Result};
 
-/// Replays one block size, and one schedule.
+/// Replays some block sizes, with commas between, and one schedule.
 pub const THREADS: &str = "LOCKSTEP_THREADS";
 pub const SEED: &str = "LOCKSTEP_SEED";
 /// A file to append the names of launched kernels to.
@@ -17,7 +17,7 @@ pub const LIBRARY: &str = "LOCKSTEP_LIBRARY";
 pub const FILE: &str = "LOCKSTEP_FILE";
 
 /// Besides the size that the op asks for.
-const BLOCK_SIZES: [usize; 6] = [1, 32, 33, 64, 128, 256];
+const BLOCK_SIZES: [usize; 7] = [1, 32, 33, 64, 128, 256, 1024];
 const SCHEDULES: u64 = 2;
 
 pub fn device(types: Types) -> Device {
@@ -97,7 +97,7 @@ impl Prover {
             sizes.push(production);
         }
         if let Some(threads) = variable(THREADS) {
-            sizes = vec![threads.parse().unwrap()];
+            sizes = threads.split(',').map(|n| n.parse().unwrap()).collect();
         }
         let seeds = match variable(SEED) {
             Some(seed) => vec![seed.parse().unwrap()],

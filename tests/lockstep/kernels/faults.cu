@@ -51,6 +51,11 @@ KERNEL(past_dynamic_shared, const float* x /* n */, float* y /* n */, int64_t n)
 KERNEL(null_pointer, const float* OPTIONAL x /* n */, float* y /* n */, int64_t n) {
     y[thread_index()] = x[thread_index()];
 }
+KERNEL(past_its_own_array, const float* x /* n */, float* y /* n */, int64_t n) {
+    float own[4] = {0, 1, 2, 3};
+    for (int64_t i = 0; i <= n / 16; ++i) own[i] += x[i];
+    y[thread_index()] = own[n % 4];
+}
 KERNEL(writes_an_input, const float* x /* n */, float* y /* n */, int64_t n) {
     const_cast<float*>(x)[thread_index()] = 0;
     y[thread_index()] = 0;

@@ -45,9 +45,9 @@ fn functions(text: &str) -> Vec<Function> {
     for line in text.split_inclusive('\n') {
         // Bodies for the GPU's own instructions, or for one thread alone, are not built here.
         match line.trim_end() {
-            "#if defined(__CUDACC__)" => elsewhere = true,
+            "#if defined(__CUDACC__)" | "#elif defined(UDASS_ORDERED)" => elsewhere = true,
             line if line.starts_with("#elif") || line.starts_with("#endif") => elsewhere = false,
-            line if line.starts_with("#else") => elsewhere = !elsewhere,
+            line if line.starts_with("#else") => elsewhere = true,
             _ => (),
         }
         let head = ["KERNEL(", "DEVICE ", "MATH "].iter().any(|word| line.starts_with(word));

@@ -21,10 +21,12 @@ use lockstep::{Flavour, compile};
 
 /// A mutant that takes longer runs for ever.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Some of the tests' block sizes: one that is no multiple of a warp, and the largest.
+const BLOCK_SIZES: &str = "33,1024";
 /// In which kernels a header's functions are tried.
 const USERS: [(&str, &[&str]); 5] = [
     ("simt.cuh", &["layernorm.cu", "finite.cu"]),
-    ("upsample.cuh", &["cross_entropy.cu", "pseudo_label.cu"]),
+    ("upsample.cuh", &["cross_entropy.cu", "pseudo_label.cu", "resize.cu", "hrda.cu"]),
     ("strip.cuh", &["attention.cu", "depthwise.cu"]),
     ("random.cuh", &["layernorm.cu", "channels.cu"]),
     ("counting.cuh", &["confusion.cu", "labels.cu"]),
@@ -187,6 +189,8 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
         .args(["--test-threads", "1"])
         .env("LOCKSTEP_LIBRARY", folder.join("{types}.so"))
         .env("LOCKSTEP_FILE", files.join(","))
+        .env("LOCKSTEP_THREADS", BLOCK_SIZES)
+        .env("LOCKSTEP_SEED", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
