@@ -1,6 +1,6 @@
 //! ImageNet weights of a backbone, as their publishers lay them out.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
@@ -56,7 +56,7 @@ fn load(
         })
         .collect();
     entries.extend(more.iter().map(|(name, shape)| entry(name, shape, Dtype::F32)));
-    write(Path::new(&path), entries, HashMap::new()).unwrap();
+    write(Path::new(&path), entries, BTreeMap::new()).unwrap();
     let file = TensorFile::open(&path).unwrap();
     load_backbone(&file, &device, &mut weights).map_err(|e| e.to_string())?;
     Ok(Loaded { device, weights })

@@ -10,8 +10,13 @@ use udass_raw::run::identity::identify;
 use udass_raw::run::log::{Log, read};
 use udass_raw::run::tensor_file::TensorFile;
 
-pub const ALL: [(&str, fn(&[u8])); 5] =
-    [("pth", pth), ("safetensors", safetensors), ("label", label), ("config", config), ("log", log)];
+pub const ALL: [(&str, fn(&[u8])); 5] = [
+    ("pth", pth),
+    ("safetensors", safetensors),
+    ("label", label),
+    ("config", config),
+    ("log", log),
+];
 
 /// The input as the file that readers want, where this thread alone has it.
 fn file(bytes: &[u8]) -> PathBuf {

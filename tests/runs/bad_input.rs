@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use tempfile::TempDir;
 
 use crate::support::{
-    Contents, ITERATIONS, assert_same, checkpoint, command_on, copy_folder, events, folder,
-    reference, reference_checkpoint, run, stderr, succeed, text, world,
+    Contents, ITERATIONS, checkpoint, command_on, copy_folder, events, folder, reference,
+    reference_checkpoint, run, stderr, succeed, text, world,
 };
 
 /// Asserts a refusal in one block that holds all of `parts`.
