@@ -282,8 +282,10 @@ impl Check {
         let fd = &c.feature_distance;
         self.not_negative("feature_distance.weight", fd.weight);
         self.share("feature_distance.min_share", fd.min_share);
-        let least = usize::from(fd.enabled);
-        self.class_list("feature_distance.classes", &fd.classes, c.network.classes, least);
+        // Off all the same where there are no ImageNet weights.
+        if fd.enabled && c.weights.init != "random" {
+            self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 1);
+        }
 
         // The rare classes of another method are not looked at, so that they need not be changed.
         if c.method == Method::Quadmix {

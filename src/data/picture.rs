@@ -61,6 +61,7 @@ pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
             Error::data(path, "the PNG file ends too early (truncated): copy or download it again")
         }
         DecodingError::IoError(e) => Error::io(path, "read", e),
+        DecodingError::LimitsExceeded => Error::data(path, "the picture is too large"),
         e => Error::data(path, format!("damaged PNG file ({e}): copy or download it again")),
     }
 }
