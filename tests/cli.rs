@@ -83,7 +83,10 @@ fn wrong_usage_ends_with_2() {
             "cannot be used",
         ),
         (&["report"], "<RUN>..."),
-        (&["prepare", "kitti", "d"], "[possible values: gta, synthia, cityscapes, acdc, dark_zurich, files]"),
+        (
+            &["prepare", "kitti", "d"],
+            "[possible values: gta, synthia, cityscapes, acdc, dark_zurich, files]",
+        ),
     ];
     for (args, expected) in cases {
         let output = run(args);

@@ -85,12 +85,12 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
     if first >= config.run.max_iters && !owed {
         return Ok(End::FinishedBefore);
     }
-    // The log makes a folder a run's: only once everything that a run needs is there.
-    let mut loader = Loader::new(config, first)?;
     let validation = match config.run.eval_interval {
         0 => None,
         _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.fit)?),
     };
+    // The log makes a folder a run's: only once everything that a run needs is there.
+    let mut loader = Loader::new(config, first)?;
     let _lock = match begun.lock.take() {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
