@@ -248,7 +248,7 @@ fn losses(config: &Config) -> Vec<(String, f32)> {
     for iteration in 0..2 {
         let batch = learner.upload(&loader.next().unwrap()).unwrap();
         let report = learner.step(&batch, &StepInputs::draw(config, iteration), None).unwrap();
-        assert!(!report.failed);
+        assert!(!report.failed, "{:?}", report.terms);
         all.extend(report.terms.into_iter().filter(|(name, _)| name.ends_with("loss_seg")));
     }
     all
