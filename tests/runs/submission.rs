@@ -38,14 +38,16 @@ fn label_ids(bytes: &[u8]) -> (usize, usize, Vec<u8>) {
 /// Files of a zip by name.
 fn contents(zip: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut archive = ZipArchive::new(fs::File::open(zip).unwrap()).unwrap();
+    let count = archive.len();
     let read = |index| {
         let mut file = archive.by_index(index).unwrap();
         let mut bytes = Vec::new();
         // Fails where the sum of the bytes is not the stored one.
         file.read_to_end(&mut bytes).unwrap();
-        (file.name().to_owned(), bytes)
+        let name = file.name().unwrap().into_owned();
+        (name, bytes)
     };
-    (0..archive.len()).map(read).collect()
+    (0..count).map(read).collect()
 }
 
 fn submit(zip: &Path, more: &[&str]) -> String {
