@@ -35,7 +35,7 @@ pub enum Start {
 /// How a run ended.
 pub enum End {
     /// At `run.max_iters`, with the last evaluation where there is one.
-    Finished(Option<Report>),
+    Finished(Option<Box<Report>>),
     /// Asked to stop, after saving.
     Stopped,
 }
@@ -137,7 +137,7 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         }
     }
     progress.finish();
-    Ok(End::Finished(last_report))
+    Ok(End::Finished(last_report.map(Box::new)))
 }
 
 /// Evaluates the student on the target's validation images; `pictures`: a folder for some of them.
