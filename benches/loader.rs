@@ -82,7 +82,8 @@ fn make_sets(root: &Path) {
 }
 
 fn config(root: &Path) -> Config {
-    let mut config: Config = toml::from_str(CONFIG).unwrap();
+    let mut config = Config::load("gta_vit", &[]).unwrap();
+    config.quadmix.start = 0;
     config.source.root = root.join("gta");
     config.target.root = root.join("cityscapes");
     config
@@ -140,28 +141,6 @@ fn stages(c: &mut Criterion) {
     }
     group.finish();
 }
-
-const CONFIG: &str = r#"
-seed = 1
-method = "quadmix"
-device = { kind = "host", precision = "f32", deterministic = true, threads = 1 }
-source = { layout = "gta", root = "", fit = [2560, 1440] }
-target = { layout = "cityscapes", root = "", fit = [2048, 1024] }
-network = { backbone = "mit_b0", head = "daformer", classes = 19, channels = 32, drop_path = 0.0, dropout = 0.0, hrda = { enabled = true, detail_crop = 512, divisible = 8, detail_loss = 0.1 } }
-teacher = { alpha = 0.999 }
-pseudo_label = { threshold = 0.968, confident = 0.9, margins = [30, 240, 30, 30] }
-augment = { jitter_threshold = 0.2, jitter_strength = 0.2, blur_threshold = 0.5, blur_sigma = [0.15, 1.15] }
-mask = { block = 64, ratio = 0.7, weight = 1.0 }
-feature_distance = { enabled = false, weight = 0.005, classes = [6], min_share = 0.75 }
-schedule = { warmup = 10, warmup_ratio = 1e-6, end = 100 }
-run = { max_iters = 10, checkpoint_interval = 5, keep = 1, eval_interval = 0, out = "" }
-eval = { fit = [2048, 1024], window = 0, stride = 0, batch = 1 }
-weights = { init = "random" }
-data = { crop = 1024, batch = 2, flip = 0.5, max_class_share = 0.75, crop_attempts = 10, workers = 1, prefetch = 2 }
-rare_class_sampling = { enabled = true, temperature = 0.01, min_pixels = 3000, min_crop_ratio = 2.0, attempts = 10 }
-quadmix = { start = 0, classes = [3, 4, 5, 6, 12, 15, 16, 17, 18], min_pixels = 50, resize = [2048, 1024], released_colours = true, released_exclusion = true }
-optimizer = { lr = 6e-5, betas = [0.9, 0.999], eps = 1e-8, weight_decay = 0.01, rules = [] }
-"#;
 
 criterion_group!(benches, stages);
 criterion_main!(benches);

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Methods on the toy world, over seeds: the table in the README.
 
-    cargo build --release && python3 benches/toy_methods.py --seeds 1 2 3
+    cargo build --release && python3 benches/toy_methods.py --presets toy_vit toy_cnn --seeds 1 2 3
 
-Trains `toy_vit` with QuadMix, MIC, supervision on the source alone (for as many iterations, and for as long by
-the clock) and supervision on the target, one after the other, and writes every run's validation mIoU to
-benches/results/. Nothing else should run beside it: equal time is by the clock.
+Trains each preset with the six methods, with supervision on the source alone for as long as QuadMix took, and with
+supervision on the target, one after the other, and writes every run's validation mIoU to benches/results/. As long
+means as many seconds of the processor, evaluation included: what else runs on the machine does not change them.
 """
 import argparse
+import itertools
 import json
 import pathlib
 import platform
+import resource
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -18,7 +21,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
-SOURCE_VAL = ["source validation", "target.layout=gta", "target.root=data/toy/gta_val", "eval.fit=[256,141]"]
+SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.fit=[256,141]"]
+METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
 ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.fit=[256,128]"]
 
 
@@ -26,41 +30,49 @@ def settings(values):
     return [word for value in values for word in ("--set", value)]
 
 
-def train(folder, name, seed, values):
-    """Seconds from start to end, evaluation included."""
-    start = time.monotonic()
-    command = [PROGRAM, "train", "toy_vit", "--out", f"runs/{name}-{seed}", *settings([f"seed={seed}", *values])]
+def train(folder, configured, out, seed, values):
+    """Seconds from start to end, by the clock and of the processor, evaluation included."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [PROGRAM, "train", *configured, "--out", out, *settings([f"seed={seed}", *values])]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.monotonic() - start, "cpu_seconds": cpu}
 
 
-def miou(folder, name, seed, values=()):
+def miou(folder, configured, out, values=()):
     result = folder / "result.json"
-    command = [PROGRAM, "eval", "toy_vit", "--checkpoint", f"runs/{name}-{seed}", "--json", result]
+    command = [PROGRAM, "eval", *configured, "--checkpoint", out, "--json", result]
     subprocess.run([*command, *settings(values)], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return 100 * json.loads(result.read_text())["mIoU"]
 
 
-def iterations(folder, name, seed):
-    lines = (folder / f"runs/{name}-{seed}/log.jsonl").read_text().splitlines()
+def iterations(folder, out):
+    lines = (folder / out / "log.jsonl").read_text().splitlines()
     steps = [step for step in map(json.loads, lines) if step["event"] == "iteration"]
     weights = [step["pseudo_label_weight"] for step in steps if step["pseudo_label_weight"] is not None]
     return len(steps), statistics.mean(weights) if weights else None
 
 
-def run(folder, name, seed, values):
-    seconds = train(folder, name, seed, values)
-    count, weight = iterations(folder, name, seed)
-    entry = {"method": name, "seed": seed, "settings": values, "seconds": seconds, "iterations": count,
-             "target_miou": miou(folder, name, seed), "mean_pseudo_label_weight": weight}
+def run(folder, preset, method, seed, values=(), name=None):
+    """`name`: what the run is called where it is not the method itself."""
+    name, configured = name or method, [preset, "--method", method]
+    out = f"runs/{preset}-{name}-{seed}"
+    cost = train(folder, configured, out, seed, values)
+    count, weight = iterations(folder, out)
+    entry = {"preset": preset, "method": name, "seed": seed, "settings": list(values), **cost,
+             "iterations": count, "target_miou": miou(folder, configured, out), "mean_pseudo_label_weight": weight}
     if name.startswith("source_only"):
-        entry["source_miou"] = miou(folder, name, seed, SOURCE_VAL[1:])
+        entry["source_miou"] = miou(folder, configured, out, SOURCE_VAL)
+    # A CNN's state takes 400 MB.
+    shutil.rmtree(folder / out)
     print(json.dumps(entry), flush=True)
     return entry
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["toy_vit"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches" / "results" / "toy_methods.json")
     args = parser.parse_args()
@@ -79,18 +91,19 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         subprocess.run([PROGRAM, "toy", "data/toy"], cwd=folder, check=True)
-        for seed in args.seeds:
-            quadmix = keep(run(folder, "quadmix", seed, []))
-            alone = keep(run(folder, "source_only", seed, ["method=source_only"]))
-            longer = int(alone["iterations"] * quadmix["seconds"] / alone["seconds"])
+        for preset, seed in itertools.product(args.presets, args.seeds):
+            done = {method: keep(run(folder, preset, method, seed)) for method in METHODS}
+            quadmix, alone = done["quadmix"], done["source_only"]
+            longer = int(alone["iterations"] * quadmix["cpu_seconds"] / alone["cpu_seconds"])
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
-            keep(run(folder, "source_only_time", seed, ["method=source_only", *steps]))
-            keep(run(folder, "mic", seed, ["method=mic"]))
-            keep(run(folder, "supervised_target", seed, ["method=source_only", *ON_TARGET]))
-    for name in dict.fromkeys(entry["method"] for entry in runs):
-        values = [entry["target_miou"] for entry in runs if entry["method"] == name]
+            keep(run(folder, preset, "source_only", seed, steps, "source_only_time"))
+            # Network and sampling of the preset.
+            supervised = ["method=source_only", *ON_TARGET]
+            keep(run(folder, preset, "quadmix", seed, supervised, "supervised_target"))
+    for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):
+        values = [entry["target_miou"] for entry in runs if (entry["preset"], entry["method"]) == name]
         spread = statistics.stdev(values) if len(values) > 1 else 0
-        print(f"{name:20} {statistics.mean(values):5.1f} ± {spread:.1f}")
+        print(f"{name[0]:8} {name[1]:18} {statistics.mean(values):5.1f} ± {spread:.1f}")
 
 
 if __name__ == "__main__":

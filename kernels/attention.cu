@@ -20,7 +20,7 @@ constexpr int64_t PARTS = 16;
 constexpr int64_t PARTS_ROW = PARTS + 1;
 
 // What one thread holds of a product: rows × strips.
-#if defined(__CUDACC__)
+#if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t ROWS = 4, STRIPS = 1;
 #elif defined(__AVX512F__)
 constexpr int64_t ROWS = 8, STRIPS = 2;
@@ -88,9 +88,10 @@ DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a,
     barrier();
 }
 
-// A packed tile where all threads of a block reach it fast; solo has it in its cache already.
+// A packed tile where all threads of a block reach it fast; solo has it in its cache already. Ends
+// in a barrier, for what was written before it too.
 DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
-#if defined(__CUDACC__)
+#if defined(UDASS_THREADS)
     for (int64_t i = thread_index() * STRIP; i < n; i += thread_count() * STRIP) store(copy + i, load_strip(tile + i));
     barrier();
     return copy;
@@ -158,7 +159,6 @@ KERNEL(attention_forward, const T* q /* B,N,C */, const real* keys_across /* B,h
     real* copy = scores + QUERIES * KEYS;
 
     load_queries(q + offset, from, rows, channels, size, width, 1 / sqrt_of(real(size)));
-    barrier();
     for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t at = (sample_head * tiles + tile) * KEYS * width;
         const Matrix left = {from, width, 1}, weights = {scores, KEYS, 1};
@@ -202,7 +202,6 @@ KERNEL(attention_forward, const T* q /* B,N,C */, const real* keys_across /* B,h
                 LANES for (int64_t j = 0; j < STRIP; ++j) sum[r * width + c + j] *= shrink[r];
             });
         }
-        barrier();
         tile_product(QUERIES, width, KEYS, weights, staged(values + at, copy, KEYS * width), sum, tile > 0);
     }
     BLOCK_LOOP(r, QUERIES) {
@@ -253,7 +252,6 @@ KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,
             delta[r] = total;
             log[r] = r < rows ? logs[sample_head * queries + first + r] : real(0);
         }
-        barrier();
         for (int64_t tile = 0; tile < tiles; ++tile) {
             const int64_t at = (sample_head * tiles + tile) * KEYS * width, n = KEYS * width;
             real* dk = partial + block_index() % chunks * 2 * part + at;
@@ -273,8 +271,8 @@ KERNEL(attention_backward, const T* q /* B,N,C */, const real* keys_across /* B,
             tile_product(KEYS, width, QUERIES, {slopes, 1, KEYS}, from, dk, first > begin);
             tile_product(QUERIES, width, KEYS, {slopes, KEYS, 1}, staged(key_rows + at, copy, n), sum, tile > 0);
         }
+        // Threads load the next queries where they stored these, so no barrier is needed.
         store_queries(sum, dq + offset, rows, channels, size, width, [&](int64_t) { return scale; });
-        barrier();
     }
 }
 

@@ -18,6 +18,7 @@ using T = double;
 using real = double;
 #define UDASS_TYPES f64
 #elif defined(UDASS_BF16)
+#if defined(__CUDACC__)
 #include <cuda_bf16.h>
 // Conversions are implicit, so that a kernel reads the same for every T.
 struct bf16 {
@@ -26,6 +27,17 @@ struct bf16 {
     __device__ bf16(float x) : bits(__float2bfloat16(x)) {}
     __device__ operator float() const { return __bfloat162float(bits); }
 };
+#else  // in lockstep; rounds to the nearest, to even between two, as the GPU does
+struct bf16 {
+    uint16_t bits;
+    bf16() = default;
+    bf16(float x) {
+        const uint32_t all = __builtin_bit_cast(uint32_t, x);
+        bits = static_cast<uint16_t>(x != x ? 0x7FFF : (all + 0x7FFF + (all >> 16 & 1)) >> 16);
+    }
+    operator float() const { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
+};
+#endif
 using T = bf16;
 using real = float;
 #define UDASS_TYPES bf16
@@ -36,6 +48,15 @@ using real = float;
 // Ends a kernel's symbol; the build adds the instruction set to it where several are built.
 #ifndef UDASS_SUFFIX
 #define UDASS_SUFFIX UDASS_TYPES
+#endif
+
+// A block has many threads; else one.
+#if defined(__CUDACC__) || defined(UDASS_LOCKSTEP)
+#define UDASS_THREADS
+#endif
+// What a thread holds at once suits the GPU; else the vectors of a CPU.
+#if defined(UDASS_THREADS) || defined(UDASS_ORDERED)
+#define UDASS_SHAPED_FOR_GPU
 #endif
 
 // A pointer argument that may be null: `Option` in the Rust launcher.

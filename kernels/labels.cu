@@ -16,7 +16,7 @@ KERNEL(downscale_labels, const uint8_t* labels /* B,H,W */, uint8_t* small /* B,
         barrier();
         const real most = block_max(256, [&](int64_t k) { return static_cast<real>(votes[k]); });
         const real winner = -block_max(256, [&](int64_t k) { return static_cast<real>(votes[k]) == most ? -static_cast<real>(k) : real(-255); });
+        // The votes' last reading ended in a barrier: the next cell may clear them.
         BLOCK_LOOP(k, 1) small[cell] = most / static_cast<real>(pixels) < min_share ? uint8_t(255) : static_cast<uint8_t>(winner);
-        barrier();
     }
 }

@@ -25,8 +25,8 @@ KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /
             const real scale = branch_scale(key, stream, rate, r / sample_rows);
             const T* added = branch + r * channels;
             real* out = sum + r * channels;
+            // A thread stays with its channels, so no barrier is needed before it reads them.
             BLOCK_LOOP(c, channels) out[c] = s[c] + scale * real(added[c]);
-            barrier();
             s = out;
         }
         const real mean = block_sum(channels, [&](int64_t c) { return s[c]; }) / channels;
@@ -55,8 +55,8 @@ KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /
 KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* rows,C */, const real* OPTIONAL dwide /* rows,C */, const real* OPTIONAL ds /* rows,C */, const real* gamma /* C */, const real* stats /* rows,2 */, real* dx /* rows,C */, real* partial /* parts,2,C */, int64_t rows, int64_t channels) {
     real* dgamma = partial + block_index() * 2 * channels;
     real* dbeta = dgamma + channels;
+    // The sums of the first row end in barriers before anything is added.
     BLOCK_LOOP(c, 2 * channels) dgamma[c] = 0;
-    barrier();
     const int64_t end = chunk_end(rows);
     for (int64_t r = chunk_begin(rows); r < end; ++r) {
         const int64_t row = r * channels;

@@ -4,9 +4,11 @@
 //   - by nvcc for the GPU;
 //   - by the host compiler *solo*: a block has one thread, barriers vanish, and the blocks of a
 //     launch are spread over the CPU's cores. Loops over a block's elements become plain loops,
-//     which the compiler vectorises.
+//     which the compiler vectorises;
+//   - by the host compiler in *lockstep*, for tests: a block's threads are coroutines that run in a
+//     random order between barriers, and every access is checked (lockstep.cuh).
 //
-// Rules that keep the two the same kernel:
+// Rules that keep the three the same kernel (docs/kernels.md):
 //   - every loop over elements is GRID_LOOP or BLOCK_LOOP, with 64-bit indices;
 //   - no thread returns before a barrier;
 //   - what lives across a barrier is in shared memory;
@@ -57,40 +59,8 @@ DEVICE void* shared_memory() {
     return udass_shared;
 }
 
-// Combines one value per thread in a fixed order; every thread gets the result.
-template <class C>
-DEVICE real block_combine(real mine, C combine) {
-    __shared__ real scratch[1024];
-    const int64_t me = thread_index();
-    scratch[me] = mine;
-    barrier();
-    for (int64_t live = thread_count(); live > 1;) {
-        const int64_t half = (live + 1) / 2;
-        if (me + half < live) scratch[me] = combine(scratch[me], scratch[me + half]);
-        barrier();
-        live = half;
-    }
-    const real result = scratch[0];
-    barrier();  // the scratch may be reused at once
-    return result;
-}
-
-// The sum of f(i) over i in [0, n).
-template <class F>
-DEVICE real block_sum(int64_t n, F f) {
-    real mine = 0;
-    BLOCK_LOOP(i, n) mine += f(i);
-    return block_combine(mine, [](real a, real b) { return a + b; });
-}
-
-// The largest f(i) over i in [0, n); the lowest number when n is 0.
-template <class F>
-DEVICE real block_max(int64_t n, F f) {
-    real mine = -REAL_MAX;
-    BLOCK_LOOP(i, n) mine = max_of(mine, f(i));
-    return block_combine(mine, [](real a, real b) { return max_of(a, b); });
-}
-
+#elif defined(UDASS_LOCKSTEP)
+#include "lockstep.cuh"
 #else  // solo
 
 #include <utility>
@@ -103,6 +73,9 @@ struct SoloLaunch {
     int64_t begin, end;  // blocks of the grid
     int64_t count;       // blocks in the grid
     void* shared;        // dynamic shared memory, one block at a time
+#if defined(UDASS_ORDERED)
+    int64_t threads;  // of a block whose order of additions to keep
+#endif
 };
 static thread_local SoloLaunch solo_launch __attribute__((unused));
 static thread_local int64_t solo_block __attribute__((unused));
@@ -131,31 +104,91 @@ DEVICE int64_t block_count() { return solo_launch.count; }
 DEVICE void barrier() {}
 DEVICE void* shared_memory() { return solo_launch.shared; }
 
+#endif
+
+// What a reduction does with two values, and where it starts.
+struct Sum {
+    static constexpr real start = 0;
+    MATH real of(real a, real b) { return a + b; }
+};
+struct Largest {
+    static constexpr real start = -REAL_MAX;
+    MATH real of(real a, real b) { return max_of(a, b); }
+};
+
+#if defined(UDASS_THREADS)
+
+// Combines one value per thread in a fixed order; every thread gets the result.
+template <class C>
+DEVICE real block_combine(real mine) {
+    SHARED(real, scratch, 1024);
+    const int64_t me = thread_index();
+    scratch[me] = mine;
+    barrier();
+    for (int64_t live = thread_count(); live > 1;) {
+        const int64_t half = (live + 1) / 2;
+        if (me + half < live) scratch[me] = C::of(scratch[me], scratch[me + half]);
+        barrier();
+        live = half;
+    }
+    const real result = scratch[0];
+    barrier();  // the scratch may be reused at once
+    return result;
+}
+
+// f(i) over i in [0, n) combined in a fixed order; every thread gets the result.
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) {
+    real mine = C::start;
+    BLOCK_LOOP(i, n) mine = C::of(mine, f(i));
+    return block_combine<C>(mine);
+}
+
+#elif defined(UDASS_ORDERED)
+
+// The order in which a block of so many threads combines: what lockstep is compared with.
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) {
+    real lane[1024];
+    const int64_t threads = solo_launch.threads;
+    for (int64_t t = 0; t < threads; ++t) {
+        lane[t] = C::start;
+        for (int64_t i = t; i < n; i += threads) lane[t] = C::of(lane[t], f(i));
+    }
+    for (int64_t live = threads, half; live > 1; live = half) {
+        half = (live + 1) / 2;
+        for (int64_t t = 0; t + half < live; ++t) lane[t] = C::of(lane[t], lane[t + half]);
+    }
+    return lane[0];
+}
+
+#else
+
 // Sixteen interleaved lanes, then a tree: an order that vector units of any width can keep.
-template <class F, class C>
-DEVICE real solo_reduce(int64_t n, real start, F f, C combine) {
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) {
     real lane[16];
-    for (int64_t j = 0; j < 16; ++j) lane[j] = start;
+    for (int64_t j = 0; j < 16; ++j) lane[j] = C::start;
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
 #pragma omp simd
-        for (int64_t j = 0; j < 16; ++j) lane[j] = combine(lane[j], f(i + j));
+        for (int64_t j = 0; j < 16; ++j) lane[j] = C::of(lane[j], f(i + j));
     }
-    for (int64_t j = 0; j < 16 && i < n; ++i, ++j) lane[j] = combine(lane[j], f(i));
+    for (int64_t j = 0; j < 16 && i < n; ++i, ++j) lane[j] = C::of(lane[j], f(i));
     for (int64_t half = 8; half > 0; half /= 2)
-        for (int64_t j = 0; j < half; ++j) lane[j] = combine(lane[j], lane[j + half]);
+        for (int64_t j = 0; j < half; ++j) lane[j] = C::of(lane[j], lane[j + half]);
     return lane[0];
-}
-template <class F>
-DEVICE real block_sum(int64_t n, F f) {
-    return solo_reduce(n, real(0), f, [](real a, real b) { return a + b; });
-}
-template <class F>
-DEVICE real block_max(int64_t n, F f) {
-    return solo_reduce(n, -REAL_MAX, f, [](real a, real b) { return max_of(a, b); });
 }
 
 #endif
+
+// The sum of f(i) over i in [0, n), by the threads of a block.
+template <class F>
+DEVICE real block_sum(int64_t n, F f) { return block_reduce<Sum>(n, f); }
+
+// The largest f(i) over i in [0, n); the lowest number when n is 0.
+template <class F>
+DEVICE real block_max(int64_t n, F f) { return block_reduce<Largest>(n, f); }
 
 // The chunk of [0, n) that this block owns in a GRID_LOOP.
 DEVICE int64_t chunk_begin(int64_t n) {

@@ -6,7 +6,7 @@
 #pragma once
 #include "simt.cuh"
 
-#if defined(__CUDACC__)
+#if defined(UDASS_SHAPED_FOR_GPU)
 
 #define UNROLL _Pragma("unroll")
 #define LANES UNROLL
@@ -24,7 +24,16 @@ struct alignas(STRIP * sizeof(E)) packed {
     E lanes[STRIP];
 };
 template <class E>
+MATH void expect_aligned(const E* p) {
+#if defined(UDASS_LOCKSTEP)
+    lockstep_aligned(p, sizeof(packed<E>));
+#else
+    (void)p;
+#endif
+}
+template <class E>
 MATH strip load_strip(const E* p) {
+    expect_aligned(p);
     const packed<E> all = *reinterpret_cast<const packed<E>*>(p);
     strip s;
     LANES for (int64_t i = 0; i < STRIP; ++i) s.lanes[i] = all.lanes[i];
@@ -32,6 +41,7 @@ MATH strip load_strip(const E* p) {
 }
 template <class E>
 MATH void store(E* p, strip s) {
+    expect_aligned(p);
     packed<E> all;
     LANES for (int64_t i = 0; i < STRIP; ++i) all.lanes[i] = s.lanes[i];
     *reinterpret_cast<packed<E>*>(p) = all;
@@ -103,7 +113,7 @@ MATH strip fma_of(strip a, strip b, strip c) {
 MATH strip fma_of(real a, strip b, strip c) {
     return each_lane<strip>([&](int64_t i) { return fma_of(a, lanes_of(b)[i], lanes_of(c)[i]); });
 }
-#if defined(__CUDACC__)  // solo's vectors have them built in
+#if defined(UDASS_SHAPED_FOR_GPU)  // solo's vectors have them built in
 MATH strip operator+(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] + b.lanes[i]; });
 }
@@ -115,7 +125,7 @@ MATH strip operator*(strip a, strip b) {
 // Says that a strip is read or written soon. GPUs hide the wait with other threads instead.
 template <class E>
 MATH void expect(const E* p) {
-#if !defined(__CUDACC__)
+#if !defined(UDASS_SHAPED_FOR_GPU)
     __builtin_prefetch(p, 1);
 #else
     (void)p;

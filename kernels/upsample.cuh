@@ -8,7 +8,7 @@
 
 // Channels that one thread takes at once: a vector on the host. On the GPU the threads are the
 // vector.
-#if defined(__CUDACC__)
+#if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t LANES = 1;
 #define LANE_LOOP(l) for (int64_t l = 0; l < LANES; ++l)
 #else

@@ -80,7 +80,7 @@ impl Tensor {
     }
 
     /// Device address of the first element.
-    pub(crate) fn address(&self) -> u64 {
+    pub fn address(&self) -> u64 {
         self.block.address() + self.offset as u64
     }
 

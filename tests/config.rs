@@ -187,6 +187,10 @@ fn a_head_must_fit_its_backbone() {
     let resnet = ["network.backbone=resnet50_v1c", "network.head=dlv2"];
     let told = refusal(&[&resnet[..], &["network.hrda.detail_crop=504"]].concat());
     assert!(told.contains("a multiple of 16 (the head's stride of 8"), "{told}");
+    let cnn = |sets: &[&str]| set(&[&resnet[..], sets].concat());
+    assert!(cnn(&["data.crop=528", "eval.window=272", "eval.stride=136"]).is_ok());
+    let told = cnn(&["data.crop=520"]).unwrap_err().to_string();
+    assert!(told.contains("a multiple of 16 (HRDA halves the crop, and the backbone's"), "{told}");
     for dilations in ["[]", "[6, 0]"] {
         let told = refusal(&[&format!("network.dilations={dilations}")]);
         assert!(told.contains("expected a list of numbers, each at least 1"), "{told}");

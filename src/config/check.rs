@@ -1,13 +1,11 @@
 //! The values a configuration may have.
 
-use super::{Config, Method};
+use super::{Config, Method, NetworkConfig};
 
 /// Layouts of data sets, and how many classes their labels have.
 const LAYOUTS: [(&str, usize); 3] = [("gta", 19), ("synthia", 19), ("cityscapes", 19)];
 const BACKBONES: [&str; 8] =
     ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
-/// The coarsest of the backbone's maps.
-const STRIDE: usize = 32;
 
 /// Everything out of range: key, and what was expected.
 pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
@@ -105,12 +103,12 @@ impl Check {
     }
 
     fn data(&mut self, c: &Config) {
-        let (stride, why) = if c.network.hrda.enabled {
-            (2 * STRIDE, "HRDA halves the crop, and the backbone's last stride is 32")
-        } else {
-            (STRIDE, "the backbone's last stride is 32")
-        };
-        self.multiple("data.crop", c.data.crop, stride, why);
+        let coarsest = coarsest(&c.network);
+        let mut why = format!("the backbone's last stride is {coarsest}");
+        if c.network.hrda.enabled {
+            why = format!("HRDA halves the crop, and {why}");
+        }
+        self.multiple("data.crop", c.data.crop, side(&c.network), &why);
         self.at_least("data.batch", c.data.batch as u64, 1);
         self.share("data.flip", c.data.flip);
         self.share("data.max_class_share", c.data.max_class_share);
@@ -244,7 +242,7 @@ impl Check {
         self.side_pair("eval.fit", c.eval.fit, 1);
         self.at_least("eval.batch", c.eval.batch as u64, 1);
         if c.eval.window > 0 {
-            let stride = if c.network.hrda.enabled { 2 * STRIDE } else { STRIDE };
+            let stride = side(&c.network);
             let why = "as data.crop, or 0 for the whole image";
             self.multiple("eval.window", c.eval.window, stride, why);
             // Against a wrong window, no stride can be right.
@@ -254,6 +252,16 @@ impl Check {
             self.that(good, "eval.stride", expected, c.eval.stride);
         }
     }
+}
+
+/// Pixels per cell of the coarsest of the backbone's maps.
+fn coarsest(network: &NetworkConfig) -> usize {
+    if network.backbone.starts_with("resnet") { 8 } else { 32 }
+}
+
+/// What the side of an image that goes through the network whole must be a multiple of.
+fn side(network: &NetworkConfig) -> usize {
+    coarsest(network) * if network.hrda.enabled { 2 } else { 1 }
 }
 
 /// As somebody would write it: 0.968 and not the f64 nearest to its f32.

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use crate::Result;
 use crate::tensor::Tensor;
 
 /// How numbers are stored: see `kernels/dtype.cuh`.
@@ -70,6 +71,15 @@ impl Grid {
     pub fn shared(self, bytes: usize) -> Self {
         Grid { shared: bytes, ..self }
     }
+}
+
+/// Runs kernels in a host device's place: for tools that replace or watch them.
+pub trait Launcher {
+    /// Leaves in the arguments' memory what the kernel computes.
+    fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
+    -> Result<()>;
+    /// Elementwise work that is worth a block.
+    fn elements_per_block(&self) -> usize;
 }
 
 /// A kernel as built.

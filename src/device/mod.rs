@@ -8,7 +8,7 @@ pub mod profile;
 
 pub use arena::MemoryReport;
 pub use backend::Matrix;
-pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Level, Types};
+pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -67,12 +67,17 @@ impl Drop for Block {
 impl Device {
     /// The CPU, with `threads` worker threads; 0 means one per core. Single precision.
     pub fn host(threads: usize) -> Result<Device> {
-        Ok(Self::with_backend(Box::new(host::Host::new(threads)?), Types::F32))
+        Ok(Self::with_backend(Box::new(host::Host::new(threads, None)?), Types::F32))
     }
 
     /// The CPU in double precision: the reference of finite-difference tests.
     pub fn host_f64() -> Result<Device> {
-        Ok(Self::with_backend(Box::new(host::Host::new(1)?), Types::F64))
+        Ok(Self::with_backend(Box::new(host::Host::new(1, None)?), Types::F64))
+    }
+
+    /// The CPU, whose kernels `launcher` runs; products and convolutions stay with the host.
+    pub fn host_launching(types: Types, launcher: Box<dyn Launcher>) -> Result<Device> {
+        Ok(Self::with_backend(Box::new(host::Host::new(1, Some(launcher))?), types))
     }
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {

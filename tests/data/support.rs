@@ -106,59 +106,17 @@ impl Sets {
     /// A configuration for crops of 16 from these folders: everything drawn, long tail from
     /// iteration 3 on.
     pub fn config(&self) -> Config {
-        let mut config: Config = toml::from_str(CONFIG).unwrap();
-        config.source.root = self.gta();
-        config.target.root = self.cityscapes();
+        let mut config = Config::load("gta_vit", &[]).unwrap();
+        (config.source.root, config.source.fit) = (self.gta(), [60, 36]);
+        (config.target.root, config.target.fit) = (self.cityscapes(), [48, 24]);
+        (config.data.crop, config.data.workers) = (16, 2);
+        config.pseudo_label.margins = [2, 5, 3, 1];
+        let rare = &mut config.rare_class_sampling;
+        (rare.min_pixels, rare.min_crop_ratio) = (20, 0.5);
+        let quadmix = &mut config.quadmix;
+        (quadmix.start, quadmix.classes) = (3, vec![2, 5, 8]);
+        (quadmix.min_pixels, quadmix.resize) = (10, [36, 20]);
+        config.eval.fit = [48, 24];
         config
     }
 }
-
-const CONFIG: &str = r#"
-seed = 1
-method = "quadmix"
-device = { kind = "host", precision = "f32", deterministic = true, threads = 1 }
-source = { layout = "gta", root = "", fit = [60, 36] }
-target = { layout = "cityscapes", root = "", fit = [48, 24] }
-network = { backbone = "mit_b0", head = "daformer", classes = 19, channels = 32, drop_path = 0.0, dropout = 0.0, hrda = { enabled = true, detail_crop = 8, divisible = 8, detail_loss = 0.1 } }
-teacher = { alpha = 0.999 }
-pseudo_label = { threshold = 0.968, confident = 0.9, margins = [2, 5, 3, 1] }
-augment = { jitter_threshold = 0.2, jitter_strength = 0.2, blur_threshold = 0.5, blur_sigma = [0.15, 1.15] }
-mask = { block = 8, ratio = 0.7, weight = 1.0 }
-feature_distance = { enabled = false, weight = 0.005, classes = [6, 7], min_share = 0.75 }
-schedule = { warmup = 10, warmup_ratio = 1e-6, end = 100 }
-run = { max_iters = 10, checkpoint_interval = 5, keep = 1, eval_interval = 0, out = "" }
-eval = { fit = [48, 24], window = 0, stride = 0, batch = 1 }
-weights = { init = "random" }
-
-[data]
-crop = 16
-batch = 2
-flip = 0.5
-max_class_share = 0.75
-crop_attempts = 10
-workers = 2
-prefetch = 2
-toy = ""
-
-[rare_class_sampling]
-enabled = true
-temperature = 0.01
-min_pixels = 20
-min_crop_ratio = 0.5
-attempts = 10
-
-[quadmix]
-start = 3
-classes = [2, 5, 8]
-min_pixels = 10
-resize = [36, 20]
-released_colours = true
-released_exclusion = true
-
-[optimizer]
-lr = 6e-5
-betas = [0.9, 0.999]
-eps = 1e-8
-weight_decay = 0.01
-rules = []
-"#;

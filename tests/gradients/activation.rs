@@ -20,3 +20,9 @@ fn sums_with_and_without_a_rectifier() {
         });
     }
 }
+
+#[test]
+fn gelu_where_it_is_flat() {
+    let case = Case { inputs: &[&[11, 13]], map: |x| 12.0 * x, ..Default::default() };
+    check(&case, |tape, x, _| Ok(vec![ops::gelu(tape, &x[0])?]));
+}

@@ -9,12 +9,15 @@ const TRAIN: Mode = Mode::Train { momentum: 0.1 };
 
 fn layer<'a>(device: &Device, p: &'a [Param]) -> BatchNorm<'a> {
     let channels = p[0].value.len();
-    let upload = |data: Vec<f64>| device.upload(&[channels], &data).unwrap();
+    let upload = |seed, offset: f64| {
+        let data: Vec<f32> = numbers(seed, channels).iter().map(|x| (offset + x) as f32).collect();
+        device.upload_real(&[channels], &data).unwrap()
+    };
     BatchNorm {
         weight: &p[0],
         bias: &p[1],
-        running_mean: upload(numbers(70, channels)),
-        running_var: upload(numbers(71, channels).iter().map(|x| 1.5 + x).collect()),
+        running_mean: upload(70, 0.0),
+        running_var: upload(71, 1.5),
         tracked: None,
     }
 }

@@ -6,31 +6,7 @@ use udass_raw::params::Param;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 
-/// What a case feeds an op: inputs and parameters by shape.
-pub struct Case<'a> {
-    pub inputs: &'a [&'a [usize]],
-    pub params: &'a [&'a [usize]],
-    /// Applied to the uniform numbers in [-1, 1) that inputs and parameters are filled with.
-    pub map: fn(f64) -> f64,
-}
-
-impl Default for Case<'_> {
-    fn default() -> Self {
-        Case { inputs: &[], params: &[], map: |x| x }
-    }
-}
-
-/// A fixed sequence in [-1, 1).
-pub fn numbers(seed: u64, n: usize) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+pub use crate::case::{Case, numbers};
 
 /// Step of the central difference: its truncation error is about the step squared, its rounding
 /// error 1e-16 over the step.

@@ -37,6 +37,13 @@ fn depthwise_gelu() {
 }
 
 #[test]
+fn depthwise_gelu_where_it_is_flat() {
+    let (inputs, params): (&[&[usize]], &[&[usize]]) = (&[&[1, 3, 6, 5]], &[&[3, 3, 5], &[5]]);
+    let case = Case { inputs, params, map: |x| 3.0 * x };
+    check(&case, |tape, x, p| Ok(vec![ops::depthwise_gelu(tape, &x[0], &p[0], Some(&p[1]))?]));
+}
+
+#[test]
 fn depthwise_gelu_without_bias_of_whole_strips() {
     let case = Case { inputs: &[&[1, 9, 18, 16]], params: &[&[3, 3, 16]], ..Default::default() };
     check(&case, |tape, x, p| Ok(vec![ops::depthwise_gelu(tape, &x[0], &p[0], None)?]));

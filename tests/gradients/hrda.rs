@@ -18,6 +18,14 @@ fn without_a_box() {
     fuse(&[1, 3, 5, 3], &[1, 6, 10, 3], None);
 }
 
+/// So large that single precision makes some attention 0 and 1.
+#[test]
+fn with_attention_that_is_sure() {
+    let (low, high): (&[usize], &[usize]) = (&[1, 3, 5, 3], &[1, 6, 10, 3]);
+    let case = Case { inputs: &[low, high, low], map: |x| 300.0 * x, ..Default::default() };
+    check(&case, |tape, x, _| Ok(vec![ops::hrda_fuse(tape, &x[0], &x[1], &x[2], None)?.logits]));
+}
+
 #[test]
 fn with_a_box_on_whole_cells() {
     fuse(&[3, 5, 7, 5], &[3, 6, 4, 5], Some(([8, 32, 16, 32], 4)));

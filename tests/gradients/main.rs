@@ -1,5 +1,6 @@
 //! Every op's backward against central differences, in double precision, at odd sizes.
 
+mod case;
 mod check;
 
 mod activation;

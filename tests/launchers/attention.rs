@@ -61,26 +61,29 @@ fn attention() {
     let (keys_across, key_rows) = (pack(&host, &kv, 0, true), pack(&host, &kv, 0, false));
     let (values_across, values) = (pack(&host, &kv, 1, true), pack(&host, &kv, 1, false));
     let (mut y, mut logs) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
+    let mut without_logs = host.room(&q_shape);
     let grid = |blocks: usize, tiles: usize, scores: usize| {
         let numbers = (tiles * QUERIES + KEYS) * PAD + scores * QUERIES * KEYS;
         Grid::blocks(BATCH * HEADS * blocks).threads(128).shared(numbers * 8)
     };
     let blocks = N.div_ceil(QUERIES);
-    kernels::attention_forward(
-        device,
-        grid(blocks, 2, 1),
-        &q,
-        &keys_across,
-        &values,
-        &mut y,
-        Some(&mut logs),
-        101,
-        67,
-        3,
-        5,
-        32,
-    )
-    .unwrap();
+    for (y, logs) in [(&mut y, Some(&mut logs)), (&mut without_logs, None)] {
+        kernels::attention_forward(
+            device,
+            grid(blocks, 2, 1),
+            &q,
+            &keys_across,
+            &values,
+            y,
+            logs,
+            101,
+            67,
+            3,
+            5,
+            32,
+        )
+        .unwrap();
+    }
 
     let mut wanted_y = vec![0.0; qs.len()];
     let mut wanted_logs = vec![0.0; BATCH * HEADS * N];
@@ -111,34 +114,48 @@ fn attention() {
         }
     }
     close("y", &host.read(&y), &wanted_y);
+    assert_eq!(host.read(&without_logs), host.read(&y));
     close("logs", &host.read(&logs), &wanted_logs);
 
-    let (chunk, chunks) = (32, 4);
-    let mut dq = host.room(&q_shape);
-    let mut partial = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS * PAD]);
-    kernels::attention_backward(
-        device,
-        grid(chunks, 3, 2),
-        &q,
-        &keys_across,
-        &values_across,
-        &key_rows,
-        &y,
-        &dy,
-        &logs,
-        &mut dq,
-        &mut partial,
-        chunk,
-        101,
-        67,
-        3,
-        5,
-        32,
-    )
-    .unwrap();
-    close("dq", &host.read(&dq), &wanted_dq);
-    let mut dkv = host.room(&kv_shape);
-    kernels::attention_keys_gradient(device, GRID, &mut partial, &mut dkv, 4, 2, 67, 3, 5, 32)
+    // A tile of queries a block, then two.
+    for (chunk, chunks) in [(32, 4), (64, 2)] {
+        let mut dq = host.room(&q_shape);
+        let mut partial = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS * PAD]);
+        kernels::attention_backward(
+            device,
+            grid(chunks, 3, 2),
+            &q,
+            &keys_across,
+            &values_across,
+            &key_rows,
+            &y,
+            &dy,
+            &logs,
+            &mut dq,
+            &mut partial,
+            chunk,
+            101,
+            67,
+            3,
+            5,
+            32,
+        )
         .unwrap();
-    close("dkv", &host.read(&dkv), &wanted_dkv);
+        close("dq", &host.read(&dq), &wanted_dq);
+        let mut dkv = host.room(&kv_shape);
+        kernels::attention_keys_gradient(
+            device,
+            GRID,
+            &mut partial,
+            &mut dkv,
+            chunks as i64,
+            2,
+            67,
+            3,
+            5,
+            32,
+        )
+        .unwrap();
+        close("dkv", &host.read(&dkv), &wanted_dkv);
+    }
 }

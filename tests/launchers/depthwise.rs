@@ -51,14 +51,21 @@ fn summed(parts: &[f64], n: usize) -> Vec<f64> {
     (0..n).map(|i| parts.iter().skip(i).step_by(n).sum()).collect()
 }
 
-/// Odd channels, and channels that fill whole vectors.
-const SHAPES: [[usize; 4]; 2] = [[2, 5, 7, 11], [2, 5, 7, 64]];
+/// Odd channels, and channels that fill whole vectors; then lines of several segments, and more
+/// channels than a slice has, of either kind. With their dilations.
+const SHAPES: [([usize; 4], usize); 6] = [
+    ([2, 5, 7, 11], 3),
+    ([2, 5, 7, 64], 3),
+    ([1, 3, 97, 5], 3),
+    ([1, 2, 37, 4], 1),
+    ([2, 2, 3, 257], 2),
+    ([1, 3, 2, 260], 1),
+];
 
 #[test]
 fn depthwise() {
     let host = Host::double();
-    let dilation = 3;
-    for shape in SHAPES {
+    for (shape, dilation) in SHAPES {
         let [b, h, w, c] = shape.map(|n| n as i64);
         let channels = shape[3];
         let (x, xs) = host.reals(&shape);
@@ -116,7 +123,7 @@ fn depthwise() {
 fn depthwise_gelu() {
     let host = Host::double();
     let device = &host.device;
-    for shape in SHAPES {
+    for (shape, _) in SHAPES {
         let [b, h, w, c] = shape.map(|n| n as i64);
         let channels = shape[3];
         let (x, xs) = host.reals(&shape);

@@ -1,5 +1,7 @@
 //! Pictures: normalising, masks, jitter, blur, mixing.
 
+use std::f64::consts::TAU;
+
 use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, at, close, each};
@@ -13,19 +15,19 @@ fn normalize() {
     let (mean, means) = host.reals(&[3]);
     let (inverse, inverses) = host.reals(&[3]);
     let extent = host.ints(&[3, 4, 7, 2]);
-    let mut y = host.room(&shape);
-    let (bb, hh, ww) = (b as i64, h as i64, w as i64);
-    kernels::normalize(&host.device, GRID, &x, Some(&extent), &mean, &inverse, &mut y, bb, hh, ww)
-        .unwrap();
-    let covered = [[3, 4], [7, 2]];
-    let expected: Vec<f64> = each(shape)
-        .map(|i| {
-            let inside = i[2] < covered[i[0]][0] && i[1] < covered[i[0]][1];
-            let value = (xs[at(shape, i)] as f64 - means[i[3]]) * inverses[i[3]];
-            if inside { value } else { 0.0 }
-        })
-        .collect();
-    close("normalize", &host.read(&y), &expected);
+    for (extent, covered) in [(Some(&extent), [[3, 4], [7, 2]]), (None, [[w, h]; 2])] {
+        let mut y = host.room(&shape);
+        kernels::normalize(&host.device, GRID, &x, extent, &mean, &inverse, &mut y, 2, 5, 7)
+            .unwrap();
+        let expected: Vec<f64> = each(shape)
+            .map(|i| {
+                let inside = i[2] < covered[i[0]][0] && i[1] < covered[i[0]][1];
+                let value = (xs[at(shape, i)] as f64 - means[i[3]]) * inverses[i[3]];
+                if inside { value } else { 0.0 }
+            })
+            .collect();
+        close("normalize", &host.read(&y), &expected);
+    }
 }
 
 #[test]
@@ -46,59 +48,163 @@ fn block_mask() {
     close("block_mask", &host.read(&y), &expected);
 }
 
+/// Hue as a part of the circle, saturation, value.
+fn hsv([r, g, b]: [f64; 3]) -> [f64; 3] {
+    let (high, low) = (r.max(g).max(b), r.min(g).min(b));
+    let (span, sixth) = (high - low, 1.0 / 6.0);
+    let hue = match span {
+        0.0 => 0.0,
+        _ if r == high => sixth * (g - b) / span,
+        _ if g == high => sixth * (2.0 + (b - r) / span),
+        _ => sixth * (4.0 + (r - g) / span),
+    };
+    [hue.rem_euclid(1.0), span / (high + 1e-6), high]
+}
+
+/// A channel is high over a third of the circle around its own hue, and falls off over sixths.
+fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
+    [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|own| {
+        let away = (hue - own + 0.5).rem_euclid(1.0) - 0.5;
+        let share = (2.0 - 6.0 * away.abs()).clamp(0.0, 1.0);
+        value * (1.0 - saturation * (1.0 - share))
+    })
+}
+
+/// Greys, equal channels, and every order of three different ones.
+const COLOURS: [[f64; 3]; 13] = [
+    [0.0, 0.0, 0.0],
+    [0.5, 0.5, 0.5],
+    [0.7, 0.7, 0.2],
+    [0.2, 0.7, 0.7],
+    [0.7, 0.2, 0.7],
+    [0.6, 0.1, 0.1],
+    [0.1, 0.6, 0.1],
+    [0.9, 0.5, 0.1],
+    [0.9, 0.1, 0.4],
+    [0.5, 0.9, 0.2],
+    [0.1, 0.8, 0.5],
+    [0.3, 0.1, 0.8],
+    [0.1, 0.4, 0.9],
+];
+
+#[test]
+fn rgb_to_hsv() {
+    let host = Host::double();
+    for count in [COLOURS.len(), 11] {
+        let x = host.upload(&[count, 3], COLOURS[..count].as_flattened());
+        let mut y = host.room(&[count, 3]);
+        kernels::rgb_to_hsv(&host.device, GRID, &x, &mut y, count as i64).unwrap();
+        let expected: Vec<f64> = (COLOURS[..count].iter())
+            .flat_map(|&colour| {
+                let [hue, saturation, value] = hsv(colour);
+                [TAU * hue, saturation, value]
+            })
+            .collect();
+        close("rgb_to_hsv", &host.read(&y), &expected);
+    }
+    // A pixel that is no number stays none, whichever channel it is.
+    for channel in 0..3 {
+        let mut pixel = [0.3, 0.2, 0.1];
+        pixel[channel] = f64::NAN;
+        let mut y = host.room(&[1, 3]);
+        let x = host.upload(&[1, 3], &pixel);
+        kernels::rgb_to_hsv(&host.device, GRID, &x, &mut y, 1).unwrap();
+        assert!(host.read(&y).iter().all(|x| x.is_nan()));
+    }
+}
+
 #[test]
 fn color_jitter() {
     let host = Host::double();
-    let [b, n] = [3, 11];
+    let device = &host.device;
+    let n = COLOURS.len();
+    // Each alone, all in several orders; what is negative is left out.
+    let orders = [
+        [1, 0, -1, -1],
+        [0, -1, -1, -1],
+        [-1, 2, -1, -1],
+        [-1, -1, -1, 3],
+        [3, 2, 1, 0],
+        [2, 0, 3, 1],
+    ];
+    let b = orders.len();
     let shape = [b, n, 3];
-    let (mut x, xs) = host.reals(&shape);
-    let (factors, f) = host.positive(&[b, 4]);
-    // Brightness and contrast, in either order: the rest is left out.
-    let orders = [[1, 0, -1, -1], [-1, 0, -1, 1], [0, -1, -1, -1]];
     let order = host.ints(orders.as_flattened());
     let (mean, m) = host.positive(&[3]);
     let (std, s) = host.positive(&[3]);
-    let switches = host.ints(&[1, 0]);
     let unit = 0.3;
-    kernels::color_jitter(
-        &host.device,
-        GRID,
-        &mut x,
-        &factors,
-        &order,
-        &switches,
-        &mean,
-        &std,
-        unit,
-        3,
-        11,
-    )
-    .unwrap();
-    let expected: Vec<f64> = each(shape)
-        .map(|i| {
-            let [image, _, c] = i;
-            let mut value = (xs[at(shape, i)] * s[c] + m[c]) * unit;
-            for what in orders[image] {
-                match what {
-                    0 => value = (value + f[4 * image] - 1.0).clamp(0.0, 1.0),
-                    1 => value = (value * f[4 * image + 1]).clamp(0.0, 1.0),
-                    _ => {}
-                }
+    let values = |[image, pixel, c]: [usize; 3]| {
+        let value = COLOURS[(image + pixel) % n][c];
+        (value / unit - m[c]) / s[c]
+    };
+    let xs: Vec<f64> = each(shape).map(values).collect();
+    // Brighter and darker, more and less of each; hues turn both ways, and beyond the circle.
+    for f in [[1.3, 1.4, 1.7, 0.4], [0.7, 0.6, 0.5, -0.9], [1.1, 0.9, 1.2, 0.1]] {
+        let factors = host.upload(&[b, 4], &f.repeat(b));
+        for switched in [1, 0] {
+            let mut x = host.upload(&shape, &xs);
+            let switches = host.ints(&[switched, 1 - switched]);
+            kernels::color_jitter(
+                device, GRID, &mut x, &factors, &order, &switches, &mean, &std, unit, 6, 13,
+            )
+            .unwrap();
+            if switched == 0 {
+                assert_eq!(host.read(&x), xs);
+                continue;
             }
-            (value / unit - m[c]) / s[c]
-        })
-        .collect();
-    close("color_jitter", &host.read(&x), &expected);
+            let mut expected = Vec::new();
+            for [image, pixel] in each([b, n]) {
+                let mut colour = COLOURS[(image + pixel) % n];
+                for what in orders[image] {
+                    let [h, s, v] = hsv(colour);
+                    colour = match what {
+                        0 => colour.map(|x| (x + f[0] - 1.0).clamp(0.0, 1.0)),
+                        1 => colour.map(|x| (x * f[1]).clamp(0.0, 1.0)),
+                        2 => rgb([h, (s * f[2]).clamp(0.0, 1.0), v]),
+                        3 => rgb([(h + f[3]).rem_euclid(1.0), s, v]),
+                        _ => colour,
+                    };
+                }
+                expected.extend((0..3).map(|c| (colour[c] / unit - m[c]) / s[c]));
+            }
+            close("color_jitter", &host.read(&x), &expected);
+        }
+    }
+}
+
+#[test]
+fn blur_weights() {
+    let host = Host::double();
+    let sigmas = [0.4, 1.3, 0.02];
+    let sigma = host.upload(&[3], &sigmas);
+    for half in [2, 19, 0] {
+        let mut weights = host.room(&[3, half + 1]);
+        let grid = Grid::blocks(3);
+        kernels::blur_weights(&host.device, grid, &sigma, &mut weights, half as i64).unwrap();
+        let expected: Vec<f64> = (sigmas.iter())
+            .flat_map(|s| {
+                let bell = move |d: i64| (-((d * d) as f64) / (2.0 * s * s)).exp();
+                let half = half as i64;
+                let sum: f64 = (-half..=half).map(bell).sum();
+                (0..=half).map(move |d| bell(d) / sum)
+            })
+            .collect();
+        close("blur_weights", &host.read(&weights), &expected);
+    }
 }
 
 #[test]
 fn blur() {
     let host = Host::double();
-    let [b, h, w] = [3, 7, 5];
+    let [b, h, w] = [4, 7, 5];
     let half = 2;
     let shape = [b, h, w, 3];
     let (x, xs) = host.reals(&shape);
-    let (weights, ws) = host.positive(&[b, half + 1]);
+    let (_, mut ws) = host.positive(&[b, half + 1]);
+    // Bells that underflow: beyond the middle, and beyond its neighbours.
+    ws[7..9].fill(0.0);
+    ws[11] = 0.0;
+    let weights = host.upload(&[b, half + 1], &ws);
     let switches = host.ints(&[0, 1]);
     let reflected = |i: usize, d: i64, n: usize| {
         let i = (i as i64 + d).abs();
@@ -117,159 +223,16 @@ fn blur() {
         each(shape).map(value).collect()
     };
     let mut y = host.room(&shape);
-    kernels::blur_rows(&host.device, GRID, &x, &weights, &switches, &mut y, 2, 3, 7, 5).unwrap();
+    kernels::blur_rows(&host.device, GRID, &x, &weights, &switches, &mut y, 2, 4, 7, 5).unwrap();
     close("blur_rows", &host.read(&y), &blurred(2));
     let mut y = host.room(&shape);
-    kernels::blur_columns(&host.device, GRID, &x, &weights, &switches, &mut y, 2, 3, 7, 5).unwrap();
+    kernels::blur_columns(&host.device, GRID, &x, &weights, &switches, &mut y, 2, 4, 7, 5).unwrap();
     close("blur_columns", &host.read(&y), &blurred(1));
-}
 
-#[test]
-fn paste_rare() {
-    let host = Host::double();
-    let [b, n] = [3, 11];
-    let (rgb, colours) = host.bytes(&[b, 2, n, 3], 256);
-    let (crop_label, crops) = host.bytes(&[b, 2, n], 3);
-    let classes = [2u8, 1];
-    let on_device = host.device.upload(&[2], &classes).unwrap();
-    let (shift, shifts) = host.reals(&[3]);
-    let (gain, gains) = host.reals(&[3]);
-    for reversed in [0, 1] {
-        let (mut image, mut pixels) = host.reals(&[b, n, 3]);
-        let (mut label, mut labels) = host.bytes(&[b, n], 250);
-        kernels::paste_rare(
-            &host.device,
-            GRID,
-            &rgb,
-            &crop_label,
-            &on_device,
-            &shift,
-            &gain,
-            &mut image,
-            &mut label,
-            reversed,
-            3,
-            11,
-        )
-        .unwrap();
-        for [i, k, p] in each([b, 2, n]) {
-            let from = at([b, 2, n], [i, k, p]);
-            if crops[from] != classes[k] {
-                continue;
-            }
-            labels[i * n + p] = classes[k];
-            for c in 0..3 {
-                let channel = if reversed == 1 { 2 - c } else { c };
-                let value = colours[3 * from + channel] as f64;
-                pixels[3 * (i * n + p) + c] = (value - shifts[c]) * gains[c];
-            }
-        }
-        close("paste_rare", &host.read(&image), &pixels);
-        assert_eq!(host.read_bytes(&label), labels);
-    }
-}
-
-/// Values that any of some rows of 256 flags hold, without some.
-fn listed(rows: &[u8], without: &[i32]) -> Vec<usize> {
-    (0..256)
-        .filter(|&v| rows.chunks(256).any(|row| row[v] != 0) && !without.contains(&(v as i32)))
-        .collect()
-}
-
-fn take(list: &mut Vec<usize>, u: f64) -> usize {
-    list.remove((u * list.len() as f64) as usize)
-}
-
-#[test]
-fn choices_of_classes() {
-    let host = Host::double();
-    let [b, parts, most, values] = [3, 5, 131, 233];
-    // Few values in each part, so that parts and images differ.
-    let mut flags = vec![0u8; b * parts * 256];
-    let (_, noise) = host.bytes(&[b, parts, 256], 60);
-    flags.iter_mut().zip(&noise).for_each(|(flag, &n)| *flag = (n == 0) as u8);
-    let present = host.device.upload(&[b, parts, 256], &flags).unwrap();
-    let (_, raw) = host.reals(&[b, most]);
-    let u: Vec<f64> = raw.iter().map(|x| (x + 1.0) / 2.0).collect();
-    let uniforms = host.upload(&[b, most], &u);
-    let mut table = host.room_for_bytes(&[b, 256]);
-    let one = Grid::blocks(1);
-    let listed = |rows: &[u8], avoided: &[i32]| -> Vec<usize> {
-        listed(rows, avoided).into_iter().filter(|&v| v < values).collect()
-    };
-    let d = &host.device;
-    kernels::choose_half(d, one, &present, &uniforms, &mut table, 233, 3, 5, 131).unwrap();
-    let mut expected = vec![0u8; b * 256];
-    for i in 0..b {
-        let mut list = listed(&flags, &[]);
-        let n = list.len();
-        assert!(n > 20 && n.div_ceil(2) < most);
-        (0..n.div_ceil(2)).for_each(|j| expected[i * 256 + take(&mut list, u[i * most + j])] = 1);
-    }
-    assert_eq!(host.read_bytes(&table), expected);
-
-    let (_, raw) = host.reals(&[b, 2]);
-    let u: Vec<f64> = raw.iter().map(|x| (x + 1.0) / 2.0).collect();
-    let uniforms = host.upload(&[b, 2], &u);
-    let rows = |i: usize| &flags[i * parts * 256..][..parts * 256];
-    // Values that are there, so that avoiding them changes what is drawn.
-    let avoided: Vec<i32> =
-        (0..b).flat_map(|i| listed(rows(i), &[])[..2].to_vec()).map(|v| v as i32).collect();
-    let avoid = host.ints(&avoided);
-    for positions in [0, 1] {
-        let mut chosen = host.ints(&[9; 6]);
-        kernels::choose_two(
-            &host.device,
-            one,
-            &present,
-            &uniforms,
-            Some(&avoid),
-            &mut table,
-            Some(&mut chosen),
-            positions,
-            233,
-            3,
-            5,
-        )
-        .unwrap();
-        let (mut expected, mut handed_on) = (vec![0u8; b * 256], Vec::new());
-        for i in 0..b {
-            let all = listed(rows(i), &avoided[2 * i..2 * i + 2]);
-            let mut list = all.clone();
-            for j in 0..2 {
-                let value = take(&mut list, u[2 * i + j]);
-                expected[i * 256 + value] = 1;
-                let rank = all.iter().position(|&v| v == value).unwrap();
-                handed_on.push(if positions == 1 { rank } else { value } as i32);
-            }
-        }
-        assert_eq!(host.read_bytes(&table), expected);
-        assert_eq!(host.device.read::<i32>(&chosen).unwrap(), handed_on);
-    }
-}
-
-#[test]
-fn downscale_labels() {
-    let host = Host::double();
-    let [b, h, w, scale] = [2, 17, 23, 5];
-    let (labels, all) = host.bytes(&[b, h, w], 3);
-    let (sh, sw) = (h / scale, w / scale);
-    let mut small = host.room_for_bytes(&[b, sh, sw]);
-    let share = 0.41;
-    kernels::downscale_labels(&host.device, GRID, &labels, &mut small, 2, 17, 23, 5, share)
-        .unwrap();
-    let expected: Vec<u8> = each([b, sh, sw])
-        .map(|[i, y, x]| {
-            let mut votes = [0; 3];
-            for [dy, dx] in each([scale, scale]) {
-                let pixel = [i, y * scale + dy, x * scale + dx];
-                votes[all[at([b, h, w], pixel)] as usize] += 1;
-            }
-            let most = *votes.iter().max().unwrap();
-            let winner = votes.iter().position(|&v| v == most).unwrap();
-            if (most as f64) < share * (scale * scale) as f64 { 255 } else { winner as u8 }
-        })
-        .collect();
-    assert!(expected.contains(&255) && expected.iter().any(|&v| v < 3));
-    assert_eq!(host.read_bytes(&small), expected);
+    // Switched off, nothing is written.
+    let off = host.ints(&[1, 0]);
+    let (mut y, before) = host.reals(&shape);
+    kernels::blur_rows(&host.device, GRID, &x, &weights, &off, &mut y, 2, 4, 7, 5).unwrap();
+    kernels::blur_columns(&host.device, GRID, &x, &weights, &off, &mut y, 2, 4, 7, 5).unwrap();
+    assert_eq!(host.read(&y), before);
 }

@@ -44,56 +44,69 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
 fn cross_entropy() {
     let host = Host::double();
     let device = &host.device;
-    let (logits, values) = host.reals(&[B, H, W, C]);
+    let (_, mut values) = host.reals(&[B, H, W, C]);
+    // The second picture's first class is as likely as its last.
+    values.chunks_mut(C).skip(H * W).for_each(|z| z[2] = z[0]);
+    let logits = host.upload(&[B, H, W, C], &values);
     let (_, mut labels) = host.bytes(&[B, HEIGHT, WIDTH], 4);
     // A fourth is unlabelled, one label is no class.
     labels.iter_mut().filter(|label| **label == 3).for_each(|label| *label = 255);
     labels[17] = 9;
     let label = device.upload(&[B, HEIGHT, WIDTH], &labels).unwrap();
     let (weight, ws) = host.positive(&[B, HEIGHT, WIDTH]);
-    let rows = B * HEIGHT;
-    let (mut partial, mut slope) = (host.room(&[rows, 3]), host.room(&[B, HEIGHT, W, C]));
-    kernels::cross_entropy_rows(
-        device,
-        grid(),
-        &logits,
-        &label,
-        Some(&weight),
-        &mut partial,
-        Some(&mut slope),
-        2,
-        5,
-        7,
-        3,
-        11,
-        13,
-        RATIO_Y,
-        RATIO_X,
-        RUN,
-        CELLS,
-    )
-    .unwrap();
-
     let shares = softmax(&values);
-    let (mut wanted_partial, mut wanted_slope) = (vec![0.0; rows * 3], vec![0.0; rows * W * C]);
-    for [r, x] in each([rows, WIDTH]) {
-        let pixel = r * WIDTH + x;
-        let (label, p) = (labels[pixel] as usize, &shares[pixel * C..][..C]);
-        if label >= C {
-            wanted_partial[3 * r + 2] += (label != 255) as u8 as f64;
-            continue;
-        }
-        wanted_partial[3 * r] -= ws[pixel] * p[label].ln();
-        wanted_partial[3 * r + 1] += p.iter().all(|&other| other <= p[label]) as u8 as f64;
-        for (cell, share) in taps(x, RATIO_X, W) {
-            for c in 0..C {
-                let gradient = p[c] - (c == label) as u8 as f64;
-                wanted_slope[(r * W + cell) * C + c] += share * ws[pixel] * gradient;
+    let rows = B * HEIGHT;
+    let (mut wanted_partial, mut wanted_slope) = (Vec::new(), Vec::new());
+    let mut partial = host.room(&[rows, 3]);
+    let mut slope = host.room(&[B, HEIGHT, W, C]);
+    for [weighted, differentiated] in [[0, 1], [1, 0], [0, 0], [1, 1]] {
+        partial = host.room(&[rows, 3]);
+        kernels::cross_entropy_rows(
+            device,
+            grid(),
+            &logits,
+            &label,
+            (weighted == 1).then_some(&weight),
+            &mut partial,
+            (differentiated == 1).then_some(&mut slope),
+            2,
+            5,
+            7,
+            3,
+            11,
+            13,
+            RATIO_Y,
+            RATIO_X,
+            RUN,
+            CELLS,
+        )
+        .unwrap();
+
+        (wanted_partial, wanted_slope) = (vec![0.0; rows * 3], vec![0.0; rows * W * C]);
+        for [r, x] in each([rows, WIDTH]) {
+            let pixel = r * WIDTH + x;
+            let (label, p) = (labels[pixel] as usize, &shares[pixel * C..][..C]);
+            if label >= C {
+                wanted_partial[3 * r + 2] += (label != 255) as u8 as f64;
+                continue;
+            }
+            let by = if weighted == 1 { ws[pixel] } else { 1.0 };
+            wanted_partial[3 * r] -= by * p[label].ln();
+            // The first of equals is what is predicted.
+            let hit = (0..C).all(|c| p[c] < p[label] || (p[c] == p[label] && c >= label));
+            wanted_partial[3 * r + 1] += hit as u8 as f64;
+            for (cell, share) in taps(x, RATIO_X, W) {
+                for c in 0..C {
+                    let gradient = p[c] - (c == label) as u8 as f64;
+                    wanted_slope[(r * W + cell) * C + c] += share * by * gradient;
+                }
             }
         }
+        close("partial", &host.read(&partial), &wanted_partial);
+        if differentiated == 1 {
+            close("slope", &host.read(&slope), &wanted_slope);
+        }
     }
-    close("partial", &host.read(&partial), &wanted_partial);
-    close("slope", &host.read(&slope), &wanted_slope);
 
     let one = || host.room(&[1]);
     let (mut value, mut accuracy, mut unknown) = (one(), one(), one());
@@ -125,53 +138,161 @@ fn cross_entropy() {
         }
     }
     close("gradient", &host.read(&gradient), &expected);
+
+    let (upstream, n) = (host.upload(&[1], &[0.7]), B * H * row);
+    for accumulate in [0, 1] {
+        let (mut dx, before) = host.reals(&[n]);
+        kernels::cross_entropy_backward(
+            device, GRID, &gradient, &upstream, &mut dx, accumulate, n as i64,
+        )
+        .unwrap();
+        let kept = |i: usize| accumulate as f64 * before[i];
+        let wanted: Vec<f64> = (0..n).map(|i| kept(i) + 0.7 * expected[i]).collect();
+        close("cross_entropy_backward", &host.read(&dx), &wanted);
+    }
 }
 
 #[test]
 fn classify() {
     let host = Host::double();
-    let (logits, values) = host.reals(&[B, H, W, C]);
+    let (_, mut values) = host.reals(&[B, H, W, C]);
+    // Upper rows of the second picture say that all classes are as likely.
+    values[H * W * C..][..2 * W * C].fill(0.25);
+    let logits = host.upload(&[B, H, W, C], &values);
     let pixels = [B, HEIGHT, WIDTH];
-    let mut label = host.room_for_bytes(&pixels);
-    let (mut probability, mut confident) = (host.room(&pixels), host.room_for_bytes(&pixels));
-    let mut counts = host.room(&[B * HEIGHT]);
-    let (confident_from, counted_from) = (0.45, 0.5);
-    kernels::classify_rows(
-        &host.device,
-        grid(),
-        &logits,
-        &mut label,
-        Some(&mut probability),
-        Some(&mut confident),
-        Some(&mut counts),
-        2,
-        5,
-        7,
-        3,
-        11,
-        13,
-        RATIO_Y,
-        RATIO_X,
-        RUN,
-        CELLS,
-        confident_from,
-        counted_from,
-    )
-    .unwrap();
     let shares = softmax(&values);
     let likely: Vec<f64> =
         shares.chunks(C).map(|p| p.iter().copied().fold(0.0, f64::max)).collect();
-    close("probability", &host.read(&probability), &likely);
     let classes: Vec<u8> = (shares.chunks(C).zip(&likely))
         .map(|(p, top)| p.iter().position(|share| share == top).unwrap() as u8)
         .collect();
-    assert_eq!(host.read_bytes(&label), classes);
-    let sure: Vec<u8> = likely.iter().map(|&p| (p >= confident_from) as u8).collect();
-    assert!(sure.contains(&0) && sure.contains(&1));
-    assert_eq!(host.read_bytes(&confident), sure);
-    let counted: Vec<f64> = likely
-        .chunks(WIDTH)
-        .map(|row| row.iter().filter(|&&p| p >= counted_from).count() as f64)
-        .collect();
-    close("counts", &host.read(&counts), &counted);
+    // What is asked for; the second threshold is met exactly where all are as likely.
+    for (asked, from, counted_from) in [
+        ([true, true, true], 0.45, 0.5),
+        ([true, true, true], 0.5, 1.0 / 3.0),
+        ([true, true, false], 1.0 / 3.0, 0.4),
+        ([true, false, false], 0.45, 0.5),
+        ([false, true, false], 0.45, 0.5),
+        ([false, false, true], 0.45, 0.5),
+        ([false, false, false], 0.45, 0.5),
+    ] {
+        let mut label = host.room_for_bytes(&pixels);
+        let (mut probability, mut confident) = (host.room(&pixels), host.room_for_bytes(&pixels));
+        let mut counts = host.room(&[B * HEIGHT]);
+        kernels::classify_rows(
+            &host.device,
+            grid(),
+            &logits,
+            &mut label,
+            asked[0].then_some(&mut probability),
+            asked[1].then_some(&mut confident),
+            asked[2].then_some(&mut counts),
+            2,
+            5,
+            7,
+            3,
+            11,
+            13,
+            RATIO_Y,
+            RATIO_X,
+            RUN,
+            CELLS,
+            from,
+            counted_from,
+        )
+        .unwrap();
+        assert_eq!(host.read_bytes(&label), classes);
+        if asked[0] {
+            close("probability", &host.read(&probability), &likely);
+        }
+        let reached = |p: f64, from: f64| p >= from - 1e-12;
+        if asked[1] {
+            let sure: Vec<u8> = likely.iter().map(|&p| reached(p, from) as u8).collect();
+            assert!(sure.contains(&1) && (from < 0.4 || sure.contains(&0)));
+            assert_eq!(host.read_bytes(&confident), sure);
+        }
+        if asked[2] {
+            let count = |row: &[f64]| row.iter().filter(|&&p| reached(p, counted_from)).count();
+            let counted: Vec<f64> = likely.chunks(WIDTH).map(|row| count(row) as f64).collect();
+            close("counts", &host.read(&counts), &counted);
+        }
+    }
+}
+
+#[test]
+fn a_logit_that_is_no_number_is_no_class() {
+    let host = Host::double();
+    for class in 0..C {
+        let (_, mut values) = host.reals(&[B, H, W, C]);
+        let cell = [1, 2, 3, class];
+        values[at([B, H, W, C], cell)] = f64::NAN;
+        let logits = host.upload(&[B, H, W, C], &values);
+        let pixels = [B, HEIGHT, WIDTH];
+        let (mut label, mut confident) =
+            (host.room_for_bytes(&pixels), host.room_for_bytes(&pixels));
+        let mut counts = host.room(&[B * HEIGHT]);
+        kernels::classify_rows(
+            &host.device,
+            grid(),
+            &logits,
+            &mut label,
+            None,
+            Some(&mut confident),
+            Some(&mut counts),
+            2,
+            5,
+            7,
+            3,
+            11,
+            13,
+            RATIO_Y,
+            RATIO_X,
+            RUN,
+            CELLS,
+            0.0,
+            0.0,
+        )
+        .unwrap();
+        // Every pixel that mixes the cell in, with whatever weight.
+        let reached = |[i, y, x]: [usize; 3]| {
+            let of = |taps: [(usize, f64); 2], cell: usize| taps.iter().any(|tap| tap.0 == cell);
+            i == 1 && of(taps(y, RATIO_Y, H), 2) && of(taps(x, RATIO_X, W), 3)
+        };
+        let broken: Vec<bool> = each(pixels).map(reached).collect();
+        let labels = host.read_bytes(&label);
+        assert!(labels.iter().zip(&broken).all(|(&label, &broken)| (label == 255) == broken));
+        let sure: Vec<u8> = broken.iter().map(|&broken| !broken as u8).collect();
+        assert_eq!(host.read_bytes(&confident), sure);
+        let counted: Vec<f64> =
+            sure.chunks(WIDTH).map(|row| row.iter().map(|&sure| sure as f64).sum()).collect();
+        close("counts", &host.read(&counts), &counted);
+    }
+}
+
+#[test]
+fn pseudo_labels_weigh_by_the_share_that_is_confident() {
+    let host = Host::double();
+    let device = &host.device;
+    let one = Grid::blocks(1);
+    for (rows, pixels) in [(3, 37), (300, 4100), (1, 5)] {
+        let (counts, cs) = host.positive(&[rows]);
+        let mut share = host.room(&[1]);
+        kernels::pseudo_share(device, one, &counts, &mut share, rows as i64, pixels as i64)
+            .unwrap();
+        close("share", &host.read(&share), &[cs.iter().sum::<f64>() / pixels as f64]);
+        let share = host.upload(&[1], &[0.7]);
+        // Bytes of 0 to 2, then a mask that is empty.
+        for below in [3, 1] {
+            let (valid, seen) = host.bytes(&[pixels], below);
+            for with in [None, Some(&valid)] {
+                let mut weight = host.room(&[pixels]);
+                kernels::pseudo_weight(device, GRID, &share, with, &mut weight, pixels as i64)
+                    .unwrap();
+                let zero = |i: usize| with.is_some() && seen[i] == 0;
+                let expected: Vec<f64> =
+                    (0..pixels).map(|i| if zero(i) { 0.0 } else { 0.7 }).collect();
+                assert_eq!(host.read(&weight), expected);
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Norms, drop-path, sums, the feature distance and the optimiser.
+//! Norms, drop-path, sums and the feature distance.
 
 use udass_raw::device::{Grid, kernels};
 
@@ -118,6 +118,104 @@ fn layernorm_with_drop_path() {
 }
 
 #[test]
+fn layernorm_without_what_is_optional() {
+    let host = Host::double();
+    let device = &host.device;
+    let (eps, shape) = (0.125, [ROWS, C]);
+    let (x, xs) = host.reals(&shape);
+    let (branch, bs) = host.reals(&shape);
+    let (gamma, gs) = host.reals(&[C]);
+    let (beta, betas) = host.reals(&[C]);
+    let (dy, dys) = host.reals(&shape);
+    let key = device.upload(&[1], &[7u64]).unwrap();
+    // No residual; then one that is never dropped, for want of a key or of a chance.
+    for (branched, key, rate) in
+        [(false, None, 0.3), (false, Some(&key), 0.3), (true, None, 0.3), (true, Some(&key), 0.0)]
+    {
+        let (mut sum, mut wide) = (host.room(&shape), host.room(&shape));
+        let mut stats = host.room(&[ROWS, 2]);
+        for measured in [true, false] {
+            wide = host.room(&shape);
+            kernels::layernorm_forward(
+                device,
+                GRID,
+                &x,
+                branched.then_some(&branch),
+                key,
+                &gamma,
+                &beta,
+                branched.then_some(&mut sum),
+                None,
+                Some(&mut wide),
+                measured.then_some(&mut stats),
+                11,
+                rate,
+                eps,
+                5,
+                23,
+                37,
+            )
+            .unwrap();
+        }
+        let s: Vec<f64> =
+            (0..ROWS * C).map(|i| xs[i] + if branched { bs[i] } else { 0.0 }).collect();
+        let per_row: Vec<(f64, f64)> =
+            (0..ROWS).map(|r| statistics(s[r * C..(r + 1) * C].iter().copied(), eps)).collect();
+        let flat: Vec<f64> = per_row.iter().flat_map(|&(mean, inverse)| [mean, inverse]).collect();
+        close("stats", &host.read(&stats), &flat);
+        if branched {
+            close("sum", &host.read(&sum), &s);
+        }
+        let normal = |i: usize| (s[i] - per_row[i / C].0) * per_row[i / C].1;
+        let of = |f: &dyn Fn(usize) -> f64| (0..ROWS * C).map(f).collect::<Vec<f64>>();
+        close("wide", &host.read(&wide), &of(&|i| normal(i) * gs[i % C] + betas[i % C]));
+
+        let stream = if branched { &sum } else { &x };
+        let (mut dx, mut partial) = (host.room(&shape), host.room(&[6, 2, C]));
+        // A sixth part has no rows: 23 in chunks of 4.
+        let parts = Grid::blocks(6);
+        kernels::layernorm_backward(
+            device,
+            parts,
+            stream,
+            None,
+            Some(&dy),
+            None,
+            &gamma,
+            &stats,
+            &mut dx,
+            &mut partial,
+            23,
+            37,
+        )
+        .unwrap();
+        let g = |i: usize| dys[i] * gs[i % C];
+        let slope = |i: usize| {
+            let row = i / C * C..(i / C + 1) * C;
+            let plain = row.clone().map(g).sum::<f64>() / C as f64;
+            let along = row.map(|j| g(j) * normal(j)).sum::<f64>() / C as f64;
+            (g(i) - plain - normal(i) * along) * per_row[i / C].1
+        };
+        close("dx", &host.read(&dx), &of(&slope));
+        let parts = host.read(&partial);
+        let summed = |k: usize| -> f64 { parts.iter().skip(k).step_by(2 * C).sum() };
+        let expected = |k: usize| -> f64 {
+            let rows = (0..ROWS).map(|r| r * C + k % C);
+            rows.map(|i| if k < C { dys[i] * normal(i) } else { dys[i] }).sum()
+        };
+        let all = |f: &dyn Fn(usize) -> f64| (0..2 * C).map(f).collect::<Vec<f64>>();
+        close("partial", &all(&summed), &all(&expected));
+
+        if branched {
+            let mut dbranch = host.room(&shape);
+            kernels::drop_path_backward(device, GRID, &dy, key, &mut dbranch, 11, rate, 5, 23, 37)
+                .unwrap();
+            assert_eq!(host.read(&dbranch), dys);
+        }
+    }
+}
+
+#[test]
 fn batchnorm() {
     let host = Host::double();
     let device = &host.device;
@@ -159,8 +257,10 @@ fn batchnorm() {
     close("running_var", &host.read(&running_var), &of(&moved));
     assert_eq!(host.read(&tracked), [42.0]);
 
-    let (weight, ws) = host.reals(&[C]);
-    let (bias, bs) = host.reals(&[C]);
+    // One channel is zero throughout: a ReLU lets no gradient through there.
+    let [(_, mut ws), (_, mut bs)] = [(); 2].map(|()| host.reals(&[C]));
+    (ws[5], bs[5]) = (0.0, 0.0);
+    let (weight, bias) = (host.upload(&[C], &ws), host.upload(&[C], &bs));
     let (dy, dys) = host.reals(&[ROWS, C]);
     let normal = |i: usize| (xs[i] - stats[i % C].0) * stats[i % C].1;
     for relu in [0, 1] {
@@ -229,6 +329,101 @@ fn batchnorm() {
 }
 
 #[test]
+fn batchnorm_of_fewer_rows_than_fill_the_parts() {
+    let host = Host::double();
+    let device = &host.device;
+    // Five rows in parts of two leave the last without one.
+    let (rows, parts, momentum, eps) = (5, 4, 0.3, 0.125);
+    let (x, xs) = host.reals(&[rows, C]);
+    let (mut means, mut deviations) = (host.room(&[parts, C]), host.room(&[parts, C]));
+    let blocks = Grid::blocks(parts);
+    kernels::batchnorm_partial(device, blocks, &x, &mut means, &mut deviations, 5, 37).unwrap();
+    let (mut mean, mut inverse) = (host.room(&[C]), host.room(&[C]));
+    let (mut running_mean, old_mean) = host.reals(&[C]);
+    let (mut running_var, old_var) = host.positive(&[C]);
+    kernels::batchnorm_statistics(
+        device,
+        GRID,
+        &means,
+        &deviations,
+        &mut mean,
+        &mut inverse,
+        &mut running_mean,
+        &mut running_var,
+        None,
+        4,
+        5,
+        37,
+        momentum,
+        eps,
+    )
+    .unwrap();
+    let stats: Vec<(f64, f64)> =
+        (0..C).map(|c| statistics(xs.iter().skip(c).step_by(C).copied(), eps)).collect();
+    let of = |f: &dyn Fn(usize) -> f64| (0..C).map(f).collect::<Vec<f64>>();
+    close("mean", &host.read(&mean), &of(&|c| stats[c].0));
+    close("inv_std", &host.read(&inverse), &of(&|c| stats[c].1));
+    let moved = |old: f64, new: f64| old + momentum * (new - old);
+    close("running_mean", &host.read(&running_mean), &of(&|c| moved(old_mean[c], stats[c].0)));
+    let variance = |c: usize| (1.0 / stats[c].1.powi(2) - eps) * 5.0 / 4.0;
+    close("running_var", &host.read(&running_var), &of(&|c| moved(old_var[c], variance(c))));
+
+    let mut of_running = host.room(&[C]);
+    kernels::batchnorm_inverse(device, GRID, &running_var, &mut of_running, 37, eps).unwrap();
+    let expected = of(&|c| 1.0 / (moved(old_var[c], variance(c)) + eps).sqrt());
+    close("batchnorm_inverse", &host.read(&of_running), &expected);
+
+    let (sums, ss) = host.reals(&[parts, C]);
+    let (products, ps) = host.reals(&[parts, C]);
+    let column = |x: &[f64], c: usize| x.iter().skip(c).step_by(C).sum::<f64>();
+    for [weighted, biased] in [[true, false], [false, true], [false, false]] {
+        let (mut sum, mut product) = (host.room(&[C]), host.room(&[C]));
+        let (mut dweight, mut dbias) = (host.room(&[C]), host.room(&[C]));
+        kernels::batchnorm_gradient_final(
+            device,
+            GRID,
+            &sums,
+            &products,
+            &mut sum,
+            &mut product,
+            weighted.then_some(&mut dweight),
+            biased.then_some(&mut dbias),
+            4,
+            37,
+        )
+        .unwrap();
+        close("sum", &host.read(&sum), &of(&|c| column(&ss, c)));
+        close("product", &host.read(&product), &of(&|c| column(&ps, c)));
+    }
+}
+
+#[test]
+fn a_relu_keeps_what_is_no_number() {
+    let host = Host::double();
+    let (_, mut xs) = host.reals(&[ROWS, C]);
+    xs[3 * C + 4] = f64::NAN;
+    let x = host.upload(&[ROWS, C], &xs);
+    let [mean, inverse, weight, bias] = [(); 4].map(|()| host.positive(&[C]).0);
+    let mut y = host.room(&[ROWS, C]);
+    kernels::batchnorm_forward(
+        &host.device,
+        GRID,
+        &x,
+        &mean,
+        &inverse,
+        &weight,
+        &bias,
+        &mut y,
+        23,
+        37,
+        1,
+    )
+    .unwrap();
+    let broken = |(i, y): (usize, &f64)| y.is_nan() == (i == 3 * C + 4);
+    assert!(host.read(&y).iter().enumerate().all(broken));
+}
+
+#[test]
 fn column_sums() {
     let host = Host::double();
     let (x, xs) = host.reals(&[ROWS, C]);
@@ -241,11 +436,76 @@ fn column_sums() {
 }
 
 #[test]
+fn feature_distance() {
+    let host = Host::double();
+    let device = &host.device;
+    let (_, mut a) = host.reals(&[ROWS, C]);
+    let (f2, b) = host.reals(&[ROWS, C]);
+    // A row without a distance, and one that is no number.
+    a[C..2 * C].copy_from_slice(&b[C..2 * C]);
+    let one = Grid::blocks(1);
+    for (masked, broken) in [(true, false), (true, true), (false, false)] {
+        if broken {
+            a[4 * C + 7] = f64::NAN;
+        }
+        let f1 = host.upload(&[ROWS, C], &a);
+        let (_, mut labels) = host.bytes(&[ROWS], 4);
+        (labels[1], labels[4], labels[6]) = (2, 255, 255);
+        let label = device.upload(&[ROWS], &labels).unwrap();
+        let mut classes = vec![0u8; 256];
+        if masked {
+            (classes[2], classes[3], classes[255]) = (1, 1, 7);
+        }
+        let flags = device.upload(&[256], &classes).unwrap();
+        let mut distance = host.room(&[ROWS]);
+        kernels::feature_distance_rows(
+            device,
+            GRID,
+            &f1,
+            &f2,
+            &label,
+            &flags,
+            &mut distance,
+            23,
+            37,
+        )
+        .unwrap();
+        let wanted: Vec<f64> = (0..ROWS)
+            .map(|r| {
+                let square = |c: usize| (a[r * C + c] - b[r * C + c]).powi(2);
+                let norm = (0..C).map(square).sum::<f64>().sqrt();
+                if classes[labels[r] as usize] == 0 { -1.0 } else { norm }
+            })
+            .collect();
+        let got = host.read(&distance);
+        assert_eq!(got[4].is_nan(), broken);
+        let numbers = |x: &[f64]| x.iter().copied().filter(|x| !x.is_nan()).collect::<Vec<f64>>();
+        close("distance", &numbers(&got), &numbers(&wanted));
+
+        let (mut value, mut count) = (host.room(&[1]), host.room(&[1]));
+        kernels::feature_distance_final(device, one, &distance, &mut value, &mut count, 23)
+            .unwrap();
+        let of_mask: Vec<f64> = wanted.iter().copied().filter(|&x| x != -1.0).collect();
+        assert_eq!(host.read(&count), [of_mask.len() as f64]);
+        match (masked, broken) {
+            (false, _) => assert_eq!(host.read(&value), [0.0]),
+            (_, true) => assert!(host.read(&value)[0].is_nan()),
+            (_, false) => {
+                let mean = of_mask.iter().sum::<f64>() / of_mask.len() as f64;
+                close("value", &host.read(&value), &[mean]);
+            }
+        }
+    }
+}
+
+#[test]
 fn feature_distance_backward() {
     let host = Host::double();
     let (f1, a) = host.reals(&[ROWS, C]);
     let (f2, b) = host.reals(&[ROWS, C]);
-    let distances: Vec<f64> = (0..ROWS).map(|r| if r % 3 == 0 { -1.0 } else { r as f64 }).collect();
+    let mut distances: Vec<f64> =
+        (0..ROWS).map(|r| if r % 3 == 0 { -1.0 } else { r as f64 }).collect();
+    distances[1] = 0.0;
     let distance = host.upload(&[ROWS], &distances);
     let (count, upstream) = (host.upload(&[1], &[15.0]), host.upload(&[1], &[0.7]));
     for accumulate in [0, 1] {
@@ -273,60 +533,4 @@ fn feature_distance_backward() {
             .collect();
         close("feature_distance_backward", &host.read(&df), &expected);
     }
-}
-
-#[test]
-fn adamw() {
-    let host = Host::double();
-    let [chunks, n] = [5, 11];
-    let shape = [chunks, n];
-    let (beta1, beta2, eps) = (0.7, 0.9, 0.05);
-    let (mut p, p0) = host.reals(&shape);
-    let (g, gs) = host.reals(&shape);
-    let (mut m, m0) = host.reals(&shape);
-    let (mut v, v0) = host.positive(&shape);
-    let (mut teacher, t0) = host.reals(&shape);
-    let (rules, rs) = host.positive(&[chunks, 2]);
-    let [lr, decay, correction1, correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
-    let schedule = host.upload(&[5], &[lr, decay, correction1, correction2, alpha]);
-    for failed in [1, 0] {
-        let flag = host.ints(&[failed]);
-        kernels::adamw(
-            &host.device,
-            GRID,
-            &mut p,
-            &g,
-            &mut m,
-            &mut v,
-            Some(&mut teacher),
-            &rules,
-            &schedule,
-            &flag,
-            beta1,
-            1.0 - beta1,
-            beta2,
-            1.0 - beta2,
-            eps,
-            5,
-            11,
-        )
-        .unwrap();
-        if failed == 1 {
-            assert_eq!(host.read(&p), p0, "a failed step changes nothing");
-            assert_eq!((host.read(&m), host.read(&v)), (m0.clone(), v0.clone()));
-            assert_eq!(host.read(&teacher), t0);
-        }
-    }
-    let of = |f: &dyn Fn(usize) -> f64| (0..chunks * n).map(f).collect::<Vec<f64>>();
-    let m1 = of(&|i| beta1 * m0[i] + (1.0 - beta1) * gs[i]);
-    let v1 = of(&|i| beta2 * v0[i] + (1.0 - beta2) * gs[i] * gs[i]);
-    let p1 = of(&|i| {
-        let rate = lr * rs[i / n * 2];
-        let kept = p0[i] * (1.0 - rate * decay * rs[i / n * 2 + 1]);
-        kept - rate / correction1 * m1[i] / (v1[i].sqrt() / correction2 + eps)
-    });
-    close("m", &host.read(&m), &m1);
-    close("v", &host.read(&v), &v1);
-    close("p", &host.read(&p), &p1);
-    close("teacher", &host.read(&teacher), &of(&|i| alpha * t0[i] + (1.0 - alpha) * p1[i]));
 }

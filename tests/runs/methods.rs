@@ -3,9 +3,11 @@
 use udass_raw::config::{Config, METHODS};
 use udass_raw::data::loader::Loader;
 use udass_raw::device::Device;
+use udass_raw::nn::Segmentor;
+use udass_raw::params::Weights;
 use udass_raw::run::build;
 use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::Report;
+use udass_raw::uda::step::{Learner, Report, initialize};
 
 use crate::support::{command, folder, settings, stderr, text};
 
@@ -74,6 +76,36 @@ fn each_method_learns_from_its_own_losses() {
             assert_eq!(teacher.is_empty(), method == "source_only");
             assert!(teacher != after, "{preset}, {method}: the teacher lags behind");
         }
+    }
+}
+
+/// The stored iterations measure it on a MiT alone.
+#[test]
+fn a_resnets_features_are_kept_near_the_frozen_ones_which_stay() {
+    for method in ["daformer", "hrda"] {
+        let mut config = config("toy_cnn", method, &[]);
+        config.feature_distance.min_share = 0.0;
+        config.feature_distance.classes = (0..19).collect();
+        let device = Device::host(2).unwrap();
+        let network = Segmentor::new(&config.network).unwrap();
+        let weights = |seed, learns| {
+            let mut weights = Weights::new(&device, network.spec(), learns).unwrap();
+            initialize(&device, &mut weights, seed).unwrap();
+            weights
+        };
+        let (student, frozen) = (weights(1, true), weights(2, false));
+        let state = |w: &Weights| {
+            [&w.values, &w.buffers, &w.pending].map(|part| device.read_f32(part).unwrap())
+        };
+        let before = state(&frozen);
+        let mut learner = Learner::new(&device, &config, network, student, Some(frozen)).unwrap();
+        let mut loader = Loader::new(&config, 0).unwrap();
+        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        let report = learner.step(&batch, &StepInputs::draw(&config, 0), None).unwrap();
+        assert!(!report.failed, "{method}");
+        let distance = report.terms.iter().find(|t| t.0 == "src.loss_imnet_feat_dist");
+        assert!(distance.unwrap().1 > 1e-3, "{method}: {distance:?}");
+        assert!(state(learner.imagenet.as_ref().unwrap()) == before, "{method}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use memmap2::{MmapMut, MmapOptions};
 
 use super::backend::{Backend, Convolution, Product};
-use super::launch::{Arg, Grid, Kernel, Level, Types};
+use super::launch::{Arg, Grid, Kernel, Launcher, Level, Types};
 use crate::{Error, Result};
 
 /// Elements of elementwise work that are worth handing to another core.
@@ -19,6 +19,8 @@ const ELEMENTS_PER_BLOCK: usize = 8 << 10;
 const USUAL_MEMORY: usize = 16 << 30;
 
 pub(super) struct Host {
+    /// Who runs kernels, if not this device.
+    launcher: Option<Box<dyn Launcher>>,
     threads: usize,
     /// None where the thread that made the device is itself part of the pool.
     pool: Option<rayon::ThreadPool>,
@@ -28,7 +30,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub fn new(threads: usize) -> Result<Host> {
+    pub fn new(threads: usize, launcher: Option<Box<dyn Launcher>>) -> Result<Host> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { cores } else { threads };
         let build = |builder: rayon::ThreadPoolBuilder| {
@@ -45,7 +47,7 @@ impl Host {
         } else {
             Some(build(rayon::ThreadPoolBuilder::new())?)
         };
-        Ok(Host { threads, pool, level: best_level(), chunks: RefCell::default() })
+        Ok(Host { launcher, threads, pool, level: best_level(), chunks: RefCell::default() })
     }
 
     /// Runs `work` where its parallel parts use this device's threads.
@@ -131,7 +133,10 @@ impl Backend for Host {
         grid: Grid,
         args: &[Arg],
     ) -> Result<()> {
-        launch::launch(self, kernel, types, grid, args)
+        match &self.launcher {
+            Some(launcher) => launcher.launch(kernel, types, grid, args),
+            None => launch::launch(self, kernel, types, grid, args),
+        }
     }
 
     fn product(&self, product: &Product) -> Result<()> {
@@ -148,6 +153,10 @@ impl Backend for Host {
     }
 
     fn blocks_for(&self, n: usize) -> usize {
-        n.div_ceil(ELEMENTS_PER_BLOCK)
+        let per_block = match &self.launcher {
+            Some(launcher) => launcher.elements_per_block(),
+            None => ELEMENTS_PER_BLOCK,
+        };
+        n.div_ceil(per_block)
     }
 }

@@ -1,0 +1,55 @@
+// How a kernel runs in lockstep: every thread of a block is a coroutine, and lockstep/ watches what
+// it does. Objects are built with `-fsanitize=thread`, whose calls before every load and store
+// lockstep/runtime.cpp answers.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <utility>
+
+#define DEVICE static inline __attribute__((always_inline, unused))
+#define UNWATCHED __attribute__((no_sanitize("thread")))
+
+extern "C" {
+// 0 thread, 1 threads, 2 block, 3 blocks: the same for a thread as long as it lives.
+int64_t lockstep_number(int32_t which) __attribute__((const));
+void lockstep_barrier();
+// Atomically.
+void lockstep_add_one(int32_t* counter);
+// Says that `p` must be a multiple of `bytes`.
+void lockstep_aligned(const void* p, size_t bytes);
+// The block's array that `place` stands for.
+void* lockstep_shared(const void* place, const char* name, size_t bytes, size_t element);
+void* lockstep_dynamic_shared();
+// Waits for the 32 lanes of the warp; then lane l's `bytes` stand at result + l·bytes, until the
+// next exchange.
+const void* lockstep_exchange(const void* mine, size_t bytes);
+void lockstep_copy_async(void* to, const void* from, size_t bytes);
+void lockstep_commit_async();
+void lockstep_wait_async(int64_t pending);
+}
+
+template <auto body, class... A, size_t... I>
+UNWATCHED static void lockstep_call(void (*)(A...), void** args, std::index_sequence<I...>) {
+    body(*static_cast<A*>(args[I])...);
+}
+template <auto body, class... A>
+UNWATCHED static void lockstep_run(void (*signature)(A...), void** args) {
+    lockstep_call<body>(signature, args, std::index_sequence_for<A...>{});
+}
+#define KERNEL(name, ...)                                                                    \
+    static void name##_body(__VA_ARGS__);                                                    \
+    extern "C" void SYMBOL(name)(void** args) {       \
+        lockstep_run<name##_body>(name##_body, args);                                        \
+    }                                                                                        \
+    static __attribute__((noinline)) void name##_body(__VA_ARGS__)
+
+#define SHARED(type, name, n)                                                  \
+    static const char name##_place = 0;                                        \
+    type(&name)[n] = *static_cast<type(*)[n]>(lockstep_shared(&name##_place, #name, sizeof(type[n]), sizeof(type)))
+
+DEVICE int64_t thread_index() { return lockstep_number(0); }
+DEVICE int64_t thread_count() { return lockstep_number(1); }
+DEVICE int64_t block_index() { return lockstep_number(2); }
+DEVICE int64_t block_count() { return lockstep_number(3); }
+DEVICE void barrier() { lockstep_barrier(); }
+DEVICE void* shared_memory() { return lockstep_dynamic_shared(); }

@@ -1,0 +1,238 @@
+//! Whether lockstep would notice: edits kernels, one place at a time, rebuilds them and runs the
+//! cases of `tests/lockstep`.
+//!
+//!     cargo run --release -p lockstep --bin mutate -- [--each N] [--seed S] [--only FILE] [--out FILE]
+//!
+//! Every barrier is dropped; of all other edits up to N a function (15) are drawn by the seed. An
+//! edit that does not compile is none. What no case notices is a survivor, whether or not it
+//! changes what the kernel computes.
+
+mod edits;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use edits::{BARRIER, Mutant};
+use lockstep::{Flavour, compile};
+
+/// A mutant that takes longer runs for ever.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// In which kernels a header's functions are tried.
+const USERS: [(&str, &[&str]); 5] = [
+    ("simt.cuh", &["layernorm.cu", "finite.cu"]),
+    ("upsample.cuh", &["cross_entropy.cu", "pseudo_label.cu"]),
+    ("strip.cuh", &["attention.cu", "depthwise.cu"]),
+    ("random.cuh", &["layernorm.cu", "channels.cu"]),
+    ("counting.cuh", &["confusion.cu", "labels.cu"]),
+];
+
+struct Options {
+    each: usize,
+    seed: u64,
+    only: Option<String>,
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Caught,
+    Survived,
+    DoesNotCompile,
+}
+
+fn main() -> Result<(), String> {
+    let options = options()?;
+    let tests = test_executable()?;
+    let mutants = drawn(&options)?;
+    eprintln!("{} edits", mutants.len());
+    let work = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
+    let (next, results) = (Mutex::new(mutants.into_iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for worker in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            let (next, results, tests) = (&next, &results, &tests);
+            let folder = work.join(worker.to_string());
+            let take = move || next.lock().ok().and_then(|mut next| next.next());
+            scope.spawn(move || {
+                while let Some(mutant) = take() {
+                    let outcome = try_mutant(&mutant, &folder, tests);
+                    match &outcome {
+                        Ok(Outcome::Survived) => eprintln!("survived: {}", mutant.describe()),
+                        Err(problem) => eprintln!("{}: {problem}", mutant.describe()),
+                        _ => (),
+                    }
+                    if let Ok(mut results) = results.lock() {
+                        results.push((mutant, outcome));
+                    }
+                }
+            });
+        }
+    });
+    let _ = std::fs::remove_dir_all(&work);
+    let mut results = results.into_inner().map_err(|e| e.to_string())?;
+    results.sort_by(|(a, _), (b, _)| (&a.file, a.at, a.kind).cmp(&(&b.file, b.at, b.kind)));
+    let text = report(&options, &results)?;
+    print!("{text}");
+    match options.out {
+        Some(path) => std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display())),
+        None => Ok(()),
+    }
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options { each: 15, seed: 1, only: None, out: None };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} takes a value"))?;
+        let number = || value.parse::<u64>().map_err(|e| format!("{word} {value}: {e}"));
+        match word.as_str() {
+            "--each" => options.each = number()? as usize,
+            "--seed" => options.seed = number()?,
+            "--only" => options.only = Some(value),
+            "--out" => options.out = Some(value.into()),
+            _ => return Err(format!("{word}: none of --each, --seed, --only, --out")),
+        }
+    }
+    Ok(options)
+}
+
+/// The tests, built; cargo says where they are.
+fn test_executable() -> Result<PathBuf, String> {
+    let output = Command::new("cargo")
+        .args(["test", "--release", "--test", "lockstep", "--no-run"])
+        .output()
+        .map_err(|e| format!("cargo: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find(|line| line.trim_start().starts_with("Executable"));
+    let path = line.and_then(|line| line.rsplit_once('(')?.1.strip_suffix(')'));
+    let path = path.ok_or_else(|| format!("cargo did not build the tests:\n{text}"))?;
+    std::fs::canonicalize(path).map_err(|e| format!("{path}: {e}"))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn users(header: &str) -> &'static [&'static str] {
+    USERS.iter().find(|(name, _)| *name == header).map_or(&[], |(_, users)| users)
+}
+
+/// Every barrier, and what the seed draws of the rest.
+fn drawn(options: &Options) -> Result<Vec<Mutant>, String> {
+    let folder = lockstep::kernels();
+    let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut names: Vec<String> = (entries.filter_map(Result::ok))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".cu") || !users(name).is_empty())
+        .filter(|name| options.only.as_ref().is_none_or(|only| name == only))
+        .collect();
+    names.sort();
+    let mut mutants = Vec::new();
+    for name in names {
+        for found in edits::of_file(&name, &read(&folder.join(&name))?) {
+            let (barriers, mut rest): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|mutant| mutant.kind == BARRIER);
+            mutants.extend(barriers);
+            let mut random = options.seed;
+            while rest.len() > options.each {
+                random = hash(&format!("{random} {name} {}", rest[0].function));
+                rest.remove((random % rest.len() as u64) as usize);
+            }
+            mutants.extend(rest);
+        }
+    }
+    Ok(mutants)
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Builds the kernels with the edit, and runs the cases that launch them.
+fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, String> {
+    let io = |e: std::io::Error| format!("{}: {e}", folder.display());
+    let kernels = lockstep::kernels();
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir_all(folder).map_err(io)?;
+    for entry in std::fs::read_dir(&kernels).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).map_err(io)?;
+    }
+    let text = read(&kernels.join(&mutant.file))?;
+    let (before, rest) = text.split_at(mutant.at);
+    let rest = rest.strip_prefix(&mutant.from).ok_or("the file has changed")?;
+    std::fs::write(folder.join(&mutant.file), format!("{before}{}{rest}", mutant.to))
+        .map_err(io)?;
+
+    let own = [mutant.file.as_str()];
+    let files = if mutant.file.ends_with(".cu") { &own } else { users(&mutant.file) };
+    for types in ["F64", "F32"] {
+        let mut objects = vec![lockstep::runtime()];
+        for file in files {
+            let object = folder.join(format!("{file}.{types}.o"));
+            let source = folder.join(file);
+            if compile::object(&source, folder, types, Flavour::Lockstep, &object).is_err() {
+                return Ok(Outcome::DoesNotCompile);
+            }
+            objects.push(object);
+        }
+        compile::link(&objects, &folder.join(format!("{types}.so")))?;
+    }
+    let mut child = Command::new(tests)
+        .args(["--skip", "detect", "--skip", "tensor_cores", "--skip", "every_kernel_was_run"])
+        .args(["--test-threads", "1"])
+        .env("LOCKSTEP_LIBRARY", folder.join("{types}.so"))
+        .env("LOCKSTEP_FILE", files.join(","))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("{}: {e}", tests.display()))?;
+    let start = Instant::now();
+    loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) if status.success() => return Ok(Outcome::Survived),
+            Some(_) => return Ok(Outcome::Caught),
+            None if start.elapsed() > PATIENCE => {
+                child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
+                return Ok(Outcome::Caught);
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn report(
+    options: &Options,
+    results: &[(Mutant, Result<Outcome, String>)],
+) -> Result<String, String> {
+    let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let mut survivors = String::new();
+    for (mutant, outcome) in results {
+        let (caught, survived) = kinds.entry(mutant.kind).or_default();
+        match outcome {
+            Ok(Outcome::Caught) => *caught += 1,
+            Ok(Outcome::Survived) => {
+                *survived += 1;
+                let _ = writeln!(survivors, "{}", mutant.describe());
+            }
+            Ok(Outcome::DoesNotCompile) => (),
+            Err(problem) => return Err(format!("{}: {problem}", mutant.describe())),
+        }
+    }
+    let mut text = format!(
+        "Seed {}: every barrier, and up to {} other edits a function.\n\n",
+        options.seed, options.each
+    );
+    let sum = |f: fn(&(usize, usize)) -> usize| kinds.values().map(f).sum::<usize>();
+    let all = ("all", (sum(|k| k.0), sum(|k| k.1)));
+    for (kind, (caught, survived)) in kinds.iter().map(|(k, v)| (*k, *v)).chain([all]) {
+        let share = 100.0 * survived as f64 / (caught + survived).max(1) as f64;
+        let _ = writeln!(text, "{kind:22} {caught:5} caught {survived:4} survived ({share:.1} %)");
+    }
+    let _ = write!(text, "\nSurvivors:\n{survivors}");
+    Ok(text)
+}

@@ -1,0 +1,421 @@
+//! The threads of a block as coroutines of one thread of the system, run in a random order from
+//! one barrier to the next.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::{CStr, c_void};
+use std::ops::Range;
+
+use corosensei::stack::{DefaultStack, Stack};
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use crate::Error;
+use crate::hooks;
+use crate::library::ThreadBody;
+use crate::memory::{Access, Memory, Now, Region, WARP};
+use crate::report::{Problem, Violation, lines_of};
+
+/// Of a thread; a kernel's frame is a few hundred bytes.
+const STACK: usize = 64 << 10;
+/// Accesses after which a block is taken to run for ever.
+const PATIENCE: u64 = 1 << 28;
+/// Of dynamic shared memory.
+const ALIGNMENT: usize = 64;
+/// What fills shared memory that nothing wrote: a NaN in every type.
+const POISON: u8 = 0xFF;
+
+/// Why a thread stopped for the moment.
+#[derive(Clone, Copy)]
+pub enum Pause {
+    Barrier { from: u64 },
+    Exchange { from: u64 },
+    Failed,
+}
+
+type Thread = Coroutine<(), Pause, (), DefaultStack>;
+
+#[derive(Clone, Copy)]
+enum State {
+    Ready,
+    Paused(Pause),
+    Done,
+}
+
+thread_local! {
+    /// Stacks are kept from block to block.
+    static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
+}
+
+fn stack() -> Result<DefaultStack, Error> {
+    match STACKS.with_borrow_mut(Vec::pop) {
+        Some(stack) => Ok(stack),
+        None => DefaultStack::new(STACK).map_err(|e| Error::Stack(e.to_string())),
+    }
+}
+
+/// Shared memory, with a guard on either side: an access beyond hits nobody else's.
+#[derive(Default)]
+struct Array {
+    _storage: Vec<u8>,
+    start: u64,
+}
+
+struct Copy {
+    to: u64,
+    from: u64,
+    bytes: usize,
+}
+
+/// Asynchronous copies of a thread: those of the open group, and groups not waited for.
+#[derive(Default)]
+struct Copies {
+    open: Vec<Copy>,
+    groups: VecDeque<Vec<Copy>>,
+}
+
+/// A launch as one block sees it.
+pub struct Setting<'a> {
+    pub kernel: &'a str,
+    pub body: ThreadBody,
+    pub arguments: &'a mut [*mut c_void],
+    pub blocks: i64,
+    pub threads: usize,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+    pub program: Range<u64>,
+}
+
+/// A running block.
+pub struct Block {
+    kernel: String,
+    memory: Memory,
+    index: i64,
+    blocks: i64,
+    threads: usize,
+    thread: usize,
+    tick: u32,
+    barrier: u32,
+    exchanges: Vec<u32>,
+    stack: Range<u64>,
+    program: Range<u64>,
+    yielder: *const Yielder<(), Pause>,
+    /// Arrays by their place in the source, and the launch's dynamic shared memory.
+    arrays: Vec<(usize, Array)>,
+    dynamic: Array,
+    deposits: Vec<Vec<u8>>,
+    /// By warp: what its lanes deposited before its last exchange.
+    exchanged: Vec<Vec<u8>>,
+    copies: Vec<Copies>,
+    accesses: u64,
+    violation: Option<Violation>,
+}
+
+impl Block {
+    pub fn new(memory: Memory) -> Block {
+        Block {
+            kernel: String::new(),
+            memory,
+            index: 0,
+            blocks: 0,
+            threads: 0,
+            thread: 0,
+            tick: 0,
+            barrier: 0,
+            exchanges: Vec::new(),
+            stack: 0..0,
+            program: 0..0,
+            yielder: std::ptr::null(),
+            arrays: Vec::new(),
+            dynamic: Array::default(),
+            deposits: Vec::new(),
+            exchanged: Vec::new(),
+            copies: Vec::new(),
+            accesses: 0,
+            violation: None,
+        }
+    }
+
+    /// Runs one block; `shuffle` orders the threads between two barriers.
+    pub fn run(
+        &mut self,
+        setting: &mut Setting,
+        index: i64,
+        mut shuffle: impl FnMut(&mut [usize]),
+    ) -> Result<(), Error> {
+        self.begin(setting, index);
+        let arguments = setting.arguments.as_mut_ptr();
+        let (body, threads) = (setting.body, setting.threads);
+        let mut coroutines = Vec::with_capacity(threads);
+        let mut ranges = Vec::with_capacity(threads);
+        for _ in 0..threads {
+            let stack = stack()?;
+            ranges.push(stack.limit().get() as u64..stack.base().get() as u64);
+            coroutines.push(Thread::with_stack(stack, move |yielder, ()| {
+                hooks::block().yielder = yielder;
+                // SAFETY: the arguments are the kernel's, and it is watched from here on.
+                unsafe { body(arguments) };
+            }));
+        }
+        let mut states = vec![State::Ready; threads];
+        let mut yielders = vec![std::ptr::null(); threads];
+        let mut order: Vec<usize> = (0..threads).collect();
+        while self.violation.is_none() {
+            shuffle(&mut order);
+            for &thread in &order {
+                if !matches!(states[thread], State::Ready) {
+                    continue;
+                }
+                self.thread = thread;
+                self.stack = ranges[thread].clone();
+                self.yielder = yielders[thread];
+                let result = hooks::during(self, || coroutines[thread].resume(()));
+                yielders[thread] = self.yielder;
+                states[thread] = match result {
+                    CoroutineResult::Yield(pause) => State::Paused(pause),
+                    CoroutineResult::Return(()) => State::Done,
+                };
+                if self.violation.is_some() {
+                    break;
+                }
+            }
+            if self.violation.is_none() && self.release(&mut states) {
+                break;
+            }
+        }
+        for mut coroutine in coroutines {
+            if !coroutine.done() {
+                // SAFETY: the frames above are the kernel's, which own nothing, and a hook's,
+                // which holds nothing while it pauses for ever.
+                unsafe { coroutine.force_reset() };
+            }
+            STACKS.with_borrow_mut(|stacks| stacks.push(coroutine.into_stack()));
+        }
+        self.memory.end_block();
+        match self.violation.take() {
+            Some(violation) => Err(Error::Violation(Box::new(violation))),
+            None => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, setting: &Setting, index: i64) {
+        self.kernel = setting.kernel.into();
+        (self.index, self.blocks, self.threads) = (index, setting.blocks, setting.threads);
+        self.program = setting.program.clone();
+        self.tick += 1;
+        self.barrier = self.tick;
+        self.exchanges = vec![self.tick; self.threads.div_ceil(WARP)];
+        self.arrays.clear();
+        self.copies = (0..self.threads).map(|_| Copies::default()).collect();
+        self.deposits = vec![Vec::new(); self.threads];
+        self.exchanged = vec![Vec::new(); self.threads.div_ceil(WARP)];
+        self.accesses = 0;
+        self.dynamic = self.array("shared_memory()", setting.shared, 4, 0);
+    }
+
+    /// Lets those go on who may; true when all threads are done.
+    fn release(&mut self, states: &mut [State]) -> bool {
+        let done = states.iter().filter(|s| matches!(s, State::Done)).count();
+        if done == states.len() {
+            return true;
+        }
+        let mut moved = false;
+        for warp in 0..self.exchanges.len() {
+            let lanes = warp * WARP..states.len().min((warp + 1) * WARP);
+            let exchanging = |s: &State| matches!(s, State::Paused(Pause::Exchange { .. }));
+            if states[lanes.clone()].iter().all(exchanging) {
+                self.tick += 1;
+                self.exchanges[warp] = self.tick;
+                self.exchanged[warp] = self.deposits[lanes.clone()].concat();
+                states[lanes].fill(State::Ready);
+                moved = true;
+            }
+        }
+        if moved {
+            return false;
+        }
+        let place = |state: &State| match state {
+            State::Paused(Pause::Barrier { from }) => Some(*from),
+            _ => None,
+        };
+        let waiting = states.iter().filter(|s| place(s).is_some()).count();
+        let Some(first) = states.iter().position(|s| place(s).is_some()) else {
+            self.unfinished_exchange(states);
+            return false;
+        };
+        let from = place(&states[first]).unwrap_or_default();
+        let stranger = states.iter().position(|state| place(state) != Some(from));
+        match stranger.filter(|&other| !self.same_barrier(from, place(&states[other]))) {
+            None => {
+                self.tick += 1;
+                self.barrier = self.tick;
+                self.exchanges.fill(self.tick);
+                states.fill(State::Ready);
+            }
+            Some(other) => {
+                let elsewhere = match states[other] {
+                    State::Done => format!("thread {other} has ended"),
+                    State::Paused(Pause::Barrier { from }) => {
+                        format!("thread {other} waits at {}", lines_of(from).join(", "))
+                    }
+                    _ => format!("thread {other} waits in an exchange"),
+                };
+                self.thread = first;
+                let threads = self.threads;
+                self.fail(Problem::Divergence { waiting, threads, elsewhere }, from);
+            }
+        }
+        false
+    }
+
+    /// Whether two calls are one barrier of the source, which inlining may have doubled.
+    fn same_barrier(&self, one: u64, other: Option<u64>) -> bool {
+        other.is_some_and(|other| one == other || lines_of(one) == lines_of(other))
+    }
+
+    fn unfinished_exchange(&mut self, states: &[State]) {
+        let exchanging = |s: &State| match s {
+            State::Paused(Pause::Exchange { from }) => Some(*from),
+            _ => None,
+        };
+        let Some(thread) = states.iter().position(|s| exchanging(s).is_some()) else { return };
+        let warp = thread / WARP;
+        let lanes = &states[warp * WARP..states.len().min((warp + 1) * WARP)];
+        let waiting = lanes.iter().filter(|s| exchanging(s).is_some()).count();
+        let problem = Problem::Exchange { warp, waiting, lanes: lanes.len() };
+        self.thread = thread;
+        self.fail(problem, exchanging(&states[thread]).unwrap_or_default());
+    }
+
+    /// Stops the running thread until it is its turn again.
+    pub fn pause(pause: Pause) {
+        let yielder = hooks::block().yielder;
+        // SAFETY: the yielder is that of the coroutine that this is called on.
+        unsafe { (*yielder).suspend(pause) };
+    }
+
+    pub fn fail(&mut self, problem: Problem, from: u64) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation {
+                kernel: self.kernel.clone(),
+                problem,
+                block: self.index,
+                thread: self.thread,
+                lines: lines_of(from),
+            });
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            tick: self.tick,
+            thread: self.thread,
+            block: self.index,
+            barrier: self.barrier,
+            exchange: self.exchanges[self.thread / WARP],
+        }
+    }
+
+    pub fn access(&mut self, address: u64, bytes: usize, access: Access) -> Result<(), Problem> {
+        if self.stack.contains(&address) {
+            return Ok(());
+        }
+        self.accesses += 1;
+        if self.accesses > PATIENCE {
+            return Err(Problem::Endless);
+        }
+        if access == Access::Read && self.program.contains(&address) {
+            return Ok(());
+        }
+        let now = self.now();
+        self.memory.access(address, bytes, access, now)
+    }
+
+    pub fn number(&self, which: i32) -> i64 {
+        match which {
+            0 => self.thread as i64,
+            1 => self.threads as i64,
+            2 => self.index,
+            _ => self.blocks,
+        }
+    }
+
+    /// Poisoned memory of the block, `offset` bytes behind a multiple of [`ALIGNMENT`].
+    fn array(&mut self, name: &str, bytes: usize, element: usize, offset: usize) -> Array {
+        let storage = vec![POISON; bytes + offset + 3 * ALIGNMENT];
+        let start = storage.as_ptr() as usize + ALIGNMENT;
+        let start = (start.next_multiple_of(ALIGNMENT) + offset) as u64;
+        if bytes > 0 {
+            let range = start..start + bytes as u64;
+            self.memory.add(Region::new(name.into(), range, element, true, true));
+        }
+        Array { _storage: storage, start }
+    }
+
+    pub fn shared(
+        &mut self,
+        place: usize,
+        name: &CStr,
+        bytes: usize,
+        element: usize,
+    ) -> *mut c_void {
+        let known = self.arrays.iter().find(|(p, _)| *p == place).map(|(_, array)| array.start);
+        let start = known.unwrap_or_else(|| {
+            // Aligned as its elements are and no better, as on the GPU.
+            let array = self.array(&name.to_string_lossy(), bytes, element, element);
+            let start = array.start;
+            self.arrays.push((place, array));
+            start
+        });
+        start as *mut c_void
+    }
+
+    pub fn dynamic_shared(&mut self) -> *mut c_void {
+        self.dynamic.start as *mut c_void
+    }
+
+    pub fn deposit(&mut self, mine: &[u8]) {
+        self.deposits[self.thread] = mine.to_vec();
+    }
+
+    pub fn deposits(&self) -> *const c_void {
+        self.exchanged[self.thread / WARP].as_ptr().cast()
+    }
+
+    pub fn copy_async(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), Problem> {
+        for address in [to, from] {
+            if !address.is_multiple_of(bytes as u64) {
+                return Err(Problem::Misaligned { address, bytes });
+            }
+        }
+        self.access(from, bytes, Access::Read)?;
+        self.access(to, bytes, Access::Write)?;
+        self.memory.in_flight(to, bytes, true);
+        self.copies[self.thread].open.push(Copy { to, from, bytes });
+        Ok(())
+    }
+
+    pub fn commit_async(&mut self) {
+        let copies = &mut self.copies[self.thread];
+        copies.groups.push_back(std::mem::take(&mut copies.open));
+    }
+
+    /// Lets all but the last `pending` groups of the thread arrive.
+    pub fn wait_async(&mut self, pending: usize) {
+        while self.copies[self.thread].groups.len() > pending {
+            for copy in self.copies[self.thread].groups.pop_front().unwrap_or_default() {
+                self.memory.in_flight(copy.to, copy.bytes, false);
+                let now = self.now();
+                // The copy arrives as a write of this thread, now; both ends were checked.
+                let _ = self.memory.access(copy.to, copy.bytes, Access::Write, now);
+                // SAFETY: both ends lie in regions, as `copy_async` checked, and never overlap.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        copy.from as *const u8,
+                        copy.to as *mut u8,
+                        copy.bytes,
+                    )
+                };
+            }
+        }
+    }
+}

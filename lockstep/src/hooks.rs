@@ -1,0 +1,131 @@
+//! What a kernel calls while it runs in lockstep: see `runtime.cpp`.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
+
+use crate::block::{Block, Pause};
+use crate::memory::Access;
+use crate::report::Problem;
+
+/// Mirrors `Hooks` of `runtime.cpp`.
+#[repr(C)]
+pub struct Hooks {
+    access: extern "C" fn(u64, usize, i32, u64),
+    aligned: extern "C" fn(u64, usize, u64),
+    barrier: extern "C" fn(u64),
+    shared: extern "C" fn(*const c_void, *const c_char, usize, usize, u64) -> *mut c_void,
+    dynamic_shared: extern "C" fn() -> *mut c_void,
+    number: extern "C" fn(i32) -> i64,
+    exchange: extern "C" fn(*const c_void, usize, u64) -> *const c_void,
+    copy_async: extern "C" fn(u64, u64, usize, u64),
+    commit_async: extern "C" fn(),
+    wait_async: extern "C" fn(i64),
+}
+
+pub static HOOKS: Hooks = Hooks {
+    access,
+    aligned,
+    barrier,
+    shared,
+    dynamic_shared,
+    number,
+    exchange,
+    copy_async,
+    commit_async,
+    wait_async,
+};
+
+thread_local! {
+    static RUNNING: Cell<*mut Block> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Makes `block` the one that hooks on this thread of the system belong to, while `work` runs.
+pub fn during<R>(block: *mut Block, work: impl FnOnce() -> R) -> R {
+    RUNNING.set(block);
+    let result = work();
+    RUNNING.set(ptr::null_mut());
+    result
+}
+
+/// The running block. Hooks are called by its kernel alone, one thread at a time, and hold the
+/// reference no longer than until they return or pause.
+pub fn block<'a>() -> &'a mut Block {
+    // SAFETY: `during` set it, and its caller touches the block only while the coroutine that
+    // called the hook is paused.
+    unsafe { &mut *RUNNING.get() }
+}
+
+/// Stops this thread of the block for good if something is wrong.
+fn checked<R>(result: Result<R, Problem>, from: u64) -> R {
+    match result {
+        Ok(value) => value,
+        Err(problem) => {
+            block().fail(problem, from);
+            loop {
+                Block::pause(Pause::Failed);
+            }
+        }
+    }
+}
+
+extern "C" fn access(address: u64, bytes: usize, kind: i32, from: u64) {
+    let access = match kind {
+        0 => Access::Read,
+        1 => Access::Write,
+        _ => Access::Atomic,
+    };
+    checked(block().access(address, bytes, access), from);
+}
+
+extern "C" fn aligned(address: u64, bytes: usize, from: u64) {
+    let fine = address.is_multiple_of(bytes as u64);
+    checked(if fine { Ok(()) } else { Err(Problem::Misaligned { address, bytes }) }, from);
+}
+
+extern "C" fn barrier(from: u64) {
+    Block::pause(Pause::Barrier { from });
+}
+
+extern "C" fn shared(
+    place: *const c_void,
+    name: *const c_char,
+    bytes: usize,
+    element: usize,
+    _from: u64,
+) -> *mut c_void {
+    // SAFETY: the SHARED macro passes a literal.
+    let name = unsafe { CStr::from_ptr(name) };
+    block().shared(place as usize, name, bytes, element)
+}
+
+extern "C" fn dynamic_shared() -> *mut c_void {
+    block().dynamic_shared()
+}
+
+extern "C" fn number(which: i32) -> i64 {
+    block().number(which)
+}
+
+extern "C" fn exchange(mine: *const c_void, bytes: usize, from: u64) -> *const c_void {
+    let mine = match bytes {
+        0 => &[],
+        // SAFETY: the caller passes `bytes` of its own.
+        _ => unsafe { std::slice::from_raw_parts(mine.cast::<u8>(), bytes) },
+    };
+    block().deposit(mine);
+    Block::pause(Pause::Exchange { from });
+    block().deposits()
+}
+
+extern "C" fn copy_async(to: u64, source: u64, bytes: usize, from: u64) {
+    checked(block().copy_async(to, source, bytes), from);
+}
+
+extern "C" fn commit_async() {
+    block().commit_async();
+}
+
+extern "C" fn wait_async(pending: i64) {
+    block().wait_async(pending.max(0) as usize);
+}

@@ -1,0 +1,316 @@
+//! One launch, run in lockstep and by its reference on copies of the same memory.
+
+use std::ffi::c_void;
+use std::ops::Range;
+
+use crate::Error;
+use crate::block::{Block, Setting};
+use crate::library::{Library, OrderedLaunch};
+use crate::memory::{Memory, Region};
+
+/// Bytes around a copy, so that what is out of bounds hits nobody else's memory.
+const GUARD: usize = 4096;
+
+/// A tensor as a kernel's argument.
+#[derive(Clone, Debug)]
+pub struct Argument {
+    pub name: &'static str,
+    pub address: u64,
+    pub bytes: usize,
+    /// Bytes of an element.
+    pub element: usize,
+    pub written: bool,
+    /// Single-precision numbers that a kernel built for bf16 takes as bf16.
+    pub operand: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum Value {
+    Pointer(Argument),
+    Null,
+    /// A number, in the low bytes.
+    Word(u64),
+}
+
+/// A kernel, its arguments and its grid.
+pub struct Launch<'a> {
+    pub kernel: &'a str,
+    pub values: Vec<Value>,
+    pub blocks: i64,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+    /// Whether the libraries are built for bf16, and operands are to be rounded to it.
+    pub bf16: bool,
+}
+
+impl Launch<'_> {
+    /// Whether operands can be rounded: none shares its memory with what stays as it is.
+    pub fn can_be_bf16(&self) -> bool {
+        let arguments = || {
+            self.values.iter().filter_map(|value| match value {
+                Value::Pointer(argument) => Some(argument),
+                _ => None,
+            })
+        };
+        let apart = |a: &Argument, b: &Argument| {
+            a.address + a.bytes as u64 <= b.address || b.address + b.bytes as u64 <= a.address
+        };
+        let mut pairs = arguments().flat_map(|a| arguments().map(move |b| (a, b)));
+        arguments().any(|a| a.operand) && pairs.all(|(a, b)| a.operand == b.operand || apart(a, b))
+    }
+}
+
+/// A copy of memory that arguments point into.
+struct Copied {
+    original: Range<u64>,
+    /// Its arguments' names, and what is common to them.
+    name: String,
+    element: usize,
+    written: bool,
+    /// Bytes of it for one of the original's: 1, or for bf16 one half.
+    halved: bool,
+    /// Guards around it; aligned as the arena's tensors are.
+    storage: Vec<u8>,
+    start: usize,
+}
+
+impl Copied {
+    fn content(&self) -> &[u8] {
+        let length = self.offset_of(self.original.end) as usize;
+        &self.storage[self.start..self.start + length]
+    }
+
+    /// Where an address of the original stands in the copy.
+    fn offset_of(&self, address: u64) -> u64 {
+        (address - self.original.start) >> u32::from(self.halved)
+    }
+
+    fn address(&self) -> u64 {
+        self.content().as_ptr() as u64
+    }
+}
+
+/// Runs a launch in blocks of `threads`, in the order of threads and blocks that `seed` gives, and
+/// by the reference; every bit that they leave in memory must be the same.
+pub fn compare(
+    lockstep: &Library,
+    reference: &Library,
+    launch: &Launch,
+    threads: usize,
+    seed: u64,
+) -> Result<(), Error> {
+    let expected = run_reference(reference, launch, threads)?;
+    let got = run_lockstep(lockstep, launch, threads, seed)?;
+    for (expected, got) in expected.iter().zip(&got) {
+        let (e, g) = (expected.content(), got.content());
+        if let Some(byte) = (0..e.len()).find(|&i| e[i] != g[i]) {
+            let at = byte / expected.element * expected.element;
+            let number = |bytes: &[u8]| number_of(&bytes[at..at + expected.element]);
+            let differing = e.chunks(expected.element).zip(g.chunks(expected.element));
+            return Err(Error::Difference(format!(
+                "{}: `{}`[{}] is {}, one thread alone makes it {} ({} of {} elements differ)",
+                launch.kernel,
+                expected.name,
+                at / expected.element,
+                number(g),
+                number(e),
+                differing.filter(|(e, g)| e != g).count(),
+                e.len() / expected.element,
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn number_of(bytes: &[u8]) -> String {
+    match *bytes {
+        [a, b] => format!("{:e}", f32::from_bits((u16::from_ne_bytes([a, b]) as u32) << 16)),
+        [a, b, c, d] => {
+            let bits = [a, b, c, d];
+            format!("{:e} ({})", f32::from_ne_bytes(bits), i32::from_ne_bytes(bits))
+        }
+        [a, b, c, d, e, f, g, h] => {
+            let bits = [a, b, c, d, e, f, g, h];
+            format!("{:e} ({})", f64::from_ne_bytes(bits), i64::from_ne_bytes(bits))
+        }
+        _ => format!("{bytes:?}"),
+    }
+}
+
+/// Copies what the arguments point to; arguments that overlap share a copy.
+fn copies_of(launch: &Launch) -> Vec<Copied> {
+    let mut pointers: Vec<&Argument> = (launch.values.iter())
+        .filter_map(|value| match value {
+            Value::Pointer(argument) if argument.bytes > 0 => Some(argument),
+            _ => None,
+        })
+        .collect();
+    pointers.sort_by_key(|argument| argument.address);
+    let mut copies: Vec<Copied> = Vec::new();
+    for argument in pointers {
+        let range = argument.address..argument.address + argument.bytes as u64;
+        match copies.last_mut().filter(|last| range.start < last.original.end) {
+            Some(last) => {
+                last.original.end = last.original.end.max(range.end);
+                if !last.name.split('/').any(|name| name == argument.name) {
+                    last.name = format!("{}/{}", last.name, argument.name);
+                }
+                last.element = last.element.min(argument.element);
+                last.written |= argument.written;
+            }
+            None => copies.push(Copied {
+                original: range,
+                name: argument.name.into(),
+                element: argument.element,
+                written: argument.written,
+                halved: launch.bf16 && argument.operand,
+                storage: Vec::new(),
+                start: 0,
+            }),
+        }
+    }
+    for copy in &mut copies {
+        let length = (copy.original.end - copy.original.start) as usize;
+        // SAFETY: callers pass the ranges of live tensors.
+        let original =
+            unsafe { std::slice::from_raw_parts(copy.original.start as *const u8, length) };
+        let content = match copy.halved {
+            true => original.as_chunks().0.iter().flat_map(|&x| bf16(x).to_ne_bytes()).collect(),
+            false => original.to_vec(),
+        };
+        copy.element >>= u32::from(copy.halved);
+        copy.storage = vec![0xFF; content.len() + 2 * GUARD + 64];
+        let address = copy.storage.as_ptr() as usize + GUARD;
+        copy.start = GUARD + address.next_multiple_of(64) - address;
+        copy.storage[copy.start..copy.start + content.len()].copy_from_slice(&content);
+    }
+    copies
+}
+
+/// A single-precision number as bf16: the nearest, to even between two.
+fn bf16(x: [u8; 4]) -> u16 {
+    let bits = u32::from_ne_bytes(x);
+    if f32::from_bits(bits).is_nan() {
+        0x7FFF
+    } else {
+        ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16
+    }
+}
+
+/// The words of a launch on copies of its memory, and pointers to them.
+fn words_of(values: &[Value], copies: &[Copied]) -> Vec<u64> {
+    let word = |value: &Value| match value {
+        Value::Word(word) => *word,
+        Value::Null => 0,
+        Value::Pointer(argument) => {
+            let home = copies.iter().find(|copy| copy.original.contains(&argument.address));
+            home.map_or(argument.address, |copy| copy.address() + copy.offset_of(argument.address))
+        }
+    };
+    values.iter().map(word).collect()
+}
+
+fn pointers_to(words: &[u64]) -> Vec<*mut c_void> {
+    words.iter().map(|word| word as *const u64 as *mut c_void).collect()
+}
+
+/// Runs a launch in lockstep, and leaves in memory what it computed.
+pub fn watch(lockstep: &Library, launch: &Launch, threads: usize, seed: u64) -> Result<(), Error> {
+    for copy in run_lockstep(lockstep, launch, threads, seed)? {
+        let content = copy.content();
+        // SAFETY: callers pass the ranges of live tensors; what was read alone is unchanged.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                content.as_ptr(),
+                copy.original.start as *mut u8,
+                content.len(),
+            )
+        };
+    }
+    Ok(())
+}
+
+/// Runs a launch by the reference, on the memory itself.
+pub fn perform(reference: &Library, launch: &Launch, threads: usize) -> Result<(), Error> {
+    call_reference(reference, launch, threads, words_of(&launch.values, &[]))
+}
+
+fn run_reference(library: &Library, launch: &Launch, threads: usize) -> Result<Vec<Copied>, Error> {
+    let copies = copies_of(launch);
+    call_reference(library, launch, threads, words_of(&launch.values, &copies))?;
+    Ok(copies)
+}
+
+fn call_reference(
+    library: &Library,
+    launch: &Launch,
+    threads: usize,
+    words: Vec<u64>,
+) -> Result<(), Error> {
+    let body = library.ordered(launch.kernel)?;
+    let mut pointers = pointers_to(&words);
+    let mut shared = vec![0u128; launch.shared.div_ceil(16) + 1];
+    let how = OrderedLaunch {
+        begin: 0,
+        end: launch.blocks,
+        count: launch.blocks,
+        shared: shared.as_mut_ptr().cast(),
+        threads: threads as i64,
+    };
+    // SAFETY: the words are the kernel's arguments, as wide as its signature says.
+    unsafe { body(pointers.as_mut_ptr(), &how) };
+    Ok(())
+}
+
+fn run_lockstep(
+    library: &Library,
+    launch: &Launch,
+    threads: usize,
+    seed: u64,
+) -> Result<Vec<Copied>, Error> {
+    let body = library.threads(launch.kernel)?;
+    let copies = copies_of(launch);
+    let words = words_of(&launch.values, &copies);
+    let mut pointers = pointers_to(&words);
+    let mut memory = Memory::default();
+    for copy in &copies {
+        let length = copy.content().len() as u64;
+        let range = copy.address()..copy.address() + length;
+        memory.add(Region::new(copy.name.clone(), range, copy.element, copy.written, false));
+    }
+    let mut setting = Setting {
+        kernel: launch.kernel,
+        body,
+        arguments: &mut pointers,
+        blocks: launch.blocks,
+        threads,
+        shared: launch.shared,
+        program: library.bounds.clone(),
+    };
+    let mut random = Random(seed);
+    let mut block = Block::new(memory);
+    let mut order: Vec<usize> = (0..launch.blocks as usize).collect();
+    random.shuffle(&mut order);
+    for index in order {
+        block.run(&mut setting, index as i64, |order| random.shuffle(order))?;
+    }
+    Ok(copies)
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn shuffle(&mut self, items: &mut [usize]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, (self.next() % (i as u64 + 1)) as usize);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Kernels as built, loaded.
+
+use std::ffi::c_void;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::Error;
+use crate::compile::Flavour;
+use crate::hooks;
+
+/// A shared library of kernels of one flavour.
+pub struct Library {
+    library: libloading::Library,
+    flavour: Flavour,
+    /// Where the library itself lies in memory.
+    pub(crate) bounds: Range<u64>,
+}
+
+/// A kernel in lockstep, called by every thread of a block.
+pub(crate) type ThreadBody = unsafe extern "C" fn(args: *mut *mut c_void);
+/// A kernel's reference.
+pub(crate) type OrderedBody =
+    unsafe extern "C" fn(args: *mut *mut c_void, launch: *const OrderedLaunch);
+
+/// Mirrors `SoloLaunch` of `kernels/simt.cuh` as built for the reference.
+#[repr(C)]
+pub(crate) struct OrderedLaunch {
+    pub begin: i64,
+    pub end: i64,
+    pub count: i64,
+    pub shared: *mut c_void,
+    pub threads: i64,
+}
+
+impl Library {
+    pub fn open(path: &Path, flavour: Flavour) -> Result<Library, Error> {
+        let problem = |e: libloading::Error| Error::Library(format!("{}: {e}", path.display()));
+        // SAFETY: a library of kernels has no initialisers.
+        let library = unsafe { libloading::Library::new(path) }.map_err(problem)?;
+        let mut bounds = 0..0;
+        if flavour == Flavour::Lockstep {
+            // SAFETY: the signatures are those of lockstep/runtime.cpp.
+            unsafe {
+                let install: libloading::Symbol<unsafe extern "C" fn(*const hooks::Hooks)> =
+                    library.get(b"lockstep_install").map_err(problem)?;
+                install(&hooks::HOOKS);
+                let find: libloading::Symbol<unsafe extern "C" fn(*mut u64, *mut u64)> =
+                    library.get(b"lockstep_bounds").map_err(problem)?;
+                find(&mut bounds.start, &mut bounds.end);
+            }
+        }
+        Ok(Library { library, flavour, bounds })
+    }
+
+    fn symbol<F: Copy>(&self, kernel: &str) -> Result<F, Error> {
+        let name = format!("{kernel}_{}", self.flavour.name());
+        // SAFETY: callers name the type that belongs to the flavour.
+        let symbol = unsafe { self.library.get::<F>(name.as_bytes()) };
+        symbol.map(|s| *s).map_err(|e| Error::Library(format!("{kernel}: {e}")))
+    }
+
+    pub(crate) fn threads(&self, kernel: &str) -> Result<ThreadBody, Error> {
+        assert_eq!(self.flavour, Flavour::Lockstep);
+        self.symbol(kernel)
+    }
+
+    pub(crate) fn ordered(&self, kernel: &str) -> Result<OrderedBody, Error> {
+        assert_eq!(self.flavour, Flavour::Ordered);
+        self.symbol(kernel)
+    }
+}

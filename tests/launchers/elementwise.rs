@@ -1,0 +1,194 @@
+//! Elementwise kernels, the optimiser, and the flag that keeps a broken step from being committed.
+
+use udass_raw::device::{Grid, kernels};
+
+use crate::{GRID, Host, close};
+
+/// Numbers that leave one of the grid's blocks without work, and that fill them all.
+const SIZES: [usize; 3] = [1, 11, 333];
+
+#[test]
+fn fills_and_sums() {
+    let host = Host::double();
+    let device = &host.device;
+    for n in SIZES {
+        let (x, xs) = host.reals(&[n]);
+        let (y, ys) = host.reals(&[n]);
+        let of = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
+        let mut z = host.room(&[n]);
+        kernels::add(device, GRID, &x, &y, &mut z, 0, n as i64).unwrap();
+        close("add", &host.read(&z), &of(&|i| xs[i] + ys[i]));
+        kernels::add(device, GRID, &x, &y, &mut z, 1, n as i64).unwrap();
+        assert_eq!(host.read(&z), of(&|i| (xs[i] + ys[i]).max(0.0)));
+        kernels::relu_backward(device, GRID, &x, &y, &mut z, n as i64).unwrap();
+        assert_eq!(host.read(&z), of(&|i| if xs[i] > 0.0 { ys[i] } else { 0.0 }));
+        kernels::fill(device, GRID, &mut z, 0.7, n as i64).unwrap();
+        assert_eq!(host.read(&z), vec![0.7; n]);
+    }
+    let (bias, bs) = host.reals(&[7]);
+    let mut rows = host.room(&[11, 7]);
+    kernels::fill_rows(device, GRID, &bias, &mut rows, 11, 7).unwrap();
+    assert_eq!(host.read(&rows), bs.repeat(11));
+}
+
+/// ½ + ∫ φ from 0 to x, by Simpson's rule.
+fn normal_cdf(x: f64) -> f64 {
+    let steps = 2000;
+    let h = x / steps as f64;
+    let weight = |i: usize| if i == 0 || i == steps { 1.0 } else { 2.0 + (i % 2 * 2) as f64 };
+    let sum: f64 = (0..=steps).map(|i| weight(i) * density(i as f64 * h)).sum();
+    0.5 + sum * h / 3.0
+}
+
+fn density(x: f64) -> f64 {
+    (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
+}
+
+#[test]
+fn gelu() {
+    let host = Host::double();
+    let device = &host.device;
+    for n in SIZES {
+        let xs: Vec<f64> = host.reals(&[n]).1.iter().map(|x| 7.0 * x).collect();
+        let x = host.upload(&[n], &xs);
+        let (dy, dys) = host.reals(&[n]);
+        let (mut y, mut dx) = (host.room(&[n]), host.room(&[n]));
+        kernels::gelu_forward(device, GRID, &x, &mut y, n as i64).unwrap();
+        kernels::gelu_backward(device, GRID, &x, &dy, &mut dx, n as i64).unwrap();
+        let of = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
+        close("gelu", &host.read(&y), &of(&|i| xs[i] * normal_cdf(xs[i])));
+        let slope = |x: f64| normal_cdf(x) + x * density(x);
+        close("gelu's slope", &host.read(&dx), &of(&|i| dys[i] * slope(xs[i])));
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_raise_the_flag() {
+    let host = Host::double();
+    let device = &host.device;
+    for n in SIZES {
+        let (_, finite) = host.reals(&[n]);
+        let broken = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX];
+        for (value, place) in broken.into_iter().flat_map(|value| [(value, 0), (value, n - 1)]) {
+            let mut data = finite.clone();
+            data[place] = value;
+            let x = host.upload(&[n], &data);
+            let mut bad = host.ints(&[9; 5]);
+            kernels::not_finite_partial(device, GRID, &x, &mut bad, n as i64).unwrap();
+            let mut expected = vec![0; 5];
+            expected[place / n.div_ceil(5)] = !value.is_finite() as i32;
+            assert_eq!(device.read::<i32>(&bad).unwrap(), expected, "{value} at {place} of {n}");
+        }
+    }
+    let one = Grid::blocks(1);
+    for parts in [1, 5, 300] {
+        for (raised, place) in [(0, None), (1, None), (0, Some(0)), (0, Some(parts - 1))] {
+            let mut bad = vec![0; parts];
+            place.into_iter().for_each(|place| bad[place] = 1);
+            let bad = host.ints(&bad);
+            let mut flag = host.ints(&[raised]);
+            kernels::not_finite_final(device, one, &bad, &mut flag, parts as i64).unwrap();
+            let expected = (raised == 1 || place.is_some()) as i32;
+            assert_eq!(device.read::<i32>(&flag).unwrap(), [expected], "{raised} {place:?}");
+        }
+    }
+}
+
+#[test]
+fn commits() {
+    let host = Host::double();
+    let device = &host.device;
+    for n in SIZES {
+        let (from, new) = host.reals(&[n]);
+        let (bytes, new_bytes) = host.bytes(&[n], 256);
+        for failed in [0, 1] {
+            let flag = host.ints(&[failed]);
+            let (mut to, old) = host.reals(&[n]);
+            kernels::commit_real(device, GRID, &from, &mut to, &flag, n as i64).unwrap();
+            assert_eq!(host.read(&to), if failed == 1 { &old[..] } else { &new[..] });
+            let (mut to, old) = host.bytes(&[n], 256);
+            kernels::commit_bytes(device, GRID, &bytes, &mut to, &flag, n as i64).unwrap();
+            assert_eq!(host.read_bytes(&to), if failed == 1 { &old[..] } else { &new_bytes[..] });
+        }
+    }
+}
+
+#[test]
+fn adamw() {
+    let host = Host::double();
+    let [chunks, n] = [5, 11];
+    let shape = [chunks, n];
+    let (beta1, beta2, eps) = (0.7, 0.9, 0.05);
+    let (mut p, p0) = host.reals(&shape);
+    let (g, gs) = host.reals(&shape);
+    let (mut m, m0) = host.reals(&shape);
+    let (mut v, v0) = host.positive(&shape);
+    let (mut teacher, t0) = host.reals(&shape);
+    let (rules, rs) = host.positive(&[chunks, 2]);
+    let [lr, decay, correction1, correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
+    let schedule = host.upload(&[5], &[lr, decay, correction1, correction2, alpha]);
+    let [mut p2, mut m2, mut v2] = [&p0, &m0, &v0].map(|x| host.upload(&shape, x));
+    for failed in [1, 0] {
+        let flag = host.ints(&[failed]);
+        kernels::adamw(
+            &host.device,
+            GRID,
+            &mut p,
+            &g,
+            &mut m,
+            &mut v,
+            Some(&mut teacher),
+            &rules,
+            &schedule,
+            &flag,
+            beta1,
+            1.0 - beta1,
+            beta2,
+            1.0 - beta2,
+            eps,
+            5,
+            11,
+        )
+        .unwrap();
+        if failed == 1 {
+            assert_eq!(host.read(&p), p0, "a failed step changes nothing");
+            assert_eq!((host.read(&m), host.read(&v)), (m0.clone(), v0.clone()));
+            assert_eq!(host.read(&teacher), t0);
+        }
+    }
+    kernels::adamw(
+        &host.device,
+        GRID,
+        &mut p2,
+        &g,
+        &mut m2,
+        &mut v2,
+        None,
+        &rules,
+        &schedule,
+        &host.ints(&[0]),
+        beta1,
+        1.0 - beta1,
+        beta2,
+        1.0 - beta2,
+        eps,
+        5,
+        11,
+    )
+    .unwrap();
+    let of = |f: &dyn Fn(usize) -> f64| (0..chunks * n).map(f).collect::<Vec<f64>>();
+    let m1 = of(&|i| beta1 * m0[i] + (1.0 - beta1) * gs[i]);
+    let v1 = of(&|i| beta2 * v0[i] + (1.0 - beta2) * gs[i] * gs[i]);
+    let p1 = of(&|i| {
+        let rate = lr * rs[i / n * 2];
+        let kept = p0[i] * (1.0 - rate * decay * rs[i / n * 2 + 1]);
+        kept - rate / correction1 * m1[i] / (v1[i].sqrt() / correction2 + eps)
+    });
+    close("m", &host.read(&m), &m1);
+    close("v", &host.read(&v), &v1);
+    close("p", &host.read(&p), &p1);
+    close("teacher", &host.read(&teacher), &of(&|i| alpha * t0[i] + (1.0 - alpha) * p1[i]));
+    for (with, without) in [(&p, &p2), (&m, &m2), (&v, &v2)] {
+        assert_eq!(host.read(with), host.read(without));
+    }
+}

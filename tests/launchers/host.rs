@@ -1,0 +1,126 @@
+//! A device in double precision, numbers to feed it, and what cases share.
+
+use std::cell::Cell;
+
+use udass_raw::device::{Device, Grid};
+use udass_raw::tensor::Tensor;
+
+/// The double-precision host, and numbers to feed it.
+pub struct Host {
+    pub device: Device,
+    seed: Cell<u64>,
+}
+
+impl Host {
+    pub fn double() -> Host {
+        Host { device: crate::double(), seed: Cell::new(1) }
+    }
+
+    fn next(&self) -> u64 {
+        let mut state = self.seed.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.seed.set(state);
+        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        state ^ (state >> 27)
+    }
+
+    /// Numbers in [-1, 1).
+    pub fn reals(&self, shape: &[usize]) -> (Tensor, Vec<f64>) {
+        let n = shape.iter().product();
+        let data: Vec<f64> =
+            (0..n).map(|_| (self.next() >> 12) as f64 / (1u64 << 51) as f64 - 1.0).collect();
+        (self.device.upload(shape, &data).unwrap(), data)
+    }
+
+    /// Numbers in [0.5, 1.5).
+    pub fn positive(&self, shape: &[usize]) -> (Tensor, Vec<f64>) {
+        let data: Vec<f64> = self.reals(shape).1.iter().map(|x| 1.0 + x / 2.0).collect();
+        (self.upload(shape, &data), data)
+    }
+
+    /// Bytes below a bound.
+    pub fn bytes(&self, shape: &[usize], below: u64) -> (Tensor, Vec<u8>) {
+        let n = shape.iter().product();
+        let data: Vec<u8> = (0..n).map(|_| ((self.next() >> 20) % below) as u8).collect();
+        (self.device.upload(shape, &data).unwrap(), data)
+    }
+
+    pub fn ints(&self, data: &[i32]) -> Tensor {
+        self.device.upload(&[data.len()], data).unwrap()
+    }
+
+    pub fn upload(&self, shape: &[usize], data: &[f64]) -> Tensor {
+        self.device.upload(shape, data).unwrap()
+    }
+
+    /// Room for results, filled with what must be overwritten.
+    pub fn room(&self, shape: &[usize]) -> Tensor {
+        let n = shape.iter().product();
+        self.device.upload(shape, &vec![1e30; n]).unwrap()
+    }
+
+    pub fn room_for_bytes(&self, shape: &[usize]) -> Tensor {
+        self.device.upload(shape, &vec![77u8; shape.iter().product()]).unwrap()
+    }
+
+    pub fn read(&self, tensor: &Tensor) -> Vec<f64> {
+        self.device.read(tensor).unwrap()
+    }
+
+    pub fn read_bytes(&self, tensor: &Tensor) -> Vec<u8> {
+        self.device.read(tensor).unwrap()
+    }
+}
+
+/// More blocks than divide anything evenly.
+pub const GRID: Grid = Grid { blocks: 5, threads: 64, shared: 0 };
+
+#[track_caller]
+pub fn close(what: &str, got: &[f64], wanted: &[f64]) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(wanted).enumerate() {
+        // Written so that NaN fails.
+        assert!((g - w).abs() <= 1e-9 * (1.0 + w.abs()), "{what}[{i}] is {g}, not {w}");
+    }
+    assert!(wanted.iter().any(|w| w.abs() > 1e-6), "{what}: all zero proves nothing");
+}
+
+/// All index tuples of a shape, in the order of memory.
+pub fn each<const N: usize>(shape: [usize; N]) -> impl Iterator<Item = [usize; N]> {
+    (0..shape.iter().product::<usize>()).map(move |mut i| {
+        let mut index = [0; N];
+        for d in (0..N).rev() {
+            index[d] = i % shape[d];
+            i /= shape[d];
+        }
+        index
+    })
+}
+
+/// Where an index tuple stands in memory.
+pub fn at<const N: usize>(shape: [usize; N], index: [usize; N]) -> usize {
+    shape.iter().zip(index).fold(0, |sum, (&side, i)| {
+        assert!(i < side, "{index:?} of {shape:?}");
+        sum * side + i
+    })
+}
+
+/// The two inputs that output `o` of a bilinear resize mixes, and their weights.
+pub fn taps(o: usize, ratio: f64, inputs: usize) -> [(usize, f64); 2] {
+    let s = (ratio * (o as f64 + 0.5) - 0.5).max(0.0);
+    let low = (s as usize).min(inputs - 1);
+    let upper = if low + 1 < inputs { s - low as f64 } else { 0.0 };
+    [(low, 1.0 - upper), ((low + 1).min(inputs - 1), upper)]
+}
+
+/// As `kernels/random.cuh`.
+pub fn uniform_of(key: u64, stream: u64, element: u64) -> f64 {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let scrambled = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    let seeded = scrambled(key.wrapping_add(GOLDEN.wrapping_mul(stream + 1)));
+    let bits = scrambled(seeded.wrapping_add(GOLDEN.wrapping_mul(element + 1)));
+    (bits >> 40) as f64 / 16_777_216.0
+}

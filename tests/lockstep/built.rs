@@ -1,0 +1,38 @@
+//! Kernels of the tests themselves, built while they run.
+
+use std::path::{Path, PathBuf};
+
+use lockstep::{Argument, Flavour, Launch, Library, Value, compile};
+
+/// `tests/lockstep/kernels/{name}.cu`, in single precision; to be asked for once.
+pub fn library(name: &str, flavour: Flavour) -> Library {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = root.join(format!("tests/lockstep/kernels/{name}.cu"));
+    // It stays, as the lines of its source are looked up there.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let object = folder.join(format!("{name}_{}.o", flavour.name()));
+    let out = object.with_extension("so");
+    compile::object(&source, &lockstep::kernels(), "F32", flavour, &object).unwrap();
+    let mut objects: Vec<PathBuf> = vec![object];
+    if flavour == Flavour::Lockstep {
+        objects.push(lockstep::runtime());
+    }
+    compile::link(&objects, &out).unwrap();
+    Library::open(&out, flavour).unwrap()
+}
+
+/// A pointer to all of `data`.
+pub fn pointer<N>(name: &'static str, data: &mut [N], written: bool) -> Value {
+    Value::Pointer(Argument {
+        name,
+        address: data.as_mut_ptr() as u64,
+        bytes: size_of_val(data),
+        element: size_of::<N>(),
+        written,
+        operand: false,
+    })
+}
+
+pub fn launch(kernel: &str, values: Vec<Value>, shared: usize) -> Launch<'_> {
+    Launch { kernel, values, blocks: 1, shared, bf16: false }
+}

@@ -1,0 +1,162 @@
+//! A device whose launches are proven before they are made.
+
+use std::io::Write;
+
+use lockstep::{Argument, Flavour, Launch, Library, Value};
+use udass_raw::device::{Arg, ArgElement, Device, Grid, Kernel, Launcher, Types};
+use udass_raw::{Error, Result};
+
+/// Replays one block size, and one schedule.
+pub const THREADS: &str = "LOCKSTEP_THREADS";
+pub const SEED: &str = "LOCKSTEP_SEED";
+/// A file to append the names of launched kernels to.
+pub const LIST: &str = "LOCKSTEP_LIST";
+/// A library to take the place of some kernel files,
+/// and their names; the process ends at the first fault.
+pub const LIBRARY: &str = "LOCKSTEP_LIBRARY";
+pub const FILE: &str = "LOCKSTEP_FILE";
+
+/// Besides the size that the op asks for.
+const BLOCK_SIZES: [usize; 6] = [1, 32, 33, 64, 128, 256];
+const SCHEDULES: u64 = 2;
+
+pub fn device(types: Types) -> Device {
+    Device::host_launching(types, Box::new(Prover::new(types))).unwrap()
+}
+
+struct Prover {
+    types: Types,
+    /// For the device's types, and in single precision for bf16 as well.
+    kernels: Kernels,
+    bf16: Option<Kernels>,
+    /// Only kernels of these files are run in lockstep.
+    files: Option<String>,
+}
+
+struct Kernels {
+    lockstep: Library,
+    reference: Library,
+}
+
+impl Kernels {
+    fn new(types: &str) -> Kernels {
+        let built = |flavour| Library::open(&lockstep::built(types, flavour), flavour).unwrap();
+        let given = |path: String| Library::open(path.as_ref(), Flavour::Lockstep).unwrap();
+        Kernels {
+            lockstep: match variable(LIBRARY) {
+                Some(path) => given(path.replace("{types}", types)),
+                None => built(Flavour::Lockstep),
+            },
+            reference: built(Flavour::Ordered),
+        }
+    }
+}
+
+/// What a variable of the environment says.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Prover {
+    fn new(types: Types) -> Prover {
+        Prover {
+            types,
+            kernels: Kernels::new(&format!("{types:?}")),
+            bf16: (types == Types::F32 && variable(LIBRARY).is_none())
+                .then(|| Kernels::new("BF16")),
+            files: variable(FILE),
+        }
+    }
+
+    fn value(&self, arg: &Arg) -> Value {
+        match *arg {
+            Arg::Pointer { tensor: None, .. } => Value::Null,
+            Arg::Pointer { name, element, written, tensor: Some(tensor) } => {
+                Value::Pointer(Argument {
+                    name,
+                    address: tensor.address(),
+                    bytes: tensor.bytes(),
+                    element: tensor.dtype().bytes(),
+                    written,
+                    operand: element == ArgElement::Operand,
+                })
+            }
+            Arg::I64(x) => Value::Word(x as u64),
+            Arg::I32(x) => Value::Word(x as u32 as u64),
+            Arg::U64(x) => Value::Word(x),
+            Arg::Real(x) => Value::Word(match self.types {
+                Types::F32 => (x as f32).to_bits() as u64,
+                Types::F64 => x.to_bits(),
+            }),
+        }
+    }
+
+    fn prove(&self, kernels: &Kernels, launch: &Launch, production: usize) -> Result<()> {
+        let mut sizes = BLOCK_SIZES.to_vec();
+        if !sizes.contains(&production) {
+            sizes.push(production);
+        }
+        if let Some(threads) = variable(THREADS) {
+            sizes = vec![threads.parse().unwrap()];
+        }
+        let seeds = match variable(SEED) {
+            Some(seed) => vec![seed.parse().unwrap()],
+            None => (1..=SCHEDULES).collect(),
+        };
+        for &threads in &sizes {
+            for &seed in &seeds {
+                let result =
+                    lockstep::compare(&kernels.lockstep, &kernels.reference, launch, threads, seed);
+                if result.is_err() && variable(LIBRARY).is_some() {
+                    std::process::exit(1);
+                }
+                result.map_err(|problem| {
+                    Error::device(format!(
+                        "{problem}\n  in blocks of {threads} threads; to see it again: \
+                         {THREADS}={threads} {SEED}={seed} cargo test --release --test lockstep"
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Launcher for Prover {
+    fn launch(
+        &self,
+        kernel: &'static Kernel,
+        _types: Types,
+        grid: Grid,
+        args: &[Arg],
+    ) -> Result<()> {
+        if let Some(list) = variable(LIST) {
+            let file = std::fs::OpenOptions::new().append(true).open(list);
+            file.and_then(|mut file| file.write_all(format!("{}\n", kernel.name).as_bytes()))
+                .map_err(|e| Error::device(e.to_string()))?;
+        }
+        let mut launch = Launch {
+            kernel: kernel.name,
+            values: args.iter().map(|arg| self.value(arg)).collect(),
+            blocks: grid.blocks,
+            shared: grid.shared,
+            bf16: false,
+        };
+        let production = grid.threads as usize;
+        if self.files.as_ref().is_none_or(|files| files.split(',').any(|f| f == kernel.file)) {
+            self.prove(&self.kernels, &launch, production)?;
+            if let Some(bf16) = self.bf16.as_ref().filter(|_| launch.can_be_bf16()) {
+                launch.bf16 = true;
+                self.prove(bf16, &launch, production)?;
+                launch.bf16 = false;
+            }
+        }
+        let performed = lockstep::perform(&self.kernels.reference, &launch, production);
+        performed.map_err(|e| Error::device(e.to_string()))
+    }
+
+    /// So little that tests of odd sizes fill several blocks.
+    fn elements_per_block(&self) -> usize {
+        100
+    }
+}
