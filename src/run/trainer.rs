@@ -44,7 +44,7 @@ pub enum Start {
 /// How a run ended.
 pub enum End {
     /// At `run.max_iters`, with the last evaluation where there is one.
-    Finished(Option<Report>),
+    Finished(Option<Box<Report>>),
     /// There was nothing left to do.
     FinishedBefore,
     /// Asked to stop, after saving.
@@ -162,7 +162,7 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         }
     }
     progress.finish();
-    Ok(End::Finished(last_report))
+    Ok(End::Finished(last_report.map(Box::new)))
 }
 
 fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use safetensors::Dtype;
 use serde_json::Value;
 use udass_raw::data::classes::{CITYSCAPES, Classes};
 
 use crate::support::{
-    Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, succeed, text,
+    Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, stderr, succeed,
+    text, world,
 };
 
 /// A coloured PNG in which no two neighbours are the same.
@@ -230,4 +232,22 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     assert_eq!(pictures, 4, "one for each image");
     assert_eq!(decode(&reference().join("pictures/01.png")).0, 3 * 128);
     assert_eq!(config(&[]).eval.window, 64);
+
+    // `report` reads both, and finds the same in them.
+    let mut report = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
+    let output = report.args(["report", text(reference()), text(&file)]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = String::from_utf8(output.stdout).unwrap();
+    for name in ["road", "sky", "mIoU"] {
+        let row = told.lines().find(|line| line.trim_start().starts_with(name)).expect(name);
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(cells[1..3], cells[3..5], "run and difference, twice: {row}");
+    }
+    assert!(told.contains(&format!("mIoU {:.1}, ", 100.0 * means.0)), "{told}");
+    let data = format!(
+        "NOT the published benchmark's data: toy data, the drawn world in {}; 4 validation images, \
+         not 500; validation images of 128x64, not 2048x1024; validation images of ",
+        world().display()
+    );
+    assert_eq!(told.matches(&data).count(), 2, "{told}");
 }

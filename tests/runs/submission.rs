@@ -44,7 +44,8 @@ fn contents(zip: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut bytes = Vec::new();
         // Fails where the sum of the bytes is not the stored one.
         file.read_to_end(&mut bytes).unwrap();
-        (file.name().unwrap().into_owned(), bytes)
+        let name = file.name().unwrap().into_owned();
+        (name, bytes)
     };
     (0..count).map(read).collect()
 }

@@ -1,6 +1,6 @@
 //! A comparison as one page of HTML: bars for every class, then all numbers.
 
-use super::{Comparison, Row, Run, Section, marked, number, signed};
+use super::{Comparison, Row, Run, Section, footnotes, marked, number, signed};
 use crate::data::classes;
 
 const STYLE: &str = include_str!("page.css");
@@ -135,28 +135,28 @@ fn bar(section: &Section, class: usize, color: &str, run: &Run) -> String {
     )
 }
 
-/// Methods down, classes across, as such tables are published.
+/// Methods down, means and classes across.
 fn numbers(section: &Section) -> String {
     let Some(table) = &section.table else { return String::new() };
     let mut out =
         String::from("<h3>All methods</h3>\n<div class=\"scroll\"><table>\n<tr><th>method</th>");
+    table.means.iter().for_each(|mean| out.push_str(&format!("<th>{}</th>", escaped(&mean.name))));
     for &class in &table.classes {
         out.push_str(&format!("<th>{}</th>", classes::CITYSCAPES[class].name));
     }
-    table.means.iter().for_each(|mean| out.push_str(&format!("<th>{}</th>", escaped(&mean.name))));
     out.push_str("</tr>\n");
     for (color, run) in colored(section) {
         let iou =
             table.classes.iter().map(|&class| run.iou.get(class).copied().unwrap_or(f64::NAN));
         let means = table.means.iter().map(|mean| mean.of(&run.iou));
-        let cells: String = iou.chain(means).map(|x| format!("<td>{}</td>", number(x))).collect();
+        let cells: String = means.chain(iou).map(|x| format!("<td>{}</td>", number(x))).collect();
         out.push_str(&format!(
             "<tr class=\"run\" {color}><td>{}</td>{cells}</tr>\n",
             escaped(&run.name)
         ));
     }
     // By column, the best of what was published.
-    let columns = |row: &Row| row.iou.iter().chain(&row.means).copied().collect::<Vec<f64>>();
+    let columns = |row: &Row| row.means.iter().chain(&row.iou).copied().collect::<Vec<f64>>();
     let mut best = vec![f64::NAN; table.classes.len() + table.means.len()];
     for row in &table.rows {
         best.iter_mut().zip(columns(row)).for_each(|(best, x)| *best = best.max(x));
@@ -174,7 +174,7 @@ fn numbers(section: &Section) -> String {
         out.push_str(&format!("<tr{block}><td>{}</td>{cells}</tr>\n", escaped(&marked(row))));
     }
     out.push_str("</table></div>\n");
-    for note in section.footnotes() {
+    for note in footnotes(&section.rows()) {
         out.push_str(&format!("<p class=\"soft\">{}</p>\n", escaped(&note)));
     }
     out

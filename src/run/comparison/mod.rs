@@ -115,8 +115,8 @@ impl Section {
         }
     }
 
-    fn rows(&self) -> &[Row] {
-        self.table.as_ref().map_or(&[], |table| &table.rows)
+    fn rows(&self) -> Vec<&Row> {
+        self.table.iter().flat_map(|table| &table.rows).collect()
     }
 
     /// The table and the run's row in it.
@@ -178,12 +178,6 @@ impl Section {
             count => format!("{count} settings differ from preset {preset}"),
         })
     }
-
-    /// Every oddity of the published numbers, with the row's name.
-    fn footnotes(&self) -> impl Iterator<Item = String> {
-        let noted = self.rows().iter().filter_map(|row| Some((row, row.note.as_ref()?)));
-        noted.map(|(row, note)| format!("{}: {note}", marked(row)))
-    }
 }
 
 impl Run {
@@ -194,6 +188,12 @@ impl Run {
             None => self.what.clone(),
         }
     }
+}
+
+/// What is odd about these rows, with their names.
+fn footnotes(rows: &[&Row]) -> Vec<String> {
+    let noted = rows.iter().filter_map(|row| Some((row, row.note.as_ref()?)));
+    noted.map(|(row, note)| format!("{}: {note}", marked(row))).collect()
 }
 
 /// A row's name, with a sign when there is a note about it.

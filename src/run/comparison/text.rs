@@ -1,10 +1,13 @@
 //! A comparison as text: for a terminal, and as Markdown.
 
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
-use comfy_table::{Cell, CellAlignment, Table as Grid};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table as Grid, TableStyle};
 
-use super::{Comparison, Network, Row, Run, Section, marked, number, signed};
+use super::{Comparison, Network, Row, Run, Section, footnotes, marked, number, signed};
 use crate::data::classes;
+
+/// Without lines between the rows.
+const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 
 /// Settings that the terminal names of each run.
 const NAMED: usize = 4;
@@ -15,17 +18,12 @@ pub(super) fn terminal(comparison: &Comparison) -> String {
         // The kinds of network that the runs' rows are of; all of them where no run has a row.
         let kinds: Vec<Network> =
             section.runs.iter().filter_map(|run| Some(section.row(run)?.1.network)).collect();
-        let rows: Vec<&Row> = (section.rows().iter())
-            .filter(|row| kinds.is_empty() || kinds.contains(&row.network))
-            .collect();
+        let mut rows = section.rows();
+        rows.retain(|row| kinds.is_empty() || kinds.contains(&row.network));
         let mut lines = vec![section.title().to_owned()];
-        let mut grid = grid(section, &rows, |name| name.replace('(', "\n(").replace(" − ", "\n− "));
-        lines.push(grid.load_style(UTF8_HORIZONTAL_ONLY).to_string());
-        lines.extend(
-            section.footnotes().filter(|note| {
-                rows.iter().any(|row| note.starts_with(&format!("{}:", marked(row))))
-            }),
-        );
+        let mut grid = grid(section, &rows, |name| name.replace('(', "\n("));
+        lines.push(grid.load_style(STYLE).to_string());
+        lines.extend(footnotes(&rows));
         for run in &section.runs {
             lines.push(format!("\n{} ({}, {})", run.name, run.describe(), run.path.display()));
             lines.extend(remarks(section, run, NAMED).into_iter().map(|text| format!("  {text}")));
@@ -48,9 +46,9 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
             lines.push(text);
         }
         lines.push(format!("IoU in percent; {}", legend(section)));
-        let rows: Vec<&Row> = section.rows().iter().collect();
+        let rows = section.rows();
         lines.push(grid(section, &rows, escaped).load_style(ASCII_MARKDOWN).to_string());
-        lines.extend(section.footnotes());
+        lines.extend(footnotes(&rows));
         parts.push(lines.join("\n\n"));
     }
     format!("{}\n", parts.join("\n\n"))
@@ -86,7 +84,7 @@ fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Gri
     for run in &section.runs {
         header.push(Cell::new(title(&run.name)));
         if let Some((_, row)) = section.row(run) {
-            header.push(Cell::new(title(&format!(" − {}", row.name))));
+            header.push(Cell::new(title(&format!("− {}", row.name))));
         }
     }
     header.extend(rows.iter().map(|row| Cell::new(title(&marked(row)))));
@@ -122,7 +120,7 @@ fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Gri
 /// Names that hold signs of Markdown, as they are.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.trim_start().chars() {
+    for c in text.chars() {
         if "\\`*_[]<>|#".contains(c) {
             out.push('\\');
         }
