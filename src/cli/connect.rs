@@ -210,7 +210,7 @@ pub fn prepare(layout: &str, place: &Path, advance: Advance) -> anyhow::Result<(
         domain.layout,
         domain.root.display()
     );
-    preparation::prepare(&Files::new(&domain.files, classes), &domain.root, advance)?;
+    preparation::prepare(&Files::new(&domain.files, classes)?, &domain.root, advance)?;
     Ok(())
 }
 

@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use super::{Folders, Layout, Pair, RawLabel, Split, by_path};
-use crate::config::FilesConfig;
+use super::{Layout, Pair, RawLabel, Split, by_path};
+use crate::config::{FILES, FilesConfig};
 use crate::data::labels::{IdMap, LabelFile};
 use crate::error::{Error, Result};
 
 pub struct Files {
     files: FilesConfig,
+    /// Of images and labels, for training and for validation.
+    train: [Glob; 2],
+    val: [Glob; 2],
     ids: Arc<IdMap>,
 }
 
@@ -23,33 +26,42 @@ pub struct Files {
 const VALUES: &str = "label_values.json";
 
 impl Files {
-    pub fn new(files: &FilesConfig, classes: usize) -> Self {
-        Files { files: files.clone(), ids: Arc::new(IdMap::of_files(files, classes)) }
+    /// # Errors
+    /// A glob that is too long.
+    pub fn new(files: &FilesConfig, classes: usize) -> Result<Self> {
+        Ok(Files {
+            train: [
+                Glob::new("files.images", &files.images)?,
+                Glob::new("files.labels", &files.labels)?,
+            ],
+            val: [
+                Glob::new("files.val_images", &files.val_images)?,
+                Glob::new("files.val_labels", &files.val_labels)?,
+            ],
+            files: files.clone(),
+            ids: Arc::new(IdMap::of_files(files, classes)),
+        })
     }
 
-    /// Keys and globs of a split's images and labels.
-    fn globs(&self, split: Split) -> [(&'static str, &str); 2] {
-        let files = &self.files;
+    fn globs(&self, split: Split) -> &[Glob; 2] {
         match split {
-            Split::Train => [("files.images", &files.images), ("files.labels", &files.labels)],
-            Split::Val | Split::Test => {
-                [("files.val_images", &files.val_images), ("files.val_labels", &files.val_labels)]
-            }
+            Split::Train => &self.train,
+            Split::Val | Split::Test => &self.val,
         }
     }
 
-    fn values(&self) -> Result<String> {
+    fn values(&self) -> String {
         let FilesConfig { ids, ignore, ignore_others, .. } = &self.files;
         let values = serde_json::json!({
             "ids": ids, "ignore": ignore, "ignore_others": ignore_others,
         });
-        Ok(format!("{values:#}\n"))
+        format!("{values:#}\n")
     }
 }
 
 impl Layout for Files {
     fn name(&self) -> &'static str {
-        "files"
+        FILES
     }
 
     fn how_to_get(&self) -> &'static str {
@@ -57,62 +69,39 @@ impl Layout for Files {
     }
 
     fn images(&self, root: &Path, split: Split) -> Result<Vec<PathBuf>> {
-        let [(key, glob), _] = self.globs(split);
-        let found = Glob::new(glob)?.find(root, key)?;
-        Ok(found.into_iter().map(|(image, _)| image).collect())
+        self.globs(split)[0].find(root)
     }
 
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
-        let mut all = Vec::new();
-        for split in [Split::Train, Split::Val] {
-            if split == Split::Val && self.files.val_labels.is_empty() {
-                continue;
-            }
-            all.extend(self.pairs(root, split)?.into_iter().map(|Pair { image, label }| {
-                RawLabel { image, label, train_ids: None, counted: split == Split::Train }
-            }));
+        let mut pairs = self.pairs(root, Split::Train)?;
+        let counted = pairs.len();
+        if !self.files.val_labels.is_empty() {
+            pairs.extend(self.pairs(root, Split::Val)?);
         }
-        Ok(all)
+        let raw = (0..).zip(pairs).map(|(i, Pair { image, label })| RawLabel {
+            image,
+            label,
+            train_ids: None,
+            counted: i < counted,
+        });
+        Ok(raw.collect())
     }
 
     fn labels_of(&self, root: &Path, split: Split, image: &Path) -> Result<Vec<LabelFile>> {
-        let [(key, images), (_, labels)] = self.globs(split);
-        let held = Glob::new(images)?.matches(root, image).ok_or_else(|| {
-            Error::data(image, format!("is none of the images of {key} = \"{images}\""))
-        })?;
-        let path = Glob::new(labels)?.fill(root, &held);
-        Ok(vec![LabelFile { path, ids: Arc::clone(&self.ids) }])
-    }
-
-    fn pairs(&self, root: &Path, split: Split) -> Result<Vec<Pair>> {
-        let [(images_key, images), (labels_key, labels)] = self.globs(split);
-        let found = Glob::new(images)?.find(root, images_key)?;
-        let labels_glob = Glob::new(labels)?;
-        // Says so where there is none at all.
-        labels_glob.find(root, labels_key)?;
-        let mut folders = Folders::default();
-        let mut pairs = Vec::with_capacity(found.len());
-        for (image, held) in found {
-            let path = labels_glob.fill(root, &held);
-            if !folders.contains(&path) {
-                let problem = format!(
-                    "this image has no label: {labels_key} = \"{labels}\" makes it {}",
-                    path.display()
-                );
-                return Err(Error::data(image, problem));
-            }
-            pairs.push(Pair { image, label: LabelFile { path, ids: Arc::clone(&self.ids) } });
-        }
-        Ok(pairs)
+        let [images, labels] = self.globs(split);
+        let held = images
+            .matches(root, image)
+            .ok_or_else(|| Error::data(image, format!("is none of {}", images.told)))?;
+        Ok(vec![LabelFile { path: labels.fill(root, &held), ids: Arc::clone(&self.ids) }])
     }
 
     fn lists(&self, _: &Path) -> Result<Vec<(String, String)>> {
-        Ok(vec![(VALUES.into(), self.values()?)])
+        Ok(vec![(VALUES.into(), self.values())])
     }
 
     fn check_statistics(&self, root: &Path) -> Result<()> {
         let path = root.join(VALUES);
-        if std::fs::read_to_string(&path).ok() == Some(self.values()?) {
+        if std::fs::read_to_string(&path).ok() == Some(self.values()) {
             return Ok(());
         }
         let problem = "the class statistics are missing, or of other `ids`: run `udass-raw prepare \
@@ -123,6 +112,8 @@ impl Layout for Files {
 
 /// A pattern for paths below a root.
 struct Glob {
+    /// Key and glob, as errors tell them.
+    told: String,
     /// Folders before the first wildcard.
     start: PathBuf,
     /// Names after those.
@@ -132,7 +123,8 @@ struct Glob {
 }
 
 impl Glob {
-    fn new(glob: &str) -> Result<Glob> {
+    fn new(key: &str, glob: &str) -> Result<Glob> {
+        let told = format!("{key} = \"{glob}\"");
         let names = glob.split('/').enumerate();
         let mut parts: Vec<&str> =
             names.filter(|(i, name)| *i == 0 || !name.is_empty()).map(|(_, name)| name).collect();
@@ -159,8 +151,8 @@ impl Glob {
         }
         pattern.push('$');
         let pattern = Regex::new(&pattern)
-            .map_err(|e| Error::config(format!("glob \"{glob}\" cannot be used: {e}")))?;
-        Ok(Glob { start, parts: parts.into_iter().map(String::from).collect(), pattern })
+            .map_err(|e| Error::config(format!("{told} cannot be used: {e}")))?;
+        Ok(Glob { told, start, parts: parts.into_iter().map(String::from).collect(), pattern })
     }
 
     /// What the wildcards stand for in a path, if it matches.
@@ -193,15 +185,11 @@ impl Glob {
         path
     }
 
-    /// Matching files, sorted by path, with what the wildcards stand for.
-    fn find(&self, root: &Path, key: &str) -> Result<Vec<(PathBuf, Vec<String>)>> {
+    /// Matching files, sorted by path.
+    fn find(&self, root: &Path) -> Result<Vec<PathBuf>> {
         let start = root.join(&self.start);
-        let told = || {
-            let parts = self.start.join(self.parts.join("/"));
-            format!("{key} = \"{}\"", parts.display())
-        };
         if !start.is_dir() {
-            return Err(Error::data(start, format!("this folder of {} is missing", told())));
+            return Err(Error::data(start, format!("this folder of {} is missing", self.told)));
         }
         let depth = match self.parts.iter().any(|part| part == "**") {
             true => usize::MAX,
@@ -217,15 +205,15 @@ impl Glob {
                     if level < depth {
                         open.push((path, level + 1));
                     }
-                } else if let Some(held) = self.matches(root, &path) {
-                    found.push((path, held));
+                } else if self.matches(root, &path).is_some() {
+                    found.push(path);
                 }
             }
         }
         if found.is_empty() {
-            return Err(Error::data(root, format!("no file matches {}", told())));
+            return Err(Error::data(root, format!("no file matches {}", self.told)));
         }
-        found.sort_by(|a, b| by_path(&a.0, &b.0));
+        found.sort_by(|a, b| by_path(a, b));
         Ok(found)
     }
 }

@@ -98,11 +98,10 @@ pub trait Layout: Send + Sync {
         for image in images {
             let choices = self.labels_of(root, split, &image)?;
             let Some(label) = choices.iter().find(|l| folders.contains(&l.path)) else {
-                let looked_for: Vec<_> =
+                let wanted: Vec<_> =
                     choices.iter().map(|l| l.path.display().to_string()).collect();
-                let either = if looked_for.len() > 1 { "neither " } else { "there is no " };
-                let looked_for = looked_for.join(" nor ");
-                let problem = format!("this image has no label: {either}{looked_for}");
+                let wanted = wanted.join(" nor ");
+                let problem = format!("this image has no label: there is no {wanted}");
                 return Err(Error::data(image, problem));
             };
             pairs.push(Pair { label: label.clone(), image });
@@ -125,7 +124,7 @@ impl Domain {
     /// The configuration names a layout that does not exist.
     pub fn new(config: &DomainConfig, classes: usize) -> Result<Domain> {
         match config.layout.as_str() {
-            FILES => Ok(Domain::Files(Files::new(&config.files, classes))),
+            FILES => Ok(Domain::Files(Files::new(&config.files, classes)?)),
             name => Ok(Domain::Known(find(name)?)),
         }
     }
