@@ -328,10 +328,10 @@ fn what_is_no_run_is_told_with_file_and_key() {
         refused(folder.path(), &["run"])
     };
     let start = json!({"event": "start", "config": made.config});
-    let text = log(&[start.clone()]);
+    let text = log(std::slice::from_ref(&start));
     assert!(text.starts_with("error: run/log.jsonl: holds no evaluation"), "{text}");
     let evaluation = json!({"event": "evaluation", "IoU": iou(), "images": 500});
-    let text = log(&[evaluation.clone()]);
+    let text = log(std::slice::from_ref(&evaluation));
     assert!(text.contains("run/log.jsonl: holds no line `start`"), "{text}");
     let text = log(&[json!({"event": "start", "config": {"method": "mic"}}), evaluation]);
     assert!(text.contains("run/log.jsonl: the configuration: missing field `source`"), "{text}");

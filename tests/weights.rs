@@ -196,7 +196,8 @@ fn foreign_metadata_is_skipped_and_told() {
 
 #[test]
 fn views_are_read_as_torch_sees_them() {
-    let cases: [(u8, &[u8], &[u8], &[f32]); 7] = [
+    type Case<'a> = (u8, &'a [u8], &'a [u8], &'a [f32]);
+    let cases: [Case; 7] = [
         (0, &[2, 3], &[3, 1], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
         (0, &[3, 2], &[1, 3], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
         (1, &[2], &[2], &[1.0, 3.0]),

@@ -114,7 +114,10 @@ fn globs_that_find_nothing_and_images_without_labels_are_named() {
     let layout = Files::new(&described("a/*.png", "masks/*_id.png"), 3).unwrap();
     let labels = layout.labels_of(root, Split::Train, &root.join("a/1.png")).unwrap();
     assert_eq!(labels[0].path, root.join("masks/1_id.png"));
-    told(layout.labels_of(root, Split::Train, &root.join("1.png")), &["is none of files.images = \"a/*.png\""]);
+    told(
+        layout.labels_of(root, Split::Train, &root.join("1.png")),
+        &["is none of files.images = \"a/*.png\""],
+    );
 }
 
 fn load(bytes: &[u8], files: &FilesConfig, classes: usize) -> Result<Plane> {
@@ -198,9 +201,15 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
 
     // Validation labels are looked at too, though not counted.
     (files.val_images, files.val_labels) = ("val/*.png".into(), "vmask/*.png".into());
-    told(prepare(&Files::new(&files, 2).unwrap(), root, &|_, _| {}), &["vmask/9.png", "id 1 at x 1"]);
+    told(
+        prepare(&Files::new(&files, 2).unwrap(), root, &|_, _| {}),
+        &["vmask/9.png", "id 1 at x 1"],
+    );
     files.ids[1].push(LabelValue::Id(8));
-    told(Files::new(&files, 2).unwrap().check_statistics(root), &["of other `ids`", "prepare files"]);
+    told(
+        Files::new(&files, 2).unwrap().check_statistics(root),
+        &["of other `ids`", "prepare files"],
+    );
 }
 
 /// What `split` has, each image with its label, below the root.
@@ -264,7 +273,7 @@ fn dark_zurich_is_what_was_taken_at_night() {
     image("val/night/GOPR0356/GOPR0356_frame_000321");
     image("val_ref/day/GOPR0345/GOPR0345_frame_000300");
     let dark = layouts::find("dark_zurich").unwrap();
-    assert_eq!(dark.images(root, Split::Train).unwrap(), [night.clone()]);
+    assert_eq!(dark.images(root, Split::Train).unwrap(), std::slice::from_ref(&night));
     // Train ids, or where they are missing the label ids beside them.
     let label = "gt/val/night/GOPR0356/GOPR0356_frame_000321_gt_label";
     write(&root.join(format!("{label}Ids.png")), &grey([2, 1], &[7, 0]));

@@ -10,7 +10,9 @@ use udass_raw::run::identity::identify;
 use udass_raw::run::log::{Log, read};
 use udass_raw::run::tensor_file::TensorFile;
 
-pub const ALL: [(&str, fn(&[u8])); 5] = [
+type Target = fn(&[u8]);
+
+pub const ALL: [(&str, Target); 5] = [
     ("pth", pth),
     ("safetensors", safetensors),
     ("label", label),

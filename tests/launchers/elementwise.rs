@@ -4,8 +4,8 @@ use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, close};
 
-/// Numbers that leave one of the grid's blocks without work, and that fill them all.
-const SIZES: [usize; 3] = [1, 11, 333];
+/// Sizes that leave most of the grid's blocks without work, or the last, or none.
+const SIZES: [usize; 4] = [1, 10, 11, 333];
 
 #[test]
 fn fills_and_sums() {

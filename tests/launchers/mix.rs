@@ -8,8 +8,8 @@ use crate::{GRID, Host, at, close, each};
 fn label_presence() {
     let host = Host::double();
     let images = 3;
-    // Sizes that do not divide: the last part is shorter, or has no pixels at all.
-    for (parts, pixels) in [(5, 333), (4, 5), (1, 40)] {
+    // The last part is shorter than the others, has no pixels at all, or is as long.
+    for (parts, pixels) in [(5, 333), (4, 5), (4, 8), (1, 40)] {
         let (_, mut all) = host.bytes(&[images, pixels], 40);
         all.iter_mut().filter(|v| **v == 7).for_each(|v| *v = 255);
         let label = host.device.upload(&[images, pixels], &all).unwrap();

@@ -366,6 +366,23 @@ fn a_number_that_is_not_finite_stops_the_run_and_loses_nothing() {
     refused(&replay(&reference_checkpoint()), &["no iteration to replay"]);
 }
 
+/// All losses are numbers, but not their gradient: layer norms of patches that the mask hides
+/// whole (no bias, no variance) each multiply it by 1000, in a network that knows nothing.
+#[test]
+fn an_infinite_gradient_below_finite_losses_stops_the_run() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    let sets = ["data.batch=3", "pseudo_label.threshold=0.0", "quadmix.start=1"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let args: Vec<&str> = sets.chain(["--max-iters", "2", "--out", text(&out)]).collect();
+    refused(
+        &run("train", &args),
+        &["iteration 0: ", "gradient", "is not finite", "udass-raw replay"],
+    );
+    assert!(events(&out, "iteration").is_empty(), "the iteration was logged");
+    assert!(out.join("not_finite/iteration_000000.safetensors").is_file());
+}
+
 // ---- predictions and places to write
 
 #[test]

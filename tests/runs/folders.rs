@@ -266,8 +266,9 @@ fn batches_of_one_two_and_three_mix_and_mask() {
     for batch in 1..=3 {
         for masked in ["target", "source", "both"] {
             let sets = [format!("data.batch={batch}"), format!("mask.images={masked}")];
-            // Every pixel counts: no loss may be 0 for want of confidence.
-            let losses = losses(&toy(&[&sets[0], &sets[1], "pseudo_label.threshold=0.0"]));
+            // A patch hidden whole has no variance: layer norms of it multiply a new network's
+            // gradient beyond any number. Blocks of one pixel leave every patch some.
+            let losses = losses(&toy(&[&sets[0], &sets[1], "mask.block=1"]));
             let seen = |name: &str| losses.iter().filter(|(n, _)| n == name).count();
             assert_eq!(seen("masked.decode.loss_seg"), 2, "{sets:?}");
             assert_eq!(seen("mix_tst.decode.hr.loss_seg"), 1, "{sets:?}");

@@ -98,8 +98,7 @@ pub trait Layout: Send + Sync {
         for image in images {
             let choices = self.labels_of(root, split, &image)?;
             let Some(label) = choices.iter().find(|l| folders.contains(&l.path)) else {
-                let wanted: Vec<_> =
-                    choices.iter().map(|l| l.path.display().to_string()).collect();
+                let wanted: Vec<_> = choices.iter().map(|l| l.path.display().to_string()).collect();
                 let wanted = wanted.join(" nor ");
                 let problem = format!("this image has no label: there is no {wanted}");
                 return Err(Error::data(image, problem));
@@ -116,7 +115,7 @@ static KNOWN: [&dyn Layout; 5] =
 /// A domain's layout.
 pub enum Domain {
     Known(&'static dyn Layout),
-    Files(Files),
+    Files(Box<Files>),
 }
 
 impl Domain {
@@ -124,7 +123,7 @@ impl Domain {
     /// The configuration names a layout that does not exist.
     pub fn new(config: &DomainConfig, classes: usize) -> Result<Domain> {
         match config.layout.as_str() {
-            FILES => Ok(Domain::Files(Files::new(&config.files, classes)?)),
+            FILES => Ok(Domain::Files(Box::new(Files::new(&config.files, classes)?))),
             name => Ok(Domain::Known(find(name)?)),
         }
     }
@@ -136,7 +135,7 @@ impl Deref for Domain {
     fn deref(&self) -> &Self::Target {
         match self {
             Domain::Known(layout) => *layout,
-            Domain::Files(files) => files,
+            Domain::Files(files) => files.as_ref(),
         }
     }
 }
