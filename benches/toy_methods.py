@@ -4,8 +4,8 @@
     cargo build --release && python3 benches/toy_methods.py --presets toy_vit toy_cnn --seeds 1 2 3
 
 Trains each preset with the six methods, with supervision on the source alone for as long as QuadMix took, and with
-supervision on the target, one after the other, and writes every run's validation mIoU to benches/results/. As long
-means as many seconds of the processor, evaluation included: what else runs on the machine does not change them.
+supervision on the target, one after the other, and writes every run's validation mIoU to benches/results/; begun again
+with the same --out, it goes on where it was. As long means as many seconds of the processor, evaluation included: what else runs on the machine does not change them.
 """
 import argparse
 import itertools
@@ -79,27 +79,36 @@ def main():
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
     record = {"commit": commit, "cpu": cpu, "machine": platform.machine(), "runs": []}
+    if args.out.exists():
+        record = json.loads(args.out.read_text())
+        if record["commit"] != commit:
+            parser.error(f"{args.out} holds runs of commit {record['commit']}")
     runs = record["runs"]
-
-    def keep(entry):
-        """A run that is done stays, whatever becomes of the next."""
-        runs.append(entry)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
-        return entry
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         subprocess.run([PROGRAM, "toy", "data/toy"], cwd=folder, check=True)
+
+        def once(preset, method, seed, values=(), name=None):
+            """A run that is done stays, whatever becomes of the next."""
+            key = (preset, name or method, seed)
+            for entry in runs:
+                if (entry["preset"], entry["method"], entry["seed"]) == key:
+                    return entry
+            runs.append(run(folder, preset, method, seed, values, name))
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(record, indent=1) + "\n")
+            return runs[-1]
+
         for preset, seed in itertools.product(args.presets, args.seeds):
-            done = {method: keep(run(folder, preset, method, seed)) for method in METHODS}
+            done = {method: once(preset, method, seed) for method in METHODS}
             quadmix, alone = done["quadmix"], done["source_only"]
             longer = int(alone["iterations"] * quadmix["cpu_seconds"] / alone["cpu_seconds"])
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
-            keep(run(folder, preset, "source_only", seed, steps, "source_only_time"))
+            once(preset, "source_only", seed, steps, "source_only_time")
             # Network and sampling of the preset.
             supervised = ["method=source_only", *ON_TARGET]
-            keep(run(folder, preset, "quadmix", seed, supervised, "supervised_target"))
+            once(preset, "quadmix", seed, supervised, "supervised_target")
     for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):
         values = [entry["target_miou"] for entry in runs if (entry["preset"], entry["method"]) == name]
         spread = statistics.stdev(values) if len(values) > 1 else 0
