@@ -5,7 +5,8 @@
 
 Trains each preset with the six methods, with supervision on the source alone for as long as QuadMix took, and with
 supervision on the target, one after the other, and writes every run's validation mIoU to benches/results/; begun again
-with the same --out, it goes on where it was. As long means as many seconds of the processor, evaluation included: what else runs on the machine does not change them.
+with the same --out, it goes on where it was. As long means as many seconds of the processor, evaluation included: what
+else runs on the machine does not change them.
 """
 import argparse
 import itertools
