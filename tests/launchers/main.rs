@@ -11,6 +11,7 @@ mod logits;
 mod maps;
 mod mix;
 mod norms;
+mod products;
 mod windows;
 
 use std::path::Path;
