@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import CHANNELS_LAST, Hrda, Plain
+from model import Hrda, Plain, layout_of
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
 STD = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
@@ -23,8 +23,8 @@ THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
 RARE_CLASSES = (3, 4, 5, 6, 12, 15, 16, 17, 18)
 
 
-# What each does beyond the one before is said where `Trainer` asks; dacs and daformer differ from
-# hrda in the network's scales alone.
+# Adaptation, from dacs on; masking, from mic on; mixing four ways. Between dacs, daformer and hrda
+# only the network (`detail`) and the feature distance differ.
 METHODS = ("source_only", "dacs", "daformer", "hrda", "mic", "quadmix")
 
 
@@ -410,7 +410,7 @@ def build(arch: str, channels: int, detail: int, settings: Settings, joint: bool
     """
     def network(**options) -> Hrda | Plain:
         net = Hrda(arch, channels, detail, joint=joint, **options) if detail else Plain(arch, channels, **options)
-        return net.to(memory_format=CHANNELS_LAST).train()
+        return net.to(memory_format=layout_of(arch)).train()
 
     student, teacher, imagenet = network(**options), None, None
     if settings.method != "source_only":

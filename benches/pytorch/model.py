@@ -3,6 +3,7 @@
 State-dict keys are those of the released checkpoints, so files are interchangeable.
 Token grids travel as NHWC tensors (B, H, W, C): linear layers and LayerNorm read them as they
 are, and the same memory seen as NCHW is `channels_last`, so no layer copies to change layout.
+(A ResNet's are NHWC views of NCHW, and no layer of its head reads them as rows.)
 """
 
 from __future__ import annotations
@@ -202,6 +203,12 @@ class ResNet(nn.Module):
 
 def make_backbone(arch: str, drop_path: float) -> nn.Module:
     return ResNet(arch) if arch in RESNETS else Mit(arch, drop_path)
+
+
+def layout_of(arch: str) -> torch.memory_format:
+    """The faster one: a ResNet's backward pass took a quarter less in NCHW on images of 64 pixels,
+    and no longer on 128."""
+    return torch.contiguous_format if arch in RESNETS else CHANNELS_LAST
 
 
 class ConvBnRelu(nn.Module):

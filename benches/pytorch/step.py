@@ -30,7 +30,8 @@ def trainer(a: argparse.Namespace) -> Trainer:
     weight = 0.005 if a.feature_distance else 0.0
     layout = CHANNELS_LAST if a.head_layout == "channels_last" else torch.contiguous_format
     settings = Settings(a.method, mask_block=a.mask_block, feature_weight=weight)
-    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=not a.no_joint, taps=not a.stock_depthwise)
+    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=not a.no_joint,
+              taps=not a.stock_depthwise)
     init_weights(t.student, torch.Generator().manual_seed(a.seed))
     if t.teacher is not None:
         t.teacher.load_state_dict(t.student.state_dict())
