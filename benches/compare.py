@@ -1,6 +1,6 @@
 """Both programs in turns on one machine: this project's benches and benches/pytorch.
 
-    python benches/compare.py step --python VENV/bin/python --case toy64
+    python benches/compare.py step --python VENV/bin/python --case toy_vit/quadmix --case toy_cnn/
     python benches/compare.py ops --python VENV/bin/python --preset b0_128
 
 Each round runs one program and then the other, the first of a round alternating, with the same
@@ -21,20 +21,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# The options of step.py; benches/step.rs knows the same case by the name that `name_of` gives it.
-TOY = ["--mask-block", "16", "--no-feature-distance"]
-STEPS = {
-    "toy64": {"arch": "mit_b0", "crop": 128, "channels": 64, "more": TOY},
-    "toy256": {"arch": "mit_b0", "crop": 128, "channels": 256, "more": TOY},
-    "b0_256": {"arch": "mit_b0", "crop": 256, "channels": 256, "more": []},
-    "b5_128": {"arch": "mit_b5", "crop": 128, "channels": 256, "more": []},
-}
 PRESETS = ("b0_128", "b0_256", "b5_512")
-
-
-def name_of(case: dict, phase: str) -> str:
-    crop = case["crop"]
-    return f"{case['arch']} {crop}/{crop // 2} channels {case['channels']} batch 2+2 {phase}"
 
 
 def build(bench: str) -> str:
@@ -46,6 +33,29 @@ def build(bench: str) -> str:
         if message.get("executable") and message.get("target", {}).get("name") == bench:
             return message["executable"]
     sys.exit(f"cargo built no bench `{bench}`")
+
+
+def cases(binary: str, wanted: list[str] | None) -> dict[str, dict]:
+    """What a bench can run of what is wanted, by name: each a whole name, or a part of several."""
+    known = json.loads(subprocess.run([binary, "--cases"], check=True, stdout=subprocess.PIPE, text=True).stdout)
+    chosen: dict[str, dict] = {}
+    for name in wanted or [""]:
+        found = {name: known[name]} if name in known else {n: c for n, c in known.items() if name in n}
+        if not found:
+            sys.exit(f"there is no case `{name}`; the cases are {', '.join(known)}")
+        chosen |= found
+    return chosen
+
+
+def flags(options: dict) -> list[str]:
+    """A case's options as a command line."""
+    out = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            out.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            out += [f"--{name}", str(value)]
+    return out
 
 
 def record(command: list[str], flag: str, threads: int) -> dict:
@@ -81,6 +91,7 @@ class Turns:
     def __init__(self) -> None:
         self.cases: dict[str, dict] = {}
         self.about: dict[str, dict] = {}
+        self.options: dict[str, dict] = {}
 
     def ours(self, r: dict, key) -> None:
         self.about["ours"] = {k: v for k, v in r.items() if k != "results"}
@@ -97,17 +108,15 @@ class Turns:
 def step(a: argparse.Namespace, turns: Turns) -> None:
     binary = build("step")
     sampling = ["--samples", str(a.samples), "--warmup", str(a.warmup)]
-    for case in a.case or STEPS:
-        for phase in a.phase or ("mic", "quadmix"):
-            c, name = STEPS[case], name_of(STEPS[case], phase)
-            torch = [a.python, str(HERE / "pytorch/step.py"), "--arch", c["arch"], "--crop", str(c["crop"]),
-                     "--channels", str(c["channels"]), "--phase", phase, *c["more"],
-                     "--threads", str(a.threads), "--repeats", str(a.samples), "--warmup", str(a.warmup)]
-            ours = lambda: turns.ours(
-                record([binary, *sampling, "--case", name], "--record", a.threads), lambda r: r["name"])
-            theirs = lambda: turns.pytorch(
-                record(torch, "--json", a.threads), lambda r: [(name, x["total"]) for x in r["results"]])
-            alternate(a.rounds, ours, theirs)
+    turns.options = cases(binary, a.case)
+    for name, options in turns.options.items():
+        torch = [a.python, str(HERE / "pytorch/step.py"), "--name", name, *flags(options),
+                 "--threads", str(a.threads), "--repeats", str(a.samples), "--warmup", str(a.warmup)]
+        ours = lambda: turns.ours(
+            record([binary, *sampling, "--case", name], "--record", a.threads), lambda r: r["name"])
+        theirs = lambda: turns.pytorch(
+            record(torch, "--json", a.threads), lambda r: [(x["name"], x["total"]) for x in r["results"]])
+        alternate(a.rounds, ours, theirs)
 
 
 def ops(a: argparse.Namespace, turns: Turns) -> None:
@@ -139,8 +148,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("what", choices=("step", "ops"))
     p.add_argument("--python", default=sys.executable, help="a Python that has torch")
-    p.add_argument("--case", choices=STEPS, action="append", help="of step; default: all")
-    p.add_argument("--phase", choices=("mic", "quadmix"), action="append", help="of step; default: both")
+    p.add_argument("--case", action="append", help="of step: a name, or a part of several; default: all")
     p.add_argument("--preset", choices=PRESETS, action="append", help="of ops")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--rounds", type=int, default=3)
@@ -158,7 +166,8 @@ def main() -> None:
     today = datetime.datetime.now(datetime.timezone.utc).date()
     path = a.json or HERE / "results" / f"{today}-{a.what}-pytorch.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "about": turns.about, "results": results}
+    whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "about": turns.about,
+             "options": turns.options, "results": results}
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"every sample: {path}")
 

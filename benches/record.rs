@@ -5,6 +5,7 @@
 //! runs of each case after `--warmup W`, so that two programs can take turns on one machine.
 //!
 //!   --samples N --warmup W --case NAME --record FILE    (NAME: a part of the name, or all of it)
+//!   --cases                                             (prints the cases and their options)
 //!
 //! Environment: UDASS_THREADS worker threads (all cores), UDASS_RECORD where the record goes
 //! (benches/results/<date>-<what>.json), UDASS_PROFILE=1 prints where the time goes (plain runs).
@@ -60,6 +61,11 @@ pub fn threads() -> usize {
 /// Runs the cases as the command line says, then writes the record.
 pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
     let args: Vec<String> = std::env::args().collect();
+    if args.iter().any(|arg| arg == "--cases") {
+        let all: Map<String, Value> =
+            cases.into_iter().map(|case| (case.name, Value::Object(case.options))).collect();
+        return println!("{}", Value::Object(all));
+    }
     let value = |name: &str| {
         let place = args.iter().position(|arg| arg == name)?;
         args.get(place + 1).cloned()

@@ -1,55 +1,70 @@
 //! Seconds of whole training iterations, on synthetic batches already in device memory: the work of
-//! benches/pytorch/step.py, to which names and settings correspond. How to run: benches/record.rs.
+//! benches/pytorch/step.py, which benches/compare.py tells the cases' options. A case is named
+//! `<setting>/<method>`. How to run: benches/record.rs.
 
 // Each bench uses its own part of it.
 #[allow(dead_code)]
 mod record;
 
 use serde_json::{Map, Value, json};
-use udass_raw::config::Config;
+use udass_raw::config::{Config, METHODS, Method};
 use udass_raw::data::{Batch, Crops, RareCrops};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
 use udass_raw::rng::{Draw, Purpose};
+use udass_raw::run::build::effective;
 use udass_raw::uda::inputs::{StepInputs, Switches};
 use udass_raw::uda::step::{DeviceBatch, Learner, initialize};
 
 use record::{Amount, Case, Run};
 
-const BATCH: usize = 2;
-const CLASSES: usize = 19;
-/// First iteration that mixes four ways, and one long before.
-const QUADMIX: u64 = 6000;
-const MIC: u64 = 4001;
+/// First iteration that QuadMix mixes four ways, and the first of every case.
+const START: u64 = 6000;
 
-#[derive(Clone)]
+/// A preset with changes, and the methods that are timed in it.
 struct Setting {
+    name: &'static str,
     preset: &'static str,
-    backbone: &'static str,
-    crop: usize,
-    channels: usize,
+    changes: &'static [&'static str],
+    methods: &'static [&'static str],
 }
 
-const SETTINGS: [Setting; 4] = [
-    Setting { preset: "toy_vit", backbone: "mit_b0", crop: 128, channels: 64 },
-    Setting { preset: "toy_vit", backbone: "mit_b0", crop: 128, channels: 256 },
-    Setting { preset: "gta_vit", backbone: "mit_b0", crop: 256, channels: 256 },
-    Setting { preset: "gta_vit", backbone: "mit_b5", crop: 128, channels: 256 },
+const SETTINGS: [Setting; 5] = [
+    Setting { name: "toy_vit", preset: "toy_vit", changes: &[], methods: &METHODS },
+    Setting { name: "toy_cnn", preset: "toy_cnn", changes: &[], methods: &METHODS },
+    Setting {
+        name: "toy_vit_256",
+        preset: "toy_vit",
+        changes: &["network.channels=256"],
+        methods: &["mic", "quadmix"],
+    },
+    Setting {
+        name: "gta_b0_256",
+        preset: "gta_vit",
+        changes: &["network.backbone=mit_b0", "data.crop=256", "network.hrda.detail_crop=128"],
+        methods: &["mic", "quadmix"],
+    },
+    Setting {
+        name: "gta_b5_128",
+        preset: "gta_vit",
+        changes: &["data.crop=128", "network.hrda.detail_crop=64", "mask.block=32"],
+        methods: &["mic", "quadmix"],
+    },
 ];
 
 fn main() {
     let device = Device::host(record::threads()).unwrap();
     let mut cases = Vec::new();
     for setting in SETTINGS {
-        for phase in ["mic", "quadmix"] {
-            let config = setting.config();
+        for method in setting.methods {
+            let config = setting.config(method);
             let (device, case) = (device.clone(), config.clone());
             cases.push(Case {
-                name: setting.name(phase),
-                options: options(&config, phase),
+                name: format!("{}/{method}", setting.name),
+                options: options(&config, method),
                 amount: Amount::Iterations,
-                setup: Box::new(move || iterations(&device, &case, phase)),
+                setup: Box::new(move || iterations(&device, &case)),
             });
         }
     }
@@ -57,58 +72,41 @@ fn main() {
 }
 
 impl Setting {
-    /// As step.py calls it.
-    fn name(&self, phase: &str) -> String {
-        let Setting { backbone, crop, channels, .. } = self;
-        let detail = crop / 2;
-        format!("{backbone} {crop}/{detail} channels {channels} batch {BATCH}+{BATCH} {phase}")
-    }
-
-    fn config(&self) -> Config {
-        let Setting { preset, backbone, crop, channels } = self;
-        let mut overrides = vec![
-            format!("network.backbone={backbone}"),
-            format!("network.channels={channels}"),
-            format!("network.hrda.detail_crop={}", crop / 2),
-            format!("data.crop={crop}"),
-            format!("data.batch={BATCH}"),
-            format!("quadmix.start={QUADMIX}"),
-            "schedule.end=40000".into(),
-        ];
-        if *preset == "gta_vit" {
-            overrides.push(format!("mask.block={}", (crop / 4).min(64)));
-        }
-        Config::load(preset, &overrides).unwrap()
+    fn config(&self, method: &str) -> Config {
+        let start = format!("quadmix.start={START}");
+        let always = [start.as_str(), "schedule.end=40000"];
+        let changes: Vec<String> =
+            self.changes.iter().copied().chain(always).map(str::to_string).collect();
+        effective(&Config::load_with(self.preset, Some(method), &changes).unwrap())
     }
 }
 
-/// What must be told to step.py for the same work.
-fn options(config: &Config, phase: &str) -> Map<String, Value> {
+/// What step.py must be told for the same work, by the names of its flags.
+fn options(config: &Config, method: &str) -> Map<String, Value> {
+    let Config { network, data, .. } = config;
     let fields = json!({
-        "arch": config.network.backbone,
-        "crop": config.data.crop,
-        "detail": config.network.hrda.detail_crop,
-        "channels": config.network.channels,
-        "batch": config.data.batch,
-        "mask_block": config.mask.block,
-        "feature_distance": config.feature_distance.enabled,
-        "phase": phase,
+        "arch": network.backbone,
+        "channels": network.channels,
+        "crop": data.crop,
+        "detail": if network.hrda.enabled { network.hrda.detail_crop } else { 0 },
+        "batch": data.batch,
+        "method": method,
+        "mask-block": config.mask.block,
+        "feature-distance": config.feature_distance.enabled,
     });
     fields.as_object().cloned().unwrap_or_default()
 }
 
 /// A run is the next iteration of one training.
-fn iterations(device: &Device, config: &Config, phase: &str) -> Run {
+fn iterations(device: &Device, config: &Config) -> Run {
     let mut learner = learner(device, config);
-    let quadmix = phase == "quadmix";
     let batches: Vec<DeviceBatch> =
-        (0..2).map(|n| learner.upload(&batch(config, n, quadmix)).unwrap()).collect();
-    let mut iteration = MIC;
-    if quadmix {
+        (0..2).map(|n| learner.upload(&batch(config, n)).unwrap()).collect();
+    if config.method == Method::Quadmix {
         // Leaves the first templates.
-        step(&mut learner, &batches[1], QUADMIX - 1);
-        iteration = QUADMIX;
+        step(&mut learner, &batches[1], START - 1);
     }
+    let mut iteration = START;
     Box::new(move || {
         step(&mut learner, &batches[iteration as usize % 2], iteration);
         iteration += 1;
@@ -136,8 +134,8 @@ fn learner(device: &Device, config: &Config) -> Learner {
 }
 
 /// Noise, and labels in blocks of classes, some of them unlabelled.
-fn batch(config: &Config, number: u64, rare: bool) -> Batch {
-    let side = config.data.crop;
+fn batch(config: &Config, number: u64) -> Batch {
+    let (side, batch, classes) = (config.data.crop, config.data.batch, config.network.classes);
     let mut draw = Draw::new(config.seed, number, Purpose::SourceFile, 0, 0);
     let mut crops = |n: usize, labels: &mut dyn FnMut(&mut Draw) -> Vec<u8>| Crops {
         batch: n,
@@ -150,15 +148,15 @@ fn batch(config: &Config, number: u64, rare: bool) -> Batch {
         let block = (side / 8).max(8);
         let n = side.div_ceil(block);
         let ids: Vec<u8> = (0..n * n)
-            .map(|_| match draw.below(CLASSES + 1) {
-                CLASSES => 255,
+            .map(|_| match draw.below(classes + 1) {
+                n if n == classes => 255,
                 class => class as u8,
             })
             .collect();
         (0..side * side).map(|i| ids[i / side / block * n + i % side / block]).collect()
     };
-    let source = crops(BATCH, &mut blocks);
-    let target = crops(BATCH, &mut |_| Vec::new());
+    let source = crops(batch, &mut blocks);
+    let target = crops(batch, &mut |_| Vec::new());
     let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
     let mut turn = 0;
     // A square of one class; the two classes take turns.
@@ -171,7 +169,8 @@ fn batch(config: &Config, number: u64, rare: bool) -> Batch {
         };
         (0..side * side).map(|i| if inside(i) { class } else { 255 }).collect()
     };
-    let rare = rare.then(|| RareCrops { classes, crops: crops(4 * BATCH, &mut square) });
-    let valid = vec![1; BATCH * side * side];
+    let rare = (config.method == Method::Quadmix)
+        .then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
+    let valid = vec![1; batch * side * side];
     Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
 }

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import CHANNELS_LAST, Hrda, hrda_losses
+from model import Hrda, Plain, layout_of
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
 STD = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
@@ -23,8 +23,14 @@ THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
 RARE_CLASSES = (3, 4, 5, 6, 12, 15, 16, 17, 18)
 
 
+# Adaptation, from dacs on; masking, from mic on; mixing four ways. Between dacs, daformer and hrda
+# only the network (`detail`) and the feature distance differ.
+METHODS = ("source_only", "dacs", "daformer", "hrda", "mic", "quadmix")
+
+
 @dataclass
 class Settings:
+    method: str = "quadmix"
     quad_from: int = 6000
     start: int = 4000  # iteration at which the teacher becomes a copy of the student
     threshold: float = 0.968
@@ -275,8 +281,8 @@ def parameter_groups(model: torch.nn.Module, s: Settings) -> list[dict]:
 class Trainer:
     """`teacher` must be built without dropout and drop-path: it stays in train mode."""
 
-    student: Hrda
-    teacher: Hrda
+    student: Hrda | Plain
+    teacher: Hrda | Plain | None  # None for source_only
     imagenet: torch.nn.Module | None
     settings: Settings
     template: Template | None = None
@@ -287,7 +293,8 @@ class Trainer:
     def __post_init__(self):
         groups = parameter_groups(self.student, self.settings)
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
-        self.pairs = [list(self.teacher.parameters()), list(self.student.parameters())]
+        if self.teacher is not None:
+            self.pairs = [list(self.teacher.parameters()), list(self.student.parameters())]
 
     def lap(self, phase: str) -> None:
         now = time.perf_counter()
@@ -308,13 +315,13 @@ class Trainer:
         self.seen |= {f"{name}/img": image, f"{name}/label": label, f"{name}/weight": weight}
         box = draws.box()
         out = self.student(image, box)
-        fused, detail = hrda_losses(out, box, label, weight)
-        total = (fused + detail) * scale
-        self.losses |= {f"{name}.decode": fused, f"{name}.hr": detail}
+        losses = self.student.losses(out, box, label, weight)
+        total = sum(losses) * scale
+        self.losses |= {f"{name}.{kind}": loss for kind, loss in zip(("decode", "hr"), losses)}
         if name == "src" and self.imagenet is not None and self.settings.feature_weight > 0:
             with torch.inference_mode():
-                reference = self.imagenet(self.student.halved(image))[3]
-            distance, self.seen["fdist/mask"] = feature_distance(out[3], reference, label)
+                reference = self.imagenet(self.student.context(image))[3]
+            distance, self.seen["fdist/mask"] = feature_distance(out[-1], reference, label)
             distance = distance * self.settings.feature_weight
             self.losses["src.feature_distance"] = distance
             total = total + distance
@@ -324,7 +331,7 @@ class Trainer:
     def pseudo_labels(self, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(label, pixel weight, confident mask)"""
         with torch.inference_mode():
-            logits = self.teacher.slide(target)["logits"]
+            logits = self.teacher.predict(target)["logits"]
         with torch.no_grad():
             # max softmax = exp(max - logsumexp): the full probabilities are never stored
             top, label = logits.max(1)
@@ -367,33 +374,48 @@ class Trainer:
     def run(self, t: int, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         self.clock, self.seconds = time.perf_counter(), {}
         self.losses, self.seen = {}, {}
-        self.update_teacher(t)
-        self.lap("ema")
+        if self.teacher is not None:
+            self.update_teacher(t)
+            self.lap("ema")
         on = Switches.draw(draws)
         self.supervise("src", batch.image, batch.label, None, draws)
-        pseudo, weight, confident = self.pseudo_labels(batch.target, batch.valid)
-        self.lap("teacher")
-        if t >= self.settings.quad_from and self.template is not None:
-            self.quad_mix(batch, pseudo, weight, on, draws)
-        else:
-            self.class_mix(batch, pseudo, weight, on, draws)
-        masked = augment(batch.target, Switches.draw(draws), draws)
-        masked = masked * block_mask(masked, self.settings, draws)
-        self.supervise("masked", masked, pseudo, weight, draws)
+        if self.teacher is not None:
+            self.adapt(t, batch, on, draws)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.template = Template(batch.image, batch.label, batch.target, pseudo, confident, weight)
         self.lap("adamw")
         return {k: v.detach() for k, v in self.losses.items()}
 
+    def adapt(self, t: int, batch: Batch, on: Switches, draws: Draws) -> None:
+        """What the target has to say: mixing with its pseudo-labels, and masking."""
+        s = self.settings
+        pseudo, weight, confident = self.pseudo_labels(batch.target, batch.valid)
+        self.lap("teacher")
+        if t >= s.quad_from and self.template is not None:
+            self.quad_mix(batch, pseudo, weight, on, draws)
+        else:
+            self.class_mix(batch, pseudo, weight, on, draws)
+        if s.method in ("mic", "quadmix"):
+            masked = augment(batch.target, Switches.draw(draws), draws)
+            masked = masked * block_mask(masked, s, draws)
+            self.supervise("masked", masked, pseudo, weight, draws)
+        if s.method == "quadmix":
+            self.template = Template(batch.image, batch.label, batch.target, pseudo, confident, weight)
 
-def build(arch: str, channels: int, detail: int, settings: Settings, **options) -> Trainer:
-    """Student, teacher (no dropout), ImageNet backbone; weights are left to the caller."""
-    student = Hrda(arch, channels, detail, **options).to(memory_format=CHANNELS_LAST)
-    teacher = Hrda(arch, channels, detail, **(options | {"dropout": 0.0, "drop_path": 0.0}))
-    teacher = teacher.to(memory_format=CHANNELS_LAST).requires_grad_(False)
-    teacher.load_state_dict(student.state_dict())
-    imagenet = None
+
+def build(arch: str, channels: int, detail: int, settings: Settings, joint: bool = True, **options) -> Trainer:
+    """Student, teacher (no dropout), ImageNet backbone; weights are left to the caller.
+
+    `detail`: side of HRDA's detail crop, 0 for one scale.
+    """
+    def network(**options) -> Hrda | Plain:
+        net = Hrda(arch, channels, detail, joint=joint, **options) if detail else Plain(arch, channels, **options)
+        return net.to(memory_format=layout_of(arch)).train()
+
+    student, teacher, imagenet = network(**options), None, None
+    if settings.method != "source_only":
+        teacher = network(**(options | {"dropout": 0.0, "drop_path": 0.0})).requires_grad_(False)
+        teacher.load_state_dict(student.state_dict())
     if settings.feature_weight > 0:
         imagenet = copy.deepcopy(student.backbone).eval().requires_grad_(False)
-    return Trainer(student.train(), teacher.train(), imagenet, settings)
+    return Trainer(student, teacher, imagenet, settings)

@@ -1,8 +1,9 @@
-"""HRDA with a MiT encoder and DAFormer heads, as a plain, fast PyTorch module.
+"""MiT with DAFormer's heads, ResNet with DeepLabV2's, on one scale or HRDA's two: plain, fast modules.
 
 State-dict keys are those of the released checkpoints, so files are interchangeable.
 Token grids travel as NHWC tensors (B, H, W, C): linear layers and LayerNorm read them as they
 are, and the same memory seen as NCHW is `channels_last`, so no layer copies to change layout.
+(A ResNet's are NHWC views of NCHW, and no layer of its head reads them as rows.)
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ARCHS = {
     "mit_b4": ((64, 128, 320, 512), (3, 8, 27, 3)),
     "mit_b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
 }
+# arch -> depths of the four stages
+RESNETS = {"resnet50_v1c": (3, 4, 6, 3), "resnet101_v1c": (3, 4, 23, 3)}
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -147,6 +150,67 @@ class Mit(nn.Module):
         return features
 
 
+def conv(cin: int, cout: int, kernel: int = 1, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(cin, cout, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, cin: int, inner: int, stride: int, dilation: int):
+        super().__init__()
+        cout = 4 * inner
+        self.conv1, self.bn1 = conv(cin, inner), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = conv(inner, inner, 3, stride, dilation), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = conv(inner, cout), nn.BatchNorm2d(cout)
+        nn.init.zeros_(self.bn3.weight)  # a block begins as the identity
+        self.downsample = None
+        if stride != 1 or cin != cout:
+            self.downsample = nn.Sequential(conv(cin, cout, 1, stride), nn.BatchNorm2d(cout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu_(self.bn1(self.conv1(x)))
+        inner = F.relu_(self.bn2(self.conv2(inner)))
+        out = self.bn3(self.conv3(inner))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu_(out)
+
+
+class ResNet(nn.Module):
+    """v1c, dilated: image (B, 3, H, W) -> four NHWC feature grids at strides 4, 8, 8, 8."""
+
+    def __init__(self, arch: str):
+        super().__init__()
+        stem, cin = [], 3
+        for cout, stride in ((32, 2), (32, 1), (64, 1)):
+            stem += [conv(cin, cout, 3, stride), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
+            cin = cout
+        self.stem = nn.Sequential(*stem)
+        # A stage's first block has half of its dilation.
+        for s, (depth, stride, dilation) in enumerate(zip(RESNETS[arch], (1, 2, 1, 1), (1, 1, 2, 4))):
+            inner, blocks = 64 << s, []
+            for first in [True] + [False] * (depth - 1):
+                blocks.append(Bottleneck(cin, inner, stride if first else 1,
+                                         max(dilation // 2, 1) if first else dilation))
+                cin = 4 * inner
+            setattr(self, f"layer{s + 1}", nn.Sequential(*blocks))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x, features = F.max_pool2d(self.stem(image), 3, 2, 1), []
+        for s in range(1, 5):
+            x = getattr(self, f"layer{s}")(x)
+            features.append(nhwc(x))
+        return features
+
+
+def make_backbone(arch: str, drop_path: float) -> nn.Module:
+    return ResNet(arch) if arch in RESNETS else Mit(arch, drop_path)
+
+
+def layout_of(arch: str) -> torch.memory_format:
+    """The faster one: a ResNet's backward pass took a quarter less in NCHW on images of 64 pixels,
+    and no longer on 128."""
+    return torch.contiguous_format if arch in RESNETS else CHANNELS_LAST
+
+
 class ConvBnRelu(nn.Module):
     def __init__(self, cin: int, cout: int, kernel: int = 1, dilation: int = 1, groups: int = 1):
         super().__init__()
@@ -242,6 +306,8 @@ class DaformerHead(nn.Module):
     `layout` is the memory format of everything after the concatenation.
     """
 
+    stride = 4  # pixels of the image in a cell of the scores
+
     def __init__(self, widths, channels: int, fuse: nn.Module, dropout: float, layout):
         super().__init__()
         self.layout = layout
@@ -257,30 +323,79 @@ class DaformerHead(nn.Module):
         return self.conv_seg(self.dropout(self.fuse_layer(x)))
 
 
-class HrdaHead(nn.Module):
-    def __init__(self, widths, channels: int, dropout: float, layout, taps: bool):
+class Dlv2Head(nn.Module):
+    """Last of four feature grids -> class scores (B, 19, H/8, W/8)."""
+
+    stride = 8
+
+    def __init__(self, cin: int = 2048):
         super().__init__()
-        aspp, plain = SeparableAspp(4 * channels, channels, taps), ConvBnRelu(4 * channels, channels)
-        self.head = DaformerHead(widths, channels, aspp, dropout, layout)
-        self.scale_attention = DaformerHead(widths, channels, plain, dropout, layout)
+        branch = lambda d: nn.ModuleDict({"conv": nn.Conv2d(cin, CLASSES, 3, 1, d, d)})
+        self.aspp_modules = nn.ModuleList([branch(6), branch(12)])
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        first, second = (branch["conv"](nchw(features[3])) for branch in self.aspp_modules)
+        return first + second
+
+
+def make_head(arch: str, channels: int, dropout: float, layout, taps: bool, attention=False) -> nn.Module:
+    """The head that belongs to a backbone; `attention`: its plainer form, for HRDA's attention."""
+    if arch in RESNETS:
+        return Dlv2Head()
+    fuse = ConvBnRelu(4 * channels, channels) if attention else SeparableAspp(4 * channels, channels, taps)
+    return DaformerHead(ARCHS[arch][0], channels, fuse, dropout, layout)
+
+
+class Plain(nn.Module):
+    """One scale."""
+
+    def __init__(self, arch="mit_b0", channels=256, dropout=0.1, drop_path=0.1, head_layout=CHANNELS_LAST, taps=True):
+        super().__init__()
+        self.backbone = make_backbone(arch, drop_path)
+        self.decode_head = make_head(arch, channels, dropout, head_layout, taps)
+
+    def context(self, image: Tensor) -> Tensor:
+        """What the backbone sees of the image, as a whole."""
+        return image
+
+    def forward(self, image: Tensor, box=None):
+        """Training pass: logits and the last feature grid."""
+        features = self.backbone(image)
+        return self.decode_head(features), features[3]
+
+    def losses(self, out, box, label: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
+        return (cross_entropy(out[0], label, weight),)
+
+    def predict(self, image: Tensor) -> dict[str, Tensor]:
+        """Whole-image pass (evaluation, teacher)."""
+        scores = self(image)[0]
+        return {"logits_lowres": scores, "logits": resize(scores, image.shape[2:])}
+
+
+class HrdaHead(nn.Module):
+    def __init__(self, *options):
+        super().__init__()
+        self.head = make_head(*options)
+        self.scale_attention = make_head(*options, attention=True)
 
 
 class Hrda(nn.Module):
     """Context (whole image halved) and detail (crops at full resolution) through one network.
 
     `joint` runs context and detail as one backbone batch when their sizes agree: MiT has no
-    batch norm, so the result is the same; the heads always run in the reference's order.
+    batch norm, so the result is the same (a ResNet has, and sees them one after the other); the
+    heads always run in the reference's order.
     """
 
     def __init__(self, arch="mit_b0", channels=256, detail=64, dropout=0.1, drop_path=0.1,
-                 head_layout=CHANNELS_LAST, joint=True, taps=True):
+                 head_layout=CHANNELS_LAST, taps=True, joint=True):
         super().__init__()
-        widths, _ = ARCHS[arch]
-        self.detail, self.joint = detail, joint
-        self.backbone = Mit(arch, drop_path)
-        self.decode_head = HrdaHead(widths, channels, dropout, head_layout, taps)
+        self.detail, self.joint = detail, joint and arch not in RESNETS
+        self.backbone = make_backbone(arch, drop_path)
+        self.decode_head = HrdaHead(arch, channels, dropout, head_layout, taps)
+        self.stride = self.decode_head.head.stride
 
-    def halved(self, image: Tensor) -> Tensor:
+    def context(self, image: Tensor) -> Tensor:
         return resize(image, (image.shape[2] // 2, image.shape[3] // 2))
 
     def features(self, context: Tensor, details: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -293,48 +408,60 @@ class Hrda(nn.Module):
     def forward(self, image: Tensor, box: tuple[int, int, int, int]):
         """Training pass. box = (y1, y2, x1, x2), divisible by 8.
 
-        Returns fused logits (stride 4), detail logits of the box (stride 4), the context logits
-        times 1 - attention (stride 8), and the last context feature grid.
+        Returns fused logits (at the head's stride), detail logits of the box (the same), the context
+        logits times 1 - attention (at twice the stride), and the last context feature grid.
         """
         y1, y2, x1, x2 = box
-        context = self.halved(image)
+        context = self.context(image)
         coarse, fine = self.features(context, image[:, :, y1:y2, x1:x2])
         lr = self.decode_head.head(coarse)
         hr = self.decode_head.head(fine)
         scores = self.decode_head.scale_attention(coarse)
-        # Attention counts inside the box only, on the context grid (one cell = 8 pixels).
-        att = torch.sigmoid(scores[:, :, y1 // 8 : y2 // 8, x1 // 8 : x2 // 8])
-        att = F.pad(att, margins(box, 8, lr.shape))
+        # Attention counts inside the box only, on the context grid.
+        att = torch.sigmoid(scores[cells(box, 2 * self.stride)])
+        att = F.pad(att, margins(box, 2 * self.stride, lr.shape))
         lr = lr - att * lr
         fused = up2(lr)
-        gate = up2(att)[:, :, y1 // 4 : y2 // 4, x1 // 4 : x2 // 4]
-        fused = fused + F.pad(gate * hr, margins(box, 4, fused.shape))
+        gate = up2(att)[cells(box, self.stride)]
+        fused = fused + F.pad(gate * hr, margins(box, self.stride, fused.shape))
         return fused, hr, lr, coarse[3]
+
+    def losses(self, out, box, label: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
+        """(0.9 x fused, 0.1 x detail) cross-entropies of one training pass."""
+        y1, y2, x1, x2 = box
+        cropped = None if weight is None else weight[:, y1:y2, x1:x2]
+        return (0.9 * cross_entropy(out[0], label, weight),
+                0.1 * cross_entropy(out[1], label[:, y1:y2, x1:x2], cropped))
 
     def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
         size, stride = self.detail, self.detail // 2
         starts = lambda n: [min(i, n - size) for i in range(0, n - size + stride, stride)]
         return [(y, y + size, x, x + size) for y in starts(height) for x in starts(width)]
 
-    def slide(self, image: Tensor) -> dict[str, Tensor]:
+    def predict(self, image: Tensor) -> dict[str, Tensor]:
         """Whole-image pass (evaluation, teacher): overlapping detail crops, averaged."""
         b, _, height, width = image.shape
         boxes = self.boxes(height, width)
         crops = torch.cat([image[:, :, y1:y2, x1:x2] for y1, y2, x1, x2 in boxes])
-        coarse, fine = self.features(self.halved(image), crops)
+        coarse, fine = self.features(self.context(image), crops)
         lr = self.decode_head.head(coarse)
         hr_crops = self.decode_head.head(fine)
         att = torch.sigmoid(self.decode_head.scale_attention(coarse))
-        hr = hr_crops.new_zeros(b, CLASSES, height // 4, width // 4)
-        count = hr.new_zeros(1, 1, height // 4, width // 4)
-        for crop, (y1, y2, x1, x2) in zip(hr_crops.split(b), boxes):
-            area = (..., slice(y1 // 4, y2 // 4), slice(x1 // 4, x2 // 4))
-            hr[area] += crop
-            count[area] += 1
+        hr = hr_crops.new_zeros(b, CLASSES, height // self.stride, width // self.stride)
+        count = hr.new_zeros(1, 1, *hr.shape[2:])
+        for crop, box in zip(hr_crops.split(b), boxes):
+            hr[cells(box, self.stride)] += crop
+            count[cells(box, self.stride)] += 1
         hr /= count
         fused = up2(att) * hr + up2((1 - att) * lr)
         return {"lr_seg": lr, "att": att, "hr_crop_seg": hr_crops, "hr_seg": hr, "fused": fused,
                 "logits": resize(fused, (height, width))}
+
+
+def cells(box, stride: int) -> tuple:
+    """Index of a box's content on a grid of that stride."""
+    y1, y2, x1, x2 = (v // stride for v in box)
+    return ..., slice(y1, y2), slice(x1, x2)
 
 
 def margins(box, stride: int, shape) -> tuple[int, int, int, int]:
@@ -354,15 +481,6 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None) -> Tenso
         return F.cross_entropy(rows, target, ignore_index=255, reduction="sum") / target.numel()
     each = F.cross_entropy(rows, target, ignore_index=255, reduction="none")
     return torch.dot(each, weight.reshape(-1)) / target.numel()
-
-
-def hrda_losses(out, box, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(0.9 x fused, 0.1 x detail) cross-entropies of one training pass."""
-    fused, hr = out[0], out[1]
-    y1, y2, x1, x2 = box
-    cropped = None if weight is None else weight[:, y1:y2, x1:x2]
-    return (0.9 * cross_entropy(fused, label, weight),
-            0.1 * cross_entropy(hr, label[:, y1:y2, x1:x2], cropped))
 
 
 def init_weights(module: nn.Module, generator: torch.Generator) -> None:

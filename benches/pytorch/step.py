@@ -1,6 +1,7 @@
 """Seconds per training iteration, PyTorch on the CPU.
 
-    python step.py --arch mit_b0 --crop 128 --detail 64 --phase quadmix --json out.json
+    python step.py --arch mit_b0 --channels 64 --method quadmix --json out.json
+    python step.py --arch resnet50_v1c --method dacs --detail 0
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 import torch
 
 import record
-from iteration import Batch, Draws, Settings, Trainer, build
-from model import ARCHS, CHANNELS_LAST, init_weights
+from iteration import METHODS, Batch, Draws, Settings, Trainer, build
+from model import ARCHS, CHANNELS_LAST, RESNETS, init_weights
 
 
 def labels(batch: int, crop: int, block: int, g: torch.Generator) -> torch.Tensor:
@@ -26,12 +27,14 @@ def labels(batch: int, crop: int, block: int, g: torch.Generator) -> torch.Tenso
 
 def trainer(a: argparse.Namespace) -> Trainer:
     torch.manual_seed(a.seed)  # dropout and drop-path
-    weight = 0.0 if a.no_feature_distance else 0.005
+    weight = 0.005 if a.feature_distance else 0.0
     layout = CHANNELS_LAST if a.head_layout == "channels_last" else torch.contiguous_format
-    settings = Settings(mask_block=a.mask_block, feature_weight=weight)
-    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=not a.no_joint, taps=not a.stock_depthwise)
+    settings = Settings(a.method, mask_block=a.mask_block, feature_weight=weight)
+    t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=not a.no_joint,
+              taps=not a.stock_depthwise)
     init_weights(t.student, torch.Generator().manual_seed(a.seed))
-    t.teacher.load_state_dict(t.student.state_dict())
+    if t.teacher is not None:
+        t.teacher.load_state_dict(t.student.state_dict())
     if t.imagenet is not None:
         t.imagenet.load_state_dict(t.student.backbone.state_dict())
     return t
@@ -47,18 +50,19 @@ class AlwaysAugmented(Draws):
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--arch", choices=ARCHS, default="mit_b0")
+    p.add_argument("--name", help="what the record calls it (default: the method)")
+    p.add_argument("--arch", choices=(*ARCHS, *RESNETS), default="mit_b0")
     p.add_argument("--crop", type=int, default=128, help="side of the training crops")
-    p.add_argument("--detail", type=int, default=None, help="side of the detail crop (default: half)")
-    p.add_argument("--channels", type=int, default=256, help="channels of the decoder")
+    p.add_argument("--detail", type=int, default=None, help="side of the detail crop (default: half), 0: one scale")
+    p.add_argument("--channels", type=int, default=256, help="channels of the decoder of a MiT")
     p.add_argument("--batch", type=int, default=2, help="source images; as many target images")
-    p.add_argument("--phase", choices=("quadmix", "mic"), default="quadmix")
+    p.add_argument("--method", choices=METHODS, default="quadmix")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeats", type=int, default=10)
     p.add_argument("--warmup", type=int, default=2)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--mask-block", type=int, default=None, help="default: 64, or a quarter of a small crop")
-    p.add_argument("--no-feature-distance", action="store_true")
+    p.add_argument("--feature-distance", action=argparse.BooleanOptionalAction, default=True)
     p.add_argument("--draw-augment", action="store_true", help="draw jitter and blur instead of always on")
     p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last")
     p.add_argument("--stock-depthwise", action="store_true", help="nn.Conv2d for the dilated depthwise")
@@ -70,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     p = parser()
     a = p.parse_args()
-    a.detail = a.detail or a.crop // 2
+    a.detail = a.crop // 2 if a.detail is None else a.detail
     a.mask_block = a.mask_block or min(64, a.crop // 4)
     if a.crop % 32 or a.detail % 32 or a.detail > a.crop:
         p.error("--crop and --detail must be multiples of 32, --detail at most --crop")
@@ -82,8 +86,8 @@ def main() -> None:
     batches = [Batch(image(), labels(a.batch, a.crop, block, g), image(), valid) for _ in range(2)]
     draws = (Draws if a.draw_augment else AlwaysAugmented)(a.seed, a.crop, a.detail)
     t = trainer(a)
-    first = 6000 if a.phase == "quadmix" else 4001
-    if a.phase == "quadmix":
+    first = t.settings.quad_from
+    if a.method == "quadmix":
         t.run(first - 1, batches[1], draws)  # the first templates
     phases: dict[str, list[float]] = {}
     iteration = 0
@@ -98,7 +102,7 @@ def main() -> None:
     total = record.sample(work, a.warmup, a.repeats).summary()
     parts = {k: {"median_s": statistics.median(v[a.warmup :]), "min_s": min(v[a.warmup :]),
                  "samples_s": v[a.warmup :]} for k, v in phases.items()}
-    name = f"{a.arch} {a.crop}/{a.detail} channels {a.channels} batch {a.batch}+{a.batch} {a.phase}"
+    name = a.name or a.method
     print(f"{name}: median {total['median_s']:.3f} s, min {total['min_s']:.3f} s "
           f"cpu min {min(total['cpu_s']):.3f} s ({a.threads} threads, torch {torch.__version__})")
     others = [o for o in total["cores_busy_elsewhere"] if o is not None]
