@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::pickle::{self, Outcome, Pickle, Value};
+use super::pickle::{self, Pickle};
+use super::value::{Outcome, Value};
 use super::{Contents, walk};
 
 /// 0x1950a86a20f9469cfc6c.

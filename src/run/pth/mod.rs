@@ -13,6 +13,7 @@
 mod legacy;
 mod node;
 mod pickle;
+mod value;
 mod walk;
 mod write;
 mod zip_format;
@@ -24,7 +25,7 @@ use safetensors::Dtype;
 pub use node::Node;
 pub use write::write;
 
-use pickle::Outcome;
+use value::Outcome;
 
 /// A whole torch file but for its numbers.
 #[derive(Debug)]

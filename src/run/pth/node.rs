@@ -4,7 +4,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::pickle::Outcome;
+use super::value::Outcome;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {

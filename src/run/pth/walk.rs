@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::pickle::{
-    Foreign, Id, MAX_TENSORS, MAX_VALUES, Outcome, Pickle, Storage, Tensor, Value,
-};
+use super::pickle::{MAX_TENSORS, MAX_VALUES, Pickle};
+use super::value::{Foreign, Id, Outcome, Storage, Tensor, Value};
 use super::{Contents, Node, PthTensor};
 
 /// Dictionaries within dictionaries.

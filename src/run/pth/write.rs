@@ -10,7 +10,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::node::Node;
-use super::pickle::storage_name;
+use super::value::storage_name;
 use crate::run::atomic::write_atomic;
 use crate::run::tensor_file::Entry;
 use crate::{Error, Result};

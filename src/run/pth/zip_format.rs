@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, Outcome};
+use super::pickle;
+use super::value::Outcome;
 use super::{Contents, walk};
 
 /// Records of a file; a UDASS checkpoint has some 6000.
