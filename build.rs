@@ -33,7 +33,9 @@ fn build() -> Result<(), String> {
         kernels.extend(signature::read_file(source)?);
     }
     let solo = compile::solo(&sources, &headers, &out)?;
-    compile::gpu(&sources, &headers, &out)?;
+    let code = compile::gpu(&sources, &headers, &out)?;
+    let text = launchers::embed(&sources, &headers, code.as_deref())?;
+    std::fs::write(out.join("gpu.rs"), text).map_err(|e| e.to_string())?;
     let text = launchers::generate(&kernels, &solo);
     std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())
 }

@@ -70,8 +70,13 @@ pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<
     Ok(variants)
 }
 
-/// Without nvcc this does nothing but say so: the library is then built for the host alone.
-pub fn gpu(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<(), String> {
+/// The files' code for the GPU in single precision, in order. None without nvcc: the program then
+/// compiles its kernels itself, at first use.
+pub fn gpu(
+    sources: &[PathBuf],
+    headers: &[PathBuf],
+    out: &Path,
+) -> Result<Option<Vec<PathBuf>>, String> {
     for variable in ["CUDA_HOME", "VIRTUAL_ENV", "PATH", "UDASS_REQUIRE_NVCC"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -79,12 +84,14 @@ pub fn gpu(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<(), S
         if env::var_os("UDASS_REQUIRE_NVCC").is_some() {
             return Err("UDASS_REQUIRE_NVCC is set, but nvcc was not found".into());
         }
-        println!("cargo::warning=nvcc was not found: kernels are built for the host alone");
-        return Ok(());
+        println!(
+            "cargo::warning=nvcc was not found: for a GPU, the kernels are compiled at first use"
+        );
+        return Ok(None);
     };
     let mut jobs = Vec::new();
-    for source in sources {
-        for types in ["F32", "BF16"] {
+    for types in ["F32", "BF16"] {
+        for source in sources {
             let mut command = Command::new(&nvcc);
             command.args(["-std=c++17", "-O3", "--fatbin", "-Werror", "all-warnings"]);
             command.arg("-gencode=arch=compute_90a,code=sm_90a");
@@ -93,7 +100,9 @@ pub fn gpu(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<(), S
             jobs.push(job(command, source, headers, out, &types.to_lowercase(), "fatbin")?);
         }
     }
-    run(jobs).map(|_| ())
+    let mut outputs = run(jobs)?;
+    outputs.truncate(sources.len());
+    Ok(Some(outputs))
 }
 
 /// `CUDA_HOME`, then PATH, then the NVIDIA wheels of an activated Python environment.

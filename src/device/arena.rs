@@ -15,6 +15,8 @@ const STAGGER_FROM: usize = 16 << 10;
 /// Bookkeeping alone: it never touches the memory it hands out.
 #[derive(Default)]
 pub struct Arena {
+    /// Bytes left free behind every block.
+    padding: usize,
     /// Free ranges by address, and by (size, address).
     free: BTreeMap<u64, usize>,
     by_size: BTreeSet<(usize, u64)>,
@@ -38,9 +40,13 @@ pub struct MemoryReport {
 }
 
 impl Arena {
+    pub fn with_padding(padding: usize) -> Arena {
+        Arena { padding, ..Arena::default() }
+    }
+
     /// The size that a request of `bytes` takes up.
-    pub fn rounded(bytes: usize) -> usize {
-        let size = bytes.max(1).div_ceil(ALIGNMENT) * ALIGNMENT;
+    pub fn rounded(&self, bytes: usize) -> usize {
+        let size = (bytes.max(1) + self.padding).div_ceil(ALIGNMENT) * ALIGNMENT;
         if size >= STAGGER_FROM { size + STAGGER } else { size }
     }
 
@@ -51,7 +57,7 @@ impl Arena {
 
     /// The smallest free range that fits, lowest address first; None when a chunk must be added.
     pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<u64> {
-        let size = Self::rounded(bytes);
+        let size = self.rounded(bytes);
         let &(range, address) = self.by_size.range((size, 0)..).next()?;
         self.remove(address, range);
         if range > size {
@@ -67,7 +73,7 @@ impl Arena {
     }
 
     pub fn give_back(&mut self, address: u64, bytes: usize, holder: &'static str) {
-        let size = Self::rounded(bytes);
+        let size = self.rounded(bytes);
         self.used -= size;
         if let Some(held) = self.holders.get_mut(holder) {
             *held -= size;

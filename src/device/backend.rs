@@ -23,13 +23,23 @@ pub(crate) trait Backend {
     fn synchronize(&self) -> Result<()>;
     /// Blocks that fill the device with elementwise work of `n` elements.
     fn blocks_for(&self, n: usize) -> usize;
+    /// Bytes to leave free behind every tensor.
+    fn padding(&self) -> usize {
+        0
+    }
+    /// Tells that a tensor now lies there, or no longer does.
+    fn lend(&self, _address: u64, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+    fn take_back(&self, _address: u64, _bytes: usize) {}
 }
 
 /// A strided view of a tensor as a matrix. Strides count elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix {
-    pub(crate) address: u64,
-    pub(crate) dtype: DType,
+    /// Of the first element.
+    pub address: u64,
+    pub dtype: DType,
     pub rows: usize,
     pub cols: usize,
     pub row_stride: isize,
@@ -67,7 +77,8 @@ impl Matrix {
 }
 
 /// `out = a·b`, or `out += a·b`.
-pub(crate) struct Product {
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
     pub out: Matrix,
     pub a: Matrix,
     pub b: Matrix,
@@ -76,7 +87,7 @@ pub(crate) struct Product {
 
 /// Which of a convolution's three products to compute, and into what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConvolutionPass {
+pub enum ConvolutionPass {
     /// `y (+)= x * w`
     Forward { accumulate: bool },
     /// `x (+)= y * wᵀ`, y being the gradient of the output
@@ -86,7 +97,8 @@ pub(crate) enum ConvolutionPass {
 }
 
 /// A convolution of stride 1 whose output is as large as its input.
-pub(crate) struct Convolution {
+#[derive(Clone, Copy, Debug)]
+pub struct Convolution {
     pub pass: ConvolutionPass,
     pub dtype: DType,
     /// Addresses of B,H,W,C; K,R,S,C; B,H,W,K.

@@ -48,6 +48,22 @@ pub enum Arg<'a> {
     Real(f64),
 }
 
+impl Arg<'_> {
+    /// The argument's bytes, the lowest first; a narrower parameter takes the low ones.
+    pub fn word(&self, types: Types) -> u64 {
+        match *self {
+            Arg::Pointer { tensor, .. } => tensor.map_or(0, |t| t.address()),
+            Arg::I64(x) => x as u64,
+            Arg::I32(x) => x as u32 as u64,
+            Arg::U64(x) => x,
+            Arg::Real(x) => match types {
+                Types::F32 => (x as f32).to_bits() as u64,
+                Types::F64 => x.to_bits(),
+            },
+        }
+    }
+}
+
 /// Blocks of a launch, and what the host device needs to give each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
@@ -83,6 +99,7 @@ pub trait Launcher {
 }
 
 /// A kernel as built.
+#[derive(Debug)]
 pub struct Kernel {
     pub name: &'static str,
     /// In `kernels/`.
@@ -92,6 +109,7 @@ pub struct Kernel {
 }
 
 /// A kernel's body for the host device.
+#[derive(Debug)]
 pub struct Solo {
     pub types: Types,
     pub level: Level,

@@ -2,12 +2,14 @@
 
 mod arena;
 pub(crate) mod backend;
+pub mod cuda;
 mod host;
 mod launch;
 pub mod profile;
 
 pub use arena::MemoryReport;
-pub use backend::Matrix;
+pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
+pub use host::Arithmetic;
 pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
 
 use std::cell::{Cell, RefCell};
@@ -16,7 +18,7 @@ use std::rc::Rc;
 use crate::tensor::{DType, Element, Tensor};
 use crate::{Error, Result};
 use arena::Arena;
-use backend::{Backend, Convolution, Product};
+use backend::Backend;
 
 /// Launchers generated from the signatures in `kernels/*.cu`.
 #[allow(clippy::all)]
@@ -28,6 +30,14 @@ pub mod kernels {
     use std::ffi::c_void;
 
     include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
+}
+
+/// How products and convolutions take their single-precision operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    /// Rounded to 10 bits behind the point.
+    Tf32,
 }
 
 /// A device and its memory. Clones are the same device.
@@ -60,6 +70,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        self.device.backend.take_back(self.address, self.bytes);
         self.device.arena.borrow_mut().give_back(self.address, self.bytes, self.holder);
     }
 }
@@ -80,8 +91,37 @@ impl Device {
         Ok(Self::with_backend(Box::new(host::Host::new(1, Some(launcher))?), types))
     }
 
+    /// The first GPU that is visible. Errors name the library that is missing or too old.
+    pub fn cuda(precision: Precision) -> Result<Device> {
+        Self::cuda_through(Types::F32, Box::new(cuda::Nvidia::new(precision)?))
+    }
+
+    /// The GPU of a CUDA context that is there already; all work goes to its `stream`.
+    ///
+    /// # Safety
+    /// Both are live handles (`CUcontext`, `CUstream`) and outlive the device and its tensors.
+    pub unsafe fn cuda_in(
+        context: *mut std::ffi::c_void,
+        stream: *mut std::ffi::c_void,
+        precision: Precision,
+    ) -> Result<Device> {
+        // SAFETY: the caller's.
+        let driver = unsafe { cuda::Nvidia::existing(context, stream, precision)? };
+        Self::cuda_through(Types::F32, Box::new(driver))
+    }
+
+    /// Whether there is a GPU; an error where there is one that cannot be used.
+    pub fn cuda_is_present() -> Result<bool> {
+        cuda::is_present()
+    }
+
+    /// The GPU that `driver` drives.
+    pub fn cuda_through(types: Types, driver: Box<dyn cuda::Driver>) -> Result<Device> {
+        Ok(Self::with_backend(Box::new(cuda::Cuda::new(driver)?), types))
+    }
+
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
-        let arena = RefCell::new(Arena::default());
+        let arena = RefCell::new(Arena::with_padding(backend.padding()));
         let (profile, holder) = (RefCell::default(), Cell::new("other"));
         Device(Rc::new(Inner { backend, arena, types, profile, holder }))
     }
@@ -112,7 +152,7 @@ impl Device {
         let address = match taken {
             Some(address) => address,
             None => {
-                let least = Arena::rounded(bytes);
+                let least = self.0.arena.borrow().rounded(bytes);
                 let wanted = self.0.backend.chunk().max(least);
                 let (chunk, address) = match self.0.backend.reserve(wanted) {
                     Ok(address) => (wanted, address),
@@ -126,6 +166,7 @@ impl Device {
                 arena.take(bytes, holder).ok_or_else(|| Error::device("the arena lost a chunk"))?
             }
         };
+        self.0.backend.lend(address, bytes)?;
         let block = Rc::new(Block { device: self.0.clone(), address, bytes, holder });
         Ok(Tensor::new(block, 0, shape.into(), dtype))
     }

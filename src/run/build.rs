@@ -3,25 +3,27 @@
 use super::tensor_file::TensorFile;
 use super::weights::{Network, load_backbone, load_network};
 use crate::config::Config;
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::uda::step::{Learner, initialize};
 use crate::{Error, Result};
 
-/// The device that `device.kind` names; `auto` takes the best there is.
+/// The device that `device.kind` names; `auto` takes the GPU where there is one.
 pub fn device(config: &Config) -> Result<Device> {
-    match config.device.kind.as_str() {
-        "auto" | "host" => {
-            if config.device.precision != "f32" {
-                let problem = "device.precision: the host device computes in f32";
-                return Err(Error::config(problem));
-            }
-            Device::host(config.device.threads)
-        }
-        other => Err(Error::device(format!(
-            "device.kind: this build has no `{other}` device; `host` runs anywhere"
+    let on_gpu = match config.device.kind.as_str() {
+        "cuda" => true,
+        "auto" => Device::cuda_is_present()?,
+        _ => false,
+    };
+    match (on_gpu, config.device.precision.as_str()) {
+        (true, "f32") => Device::cuda(Precision::F32),
+        (true, "tf32") => Device::cuda(Precision::Tf32),
+        (true, other) => Err(Error::config(format!(
+            "device.precision: the cuda device does not compute in {other} yet; f32 and tf32 it does"
         ))),
+        (false, "f32") => Device::host(config.device.threads),
+        (false, _) => Err(Error::config("device.precision: the host device computes in f32")),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The finite-difference check.
 
 use udass_raw::Result;
-use udass_raw::device::Device;
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
@@ -17,7 +16,7 @@ const TOLERANCE: f64 = 2e-8;
 /// Compares the gradients of `Σ weight·y` over all outputs `op` returns, one weight drawn for each
 /// of their elements, with central differences in every input and parameter element.
 pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
-    let device = Device::host_f64().unwrap();
+    let device = crate::double();
     let fill = |seed: usize, shape: &[usize]| -> Vec<f64> {
         numbers(seed as u64 + 1, shape.iter().product()).into_iter().map(case.map).collect()
     };

@@ -15,3 +15,10 @@ mod layernorm;
 mod linear;
 mod pool;
 mod resize;
+
+use udass_raw::device::Device;
+
+/// Where the cases run.
+pub fn double() -> Device {
+    Device::host_f64().unwrap()
+}

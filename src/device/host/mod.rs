@@ -59,6 +59,42 @@ impl Host {
     }
 }
 
+/// The host's arithmetic on bare addresses: what a stand-in for another device computes with.
+pub struct Arithmetic(Host);
+
+impl Arithmetic {
+    pub fn new(threads: usize) -> Result<Arithmetic> {
+        Host::new(threads, None).map(Arithmetic)
+    }
+
+    /// Runs a kernel. `words`: arguments as [`Arg::word`] gives them.
+    ///
+    /// # Safety
+    /// The words are those of the kernel's signature; pointers among them have all behind them that
+    /// the kernel touches.
+    pub unsafe fn launch(
+        &self,
+        kernel: &'static Kernel,
+        types: Types,
+        grid: Grid,
+        words: &[u64],
+    ) -> Result<()> {
+        launch::launch(&self.0, kernel, types, grid, words)
+    }
+
+    /// # Safety
+    /// The matrices lie in memory, the output apart from the operands.
+    pub unsafe fn product(&self, product: &Product) -> Result<()> {
+        Backend::product(&self.0, product)
+    }
+
+    /// # Safety
+    /// Its three tensors lie in memory, what is written apart from what is read.
+    pub unsafe fn convolution(&self, convolution: &Convolution) -> Result<()> {
+        Backend::convolution(&self.0, convolution)
+    }
+}
+
 /// The widest instruction set that this processor has and the kernels were built for.
 fn best_level() -> Level {
     #[cfg(target_arch = "x86_64")]
@@ -135,7 +171,10 @@ impl Backend for Host {
     ) -> Result<()> {
         match &self.launcher {
             Some(launcher) => launcher.launch(kernel, types, grid, args),
-            None => launch::launch(self, kernel, types, grid, args),
+            None => {
+                let words: Vec<u64> = args.iter().map(|arg| arg.word(types)).collect();
+                launch::launch(self, kernel, types, grid, &words)
+            }
         }
     }
 

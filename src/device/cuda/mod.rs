@@ -1,0 +1,136 @@
+//! The GPU: memory from one stream's point of view, transfers through pinned memory, and everything
+//! else handed to a [`Driver`].
+
+mod driver;
+mod nvidia;
+mod staging;
+
+pub use driver::{Argument, Driver, Event, Graph, Launch, Memory, Stream};
+pub(super) use nvidia::{Nvidia, is_present};
+
+use std::cell::RefCell;
+
+use super::backend::{Backend, Convolution, Product};
+use super::launch::{Arg, Grid, Kernel, Types};
+use crate::Result;
+use staging::Staging;
+
+/// Elements of elementwise work that are worth a block: a few for each of its 256 threads.
+const ELEMENTS_PER_BLOCK: usize = 1 << 10;
+/// Device memory is reserved in multiples of it.
+const GRANULE: usize = 2 << 20;
+
+pub(super) struct Cuda {
+    driver: Box<dyn Driver>,
+    /// All work is given to it, so that its order is that of the program.
+    stream: Stream,
+    staging: RefCell<Staging>,
+    /// Given back when the device goes; every tensor keeps the device alive.
+    chunks: RefCell<Vec<u64>>,
+}
+
+impl Cuda {
+    pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
+        let stream = driver.stream()?;
+        let (staging, chunks) = (RefCell::default(), RefCell::default());
+        Ok(Cuda { driver, stream, staging, chunks })
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Nothing is left to tell of a failure, and a process that ends gives all back.
+        let _ = self.driver.synchronize(self.stream);
+        self.staging.borrow_mut().free(&*self.driver);
+        for chunk in self.chunks.borrow_mut().drain(..) {
+            let _ = self.driver.free(chunk);
+        }
+    }
+}
+
+impl Backend for Cuda {
+    fn describe(&self) -> String {
+        self.driver.describe()
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<u64> {
+        let address = self.driver.allocate(bytes)?;
+        self.chunks.borrow_mut().push(address);
+        Ok(address)
+    }
+
+    /// Three quarters of what is free: within one chunk all free neighbours merge.
+    fn chunk(&self) -> usize {
+        self.driver.memory().map_or(0, |memory| memory.free / 4 * 3 / GRANULE * GRANULE)
+    }
+
+    fn zero(&self, address: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.driver.zero(self.stream, address, bytes)
+    }
+
+    fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.staging.borrow_mut().copy_in(&*self.driver, self.stream, address, data)
+    }
+
+    fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()> {
+        self.staging.borrow_mut().copy_out(&*self.driver, self.stream, address, data)
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        if from == to || bytes == 0 {
+            return Ok(());
+        }
+        self.driver.copy(self.stream, from, to, bytes)
+    }
+
+    fn launch(
+        &self,
+        kernel: &'static Kernel,
+        types: Types,
+        grid: Grid,
+        args: &[Arg],
+    ) -> Result<()> {
+        let argument = |arg: &Arg| {
+            let (bytes, written) = match arg {
+                Arg::Pointer { tensor: Some(tensor), written, .. } => {
+                    (Some(tensor.bytes()), *written)
+                }
+                _ => (None, false),
+            };
+            Argument { word: arg.word(types), bytes, written }
+        };
+        let arguments = args.iter().map(argument).collect();
+        self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })
+    }
+
+    fn product(&self, product: &Product) -> Result<()> {
+        self.driver.product(self.stream, product)
+    }
+
+    fn convolution(&self, convolution: &Convolution) -> Result<()> {
+        self.driver.convolution(self.stream, convolution)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize(self.stream)
+    }
+
+    fn blocks_for(&self, n: usize) -> usize {
+        n.div_ceil(ELEMENTS_PER_BLOCK)
+    }
+
+    fn padding(&self) -> usize {
+        self.driver.padding()
+    }
+
+    fn lend(&self, address: u64, bytes: usize) -> Result<()> {
+        self.driver.lend(address, bytes)
+    }
+
+    fn take_back(&self, address: u64, bytes: usize) {
+        self.driver.take_back(address, bytes);
+    }
+}

@@ -1,0 +1,236 @@
+//! The kernels' machine code: embedded as nvcc made it, or, where nvcc was absent at build time,
+//! compiled from the sources by NVRTC at first use and kept on disk.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_int};
+use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
+
+use cudarc::driver::sys;
+use cudarc::nvrtc::sys as nvrtc;
+use sha2::{Digest, Sha256};
+
+use super::{check, libraries};
+use crate::device::launch::Kernel;
+use crate::{Error, Result};
+
+include!(concat!(env!("OUT_DIR"), "/gpu.rs"));
+
+/// Ends the kernels' names.
+const SUFFIX: &str = "f32";
+/// What NVRTC has no headers for.
+const STANDARD: [(&str, &str); 2] = [
+    (
+        "stdint.h",
+        "#pragma once\ntypedef signed char int8_t; typedef short int16_t; typedef int int32_t; \
+         typedef long int64_t; typedef unsigned char uint8_t; typedef unsigned short uint16_t; \
+         typedef unsigned int uint32_t; typedef unsigned long uint64_t;\n",
+    ),
+    ("math.h", "#pragma once\n"),
+];
+
+pub(super) struct Code {
+    capability: (c_int, c_int),
+    /// By file in kernels/.
+    modules: RefCell<HashMap<&'static str, sys::CUmodule>>,
+}
+
+impl Code {
+    pub fn new(capability: (c_int, c_int)) -> Code {
+        Code { capability, modules: RefCell::default() }
+    }
+
+    pub fn function(&self, kernel: &Kernel) -> Result<sys::CUfunction> {
+        let module = self.module(kernel.file)?;
+        let name = c_string(&format!("{}_{SUFFIX}", kernel.name))?;
+        let mut function = null_mut();
+        // SAFETY: an out-pointer to a local; the module stays loaded.
+        let status = unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) };
+        check(status, kernel.name)?;
+        Ok(function)
+    }
+
+    fn module(&self, file: &'static str) -> Result<sys::CUmodule> {
+        if let Some(module) = self.modules.borrow().get(file) {
+            return Ok(*module);
+        }
+        let embedded = FATBINS.iter().find(|(name, _)| *name == file);
+        let code = match embedded {
+            Some((_, code)) => code.to_vec(),
+            None => compiled(file, self.capability, cache())?,
+        };
+        let mut module = null_mut();
+        // SAFETY: an out-pointer to a local; the driver copies the code, whose headers say its size.
+        let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
+        use sys::CUresult as R;
+        if matches!(status, R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | R::CUDA_ERROR_NO_BINARY_FOR_GPU)
+        {
+            let (major, minor) = self.capability;
+            return Err(Error::device(format!(
+                "kernels/{file}: the NVIDIA driver is older than the compiler that built the \
+                 kernels, and there is no code of compute capability {major}.{minor} among them: \
+                 install a newer driver"
+            )));
+        }
+        check(status, &format!("loading kernels/{file}"))?;
+        self.modules.borrow_mut().insert(file, module);
+        Ok(module)
+    }
+
+    pub fn unload(&mut self) {
+        for (_, module) in self.modules.get_mut().drain() {
+            // SAFETY: loaded by this, and nothing of it is running.
+            let _ = unsafe { sys::cuModuleUnload(module) };
+        }
+    }
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|e| Error::device(format!("{text:?}: {e}")))
+}
+
+/// Where compiled kernels are kept, if anywhere.
+fn cache() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("udass-raw").join("kernels"))
+}
+
+/// The machine code of a kernel file for a GPU, from `cache` or from NVRTC.
+fn compiled(file: &str, capability: (c_int, c_int), cache: Option<PathBuf>) -> Result<Vec<u8>> {
+    libraries::NVRTC.check()?;
+    let source = SOURCES
+        .iter()
+        .find(|(name, _)| *name == file)
+        .ok_or_else(|| Error::device(format!("kernels/{file} is not in this program")))?;
+    let kept = cache.map(|folder| folder.join(key(source.1, capability)));
+    if let Some(code) = kept.as_ref().and_then(|path| std::fs::read(path).ok()) {
+        return Ok(code);
+    }
+    let code = compile(source, capability)?;
+    // Only a convenience: where it cannot be kept, it is compiled again next time.
+    if let Some(path) = kept {
+        let _ = keep(&path, &code);
+    }
+    Ok(code)
+}
+
+/// Written aside and moved, so that nobody reads half of it.
+fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    let aside = path.with_extension(format!("{}", std::process::id()));
+    std::fs::write(&aside, code)?;
+    std::fs::rename(&aside, path)
+}
+
+/// All that decides what comes out: the source and every header, the GPU, the compiler.
+fn key(source: &str, capability: (c_int, c_int)) -> String {
+    let mut hash = Sha256::new();
+    for text in std::iter::once(source).chain(HEADERS.iter().map(|(_, text)| *text)) {
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: out-pointers to locals; the library was found to have it.
+    let _ = unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) };
+    hash.update(format!("{:?} {capability:?} {major}.{minor}", options(capability)));
+    let digest: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    format!("{digest}.cubin")
+}
+
+fn options((major, minor): (c_int, c_int)) -> [String; 3] {
+    [format!("--gpu-architecture=sm_{major}{minor}"), "-std=c++17".into(), "-DUDASS_F32".into()]
+}
+
+fn compile(source: &(&str, &str), capability: (c_int, c_int)) -> Result<Vec<u8>> {
+    let fail = |call: &str, result: nvrtc::nvrtcResult| match result {
+        nvrtc::nvrtcResult::NVRTC_SUCCESS => Ok(()),
+        other => Err(Error::device(format!("kernels/{}: {call}: {other:?}", source.0))),
+    };
+    let headers = || HEADERS.iter().chain(&STANDARD);
+    let names: Vec<CString> = headers().map(|(name, _)| c_string(name)).collect::<Result<_>>()?;
+    let texts: Vec<CString> = headers().map(|(_, text)| c_string(text)).collect::<Result<_>>()?;
+    let pointers = |all: &[CString]| all.iter().map(|text| text.as_ptr()).collect::<Vec<_>>();
+    let (names, texts) = (pointers(&names), pointers(&texts));
+    let (text, name) = (c_string(source.1)?, c_string(source.0)?);
+    let options = options(capability);
+    let options: Vec<CString> =
+        options.iter().map(|option| c_string(option)).collect::<Result<_>>()?;
+    let options = pointers(&options);
+    let mut program = null_mut();
+    // SAFETY: every pointer is to a string or array that outlives the calls; buffers are as large
+    // as the library says.
+    unsafe {
+        let made = nvrtc::nvrtcCreateProgram(
+            &mut program,
+            text.as_ptr(),
+            name.as_ptr(),
+            names.len() as c_int,
+            texts.as_ptr(),
+            names.as_ptr(),
+        );
+        fail("nvrtcCreateProgram", made)?;
+        let compiled =
+            nvrtc::nvrtcCompileProgram(program, options.len() as c_int, options.as_ptr());
+        let mut size = 0;
+        let result = if compiled == nvrtc::nvrtcResult::NVRTC_SUCCESS {
+            nvrtc::nvrtcGetCUBINSize(program, &mut size);
+            let mut code = vec![0u8; size];
+            fail("nvrtcGetCUBIN", nvrtc::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()))
+                .map(|()| code)
+        } else {
+            nvrtc::nvrtcGetProgramLogSize(program, &mut size);
+            let mut log = vec![0u8; size.max(1)];
+            nvrtc::nvrtcGetProgramLog(program, log.as_mut_ptr().cast());
+            let log = String::from_utf8_lossy(&log).into_owned();
+            fail(&format!("nvrtcCompileProgram\n{log}\n"), compiled).map(|()| Vec::new())
+        };
+        nvrtc::nvrtcDestroyProgram(&mut program);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where NVRTC is there (its folder in UDASS_CUDA_LIBRARIES), no GPU is needed.
+    #[test]
+    fn every_kernel_file_compiles_at_run_time_and_is_kept() {
+        if let Err(absent) = libraries::NVRTC.check() {
+            println!("skipped: {absent}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let cache = || Some(folder.path().to_path_buf());
+        for (file, _) in SOURCES {
+            let code = compiled(file, (8, 0), cache()).unwrap();
+            assert!(code.starts_with(b"\x7fELF"), "{file}");
+            assert_eq!(compiled(file, (8, 0), cache()).unwrap(), code, "{file}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), SOURCES.len());
+    }
+
+    #[test]
+    fn each_kernel_has_a_source_and_code_where_any_has() {
+        for kernel in crate::device::kernels::ALL {
+            let is = |file: &str| file == kernel.file;
+            assert!(SOURCES.iter().any(|(file, _)| is(file)), "{}", kernel.name);
+            assert!(
+                FATBINS.is_empty() || FATBINS.iter().any(|(file, _)| is(file)),
+                "{}",
+                kernel.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_tells_sources_and_gpus_apart() {
+        if libraries::NVRTC.check().is_err() {
+            return;
+        }
+        let keys = [key("a", (8, 0)), key("b", (8, 0)), key("a", (9, 0))];
+        assert!(keys[0] != keys[1] && keys[0] != keys[2]);
+    }
+}

@@ -1,0 +1,223 @@
+//! NVIDIA's libraries, found and checked before anything of them is called: cudarc panics where one
+//! is missing or lacks a function.
+
+use std::env;
+use std::ffi::c_int;
+use std::path::PathBuf;
+
+use crate::{Error, Result};
+
+/// A library and the functions of it that are called.
+pub struct Library {
+    /// As in `lib{name}.so`.
+    name: &'static str,
+    functions: &'static [&'static str],
+    /// What to do where it is missing or too old.
+    remedy: &'static str,
+}
+
+/// The oldest CUDA that a driver must support, as it counts: 1000·major + 10·minor.
+const OLDEST: c_int = 12080;
+/// Folders to look in first, with colons between.
+pub const FOLDERS: &str = "UDASS_CUDA_LIBRARIES";
+
+pub const DRIVER: Library = Library {
+    name: "cuda",
+    functions: &[
+        "cuCtxSetCurrent",
+        "cuCtxGetDevice",
+        "cuDeviceGet",
+        "cuDeviceGetAttribute",
+        "cuDeviceGetCount",
+        "cuDeviceGetName",
+        "cuDevicePrimaryCtxRelease_v2",
+        "cuDevicePrimaryCtxRetain",
+        "cuDriverGetVersion",
+        "cuEventCreate",
+        "cuEventDestroy_v2",
+        "cuEventRecord",
+        "cuEventSynchronize",
+        "cuFuncSetAttribute",
+        "cuGetErrorName",
+        "cuGetErrorString",
+        "cuGraphDestroy",
+        "cuGraphExecDestroy",
+        "cuGraphInstantiateWithFlags",
+        "cuGraphLaunch",
+        "cuInit",
+        "cuLaunchKernel",
+        "cuMemAlloc_v2",
+        "cuMemFreeHost",
+        "cuMemFree_v2",
+        "cuMemGetInfo_v2",
+        "cuMemHostAlloc",
+        "cuMemcpyDtoDAsync_v2",
+        "cuMemcpyDtoHAsync_v2",
+        "cuMemcpyHtoDAsync_v2",
+        "cuMemsetD8Async",
+        "cuModuleGetFunction",
+        "cuModuleLoadData",
+        "cuModuleUnload",
+        "cuStreamBeginCapture_v2",
+        "cuStreamCreate",
+        "cuStreamDestroy_v2",
+        "cuStreamEndCapture",
+        "cuStreamSynchronize",
+    ],
+    remedy: "install an NVIDIA driver for CUDA 12.8 or later (570 or later)",
+};
+
+pub const CUBLASLT: Library = Library {
+    name: "cublasLt",
+    functions: &[
+        "cublasLtCreate",
+        "cublasLtDestroy",
+        "cublasLtMatmul",
+        "cublasLtMatmulAlgoGetHeuristic",
+        "cublasLtMatmulDescCreate",
+        "cublasLtMatmulDescDestroy",
+        "cublasLtMatmulDescSetAttribute",
+        "cublasLtMatmulPreferenceCreate",
+        "cublasLtMatmulPreferenceDestroy",
+        "cublasLtMatmulPreferenceSetAttribute",
+        "cublasLtMatrixLayoutCreate",
+        "cublasLtMatrixLayoutDestroy",
+    ],
+    remedy: "install cuBLAS (the CUDA toolkit, or `pip install nvidia-cublas`)",
+};
+
+pub const CUDNN: Library = Library {
+    name: "cudnn",
+    functions: &[
+        "cudnnConvolutionBackwardData",
+        "cudnnConvolutionBackwardFilter",
+        "cudnnConvolutionForward",
+        "cudnnCreate",
+        "cudnnCreateConvolutionDescriptor",
+        "cudnnCreateFilterDescriptor",
+        "cudnnCreateTensorDescriptor",
+        "cudnnDestroy",
+        "cudnnDestroyConvolutionDescriptor",
+        "cudnnDestroyFilterDescriptor",
+        "cudnnDestroyTensorDescriptor",
+        "cudnnGetConvolutionBackwardDataAlgorithm_v7",
+        "cudnnGetConvolutionBackwardFilterAlgorithm_v7",
+        "cudnnGetConvolutionForwardAlgorithm_v7",
+        "cudnnSetConvolution2dDescriptor",
+        "cudnnSetConvolutionMathType",
+        "cudnnSetFilter4dDescriptor",
+        "cudnnSetStream",
+        "cudnnSetTensor4dDescriptor",
+    ],
+    remedy: "install cuDNN 9 (NVIDIA's packages, or `pip install nvidia-cudnn-cu13`)",
+};
+
+pub const NVRTC: Library = Library {
+    name: "nvrtc",
+    functions: &[
+        "nvrtcCompileProgram",
+        "nvrtcCreateProgram",
+        "nvrtcDestroyProgram",
+        "nvrtcGetCUBIN",
+        "nvrtcGetCUBINSize",
+        "nvrtcGetProgramLog",
+        "nvrtcGetProgramLogSize",
+        "nvrtcVersion",
+    ],
+    remedy: "this program was built without nvcc, so that it compiles its kernels at first use: \
+             install NVRTC (the CUDA toolkit, or `pip install nvidia-cuda-nvrtc`), or build with \
+             nvcc",
+};
+
+impl Library {
+    /// Opens the library and finds everything in it that will be called.
+    pub fn check(&self) -> Result<()> {
+        let library = self.open()?.ok_or_else(|| self.missing())?;
+        self.check_functions(&library)?;
+        // cudarc opens it again: it has to stay until then.
+        std::mem::forget(library);
+        Ok(())
+    }
+
+    fn missing(&self) -> Error {
+        Error::device(format!(
+            "device.kind: lib{} was not found (LD_LIBRARY_PATH and {FOLDERS} say where to look); {}. \
+             `--device host` computes without",
+            self.name, self.remedy
+        ))
+    }
+
+    fn check_functions(&self, library: &libloading::Library) -> Result<()> {
+        for function in self.functions {
+            // SAFETY: the symbol is looked up and not used.
+            if unsafe { library.get::<*const ()>(function.as_bytes()) }.is_err() {
+                let Library { name, remedy, .. } = self;
+                return Err(Error::device(format!(
+                    "device.kind: lib{name} has no {function}, it is too old: {remedy}. \
+                     `--device host` computes without"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// In the folders named first, then under the names that cudarc tries.
+    fn open(&self) -> Result<Option<libloading::Library>> {
+        for folder in env::var_os(FOLDERS).iter().flat_map(env::split_paths) {
+            let files = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "read", e))?;
+            let start = format!("lib{}.so", self.name);
+            let more = format!("lib{}-builtins.so", self.name);
+            let mut found: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+            let named = |path: &PathBuf, start: &str| {
+                path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(start))
+            };
+            found.sort();
+            // NVRTC opens its builtins by name alone: they have to be there already.
+            found.iter().filter(|path| named(path, &more)).for_each(|path| {
+                // SAFETY: NVIDIA's libraries have no initialisers that matter.
+                unsafe { libloading::Library::new(path) }.into_iter().for_each(std::mem::forget);
+            });
+            let library = found.iter().filter(|path| named(path, &start)).find_map(|path| {
+                // SAFETY: as above.
+                unsafe { libloading::Library::new(path) }.ok()
+            });
+            if library.is_some() {
+                return Ok(library);
+            }
+        }
+        // SAFETY: as above.
+        let open = |name: String| unsafe { libloading::Library::new(name) }.ok();
+        Ok(cudarc::get_lib_name_candidates(self.name).into_iter().find_map(open))
+    }
+}
+
+/// Whether there is a driver, new enough to be called.
+pub fn driver() -> Result<bool> {
+    let Some(library) = DRIVER.open()? else { return Ok(false) };
+    let mut version = 0;
+    // SAFETY: the signature has been this one since CUDA 2.2.
+    let status = unsafe {
+        type Version = unsafe extern "C" fn(*mut c_int) -> c_int;
+        match library.get::<Version>(b"cuDriverGetVersion") {
+            Ok(function) => function(&mut version),
+            Err(_) => return DRIVER.check_functions(&library).map(|()| false),
+        }
+    };
+    if status != 0 || version < OLDEST {
+        return Err(Error::device(format!(
+            "device.kind: the NVIDIA driver is too old: it supports CUDA {}.{}; {}. \
+             `--device host` computes without",
+            version / 1000,
+            version % 1000 / 10,
+            DRIVER.remedy
+        )));
+    }
+    DRIVER.check_functions(&library)?;
+    // cudarc opens it again: it has to stay until then.
+    std::mem::forget(library);
+    Ok(true)
+}
+
+pub fn missing_driver() -> Error {
+    DRIVER.missing()
+}

@@ -1,0 +1,444 @@
+//! The driver of NVIDIA's GPUs, through cudarc's bindings. Thin: what is decided is decided above.
+
+mod code;
+mod convolution;
+mod libraries;
+mod product;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::null_mut;
+
+use cudarc::driver::sys;
+
+use super::driver::{Driver, Event, Graph, Launch, Memory, Stream};
+use crate::device::Precision;
+use crate::device::backend::{Convolution, Product};
+use crate::device::launch::Types;
+use crate::{Error, Result};
+
+use code::Code;
+use convolution::Convolutions;
+use product::Products;
+
+/// Dynamic shared memory that a kernel may use without asking for more: 48 KiB are its own, arrays
+/// of a fixed size included.
+const USUAL_SHARED: usize = 32 << 10;
+
+pub struct Nvidia {
+    // Dropped before the context is released.
+    products: Products,
+    convolutions: Convolutions,
+    code: Code,
+    functions: RefCell<HashMap<&'static str, Function>>,
+    events: RefCell<Vec<sys::CUevent>>,
+    graphs: RefCell<Vec<[*mut c_void; 2]>>,
+    gpu: Gpu,
+}
+
+#[derive(Clone, Copy)]
+struct Function {
+    handle: sys::CUfunction,
+    /// Dynamic shared memory that was asked for.
+    shared: usize,
+}
+
+/// A GPU's context and the one stream that is used.
+struct Gpu {
+    context: sys::CUcontext,
+    device: sys::CUdevice,
+    stream: sys::CUstream,
+    /// Whether context and stream are this driver's to give back.
+    owned: bool,
+}
+
+fn check(status: sys::CUresult, call: &str) -> Result<()> {
+    if status == sys::CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    let text = |get: unsafe fn(sys::CUresult, *mut *const std::ffi::c_char) -> sys::CUresult| {
+        let mut text = std::ptr::null();
+        // SAFETY: the driver answers with a static string, or leaves null for an unknown error.
+        unsafe {
+            let _ = get(status, &mut text);
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        }
+    };
+    let name = text(sys::cuGetErrorName).unwrap_or_else(|| format!("{status:?}"));
+    let what = text(sys::cuGetErrorString).unwrap_or_default();
+    Err(Error::device(format!("{call}: {what} ({name})")))
+}
+
+/// Whether there is a driver and a GPU.
+pub fn is_present() -> Result<bool> {
+    if !libraries::driver()? {
+        return Ok(false);
+    }
+    let mut count = 0;
+    // SAFETY: the library is there and has both functions.
+    unsafe {
+        match sys::cuInit(0) {
+            sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(false),
+            status => check(status, "cuInit")?,
+        }
+        check(sys::cuDeviceGetCount(&mut count), "cuDeviceGetCount")?;
+    }
+    Ok(count > 0)
+}
+
+impl Nvidia {
+    /// The first GPU that is visible (CUDA_VISIBLE_DEVICES), in its primary context.
+    pub fn new(precision: Precision) -> Result<Nvidia> {
+        if !libraries::driver()? {
+            return Err(libraries::missing_driver());
+        }
+        if !is_present()? {
+            return Err(Error::device(
+                "device.kind: the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it); \
+                 `--device host` computes without",
+            ));
+        }
+        libraries::CUBLASLT.check()?;
+        libraries::CUDNN.check()?;
+        let (mut device, mut context, mut stream) = (0, null_mut(), null_mut());
+        // SAFETY: out-pointers to locals; the driver is initialised.
+        unsafe {
+            check(sys::cuDeviceGet(&mut device, 0), "cuDeviceGet")?;
+            let retained = sys::cuDevicePrimaryCtxRetain(&mut context, device);
+            check(retained, "cuDevicePrimaryCtxRetain")?;
+            check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
+            let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+            check(sys::cuStreamCreate(&mut stream, flags), "cuStreamCreate")?;
+        }
+        Self::on(Gpu { context, device, stream, owned: true }, precision)
+    }
+
+    /// The GPU of a context that is there already; all work goes to `stream`.
+    ///
+    /// # Safety
+    /// Both are live handles (`CUcontext`, `CUstream`) that outlive the driver.
+    pub unsafe fn existing(
+        context: *mut c_void,
+        stream: *mut c_void,
+        precision: Precision,
+    ) -> Result<Nvidia> {
+        if !libraries::driver()? {
+            return Err(libraries::missing_driver());
+        }
+        libraries::CUBLASLT.check()?;
+        libraries::CUDNN.check()?;
+        let context: sys::CUcontext = context.cast();
+        let mut device = 0;
+        // SAFETY: the caller's.
+        unsafe {
+            check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
+            check(sys::cuCtxGetDevice(&mut device), "cuCtxGetDevice")?;
+        }
+        let stream = stream.cast();
+        Self::on(Gpu { context, device, stream, owned: false }, precision)
+    }
+
+    fn on(gpu: Gpu, precision: Precision) -> Result<Nvidia> {
+        let capability = gpu.capability()?;
+        if capability < (8, 0) {
+            let (major, minor) = capability;
+            return Err(Error::device(format!(
+                "device.kind: the GPU has compute capability {major}.{minor}; 8.0 or later is \
+                 needed. `--device host` computes without"
+            )));
+        }
+        Ok(Nvidia {
+            products: Products::new(&gpu, precision)?,
+            convolutions: Convolutions::new(&gpu, precision)?,
+            code: Code::new(capability),
+            functions: RefCell::default(),
+            events: RefCell::default(),
+            graphs: RefCell::default(),
+            gpu,
+        })
+    }
+
+    fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
+        let (kernel, shared) = (launch.kernel, launch.grid.shared);
+        let mut functions = self.functions.borrow_mut();
+        let function = match functions.get_mut(kernel.name) {
+            Some(function) => function,
+            None => {
+                let handle = self.code.function(kernel)?;
+                functions.entry(kernel.name).or_insert(Function { handle, shared: USUAL_SHARED })
+            }
+        };
+        if shared > function.shared {
+            let attribute =
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was loaded in this context.
+            let set =
+                unsafe { sys::cuFuncSetAttribute(function.handle, attribute, shared as c_int) };
+            check(set, &format!("{shared} bytes of shared memory for {}", kernel.name))?;
+            function.shared = shared;
+        }
+        Ok(function.handle)
+    }
+
+    /// The stream's handle, in the context that it belongs to.
+    fn enter(&self, stream: Stream) -> Result<sys::CUstream> {
+        self.gpu.enter()?;
+        Ok(stream.0 as sys::CUstream)
+    }
+}
+
+impl Gpu {
+    /// Somebody else in the process may have made another context current.
+    fn enter(&self) -> Result<()> {
+        // SAFETY: the context lives as long as this.
+        check(unsafe { sys::cuCtxSetCurrent(self.context) }, "cuCtxSetCurrent")
+    }
+
+    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<c_int> {
+        let mut value = 0;
+        // SAFETY: an out-pointer to a local.
+        let status = unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) };
+        check(status, "cuDeviceGetAttribute")?;
+        Ok(value)
+    }
+
+    fn capability(&self) -> Result<(c_int, c_int)> {
+        use sys::CUdevice_attribute as A;
+        Ok((
+            self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ))
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.enter()?;
+        let mut address = 0;
+        // SAFETY: an out-pointer to a local.
+        let status = unsafe { sys::cuMemAlloc_v2(&mut address, bytes) };
+        check(status, &format!("the GPU has no {} MiB left", bytes >> 20))?;
+        Ok(address)
+    }
+
+    fn free(&self, address: u64) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the address is one of `allocate`, given back once.
+        check(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if self.owned {
+            // SAFETY: nothing else holds them; a failure leaves them to the process's end.
+            unsafe {
+                let _ = sys::cuStreamDestroy_v2(self.stream);
+                let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+            }
+        }
+    }
+}
+
+impl Drop for Nvidia {
+    fn drop(&mut self) {
+        // Failures leave things to the process's end.
+        let _ = self.gpu.enter();
+        self.products.free(&self.gpu);
+        self.convolutions.free(&self.gpu);
+        // SAFETY: each was made by this driver, and nothing is under way: the device waited.
+        unsafe {
+            for [executable, graph] in self.graphs.get_mut().drain(..) {
+                let _ = sys::cuGraphExecDestroy(executable.cast());
+                let _ = sys::cuGraphDestroy(graph.cast());
+            }
+            for event in self.events.get_mut().drain(..) {
+                let _ = sys::cuEventDestroy_v2(event);
+            }
+        }
+        self.code.unload();
+    }
+}
+
+impl Driver for Nvidia {
+    fn describe(&self) -> String {
+        let mut name = [0 as std::ffi::c_char; 256];
+        // SAFETY: the driver writes a string of at most as many bytes.
+        let name = unsafe {
+            let _ = sys::cuDeviceGetName(name.as_mut_ptr(), 256, self.gpu.device);
+            CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
+        };
+        format!("cuda, {name}, {:?}", self.products.precision)
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        self.gpu.enter()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: out-pointers to locals.
+        check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "cuMemGetInfo")?;
+        Ok(Memory { free, total })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.gpu.allocate(bytes)
+    }
+
+    fn free(&self, address: u64) -> Result<()> {
+        self.gpu.free(address)
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64> {
+        self.gpu.enter()?;
+        let mut address = null_mut();
+        // SAFETY: an out-pointer to a local.
+        let status = unsafe { sys::cuMemHostAlloc(&mut address, bytes, 0) };
+        check(status, &format!("no {} MiB of pinned memory", bytes >> 20))?;
+        Ok(address as u64)
+    }
+
+    fn free_host(&self, address: u64) -> Result<()> {
+        self.gpu.enter()?;
+        // SAFETY: the address is one of `allocate_host`, given back once.
+        check(unsafe { sys::cuMemFreeHost(address as *mut c_void) }, "cuMemFreeHost")
+    }
+
+    fn write_host(&self, to: u64, data: &[u8]) -> Result<()> {
+        // SAFETY: `to` lies in pinned memory with as much room, which nothing reads meanwhile.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) };
+        Ok(())
+    }
+
+    fn read_host(&self, from: u64, data: &mut [u8]) -> Result<()> {
+        // SAFETY: as above; what wrote it was waited for.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, data.as_mut_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        Ok(Stream(self.gpu.stream as u64))
+    }
+
+    fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both ranges are live, the host's is pinned and left alone until it was read.
+        let status =
+            unsafe { sys::cuMemcpyHtoDAsync_v2(to, from_host as *const c_void, bytes, stream) };
+        check(status, "copy to the GPU")
+    }
+
+    fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: as above.
+        let status =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(to_host as *mut c_void, from, bytes, stream) };
+        check(status, "copy from the GPU")
+    }
+
+    fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both are tensors' ranges.
+        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, stream) }, "copy")
+    }
+
+    fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: a tensor's range.
+        check(unsafe { sys::cuMemsetD8Async(address, 0, bytes, stream) }, "zero")
+    }
+
+    fn launch(&self, stream: Stream, launch: &Launch) -> Result<()> {
+        let name = launch.kernel.name;
+        if launch.types != Types::F32 {
+            return Err(Error::device(format!("{name} was not built for {:?}", launch.types)));
+        }
+        let stream = self.enter(stream)?;
+        let function = self.function(launch)?;
+        let words: Vec<u64> = launch.arguments.iter().map(|argument| argument.word).collect();
+        let mut pointers: Vec<*mut c_void> =
+            words.iter().map(|word| word as *const u64 as *mut c_void).collect();
+        let grid = launch.grid;
+        let blocks = u32::try_from(grid.blocks)
+            .map_err(|_| Error::device(format!("{name}: {} blocks are too many", grid.blocks)))?;
+        // SAFETY: the launcher was generated from the kernel's signature, so there are as many
+        // values as parameters, each as wide as its word's low bytes; the driver copies them now.
+        let status = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                blocks,
+                1,
+                1,
+                grid.threads,
+                1,
+                1,
+                grid.shared as u32,
+                stream,
+                pointers.as_mut_ptr(),
+                null_mut(),
+            )
+        };
+        check(status, name)
+    }
+
+    fn product(&self, stream: Stream, product: &Product) -> Result<()> {
+        self.products.run(self.enter(stream)?, product)
+    }
+
+    fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()> {
+        let stream = self.enter(stream)?;
+        self.convolutions.run(&self.gpu, stream, convolution)
+    }
+
+    fn event(&self) -> Result<Event> {
+        self.gpu.enter()?;
+        let mut event = null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: an out-pointer to a local.
+        check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
+        self.events.borrow_mut().push(event);
+        Ok(Event(event as u64))
+    }
+
+    fn record(&self, stream: Stream, event: Event) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both are this driver's.
+        check(unsafe { sys::cuEventRecord(event.0 as sys::CUevent, stream) }, "cuEventRecord")
+    }
+
+    fn wait(&self, event: Event) -> Result<()> {
+        self.gpu.enter()?;
+        // SAFETY: the event is this driver's.
+        let status = unsafe { sys::cuEventSynchronize(event.0 as sys::CUevent) };
+        check(status, "cuEventSynchronize")
+    }
+
+    fn synchronize(&self, stream: Stream) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: the stream is this driver's.
+        check(unsafe { sys::cuStreamSynchronize(stream) }, "cuStreamSynchronize")
+    }
+
+    fn begin_capture(&self, stream: Stream) -> Result<()> {
+        let stream = self.enter(stream)?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is this driver's.
+        check(unsafe { sys::cuStreamBeginCapture_v2(stream, mode) }, "cuStreamBeginCapture")
+    }
+
+    fn end_capture(&self, stream: Stream) -> Result<Graph> {
+        let stream = self.enter(stream)?;
+        let (mut graph, mut executable) = (null_mut(), null_mut());
+        // SAFETY: out-pointers to locals; the stream is this driver's.
+        unsafe {
+            check(sys::cuStreamEndCapture(stream, &mut graph), "cuStreamEndCapture")?;
+            let status = sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0);
+            check(status, "cuGraphInstantiate")?;
+        }
+        self.graphs.borrow_mut().push([executable.cast(), graph.cast()]);
+        Ok(Graph(executable as u64))
+    }
+
+    fn replay(&self, stream: Stream, graph: Graph) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: the graph is one of `end_capture`, which live as long as this driver.
+        check(unsafe { sys::cuGraphLaunch(graph.0 as sys::CUgraphExec, stream) }, "cuGraphLaunch")
+    }
+}

@@ -1,0 +1,103 @@
+//! Transfers through pinned memory. Uploads go through two slots by turns, so that the host writes
+//! one while the GPU still reads the other.
+
+use super::driver::{Driver, Event, Stream};
+use crate::Result;
+
+/// Bytes of a slot; what is larger goes in pieces.
+const SLOT: usize = 16 << 20;
+/// Uploads start at multiples of it.
+const ALIGNMENT: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Staging {
+    uploads: [Slot; 2],
+    /// The one that is filled now.
+    current: usize,
+    /// Where downloads arrive.
+    download: Option<u64>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Pinned memory, once there was something to upload.
+    address: Option<u64>,
+    used: usize,
+    /// The stream's place behind the last copy from it; none when nothing is under way.
+    passed: Option<Event>,
+    event: Option<Event>,
+}
+
+impl Staging {
+    /// The data may go as soon as this returns.
+    pub fn copy_in(
+        &mut self,
+        driver: &dyn Driver,
+        stream: Stream,
+        to: u64,
+        data: &[u8],
+    ) -> Result<()> {
+        for (i, piece) in data.chunks(SLOT).enumerate() {
+            let from = self.room(driver, stream, piece.len())?;
+            driver.write_host(from, piece)?;
+            driver.copy_in(stream, from, to + (i * SLOT) as u64, piece.len())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the stream.
+    pub fn copy_out(
+        &mut self,
+        driver: &dyn Driver,
+        stream: Stream,
+        from: u64,
+        data: &mut [u8],
+    ) -> Result<()> {
+        let host = match self.download {
+            Some(host) => host,
+            None => *self.download.insert(driver.allocate_host(SLOT)?),
+        };
+        for (i, piece) in data.chunks_mut(SLOT).enumerate() {
+            driver.copy_out(stream, from + (i * SLOT) as u64, host, piece.len())?;
+            driver.synchronize(stream)?;
+            driver.read_host(host, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Where the next `bytes` to upload are written.
+    fn room(&mut self, driver: &dyn Driver, stream: Stream, bytes: usize) -> Result<u64> {
+        let slot = &mut self.uploads[self.current];
+        if slot.used + bytes > SLOT {
+            let event = match slot.event {
+                Some(event) => event,
+                None => *slot.event.insert(driver.event()?),
+            };
+            driver.record(stream, event)?;
+            slot.passed = Some(event);
+            self.current = 1 - self.current;
+            let slot = &mut self.uploads[self.current];
+            if let Some(event) = slot.passed.take() {
+                driver.wait(event)?;
+            }
+            slot.used = 0;
+        }
+        let slot = &mut self.uploads[self.current];
+        let address = match slot.address {
+            Some(address) => address,
+            None => *slot.address.insert(driver.allocate_host(SLOT)?),
+        };
+        let at = address + slot.used as u64;
+        slot.used = (slot.used + bytes).next_multiple_of(ALIGNMENT);
+        Ok(at)
+    }
+
+    /// Gives the memory back; nothing may be under way.
+    pub fn free(&mut self, driver: &dyn Driver) {
+        let uploads = self.uploads.iter_mut().filter_map(|slot| slot.address.take());
+        for address in uploads.chain(self.download.take()) {
+            // Nothing is left to tell of a failure.
+            let _ = driver.free_host(address);
+        }
+    }
+}

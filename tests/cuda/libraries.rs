@@ -1,0 +1,144 @@
+//! Machines without a driver, or with one that will not do: the program told to use the GPU, with
+//! small shared libraries in the place of NVIDIA's.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::{TempDir, tempdir};
+
+/// A folder with `lib{name}.so` made of C source.
+fn library(name: &str, source: &str) -> TempDir {
+    let folder = tempdir().unwrap();
+    let (file, code) = (folder.path().join(format!("lib{name}.so")), folder.path().join("a.c"));
+    std::fs::write(&code, source).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&file).arg(&code).output();
+    let built = built.unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    folder
+}
+
+/// `udass-raw eval` as far as it gets on a device, NVIDIA's libraries being those of `folder` alone.
+fn told(folder: &Path, device: &str, precision: &str) -> String {
+    let missing = folder.join("no.safetensors");
+    let output: Output = Command::new(env!("CARGO_BIN_EXE_udass-raw"))
+        .args(["train", "toy_vit", "--device", device, "--set", "data.toy=", "--set"])
+        .arg(format!("device.precision={precision}"))
+        .arg("--checkpoint")
+        .arg(missing)
+        .env("LD_LIBRARY_PATH", folder)
+        .env_remove("UDASS_CUDA_LIBRARIES")
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// Whether this machine has a driver of its own, which would be found instead.
+fn has_driver() -> bool {
+    // SAFETY: opened to see whether it is there.
+    ["libcuda.so", "libcuda.so.1"]
+        .iter()
+        .any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
+}
+
+#[test]
+fn without_a_driver() {
+    if has_driver() {
+        println!("skipped: this machine has a driver");
+        return;
+    }
+    let folder = tempdir().unwrap();
+    let said = told(folder.path(), "cuda", "f32");
+    assert!(said.contains("libcuda was not found"), "{said}");
+    assert!(said.contains("install an NVIDIA driver for CUDA 12.8 or later"), "{said}");
+    assert!(said.contains("`--device host` computes without"), "{said}");
+    // The host gets further: to the checkpoint that is not there.
+    let said = told(folder.path(), "auto", "f32");
+    assert!(said.contains("no.safetensors"), "{said}");
+}
+
+#[test]
+fn a_driver_that_is_too_old() {
+    let old = library("cuda", "int cuDriverGetVersion(int* v) { *v = 11040; return 0; }");
+    for device in ["cuda", "auto"] {
+        let said = told(old.path(), device, "f32");
+        assert!(said.contains("the NVIDIA driver is too old: it supports CUDA 11.4"), "{said}");
+        assert!(said.contains("install an NVIDIA driver for CUDA 12.8 or later"), "{said}");
+    }
+}
+
+#[test]
+fn a_driver_that_lacks_a_function() {
+    let old = library("cuda", "int cuDriverGetVersion(int* v) { *v = 13000; return 0; }");
+    let said = told(old.path(), "cuda", "f32");
+    assert!(said.contains("libcuda has no cuCtxSetCurrent, it is too old"), "{said}");
+    let none = library("cuda", "int nothing(void) { return 0; }");
+    assert!(told(none.path(), "cuda", "f32").contains("libcuda has no cuCtxSetCurrent"));
+}
+
+/// A driver with every function that is called, which finds no GPU, or one and no more.
+fn complete(init: i32) -> TempDir {
+    let list = include_str!("../../src/device/cuda/nvidia/libraries.rs");
+    let names = list.split('"').filter(|word| word.starts_with("cu") && !word.contains(' '));
+    let names = names.filter(|word| word[2..].starts_with(char::is_uppercase));
+    let special = ["cuInit", "cuDriverGetVersion", "cuDeviceGetCount"];
+    let plain: String = (names.filter(|name| !special.contains(name)))
+        .map(|name| format!("int {name}(void) {{ return 999; }}\n"))
+        .collect();
+    let source = format!(
+        "int cuInit(unsigned f) {{ return {init}; }}\n\
+         int cuDriverGetVersion(int* v) {{ *v = 13000; return 0; }}\n\
+         int cuDeviceGetCount(int* n) {{ *n = 1; return 0; }}\n{plain}"
+    );
+    library("cuda", &source)
+}
+
+#[test]
+fn a_driver_without_a_gpu() {
+    let driver = complete(100);
+    let said = told(driver.path(), "cuda", "f32");
+    assert!(said.contains("the NVIDIA driver sees no GPU"), "{said}");
+    let said = told(driver.path(), "auto", "f32");
+    assert!(said.contains("no.safetensors"), "{said}");
+}
+
+#[test]
+fn a_gpu_without_the_libraries() {
+    let driver = complete(0);
+    for device in ["cuda", "auto"] {
+        let said = told(driver.path(), device, "tf32");
+        assert!(said.contains("libcublasLt was not found"), "{said}");
+        assert!(said.contains("pip install nvidia-cublas"), "{said}");
+    }
+    let said = told(driver.path(), "cuda", "bf16");
+    assert!(said.contains("device.precision: the cuda device does not compute in bf16"), "{said}");
+}
+
+/// The list that is checked beforehand, against what the sources call.
+#[test]
+fn every_function_that_is_called_is_looked_for_first() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/device/cuda/nvidia");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let listed = read("libraries.rs");
+    let mut called = std::collections::BTreeSet::new();
+    for file in ["mod.rs", "product.rs", "convolution.rs", "code.rs"] {
+        let text = read(file);
+        for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {
+            let library = ["cublasLt", "cudnn", "nvrtc", "cu"].into_iter().any(|start| {
+                let rest = word.strip_prefix(start);
+                rest.is_some_and(|rest| rest.starts_with(char::is_uppercase))
+            });
+            let called_or_given = [format!("{word}("), format!("sys::{word})")];
+            let function = library && !word.ends_with("_t");
+            if function && called_or_given.iter().any(|form| text.contains(form)) {
+                called.insert(word.to_string());
+            }
+        }
+    }
+    assert!(called.len() > 50, "{called:?}");
+    let missed: Vec<_> = called.iter().filter(|f| !listed.contains(&format!("\"{f}\""))).collect();
+    assert!(missed.is_empty(), "called without being looked for: {missed:?}");
+}

@@ -1,0 +1,422 @@
+//! A GPU on host memory: a second [`Driver`]. Work is deferred and run in stream order by the
+//! host's arithmetic, so that what reads too early reads what is not there yet. Fresh and freed
+//! memory is poisoned, guard zones lie behind every tensor, and misuse is an error that names the
+//! call.
+
+mod memory;
+mod work;
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream};
+use udass_raw::device::{Arithmetic, Convolution, Device, Product, Types};
+use udass_raw::{Error, Result};
+
+use memory::{Memories, PADDING, Side, guard_of};
+use work::{Call, Touch, Work};
+
+/// What a device has unless a test says otherwise.
+const TOTAL: usize = 4 << 30;
+
+/// Clones are the same GPU: a test keeps one and gives the other to a device.
+#[derive(Clone)]
+pub struct StandIn(Rc<RefCell<State>>);
+
+struct State {
+    arithmetic: Arithmetic,
+    total: usize,
+    memories: Memories,
+    streams: Vec<Queue>,
+    /// By event: the stream and the count of its calls that must be done.
+    events: Vec<Option<(usize, u64)>>,
+    graphs: Vec<Vec<Call>>,
+    capture: Option<(usize, Vec<Call>)>,
+    /// Tensors that were there when the capture began: a replay needs them still.
+    kept: BTreeSet<u64>,
+    /// Names of the kernels that ran.
+    kernels: BTreeSet<&'static str>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Queue {
+    calls: VecDeque<Call>,
+    issued: u64,
+    done: u64,
+}
+
+/// How often the host waited for a stream, and memory was poisoned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub synchronized: u64,
+    pub poisoned: u64,
+}
+
+pub fn device(types: Types) -> Device {
+    Device::cuda_through(types, Box::new(StandIn::new())).unwrap()
+}
+
+impl StandIn {
+    pub fn new() -> StandIn {
+        Self::with_memory(TOTAL)
+    }
+
+    pub fn with_memory(total: usize) -> StandIn {
+        StandIn(Rc::new(RefCell::new(State {
+            arithmetic: Arithmetic::new(1).unwrap(),
+            total,
+            memories: Memories::default(),
+            streams: Vec::new(),
+            events: Vec::new(),
+            graphs: Vec::new(),
+            capture: None,
+            kept: Default::default(),
+            kernels: Default::default(),
+            counts: Counts::default(),
+        })))
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.0.borrow().counts
+    }
+
+    pub fn kernels(&self) -> Vec<&'static str> {
+        self.0.borrow().kernels.iter().copied().collect()
+    }
+}
+
+pub fn misuse<T>(call: &str, problem: impl std::fmt::Display) -> Result<T> {
+    Err(Error::device(format!("{call}: {problem}")))
+}
+
+impl State {
+    fn queue(&self, call: &str, stream: Stream) -> Result<usize> {
+        match self.streams.get(stream.0 as usize) {
+            Some(_) => Ok(stream.0 as usize),
+            None => misuse(call, format_args!("stream {} is not this GPU's", stream.0)),
+        }
+    }
+
+    /// Calls that hold up the host, or that a graph cannot hold.
+    fn not_in_capture(&self, call: &str) -> Result<()> {
+        match self.capture {
+            Some(_) => misuse(call, "inside a capture"),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a call to a stream, or to what is captured there.
+    fn give(&mut self, stream: Stream, mut call: Call) -> Result<()> {
+        let queue = self.queue(&call.name, stream)?;
+        for touch in &mut call.touches {
+            self.memories.check(&call.name, touch)?;
+            let tensor = self.memories.tensor_around(touch);
+            touch.kept = tensor.is_some_and(|(start, _)| self.kept.contains(&start));
+            call.guards
+                .extend(tensor.filter(|_| touch.written).map(|(start, n)| guard_of(start, n)));
+        }
+        self.against_other_streams(queue, &call)?;
+        match &mut self.capture {
+            Some((captured, calls)) if *captured == queue => calls.push(call),
+            _ => self.push(queue, call),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, queue: usize, call: Call) {
+        self.streams[queue].calls.push_back(call);
+        self.streams[queue].issued += 1;
+    }
+
+    /// What another stream has yet to do with the same memory has no order with this.
+    fn against_other_streams(&self, queue: usize, call: &Call) -> Result<()> {
+        let others = self.streams.iter().enumerate().filter(|(other, _)| *other != queue);
+        for (other, waiting) in others {
+            if let Some(earlier) = waiting.calls.iter().find(|earlier| earlier.conflicts(call)) {
+                let problem = format!(
+                    "on stream {queue}, while `{}` on stream {other} has yet to use the memory",
+                    earlier.name
+                );
+                return misuse(&call.name, problem);
+            }
+        }
+        Ok(())
+    }
+
+    /// A call waiting in any stream that touches host or device memory in a way `wanted` says.
+    fn waiting(&self, wanted: impl Fn(&Touch) -> bool) -> Option<&str> {
+        let calls = self.streams.iter().flat_map(|queue| &queue.calls);
+        let captured = self.capture.iter().flat_map(|(_, calls)| calls);
+        let mut calls = calls.chain(captured);
+        calls.find(|call| call.touches.iter().any(&wanted)).map(|call| &*call.name)
+    }
+
+    /// Does what a stream was given, up to a count of its calls.
+    fn run(&mut self, queue: usize, until: u64) -> Result<()> {
+        while self.streams[queue].done < until {
+            let Some(call) = self.streams[queue].calls.pop_front() else { return Ok(()) };
+            self.streams[queue].done += 1;
+            if let Work::Launch(launch) = &call.work {
+                self.kernels.insert(launch.kernel.name);
+            }
+            call.work.perform(&self.arithmetic)?;
+            for guard in &call.guards {
+                memory::check_guard(&call.name, guard)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Poison is work like any other: what the stream was given before still finds its numbers.
+    fn poison(&mut self, name: &str, address: u64, bytes: usize, value: u8) {
+        let call = Call::new(name, Work::Fill { address, bytes, value }, vec![]);
+        self.counts.poisoned += 1;
+        match &mut self.capture {
+            Some((_, calls)) => calls.push(call),
+            None if self.streams.is_empty() => {}
+            None => self.push(0, call),
+        }
+    }
+}
+
+impl Driver for StandIn {
+    fn describe(&self) -> String {
+        "stand-in for a GPU".into()
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        let state = self.0.borrow();
+        Ok(Memory { free: state.total - state.memories.allocated(), total: state.total })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("allocate")?;
+        let free = state.total - state.memories.allocated();
+        if bytes > free {
+            let problem = format!("{} MiB are asked for, {} are free", bytes >> 20, free >> 20);
+            return misuse("allocate", problem);
+        }
+        state.memories.allocate(Side::Device, bytes)
+    }
+
+    fn free(&self, address: u64) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("free")?;
+        let range = state.memories.range(Side::Device, "free", address)?;
+        let used = |t: &Touch| t.side == Side::Device && range.contains(&t.address);
+        if let Some(call) = state.waiting(used) {
+            return misuse("free", format_args!("`{call}` has yet to use the memory"));
+        }
+        state.memories.free(Side::Device, address)
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("allocate_host")?;
+        state.memories.allocate(Side::Host, bytes)
+    }
+
+    fn free_host(&self, address: u64) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("free_host")?;
+        let range = state.memories.range(Side::Host, "free_host", address)?;
+        let used = |t: &Touch| t.side == Side::Host && range.contains(&t.address);
+        if let Some(call) = state.waiting(used) {
+            return misuse("free_host", format_args!("`{call}` has yet to use the memory"));
+        }
+        state.memories.free(Side::Host, address)
+    }
+
+    fn write_host(&self, to: u64, data: &[u8]) -> Result<()> {
+        let state = self.0.borrow();
+        let touch = Touch::new(Side::Host, to, data.len(), true);
+        state.memories.check("write_host", &touch)?;
+        if let Some(call) = state.waiting(|other| other.overlaps(&touch)) {
+            return misuse("write_host", format_args!("`{call}` has yet to use the memory"));
+        }
+        work::write(to, data);
+        Ok(())
+    }
+
+    fn read_host(&self, from: u64, data: &mut [u8]) -> Result<()> {
+        let state = self.0.borrow();
+        let touch = Touch::new(Side::Host, from, data.len(), false);
+        state.memories.check("read_host", &touch)?;
+        if let Some(call) = state.waiting(|other| other.written && other.overlaps(&touch)) {
+            return misuse("read_host", format_args!("before the stream was waited for: `{call}`"));
+        }
+        work::read(from, data);
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        let mut state = self.0.borrow_mut();
+        state.streams.push(Queue::default());
+        Ok(Stream(state.streams.len() as u64 - 1))
+    }
+
+    fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
+        let touches = vec![
+            Touch::new(Side::Host, from_host, bytes, false),
+            Touch::new(Side::Device, to, bytes, true),
+        ];
+        let work = Work::Copy { from: from_host, to, bytes };
+        self.0.borrow_mut().give(stream, Call::new("copy_in", work, touches))
+    }
+
+    fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()> {
+        let touches = vec![
+            Touch::new(Side::Device, from, bytes, false),
+            Touch::new(Side::Host, to_host, bytes, true),
+        ];
+        let work = Work::Copy { from, to: to_host, bytes };
+        self.0.borrow_mut().give(stream, Call::new("copy_out", work, touches))
+    }
+
+    fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()> {
+        let touches = vec![
+            Touch::new(Side::Device, from, bytes, false),
+            Touch::new(Side::Device, to, bytes, true),
+        ];
+        if touches[0].overlaps(&touches[1]) {
+            return misuse("copy", "source and destination overlap");
+        }
+        self.0.borrow_mut().give(stream, Call::new("copy", Work::Copy { from, to, bytes }, touches))
+    }
+
+    fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()> {
+        let touches = vec![Touch::new(Side::Device, address, bytes, true)];
+        let work = Work::Fill { address, bytes, value: 0 };
+        self.0.borrow_mut().give(stream, Call::new("zero", work, touches))
+    }
+
+    fn launch(&self, stream: Stream, launch: &Launch) -> Result<()> {
+        let name = format!("launch of {}", launch.kernel.name);
+        if !(1..=1024).contains(&launch.grid.threads) || launch.grid.blocks < 1 {
+            return misuse(&name, format_args!("{:?} is no grid", launch.grid));
+        }
+        let touches = work::touched_by(launch);
+        let call = Call::new(&name, Work::Launch(launch.clone()), touches);
+        self.0.borrow_mut().give(stream, call)
+    }
+
+    fn product(&self, stream: Stream, product: &Product) -> Result<()> {
+        let touches = vec![
+            work::touched_in(&product.a, false),
+            work::touched_in(&product.b, false),
+            work::touched_in(&product.out, true),
+        ];
+        self.0.borrow_mut().give(stream, Call::new("product", Work::Product(*product), touches))
+    }
+
+    fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()> {
+        let touches = work::touched_around(convolution);
+        let work = Work::Convolution(*convolution);
+        self.0.borrow_mut().give(stream, Call::new("convolution", work, touches))
+    }
+
+    fn event(&self) -> Result<Event> {
+        let mut state = self.0.borrow_mut();
+        state.events.push(None);
+        Ok(Event(state.events.len() as u64 - 1))
+    }
+
+    fn record(&self, stream: Stream, event: Event) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("record")?;
+        let queue = state.queue("record", stream)?;
+        let issued = state.streams[queue].issued;
+        match state.events.get_mut(event.0 as usize) {
+            Some(place) => *place = Some((queue, issued)),
+            None => return misuse("record", format_args!("event {} is not there", event.0)),
+        }
+        Ok(())
+    }
+
+    fn wait(&self, event: Event) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("wait")?;
+        match state.events.get(event.0 as usize).copied().flatten() {
+            Some((queue, until)) => state.run(queue, until),
+            None => misuse("wait", format_args!("event {} was not recorded", event.0)),
+        }
+    }
+
+    fn synchronize(&self, stream: Stream) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("synchronize")?;
+        let queue = state.queue("synchronize", stream)?;
+        state.counts.synchronized += 1;
+        state.run(queue, u64::MAX)
+    }
+
+    fn begin_capture(&self, stream: Stream) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("begin_capture")?;
+        let queue = state.queue("begin_capture", stream)?;
+        state.capture = Some((queue, Vec::new()));
+        state.kept = state.memories.tensors();
+        Ok(())
+    }
+
+    fn end_capture(&self, stream: Stream) -> Result<Graph> {
+        let mut state = self.0.borrow_mut();
+        let queue = state.queue("end_capture", stream)?;
+        match state.capture.take() {
+            Some((captured, calls)) if captured == queue => {
+                state.graphs.push(calls);
+                state.kept.clear();
+                Ok(Graph(state.graphs.len() as u64 - 1))
+            }
+            other => {
+                state.capture = other;
+                misuse("end_capture", format_args!("nothing is captured on stream {queue}"))
+            }
+        }
+    }
+
+    fn replay(&self, stream: Stream, graph: Graph) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("replay")?;
+        let queue = state.queue("replay", stream)?;
+        let Some(calls) = state.graphs.get(graph.0 as usize).cloned() else {
+            return misuse("replay", format_args!("graph {} is not there", graph.0));
+        };
+        for call in calls {
+            // Of the recording's own tensors only the memory they lay in must still be there.
+            for touch in call.touches.iter().filter(|touch| touch.bytes > 0) {
+                let name = format!("replay of {}", call.name);
+                match touch.kept {
+                    true => state.memories.check(&name, touch)?,
+                    false => state.memories.check_allocated(&name, touch)?,
+                }
+            }
+            state.against_other_streams(queue, &call)?;
+            state.push(queue, call);
+        }
+        Ok(())
+    }
+
+    fn padding(&self) -> usize {
+        PADDING
+    }
+
+    fn lend(&self, address: u64, bytes: usize) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.memories.lend(address, bytes)?;
+        state.poison("poison", address, bytes, memory::POISON);
+        let guard = guard_of(address, bytes);
+        let (start, length) = (guard.start, (guard.end - guard.start) as usize);
+        state.poison("guard", start, length, memory::GUARD);
+        Ok(())
+    }
+
+    fn take_back(&self, address: u64, bytes: usize) {
+        let mut state = self.0.borrow_mut();
+        state.memories.take_back(address);
+        state.poison("poison", address, bytes, memory::POISON);
+    }
+}

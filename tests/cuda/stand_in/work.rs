@@ -1,0 +1,138 @@
+//! What a stream is given, and what it touches.
+
+use std::ops::Range;
+
+use udass_raw::Result;
+use udass_raw::device::cuda::Launch;
+use udass_raw::device::{Arithmetic, Convolution, ConvolutionPass, Matrix, Product};
+
+use super::memory::Side;
+
+#[derive(Clone)]
+pub struct Call {
+    /// For messages.
+    pub name: String,
+    pub work: Work,
+    pub touches: Vec<Touch>,
+    /// Zones behind the tensors it writes.
+    pub guards: Vec<Range<u64>>,
+}
+
+#[derive(Clone)]
+pub enum Work {
+    Copy { from: u64, to: u64, bytes: usize },
+    Fill { address: u64, bytes: usize, value: u8 },
+    Launch(Launch),
+    Product(Product),
+    Convolution(Convolution),
+}
+
+/// Memory that a call reads or writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Touch {
+    pub side: Side,
+    pub address: u64,
+    pub bytes: usize,
+    pub written: bool,
+    /// Set in a capture: the tensor is older than the capture.
+    pub kept: bool,
+}
+
+impl Touch {
+    pub fn new(side: Side, address: u64, bytes: usize, written: bool) -> Touch {
+        Touch { side, address, bytes, written, kept: false }
+    }
+
+    pub fn end(&self) -> u64 {
+        self.address + self.bytes as u64
+    }
+
+    pub fn overlaps(&self, other: &Touch) -> bool {
+        self.address < other.end() && other.address < self.end()
+    }
+}
+
+impl Call {
+    pub fn new(name: &str, work: Work, touches: Vec<Touch>) -> Call {
+        Call { name: name.into(), work, touches, guards: Vec::new() }
+    }
+
+    /// Whether the order of the two matters.
+    pub fn conflicts(&self, other: &Call) -> bool {
+        self.touches.iter().any(|mine| {
+            let ordered = |theirs: &Touch| mine.written || theirs.written;
+            other.touches.iter().any(|theirs| ordered(theirs) && mine.overlaps(theirs))
+        })
+    }
+}
+
+impl Work {
+    pub fn perform(&self, arithmetic: &Arithmetic) -> Result<()> {
+        // SAFETY: what a call touches was checked when it was given: it lies in memory that stays
+        // mapped even when it is freed. The arguments are a launcher's, made of the signature.
+        unsafe {
+            match self {
+                Work::Copy { from, to, bytes } => {
+                    std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes);
+                    Ok(())
+                }
+                Work::Fill { address, bytes, value } => {
+                    std::ptr::write_bytes(*address as *mut u8, *value, *bytes);
+                    Ok(())
+                }
+                Work::Launch(launch) => {
+                    let words: Vec<u64> = launch.arguments.iter().map(|a| a.word).collect();
+                    arithmetic.launch(launch.kernel, launch.types, launch.grid, &words)
+                }
+                Work::Product(product) => arithmetic.product(product),
+                Work::Convolution(convolution) => arithmetic.convolution(convolution),
+            }
+        }
+    }
+}
+
+/// Writes memory that was checked before.
+pub fn write(to: u64, data: &[u8]) {
+    // SAFETY: the caller found the range in a mapped allocation.
+    unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) };
+}
+
+/// Reads memory that was checked before.
+pub fn read(from: u64, data: &mut [u8]) {
+    // SAFETY: as above.
+    unsafe { std::ptr::copy_nonoverlapping(from as *const u8, data.as_mut_ptr(), data.len()) };
+}
+
+pub fn touched_by(launch: &Launch) -> Vec<Touch> {
+    let pointers = launch.arguments.iter().filter_map(|argument| {
+        let bytes = argument.bytes?;
+        Some(Touch::new(Side::Device, argument.word, bytes, argument.written))
+    });
+    pointers.collect()
+}
+
+/// From a matrix's first element to its last.
+pub fn touched_in(matrix: &Matrix, written: bool) -> Touch {
+    let elements = match (matrix.rows, matrix.cols) {
+        (0, _) | (_, 0) => 0,
+        (rows, cols) => {
+            (rows - 1) * matrix.row_stride as usize + (cols - 1) * matrix.col_stride as usize + 1
+        }
+    };
+    Touch::new(Side::Device, matrix.address, elements * matrix.dtype.bytes(), written)
+}
+
+pub fn touched_around(c: &Convolution) -> Vec<Touch> {
+    let (pixels, size) = (c.batch * c.height * c.width, c.dtype.bytes());
+    let (forward, data) = match c.pass {
+        ConvolutionPass::Forward { .. } => (true, false),
+        ConvolutionPass::Data { .. } => (false, true),
+        ConvolutionPass::Filter => (false, false),
+    };
+    let taps = c.kernel * c.kernel;
+    vec![
+        Touch::new(Side::Device, c.x, pixels * c.channels * size, data),
+        Touch::new(Side::Device, c.w, c.filters * taps * c.channels * size, !forward && !data),
+        Touch::new(Side::Device, c.y, pixels * c.filters * size, forward),
+    ]
+}
