@@ -139,8 +139,14 @@ fn key(source: &str, capability: (c_int, c_int)) -> String {
     format!("{digest}.cubin")
 }
 
-fn options((major, minor): (c_int, c_int)) -> [String; 3] {
-    [format!("--gpu-architecture=sm_{major}{minor}"), "-std=c++17".into(), "-DUDASS_F32".into()]
+fn options((major, minor): (c_int, c_int)) -> [String; 4] {
+    [
+        format!("--gpu-architecture=sm_{major}{minor}"),
+        "-std=c++17".into(),
+        "-DUDASS_F32".into(),
+        // Generic lambdas of a kernel bear no `__device__`: nvcc infers it, NVRTC must be told.
+        "-default-device".into(),
+    ]
 }
 
 fn compile(source: &(&str, &str), capability: (c_int, c_int)) -> Result<Vec<u8>> {
