@@ -8,7 +8,7 @@
 //!   --cases                                             (prints the cases and their options)
 //!
 //! Environment: UDASS_THREADS worker threads (all cores), UDASS_RECORD where the record goes
-//! (benches/results/<date>-<what>.json), UDASS_PROFILE=1 prints where the time goes (plain runs).
+//! (benches/results/<date>-<what>.json). `udass-raw profile` tells where an iteration spends its time.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,8 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use serde_json::{Map, Value, json};
 use udass_raw::device::Device;
 
-/// Samples that criterion takes of each case, and profiled runs.
+/// Samples that criterion takes of each case.
 const SAMPLES: usize = 10;
-const PROFILED: usize = 5;
 
 /// One run of a case.
 pub type Run = Box<dyn FnMut()>;
@@ -83,7 +82,7 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
                 true => case.name == wanted,
                 false => case.name.contains(&wanted),
             });
-            plain(device, cases, number("--warmup").unwrap_or(1), samples)
+            plain(cases, number("--warmup").unwrap_or(1), samples)
         }
         None => with_criterion(cases),
     };
@@ -93,13 +92,7 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
     }
 }
 
-fn plain(
-    device: &Device,
-    cases: impl Iterator<Item = Case>,
-    warmup: usize,
-    samples: usize,
-) -> Vec<Value> {
-    let profiling = std::env::var("UDASS_PROFILE").is_ok_and(|on| on != "0");
+fn plain(cases: impl Iterator<Item = Case>, warmup: usize, samples: usize) -> Vec<Value> {
     let mut results = Vec::new();
     for case in cases {
         let mut run = (case.setup)();
@@ -120,12 +113,6 @@ fn plain(
                 rate(case.amount, taken.median()),
             );
             results.push(result(&case, &taken));
-        }
-        if profiling {
-            let profiles = (0..PROFILED).map(|_| device.profile(&mut run).1);
-            if let Some(profile) = profiles.reduce(|a, b| a.fastest(b)) {
-                println!("{}, for each kind the fastest of {PROFILED} runs\n{profile}", case.name);
-            }
         }
     }
     results

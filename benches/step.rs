@@ -7,20 +7,12 @@
 mod record;
 
 use serde_json::{Map, Value, json};
-use udass_raw::config::{Config, METHODS, Method};
-use udass_raw::data::{Batch, Crops, RareCrops};
+use udass_raw::config::{Config, METHODS};
 use udass_raw::device::Device;
-use udass_raw::nn::Segmentor;
-use udass_raw::params::Weights;
-use udass_raw::rng::{Draw, Purpose};
 use udass_raw::run::build::effective;
-use udass_raw::uda::inputs::{StepInputs, Switches};
-use udass_raw::uda::step::{DeviceBatch, Learner, initialize};
+use udass_raw::run::profile::Synthetic;
 
 use record::{Amount, Case, Run};
-
-/// First iteration that QuadMix mixes four ways, and the first of every case.
-const START: u64 = 6000;
 
 /// A preset with changes, and the methods that are timed in it.
 struct Setting {
@@ -73,10 +65,7 @@ fn main() {
 
 impl Setting {
     fn config(&self, method: &str) -> Config {
-        let start = format!("quadmix.start={START}");
-        let always = [start.as_str(), "schedule.end=40000"];
-        let changes: Vec<String> =
-            self.changes.iter().copied().chain(always).map(str::to_string).collect();
+        let changes: Vec<String> = self.changes.iter().map(|&change| change.into()).collect();
         effective(&Config::load_with(self.preset, Some(method), &changes).unwrap())
     }
 }
@@ -99,78 +88,6 @@ fn options(config: &Config, method: &str) -> Map<String, Value> {
 
 /// A run is the next iteration of one training.
 fn iterations(device: &Device, config: &Config) -> Run {
-    let mut learner = learner(device, config);
-    let batches: Vec<DeviceBatch> =
-        (0..2).map(|n| learner.upload(&batch(config, n)).unwrap()).collect();
-    if config.method == Method::Quadmix {
-        // Leaves the first templates.
-        step(&mut learner, &batches[1], START - 1);
-    }
-    let mut iteration = START;
-    Box::new(move || {
-        step(&mut learner, &batches[iteration as usize % 2], iteration);
-        iteration += 1;
-    })
-}
-
-/// Jitter and blur are always on, so that every run is the same work.
-fn step(learner: &mut Learner, batch: &DeviceBatch, iteration: u64) {
-    let mut inputs = StepInputs::draw(&learner.config, iteration);
-    inputs.switches = [Switches { jitter: true, blur: true }; 2];
-    let report = learner.step(batch, &inputs, None).unwrap();
-    assert!(!report.failed, "iteration {iteration} is not finite: {:?}", report.terms);
-}
-
-fn learner(device: &Device, config: &Config) -> Learner {
-    let network = Segmentor::new(&config.network).unwrap();
-    let random = |learns| {
-        let mut weights = Weights::new(device, network.spec(), learns).unwrap();
-        initialize(device, &mut weights, config.seed).unwrap();
-        weights
-    };
-    let (student, imagenet) =
-        (random(true), config.feature_distance.enabled.then(|| random(false)));
-    Learner::new(device, config, network, student, imagenet).unwrap()
-}
-
-/// Noise, and labels in blocks of classes, some of them unlabelled.
-fn batch(config: &Config, number: u64) -> Batch {
-    let (side, batch, classes) = (config.data.crop, config.data.batch, config.network.classes);
-    let mut draw = Draw::new(config.seed, number, Purpose::SourceFile, 0, 0);
-    let mut crops = |n: usize, labels: &mut dyn FnMut(&mut Draw) -> Vec<u8>| Crops {
-        batch: n,
-        size: side,
-        rgb: (0..n * side * side * 3).map(|_| draw.below(256) as u8).collect(),
-        label: (0..n).flat_map(|_| labels(&mut draw)).collect(),
-        ..Default::default()
-    };
-    let mut blocks = |draw: &mut Draw| {
-        let block = (side / 8).max(8);
-        let n = side.div_ceil(block);
-        let ids: Vec<u8> = (0..n * n)
-            .map(|_| match draw.below(classes + 1) {
-                n if n == classes => 255,
-                class => class as u8,
-            })
-            .collect();
-        (0..side * side).map(|i| ids[i / side / block * n + i % side / block]).collect()
-    };
-    let source = crops(batch, &mut blocks);
-    let target = crops(batch, &mut |_| Vec::new());
-    let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
-    let mut turn = 0;
-    // A square of one class; the two classes take turns.
-    let mut square = |draw: &mut Draw| {
-        let (length, class) = (side / 4, classes[turn % 2]);
-        turn += 1;
-        let (y, x) = (draw.below(side - length), draw.below(side - length));
-        let inside = |i: usize| {
-            (y..y + length).contains(&(i / side)) && (x..x + length).contains(&(i % side))
-        };
-        (0..side * side).map(|i| if inside(i) { class } else { 255 }).collect()
-    };
-    let rare = (config.method == Method::Quadmix)
-        .then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
-    let valid = vec![1; batch * side * side];
-    Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
+    let mut training = Synthetic::new(device, config).unwrap();
+    Box::new(move || training.step().unwrap())
 }

@@ -76,7 +76,7 @@ impl Optimizer {
             .collect();
         let owners = spec.chunk_owners();
         let rules: Vec<f32> = owners.iter().flat_map(|&owner| multipliers[owner]).collect();
-        device.charged("optimizer", || {
+        device.scope("optimizer", || {
             Ok(Optimizer {
                 exp_avg: device.zeros(weights.values.shape(), device.real())?,
                 exp_avg_sq: device.zeros(weights.values.shape(), device.real())?,

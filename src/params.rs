@@ -131,6 +131,12 @@ impl Spec {
         &self.buffers
     }
 
+    /// The layer that a parameter belongs to, by the reference's name.
+    pub fn layer_of(&self, id: ParamId) -> &str {
+        let name = &self.params[id.0].name;
+        name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+    }
+
     /// Elements of the flat store, padding included.
     pub fn flat_len(&self) -> usize {
         self.params_len
@@ -170,7 +176,7 @@ impl Weights {
         let real = device.real();
         let flat = spec.params_len.max(CHUNK);
         let buffers = spec.buffers_len.max(CHUNK);
-        device.charged("parameters", || {
+        device.scope("parameters", || {
             Ok(Weights {
                 spec: spec.clone(),
                 values: device.zeros(&[flat], real)?,

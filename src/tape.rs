@@ -67,9 +67,12 @@ impl Tape {
     ) -> Tensor {
         let Some(nodes) = &self.nodes else { return y };
         let y = self.leaf(&y);
-        let slot = y.slot.clone();
+        let (slot, layer) = (y.slot.clone(), self.device.current_layer());
         nodes.borrow_mut().push(Box::new(move |gradients| match gradients.take(&slot) {
-            Some(dy) => backward(gradients, dy),
+            Some(dy) => {
+                let device = gradients.device.clone();
+                device.backward_of(&layer, || backward(gradients, dy))
+            }
             None => Ok(()),
         }));
         y
@@ -83,11 +86,14 @@ impl Tape {
     ) -> (Tensor, Tensor) {
         let Some(nodes) = &self.nodes else { return (a, b) };
         let (a, b) = (self.leaf(&a), self.leaf(&b));
-        let slots = (a.slot.clone(), b.slot.clone());
+        let (slots, layer) = ((a.slot.clone(), b.slot.clone()), self.device.current_layer());
         nodes.borrow_mut().push(Box::new(move |gradients| {
             match (gradients.take(&slots.0), gradients.take(&slots.1)) {
                 (None, None) => Ok(()),
-                (da, db) => backward(gradients, da, db),
+                (da, db) => {
+                    let device = gradients.device.clone();
+                    device.backward_of(&layer, || backward(gradients, da, db))
+                }
             }
         }));
         (a, b)

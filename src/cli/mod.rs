@@ -5,6 +5,7 @@ mod connect;
 mod eval;
 mod predict;
 mod prepare;
+mod profile;
 mod replay;
 mod report;
 mod size;
@@ -32,6 +33,7 @@ Begin here (no GPU, no download):
   udass-raw train toy_vit
   udass-raw eval toy_vit --checkpoint runs/toy_vit
   udass-raw report runs/toy_vit --html report.html
+  udass-raw profile toy_vit
 
 The published setting:
   udass-raw prepare gta data/gta
@@ -46,6 +48,7 @@ enum Command {
     Eval(eval::Args),
     Predict(predict::Args),
     Report(report::Args),
+    Profile(profile::Args),
     Prepare(prepare::Args),
     Toy(toy::Args),
     Replay(replay::Args),
@@ -59,6 +62,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Toy(args) => toy::run(&args),
         Command::Replay(args) => replay::run(&args),

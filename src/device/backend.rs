@@ -21,6 +21,12 @@ pub(crate) trait Backend {
     fn product(&self, product: &Product) -> Result<()>;
     fn convolution(&self, convolution: &Convolution) -> Result<()>;
     fn synchronize(&self) -> Result<()>;
+    /// A moment in the order of work.
+    fn mark(&self) -> Result<u64>;
+    /// When the device passed a mark, on its own clock; everything before it must have run.
+    fn seconds(&self, mark: u64) -> Result<f64>;
+    /// Nobody will ask about the marks there are.
+    fn forget_marks(&self) {}
     /// Blocks that fill the device with elementwise work of `n` elements.
     fn blocks_for(&self, n: usize) -> usize;
     /// Bytes to leave free behind every tensor.

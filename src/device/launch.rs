@@ -72,12 +72,14 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory.
     pub shared: usize,
+    /// Multiplications and additions, where they are many for the bytes: for profiles.
+    pub flops: u64,
 }
 
 impl Grid {
     /// Exactly this many blocks: for kernels to which a block means something.
     pub fn blocks(blocks: usize) -> Self {
-        Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0 }
+        Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0, flops: 0 }
     }
 
     pub fn threads(self, threads: u32) -> Self {
@@ -86,6 +88,10 @@ impl Grid {
 
     pub fn shared(self, bytes: usize) -> Self {
         Grid { shared: bytes, ..self }
+    }
+
+    pub fn flops(self, flops: usize) -> Self {
+        Grid { flops: flops as u64, ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 mod arena;
 pub(crate) mod backend;
 pub mod cuda;
+mod dry;
 mod host;
 mod launch;
 pub mod profile;
@@ -49,9 +50,11 @@ struct Inner {
     arena: RefCell<Arena>,
     types: Types,
     /// Set while somebody wants to know where time goes.
-    profile: RefCell<Option<profile::Profile>>,
-    /// Who is charged for what is allocated now.
+    profile: RefCell<Option<profile::Recorder>>,
+    /// Who is charged for what is allocated and run now.
     holder: Cell<&'static str>,
+    /// The layer that is charged for what is run now, and whether for its backward.
+    layer: RefCell<(Rc<str>, bool)>,
 }
 
 /// A range of device memory; goes back to the arena when dropped.
@@ -91,6 +94,12 @@ impl Device {
         Ok(Self::with_backend(Box::new(host::Host::new(1, Some(launcher))?), types))
     }
 
+    /// A device that computes nothing and holds no memory: for what a profile tells of a step before
+    /// it runs.
+    pub fn dry() -> Device {
+        Self::with_backend(Box::new(dry::Dry::default()), Types::F32)
+    }
+
     /// The first GPU that is visible. Errors name the library that is missing or too old.
     pub fn cuda(precision: Precision) -> Result<Device> {
         Self::cuda_through(Types::F32, Box::new(cuda::Nvidia::new(precision)?))
@@ -122,8 +131,8 @@ impl Device {
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
         let arena = RefCell::new(Arena::with_padding(backend.padding()));
-        let (profile, holder) = (RefCell::default(), Cell::new("other"));
-        Device(Rc::new(Inner { backend, arena, types, profile, holder }))
+        let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
+        Device(Rc::new(Inner { backend, arena, types, profile, holder, layer }))
     }
 
     /// One line about the device, for logs.
@@ -294,7 +303,7 @@ impl Device {
                 }
             }
         }
-        let work = || profile::launch(kernel.name, args);
+        let work = || profile::launch(kernel, grid, args);
         self.timed(work, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }
 
@@ -331,8 +340,8 @@ impl Device {
         self.0.arena.borrow_mut().reset_peak();
     }
 
-    /// What `f` allocates is charged to `holder` in memory reports.
-    pub fn charged<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
+    /// What `f` allocates and runs is charged to `holder` in memory reports and profiles.
+    pub fn scope<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
         let before = self.0.holder.replace(holder);
         let result = f();
         self.0.holder.set(before);

@@ -1,18 +1,18 @@
-//! Where time goes: calls, seconds and rates of everything a device was asked to do.
+//! Where time goes: every call of a device, what it cost, and on whose behalf it was made.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::time::Instant;
+use std::rc::Rc;
 
-use super::Device;
 use super::backend::{Convolution, ConvolutionPass, Product};
-use super::launch::Arg;
+use super::launch::{Arg, Grid, Kernel};
+use super::{Device, Inner};
 use crate::Result;
+use crate::tensor::DType;
 
-/// A kind of work, as a profile tells them apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What a call asked for.
+#[derive(Clone, Debug)]
 pub enum Work {
-    Kernel(&'static str),
+    Kernel(Launch),
     /// rows×depth times depth×cols.
     Product {
         rows: usize,
@@ -28,79 +28,170 @@ pub enum Work {
     Memory(&'static str),
 }
 
-/// What one kind of work cost in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Cost {
-    pub calls: u64,
+/// A launch without its tensors: enough to launch the same again on others.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub kernel: &'static Kernel,
+    pub grid: Grid,
+    pub arguments: Vec<Argument>,
+}
+
+/// One argument of a launch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument {
+    Tensor { name: &'static str, shape: Vec<usize>, dtype: DType, written: bool },
+    Absent,
+    I64(i64),
+    I32(i32),
+    U64(u64),
+    Real(f64),
+}
+
+/// On whose behalf a call was made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The innermost [`Device::scope`].
+    pub scope: &'static str,
+    /// The innermost [`Device::layer`], by its name in checkpoints; empty outside of any.
+    pub layer: Rc<str>,
+    /// Whether it is part of the layer's backward.
+    pub backward: bool,
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub work: Work,
+    pub place: Place,
+    /// When the device began it, in seconds from the first call on.
+    pub start: f64,
     pub seconds: f64,
     /// Of the tensors handed over: what is touched at least, were each read or written once.
     pub bytes: f64,
-    /// Of products and convolutions alone.
+    /// Of products, convolutions and the kernels whose grid tells them.
     pub flops: f64,
 }
 
-/// What [`Device::profile`] saw. Shown, it is a table by kernel and one of the slowest shapes.
+/// What [`Device::profile`] saw, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// From beginning to end, what lies between the calls included.
+    /// From the first call's beginning to the last one's end.
     pub seconds: f64,
-    pub work: HashMap<Work, Cost>,
+    pub calls: Vec<Call>,
 }
 
-/// Rows of each table.
-const ROWS: usize = 40;
+/// Calls as they are recorded: their times are marks of the backend.
+#[derive(Default)]
+pub(super) struct Recorder(Vec<(Call, [u64; 2])>);
 
 impl Device {
-    /// Runs `f` and times all it asks of the device, waiting for the device around every piece. A
-    /// profile within a profile sees nothing of it afterwards: the inner one takes it all.
-    pub fn profile<R>(&self, f: impl FnOnce() -> R) -> (R, Profile) {
-        let outer = self.0.profile.replace(Some(Profile::default()));
-        let start = Instant::now();
+    /// Runs `f` and times all that it asks of the device. A profile within a profile takes all: the
+    /// outer one sees nothing of it.
+    ///
+    /// # Errors
+    /// Where the device cannot tell the time.
+    pub fn profile<R>(&self, f: impl FnOnce() -> R) -> Result<(R, Profile)> {
+        let inner = &self.0;
+        inner.backend.synchronize()?;
+        let outer = inner.profile.replace(Some(Recorder::default()));
         let result = f();
-        let seconds = start.elapsed().as_secs_f64();
-        let seen = self.0.profile.replace(outer).unwrap_or_default();
-        (result, Profile { seconds, ..seen })
+        let seen = inner.profile.replace(outer).unwrap_or_default();
+        inner.backend.synchronize()?;
+        let mut calls = Vec::with_capacity(seen.0.len());
+        let mut first = None;
+        for (call, [begin, end]) in seen.0 {
+            let (begin, end) = (inner.backend.seconds(begin)?, inner.backend.seconds(end)?);
+            let zero = *first.get_or_insert(begin);
+            calls.push(Call { start: begin - zero, seconds: end - begin, ..call });
+        }
+        inner.backend.forget_marks();
+        let seconds = calls.last().map_or(0.0, |call| call.start + call.seconds);
+        Ok((result, Profile { seconds, calls }))
     }
 
-    /// Runs one piece of work, timed if somebody asked. `describe` is called only then.
+    /// What `f` asks for is charged to a layer: `name` as checkpoints have it, asked only by a
+    /// profile.
+    pub fn layer<R>(&self, name: impl FnOnce() -> Rc<str>, f: impl FnOnce() -> R) -> R {
+        if self.0.profile.borrow().is_none() {
+            return f();
+        }
+        let backward = self.0.layer.borrow().1;
+        self.within((name(), backward), f)
+    }
+
+    /// The layer that is charged now, for its backward; none where nobody asks.
+    pub(crate) fn current_layer(&self) -> Option<Rc<str>> {
+        self.0.profile.borrow().as_ref().map(|_| self.0.layer.borrow().0.clone())
+    }
+
+    /// What `f` asks for is charged to the backward of what [`current_layer`](Self::current_layer)
+    /// told.
+    pub(crate) fn backward_of<R>(&self, layer: &Option<Rc<str>>, f: impl FnOnce() -> R) -> R {
+        match layer {
+            Some(layer) => self.within((layer.clone(), true), f),
+            None => f(),
+        }
+    }
+
+    fn within<R>(&self, layer: (Rc<str>, bool), f: impl FnOnce() -> R) -> R {
+        let before = self.0.layer.replace(layer);
+        let result = f();
+        self.0.layer.replace(before);
+        result
+    }
+
+    /// Makes one call, timed if somebody asked. `describe` is called only then: what it is, its
+    /// bytes and its FLOPs.
     pub(super) fn timed(
         &self,
-        describe: impl FnOnce() -> (Work, Cost),
+        describe: impl FnOnce() -> (Work, f64, f64),
         run: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        if self.0.profile.borrow().is_none() {
+        let Inner { profile, backend, holder, layer, .. } = &*self.0;
+        if profile.borrow().is_none() {
             return run();
         }
-        let (work, cost) = describe();
-        self.0.backend.synchronize()?;
-        let start = Instant::now();
+        let (work, bytes, flops) = describe();
+        let (layer, backward) = layer.borrow().clone();
+        let place = Place { scope: holder.get(), layer, backward };
+        let call = Call { work, place, start: 0.0, seconds: 0.0, bytes, flops };
+        let begin = backend.mark()?;
         run()?;
-        self.0.backend.synchronize()?;
-        let seconds = start.elapsed().as_secs_f64();
-        if let Some(profile) = self.0.profile.borrow_mut().as_mut() {
-            profile.work.entry(work).or_default().add(&Cost { seconds, ..cost });
+        let end = backend.mark()?;
+        if let Some(recorder) = profile.borrow_mut().as_mut() {
+            recorder.0.push((call, [begin, end]));
         }
         Ok(())
     }
 }
 
-pub(super) fn launch(name: &'static str, args: &[Arg]) -> (Work, Cost) {
-    let bytes = |arg: &Arg| match arg {
-        Arg::Pointer { tensor: Some(tensor), .. } => tensor.bytes() as f64,
-        _ => 0.0,
-    };
-    (Work::Kernel(name), Cost::once(args.iter().map(bytes).sum(), 0.0))
+pub(super) fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> (Work, f64, f64) {
+    let arguments: Vec<Argument> = (args.iter())
+        .map(|arg| match *arg {
+            Arg::Pointer { name, written, tensor: Some(tensor), .. } => {
+                let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
+                Argument::Tensor { name, shape, dtype, written }
+            }
+            Arg::Pointer { .. } => Argument::Absent,
+            Arg::I64(x) => Argument::I64(x),
+            Arg::I32(x) => Argument::I32(x),
+            Arg::U64(x) => Argument::U64(x),
+            Arg::Real(x) => Argument::Real(x),
+        })
+        .collect();
+    let bytes = arguments.iter().map(Argument::bytes).sum::<usize>() as f64;
+    (Work::Kernel(Launch { kernel, grid, arguments }), bytes, grid.flops as f64)
 }
 
-pub(super) fn product(p: &Product) -> (Work, Cost) {
+pub(super) fn product(p: &Product) -> (Work, f64, f64) {
     let (rows, depth, cols) = (p.out.rows, p.a.cols, p.out.cols);
-    let numbers = rows * depth + depth * cols + rows * cols;
+    let operands = (rows * depth + depth * cols) * p.a.dtype.bytes();
+    let bytes = operands + rows * cols * p.out.dtype.bytes();
     let flops = 2.0 * (rows * depth) as f64 * cols as f64;
-    let bytes = (numbers * p.out.dtype.bytes()) as f64;
-    (Work::Product { rows, depth, cols }, Cost::once(bytes, flops))
+    (Work::Product { rows, depth, cols }, bytes as f64, flops)
 }
 
-pub(super) fn convolution(c: &Convolution) -> (Work, Cost) {
+pub(super) fn convolution(c: &Convolution) -> (Work, f64, f64) {
     let pass = match c.pass {
         ConvolutionPass::Forward { .. } => "forward",
         ConvolutionPass::Data { .. } => "data",
@@ -110,122 +201,67 @@ pub(super) fn convolution(c: &Convolution) -> (Work, Cost) {
     let filter = c.kernel * c.kernel * c.channels * c.filters;
     let bytes = (pixels * (c.channels + c.filters) + filter) * c.dtype.bytes();
     let shape = [c.batch, c.height, c.width, c.channels, c.filters];
-    let flops = 2.0 * pixels as f64 * filter as f64;
-    (Work::Convolution { pass, shape }, Cost::once(bytes as f64, flops))
+    (Work::Convolution { pass, shape }, bytes as f64, 2.0 * pixels as f64 * filter as f64)
 }
 
-pub(super) fn memory(what: &'static str, bytes: usize) -> (Work, Cost) {
-    (Work::Memory(what), Cost::once(bytes as f64, 0.0))
+pub(super) fn memory(what: &'static str, bytes: usize) -> (Work, f64, f64) {
+    (Work::Memory(what), bytes as f64, 0.0)
+}
+
+impl Argument {
+    fn bytes(&self) -> usize {
+        match self {
+            Argument::Tensor { shape, dtype, .. } => {
+                shape.iter().product::<usize>() * dtype.bytes()
+            }
+            _ => 0,
+        }
+    }
 }
 
 impl Work {
     /// Without the shape.
     pub fn name(&self) -> String {
         match self {
-            Work::Kernel(name) | Work::Memory(name) => (*name).into(),
+            Work::Kernel(launch) => launch.kernel.name.into(),
+            Work::Memory(name) => (*name).into(),
             Work::Product { .. } => "product".into(),
-            Work::Convolution { pass, .. } => format!("convolution {pass}"),
+            Work::Convolution { pass, .. } => format!("convolution_{pass}"),
         }
     }
+
+    /// Sizes: of a kernel, its largest tensor's.
+    pub fn shape(&self) -> String {
+        match self {
+            Work::Kernel(launch) => launch.shape(),
+            Work::Product { rows, depth, cols } => joined(&[*rows, *depth, *cols]),
+            Work::Convolution { shape, .. } => joined(shape),
+            Work::Memory(_) => String::new(),
+        }
+    }
+}
+
+impl Launch {
+    /// That of its largest tensor, the first of equals.
+    pub fn shape(&self) -> String {
+        let mut largest: &[usize] = &[];
+        for argument in &self.arguments {
+            if let Argument::Tensor { shape, .. } = argument
+                && shape.iter().product::<usize>() > largest.iter().product()
+            {
+                largest = shape;
+            }
+        }
+        joined(largest)
+    }
+}
+
+fn joined(sizes: &[usize]) -> String {
+    sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Work::Product { rows, depth, cols } => write!(f, "product {rows}x{depth}x{cols}"),
-            Work::Convolution { shape: [b, h, w, c, k], .. } => {
-                write!(f, "{} {b}x{h}x{w} {c}->{k}", self.name())
-            }
-            _ => f.write_str(&self.name()),
-        }
-    }
-}
-
-impl Cost {
-    fn once(bytes: f64, flops: f64) -> Cost {
-        Cost { calls: 1, seconds: 0.0, bytes, flops }
-    }
-
-    fn add(&mut self, other: &Cost) {
-        self.calls += other.calls;
-        self.seconds += other.seconds;
-        self.bytes += other.bytes;
-        self.flops += other.flops;
-    }
-}
-
-impl Profile {
-    /// Of two profiles of the same work, for each kind the faster: what others on the machine took
-    /// away is then mostly left out.
-    pub fn fastest(mut self, other: Profile) -> Profile {
-        for (work, cost) in other.work {
-            let kept = self.work.entry(work).or_insert(cost);
-            if cost.seconds < kept.seconds {
-                *kept = cost;
-            }
-        }
-        Profile { seconds: self.seconds.min(other.seconds), ..self }
-    }
-
-    /// Costs by name, the slowest first.
-    pub fn by_name(&self) -> Vec<(String, Cost)> {
-        let mut sums: HashMap<String, Cost> = HashMap::new();
-        for (work, cost) in &self.work {
-            sums.entry(work.name()).or_default().add(cost);
-        }
-        slowest_first(sums.into_iter().collect())
-    }
-
-    /// Costs of products and convolutions by shape, the slowest first.
-    pub fn by_shape(&self) -> Vec<(String, Cost)> {
-        let shaped = |work: &Work| matches!(work, Work::Product { .. } | Work::Convolution { .. });
-        let list = self.work.iter().filter(|(work, _)| shaped(work));
-        slowest_first(list.map(|(work, cost)| (work.to_string(), *cost)).collect())
-    }
-
-    /// Seconds inside the device's calls.
-    pub fn inside(&self) -> f64 {
-        self.work.values().map(|cost| cost.seconds).sum()
-    }
-}
-
-fn slowest_first(mut list: Vec<(String, Cost)>) -> Vec<(String, Cost)> {
-    list.sort_by(|(a, x), (b, y)| y.seconds.total_cmp(&x.seconds).then_with(|| a.cmp(b)));
-    list
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inside = self.inside();
-        let calls: u64 = self.work.values().map(|cost| cost.calls).sum();
-        writeln!(
-            f,
-            "{:.1} ms, of it {:.1} ms in {calls} calls to the device",
-            self.seconds * 1e3,
-            inside * 1e3
-        )?;
-        for list in [self.by_name(), self.by_shape()] {
-            let heads = ["calls", "ms", "share", "us/call", "GB/s", "GFLOP/s"];
-            let [calls, ms, share, each, bytes, flops] = heads;
-            writeln!(f, "{:36}{calls:>7}{ms:>10}{share:>8}{each:>10}{bytes:>8}{flops:>9}", "")?;
-            for (name, cost) in list.iter().take(ROWS) {
-                let per_second = |amount: f64| amount / cost.seconds.max(1e-9) * 1e-9;
-                write!(
-                    f,
-                    "{name:36}{:>7}{:>10.2}{:>7.1}%{:>10.1}{:>8.2}",
-                    cost.calls,
-                    cost.seconds * 1e3,
-                    100.0 * cost.seconds / inside.max(1e-9),
-                    cost.seconds * 1e6 / cost.calls.max(1) as f64,
-                    per_second(cost.bytes),
-                )?;
-                match cost.flops > 0.0 {
-                    true => writeln!(f, "{:>9.1}", per_second(cost.flops))?,
-                    false => writeln!(f)?,
-                }
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+        write!(f, "{} {}", self.name(), self.shape())
     }
 }

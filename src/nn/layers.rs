@@ -47,6 +47,12 @@ impl Pass<'_> {
         Pass { dropping, ..self.clone() }
     }
 
+    /// Runs `f` on behalf of the layer that a parameter belongs to.
+    fn layer<R>(&self, parameter: ParamId, f: impl FnOnce() -> R) -> R {
+        let name = || self.weights.spec().layer_of(parameter).into();
+        self.tape.device().layer(name, f)
+    }
+
     pub(super) fn drop_path(&self, rate: f32, site: i64) -> Option<DropPath> {
         let dropping = self.dropping.as_ref().filter(|_| rate > 0.0)?;
         let stream = dropping.pass * SITES + site;
@@ -83,7 +89,8 @@ impl Linear {
 
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
-        ops::linear(pass.tape, x, &pass.weights.param(self.weight)?, bias.as_ref())
+        let weight = pass.weights.param(self.weight)?;
+        pass.layer(self.weight, || ops::linear(pass.tape, x, &weight, bias.as_ref()))
     }
 }
 
@@ -122,7 +129,7 @@ impl Convolution {
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
-        ops::conv(pass.tape, x, &weight, bias.as_ref(), self.geometry)
+        pass.layer(self.weight, || ops::conv(pass.tape, x, &weight, bias.as_ref(), self.geometry))
     }
 }
 
@@ -154,13 +161,15 @@ impl Depthwise {
 
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = self.params(pass)?;
-        ops::depthwise(pass.tape, x, &weight, bias.as_ref(), self.dilation)
+        pass.layer(self.weight, || {
+            ops::depthwise(pass.tape, x, &weight, bias.as_ref(), self.dilation)
+        })
     }
 
     /// The convolution and a GELU on its output, as one op.
     pub fn forward_gelu(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = self.params(pass)?;
-        ops::depthwise_gelu(pass.tape, x, &weight, bias.as_ref())
+        pass.layer(self.weight, || ops::depthwise_gelu(pass.tape, x, &weight, bias.as_ref()))
     }
 }
 
@@ -179,7 +188,30 @@ impl LayerNorm {
         LayerNorm { weight, bias: bias(spec, name, channels), eps }
     }
 
-    pub fn norm(&self, pass: &Pass) -> Result<Norm> {
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let norm = self.norm(pass)?;
+        pass.layer(self.weight, || ops::layernorm(pass.tape, x, &norm))
+    }
+
+    /// The norm as a residual stream.
+    pub fn stream(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let norm = self.norm(pass)?;
+        pass.layer(self.weight, || ops::layernorm_stream(pass.tape, x, &norm))
+    }
+
+    /// `x` plus a branch that may be dropped, and that sum's norm.
+    pub fn add(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        branch: &Tensor,
+        path: Option<DropPath>,
+    ) -> Result<(Tensor, Tensor)> {
+        let norm = self.norm(pass)?;
+        pass.layer(self.weight, || ops::add_layernorm(pass.tape, x, branch, path, &norm))
+    }
+
+    fn norm(&self, pass: &Pass) -> Result<Norm> {
         let (weight, bias) = (pass.weights.param(self.weight)?, pass.weights.param(self.bias)?);
         Ok(Norm { weight, bias, eps: self.eps })
     }
@@ -233,7 +265,7 @@ impl BatchNorm {
             running_var: buffer(weights, self.var)?,
             tracked: Some(buffer(weights, self.tracked)?),
         };
-        ops::batchnorm(pass.tape, x, norm, Self::EPS, mode, relu)
+        pass.layer(self.weight, || ops::batchnorm(pass.tape, x, norm, Self::EPS, mode, relu))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Mix Transformer, the encoder of SegFormer (Xie et al. 2021, section 3.1).
 
+use std::rc::Rc;
+
 use crate::ops::{self, Conv};
 use crate::params::Spec;
 use crate::tensor::Tensor;
@@ -48,6 +50,7 @@ struct Attention {
     proj: Linear,
     reduction: Option<(Convolution, LayerNorm)>,
     heads: usize,
+    name: Rc<str>,
 }
 
 impl Mit {
@@ -122,9 +125,9 @@ impl Mit {
 impl Stage {
     fn forward(&self, pass: &Pass, input: &Tensor) -> Result<Tensor> {
         let embedded = self.embed.forward(pass, input)?;
-        let mut x = ops::layernorm_stream(pass.tape, &embedded, &self.embed_norm.norm(pass)?)?;
+        let mut x = self.embed_norm.stream(pass, &embedded)?;
         drop(embedded);
-        let mut normed = ops::layernorm(pass.tape, &x, &self.blocks[0].norm1.norm(pass)?)?;
+        let mut normed = self.blocks[0].norm1.forward(pass, &x)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let after = self.blocks.get(i + 1).map_or(&self.norm, |next| &next.norm1);
             (x, normed) = block.forward(pass, &x, &normed, after)?;
@@ -167,15 +170,14 @@ impl Block {
     ) -> Result<(Tensor, Tensor)> {
         let attended = self.attention.forward(pass, normed)?;
         let path = pass.drop_path(self.drop_path, self.site);
-        let (x, normed) =
-            ops::add_layernorm(pass.tape, x, &attended, path, &self.norm2.norm(pass)?)?;
+        let (x, normed) = self.norm2.add(pass, x, &attended, path)?;
         drop(attended);
         let hidden = self.fc1.forward(pass, &normed)?;
         let hidden = self.depthwise.forward_gelu(pass, &hidden)?;
         let mixed = self.fc2.forward(pass, &hidden)?;
         drop(hidden);
         let path = pass.drop_path(self.drop_path, self.site + 1);
-        ops::add_layernorm(pass.tape, &x, &mixed, path, &after.norm(pass)?)
+        after.add(pass, &x, &mixed, path)
     }
 }
 
@@ -193,7 +195,7 @@ impl Attention {
                 LayerNorm::new(spec, &format!("{name}.norm"), width, EMBED_EPS),
             )
         });
-        Attention { q, kv, proj, reduction, heads }
+        Attention { q, kv, proj, reduction, heads, name: name.into() }
     }
 
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
@@ -201,13 +203,16 @@ impl Attention {
         let kv = match &self.reduction {
             Some((conv, norm)) => {
                 let reduced = conv.forward(pass, x)?;
-                let reduced = ops::layernorm(pass.tape, &reduced, &norm.norm(pass)?)?;
+                let reduced = norm.forward(pass, &reduced)?;
                 self.kv.forward(pass, &reduced)?
             }
             None => self.kv.forward(pass, x)?,
         };
         let tokens = |x: &Tensor| x.reshape(&[x.dim(0), x.rows() / x.dim(0), x.channels()]);
-        let attended = ops::attention(pass.tape, &tokens(&q)?, &tokens(&kv)?, self.heads)?;
+        let (q, kv) = (tokens(&q)?, tokens(&kv)?);
+        let device = pass.tape.device();
+        let attended = device
+            .layer(|| self.name.clone(), || ops::attention(pass.tape, &q, &kv, self.heads))?;
         self.proj.forward(pass, &attended.reshape(x.shape())?)
     }
 }

@@ -28,7 +28,7 @@ pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<T
         true => Some(device.empty(&[sizes.batch, heads, sizes.queries])?),
         false => None,
     };
-    let grid = sizes.grid(device, sizes.queries.div_ceil(QUERIES), 2, 1);
+    let grid = sizes.grid(device, sizes.queries.div_ceil(QUERIES), 2, 1).flops(sizes.flops(2));
     let [n, m, h, d, width] = sizes.scalars();
     kernels::attention_forward(
         device,
@@ -69,7 +69,7 @@ fn backward(
     let chunks = sizes.queries.div_ceil(chunk);
     let mut dq = device.empty_like(q)?;
     let mut partial = device.empty(&[chunks, 2, keys_across.len()])?;
-    let grid = sizes.grid(device, chunks, 3, 2);
+    let grid = sizes.grid(device, chunks, 3, 2).flops(sizes.flops(5));
     let [n, m, h, d, width] = sizes.scalars();
     kernels::attention_backward(
         device,
@@ -138,6 +138,11 @@ impl Sizes {
             return wrong(format!("{channels} channels cannot be split between {heads} heads"));
         }
         Ok(Sizes { batch, queries, keys, heads, size: channels / heads })
+    }
+
+    /// Of `products` products of queries, keys and channels.
+    fn flops(&self, products: usize) -> usize {
+        2 * products * self.batch * self.heads * self.queries * self.keys * self.size
     }
 
     /// Channels of a packed head.

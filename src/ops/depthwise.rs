@@ -110,11 +110,17 @@ impl Map {
         [self.batch, self.height, self.width, self.channels, self.dilation].map(|n| n as i64)
     }
 
+    /// Nine multiplications and additions for every number of the map.
+    fn flops(&self) -> usize {
+        18 * self.batch * self.height * self.width * self.channels
+    }
+
     /// Blocks that segments are spread over.
     fn grid(&self, device: &Device) -> Grid {
         let segments = self.batch * self.height * self.width.div_ceil(SEGMENT);
         let slices = self.channels.div_ceil(SLICE);
-        device.rows(segments * slices, SEGMENT * self.channels.min(SLICE)).threads(THREADS)
+        let work = SEGMENT * self.channels.min(SLICE);
+        device.rows(segments * slices, work).threads(THREADS).flops(self.flops())
     }
 
     fn convolve(
@@ -149,7 +155,8 @@ impl Map {
         let (count, c) = (row_parts(self.batch * self.height * self.width), self.channels);
         let mut dw = device.empty(&[count, 9, c])?;
         let mut db = device.empty(&[count, c])?;
-        parts(Grid::blocks(count).threads(THREADS), &mut dw, &mut db)?;
+        let grid = Grid::blocks(count).threads(THREADS).flops(self.flops());
+        parts(grid, &mut dw, &mut db)?;
         let add = |partial: &Tensor, param: Option<&Param>| match param.and_then(|p| p.grad.clone())
         {
             Some(mut sums) => {

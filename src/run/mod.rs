@@ -12,6 +12,7 @@ pub mod lock;
 pub mod log;
 pub mod metrics;
 pub mod pictures;
+pub mod profile;
 pub mod progress;
 pub mod pth;
 pub mod published;

@@ -22,6 +22,17 @@ pub enum PassKind {
     Masked,
 }
 
+impl PassKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            PassKind::Source => "source",
+            PassKind::Mixed => "mixed",
+            PassKind::MixedTarget => "mixed_target",
+            PassKind::Masked => "masked",
+        }
+    }
+}
+
 pub const PASSES: usize = 4;
 /// Most classes that ClassMix can choose: half of all values of a label, rounded up.
 pub const MOST_CLASSES: usize = 128;

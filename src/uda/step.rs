@@ -201,7 +201,9 @@ impl Learner {
         }
         let numbers = &self.inputs.update;
         let (student, teacher) = (&mut self.student, self.teacher.as_mut());
-        self.optimizer.update(device, student, teacher, numbers, &self.failed)?;
+        device.scope("optimizer", || {
+            self.optimizer.update(device, student, teacher, numbers, &self.failed)
+        })?;
         for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
             commit(device, &weights.pending, &mut weights.buffers, &self.failed)?;
         }
@@ -235,13 +237,14 @@ impl Iteration<'_, '_> {
         let four_ways = config.method == Method::Quadmix
             && iteration >= config.quadmix.start.max(1)
             && iteration.checked_sub(1) == self.learner.templates.iteration;
-        match &batch.rare {
-            Some(rare) if four_ways => self.quad_mix(batch, &target, rare)?,
-            _ => self.class_mix(batch, &target)?,
-        }
-        if matches!(config.method, Method::Mic | Method::Quadmix) {
-            self.masked(&batch.source, &target)?;
-        }
+        let masked = matches!(config.method, Method::Mic | Method::Quadmix);
+        self.learner.device.clone().scope("mix", || {
+            match &batch.rare {
+                Some(rare) if four_ways => self.quad_mix(batch, &target, rare)?,
+                _ => self.class_mix(batch, &target)?,
+            }
+            if masked { self.masked(&batch.source, &target) } else { Ok(()) }
+        })?;
         Ok(Some(pseudo))
     }
 
@@ -257,8 +260,10 @@ impl Iteration<'_, '_> {
                 statistics: Statistics::Running,
                 dropping: None,
             };
-            let context = learner.network.context(&frozen, &batch.source.image)?;
-            let [.., theirs] = learner.network.backbone().forward(&frozen, &context)?;
+            let [.., theirs] = learner.device.scope("imagenet", || {
+                let context = learner.network.context(&frozen, &batch.source.image)?;
+                learner.network.backbone().forward(&frozen, &context)
+            })?;
             let settings = &learner.config.feature_distance;
             let distance = ops::feature_distance(
                 pass.tape,
@@ -284,7 +289,7 @@ impl Iteration<'_, '_> {
         let pass =
             Pass { tape: &tape, weights: teacher, statistics: Statistics::Batch, dropping: None };
         let logits =
-            learner.device.charged("teacher", || learner.network.logits(&pass, &batch.target))?;
+            learner.device.scope("teacher", || learner.network.logits(&pass, &batch.target))?;
         self.show("teacher/logits", &logits)?;
         let settings = &learner.config.pseudo_label;
         let [_, height, width, _] = batch.target.bhwc("pseudo_labels")?;
@@ -405,7 +410,7 @@ impl Iteration<'_, '_> {
         let learner = self.learner;
         let device = learner.device.clone();
         self.show_labelled(if name.is_empty() { "src." } else { name }, s)?;
-        device.charged("activations", || {
+        device.scope(kind.name(), || {
             let tape = Tape::recording(&device);
             let pass = Pass {
                 tape: &tape,

@@ -35,7 +35,7 @@ fn small_uploads_do_not_wait() {
 fn memory_that_runs_out_is_told_with_who_holds_it() {
     let gpu = StandIn::with_memory(64 << 20);
     let device = Device::cuda_through(Types::F32, Box::new(gpu)).unwrap();
-    let held = device.charged("attention", || device.alloc(&[40 << 20], DType::U8)).unwrap();
+    let held = device.scope("attention", || device.alloc(&[40 << 20], DType::U8)).unwrap();
     let problem = device.alloc(&[40 << 20], DType::U8).unwrap_err().to_string();
     assert!(problem.contains("are asked for"), "{problem}");
     assert!(problem.contains("attention 40 MiB"), "{problem}");

@@ -77,6 +77,8 @@ pub trait Driver {
     fn record(&self, stream: Stream, event: Event) -> Result<()>;
     /// Holds the host until the stream has passed the event.
     fn wait(&self, event: Event) -> Result<()>;
+    /// Seconds between two events that were waited for.
+    fn elapsed(&self, from: Event, to: Event) -> Result<f64>;
     /// Holds the host until the stream is empty.
     fn synchronize(&self, stream: Stream) -> Result<()>;
 

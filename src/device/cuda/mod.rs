@@ -27,13 +27,21 @@ pub(super) struct Cuda {
     staging: RefCell<Staging>,
     /// Given back when the device goes; every tensor keeps the device alive.
     chunks: RefCell<Vec<u64>>,
+    marks: RefCell<Marks>,
+}
+
+/// Events of a profile, used again by the next.
+#[derive(Default)]
+struct Marks {
+    events: Vec<Event>,
+    used: usize,
 }
 
 impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
-        let (staging, chunks) = (RefCell::default(), RefCell::default());
-        Ok(Cuda { driver, stream, staging, chunks })
+        let (staging, chunks, marks) = Default::default();
+        Ok(Cuda { driver, stream, staging, chunks, marks })
     }
 }
 
@@ -116,6 +124,26 @@ impl Backend for Cuda {
 
     fn synchronize(&self) -> Result<()> {
         self.driver.synchronize(self.stream)
+    }
+
+    fn mark(&self) -> Result<u64> {
+        let mut marks = self.marks.borrow_mut();
+        let index = marks.used;
+        if index == marks.events.len() {
+            marks.events.push(self.driver.event()?);
+        }
+        marks.used += 1;
+        self.driver.record(self.stream, marks.events[index])?;
+        Ok(index as u64)
+    }
+
+    fn seconds(&self, mark: u64) -> Result<f64> {
+        let marks = self.marks.borrow();
+        self.driver.elapsed(marks.events[0], marks.events[mark as usize])
+    }
+
+    fn forget_marks(&self) {
+        self.marks.borrow_mut().used = 0;
     }
 
     fn blocks_for(&self, n: usize) -> usize {

@@ -6,6 +6,7 @@ mod launch;
 mod product;
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -27,6 +28,8 @@ pub(super) struct Host {
     level: Level,
     /// Given back when the device goes; every tensor keeps the device alive.
     chunks: RefCell<Vec<MmapMut>>,
+    /// What marks count nanoseconds from.
+    start: Instant,
 }
 
 impl Host {
@@ -47,7 +50,8 @@ impl Host {
         } else {
             Some(build(rayon::ThreadPoolBuilder::new())?)
         };
-        Ok(Host { launcher, threads, pool, level: best_level(), chunks: RefCell::default() })
+        let (level, chunks, start) = (best_level(), RefCell::default(), Instant::now());
+        Ok(Host { launcher, threads, pool, level, chunks, start })
     }
 
     /// Runs `work` where its parallel parts use this device's threads.
@@ -189,6 +193,14 @@ impl Backend for Host {
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn mark(&self) -> Result<u64> {
+        Ok(self.start.elapsed().as_nanos() as u64)
+    }
+
+    fn seconds(&self, mark: u64) -> Result<f64> {
+        Ok(mark as f64 * 1e-9)
     }
 
     fn blocks_for(&self, n: usize) -> usize {

@@ -345,6 +345,17 @@ impl Driver for StandIn {
         }
     }
 
+    /// Its clock ticks with every call of a stream.
+    fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
+        let state = self.0.borrow();
+        let tick = |event: Event| match state.events.get(event.0 as usize).copied().flatten() {
+            Some((queue, until)) if state.streams[queue].done >= until => Ok(until as f64 * 1e-6),
+            Some(_) => misuse("elapsed", format_args!("event {} was not waited for", event.0)),
+            None => misuse("elapsed", format_args!("event {} was not recorded", event.0)),
+        };
+        Ok(tick(to)? - tick(from)?)
+    }
+
     fn synchronize(&self, stream: Stream) -> Result<()> {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("synchronize")?;

@@ -35,6 +35,7 @@ pub const DRIVER: Library = Library {
         "cuDriverGetVersion",
         "cuEventCreate",
         "cuEventDestroy_v2",
+        "cuEventElapsedTime_v2",
         "cuEventRecord",
         "cuEventSynchronize",
         "cuFuncSetAttribute",

@@ -390,7 +390,7 @@ impl Driver for Nvidia {
     fn event(&self) -> Result<Event> {
         self.gpu.enter()?;
         let mut event = null_mut();
-        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
         // SAFETY: an out-pointer to a local.
         check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
         self.events.borrow_mut().push(event);
@@ -408,6 +408,15 @@ impl Driver for Nvidia {
         // SAFETY: the event is this driver's.
         let status = unsafe { sys::cuEventSynchronize(event.0 as sys::CUevent) };
         check(status, "cuEventSynchronize")
+    }
+
+    fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
+        let (from, to) = (from.0 as sys::CUevent, to.0 as sys::CUevent);
+        let mut milliseconds = 0.0;
+        // SAFETY: both events are this driver's; an out-pointer to a local.
+        let status = unsafe { sys::cuEventElapsedTime_v2(&mut milliseconds, from, to) };
+        check(status, "cuEventElapsedTime")?;
+        Ok(f64::from(milliseconds) * 1e-3)
     }
 
     fn synchronize(&self, stream: Stream) -> Result<()> {

@@ -1,0 +1,81 @@
+//! A device that computes nothing: it hands out addresses without memory behind them and takes note
+//! of what it is asked, so that a step's calls, bytes, FLOPs and peak memory can be told at once, of
+//! networks too large for the machine.
+
+use std::cell::Cell;
+
+use super::backend::{Backend, Convolution, Product};
+use super::launch::{Arg, Grid, Kernel, Types};
+use crate::Result;
+
+/// Address space taken at once, more than a step can need.
+const CHUNK: usize = 1 << 44;
+/// As the `cuda` device cuts elementwise work.
+const ELEMENTS_PER_BLOCK: usize = 1 << 10;
+
+/// What is read from it is zero.
+#[derive(Default)]
+pub(super) struct Dry {
+    reserved: Cell<u64>,
+}
+
+impl Backend for Dry {
+    fn describe(&self) -> String {
+        "dry: nothing is computed".into()
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<u64> {
+        let address = self.reserved.get() + CHUNK as u64;
+        self.reserved.set(address + bytes as u64);
+        Ok(address)
+    }
+
+    fn chunk(&self) -> usize {
+        CHUNK
+    }
+
+    fn zero(&self, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn copy_in(&self, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn copy_out(&self, _: u64, data: &mut [u8]) -> Result<()> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, _: u64, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&self, _: &'static Kernel, _: Types, _: Grid, _: &[Arg]) -> Result<()> {
+        Ok(())
+    }
+
+    fn product(&self, _: &Product) -> Result<()> {
+        Ok(())
+    }
+
+    fn convolution(&self, _: &Convolution) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn blocks_for(&self, n: usize) -> usize {
+        n.div_ceil(ELEMENTS_PER_BLOCK)
+    }
+
+    fn mark(&self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn seconds(&self, _: u64) -> Result<f64> {
+        Ok(0.0)
+    }
+}

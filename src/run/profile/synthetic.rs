@@ -1,0 +1,105 @@
+//! Training iterations on made-up batches: the work of real ones without a data set.
+
+use crate::config::{Config, Method};
+use crate::data::{Batch, Crops, RareCrops};
+use crate::device::Device;
+use crate::nn::Segmentor;
+use crate::params::Weights;
+use crate::rng::{Draw, Purpose};
+use crate::run::build::effective;
+use crate::uda::inputs::{StepInputs, Switches};
+use crate::uda::step::{DeviceBatch, Learner, initialize};
+use crate::{Error, Result};
+
+/// A training of random weights whose every iteration is the same work: with jitter and blur, and
+/// for QuadMix mixed four ways.
+pub struct Synthetic {
+    learner: Learner,
+    /// They take turns: QuadMix pastes from the one before.
+    batches: [DeviceBatch; 2],
+    iteration: u64,
+}
+
+impl Synthetic {
+    pub fn new(device: &Device, config: &Config) -> Result<Synthetic> {
+        let mut config = effective(config);
+        let first = if config.method == Method::Quadmix { config.quadmix.start.max(1) } else { 0 };
+        config.schedule.end = config.schedule.end.max(first + 1_000_000);
+        let network = Segmentor::new(&config.network)?;
+        let random = |learns| {
+            let mut weights = Weights::new(device, network.spec(), learns)?;
+            initialize(device, &mut weights, config.seed)?;
+            Ok::<_, Error>(weights)
+        };
+        let student = random(true)?;
+        let imagenet = config.feature_distance.enabled.then(|| random(false)).transpose()?;
+        let learner = Learner::new(device, &config, network, student, imagenet)?;
+        let batches = [
+            learner.upload(&batch(&learner.config, 0))?,
+            learner.upload(&batch(&learner.config, 1))?,
+        ];
+        let mut training = Synthetic { learner, batches, iteration: first.saturating_sub(1) };
+        if first > 0 {
+            // Leaves the first templates.
+            training.step()?;
+        }
+        Ok(training)
+    }
+
+    /// The next iteration.
+    pub fn step(&mut self) -> Result<()> {
+        let iteration = self.iteration;
+        self.iteration += 1;
+        let mut inputs = StepInputs::draw(&self.learner.config, iteration);
+        inputs.switches = [Switches { jitter: true, blur: true }; 2];
+        let batch = &self.batches[iteration as usize % 2];
+        let report = self.learner.step(batch, &inputs, None)?;
+        if report.failed {
+            let terms = report.terms;
+            return Err(Error::device(format!("iteration {iteration} is not finite: {terms:?}")));
+        }
+        Ok(())
+    }
+}
+
+/// Noise, and labels in blocks of classes, some of them unlabelled.
+fn batch(config: &Config, number: u64) -> Batch {
+    let (side, batch, classes) = (config.data.crop, config.data.batch, config.network.classes);
+    let mut draw = Draw::new(config.seed, number, Purpose::SourceFile, 0, 0);
+    let mut crops = |n: usize, labels: &mut dyn FnMut(&mut Draw) -> Vec<u8>| Crops {
+        batch: n,
+        size: side,
+        rgb: (0..n * side * side * 3).map(|_| draw.below(256) as u8).collect(),
+        label: (0..n).flat_map(|_| labels(&mut draw)).collect(),
+        ..Default::default()
+    };
+    let mut blocks = |draw: &mut Draw| {
+        let block = (side / 8).max(8);
+        let n = side.div_ceil(block);
+        let ids: Vec<u8> = (0..n * n)
+            .map(|_| match draw.below(classes + 1) {
+                n if n == classes => 255,
+                class => class as u8,
+            })
+            .collect();
+        (0..side * side).map(|i| ids[i / side / block * n + i % side / block]).collect()
+    };
+    let source = crops(batch, &mut blocks);
+    let target = crops(batch, &mut |_| Vec::new());
+    let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
+    let mut turn = 0;
+    // A square of one class; the two classes take turns.
+    let mut square = |draw: &mut Draw| {
+        let (length, class) = (side / 4, classes[turn % 2]);
+        turn += 1;
+        let (y, x) = (draw.below(side - length), draw.below(side - length));
+        let inside = |i: usize| {
+            (y..y + length).contains(&(i / side)) && (x..x + length).contains(&(i % side))
+        };
+        (0..side * side).map(|i| if inside(i) { class } else { 255 }).collect()
+    };
+    let rare = (config.method == Method::Quadmix)
+        .then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
+    let valid = vec![1; batch * side * side];
+    Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
+}

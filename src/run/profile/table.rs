@@ -1,0 +1,122 @@
+//! A profile for a terminal.
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+
+use super::summary::{Group, Row};
+use super::{Measured, Rates};
+
+/// Without lines between the rows.
+const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+
+pub(super) fn terminal(m: &Measured, most: usize) -> String {
+    let mut text = heading(m).join("\n");
+    for group in Group::ALL {
+        let rows = m.rows(group);
+        let shown = match group {
+            Group::Pass | Group::Stage => &rows[..],
+            Group::Kernel | Group::Shape | Group::Layer => &rows[..rows.len().min(most)],
+        };
+        text.push_str(&format!("\n\n{}", grid(group, shown, m.predicted)));
+        if shown.len() < rows.len() {
+            let share: f64 = shown.iter().map(|row| row.share).sum();
+            let (count, share) = (rows.len() - shown.len(), 100.0 * (1.0 - share));
+            text.push_str(&format!("\n{count} more, {share:.1} % of the time"));
+        }
+    }
+    text
+}
+
+/// What was profiled, in lines.
+pub(super) fn heading(m: &Measured) -> Vec<String> {
+    let Rates { memory, matrix } = m.rates;
+    let (inside, calls) = (m.inside(), m.profile.calls.len());
+    let (bytes, flops) = m
+        .profile
+        .calls
+        .iter()
+        .fold((0.0, 0.0), |(bytes, flops), call| (bytes + call.bytes, flops + call.flops));
+    let mut lines = vec![format!("{} on {}", m.config, m.device)];
+    lines.push(match m.predicted {
+        true => format!(
+            "predicted, not measured: at least {} in {calls} calls, at {} and {}",
+            time(inside),
+            per_second(memory, "B"),
+            per_second(matrix, "FLOP")
+        ),
+        false => format!(
+            "{} in {calls} calls and {} between them; unwatched iterations took {}",
+            time(inside),
+            time(m.profile.seconds - inside),
+            m.samples.iter().map(|&s| time(s)).collect::<Vec<_>>().join(", ")
+        ),
+    });
+    lines.push(format!(
+        "{:.1} GB and {:.3} TFLOP; the step holds at most {} MiB",
+        bytes * 1e-9,
+        flops * 1e-12,
+        m.memory.peak >> 20
+    ));
+    if !m.predicted {
+        lines.push(format!(
+            "bound: bytes over the {} of a large copy or sum, or FLOPs over the {} of a large product; \
+             what fits a cache can be faster",
+            per_second(memory, "B"),
+            per_second(matrix, "FLOP")
+        ));
+    }
+    lines
+}
+
+fn grid(group: Group, rows: &[Row], predicted: bool) -> Table {
+    let mut table = Table::new();
+    let mut heads = vec![group.name(), "calls", "time", "share", "GB", "GFLOP", "GB/s", "TFLOP/s"];
+    if !predicted {
+        heads.extend(["of bound", "gap"]);
+    }
+    table.load_style(STYLE).set_header(heads);
+    for row in rows {
+        let seconds = row.seconds.max(f64::MIN_POSITIVE);
+        let mut cells = vec![
+            row.name.clone(),
+            row.calls.to_string(),
+            time(row.seconds),
+            format!("{:.1} %", 100.0 * row.share),
+            format!("{:.3}", row.bytes * 1e-9),
+            some(row.flops * 1e-9, 2),
+            format!("{:.1}", row.bytes * 1e-9 / seconds),
+            some(row.flops * 1e-12 / seconds, 3),
+        ];
+        if !predicted {
+            cells.push(format!("{:.0} %", 100.0 * row.bound / seconds));
+            cells.push(time(row.gap));
+        }
+        table.add_row(cells);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Nothing for zero.
+fn some(x: f64, digits: usize) -> String {
+    if x > 0.0 { format!("{x:.digits$}") } else { String::new() }
+}
+
+/// Seconds in a unit that suits them.
+pub(super) fn time(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.3} s"),
+        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.1} µs", s * 1e6),
+    }
+}
+
+pub(super) fn per_second(amount: f64, unit: &str) -> String {
+    match amount {
+        a if a >= 1e12 => format!("{:.2} T{unit}/s", a * 1e-12),
+        a if a >= 1e9 => format!("{:.1} G{unit}/s", a * 1e-9),
+        a => format!("{:.1} M{unit}/s", a * 1e-6),
+    }
+}

@@ -1,0 +1,217 @@
+//! `udass-raw profile`: what it counts, what it writes, and that a browser shows its page.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use udass_raw::config::Config;
+use udass_raw::device::Device;
+use udass_raw::nn::Segmentor;
+use udass_raw::run::profile::{Rates, Synthetic, predict};
+
+/// A small iteration with all four training passes.
+const SMALL: [&str; 7] = [
+    "toy_vit",
+    "--set",
+    "data.crop=64",
+    "--set",
+    "network.hrda.detail_crop=32",
+    "--set",
+    "device.kind=host",
+];
+
+fn profile(folder: &Path, args: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_udass-raw");
+    let mut command = Command::new(binary);
+    command.arg("profile").args(SMALL).args(args).current_dir(folder);
+    command.output().unwrap()
+}
+
+fn told(folder: &Path, args: &[&str]) -> String {
+    let output = profile(folder, args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = profile(folder, args);
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn config() -> Config {
+    let changes: Vec<String> =
+        SMALL.iter().filter(|word| word.contains('=')).map(|&word| word.into()).collect();
+    Config::load_with("toy_vit", None, &changes).unwrap()
+}
+
+fn numbers(list: &Value, key: &str) -> f64 {
+    list.as_array().unwrap().iter().map(|row| row[key].as_f64().unwrap()).sum()
+}
+
+fn texts<'a>(list: &'a Value, key: &str) -> BTreeSet<&'a str> {
+    list.as_array().unwrap().iter().map(|row| row[key].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_call_is_charged_to_kernel_layer_and_pass() {
+    let folder = TempDir::new().unwrap();
+    let text = told(folder.path(), &["--samples", "1", "--json", "p.json", "--trace", "t.json"]);
+    for expected in ["attention_backward", "backbone stage 3", "mixed_target backward", "of bound"]
+    {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(folder.path().join(name)).unwrap()).unwrap()
+    };
+    let json = read("p.json");
+    let calls = &json["calls"];
+
+    let passes = texts(calls, "pass");
+    for pass in ["source", "teacher", "mix", "mixed", "mixed_target", "masked", "optimizer"] {
+        assert!(passes.contains(pass), "{pass} in {passes:?}");
+    }
+    // A layer is what bears parameters, by their names, or a part of the network around several.
+    let network = Segmentor::new(&config().network).unwrap();
+    let parameters: Vec<&str> =
+        network.spec().params().iter().map(|param| param.name.as_str()).collect();
+    let layers = texts(calls, "layer");
+    for layer in layers.iter().filter(|layer| !layer.is_empty()) {
+        let inside = format!("{layer}.");
+        assert!(parameters.iter().any(|name| name.starts_with(&inside)), "{layer}");
+    }
+    for name in &parameters {
+        let layer = name.rsplit_once('.').unwrap().0;
+        // The reference's state dict holds a classifier that HRDA does not use, and its norm.
+        let used = !layer.ends_with("conv_seg") || layers.contains(layer);
+        assert!(layers.contains(layer) || !used, "nothing is charged to {layer}");
+    }
+    // Each grouping holds all calls once.
+    let count = calls.as_array().unwrap().len() as f64;
+    for group in ["by_pass", "by_stage", "by_kernel", "by_shape", "by_layer"] {
+        assert_eq!(numbers(&json[group], "calls"), count, "{group}");
+        for key in ["seconds", "bytes", "flops", "gap_seconds"] {
+            let (all, parts) = (numbers(calls, key), numbers(&json[group], key));
+            assert!((all - parts).abs() <= 1e-9 * all.abs().max(1e-9), "{group} {key}");
+        }
+    }
+    // Calls do not overlap, and with what lies between them make up the whole.
+    let whole = json["profiled_seconds"].as_f64().unwrap();
+    let sum = numbers(calls, "seconds") + numbers(calls, "gap_seconds");
+    assert!((whole - sum).abs() < 1e-6, "{whole} {sum}");
+    assert!(calls.as_array().unwrap().iter().all(|call| call["gap_seconds"].as_f64() >= Some(0.0)));
+
+    let trace = read("t.json");
+    let events = trace["traceEvents"].as_array().unwrap();
+    let kernels = events.iter().filter(|event| event["cat"] == "kernel").count();
+    assert_eq!(kernels as f64, count);
+    assert!(events.iter().any(|e| e["cat"] == "layer" && e["name"] == "backbone.block1.0.attn"));
+    assert!(events.iter().all(|e| e["ph"] == "M" || e["dur"].as_f64() >= Some(0.0)));
+}
+
+#[test]
+fn what_is_predicted_is_what_runs() {
+    let config = config();
+    let rates = Rates { memory: 2e9, matrix: 1e11 };
+    let predicted = predict(&config, "toy_vit", rates).unwrap();
+    let device = Device::host(1).unwrap();
+    let mut training = Synthetic::new(&device, &config).unwrap();
+    device.reset_peak_memory();
+    training.step().unwrap();
+    let peak = device.memory().peak;
+    let (result, run) = device.profile(|| training.step()).unwrap();
+    result.unwrap();
+    let seen = |calls: &[udass_raw::device::profile::Call]| -> Vec<String> {
+        calls.iter().map(|c| format!("{} {:?} {} {}", c.work, c.place, c.bytes, c.flops)).collect()
+    };
+    assert_eq!(seen(&predicted.profile.calls), seen(&run.calls));
+    assert_eq!(predicted.memory.peak, peak);
+    for call in &predicted.profile.calls {
+        assert_eq!(call.seconds, (call.bytes / 2e9).max(call.flops / 1e11));
+    }
+}
+
+#[test]
+fn a_prediction_says_that_it_is_one() {
+    let folder = TempDir::new().unwrap();
+    let rates = ["--dry", "--memory-rate", "3e12", "--matrix-rate", "4e14"];
+    let text = told(folder.path(), &rates);
+    assert!(text.contains("predicted, not measured"), "{text}");
+    assert!(!text.contains("of bound"), "{text}");
+    let text = refused(folder.path(), &["--dry"]);
+    assert!(text.contains("--memory-rate"), "{text}");
+    let text = refused(folder.path(), &["--dry", "--memory-rate", "0", "--matrix-rate", "1"]);
+    assert!(text.contains("expected a number above 0"), "{text}");
+}
+
+#[test]
+fn every_kernel_of_an_iteration_runs_alone() {
+    let config = config();
+    let device = Device::host(1).unwrap();
+    let rates = Rates { memory: 1e9, matrix: 1e9 };
+    let profile = predict(&config, "toy_vit", rates).unwrap().profile;
+    let kernels: BTreeSet<&str> = (profile.calls.iter())
+        .filter_map(|call| match &call.work {
+            udass_raw::device::profile::Work::Kernel(launch) => Some(launch.kernel.name),
+            _ => None,
+        })
+        .collect();
+    assert!(kernels.len() > 30, "{kernels:?}");
+    for kernel in kernels {
+        let alone = udass_raw::run::profile::Kernel::find(&config, kernel, None).unwrap();
+        assert_eq!(alone.run(&device, 1).unwrap().len(), 1, "{kernel}");
+    }
+}
+
+#[test]
+fn a_kernel_alone_is_chosen_by_name_and_shape() {
+    let folder = TempDir::new().unwrap();
+    let text = told(folder.path(), &["--kernel", "attention_forward", "--repeats", "2"]);
+    assert!(text.starts_with("attention_forward ") && text.contains("2 times"), "{text}");
+    let text = refused(folder.path(), &["--kernel", "attention"]);
+    assert!(text.contains("no launch of an iteration has kernel attention; there are"), "{text}");
+    assert!(text.contains("attention_forward, attention_keys_gradient"), "{text}");
+    let text = refused(folder.path(), &["--kernel", "attention_forward", "--shape", "1x1"]);
+    assert!(text.contains("has shape 1x1; there are"), "{text}");
+}
+
+/// A browser without a window; none where none is installed.
+fn browser() -> Option<PathBuf> {
+    let named = std::env::var_os("UDASS_BROWSER").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let names = ["chromium", "chromium-browser", "google-chrome", "chrome-headless-shell"];
+    let places = std::env::split_paths(&path);
+    let mut known = places.flat_map(|folder| names.map(|name| folder.join(name)));
+    named.or_else(|| known.find(|path| path.is_file()))
+}
+
+#[test]
+fn a_browser_shows_the_page() {
+    let folder = TempDir::new().unwrap();
+    told(folder.path(), &["--samples", "1", "--html", "profile.html"]);
+    let path = folder.path().join("profile.html");
+    let page = fs::read_to_string(&path).unwrap();
+    for elsewhere in ["http://", "https://", "src=", "@import", "href="] {
+        assert!(!page.contains(elsewhere), "the page loads something: {elsewhere}");
+    }
+    let Some(browser) = browser() else {
+        return eprintln!("skipped: no browser (chromium, or what UDASS_BROWSER names)");
+    };
+    let flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"];
+    let data = format!("--user-data-dir={}", folder.path().join("browser").display());
+    let url = format!("file://{}", path.display());
+    let output =
+        Command::new(&browser).args(flags).args([&data, "--dump-dom", &url]).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    // The page as delivered has no boxes: they are the script's.
+    let boxes = shown.matches(" title=\"").count();
+    assert!(boxes > 100, "{boxes} boxes; {}", String::from_utf8_lossy(&output.stderr));
+    assert!(shown.matches("class=\"row\"").count() > 5);
+    for expected in [">backward</div>", ">decode_head</div>", "<circle"] {
+        assert!(shown.contains(expected), "{expected}");
+    }
+}
