@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Writes the README's tables of measurements from the records in benches/results.
+
+    python3 benches/tables.py            (writes them)
+    python3 benches/tables.py --check    (fails where the README is not what the records say)
+
+A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
+
+    step RECORD SETTING...      iterations of compare.py: a row for each case of these settings
+    methods RECORD SETTING...   the same: a row for each method, columns for each setting
+    toy RECORD PRESET...        mIoU of toy_methods.py: a row for each method, a column for each preset
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
+NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, as long as QuadMix",
+         "supervised_target": "supervised on the target"}
+
+
+def seconds(s: float) -> str:
+    return f"{s:.2f} s" if s < 10 else f"{s:.1f} s"
+
+
+def grid(heads: list[str], rows: list[list[str]]) -> list[str]:
+    return [" | ".join(["", *cells, ""]).strip() for cells in [heads, ["---"] * len(heads), *rows]]
+
+
+def source(record: dict) -> str:
+    """Where the numbers are from; the commit, the machine and the versions."""
+    ours, pytorch = record["about"]["ours"], record["about"]["pytorch"]
+    version = pytorch["version"].split("+")[0]
+    return (f"Medians; commit {ours['commit'][:7]}, {ours['cpu']}, {record['threads']} threads, PyTorch {version}.")
+
+
+def about(options: dict) -> str:
+    arch = options["arch"].replace("mit_", "MiT-").replace("b", "B")
+    return f"{arch}, crop {options['crop']}, {options['channels']} channels"
+
+
+def times(result: dict) -> list[str]:
+    return [seconds(result[side]["median"]) for side in ("ours", "pytorch")] \
+        + [f"{result['pytorch_over_ours_median']:.2f} ×"]
+
+
+def step(record: dict, settings: list[str]) -> list[str]:
+    rows = []
+    for name, result in record["results"].items():
+        setting, method = name.split("/")
+        if setting in settings:
+            rows.append([f"{about(record['options'][name])}: {NAMES[method]}", *times(result)])
+    return [*grid(["iteration", "udass-raw", "PyTorch", ""], rows), "", source(record)]
+
+
+def methods(record: dict, settings: list[str]) -> list[str]:
+    heads = ["iteration"] + [head for s in settings for head in (f"`{s}`", "PyTorch", "")]
+    rows = [[f"`{m}`"] + [cell for s in settings for cell in times(record["results"][f"{s}/{m}"])] for m in METHODS]
+    return [*grid(heads, rows), "", source(record)]
+
+
+def toy(record: dict, presets: list[str]) -> list[str]:
+    def value(preset: str, method: str, key: str) -> str:
+        of = [r[key] for r in record["runs"] if (r["preset"], r["method"]) == (preset, method) and r.get(key) is not None]
+        return f"{statistics.mean(of):.1f} ± {statistics.stdev(of):.1f}" if len(of) > 1 else ""
+
+    rows = []
+    for method in [*METHODS, "source_only_time", "supervised_target"]:
+        cells = [cell for p in presets for cell in (value(p, method, "target_miou"), value(p, method, "source_miou"))]
+        if any(cells):
+            rows.append([NAMES.get(method, f"`{method}`") if method not in METHODS else f"`{method}`", *cells])
+    heads = ["method"] + [head for p in presets for head in (f"`{p}`", "on the source")]
+    seeds = len({r["seed"] for r in record["runs"]})
+    return [*grid(heads, rows), "", f"mIoU, mean ± standard deviation over {seeds} seeds; commit {record['commit'][:7]}."]
+
+
+KINDS = {"step": step, "methods": methods, "toy": toy}
+
+
+def rendered(match: re.Match) -> str:
+    kind, path, *words = match[2].split()
+    record = json.loads((ROOT / path).read_text())
+    return match[1] + "\n".join(["", *KINDS[kind](record, words), ""]) + "\n" + match[3]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    text = README.read_text()
+    now = TABLE.sub(rendered, text)
+    if not check:
+        README.write_text(now)
+    elif now != text:
+        sys.exit("README.md: a table is not what its record says; run benches/tables.py")
+
+
+if __name__ == "__main__":
+    main()
