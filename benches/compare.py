@@ -2,6 +2,7 @@
 
     python benches/compare.py step --python VENV/bin/python --case toy_vit/quadmix --case toy_cnn/
     python benches/compare.py ops --python VENV/bin/python --preset b0_128
+    python benches/compare.py forward --python VENV/bin/python      (ONNX Runtime too)
 
 Each round runs one program and then the other, the first of a round alternating, with the same
 sizes and threads; all raw samples of both go into one record, with the ratio of the medians and of
@@ -74,8 +75,9 @@ def summary(sides: dict[str, dict[str, list]]) -> dict:
     for side, s in sides.items():
         out[side] = {"median": statistics.median(s["seconds"]), "min": min(s["seconds"]),
                      "samples_seconds": s["seconds"], "cores_busy_elsewhere": s["others"]}
-    for of in ("median", "min"):
-        out[f"pytorch_over_ours_{of}"] = out["pytorch"][of] / out["ours"][of]
+    for side in sides.keys() - {"ours"}:
+        for of in ("median", "min"):
+            out[f"{side}_over_ours_{of}"] = out[side][of] / out["ours"][of]
     return out
 
 
@@ -99,10 +101,10 @@ class Turns:
             sides = self.cases.setdefault(key(result), {})
             add(sides, "ours", result["samples_seconds"], result["cores_busy_elsewhere"])
 
-    def pytorch(self, r: dict, results) -> None:
-        self.about["pytorch"] = {k: v for k, v in r.items() if k != "results"}
+    def pytorch(self, r: dict, results, side: str = "pytorch") -> None:
+        self.about[side] = {k: v for k, v in r.items() if k != "results"}
         for key, s in results(r):
-            add(self.cases.setdefault(key, {}), "pytorch", s["samples_s"], s["cores_busy_elsewhere"])
+            add(self.cases.setdefault(key, {}), side, s["samples_s"], s["cores_busy_elsewhere"])
 
 
 def step(a: argparse.Namespace, turns: Turns) -> None:
@@ -117,6 +119,22 @@ def step(a: argparse.Namespace, turns: Turns) -> None:
         theirs = lambda: turns.pytorch(
             record(torch, "--json", a.threads), lambda r: [(x["name"], x["total"]) for x in r["results"]])
         alternate(a.rounds, ours, theirs)
+
+
+def forward(a: argparse.Namespace, turns: Turns) -> None:
+    binary = build("forward")
+    sampling = ["--samples", str(a.samples), "--warmup", str(a.warmup)]
+    turns.options = cases(binary, a.case)
+    for name, options in turns.options.items():
+        torch = [a.python, str(HERE / "pytorch/forward.py"), "--name", name, *flags(options),
+                 "--threads", str(a.threads), "--repeats", str(a.samples), "--warmup", str(a.warmup)]
+        results = lambda r: [(x["name"], x["total"]) for x in r["results"]]
+        ours = lambda: turns.ours(
+            record([binary, *sampling, "--case", name], "--record", a.threads), lambda r: r["name"])
+        pytorch = lambda: turns.pytorch(record(torch, "--json", a.threads), results)
+        onnx = lambda: turns.pytorch(
+            record([*torch, "--runtime", "onnxruntime"], "--json", a.threads), results, "onnxruntime")
+        alternate(a.rounds, ours, pytorch, onnx)
 
 
 def ops(a: argparse.Namespace, turns: Turns) -> None:
@@ -146,9 +164,9 @@ def alternate(rounds: int, *programs) -> None:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("step", "ops"))
+    p.add_argument("what", choices=("step", "ops", "forward"))
     p.add_argument("--python", default=sys.executable, help="a Python that has torch")
-    p.add_argument("--case", action="append", help="of step: a name, or a part of several; default: all")
+    p.add_argument("--case", action="append", help="of step and forward: a name, or a part of several; default: all")
     p.add_argument("--preset", choices=PRESETS, action="append", help="of ops")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--rounds", type=int, default=3)
@@ -157,12 +175,12 @@ def main() -> None:
     p.add_argument("--json", type=Path, default=None)
     a = p.parse_args()
     turns = Turns()
-    {"step": step, "ops": ops}[a.what](a, turns)
-    results = {name: summary(sides) for name, sides in turns.cases.items() if len(sides) == 2}
+    {"step": step, "ops": ops, "forward": forward}[a.what](a, turns)
+    results = {name: summary(sides) for name, sides in turns.cases.items() if len(sides) > 1}
     for name, r in results.items():
-        print(f"{name}: ours {r['ours']['median'] * 1e3:.2f} ms (min {r['ours']['min'] * 1e3:.2f}), "
-              f"PyTorch {r['pytorch']['median'] * 1e3:.2f} ms (min {r['pytorch']['min'] * 1e3:.2f}), "
-              f"PyTorch / ours {r['pytorch_over_ours_median']:.2f} (min {r['pytorch_over_ours_min']:.2f})")
+        for side in [side for side in r if isinstance(r[side], dict)]:
+            over = f", {r[f'{side}_over_ours_median']:.2f} of ours" if side != "ours" else ""
+            print(f"{name}: {side} {r[side]['median'] * 1e3:.2f} ms (min {r[side]['min'] * 1e3:.2f}){over}")
     today = datetime.datetime.now(datetime.timezone.utc).date()
     path = a.json or HERE / "results" / f"{today}-{a.what}-pytorch.json"
     path.parent.mkdir(parents=True, exist_ok=True)
