@@ -94,17 +94,17 @@ pub(super) fn launch(name: &'static str, args: &[Arg]) -> (Work, Cost) {
 
 pub(super) fn product(p: &Product) -> (Work, Cost) {
     let (rows, depth, cols) = (p.out.rows, p.a.cols, p.out.cols);
-    let numbers = rows * depth + depth * cols + rows * cols;
+    let operands = (rows * depth + depth * cols) * p.a.dtype.bytes();
+    let bytes = operands + rows * cols * p.out.dtype.bytes();
     let flops = 2.0 * (rows * depth) as f64 * cols as f64;
-    let bytes = (numbers * p.out.dtype.bytes()) as f64;
-    (Work::Product { rows, depth, cols }, Cost::once(bytes, flops))
+    (Work::Product { rows, depth, cols }, Cost::once(bytes as f64, flops))
 }
 
 pub(super) fn convolution(c: &Convolution) -> (Work, Cost) {
     let pass = match c.pass {
         ConvolutionPass::Forward { .. } => "forward",
         ConvolutionPass::Data { .. } => "data",
-        ConvolutionPass::Filter => "filter",
+        ConvolutionPass::Filter { .. } => "filter",
     };
     let pixels = c.batch * c.height * c.width;
     let filter = c.kernel * c.kernel * c.channels * c.filters;

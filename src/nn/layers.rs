@@ -85,6 +85,12 @@ impl Linear {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         ops::linear(pass.tape, x, &pass.weights.param(self.weight)?, bias.as_ref())
     }
+
+    /// Not rounded to an operand.
+    pub fn forward_wide(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        ops::linear_wide(pass.tape, x, &pass.weights.param(self.weight)?, bias.as_ref())
+    }
 }
 
 fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
@@ -123,6 +129,13 @@ impl Convolution {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
         ops::conv(pass.tape, x, &weight, bias.as_ref(), self.geometry)
+    }
+
+    /// Not rounded to an operand.
+    pub fn forward_wide(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        let weight = pass.weights.param(self.weight)?;
+        ops::conv_wide(pass.tape, x, &weight, bias.as_ref(), self.geometry)
     }
 }
 

@@ -121,7 +121,7 @@ impl Mit {
 
 impl Stage {
     fn forward(&self, pass: &Pass, input: &Tensor) -> Result<Tensor> {
-        let embedded = self.embed.forward(pass, input)?;
+        let embedded = self.embed.forward_wide(pass, input)?;
         let mut x = ops::layernorm_stream(pass.tape, &embedded, &self.embed_norm.norm(pass)?)?;
         drop(embedded);
         let mut normed = ops::layernorm(pass.tape, &x, &self.blocks[0].norm1.norm(pass)?)?;
@@ -200,7 +200,7 @@ impl Attention {
         let q = self.q.forward(pass, x)?;
         let kv = match &self.reduction {
             Some((conv, norm)) => {
-                let reduced = conv.forward(pass, x)?;
+                let reduced = conv.forward_wide(pass, x)?;
                 let reduced = ops::layernorm(pass.tape, &reduced, &norm.norm(pass)?)?;
                 self.kv.forward(pass, &reduced)?
             }

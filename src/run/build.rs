@@ -16,14 +16,15 @@ pub fn device(config: &Config) -> Result<Device> {
         "auto" => Device::cuda_is_present()?,
         _ => false,
     };
-    match (on_gpu, config.device.precision.as_str()) {
-        (true, "f32") => Device::cuda(Precision::F32),
-        (true, "tf32") => Device::cuda(Precision::Tf32),
-        (true, other) => Err(Error::config(format!(
-            "device.precision: the cuda device does not compute in {other} yet; f32 and tf32 it does"
-        ))),
-        (false, "f32") => Device::host(config.device.threads),
-        (false, _) => Err(Error::config("device.precision: the host device computes in f32")),
+    let precision = match config.device.precision.as_str() {
+        "f32" => Precision::F32,
+        "tf32" => Precision::Tf32,
+        "bf16" => Precision::Bf16,
+        other => return Err(Error::config(format!("device.precision: there is no `{other}`"))),
+    };
+    match on_gpu {
+        true => Device::cuda(precision),
+        false => Device::host_in(config.device.threads, precision),
     }
 }
 

@@ -110,6 +110,10 @@ impl Backend for Cuda {
         self.driver.product(self.stream, product)
     }
 
+    fn sums_rows(&self, product: &Product) -> bool {
+        self.driver.sums_rows(product)
+    }
+
     fn convolution(&self, convolution: &Convolution) -> Result<()> {
         self.driver.convolution(self.stream, convolution)
     }
