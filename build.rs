@@ -34,7 +34,7 @@ fn build() -> Result<(), String> {
     }
     let solo = compile::solo(&sources, &headers, &out)?;
     let code = compile::gpu(&sources, &headers, &out)?;
-    let text = launchers::embed(&sources, &headers, code.as_deref())?;
+    let text = launchers::embed(&sources, &headers, &code)?;
     std::fs::write(out.join("gpu.rs"), text).map_err(|e| e.to_string())?;
     let text = launchers::generate(&kernels, &solo);
     std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())

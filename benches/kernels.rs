@@ -434,9 +434,9 @@ impl Op {
         let inputs: Vec<Tensor> =
             self.inputs.iter().zip(0..).map(|(shape, i)| noise(device, shape, i)).collect();
         let params: Vec<Param> = (self.params.iter().zip(10..))
-            .map(|(shape, i)| Param {
-                value: noise(device, shape, i),
-                grad: Some(device.zeros(shape, device.real()).unwrap()),
+            .map(|(shape, i)| {
+                let grad = device.zeros(shape, device.real()).unwrap();
+                Param::new(noise(device, shape, i), Some(grad))
             })
             .collect();
         let (device, apply) = (device.clone(), self.apply.clone());

@@ -12,10 +12,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One way the kernels are built for the host.
+#[derive(Clone)]
 pub struct Solo {
     /// Ends the symbols.
     pub suffix: String,
-    /// Variants of `Types` and `Level` in src/device/launch.rs.
+    /// As the kernels are told, and variants of `Types` and `Level` in src/device/launch.rs.
+    define: &'static str,
     pub types: &'static str,
     pub level: &'static str,
     flags: Vec<String>,
@@ -41,16 +43,18 @@ struct Job {
 
 pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Solo>, String> {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    let variant = |types: &'static str, level: &'static str, march: Option<&str>| Solo {
-        suffix: format!("{}_{}", types.to_lowercase(), level.to_lowercase()),
-        types,
+    let variant = |define: &'static str, level: &'static str, march: Option<&str>| Solo {
+        suffix: format!("{}_{}", define.to_lowercase(), level.to_lowercase()),
+        define,
+        types: if define == "BF16" { "Bf16" } else { define },
         level,
         flags: march.map(|m| format!("-march={m}")).into_iter().collect(),
     };
-    let mut variants = vec![variant("F32", "Base", None), variant("F64", "Base", None)];
+    let mut variants = ["F32", "BF16", "F64"].map(|types| variant(types, "Base", None)).to_vec();
     if x86 {
         variants.push(variant("F32", "V3", Some("x86-64-v3")));
         variants.push(variant("F32", "V4", Some("x86-64-v4")));
+        variants.push(variant("BF16", "V3", Some("x86-64-v3")));
     }
     let compiler = cc::Build::new().cpp(true).debug(false).warnings(false).get_compiler();
     let mut jobs = Vec::new();
@@ -59,7 +63,7 @@ pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<
             let mut command = Command::new(compiler.path());
             command.args(SOLO_FLAGS).args(["-fPIC", "-Wall", "-Werror=return-type"]);
             command.args(&variant.flags);
-            command.arg(format!("-DUDASS_{}", variant.types));
+            command.arg(format!("-DUDASS_{}", variant.define));
             command.arg(format!("-DUDASS_SUFFIX={}", variant.suffix));
             command.args(["-x", "c++", "-c"]).arg(source);
             jobs.push(job(command, source, headers, out, &variant.suffix, "o")?);
@@ -70,13 +74,16 @@ pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<
     Ok(variants)
 }
 
-/// The files' code for the GPU in single precision, in order. None without nvcc: the program then
-/// compiles its kernels itself, at first use.
+/// Number types of the kernels on the GPU, as they are told.
+pub const GPU_TYPES: [&str; 2] = ["F32", "BF16"];
+
+/// The files' code for the GPU, in order, for each of [`GPU_TYPES`]. Nothing without nvcc: the
+/// program then compiles its kernels itself, at first use.
 pub fn gpu(
     sources: &[PathBuf],
     headers: &[PathBuf],
     out: &Path,
-) -> Result<Option<Vec<PathBuf>>, String> {
+) -> Result<Vec<Vec<PathBuf>>, String> {
     for variable in ["CUDA_HOME", "VIRTUAL_ENV", "PATH", "UDASS_REQUIRE_NVCC"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -87,10 +94,10 @@ pub fn gpu(
         println!(
             "cargo::warning=nvcc was not found: for a GPU, the kernels are compiled at first use"
         );
-        return Ok(None);
+        return Ok(vec![Vec::new(); GPU_TYPES.len()]);
     };
     let mut jobs = Vec::new();
-    for types in ["F32", "BF16"] {
+    for types in GPU_TYPES {
         for source in sources {
             let mut command = Command::new(&nvcc);
             command.args(["-std=c++17", "-O3", "--fatbin", "-Werror", "all-warnings"]);
@@ -100,9 +107,7 @@ pub fn gpu(
             jobs.push(job(command, source, headers, out, &types.to_lowercase(), "fatbin")?);
         }
     }
-    let mut outputs = run(jobs)?;
-    outputs.truncate(sources.len());
-    Ok(Some(outputs))
+    Ok(run(jobs)?.chunks(sources.len()).map(<[PathBuf]>::to_vec).collect())
 }
 
 /// `CUDA_HOME`, then PATH, then the NVIDIA wheels of an activated Python environment.

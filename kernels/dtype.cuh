@@ -18,26 +18,22 @@ using T = double;
 using real = double;
 #define UDASS_TYPES f64
 #elif defined(UDASS_BF16)
-#if defined(__CUDACC__)
-#include <cuda_bf16.h>
-// Conversions are implicit, so that a kernel reads the same for every T.
-struct bf16 {
-    __nv_bfloat16 bits;
-    bf16() = default;
-    __device__ bf16(float x) : bits(__float2bfloat16(x)) {}
-    __device__ operator float() const { return __bfloat162float(bits); }
-};
-#else  // in lockstep; rounds to the nearest, to even between two, as the GPU does
+// Conversions are implicit, so that a kernel reads the same for every T. They round to the nearest,
+// to even between two. (Not cuda_bf16.h, which NVRTC may not find.)
 struct bf16 {
     uint16_t bits;
     bf16() = default;
+#if defined(__CUDACC__)
+    __device__ bf16(float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x)); }
+    __device__ operator float() const { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
+#else
     bf16(float x) {
         const uint32_t all = __builtin_bit_cast(uint32_t, x);
         bits = static_cast<uint16_t>(x != x ? 0x7FFF : (all + 0x7FFF + (all >> 16 & 1)) >> 16);
     }
     operator float() const { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
-};
 #endif
+};
 using T = bf16;
 using real = float;
 #define UDASS_TYPES bf16

@@ -11,7 +11,15 @@ KERNEL(add_scaled, const real* x /* n */, real* y /* n */, real scale, int32_t a
     GRID_LOOP(i, n) y[i] = accumulated(y, i, accumulate) + x[i] * scale;
 }
 
-// z = x + y, and max(z, 0) with `relu`.
+// y = x as operands are stored, and back (with `accumulate` added to what is there).
+KERNEL(narrow, const real* x /* n */, T* y /* n */, int64_t n) {
+    GRID_LOOP(i, n) y[i] = x[i];
+}
+KERNEL(widen, const T* x /* n */, real* y /* n */, int32_t accumulate, int64_t n) {
+    GRID_LOOP(i, n) y[i] = accumulated(y, i, accumulate) + real(x[i]);
+}
+
+// z = x + y, and max(z, 0) with `relu`. z may be x or y.
 KERNEL(add, const T* x /* n */, const T* y /* n */, T* z /* n */, int32_t relu, int64_t n) {
     if (relu) {
         GRID_LOOP(i, n) z[i] = max_of(real(x[i]) + real(y[i]), real(0));
@@ -25,8 +33,8 @@ KERNEL(relu_backward, const T* z /* n */, const T* dz /* n */, T* dx /* n */, in
     GRID_LOOP(i, n) dx[i] = real(z[i]) > 0 ? real(dz[i]) : real(0);
 }
 
-// y[r,c] = bias[c]: what a product then accumulates onto.
-KERNEL(fill_rows, const real* bias /* C */, real* y /* rows,C */, int64_t rows, int64_t channels) {
+// y[r,c] = bias[c]: what a convolution then accumulates onto.
+KERNEL(fill_rows, const real* bias /* C */, T* y /* rows,C */, int64_t rows, int64_t channels) {
     GRID_LOOP(r, rows) {
         for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = bias[c];
     }

@@ -5,12 +5,14 @@
 //   p ← p - lr / (1 - β1^t) · m / (√v / √(1 - β2^t) + eps)
 //   teacher ← α·teacher + (1 - α)·p
 //
+// `shadow` and `teacher_shadow` become what products then take of p and teacher.
+//
 // One row of the store is a chunk of one parameter; `rules` has its multipliers of lr and decay.
 // rest is 1 - β, rounded once: in single precision 1 - 0.999 would be off by 1e-5.
 // schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α. Nothing changes when `failed` is set.
 #include "simt.cuh"
 
-KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks, int64_t n) {
+KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, T* OPTIONAL shadow /* chunks,n */, T* OPTIONAL teacher_shadow /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks, int64_t n) {
     if (*failed) return;
     const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
     ROW_LOOP(chunk, chunks) {
@@ -34,6 +36,8 @@ KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* c
                 teacher[i] = alpha * teacher[i] + (1 - alpha) * p[i];
             }
         }
+        if (shadow != nullptr) BLOCK_LOOP(j, n) shadow[first + j] = p[first + j];
+        if (teacher_shadow != nullptr) BLOCK_LOOP(j, n) teacher_shadow[first + j] = teacher[first + j];
     }
 }
 

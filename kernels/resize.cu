@@ -20,7 +20,8 @@ DEVICE Source source_of(int64_t i, real scale, int64_t size) {
     return {low, high, clamp_to(at - static_cast<real>(low), 0, 1)};
 }
 
-KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
+template <class E>
+DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
     const int64_t pixels = batch * out_height * out_width;
     int64_t p = chunk_begin(pixels);
     int64_t wo = p % out_width;
@@ -29,14 +30,14 @@ KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64
     for (; p < chunk_end(pixels); ++p) {
         const Source v = source_of(ho, scale_h, height);
         const Source u = source_of(wo, scale_w, width);
-        const T* top = x + (b * height + v.low) * width * channels;
-        const T* bottom = x + (b * height + v.high) * width * channels;
-        const T* top_left = top + u.low * channels;
-        const T* top_right = top + u.high * channels;
-        const T* bottom_left = bottom + u.low * channels;
-        const T* bottom_right = bottom + u.high * channels;
+        const E* top = x + (b * height + v.low) * width * channels;
+        const E* bottom = x + (b * height + v.high) * width * channels;
+        const E* top_left = top + u.low * channels;
+        const E* top_right = top + u.high * channels;
+        const E* bottom_left = bottom + u.low * channels;
+        const E* bottom_right = bottom + u.high * channels;
         const real a = 1 - v.t, d = v.t, e = 1 - u.t, f = u.t;
-        T* out = y + p * pitch + first;
+        E* out = y + p * pitch + first;
         BLOCK_LOOP(c, channels)
             out[c] = a * (e * real(top_left[c]) + f * real(top_right[c])) +
                      d * (e * real(bottom_left[c]) + f * real(bottom_right[c]));
@@ -48,6 +49,15 @@ KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64
             }
         }
     }
+}
+
+KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
+    resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+}
+
+// As computed, not as operands are stored: pictures and logits.
+KERNEL(resize_forward_wide, const real* x /* B,H,W,C */, real* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
+    resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
 }
 
 // Outputs [begin, end) hold all that may read input i; some of them may not.

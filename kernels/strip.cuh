@@ -66,6 +66,16 @@ MATH real* lanes_of(strip& s) { return reinterpret_cast<real*>(&s); }
 MATH const real* lanes_of(const strip& s) { return reinterpret_cast<const real*>(&s); }
 MATH strip load_strip(const real* p) { return *reinterpret_cast<const strip_in_memory*>(p); }
 MATH void store(real* p, strip s) { *reinterpret_cast<strip_in_memory*>(p) = s; }
+#if defined(UDASS_BF16)
+MATH strip load_strip(const bf16* p) {
+    strip s;
+    LANES for (int64_t i = 0; i < STRIP; ++i) lanes_of(s)[i] = p[i];
+    return s;
+}
+MATH void store(bf16* p, strip s) {
+    LANES for (int64_t i = 0; i < STRIP; ++i) p[i] = lanes_of(s)[i];
+}
+#endif
 
 #endif
 

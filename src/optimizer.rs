@@ -101,6 +101,8 @@ impl Optimizer {
             return Err(Error::shape("adamw", "these weights have no gradients"));
         };
         let chunks = self.rules.dim(0);
+        let (teacher, teacher_shadow) =
+            teacher.map_or((None, None), |t| (Some(&mut t.values), t.shadow.as_mut()));
         kernels::adamw(
             device,
             device.rows(chunks, 4 * CHUNK),
@@ -108,7 +110,9 @@ impl Optimizer {
             grads,
             &mut self.exp_avg,
             &mut self.exp_avg_sq,
-            teacher.map(|teacher| &mut teacher.values),
+            teacher,
+            student.shadow.as_mut(),
+            teacher_shadow,
             &self.rules,
             numbers,
             failed,

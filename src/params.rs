@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::device::Device;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// Parameters start at multiples of it, so that a chunk belongs to one parameter.
@@ -154,8 +154,29 @@ impl Spec {
 #[derive(Clone)]
 pub struct Param {
     pub value: Tensor,
+    /// The value as products take it, where that is another tensor.
+    shadow: Option<Tensor>,
     /// Accumulates.
     pub grad: Option<Tensor>,
+}
+
+impl Param {
+    pub fn new(value: Tensor, grad: Option<Tensor>) -> Param {
+        Param { value, shadow: None, grad }
+    }
+
+    /// The value as products take it.
+    pub fn operand(&self, device: &Device) -> Result<Tensor> {
+        match &self.shadow {
+            Some(shadow) => Ok(shadow.clone()),
+            None => device.to_operand(&self.value),
+        }
+    }
+
+    /// The value in the type of what it is added to.
+    pub fn stored_as(&self, device: &Device, dtype: DType) -> Result<Tensor> {
+        if dtype == self.value.dtype() { Ok(self.value.clone()) } else { self.operand(device) }
+    }
 }
 
 /// One set of values for a network: the student's, the teacher's or the ImageNet model's.
@@ -163,6 +184,8 @@ pub struct Param {
 pub struct Weights {
     spec: Rc<Spec>,
     pub values: Tensor,
+    /// The values as products take them, where that is another type; follows them.
+    pub shadow: Option<Tensor>,
     /// None for a network that does not learn.
     pub grads: Option<Tensor>,
     /// Running statistics as of the last step.
@@ -180,6 +203,10 @@ impl Weights {
             Ok(Weights {
                 spec: spec.clone(),
                 values: device.zeros(&[flat], real)?,
+                shadow: match device.operand() {
+                    operand if operand == real => None,
+                    operand => Some(device.zeros(&[flat], operand)?),
+                },
                 grads: if learns { Some(device.zeros(&[flat], real)?) } else { None },
                 buffers: device.zeros(&[buffers], real)?,
                 pending: device.zeros(&[buffers], real)?,
@@ -194,7 +221,11 @@ impl Weights {
     pub fn param(&self, id: ParamId) -> Result<Param> {
         let spec = &self.spec.params[id.0];
         let view = |flat: &Tensor| flat.slice(spec.offset, &spec.shape_here());
-        Ok(Param { value: view(&self.values)?, grad: self.grads.as_ref().map(view).transpose()? })
+        Ok(Param {
+            value: view(&self.values)?,
+            shadow: self.shadow.as_ref().map(view).transpose()?,
+            grad: self.grads.as_ref().map(view).transpose()?,
+        })
     }
 
     /// Committed values of a buffer.
@@ -217,8 +248,22 @@ impl Weights {
         mut values: impl FnMut(&ParamSpec) -> Result<Option<Vec<f32>>>,
     ) -> Result<()> {
         fill(device, &self.spec.params, &mut self.values, &mut values)?;
+        self.refresh_shadow(device)?;
         fill(device, &self.spec.buffers, &mut self.buffers, &mut values)?;
         device.copy(&self.buffers, &mut self.pending)
+    }
+
+    /// Takes over the parameters of other weights of the same network.
+    pub fn copy_values(&mut self, device: &Device, from: &Weights) -> Result<()> {
+        device.copy(&from.values, &mut self.values)?;
+        self.refresh_shadow(device)
+    }
+
+    fn refresh_shadow(&mut self, device: &Device) -> Result<()> {
+        match &mut self.shadow {
+            Some(shadow) => device.round(&self.values, shadow),
+            None => Ok(()),
+        }
     }
 
     /// As [`load`](Self::load), for a flat buffer laid out like the parameters (a moment).

@@ -160,8 +160,9 @@ impl Gradients {
     /// Hands over a finished gradient of an input.
     pub fn give(&mut self, slot: &Option<Slot>, gradient: Tensor) -> Result<()> {
         let Some(wanted) = slot else { return Ok(()) };
-        if gradient.len() != wanted.shape.iter().product::<usize>() {
-            let problem = format!("{gradient:?} for a tensor of shape {:?}", wanted.shape);
+        let fits = gradient.len() == wanted.shape.iter().product::<usize>();
+        if !fits || gradient.dtype() != wanted.dtype {
+            let problem = format!("{gradient:?} for {:?}{:?}", wanted.dtype, wanted.shape);
             return Err(Error::shape("gradient", problem));
         }
         if let Entry::Vacant(first) = self.held.entry(wanted.id) {
@@ -170,8 +171,12 @@ impl Gradients {
         }
         let device = self.device.clone();
         self.write(slot, |sum, _| {
-            let n = gradient.len();
-            kernels::add_scaled(&device, device.elements(n), &gradient, sum, 1.0, 1, n as i64)
+            let (n, grid) = (gradient.len() as i64, device.elements(gradient.len()));
+            if gradient.dtype() == device.operand() {
+                let before = sum.clone();
+                return kernels::add(&device, grid, &gradient, &before, sum, 0, n);
+            }
+            kernels::add_scaled(&device, grid, &gradient, sum, 1.0, 1, n)
         })
     }
 }

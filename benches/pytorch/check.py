@@ -36,8 +36,12 @@ def is_noise(entry: dict) -> bool:
     return "mathematically zero" in str(entry.get("note", "")) + str(entry.get("tol", ""))
 
 
+def here(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.get_default_device())
+
+
 def real(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array).to(torch.get_default_dtype())
+    return here(torch.from_numpy(array).to(torch.get_default_dtype()))
 
 
 class Golden:
@@ -50,7 +54,8 @@ class Golden:
         self.worst = 0.0
 
     def open(self, name: str):
-        self.case, self.stored = self.cases[name], load_file(self.folder / self.cases[name]["file"])
+        self.case = self.cases[name]
+        self.stored = {k: here(v) for k, v in load_file(self.folder / self.case["file"]).items()}
         self.first, self.worst = self.checks, 0.0
         return self.case
 
@@ -64,7 +69,7 @@ class Golden:
         for key, tensor in state.items():
             if key.endswith("num_batches_tracked"):
                 continue
-            value = torch.from_numpy(formula.weight(prefix + key, tuple(tensor.shape)))
+            value = here(torch.from_numpy(formula.weight(prefix + key, tuple(tensor.shape))))
             for part, factor in (scale or {}).items():
                 value = value * np.float32(factor) if part in key else value
             tensor.copy_(value)
@@ -112,6 +117,25 @@ class Golden:
                 print(f"  {place[0]} {key}: {ratio:.2f} of its tolerance in float64, met in float32")
                 return
         self.report(key, ratio, f"{ratio:.2f} of the tolerance {tol}")
+
+    def stepped(self, name: str, value: Tensor, rate: float) -> Tensor:
+        """A parameter after AdamW's first step; answers which of its values are near."""
+        key = f"param_after/{name}"
+        entry = self.case["tensors"][key]
+        value = value.detach().contiguous().reshape(-1)
+        if entry["storage"] == "strided":
+            value = value[:: entry["stride"]][: entry["count"]]
+        # A first Adam step is lr x sign(gradient): where the gradient is round-off, so is the sign.
+        if is_noise(self.case["tensors"][f"grad/{name}"]):
+            return value[:0].double()
+        off = (value.float() - self.stored[key].reshape(-1)).abs()
+        if name.endswith("attn.kv.bias"):  # softmax does not see a key bias: half is noise too
+            off = off[off.numel() // 2 :]
+        near = (off <= 0.02 * rate).double()
+        single = torch.get_default_dtype() == torch.float32
+        ok = (single or near.mean() >= 0.98) and off.max() <= entry["tol"]["max_abs"]
+        self.report(key, 0.0 if ok else 2.0, f"{near.mean():.4f} near, largest {off.max():.2e}, {entry['tol']}")
+        return near
 
     def scalar(self, key: str, value: float) -> None:
         entry = self.case["scalars"][key]
@@ -190,7 +214,7 @@ def check_train(g: Golden, name: str, options: dict) -> None:
     image = g.image("img", (b, 3, h, w))
     if isinstance(net, Plain):
         predict(g, net, image)
-    label = torch.from_numpy(formula.label(f"input/{name}/label", b, h, w))
+    label = here(torch.from_numpy(formula.label(f"input/{name}/label", b, h, w)))
     weight = real(formula.unit(f"input/{name}/seg_weight", (b, h, w))) if c.get("seg_weight") else None
     box = c.get("crop_box_y1y2x1x2")
     out = net.train()(image, box)
@@ -258,15 +282,15 @@ class Recorded(Draws):
         size = tuple(self.c["rand_mixer"]["resize_wh"])
         ch, cw = self.c["rand_mixer"]["crop"]
         area = (slice(y, y + ch), slice(x, x + cw))
-        rgb = Image.fromarray(self.g.stored[f"src/{file}/rgb"].numpy()).resize(size, Image.BILINEAR)
-        raw = Image.fromarray(self.g.stored[f"src/{file}/rawlabel"].numpy()).resize(size, Image.NEAREST)
+        rgb = Image.fromarray(self.g.stored[f"src/{file}/rgb"].cpu().numpy()).resize(size, Image.BILINEAR)
+        raw = Image.fromarray(self.g.stored[f"src/{file}/rawlabel"].cpu().numpy()).resize(size, Image.NEAREST)
         # As released: BGR minus the RGB-ordered mean, over 255.
         bgr = np.asarray(rgb)[area][..., ::-1].astype(np.float32) - np.float32([123.675, 116.28, 103.53])
         table = np.full(256, 255)
         for k, v in self.g.cases["pub_piece_rare_paste"]["config"]["raw_to_train"].items():
             table[int(k)] = v
         image = torch.from_numpy(np.ascontiguousarray((bgr / np.float32(255)).transpose(2, 0, 1)))
-        return image, torch.from_numpy(table[np.asarray(raw)[area]])
+        return here(image), here(torch.from_numpy(table[np.asarray(raw)[area]]))
 
 
 LOSSES = {"decode": "decode.loss_seg", "hr": "decode.hr.loss_seg"}
@@ -332,25 +356,7 @@ def check_iteration(g: Golden, name: str, options: dict) -> None:
     buffers(g, trainer.student, "bn/model.")
     buffers(g, trainer.teacher, "bn/ema_model.")
     # In float32 the flips that gradients are allowed count here too: the share is of all values.
-    shares, single = [], torch.get_default_dtype() == torch.float32
-    multiplier = lambda n: 10 if "head" in n else 1
-    for n, p in trainer.teacher.named_parameters():
-        g.tensor(f"ema/{n}", p)
-    for n, p in named:
-        key = f"param_after/{n}"
-        entry = g.case["tensors"][key]
-        value = p.detach().contiguous().reshape(-1)
-        if entry["storage"] == "strided":
-            value = value[:: entry["stride"]][: entry["count"]]
-        # A first Adam step is lr x sign(gradient): where the gradient is round-off, so is the sign.
-        if not is_noise(g.case["tensors"][f"grad/{n}"]):
-            off = (value.float() - g.stored[key].reshape(-1)).abs()
-            if n.endswith("attn.kv.bias"):  # softmax does not see a key bias: half is noise too
-                off = off[off.numel() // 2 :]
-            near = (off <= 0.02 * s.lr * multiplier(n)).double()
-            shares.append(near)
-            ok = (single or near.mean() >= 0.98) and off.max() <= entry["tol"]["max_abs"]
-            g.report(key, 0.0 if ok else 2.0, f"{near.mean():.4f} near, largest {off.max():.2e}, {entry['tol']}")
+    shares = [g.stepped(n, p, s.lr * (10 if "head" in n else 1)) for n, p in named]
     near = torch.cat(shares).mean().item()
     g.report("param_after", 0.0 if near >= 0.98 else 2.0, f"{near:.4f} of all values near")
     g.close()

@@ -67,17 +67,21 @@ class Draws:
     """Seeded random choices, and synthetic images to paste long-tail classes from."""
 
     def __init__(self, seed: int, crop: int, detail: int):
-        self.g = torch.Generator().manual_seed(seed)
+        self.g = torch.Generator("cpu").manual_seed(seed)
         self.crop, self.detail = crop, detail
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        return low + (high - low) * torch.rand((), generator=self.g).item()
+        return low + (high - low) * self.random(()).item()
+
+    def random(self, *shape) -> Tensor:
+        """Drawn on the CPU, wherever it is used."""
+        return torch.rand(*shape, generator=self.g, device="cpu").to(torch.get_default_device())
 
     def integer(self, n: int) -> int:
-        return int(torch.randint(n, (), generator=self.g))
+        return int(torch.randint(n, (), generator=self.g, device="cpu"))
 
     def choice(self, n: int, k: int) -> list[int]:
-        return torch.randperm(n, generator=self.g)[:k].tolist()
+        return torch.randperm(n, generator=self.g, device="cpu")[:k].tolist()
 
     def box(self) -> tuple[int, int, int, int]:
         slots = max((self.crop - self.detail + 1) // 8, 1)
@@ -86,21 +90,21 @@ class Draws:
 
     def jitter(self, n: int) -> tuple[list[Tensor], list[int]]:
         """Factors (brightness, contrast, saturation, hue), one per image each, and the order."""
-        draw = lambda mid: torch.rand(n, generator=self.g) * 0.4 + (mid - 0.2)
+        draw = lambda mid: self.random(n) * 0.4 + (mid - 0.2)
         return [draw(1.0), draw(1.0), draw(1.0), draw(0.0)], self.choice(4, 4)
 
     def sigma(self) -> float:
         return self.uniform(0.15, 1.15)
 
     def grid(self, shape) -> Tensor:
-        return torch.rand(shape, generator=self.g)
+        return self.random(shape)
 
     def rare_classes(self) -> list[int]:
         return [RARE_CLASSES[i] for i in self.choice(len(RARE_CLASSES), 2)]
 
     def rare_crop(self, cls: int) -> tuple[Tensor, Tensor]:
         """Image (3, H, W) and label (H, W) holding a block of the class, as a loader hands it."""
-        image = torch.rand(3, self.crop, self.crop, generator=self.g) - 0.45
+        image = self.random(3, self.crop, self.crop) - 0.45
         label = torch.full((self.crop, self.crop), 255)
         side = self.crop // 4
         y, x = self.integer(self.crop - side), self.integer(self.crop - side)

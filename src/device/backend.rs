@@ -19,6 +19,14 @@ pub(crate) trait Backend {
     fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
     -> Result<()>;
     fn product(&self, product: &Product) -> Result<()>;
+    /// Whether operands of products are rounded to fewer digits than their sums have.
+    fn rounds_operands(&self) -> bool {
+        false
+    }
+    /// Whether it computes a product's row sums along the way.
+    fn sums_rows(&self, _product: &Product) -> bool {
+        false
+    }
     fn convolution(&self, convolution: &Convolution) -> Result<()>;
     fn synchronize(&self) -> Result<()>;
     /// A moment in the order of work.
@@ -82,13 +90,24 @@ impl Matrix {
     }
 }
 
-/// `out = a·b`, or `out += a·b`.
+/// `out = a·b`, or `out += a·b`. `a` and `b` are of one type; sums are in single precision at least.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     pub out: Matrix,
     pub a: Matrix,
     pub b: Matrix,
     pub accumulate: bool,
+    /// A number for every column, of `out`'s type, that is added to every row. Not with `accumulate`.
+    pub bias: Option<u64>,
+    /// Where to write the sum of each of a's rows, of `out`'s type.
+    pub row_sums: Option<u64>,
+}
+
+impl Product {
+    /// Neither bias nor sums.
+    pub fn plain(out: Matrix, a: Matrix, b: Matrix, accumulate: bool) -> Product {
+        Product { out, a, b, accumulate, bias: None, row_sums: None }
+    }
 }
 
 /// Which of a convolution's three products to compute, and into what.
@@ -98,11 +117,12 @@ pub enum ConvolutionPass {
     Forward { accumulate: bool },
     /// `x (+)= y * wᵀ`, y being the gradient of the output
     Data { accumulate: bool },
-    /// `w += xᵀ * y`
-    Filter,
+    /// `w (+)= xᵀ * y`
+    Filter { accumulate: bool },
 }
 
-/// A convolution of stride 1 whose output is as large as its input.
+/// A convolution of stride 1 whose output is as large as its input. Sums are in single precision at
+/// least.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolution {
     pub pass: ConvolutionPass,

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 
+use super::Precision;
 use super::backend::{Backend, Convolution, Product};
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::Result;
@@ -14,14 +15,29 @@ const CHUNK: usize = 1 << 44;
 const ELEMENTS_PER_BLOCK: usize = 1 << 10;
 
 /// What is read from it is zero.
-#[derive(Default)]
 pub(super) struct Dry {
+    precision: Precision,
     reserved: Cell<u64>,
+}
+
+impl Dry {
+    pub fn new(precision: Precision) -> Dry {
+        Dry { precision, reserved: Cell::new(0) }
+    }
 }
 
 impl Backend for Dry {
     fn describe(&self) -> String {
-        "dry: nothing is computed".into()
+        format!("dry ({:?}): nothing is computed", self.precision)
+    }
+
+    fn rounds_operands(&self) -> bool {
+        self.precision != Precision::F32
+    }
+
+    /// As cuBLASLt does.
+    fn sums_rows(&self, _: &Product) -> bool {
+        true
     }
 
     fn reserve(&self, bytes: usize) -> Result<u64> {

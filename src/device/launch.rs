@@ -6,9 +6,11 @@ use crate::Result;
 use crate::tensor::Tensor;
 
 /// How numbers are stored: see `kernels/dtype.cuh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Types {
     F32,
+    /// Operands of products and attention in 16 bits, all else as in `F32`.
+    Bf16,
     F64,
 }
 
@@ -57,7 +59,7 @@ impl Arg<'_> {
             Arg::I32(x) => x as u32 as u64,
             Arg::U64(x) => x,
             Arg::Real(x) => match types {
-                Types::F32 => (x as f32).to_bits() as u64,
+                Types::F32 | Types::Bf16 => (x as f32).to_bits() as u64,
                 Types::F64 => x.to_bits(),
             },
         }

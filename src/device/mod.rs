@@ -33,12 +33,23 @@ pub mod kernels {
     include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
 }
 
-/// How products and convolutions take their single-precision operands.
+/// How products and convolutions take their operands. All else is in single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     F32,
     /// Rounded to 10 bits behind the point.
     Tf32,
+    /// Kept in memory with 7 bits behind the point, and those of attention too.
+    Bf16,
+}
+
+impl Precision {
+    fn types(self) -> Types {
+        match self {
+            Precision::F32 | Precision::Tf32 => Types::F32,
+            Precision::Bf16 => Types::Bf16,
+        }
+    }
 }
 
 /// A device and its memory. Clones are the same device.
@@ -81,28 +92,35 @@ impl Drop for Block {
 impl Device {
     /// The CPU, with `threads` worker threads; 0 means one per core. Single precision.
     pub fn host(threads: usize) -> Result<Device> {
-        Ok(Self::with_backend(Box::new(host::Host::new(threads, None)?), Types::F32))
+        Self::host_in(threads, Precision::F32)
+    }
+
+    /// As [`host`](Self::host), rounding as a GPU does at that precision. Slower than single.
+    pub fn host_in(threads: usize, precision: Precision) -> Result<Device> {
+        let host = host::Host::new(threads, precision, None)?;
+        Ok(Self::with_backend(Box::new(host), precision.types()))
     }
 
     /// The CPU in double precision: the reference of finite-difference tests.
     pub fn host_f64() -> Result<Device> {
-        Ok(Self::with_backend(Box::new(host::Host::new(1, None)?), Types::F64))
+        Ok(Self::with_backend(Box::new(host::Host::new(1, Precision::F32, None)?), Types::F64))
     }
 
     /// The CPU, whose kernels `launcher` runs; products and convolutions stay with the host.
     pub fn host_launching(types: Types, launcher: Box<dyn Launcher>) -> Result<Device> {
-        Ok(Self::with_backend(Box::new(host::Host::new(1, Some(launcher))?), types))
+        let host = host::Host::new(1, Precision::F32, Some(launcher))?;
+        Ok(Self::with_backend(Box::new(host), types))
     }
 
     /// A device that computes nothing and holds no memory: for what a profile tells of a step before
     /// it runs.
-    pub fn dry() -> Device {
-        Self::with_backend(Box::new(dry::Dry::default()), Types::F32)
+    pub fn dry(precision: Precision) -> Device {
+        Self::with_backend(Box::new(dry::Dry::new(precision)), precision.types())
     }
 
     /// The first GPU that is visible. Errors name the library that is missing or too old.
     pub fn cuda(precision: Precision) -> Result<Device> {
-        Self::cuda_through(Types::F32, Box::new(cuda::Nvidia::new(precision)?))
+        Self::cuda_through(precision.types(), Box::new(cuda::Nvidia::new(precision)?))
     }
 
     /// The GPU of a CUDA context that is there already; all work goes to its `stream`.
@@ -116,7 +134,7 @@ impl Device {
     ) -> Result<Device> {
         // SAFETY: the caller's.
         let driver = unsafe { cuda::Nvidia::existing(context, stream, precision)? };
-        Self::cuda_through(Types::F32, Box::new(driver))
+        Self::cuda_through(precision.types(), Box::new(driver))
     }
 
     /// Whether there is a GPU; an error where there is one that cannot be used.
@@ -143,14 +161,40 @@ impl Device {
     /// Type of everything computed: residual stream, statistics, logits, losses.
     pub fn real(&self) -> DType {
         match self.0.types {
-            Types::F32 => DType::F32,
+            Types::F32 | Types::Bf16 => DType::F32,
             Types::F64 => DType::F64,
         }
     }
 
     /// Type of the operands of products and attention.
     pub fn operand(&self) -> DType {
-        self.real()
+        match self.0.types {
+            Types::Bf16 => DType::Bf16,
+            _ => self.real(),
+        }
+    }
+
+    /// A tensor as operands are stored: itself, or a rounded copy. No gradient.
+    pub fn to_operand(&self, x: &Tensor) -> Result<Tensor> {
+        if x.dtype() == self.operand() {
+            return Ok(x.clone());
+        }
+        let mut y = self.alloc(x.shape(), self.operand())?;
+        self.round(x, &mut y)?;
+        Ok(y)
+    }
+
+    /// Replaces an operand's content by `x`, rounded; as many elements.
+    pub fn round(&self, x: &Tensor, operand: &mut Tensor) -> Result<()> {
+        if x.len() != operand.len() {
+            return Err(Error::shape("round", format!("{x:?} into {operand:?}")));
+        }
+        kernels::narrow(self, self.elements(x.len()), x, operand, x.len() as i64)
+    }
+
+    /// Whether operands of products are rounded, so that attention may take the kernels that do.
+    pub fn rounds_operands(&self) -> bool {
+        self.0.backend.rounds_operands()
     }
 
     /// Memory of unspecified content.
@@ -229,7 +273,7 @@ impl Device {
     /// Replaces a `real` tensor's content.
     pub fn write_real(&self, tensor: &mut Tensor, data: &[f32]) -> Result<()> {
         match self.0.types {
-            Types::F32 => self.write(tensor, data),
+            Types::F32 | Types::Bf16 => self.write(tensor, data),
             Types::F64 => self.write(tensor, &data.iter().map(|&x| x as f64).collect::<Vec<_>>()),
         }
     }
@@ -258,10 +302,11 @@ impl Device {
         Ok(data)
     }
 
-    /// Reads a `real` tensor as single precision.
+    /// Reads a `real` tensor or an operand as single precision.
     pub fn read_f32(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         match tensor.dtype() {
             DType::F64 => Ok(self.read::<f64>(tensor)?.into_iter().map(|x| x as f32).collect()),
+            DType::Bf16 => Ok(self.read(tensor)?.into_iter().map(half::bf16::to_f32).collect()),
             _ => self.read(tensor),
         }
     }
@@ -307,9 +352,53 @@ impl Device {
         self.timed(work, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }
 
-    /// `out = a·b`, or `out += a·b` with `accumulate`.
+    /// `out = a·b`, or `out += a·b` with `accumulate`. The operands are of one type, `out` of theirs
+    /// or `real`.
     pub fn product(&self, out: &mut Tensor, a: Matrix, b: Matrix, accumulate: bool) -> Result<()> {
         let out = Matrix::of(out);
+        self.multiply(Product::plain(out, a, b, accumulate))
+    }
+
+    /// `out = a·b + bias` in every row, a bias of `out`'s type.
+    pub fn product_with_bias(
+        &self,
+        out: &mut Tensor,
+        a: Matrix,
+        b: Matrix,
+        bias: Option<&Tensor>,
+    ) -> Result<()> {
+        if let Some(bias) = bias
+            && (bias.len() != out.channels() || bias.dtype() != out.dtype())
+        {
+            return Err(Error::shape("product", format!("a bias {bias:?} for {out:?}")));
+        }
+        let (out, bias) = (Matrix::of(out), bias.map(Tensor::address));
+        self.multiply(Product { bias, ..Product::plain(out, a, b, false) })
+    }
+
+    /// `out += a·b` and `sums += ` the sums of a's rows, all of `real`; false, and nothing done, where
+    /// the device has no product that does both.
+    pub fn product_with_sums(
+        &self,
+        out: &mut Tensor,
+        a: Matrix,
+        b: Matrix,
+        sums: &mut Tensor,
+    ) -> Result<bool> {
+        let partial = self.empty(&[a.rows])?;
+        let (out, row_sums) = (Matrix::of(out), Some(partial.address()));
+        let product = Product { row_sums, ..Product::plain(out, a, b, true) };
+        if !self.0.backend.sums_rows(&product) {
+            return Ok(false);
+        }
+        self.multiply(product)?;
+        let (grid, n) = (self.elements(a.rows), a.rows as i64);
+        kernels::add_scaled(self, grid, &partial, sums, 1.0, 1, n)?;
+        Ok(true)
+    }
+
+    fn multiply(&self, product: Product) -> Result<()> {
+        let Product { out, a, b, .. } = product;
         if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
             let shape = |m: &Matrix| format!("{}x{}", m.rows, m.cols);
             let problem = format!("{} times {} into {}", shape(&a), shape(&b), shape(&out));
@@ -318,7 +407,6 @@ impl Device {
         if out.rows == 0 || out.cols == 0 {
             return Ok(());
         }
-        let product = Product { out, a, b, accumulate };
         self.timed(|| profile::product(&product), || self.0.backend.product(&product))
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::backend::{Convolution, ConvolutionPass, Product};
-use super::launch::{Arg, Grid, Kernel};
+use super::launch::{Arg, Element, Grid, Kernel};
 use super::{Device, Inner};
 use crate::Result;
 use crate::tensor::DType;
@@ -39,7 +39,7 @@ pub struct Launch {
 /// One argument of a launch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Argument {
-    Tensor { name: &'static str, shape: Vec<usize>, dtype: DType, written: bool },
+    Tensor { name: &'static str, element: Element, shape: Vec<usize>, dtype: DType, written: bool },
     Absent,
     I64(i64),
     I32(i32),
@@ -168,9 +168,9 @@ impl Device {
 pub(super) fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> (Work, f64, f64) {
     let arguments: Vec<Argument> = (args.iter())
         .map(|arg| match *arg {
-            Arg::Pointer { name, written, tensor: Some(tensor), .. } => {
+            Arg::Pointer { name, element, written, tensor: Some(tensor) } => {
                 let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
-                Argument::Tensor { name, shape, dtype, written }
+                Argument::Tensor { name, element, shape, dtype, written }
             }
             Arg::Pointer { .. } => Argument::Absent,
             Arg::I64(x) => Argument::I64(x),
@@ -195,7 +195,7 @@ pub(super) fn convolution(c: &Convolution) -> (Work, f64, f64) {
     let pass = match c.pass {
         ConvolutionPass::Forward { .. } => "forward",
         ConvolutionPass::Data { .. } => "data",
-        ConvolutionPass::Filter => "filter",
+        ConvolutionPass::Filter { .. } => "filter",
     };
     let pixels = c.batch * c.height * c.width;
     let filter = c.kernel * c.kernel * c.channels * c.filters;

@@ -106,7 +106,7 @@ impl DaformerHead {
         drop(embedded);
         let fused = self.fuse.forward(pass, joined)?;
         let fused = self.dropout.forward(pass, &fused)?;
-        self.classifier.forward(pass, &fused)
+        self.classifier.forward_wide(pass, &fused)
     }
 }
 

@@ -37,6 +37,7 @@ impl DeepLabHead {
         let first = outputs.next().unwrap_or_else(|| {
             Err(crate::Error::config("network.dilations: at least one is needed"))
         })?;
-        outputs.try_fold(first, |sum, next| ops::add(pass.tape, &sum, &next?, false))
+        let sum = outputs.try_fold(first, |sum, next| ops::add(pass.tape, &sum, &next?, false))?;
+        ops::widen(pass.tape, &sum)
     }
 }

@@ -92,6 +92,13 @@ impl Linear {
         let weight = pass.weights.param(self.weight)?;
         pass.layer(self.weight, || ops::linear(pass.tape, x, &weight, bias.as_ref()))
     }
+
+    /// Not rounded to an operand.
+    pub fn forward_wide(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        let weight = pass.weights.param(self.weight)?;
+        pass.layer(self.weight, || ops::linear_wide(pass.tape, x, &weight, bias.as_ref()))
+    }
 }
 
 fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
@@ -130,6 +137,15 @@ impl Convolution {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
         pass.layer(self.weight, || ops::conv(pass.tape, x, &weight, bias.as_ref(), self.geometry))
+    }
+
+    /// Not rounded to an operand.
+    pub fn forward_wide(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
+        let weight = pass.weights.param(self.weight)?;
+        pass.layer(self.weight, || {
+            ops::conv_wide(pass.tape, x, &weight, bias.as_ref(), self.geometry)
+        })
     }
 }
 

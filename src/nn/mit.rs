@@ -124,7 +124,7 @@ impl Mit {
 
 impl Stage {
     fn forward(&self, pass: &Pass, input: &Tensor) -> Result<Tensor> {
-        let embedded = self.embed.forward(pass, input)?;
+        let embedded = self.embed.forward_wide(pass, input)?;
         let mut x = self.embed_norm.stream(pass, &embedded)?;
         drop(embedded);
         let mut normed = self.blocks[0].norm1.forward(pass, &x)?;
@@ -202,7 +202,7 @@ impl Attention {
         let q = self.q.forward(pass, x)?;
         let kv = match &self.reduction {
             Some((conv, norm)) => {
-                let reduced = conv.forward(pass, x)?;
+                let reduced = conv.forward_wide(pass, x)?;
                 let reduced = norm.forward(pass, &reduced)?;
                 self.kv.forward(pass, &reduced)?
             }

@@ -39,9 +39,10 @@ impl Backbone {
 
     /// image: B,H,W,3.
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
+        let image = pass.tape.device().to_operand(image)?;
         match self {
-            Backbone::Mit(mit) => mit.forward(pass, image),
-            Backbone::ResNet(resnet) => resnet.forward(pass, image),
+            Backbone::Mit(mit) => mit.forward(pass, &image),
+            Backbone::ResNet(resnet) => resnet.forward(pass, &image),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! GELU, and sums with a rectifier.
+//! GELU, sums with a rectifier, and the way back from operands.
 
 use crate::device::kernels;
 use crate::tape::Tape;
@@ -16,6 +16,21 @@ pub fn gelu(tape: &Tape, x: &Tensor) -> Result<Tensor> {
         let mut dx = gradients.device().empty_like(&x)?;
         kernels::gelu_backward(gradients.device(), grid, &x, &dy, &mut dx, n)?;
         gradients.give(&x.slot, dx)
+    }))
+}
+
+/// An operand as `real`; any shape.
+pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {
+    let device = tape.device();
+    if x.dtype() == device.real() {
+        return Ok(x.clone());
+    }
+    let mut y = device.empty(x.shape())?;
+    kernels::widen(device, device.elements(x.len()), x, &mut y, 0, x.len() as i64)?;
+    let slot = x.slot.clone();
+    Ok(tape.record(y, move |gradients, dy| {
+        let dx = gradients.device().to_operand(&dy)?;
+        gradients.give(&slot, dx)
     }))
 }
 

@@ -4,11 +4,12 @@ use crate::device::backend::{Convolution, ConvolutionPass};
 use crate::device::{Device, Grid, Matrix, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
+use super::activation::widen;
 use super::channels::lanes;
-use super::linear::{column_sums, linear};
+use super::linear::{column_sums, linear_into, parameter_gradients};
 
 /// How filters lie on the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,28 @@ pub fn conv(
     b: Option<&Param>,
     geometry: Conv,
 ) -> Result<Tensor> {
+    conv_into(tape, x, w, b, geometry, tape.device().operand())
+}
+
+/// As [`conv`], y of `real`: for norms of the residual stream.
+pub fn conv_wide(
+    tape: &Tape,
+    x: &Tensor,
+    w: &Param,
+    b: Option<&Param>,
+    geometry: Conv,
+) -> Result<Tensor> {
+    conv_into(tape, x, w, b, geometry, tape.device().real())
+}
+
+fn conv_into(
+    tape: &Tape,
+    x: &Tensor,
+    w: &Param,
+    b: Option<&Param>,
+    geometry: Conv,
+    dtype: DType,
+) -> Result<Tensor> {
     let wrong = |problem: &str| {
         let (x, w) = (x.shape(), w.value.shape());
         Error::shape("conv", format!("{problem} (input {x:?}, filters {w:?}, {geometry:?})"))
@@ -75,12 +98,13 @@ pub fn conv(
     }
 
     if taps_h == 1 && taps_w == 1 && geometry == Conv::same(1, geometry.dilation) {
-        return linear(tape, x, w, b);
+        return linear_into(tape, x, w, b, dtype);
     }
     let square = taps_h == taps_w && taps_h % 2 == 1;
     if square && geometry == Conv::same(taps_h, geometry.dilation) {
         let shape = Same { batch, height, width, channels, filters, taps: taps_h, geometry };
-        return shape.record(tape, x, w, b);
+        let y = shape.record(tape, x, w, b)?;
+        return if dtype == y.dtype() { Ok(y) } else { widen(tape, &y) };
     }
     let image = Patches {
         height,
@@ -93,25 +117,7 @@ pub fn conv(
         filters,
         geometry,
     };
-    image.record(tape, x, w, b)
-}
-
-/// Allocates y, filled with the bias if there is one.
-fn biased(device: &Device, x: &Tensor, shape: &[usize], b: Option<&Param>) -> Result<Tensor> {
-    let mut y = device.alloc(shape, x.dtype())?;
-    if let Some(b) = b {
-        let (rows, filters) = (y.rows(), y.channels());
-        let grid = device.rows(rows, filters);
-        kernels::fill_rows(device, grid, &b.value, &mut y, rows as i64, filters as i64)?;
-    }
-    Ok(y)
-}
-
-fn bias_gradient(device: &Device, dy: &Tensor, b: Option<Param>) -> Result<()> {
-    match b.and_then(|b| b.grad) {
-        Some(mut db) => column_sums(device, dy, &mut db),
-        None => Ok(()),
-    }
+    image.record(tape, x, w, b, dtype)
 }
 
 /// Stride 1, output as large as the input: the device has a product of its own for it.
@@ -153,22 +159,50 @@ impl Same {
 
     fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
         let device = tape.device();
-        let shape = [self.batch, self.height, self.width, self.filters];
-        let y = biased(device, x, &shape, b)?;
+        let mut y =
+            device.alloc(&[self.batch, self.height, self.width, self.filters], x.dtype())?;
+        if let Some(b) = b {
+            let (rows, filters) = (y.rows() as i64, y.channels() as i64);
+            let grid = device.rows(y.rows(), y.channels());
+            kernels::fill_rows(device, grid, &b.value, &mut y, rows, filters)?;
+        }
+        let weights = w.operand(device)?;
         let forward = ConvolutionPass::Forward { accumulate: b.is_some() };
-        self.pass(device, forward, x, &w.value, &y)?;
+        self.pass(device, forward, x, &weights, &y)?;
 
-        let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+        let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
         Ok(tape.record(y, move |gradients, dy| {
             let device = gradients.device().clone();
-            bias_gradient(&device, &dy, b)?;
-            if let Some(dw) = &w.grad {
-                self.pass(&device, ConvolutionPass::Filter, &x, dw, &dy)?;
+            if let Some(mut db) = db {
+                column_sums(&device, &dy, &mut db)?;
+            }
+            if let Some(dw) = dw {
+                self.filter_gradient(&device, &x, dw, &dy)?;
             }
             gradients.write(&x.slot, |dx, accumulate| {
-                self.pass(&device, ConvolutionPass::Data { accumulate }, dx, &w.value, &dy)
+                self.pass(&device, ConvolutionPass::Data { accumulate }, dx, &weights, &dy)
             })
         }))
+    }
+
+    /// Adds to `dw`. A convolution writes what it reads: where operands are not of `real`, the sum
+    /// is rounded once before it is added.
+    fn filter_gradient(
+        self,
+        device: &Device,
+        x: &Tensor,
+        mut dw: Tensor,
+        dy: &Tensor,
+    ) -> Result<()> {
+        let accumulate = x.dtype() == dw.dtype();
+        let filter = ConvolutionPass::Filter { accumulate };
+        if accumulate {
+            return self.pass(device, filter, x, &dw, dy);
+        }
+        let rounded = device.alloc(dw.shape(), x.dtype())?;
+        self.pass(device, filter, x, &rounded, dy)?;
+        let (grid, n) = (device.elements(dw.len()), dw.len() as i64);
+        kernels::widen(device, grid, &rounded, &mut dw, 1, n)
     }
 }
 
@@ -281,36 +315,44 @@ impl Patches {
         .map(|n| n as i64)
     }
 
-    fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
+    fn record(
+        self,
+        tape: &Tape,
+        x: &Tensor,
+        w: &Param,
+        b: Option<&Param>,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let device = tape.device();
         let batch = x.dim(0);
         let depth = self.matrix().1;
-        let weights = move |w: &Param| Matrix::shaped(&w.value, self.filters, depth);
+        let weights = w.operand(device)?;
+        let bias = b.map(|b| b.stored_as(device, dtype)).transpose()?;
+        let matrix = move |w: &Tensor| Matrix::shaped(w, self.filters, depth);
         let shape = [batch, self.out_height, self.out_width, self.filters];
-        let y = biased(device, x, &shape, b)?;
+        let y = device.alloc(&shape, dtype)?;
         for part in self.parts(batch) {
             let patches = self.gather(device, &self.input(x, part)?)?;
-            let mut y = self.output(&y, part)?;
-            device.product(&mut y, Matrix::of(&patches), weights(w).t(), b.is_some())?;
+            let (mut y, weights) = (self.output(&y, part)?, matrix(&weights).t());
+            device.product_with_bias(&mut y, Matrix::of(&patches), weights, bias.as_ref())?;
         }
 
-        let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+        let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
         Ok(tape.record(y, move |gradients, dy| {
             let device = gradients.device().clone();
-            bias_gradient(&device, &dy, b)?;
-            if let Some(dw) = &w.grad {
-                let mut dw = dw.reshape(&[self.filters, depth])?;
+            let dy = device.to_operand(&dy)?;
+            if dw.is_some() || db.is_some() {
                 for part in self.parts(batch) {
                     let patches = self.gather(&device, &self.input(&x, part)?)?;
                     let dy = self.output(&dy, part)?;
-                    device.product(&mut dw, Matrix::of(&dy).t(), Matrix::of(&patches), true)?;
+                    parameter_gradients(&device, &dy, &patches, dw.clone(), db.clone())?;
                 }
             }
             gradients.write(&x.slot, |dx, accumulate| {
                 for part in self.parts(batch) {
                     let dy = self.output(&dy, part)?;
                     let mut patches = device.alloc(&[dy.dim(0), depth], dy.dtype())?;
-                    device.product(&mut patches, Matrix::of(&dy), weights(&w), false)?;
+                    device.product(&mut patches, Matrix::of(&dy), matrix(&weights), false)?;
                     self.scatter(&device, &patches, &mut self.input(dx, part)?, accumulate)?;
                 }
                 Ok(())

@@ -61,16 +61,15 @@ pub fn add_layernorm(
     )?;
     let (s, norm) = (sum.clone(), norm.clone());
     let (x_slot, branch_slot) = (x.slot.clone(), branch.slot.clone());
-    let branch_dtype = branch.dtype();
     Ok(tape.record_pair((sum, y), move |gradients, ds, dy| {
         let device = gradients.device().clone();
         let ds = match dy {
             Some(dy) => backward(&device, &s, &norm, &stats, Gradient::Operand(&dy), ds)?,
             None => ds.ok_or_else(|| Error::shape("add_layernorm", "no gradient"))?,
         };
-        match &drop {
+        let dbranch = match &drop {
             Some(drop) => {
-                let mut dbranch = device.alloc(ds.shape(), branch_dtype)?;
+                let mut dbranch = device.alloc(ds.shape(), device.operand())?;
                 let (rows, c) = (ds.rows(), ds.channels());
                 let (key, stream, rate) = (Some(&drop.key), drop.stream, drop.rate);
                 let sample = (rows / ds.dim(0)) as i64;
@@ -80,10 +79,11 @@ pub fn add_layernorm(
                 kernels::drop_path_backward(
                     &device, grid, &ds, key, out, stream, rate, sample, rows, c,
                 )?;
-                gradients.give(&branch_slot, dbranch)?;
+                dbranch
             }
-            None => gradients.give(&branch_slot, ds.clone())?,
-        }
+            None => device.to_operand(&ds)?,
+        };
+        gradients.give(&branch_slot, dbranch)?;
         gradients.give(&x_slot, ds)
     }))
 }

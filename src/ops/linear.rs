@@ -3,13 +3,28 @@
 use crate::device::{Device, Grid, Matrix, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// `y = x·wᵀ + b`. x: …,C; w: K,C (or K,1,1,C); b: K; y: …,K.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
+    linear_into(tape, x, w, b, tape.device().operand())
+}
+
+/// As [`linear`], y not rounded to an operand: for logits and norms.
+pub fn linear_wide(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
+    linear_into(tape, x, w, b, tape.device().real())
+}
+
+pub(super) fn linear_into(
+    tape: &Tape,
+    x: &Tensor,
+    w: &Param,
+    b: Option<&Param>,
+    dtype: DType,
+) -> Result<Tensor> {
     let device = tape.device();
-    let (rows, channels) = (x.rows(), x.channels());
+    let channels = x.channels();
     let filters = w.value.dim(0);
     if w.value.len() != filters * channels {
         let problem = format!("input {x:?} does not fit weights {:?}", w.value);
@@ -19,28 +34,46 @@ pub fn linear(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<T
     if let Some(last) = shape.last_mut() {
         *last = filters;
     }
-    let mut y = device.alloc(&shape, x.dtype())?;
-    if let Some(b) = b {
-        let grid = device.rows(rows, filters);
-        kernels::fill_rows(device, grid, &b.value, &mut y, rows as i64, filters as i64)?;
-    }
-    let weights = move |w: &Param| Matrix::shaped(&w.value, filters, channels);
-    device.product(&mut y, Matrix::of(x), weights(w).t(), b.is_some())?;
+    let mut y = device.alloc(&shape, dtype)?;
+    let bias = b.map(|b| b.stored_as(device, dtype)).transpose()?;
+    let weights = w.operand(device)?;
+    let matrix = move |w: &Tensor| Matrix::shaped(w, filters, channels);
+    device.product_with_bias(&mut y, Matrix::of(x), matrix(&weights).t(), bias.as_ref())?;
 
-    let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+    let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
-        let dy_matrix = Matrix::shaped(&dy, rows, filters);
-        if let Some(dw) = &w.grad {
-            let mut dw = dw.reshape(&[filters, channels])?;
-            device.product(&mut dw, dy_matrix.t(), Matrix::of(&x), true)?;
-        }
-        if let Some(mut db) = b.and_then(|b| b.grad) {
-            column_sums(&device, &dy, &mut db)?;
-        }
+        let dy = device.to_operand(&dy)?;
+        parameter_gradients(&device, &dy, &x, dw, db)?;
+        let dy = Matrix::of(&dy);
         gradients
-            .write(&x.slot, |dx, accumulate| device.product(dx, dy_matrix, weights(&w), accumulate))
+            .write(&x.slot, |dx, accumulate| device.product(dx, dy, matrix(&weights), accumulate))
     }))
+}
+
+/// `dw += dyᵀ·x`, and `db += ` the sums of dy's columns: as one product where the device has it.
+/// dy: …,K; x: …,C; dw: K,C.
+pub(super) fn parameter_gradients(
+    device: &Device,
+    dy: &Tensor,
+    x: &Tensor,
+    dw: Option<Tensor>,
+    mut db: Option<Tensor>,
+) -> Result<()> {
+    if let Some(dw) = dw {
+        let mut dw = dw.reshape(&[dy.channels(), x.channels()])?;
+        let (dy, x) = (Matrix::of(dy).t(), Matrix::of(x));
+        if let Some(sums) = &mut db
+            && device.product_with_sums(&mut dw, dy, x, sums)?
+        {
+            return Ok(());
+        }
+        device.product(&mut dw, dy, x, true)?;
+    }
+    match db {
+        Some(mut db) => column_sums(device, dy, &mut db),
+        None => Ok(()),
+    }
 }
 
 /// `sums[c] += Σ_r x[r,c]`, in an order that the shape alone decides.

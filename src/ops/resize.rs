@@ -1,13 +1,13 @@
 //! Bilinear resize: half-pixel centres, corners not aligned, no antialias.
 
-use crate::device::{Device, kernels};
+use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::channels::{lanes, put_channels, take_channels};
 
-/// x: B,H,W,C; y: B,Ho,Wo,C. `factor` is (of height, of width) by which a caller scales: it then
+/// x: B,H,W,C, an operand, or of `real` without a gradient; y: B,Ho,Wo,C. `factor` is (of height, of width) by which a caller scales: it then
 /// gives the coordinates, where the ratio of the sizes may differ from it by their rounding.
 pub fn resize(
     tape: &Tape,
@@ -18,6 +18,13 @@ pub fn resize(
     let plan = Plan::new("resize", x, size, factor)?;
     let device = tape.device();
     let mut y = device.alloc(&[plan.batch, size.0, size.1, plan.channels], x.dtype())?;
+    if x.dtype() != device.operand() {
+        if x.slot.is_some() {
+            return Err(Error::shape("resize", format!("{x:?} is no operand: it has no gradient")));
+        }
+        plan.forward_wide(device, x, &mut y)?;
+        return Ok(y);
+    }
     plan.forward(device, x, &mut y, 0)?;
     let slot = x.slot.clone();
     Ok(tape.record(y, move |gradients, dy| {
@@ -108,13 +115,25 @@ impl Plan {
         if self.is_copy() {
             return put_channels(device, x, y, start);
         }
-        let pixels = self.batch * self.size_out.0 * self.size_out.1;
-        let grid = lanes(device.rows(pixels, self.channels), self.channels);
-        let [b, h, w, c, ho, wo] = self.sizes();
+        let (grid, [b, h, w, c, ho, wo]) = (self.over_outputs(device), self.sizes());
         let (pitch, start, scale) = (y.channels() as i64, start as i64, self.scale);
         kernels::resize_forward(
             device, grid, x, y, b, h, w, c, ho, wo, pitch, start, scale.0, scale.1,
         )
+    }
+
+    fn forward_wide(&self, device: &Device, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        if self.is_copy() {
+            return device.copy(x, y);
+        }
+        let (grid, [b, h, w, c, ho, wo]) = (self.over_outputs(device), self.sizes());
+        let (y_scale, x_scale) = self.scale;
+        kernels::resize_forward_wide(device, grid, x, y, b, h, w, c, ho, wo, c, 0, y_scale, x_scale)
+    }
+
+    fn over_outputs(&self, device: &Device) -> Grid {
+        let pixels = self.batch * self.size_out.0 * self.size_out.1;
+        lanes(device.rows(pixels, self.channels), self.channels)
     }
 
     fn backward(

@@ -16,14 +16,20 @@ pub fn device(config: &Config) -> Result<Device> {
         "auto" => Device::cuda_is_present()?,
         _ => false,
     };
-    match (on_gpu, config.device.precision.as_str()) {
-        (true, "f32") => Device::cuda(Precision::F32),
-        (true, "tf32") => Device::cuda(Precision::Tf32),
-        (true, other) => Err(Error::config(format!(
-            "device.precision: the cuda device does not compute in {other} yet; f32 and tf32 it does"
-        ))),
-        (false, "f32") => Device::host(config.device.threads),
-        (false, _) => Err(Error::config("device.precision: the host device computes in f32")),
+    let precision = precision(config)?;
+    match on_gpu {
+        true => Device::cuda(precision),
+        false => Device::host_in(config.device.threads, precision),
+    }
+}
+
+/// What `device.precision` names.
+pub fn precision(config: &Config) -> Result<Precision> {
+    match config.device.precision.as_str() {
+        "f32" => Ok(Precision::F32),
+        "tf32" => Ok(Precision::Tf32),
+        "bf16" => Ok(Precision::Bf16),
+        other => Err(Error::config(format!("device.precision: there is no `{other}`"))),
     }
 }
 

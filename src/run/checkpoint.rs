@@ -228,7 +228,7 @@ pub fn begin(file: &TensorFile, learner: &mut Learner, iteration: u64) -> Result
     {
         // Its batch-norm statistics stay its own.
         load_network(file, &device, teacher, Network::Teacher)?;
-        device.copy(&learner.student.values, &mut teacher.values)?;
+        teacher.copy_values(&device, &learner.student)?;
     }
     Ok(iteration == 0 || load_moments(file, learner)?)
 }

@@ -96,7 +96,7 @@ impl Learner {
             Method::SourceOnly => None,
             _ => {
                 let mut teacher = Weights::new(device, network.spec(), false)?;
-                device.copy(&student.values, &mut teacher.values)?;
+                teacher.copy_values(device, &student)?;
                 device.copy(&student.buffers, &mut teacher.buffers)?;
                 Some(teacher)
             }

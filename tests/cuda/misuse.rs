@@ -149,8 +149,13 @@ fn operands_of_products_are_watched() {
         col_stride: 1,
     };
     let (a, b) = (matrix(device, 2, 4), matrix(device + 32, 4, 2));
-    let fits = Product { out: matrix(device + 128, 2, 2), a, b, accumulate: false };
+    let out = matrix(device + 128, 2, 2);
+    let fits = Product::plain(out, a, b, false);
     gpu.product(stream, &fits).unwrap();
+    let bias = Product { bias: Some(device + 60), ..fits };
+    assert_eq!(told(gpu.product(stream, &bias)), "product: runs 4 bytes over a tensor's end");
+    let sums = Product { row_sums: Some(device + 140), ..fits };
+    assert_eq!(told(gpu.product(stream, &sums)), "product: runs 4 bytes over a tensor's end");
     let over = Product { b: matrix(device + 48, 4, 2), ..fits };
     assert_eq!(told(gpu.product(stream, &over)), "product: runs 16 bytes over a tensor's end");
 }

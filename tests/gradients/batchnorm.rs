@@ -59,7 +59,7 @@ fn run(rows: usize, channels: usize, centre: f64, spread: f64) -> (Vec<f64>, Run
     let read = |t: &Tensor| -> Vec<f64> {
         device.read_f32(t).unwrap().into_iter().map(f64::from).collect()
     };
-    let param = |value: f32| Param { value: constant(channels, value), grad: None };
+    let param = |value: f32| Param::new(constant(channels, value), None);
     let (weight, bias) = (param(1.5), param(0.25));
     let norm = BatchNorm {
         weight: &weight,
@@ -111,7 +111,7 @@ fn batchnorm_of_one_value_per_channel_is_an_error_in_training_only() {
     let device = Device::host_f64().unwrap();
     let tape = Tape::inference(&device);
     let ones = device.upload(&[3], &[1.0f64; 3]).unwrap();
-    let p = vec![Param { value: ones, grad: None }; 2];
+    let p = vec![Param::new(ones, None); 2];
     let x = device.upload(&[1, 1, 1, 3], &[1.0f64; 3]).unwrap();
     let run = |mode| ops::batchnorm(&tape, &x, layer(&device, &p), 1e-5, mode, true);
     assert!(run(TRAIN).unwrap_err().to_string().contains("one value per channel"));

@@ -35,7 +35,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
             .map(|i| {
                 let value = upload(i);
                 let grad = device.zeros(value.shape(), value.dtype()).unwrap();
-                Param { value, grad: Some(grad) }
+                Param::new(value, Some(grad))
             })
             .collect();
         let outputs = op(&tape, &inputs, &params).unwrap();

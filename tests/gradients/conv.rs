@@ -60,7 +60,7 @@ fn conv_is_its_definition() {
         let bias = numbers(3, k);
         let param = |shape: &[usize], data: &[f64]| {
             let value = device.upload(shape, data).unwrap();
-            Param { value, grad: None }
+            Param::new(value, None)
         };
         let tape = Tape::inference(&device);
         let input = device.upload(&shape, &x).unwrap();
@@ -104,9 +104,9 @@ fn bits(threads: usize, shape: [usize; 4], filters: [usize; 4], geometry: Conv) 
         let data: Vec<f32> = numbers(seed, n).into_iter().map(|x| x as f32).collect();
         device.upload_real(shape, &data).unwrap()
     };
-    let param = |seed: u64, shape: &[usize]| Param {
-        value: upload(seed, shape),
-        grad: Some(device.zeros(shape, device.real()).unwrap()),
+    let param = |seed: u64, shape: &[usize]| {
+        let grad = device.zeros(shape, device.real()).unwrap();
+        Param::new(upload(seed, shape), Some(grad))
     };
     let tape = Tape::recording(&device);
     let x = tape.leaf(&upload(1, &shape));
@@ -140,7 +140,7 @@ fn conv_rejects_what_does_not_fit() {
     let tape = Tape::inference(&device);
     let zeros = |shape: &[usize]| device.zeros(shape, device.real()).unwrap();
     let run = |x: &[usize], w: &[usize], geometry: Conv| {
-        let w = Param { value: zeros(w), grad: None };
+        let w = Param::new(zeros(w), None);
         ops::conv(&tape, &zeros(x), &w, None, geometry).map(|_| ()).unwrap_err().to_string()
     };
     assert!(run(&[1, 4, 4, 3], &[2, 3, 3, 5], Conv::same(3, 1)).contains("differ in channels"));

@@ -84,7 +84,7 @@ fn depthwise_is_the_sum_over_taps() {
         let up = |shape: &[usize], x: &[f64]| {
             device.upload(shape, &x.iter().map(|&x| x as f32).collect::<Vec<_>>()).unwrap()
         };
-        let param = |shape: &[usize], x: &[f64]| Param { value: up(shape, x), grad: None };
+        let param = |shape: &[usize], x: &[f64]| Param::new(up(shape, x), None);
         let (wp, bp) = (param(&[3, 3, c], &w), param(&[c], &b));
         let tape = Tape::inference(&device);
         let y = ops::depthwise(&tape, &up(&shape, &x), &wp, Some(&bp), d).unwrap();
@@ -120,8 +120,8 @@ fn precisions_agree() {
             let zeros = |shape: &[usize]| Some(device.zeros(shape, device.real()).unwrap());
             let tape = Tape::recording(device);
             let x = tape.leaf(&up(&shape, &x));
-            let wp = Param { value: up(&[3, 3, c], &w), grad: zeros(&[3, 3, c]) };
-            let bp = Param { value: up(&[c], &w[..c]), grad: zeros(&[c]) };
+            let wp = Param::new(up(&[3, 3, c], &w), zeros(&[3, 3, c]));
+            let bp = Param::new(up(&[c], &w[..c]), zeros(&[c]));
             let y = match dilation {
                 0 => ops::depthwise_gelu(&tape, &x, &wp, Some(&bp)),
                 d => ops::depthwise(&tape, &x, &wp, Some(&bp), d),
@@ -146,7 +146,7 @@ fn precisions_agree() {
 fn a_wrong_shape_is_an_error() {
     let device = Device::host(1).unwrap();
     let x = device.empty(&[1, 4, 4, 6]).unwrap();
-    let param = |shape: &[usize]| Param { value: device.empty(shape).unwrap(), grad: None };
+    let param = |shape: &[usize]| Param::new(device.empty(shape).unwrap(), None);
     let tape = Tape::inference(&device);
     assert!(ops::depthwise(&tape, &x, &param(&[3, 3, 6]), None, 1).is_ok());
     assert!(ops::depthwise(&tape, &x, &param(&[3, 3, 6]), None, 0).is_err());

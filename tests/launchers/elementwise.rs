@@ -22,6 +22,12 @@ fn fills_and_sums() {
         assert_eq!(host.read(&z), of(&|i| (xs[i] + ys[i]).max(0.0)));
         kernels::relu_backward(device, GRID, &x, &y, &mut z, n as i64).unwrap();
         assert_eq!(host.read(&z), of(&|i| if xs[i] > 0.0 { ys[i] } else { 0.0 }));
+        kernels::narrow(device, GRID, &x, &mut z, n as i64).unwrap();
+        assert_eq!(host.read(&z), xs);
+        kernels::widen(device, GRID, &y, &mut z, 1, n as i64).unwrap();
+        assert_eq!(host.read(&z), of(&|i| xs[i] + ys[i]));
+        kernels::widen(device, GRID, &y, &mut z, 0, n as i64).unwrap();
+        assert_eq!(host.read(&z), ys);
         kernels::fill(device, GRID, &mut z, 0.7, n as i64).unwrap();
         assert_eq!(host.read(&z), vec![0.7; n]);
     }
@@ -128,6 +134,7 @@ fn adamw() {
     let [lr, decay, correction1, correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
     let schedule = host.upload(&[5], &[lr, decay, correction1, correction2, alpha]);
     let [mut p2, mut m2, mut v2] = [&p0, &m0, &v0].map(|x| host.upload(&shape, x));
+    let [mut shadow, mut teacher_shadow] = [host.room(&shape), host.room(&shape)];
     for failed in [1, 0] {
         let flag = host.ints(&[failed]);
         kernels::adamw(
@@ -138,6 +145,8 @@ fn adamw() {
             &mut m,
             &mut v,
             Some(&mut teacher),
+            Some(&mut shadow),
+            Some(&mut teacher_shadow),
             &rules,
             &schedule,
             &flag,
@@ -154,6 +163,9 @@ fn adamw() {
             assert_eq!(host.read(&p), p0, "a failed step changes nothing");
             assert_eq!((host.read(&m), host.read(&v)), (m0.clone(), v0.clone()));
             assert_eq!(host.read(&teacher), t0);
+            assert!(
+                host.read(&shadow).iter().chain(&host.read(&teacher_shadow)).all(|&x| x == 1e30)
+            );
         }
     }
     kernels::adamw(
@@ -163,6 +175,8 @@ fn adamw() {
         &g,
         &mut m2,
         &mut v2,
+        None,
+        None,
         None,
         &rules,
         &schedule,
@@ -188,6 +202,8 @@ fn adamw() {
     close("v", &host.read(&v), &v1);
     close("p", &host.read(&p), &p1);
     close("teacher", &host.read(&teacher), &of(&|i| alpha * t0[i] + (1.0 - alpha) * p1[i]));
+    assert_eq!(host.read(&shadow), host.read(&p));
+    assert_eq!(host.read(&teacher_shadow), host.read(&teacher));
     for (with, without) in [(&p, &p2), (&m, &m2), (&v, &v2)] {
         assert_eq!(host.read(with), host.read(without));
     }

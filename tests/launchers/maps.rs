@@ -41,6 +41,29 @@ fn resizes() {
             expected[at(wide, [i, y, x, first + ch])] = sum;
         }
         close("resize_forward", &host.read(&y), &expected);
+        let (mut y_wide, before) = host.reals(&wide);
+        kernels::resize_forward_wide(
+            &host.device,
+            GRID,
+            &x,
+            &mut y_wide,
+            3,
+            5,
+            7,
+            2,
+            11,
+            13,
+            23,
+            17,
+            scale_h,
+            scale_w,
+        )
+        .unwrap();
+        let outside = |at: usize| !(first..first + c).contains(&(at % pitch));
+        let mixed: Vec<f64> = (0..before.len())
+            .map(|at| if outside(at) { before[at] } else { expected[at] })
+            .collect();
+        close("resize_forward_wide", &host.read(&y_wide), &mixed);
 
         let (dy, dys) = host.reals(&wide);
         for accumulate in [0, 1] {

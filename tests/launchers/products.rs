@@ -33,3 +33,23 @@ fn products_of_every_layout() {
         }
     }
 }
+
+#[test]
+fn products_with_bias() {
+    let host = Host::double();
+    for (rows, inner, cols) in [(1, 3, 4), (5, 2, 1), (200, 7, 9)] {
+        let ((a, left), (b, right)) = (host.reals(&[rows, inner]), host.reals(&[inner, cols]));
+        let (bias, biases) = host.reals(&[cols]);
+        let mut out = host.room(&[rows, cols]);
+        let (a, b) = (Matrix::of(&a), Matrix::of(&b));
+        host.device.product_with_bias(&mut out, a, b, Some(&bias)).unwrap();
+        let expected: Vec<f64> = (0..rows * cols)
+            .map(|at| {
+                let (i, j) = (at / cols, at % cols);
+                (0..inner).map(|k| left[i * inner + k] * right[k * cols + j]).sum::<f64>()
+                    + biases[j]
+            })
+            .collect();
+        close(&format!("{rows}x{inner}x{cols}"), &host.read(&out), &expected);
+    }
+}

@@ -26,7 +26,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
         .map(|(i, shape)| {
             let value = upload(split + i + 1, shape);
             let grad = device.zeros(value.shape(), value.dtype()).unwrap();
-            Param { value, grad: Some(grad) }
+            Param::new(value, Some(grad))
         })
         .collect();
     let outputs = op(&tape, &inputs, &params).unwrap();

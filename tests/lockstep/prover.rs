@@ -85,7 +85,7 @@ impl Prover {
             Arg::I32(x) => Value::Word(x as u32 as u64),
             Arg::U64(x) => Value::Word(x),
             Arg::Real(x) => Value::Word(match self.types {
-                Types::F32 => (x as f32).to_bits() as u64,
+                Types::F32 | Types::Bf16 => (x as f32).to_bits() as u64,
                 Types::F64 => x.to_bits(),
             }),
         }

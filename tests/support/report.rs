@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use udass_raw::device::Precision;
+
 use super::cases::{Case, Entry, Outcome, Scalar, Storage};
 use super::compare::{AdamStep, Tolerance, compare, compare_scalar, scalar_flipped};
+use super::precision::{Errors, errors};
 
 /// Failures named one by one; the rest are counted.
 const NAMED: usize = 12;
@@ -18,6 +21,9 @@ pub struct Report<'a> {
     compared: usize,
     /// Largest share of a tolerance used, and by what.
     worst: (f64, String),
+    /// PyTorch's errors at a lower precision that the case runs in, and how many results have none.
+    errors: Option<Errors>,
+    left_out: usize,
 }
 
 /// Something that is wrong.
@@ -31,9 +37,23 @@ pub struct Failure {
 
 impl<'a> Report<'a> {
     pub fn new(case: &'a Case) -> Outcome<Report<'a>> {
-        let stored = case.load()?;
+        Self::at(case, Precision::F32)
+    }
+
+    /// Of a run at a precision.
+    pub fn at(case: &'a Case, precision: Precision) -> Outcome<Report<'a>> {
+        let (stored, errors) = (case.load()?, errors(&case.name, precision)?);
         let (seen, failures, worst) = (HashSet::new(), Vec::new(), (0.0, String::new()));
-        Ok(Report { case, stored, seen, failures, compared: 0, worst })
+        Ok(Report { case, stored, seen, failures, compared: 0, worst, errors, left_out: 0 })
+    }
+
+    /// What is allowed of a result at this precision; an error of one that PyTorch's run lacks.
+    fn allowed(&mut self, key: &str) -> Result<Vec<f64>, ()> {
+        let Some(errors) = &self.errors else { return Ok(Vec::new()) };
+        errors.allowed(key).ok_or_else(|| {
+            self.seen.insert(key.into());
+            self.left_out += 1;
+        })
     }
 
     pub fn case(&self) -> &'a Case {
@@ -99,6 +119,7 @@ impl<'a> Report<'a> {
         got: &[T],
         step: Option<&AdamStep>,
     ) {
+        let Ok(allowed) = self.allowed(key) else { return };
         let got: Vec<f64> = got.iter().map(|&v| v.into()).collect();
         let stored = self.stored.get(key).map_or(&[][..], Vec::as_slice);
         let (verdict, flip) = match self.case.entry(key) {
@@ -107,6 +128,8 @@ impl<'a> Report<'a> {
                 (Err(format!("has shape {shape:?}, not {:?}", entry.shape)), false)
             }
             Ok(entry) => {
+                let entry =
+                    &Entry { tolerance: entry.tolerance.widened(&allowed), ..entry.clone() };
                 let verdict = compare(entry, stored, &got, step);
                 let loose = entry.tolerance.flipped().filter(|_| verdict.is_err());
                 let flip = loose.is_some_and(|tolerance| {
@@ -121,11 +144,14 @@ impl<'a> Report<'a> {
 
     /// Compares a result with a stored scalar.
     pub fn scalar(&mut self, key: &str, got: f64) {
+        let Ok(allowed) = self.allowed(key) else { return };
+        let allowed = allowed.first().copied().unwrap_or(0.0);
         let stored = self.case.scalars.iter().find(|(k, _)| k == key).map(|(_, s)| s);
         let (verdict, flip) = match stored {
             None => (Err("the case stores no such scalar".into()), false),
             Some(Scalar { tol_rel: None, .. }) => (Err("has no tolerance".into()), false),
             Some(Scalar { value, tol_rel: Some(tol) }) => {
+                let tol = &tol.max(allowed);
                 let flip = compare_scalar(*value, got, scalar_flipped(*tol)).is_ok();
                 (compare_scalar(*value, got, *tol), flip && follows_gradients(key))
             }
@@ -175,7 +201,8 @@ impl<'a> Report<'a> {
         if self.compared == 0 {
             self.fail(&self.case.name, "nothing was compared".into(), false);
         }
-        Verdict { failures: self.failures, compared: self.compared, worst: self.worst }
+        let Report { failures, compared, worst, left_out, .. } = self;
+        Verdict { failures, compared, worst, left_out }
     }
 
     /// Stored tensors whose key starts with `prefix`, without it, that have a tolerance.
@@ -203,13 +230,20 @@ pub struct Verdict {
     pub failures: Vec<Failure>,
     compared: usize,
     worst: (f64, String),
+    left_out: usize,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (used, key) = &self.worst;
         match self.failures.len() {
-            0 => write!(f, "{} compared, closest {:.0}% ({key})", self.compared, 100.0 * used),
+            0 => {
+                write!(f, "{} compared, closest {:.0}% ({key})", self.compared, 100.0 * used)?;
+                match self.left_out {
+                    0 => Ok(()),
+                    n => write!(f, ", {n} without an error of PyTorch's left out"),
+                }
+            }
             n => {
                 write!(f, "{n} of {} failed", self.compared.max(n))?;
                 for Failure { what, problem, .. } in self.failures.iter().take(NAMED) {

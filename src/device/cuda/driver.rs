@@ -70,6 +70,10 @@ pub trait Driver {
     fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()>;
     fn launch(&self, stream: Stream, launch: &Launch) -> Result<()>;
     fn product(&self, stream: Stream, product: &Product) -> Result<()>;
+    /// Whether operands of products are rounded to fewer digits than their sums have.
+    fn rounds_operands(&self) -> bool;
+    /// Whether it computes a product's row sums along the way.
+    fn sums_rows(&self, product: &Product) -> bool;
     fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()>;
 
     fn event(&self) -> Result<Event>;

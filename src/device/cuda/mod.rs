@@ -118,6 +118,14 @@ impl Backend for Cuda {
         self.driver.product(self.stream, product)
     }
 
+    fn rounds_operands(&self) -> bool {
+        self.driver.rounds_operands()
+    }
+
+    fn sums_rows(&self, product: &Product) -> bool {
+        self.driver.sums_rows(product)
+    }
+
     fn convolution(&self, convolution: &Convolution) -> Result<()> {
         self.driver.convolution(self.stream, convolution)
     }

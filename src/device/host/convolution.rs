@@ -28,7 +28,7 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
                 taps(c).try_for_each(|tap| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
                     let accumulate = !std::mem::take(&mut fresh);
-                    product(&Product { out: y, a: x, b: filters.tap(c, tap), accumulate }, SERIAL)
+                    product(&Product::plain(y, x, filters.tap(c, tap), accumulate), SERIAL)
                 })
             })
         }
@@ -37,10 +37,15 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
             taps(c).try_for_each(|tap| {
                 let Some((y, x)) = spans(c, row, tap, -1) else { return Ok(()) };
                 let accumulate = !std::mem::take(&mut fresh);
-                product(&Product { out: x, a: y, b: filter(c, tap), accumulate }, SERIAL)
+                product(&Product::plain(x, y, filter(c, tap), accumulate), SERIAL)
             })
         }),
-        ConvolutionPass::Filter => {
+        ConvolutionPass::Filter { accumulate } => {
+            if !accumulate {
+                let bytes = c.filters * c.kernel * c.kernel * c.channels * c.dtype.bytes();
+                // SAFETY: the filter, a live tensor of this many bytes.
+                unsafe { std::ptr::write_bytes(c.w as *mut u8, 0, bytes) };
+            }
             let pieces = FILTER_PIECES.div_ceil(c.kernel * c.kernel);
             let width = c.channels.div_ceil(pieces).max(FILTER_CHANNELS);
             let starts = (0..c.channels).step_by(width);
@@ -52,7 +57,7 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
                 (0..c.batch * c.height).try_for_each(|row| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
                     let b = x.columns(start, width);
-                    product(&Product { out, a: y.t(), b, accumulate: true }, SERIAL)
+                    product(&Product::plain(out, y.t(), b, true), SERIAL)
                 })
             })
         }

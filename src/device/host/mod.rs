@@ -4,12 +4,14 @@
 mod convolution;
 mod launch;
 mod product;
+mod rounded;
 
 use std::cell::RefCell;
 use std::time::Instant;
 
 use memmap2::{MmapMut, MmapOptions};
 
+use super::Precision;
 use super::backend::{Backend, Convolution, Product};
 use super::launch::{Arg, Grid, Kernel, Launcher, Level, Types};
 use crate::{Error, Result};
@@ -26,6 +28,7 @@ pub(super) struct Host {
     /// None where the thread that made the device is itself part of the pool.
     pool: Option<rayon::ThreadPool>,
     level: Level,
+    precision: Precision,
     /// Given back when the device goes; every tensor keeps the device alive.
     chunks: RefCell<Vec<MmapMut>>,
     /// What marks count nanoseconds from.
@@ -33,7 +36,11 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub fn new(threads: usize, launcher: Option<Box<dyn Launcher>>) -> Result<Host> {
+    pub fn new(
+        threads: usize,
+        precision: Precision,
+        launcher: Option<Box<dyn Launcher>>,
+    ) -> Result<Host> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { cores } else { threads };
         let build = |builder: rayon::ThreadPoolBuilder| {
@@ -51,7 +58,7 @@ impl Host {
             Some(build(rayon::ThreadPoolBuilder::new())?)
         };
         let (level, chunks, start) = (best_level(), RefCell::default(), Instant::now());
-        Ok(Host { launcher, threads, pool, level, chunks, start })
+        Ok(Host { launcher, threads, pool, level, precision, chunks, start })
     }
 
     /// Runs `work` where its parallel parts use this device's threads.
@@ -67,8 +74,9 @@ impl Host {
 pub struct Arithmetic(Host);
 
 impl Arithmetic {
-    pub fn new(threads: usize) -> Result<Arithmetic> {
-        Host::new(threads, None).map(Arithmetic)
+    /// Products and convolutions take single-precision operands as `precision` says.
+    pub fn new(threads: usize, precision: Precision) -> Result<Arithmetic> {
+        Host::new(threads, precision, None).map(Arithmetic)
     }
 
     /// Runs a kernel. `words`: arguments as [`Arg::word`] gives them.
@@ -116,7 +124,11 @@ fn best_level() -> Level {
 
 impl Backend for Host {
     fn describe(&self) -> String {
-        format!("host, {} thread(s), instruction set {:?}", self.threads, self.level)
+        let precision = match self.precision {
+            Precision::F32 => String::new(),
+            other => format!(", {other:?}"),
+        };
+        format!("host, {} thread(s), instruction set {:?}{precision}", self.threads, self.level)
     }
 
     /// Address space; pages come as they are touched.
@@ -182,13 +194,25 @@ impl Backend for Host {
         }
     }
 
+    fn rounds_operands(&self) -> bool {
+        self.precision != Precision::F32
+    }
+
     fn product(&self, product: &Product) -> Result<()> {
         let parallelism = gemm::Parallelism::Rayon(self.threads);
-        self.install(|| product::product(product, parallelism))
+        let is_rounded = rounded::is(product.a.dtype, self.precision);
+        self.install(|| match is_rounded {
+            true => rounded::product(product, parallelism),
+            false => product::product(product, parallelism),
+        })
     }
 
     fn convolution(&self, convolution: &Convolution) -> Result<()> {
-        self.install(|| convolution::convolution(convolution))
+        let is_rounded = rounded::is(convolution.dtype, self.precision);
+        self.install(|| match is_rounded {
+            true => rounded::convolution(convolution),
+            false => convolution::convolution(convolution),
+        })
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -4,21 +4,27 @@ use std::cell::RefCell;
 use std::ops::AddAssign;
 use std::thread::LocalKey;
 
+use rayon::prelude::*;
+
 use crate::device::backend::{Matrix, Product};
 use crate::tensor::DType;
 use crate::{Error, Result};
 
 pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Result<()> {
-    match product.out.dtype {
-        DType::F32 => typed::<f32>(product, parallelism),
-        DType::F64 => typed::<f64>(product, parallelism),
-        other => return Err(Error::device(format!("no matrix product for {other:?}"))),
+    match (product.a.dtype, product.out.dtype) {
+        (DType::F32, DType::F32) => typed::<f32>(product, parallelism),
+        (DType::F64, DType::F64) => typed::<f64>(product, parallelism),
+        (from, to) => {
+            return Err(Error::device(format!("no matrix product of {from:?} into {to:?}")));
+        }
     }
     Ok(())
 }
 
 /// Up to so many rows the crate takes longer to pack `b` than to multiply by it: see [`thin`].
 const THIN: usize = 32;
+/// Rows that are worth handing to another core to fill.
+const ROWS_PER_TASK: usize = 64;
 
 trait Number: Copy + AddAssign + 'static {
     const ZERO: Self;
@@ -43,11 +49,49 @@ impl Number for f64 {
 }
 
 fn typed<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
-    let Product { out, b, .. } = product;
+    let Product { out, a, b, bias, row_sums, .. } = product;
+    if let Some(sums) = row_sums {
+        sum_rows::<N>(a, *sums as *mut N);
+    }
+    let onto_bias = Product { accumulate: true, ..*product };
+    let product = match bias {
+        Some(bias) => {
+            fill_rows::<N>(out, *bias);
+            &onto_bias
+        }
+        None => product,
+    };
     // Columns of `b` that stand whole in memory, as a linear layer's weight has them.
     match (1..=THIN).contains(&out.rows) && out.col_stride == 1 && b.row_stride == 1 {
         true => thin::<N>(product, parallelism),
         false => multiply::<N>(product, parallelism),
+    }
+}
+
+/// Every row, whose numbers are neighbours, becomes the bias.
+fn fill_rows<N: Number>(out: &Matrix, bias: u64) {
+    let rows = (0..out.rows).into_par_iter().with_min_len(ROWS_PER_TASK);
+    rows.for_each(|row| {
+        let start = row as isize * out.row_stride;
+        // SAFETY: a row of the matrix, which is a view of a live tensor; a bias for every column.
+        unsafe {
+            let to = (out.address as *mut N).offset(start);
+            std::ptr::copy_nonoverlapping(bias as *const N, to, out.cols);
+        }
+    });
+}
+
+/// The sum of every row, element by element.
+fn sum_rows<N: Number>(a: &Matrix, sums: *mut N) {
+    for row in 0..a.rows {
+        let mut sum = N::ZERO;
+        for col in 0..a.cols {
+            let at = row as isize * a.row_stride + col as isize * a.col_stride;
+            // SAFETY: inside the matrix, which is a view of a live tensor.
+            sum += unsafe { *(a.address as *const N).offset(at) };
+        }
+        // SAFETY: a sum per row.
+        unsafe { *sums.add(row) = sum };
     }
 }
 
@@ -84,7 +128,7 @@ fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
 }
 
 fn multiply<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
-    let Product { out, a, b, accumulate } = product;
+    let Product { out, a, b, accumulate, .. } = product;
     let at = |m: &Matrix| m.address as *mut N;
     // SAFETY: shapes were checked by `Device::product`; the matrices are views of live tensors,
     // and the output overlaps neither operand. `alpha` scales the destination, `beta` the product.

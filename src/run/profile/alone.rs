@@ -1,8 +1,11 @@
 //! One kernel alone, at a size that an iteration has: for looking at it with other tools.
 
+use half::bf16;
+
 use crate::config::Config;
 use crate::device::profile::{Argument, Launch, Work};
 use crate::device::{Arg, ArgElement, Device};
+use crate::run::build;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -84,7 +87,7 @@ impl Kernel {
 
 /// What an iteration launches.
 fn launches(config: &Config) -> Result<Vec<Kernel>> {
-    let device = Device::dry();
+    let device = Device::dry(build::precision(config)?);
     let mut training = Synthetic::new(&device, config)?;
     let (result, profile) = device.profile(|| training.step())?;
     result?;
@@ -112,9 +115,13 @@ fn tensors(device: &Device, arguments: &[Argument]) -> Result<Vec<Option<Tensor>
     let one = |argument: &Argument| match argument {
         Argument::Tensor { shape, dtype, .. } => {
             let mut tensor = device.zeros(shape, *dtype)?;
-            if matches!(dtype, DType::F32 | DType::F64) {
-                let some: Vec<f32> = (0..tensor.len()).map(|i| (i % 251) as f32 / 251.0).collect();
+            let some = |i: usize| (i % 251) as f32 / 251.0;
+            if *dtype == device.real() {
+                let some: Vec<f32> = (0..tensor.len()).map(some).collect();
                 device.write_real(&mut tensor, &some)?;
+            } else if *dtype == DType::Bf16 {
+                let some: Vec<_> = (0..tensor.len()).map(|i| bf16::from_f32(some(i))).collect();
+                device.write(&mut tensor, &some)?;
             }
             Ok(Some(tensor))
         }
@@ -125,14 +132,7 @@ fn tensors(device: &Device, arguments: &[Argument]) -> Result<Vec<Option<Tensor>
 
 fn argument<'a>(argument: &Argument, tensor: Option<&'a Tensor>) -> Arg<'a> {
     match *argument {
-        Argument::Tensor { name, dtype, written, .. } => {
-            let element = match dtype {
-                DType::F32 | DType::F64 => ArgElement::Real,
-                DType::U8 => ArgElement::U8,
-                DType::I32 => ArgElement::I32,
-                DType::I64 => ArgElement::I64,
-                DType::U64 => ArgElement::U64,
-            };
+        Argument::Tensor { name, element, written, .. } => {
             Arg::Pointer { name, element, written, tensor }
         }
         Argument::Absent => {

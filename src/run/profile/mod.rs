@@ -18,6 +18,7 @@ use crate::Result;
 use crate::config::Config;
 use crate::device::profile::Profile;
 use crate::device::{Device, Matrix, MemoryReport, kernels};
+use crate::run::build;
 use summary::{Group, Row};
 
 /// Iterations before the measured ones: libraries make their plans, memory is touched.
@@ -126,7 +127,7 @@ pub fn measure(device: &Device, config: &Config, name: &str, samples: usize) -> 
 /// What an iteration of `config` asks of a device that can do as much as `rates` say, without running
 /// it: every call takes what its bytes and FLOPs take at least, and nothing lies between them.
 pub fn predict(config: &Config, name: &str, rates: Rates) -> Result<Measured> {
-    let device = Device::dry();
+    let device = Device::dry(build::precision(config)?);
     let mut training = Synthetic::new(&device, config)?;
     device.reset_peak_memory();
     training.step()?;

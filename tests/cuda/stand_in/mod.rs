@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream};
-use udass_raw::device::{Arithmetic, Convolution, Device, Product, Types};
+use udass_raw::device::{Arithmetic, Convolution, Device, Precision, Product, Types};
 use udass_raw::{Error, Result};
 
 use memory::{Memories, PADDING, Side, guard_of};
@@ -26,6 +26,9 @@ pub struct StandIn(Rc<RefCell<State>>);
 
 struct State {
     arithmetic: Arithmetic,
+    precision: Precision,
+    /// Whether products sum rows along the way; the host's do not.
+    sums_rows: bool,
     total: usize,
     memories: Memories,
     streams: Vec<Queue>,
@@ -54,8 +57,15 @@ pub struct Counts {
     pub poisoned: u64,
 }
 
+/// Computes as the host does, bit for bit.
 pub fn device(types: Types) -> Device {
     Device::cuda_through(types, Box::new(StandIn::new())).unwrap()
+}
+
+/// A GPU at a precision, whose products sum rows along the way.
+pub fn device_in(precision: Precision) -> Device {
+    let types = if precision == Precision::Bf16 { Types::Bf16 } else { Types::F32 };
+    Device::cuda_through(types, Box::new(StandIn::with(TOTAL, precision, true))).unwrap()
 }
 
 impl StandIn {
@@ -64,8 +74,14 @@ impl StandIn {
     }
 
     pub fn with_memory(total: usize) -> StandIn {
+        Self::with(total, Precision::F32, false)
+    }
+
+    fn with(total: usize, precision: Precision, sums_rows: bool) -> StandIn {
         StandIn(Rc::new(RefCell::new(State {
-            arithmetic: Arithmetic::new(1).unwrap(),
+            arithmetic: Arithmetic::new(1, precision).unwrap(),
+            precision,
+            sums_rows,
             total,
             memories: Memories::default(),
             streams: Vec::new(),
@@ -304,12 +320,25 @@ impl Driver for StandIn {
     }
 
     fn product(&self, stream: Stream, product: &Product) -> Result<()> {
-        let touches = vec![
+        let mut touches = vec![
             work::touched_in(&product.a, false),
             work::touched_in(&product.b, false),
             work::touched_in(&product.out, true),
         ];
+        let vector = |address, n: usize, written| {
+            Touch::new(Side::Device, address, n * product.out.dtype.bytes(), written)
+        };
+        touches.extend(product.bias.map(|at| vector(at, product.out.cols, false)));
+        touches.extend(product.row_sums.map(|at| vector(at, product.out.rows, true)));
         self.0.borrow_mut().give(stream, Call::new("product", Work::Product(*product), touches))
+    }
+
+    fn rounds_operands(&self) -> bool {
+        self.0.borrow().precision != Precision::F32
+    }
+
+    fn sums_rows(&self, _product: &Product) -> bool {
+        self.0.borrow().sums_rows
     }
 
     fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()> {

@@ -127,7 +127,7 @@ pub fn touched_around(c: &Convolution) -> Vec<Touch> {
     let (forward, data) = match c.pass {
         ConvolutionPass::Forward { .. } => (true, false),
         ConvolutionPass::Data { .. } => (false, true),
-        ConvolutionPass::Filter => (false, false),
+        ConvolutionPass::Filter { .. } => (false, false),
     };
     let taps = c.kernel * c.kernel;
     vec![

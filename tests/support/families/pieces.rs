@@ -73,8 +73,11 @@ pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let [b, c, h, w] =
         [case.read(&["B"])?, case.read(&["C"])?, case.read(&["H"])?, case.read(&["W"])?];
-    let f1 = map(device, &case.input("f1"), [b, c, h, w], 1.0)?;
-    let f2 = map(device, &case.input("f2"), [b, c, h, w], 1.0)?;
+    let feature = |name: &str| {
+        let map = map(device, &case.input(name), [b, c, h, w], 1.0)?;
+        device.to_operand(&map).map_err(said)
+    };
+    let (f1, f2) = (feature("f1")?, feature("f2")?);
     // Labels of the features' own size, of which class 1 is the mask.
     let mask = report.input_bytes("mask")?;
     let mut flags = [0u8; 256];
@@ -130,9 +133,12 @@ pub fn resize(report: &mut Report, device: &Device) -> Outcome {
         let from: [usize; 4] = case.read(&[&variant, "src"])?;
         let to: (usize, usize) = case.read(&[&variant, "dst"])?;
         let factor: Option<f64> = case.read(&[&variant, "scale_factor"])?;
-        let x = map(device, &case.input(&format!("x{variant}")), from, 1.0)?;
-        let slope =
-            map(device, &case.input(&format!("g{variant}")), [from[0], from[1], to.0, to.1], 1.0)?;
+        let operand = |name: String, shape| {
+            let map = map(device, &case.input(&name), shape, 1.0)?;
+            device.to_operand(&map).map_err(said)
+        };
+        let x = operand(format!("x{variant}"), from)?;
+        let slope = operand(format!("g{variant}"), [from[0], from[1], to.0, to.1])?;
         let tape = Tape::recording(device);
         let leaf = tape.leaf(&x);
         let y = ops::resize(&tape, &leaf, to, factor.map(|f| (f, f))).map_err(said)?;

@@ -12,13 +12,23 @@ use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
 use super::{check, libraries};
-use crate::device::launch::Kernel;
+use crate::device::launch::{Kernel, Types};
 use crate::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/gpu.rs"));
 
-/// Ends the kernels' names.
-const SUFFIX: &str = "f32";
+/// A table of files in kernels/ and their machine code; empty without nvcc at build time.
+type Embedded = &'static [(&'static str, &'static [u8])];
+
+/// What kernels of these types are called after, and what of them is embedded.
+fn built(types: Types) -> Result<(&'static str, Embedded)> {
+    match types {
+        Types::F32 => Ok(("f32", FATBINS_F32)),
+        Types::Bf16 => Ok(("bf16", FATBINS_BF16)),
+        Types::F64 => Err(Error::device("the GPU does not compute in double precision")),
+    }
+}
+
 /// What NVRTC has no headers for.
 const STANDARD: [(&str, &str); 2] = [
     (
@@ -33,7 +43,7 @@ const STANDARD: [(&str, &str); 2] = [
 pub(super) struct Code {
     capability: (c_int, c_int),
     /// By file in kernels/.
-    modules: RefCell<HashMap<&'static str, sys::CUmodule>>,
+    modules: RefCell<HashMap<(&'static str, Types), sys::CUmodule>>,
 }
 
 impl Code {
@@ -41,9 +51,9 @@ impl Code {
         Code { capability, modules: RefCell::default() }
     }
 
-    pub fn function(&self, kernel: &Kernel) -> Result<sys::CUfunction> {
-        let module = self.module(kernel.file)?;
-        let name = c_string(&format!("{}_{SUFFIX}", kernel.name))?;
+    pub fn function(&self, kernel: &Kernel, types: Types) -> Result<sys::CUfunction> {
+        let module = self.module(kernel.file, types)?;
+        let name = c_string(&format!("{}_{}", kernel.name, built(types)?.0))?;
         let mut function = null_mut();
         // SAFETY: an out-pointer to a local; the module stays loaded.
         let status = unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) };
@@ -51,14 +61,15 @@ impl Code {
         Ok(function)
     }
 
-    fn module(&self, file: &'static str) -> Result<sys::CUmodule> {
-        if let Some(module) = self.modules.borrow().get(file) {
+    fn module(&self, file: &'static str, types: Types) -> Result<sys::CUmodule> {
+        let key = (file, types);
+        if let Some(module) = self.modules.borrow().get(&key) {
             return Ok(*module);
         }
-        let embedded = FATBINS.iter().find(|(name, _)| *name == file);
+        let embedded = built(types)?.1.iter().find(|(name, _)| *name == file);
         let code = match embedded {
             Some((_, code)) => code.to_vec(),
-            None => compiled(file, self.capability, cache())?,
+            None => compiled(file, types, self.capability, cache())?,
         };
         let mut module = null_mut();
         // SAFETY: an out-pointer to a local; the driver copies the code, whose headers say its size.
@@ -74,7 +85,7 @@ impl Code {
             )));
         }
         check(status, &format!("loading kernels/{file}"))?;
-        self.modules.borrow_mut().insert(file, module);
+        self.modules.borrow_mut().insert(key, module);
         Ok(module)
     }
 
@@ -98,17 +109,23 @@ fn cache() -> Option<PathBuf> {
 }
 
 /// The machine code of a kernel file for a GPU, from `cache` or from NVRTC.
-fn compiled(file: &str, capability: (c_int, c_int), cache: Option<PathBuf>) -> Result<Vec<u8>> {
+fn compiled(
+    file: &str,
+    types: Types,
+    capability: (c_int, c_int),
+    cache: Option<PathBuf>,
+) -> Result<Vec<u8>> {
     libraries::NVRTC.check()?;
     let source = SOURCES
         .iter()
         .find(|(name, _)| *name == file)
         .ok_or_else(|| Error::device(format!("kernels/{file} is not in this program")))?;
-    let kept = cache.map(|folder| folder.join(key(source.1, capability)));
+    let options = options(built(types)?.0, capability);
+    let kept = cache.map(|folder| folder.join(key(source.1, &options)));
     if let Some(code) = kept.as_ref().and_then(|path| std::fs::read(path).ok()) {
         return Ok(code);
     }
-    let code = compile(source, capability)?;
+    let code = compile(source, &options)?;
     // Only a convenience: where it cannot be kept, it is compiled again next time.
     if let Some(path) = kept {
         let _ = keep(&path, &code);
@@ -124,8 +141,8 @@ fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-/// All that decides what comes out: the source and every header, the GPU, the compiler.
-fn key(source: &str, capability: (c_int, c_int)) -> String {
+/// All that decides what comes out: the source and every header, types and GPU, the compiler.
+fn key(source: &str, options: &[String]) -> String {
     let mut hash = Sha256::new();
     for text in std::iter::once(source).chain(HEADERS.iter().map(|(_, text)| *text)) {
         hash.update(text.len().to_le_bytes());
@@ -134,22 +151,22 @@ fn key(source: &str, capability: (c_int, c_int)) -> String {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: out-pointers to locals; the library was found to have it.
     let _ = unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) };
-    hash.update(format!("{:?} {capability:?} {major}.{minor}", options(capability)));
+    hash.update(format!("{options:?} {major}.{minor}"));
     let digest: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
     format!("{digest}.cubin")
 }
 
-fn options((major, minor): (c_int, c_int)) -> [String; 4] {
+fn options(types: &str, (major, minor): (c_int, c_int)) -> [String; 4] {
     [
         format!("--gpu-architecture=sm_{major}{minor}"),
         "-std=c++17".into(),
-        "-DUDASS_F32".into(),
+        format!("-DUDASS_{}", types.to_uppercase()),
         // Generic lambdas of a kernel bear no `__device__`: nvcc infers it, NVRTC must be told.
         "-default-device".into(),
     ]
 }
 
-fn compile(source: &(&str, &str), capability: (c_int, c_int)) -> Result<Vec<u8>> {
+fn compile(source: &(&str, &str), options: &[String]) -> Result<Vec<u8>> {
     let fail = |call: &str, result: nvrtc::nvrtcResult| match result {
         nvrtc::nvrtcResult::NVRTC_SUCCESS => Ok(()),
         other => Err(Error::device(format!("kernels/{}: {call}: {other:?}", source.0))),
@@ -160,7 +177,6 @@ fn compile(source: &(&str, &str), capability: (c_int, c_int)) -> Result<Vec<u8>>
     let pointers = |all: &[CString]| all.iter().map(|text| text.as_ptr()).collect::<Vec<_>>();
     let (names, texts) = (pointers(&names), pointers(&texts));
     let (text, name) = (c_string(source.1)?, c_string(source.0)?);
-    let options = options(capability);
     let options: Vec<CString> =
         options.iter().map(|option| c_string(option)).collect::<Result<_>>()?;
     let options = pointers(&options);
@@ -210,12 +226,14 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let cache = || Some(folder.path().to_path_buf());
-        for (file, _) in SOURCES {
-            let code = compiled(file, (8, 0), cache()).unwrap();
-            assert!(code.starts_with(b"\x7fELF"), "{file}");
-            assert_eq!(compiled(file, (8, 0), cache()).unwrap(), code, "{file}");
+        for types in [Types::F32, Types::Bf16] {
+            for (file, _) in SOURCES {
+                let code = compiled(file, types, (8, 0), cache()).unwrap();
+                assert!(code.starts_with(b"\x7fELF"), "{file}");
+                assert_eq!(compiled(file, types, (8, 0), cache()).unwrap(), code, "{file}");
+            }
         }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), SOURCES.len());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2 * SOURCES.len());
     }
 
     #[test]
@@ -223,20 +241,23 @@ mod tests {
         for kernel in crate::device::kernels::ALL {
             let is = |file: &str| file == kernel.file;
             assert!(SOURCES.iter().any(|(file, _)| is(file)), "{}", kernel.name);
-            assert!(
-                FATBINS.is_empty() || FATBINS.iter().any(|(file, _)| is(file)),
-                "{}",
-                kernel.name
-            );
+            for types in [Types::F32, Types::Bf16] {
+                let embedded = built(types).unwrap().1;
+                let there = embedded.iter().any(|(file, _)| is(file));
+                assert!(embedded.is_empty() || there, "{}, {types:?}", kernel.name);
+            }
         }
     }
 
     #[test]
-    fn a_key_tells_sources_and_gpus_apart() {
+    fn a_key_tells_sources_types_and_gpus_apart() {
         if libraries::NVRTC.check().is_err() {
             return;
         }
-        let keys = [key("a", (8, 0)), key("b", (8, 0)), key("a", (9, 0))];
-        assert!(keys[0] != keys[1] && keys[0] != keys[2]);
+        let of = |source, types, capability| key(source, &options(types, capability));
+        let first = of("a", "f32", (8, 0));
+        for other in [("b", "f32", (8, 0)), ("a", "bf16", (8, 0)), ("a", "f32", (9, 0))] {
+            assert_ne!(first, of(other.0, other.1, other.2));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Convolutions through cuDNN, B,H,W,C and K,R,S,C. A plan (descriptors and the first algorithm
+//! Convolutions through cuDNN, B,H,W,C and K,R,S,C, of single precision or bf16 throughout. A plan (descriptors and the first algorithm
 //! proposed that is deterministic and small enough) is made once for every shape and kept.
 
 use std::cell::RefCell;
@@ -28,8 +28,8 @@ pub(super) struct Convolutions {
     plans: RefCell<HashMap<Key, Plan>>,
 }
 
-/// What a plan depends on: pass, B,H,W,C, filters, side and dilation.
-type Key = (Algorithms, [c_int; 7]);
+/// What a plan depends on: pass, type, B,H,W,C, filters, side and dilation.
+type Key = (Algorithms, DType, [c_int; 7]);
 
 /// Which of the library's three lists of algorithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,16 +85,13 @@ impl Convolutions {
         stream: cudarc::driver::sys::CUstream,
         c: &Convolution,
     ) -> Result<()> {
-        if c.dtype != DType::F32 {
-            return Err(Error::device(format!("no convolution of {:?} on the GPU", c.dtype)));
-        }
         let (algorithms, accumulate) = match c.pass {
             ConvolutionPass::Forward { accumulate } => (Algorithms::Forward, accumulate),
             ConvolutionPass::Data { accumulate } => (Algorithms::Data, accumulate),
-            ConvolutionPass::Filter => (Algorithms::Filter, true),
+            ConvolutionPass::Filter { accumulate } => (Algorithms::Filter, accumulate),
         };
         let sizes = [c.batch, c.height, c.width, c.channels, c.filters, c.kernel, c.dilation];
-        let key = (algorithms, sizes.map(|n| n as c_int));
+        let key = (algorithms, c.dtype, sizes.map(|n| n as c_int));
         let mut plans = self.plans.borrow_mut();
         let plan = match plans.get(&key) {
             Some(plan) => plan,
@@ -171,7 +168,7 @@ impl Convolutions {
     }
 
     fn plan(&self, key: Key) -> Result<Plan> {
-        let descriptors = self.descriptors(key.1)?;
+        let descriptors = self.descriptors(key.1, key.2)?;
         let (algorithm, workspace, math) = self.choose(key, &descriptors)?;
         // SAFETY: the descriptor was just made.
         let set = unsafe { sys::cudnnSetConvolutionMathType(descriptors.convolution, math) };
@@ -179,15 +176,20 @@ impl Convolutions {
         Ok(Plan { descriptors, algorithm, workspace })
     }
 
-    fn descriptors(&self, sizes: [c_int; 7]) -> Result<Descriptors> {
+    fn descriptors(&self, dtype: DType, sizes: [c_int; 7]) -> Result<Descriptors> {
         let [batch, height, width, channels, filters, side, dilation] = sizes;
         let real = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
+        let stored = match dtype {
+            DType::F32 => real,
+            DType::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+            other => return Err(Error::device(format!("no convolution of {other:?} on the GPU"))),
+        };
         let layout = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
         let padding = side / 2 * dilation;
         let math = match self.precision {
             Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-            Precision::Tf32 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
         let (mut x, mut y, mut w, mut convolution) =
             (null_mut(), null_mut(), null_mut(), null_mut());
@@ -196,13 +198,13 @@ impl Convolutions {
             for (tensor, depth) in [(&mut x, channels), (&mut y, filters)] {
                 check(sys::cudnnCreateTensorDescriptor(tensor), "cudnnCreateTensorDescriptor")?;
                 let set = sys::cudnnSetTensor4dDescriptor(
-                    *tensor, layout, real, batch, depth, height, width,
+                    *tensor, layout, stored, batch, depth, height, width,
                 );
                 check(set, "cudnnSetTensor4dDescriptor")?;
             }
             check(sys::cudnnCreateFilterDescriptor(&mut w), "cudnnCreateFilterDescriptor")?;
             let set =
-                sys::cudnnSetFilter4dDescriptor(w, real, layout, filters, channels, side, side);
+                sys::cudnnSetFilter4dDescriptor(w, stored, layout, filters, channels, side, side);
             check(set, "cudnnSetFilter4dDescriptor")?;
             let made = sys::cudnnCreateConvolutionDescriptor(&mut convolution);
             check(made, "cudnnCreateConvolutionDescriptor")?;

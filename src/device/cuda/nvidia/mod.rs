@@ -31,7 +31,7 @@ pub struct Nvidia {
     products: Products,
     convolutions: Convolutions,
     code: Code,
-    functions: RefCell<HashMap<&'static str, Function>>,
+    functions: RefCell<HashMap<(&'static str, Types), Function>>,
     events: RefCell<Vec<sys::CUevent>>,
     graphs: RefCell<Vec<[*mut c_void; 2]>>,
     gpu: Gpu,
@@ -162,11 +162,12 @@ impl Nvidia {
     fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
         let (kernel, shared) = (launch.kernel, launch.grid.shared);
         let mut functions = self.functions.borrow_mut();
-        let function = match functions.get_mut(kernel.name) {
+        let key = (kernel.name, launch.types);
+        let function = match functions.get_mut(&key) {
             Some(function) => function,
             None => {
-                let handle = self.code.function(kernel)?;
-                functions.entry(kernel.name).or_insert(Function { handle, shared: USUAL_SHARED })
+                let handle = self.code.function(kernel, launch.types)?;
+                functions.entry(key).or_insert(Function { handle, shared: USUAL_SHARED })
             }
         };
         if shared > function.shared {
@@ -347,9 +348,6 @@ impl Driver for Nvidia {
 
     fn launch(&self, stream: Stream, launch: &Launch) -> Result<()> {
         let name = launch.kernel.name;
-        if launch.types != Types::F32 {
-            return Err(Error::device(format!("{name} was not built for {:?}", launch.types)));
-        }
         let stream = self.enter(stream)?;
         let function = self.function(launch)?;
         let words: Vec<u64> = launch.arguments.iter().map(|argument| argument.word).collect();
@@ -380,6 +378,14 @@ impl Driver for Nvidia {
 
     fn product(&self, stream: Stream, product: &Product) -> Result<()> {
         self.products.run(self.enter(stream)?, product)
+    }
+
+    fn rounds_operands(&self) -> bool {
+        self.products.precision != Precision::F32
+    }
+
+    fn sums_rows(&self, product: &Product) -> bool {
+        self.products.sums_rows(product)
     }
 
     fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()> {

@@ -1,13 +1,16 @@
-//! Matrix products through cuBLASLt. A plan (descriptors and the algorithm that the library
-//! proposes first) is made once for every shape and kept.
+//! Matrix products through cuBLASLt, with a bias added or sums for a bias's gradient taken along the
+//! way. A plan (descriptors and the algorithm that the library proposes first) is made once for every
+//! shape and kept.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::null_mut;
 
 use cudarc::cublaslt::sys;
+use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
 use super::Gpu;
 use crate::device::Precision;
@@ -22,7 +25,8 @@ pub(super) struct Products {
     pub precision: Precision,
     handle: sys::cublasLtHandle_t,
     workspace: u64,
-    plans: RefCell<HashMap<Key, Plan>>,
+    /// None: the library has none.
+    plans: RefCell<HashMap<Key, Option<Plan>>>,
 }
 
 /// What a plan depends on.
@@ -32,8 +36,22 @@ struct Key {
     b: Stored,
     out: Stored,
     depth: usize,
+    /// Types of the operands and of `out`.
+    operands: DType,
+    result: DType,
+    epilogue: Epilogue,
     /// What the addresses of a, b and out are multiples of, at most 16.
     alignment: [u32; 3],
+}
+
+/// What is done along the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Epilogue {
+    None,
+    /// Every row of `out` as the library sees it has a number added.
+    Bias,
+    /// The columns of `b` as the library sees it are summed.
+    ColumnSums,
 }
 
 /// A matrix as the library sees it, column by column.
@@ -53,6 +71,14 @@ struct Plan {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
+fn library_type(dtype: DType) -> Result<sys::cudaDataType_t> {
+    match dtype {
+        DType::F32 => Ok(sys::cudaDataType_t::CUDA_R_32F),
+        DType::Bf16 => Ok(sys::cudaDataType_t::CUDA_R_16BF),
+        other => Err(Error::device(format!("no product of {other:?} on the GPU"))),
+    }
+}
+
 fn check(status: sys::cublasStatus_t, call: &str) -> Result<()> {
     match status {
         sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
@@ -67,6 +93,13 @@ fn arranged(product: &Product) -> Result<(Key, [u64; 3])> {
     let (out, first, second) = match by_rows(&product.out) {
         true => (product.out, product.b, product.a),
         false => (product.out.t(), product.a.t(), product.b.t()),
+    };
+    // Bias and sums are those of `outᵀ`: a number for each column of `out`, or row of `a`.
+    let epilogue = match (product.bias, product.row_sums) {
+        (None, None) => Epilogue::None,
+        (Some(_), None) if by_rows(&product.out) => Epilogue::Bias,
+        (None, Some(_)) if by_rows(&product.out) => Epilogue::ColumnSums,
+        _ => return Err(Error::shape("product", format!("cannot add to {product:?}"))),
     };
     // Of `m`, whose transpose is an operand.
     let stored = |m: &Matrix| -> Result<Stored> {
@@ -90,9 +123,39 @@ fn arranged(product: &Product) -> Result<(Key, [u64; 3])> {
         b: stored(&second)?,
         out: out_stored,
         depth: first.rows,
+        operands: product.a.dtype,
+        result: product.out.dtype,
+        epilogue,
         alignment: addresses.map(|address| 1 << address.trailing_zeros().min(4)),
     };
     Ok((key, addresses))
+}
+
+impl Plan {
+    /// Gives the descriptors back.
+    fn free(&self) {
+        // SAFETY: they are this plan's, which is used no more.
+        unsafe {
+            let _ = sys::cublasLtMatmulDescDestroy(self.operation);
+            for layout in self.layouts {
+                let _ = sys::cublasLtMatrixLayoutDestroy(layout);
+            }
+        }
+    }
+}
+
+/// Sets an attribute of a product, of the type that NVIDIA's manual gives it.
+fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V) -> Result<()> {
+    // SAFETY: the descriptor is live, and the library copies the value.
+    let status = unsafe {
+        let value = (value as *const V).cast();
+        sys::cublasLtMatmulDescSetAttribute(operation, attribute, value, size_of::<V>())
+    };
+    check(status, "cublasLtMatmulDescSetAttribute")
+}
+
+fn none_of(key: &Key) -> Error {
+    Error::device(format!("cuBLASLt has no product for {key:?}"))
 }
 
 impl Products {
@@ -107,18 +170,16 @@ impl Products {
 
     pub fn run(&self, stream: cudarc::driver::sys::CUstream, product: &Product) -> Result<()> {
         let (key, [a, b, out]) = arranged(product)?;
-        if product.out.dtype != DType::F32 {
-            let problem = format!("no product of {:?} on the GPU", product.out.dtype);
-            return Err(Error::device(problem));
-        }
         let mut plans = self.plans.borrow_mut();
-        let plan = match plans.get(&key) {
-            Some(plan) => plan,
-            None => {
-                let plan = self.plan(&key)?;
-                &*plans.entry(key).or_insert(plan)
-            }
+        let plan = match plans.entry(key) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(new) => new.insert(self.plan(&key)?),
         };
+        let plan = plan.as_ref().ok_or_else(|| none_of(&key))?;
+        if let Some(vector) = product.bias.or(product.row_sums) {
+            let attribute = Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+            set(plan.operation, attribute, &vector)?;
+        }
         let (alpha, beta) = (1f32, product.accumulate as u32 as f32);
         let [a_layout, b_layout, layout] = plan.layouts;
         // SAFETY: descriptors are the plan's and of these operands' shapes; the operands are views
@@ -146,14 +207,28 @@ impl Products {
         check(status, "cublasLtMatmul")
     }
 
-    fn plan(&self, key: &Key) -> Result<Plan> {
-        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+    /// Whether the library has a product that sums a's rows along the way.
+    pub fn sums_rows(&self, product: &Product) -> bool {
+        let Ok((key, _)) = arranged(product) else { return false };
+        let mut plans = self.plans.borrow_mut();
+        match plans.entry(key) {
+            Entry::Occupied(found) => found.get().is_some(),
+            Entry::Vacant(new) => match self.plan(&key) {
+                Ok(plan) => new.insert(plan).is_some(),
+                Err(_) => false,
+            },
+        }
+    }
+
+    /// None where the library has no such product.
+    fn plan(&self, key: &Key) -> Result<Option<Plan>> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
-        let compute = match self.precision {
-            Precision::F32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-            Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+        let compute = match (key.operands, self.precision) {
+            (DType::F32, Precision::Tf32) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let real = sys::cudaDataType_t::CUDA_R_32F;
+        let (scale, operands) = (sys::cudaDataType_t::CUDA_R_32F, library_type(key.operands)?);
+        let types = [operands, operands, library_type(key.result)?];
         // cublasOperation_t: CUBLAS_OP_N is 0, CUBLAS_OP_T is 1.
         let transposition = |m: Stored| m.transposed as i32;
         let bytes = WORKSPACE;
@@ -162,18 +237,21 @@ impl Products {
         // SAFETY: out-pointers to locals; attributes are of the types that NVIDIA's manual gives.
         unsafe {
             let mut operation = null_mut();
-            let made = sys::cublasLtMatmulDescCreate(&mut operation, compute, real);
+            let made = sys::cublasLtMatmulDescCreate(&mut operation, compute, scale);
             check(made, "cublasLtMatmulDescCreate")?;
-            for (attribute, value) in [
-                (Attribute::CUBLASLT_MATMUL_DESC_TRANSA, transposition(key.a)),
-                (Attribute::CUBLASLT_MATMUL_DESC_TRANSB, transposition(key.b)),
-            ] {
-                let value = (&raw const value).cast();
-                let set = sys::cublasLtMatmulDescSetAttribute(operation, attribute, value, 4);
-                check(set, "cublasLtMatmulDescSetAttribute")?;
+            set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &transposition(key.a))?;
+            set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &transposition(key.b))?;
+            if key.epilogue != Epilogue::None {
+                let epilogue = match key.epilogue {
+                    Epilogue::Bias => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+                    _ => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
+                };
+                set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
+                let vector = Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE;
+                set(operation, vector, &(types[2] as u32))?;
             }
             let mut layouts = [null_mut(); 3];
-            for (layout, m) in layouts.iter_mut().zip([key.a, key.b, key.out]) {
+            for ((layout, m), real) in layouts.iter_mut().zip([key.a, key.b, key.out]).zip(types) {
                 let (rows, cols, pitch) = (m.rows as u64, m.cols as u64, m.pitch as i64);
                 let made = sys::cublasLtMatrixLayoutCreate(layout, real, rows, cols, pitch);
                 check(made, "cublasLtMatrixLayoutCreate")?;
@@ -181,15 +259,15 @@ impl Products {
             let mut preference = null_mut();
             let made = sys::cublasLtMatmulPreferenceCreate(&mut preference);
             check(made, "cublasLtMatmulPreferenceCreate")?;
-            let set = |attribute, value: *const c_void, bytes| {
+            let prefer = |attribute, value: *const c_void, bytes| {
                 let set =
                     sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes);
                 check(set, "cublasLtMatmulPreferenceSetAttribute")
             };
             let most = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-            set(most, (&raw const bytes).cast(), size_of::<usize>())?;
+            prefer(most, (&raw const bytes).cast(), size_of::<usize>())?;
             let scheme = Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
-            set(scheme, (&raw const schemes).cast(), 4)?;
+            prefer(scheme, (&raw const schemes).cast(), 4)?;
             let [a, b, out] = &key.alignment;
             for (attribute, multiple) in [
                 (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a),
@@ -197,7 +275,7 @@ impl Products {
                 (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out),
                 (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out),
             ] {
-                set(attribute, (multiple as *const u32).cast(), 4)?;
+                prefer(attribute, (multiple as *const u32).cast(), 4)?;
             }
             let (mut best, mut count) = (zeroed::<sys::cublasLtMatmulHeuristicResult_t>(), 0);
             let asked = sys::cublasLtMatmulAlgoGetHeuristic(
@@ -213,11 +291,16 @@ impl Products {
                 &mut count,
             );
             let _ = sys::cublasLtMatmulPreferenceDestroy(preference);
-            check(asked, &format!("cuBLASLt has no product for {key:?}"))?;
-            if count == 0 {
-                return Err(Error::device(format!("cuBLASLt has no product for {key:?}")));
+            let plan = Plan { operation, layouts, algorithm: best.algo };
+            let supported = asked != sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED;
+            if supported {
+                check(asked, "cublasLtMatmulAlgoGetHeuristic")?;
             }
-            Ok(Plan { operation, layouts, algorithm: best.algo })
+            if !supported || count == 0 {
+                plan.free();
+                return Ok(None);
+            }
+            Ok(Some(plan))
         }
     }
 
@@ -225,12 +308,7 @@ impl Products {
     pub fn free(&mut self, gpu: &Gpu) {
         // SAFETY: made by this, and no longer used.
         unsafe {
-            for (_, plan) in self.plans.get_mut().drain() {
-                let _ = sys::cublasLtMatmulDescDestroy(plan.operation);
-                for layout in plan.layouts {
-                    let _ = sys::cublasLtMatrixLayoutDestroy(layout);
-                }
-            }
+            self.plans.get_mut().drain().filter_map(|(_, plan)| plan).for_each(|plan| plan.free());
             let _ = sys::cublasLtDestroy(self.handle);
         }
         let _ = gpu.free(self.workspace);
@@ -304,7 +382,7 @@ mod tests {
                 *to = products.sum::<f32>() + if accumulate { *to } else { 0.0 };
             }
         }
-        let (key, addresses) = arranged(&Product { out, a, b, accumulate }).unwrap();
+        let (key, addresses) = arranged(&Product::plain(out, a, b, accumulate)).unwrap();
         perform(&key, addresses, accumulate);
         assert_eq!(out_data, expected, "{m},{n},{k}, orders {orders:b}, gap {gap}: {key:?}");
     }
