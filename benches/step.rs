@@ -1,4 +1,4 @@
-//! Seconds of whole training iterations, on synthetic batches already in device memory: the work of
+//! Seconds of whole training iterations, on synthetic batches already in the host's memory: the work of
 //! benches/pytorch/step.py, which benches/compare.py tells the cases' options. A case is named
 //! `<setting>/<method>`. How to run: benches/record.rs.
 
@@ -15,7 +15,7 @@ use udass_raw::params::Weights;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::run::build::effective;
 use udass_raw::uda::inputs::{StepInputs, Switches};
-use udass_raw::uda::step::{DeviceBatch, Learner, initialize};
+use udass_raw::uda::step::{Learner, initialize};
 
 use record::{Amount, Case, Run};
 
@@ -100,8 +100,7 @@ fn options(config: &Config, method: &str) -> Map<String, Value> {
 /// A run is the next iteration of one training.
 fn iterations(device: &Device, config: &Config) -> Run {
     let mut learner = learner(device, config);
-    let batches: Vec<DeviceBatch> =
-        (0..2).map(|n| learner.upload(&batch(config, n)).unwrap()).collect();
+    let batches: Vec<Batch> = (0..2).map(|n| batch(config, n)).collect();
     if config.method == Method::Quadmix {
         // Leaves the first templates.
         step(&mut learner, &batches[1], START - 1);
@@ -114,10 +113,11 @@ fn iterations(device: &Device, config: &Config) -> Run {
 }
 
 /// Jitter and blur are always on, so that every run is the same work.
-fn step(learner: &mut Learner, batch: &DeviceBatch, iteration: u64) {
+fn step(learner: &mut Learner, batch: &Batch, iteration: u64) {
+    let batch = learner.upload(batch).unwrap();
     let mut inputs = StepInputs::draw(&learner.config, iteration);
     inputs.switches = [Switches { jitter: true, blur: true }; 2];
-    let report = learner.step(batch, &inputs, None).unwrap();
+    let report = learner.step(&batch, &inputs, None).unwrap();
     assert!(!report.failed, "iteration {iteration} is not finite: {:?}", report.terms);
 }
 
