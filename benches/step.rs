@@ -1,4 +1,4 @@
-//! Seconds of whole training iterations, on synthetic batches already in device memory: the work of
+//! Seconds of whole training iterations, on synthetic batches already in the host's memory: the work of
 //! benches/pytorch/step.py, which benches/compare.py tells the cases' options. A case is named
 //! `<setting>/<method>`. How to run: benches/record.rs.
 

@@ -9,10 +9,11 @@ use crate::error::{Error, Result};
 
 /// Keys, or sections, that change nothing of what a run computes: where it reads and writes, how often
 /// it saves, how it is spread over the machine. (Another device rounds otherwise, no more.)
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "run.",
     "eval.",
     "device.kind",
+    "device.graph",
     "device.threads",
     "data.workers",
     "data.prefetch",

@@ -70,6 +70,8 @@ pub struct DeviceConfig {
     /// `f32`, `tf32` or `bf16`.
     pub precision: String,
     pub deterministic: bool,
+    /// Whole iterations are recorded and replayed where the device can.
+    pub graph: bool,
     /// Worker threads of the host device; 0 means one per core.
     pub threads: usize,
 }

@@ -55,6 +55,11 @@ impl Arena {
         self.insert(address, bytes);
     }
 
+    /// Whether a request finds room.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.by_size.range((self.rounded(bytes), 0)..).next().is_some()
+    }
+
     /// The smallest free range that fits, lowest address first; None when a chunk must be added.
     pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<u64> {
         let size = self.rounded(bytes);

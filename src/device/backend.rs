@@ -37,6 +37,10 @@ pub(crate) trait Backend {
     fn forget_marks(&self) {}
     /// Blocks that fill the device with elementwise work of `n` elements.
     fn blocks_for(&self, n: usize) -> usize;
+    /// None: work that is asked for has run when the call returns, so there is nothing to record.
+    fn recorder(&self) -> Option<&dyn Recorder> {
+        None
+    }
     /// Bytes to leave free behind every tensor.
     fn padding(&self) -> usize {
         0
@@ -46,6 +50,20 @@ pub(crate) trait Backend {
         Ok(())
     }
     fn take_back(&self, _address: u64, _bytes: usize) {}
+}
+
+/// Work that a device has recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Recording(pub u64);
+
+/// Records work and runs it again, at the addresses that it saw.
+pub(crate) trait Recorder {
+    /// What is asked for from here on is recorded instead of run; nothing may wait for the device,
+    /// nor come from the host.
+    fn begin(&self) -> Result<()>;
+    fn end(&self) -> Result<Recording>;
+    fn replay(&self, recording: Recording) -> Result<()>;
+    fn discard(&self, recording: Recording);
 }
 
 /// A strided view of a tensor as a matrix. Strides count elements.

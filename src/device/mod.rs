@@ -6,20 +6,23 @@ pub mod cuda;
 mod dry;
 mod host;
 mod launch;
+mod pools;
 pub mod profile;
+mod replay;
 
 pub use arena::MemoryReport;
 pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
 pub use host::Arithmetic;
 pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
+pub use replay::Replays;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::tensor::{DType, Element, Tensor};
 use crate::{Error, Result};
-use arena::Arena;
 use backend::Backend;
+use pools::{Pool, Pools};
 
 /// Launchers generated from the signatures in `kernels/*.cu`.
 #[allow(clippy::all)]
@@ -58,7 +61,9 @@ pub struct Device(Rc<Inner>);
 
 struct Inner {
     backend: Box<dyn Backend>,
-    arena: RefCell<Arena>,
+    pools: RefCell<Pools>,
+    /// How many there are for whom a step's memory is kept.
+    replays: Cell<usize>,
     types: Types,
     /// Set while somebody wants to know where time goes.
     profile: RefCell<Option<profile::Recorder>>,
@@ -74,6 +79,7 @@ pub struct Block {
     address: u64,
     bytes: usize,
     holder: &'static str,
+    pool: Pool,
 }
 
 impl Block {
@@ -85,7 +91,8 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         self.device.backend.take_back(self.address, self.bytes);
-        self.device.arena.borrow_mut().give_back(self.address, self.bytes, self.holder);
+        let mut pools = self.device.pools.borrow_mut();
+        pools.give_back(self.pool, self.address, self.bytes, self.holder);
     }
 }
 
@@ -148,9 +155,10 @@ impl Device {
     }
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
-        let arena = RefCell::new(Arena::with_padding(backend.padding()));
+        let pools = RefCell::new(Pools::with_padding(backend.padding()));
         let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
-        Device(Rc::new(Inner { backend, arena, types, profile, holder, layer }))
+        let replays = Cell::new(0);
+        Device(Rc::new(Inner { backend, pools, replays, types, profile, holder, layer }))
     }
 
     /// One line about the device, for logs.
@@ -201,11 +209,11 @@ impl Device {
     pub fn alloc(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let bytes = shape.iter().product::<usize>() * dtype.bytes();
         let holder = self.0.holder.get();
-        let taken = self.0.arena.borrow_mut().take(bytes, holder);
-        let address = match taken {
-            Some(address) => address,
+        let taken = self.0.pools.borrow_mut().take(bytes, holder);
+        let (address, pool) = match taken {
+            Some(taken) => taken,
             None => {
-                let least = self.0.arena.borrow().rounded(bytes);
+                let least = self.0.pools.borrow().missing(bytes);
                 let wanted = self.0.backend.chunk().max(least);
                 let (chunk, address) = match self.0.backend.reserve(wanted) {
                     Ok(address) => (wanted, address),
@@ -214,13 +222,13 @@ impl Device {
                         (least, address.map_err(|e| self.out_of_memory(e))?)
                     }
                 };
-                let mut arena = self.0.arena.borrow_mut();
-                arena.add_chunk(address, chunk);
-                arena.take(bytes, holder).ok_or_else(|| Error::device("the arena lost a chunk"))?
+                let mut pools = self.0.pools.borrow_mut();
+                pools.add_chunk(address, chunk);
+                pools.take(bytes, holder).ok_or_else(|| Error::device("the arena lost a chunk"))?
             }
         };
         self.0.backend.lend(address, bytes)?;
-        let block = Rc::new(Block { device: self.0.clone(), address, bytes, holder });
+        let block = Rc::new(Block { device: self.0.clone(), address, bytes, holder, pool });
         Ok(Tensor::new(block, 0, shape.into(), dtype))
     }
 
@@ -248,6 +256,14 @@ impl Device {
     pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut tensor = self.alloc(shape, dtype)?;
         self.zero(&mut tensor)?;
+        Ok(tensor)
+    }
+
+    /// A tensor of `real` whose elements are all `value`.
+    pub fn full(&self, shape: &[usize], value: f32) -> Result<Tensor> {
+        let mut tensor = self.empty(shape)?;
+        let n = tensor.len();
+        kernels::fill(self, self.elements(n), &mut tensor, value as f64, n as i64)?;
         Ok(tensor)
     }
 
@@ -421,11 +437,11 @@ impl Device {
     }
 
     pub fn memory(&self) -> MemoryReport {
-        self.0.arena.borrow().report()
+        self.0.pools.borrow().report()
     }
 
     pub fn reset_peak_memory(&self) {
-        self.0.arena.borrow_mut().reset_peak();
+        self.0.pools.borrow_mut().reset_peak();
     }
 
     /// What `f` allocates and runs is charged to `holder` in memory reports and profiles.

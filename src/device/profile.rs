@@ -116,7 +116,7 @@ impl Device {
             return f();
         }
         let backward = self.0.layer.borrow().1;
-        self.within((name(), backward), f)
+        self.charging((name(), backward), f)
     }
 
     /// The layer that is charged now, for its backward; none where nobody asks.
@@ -128,12 +128,12 @@ impl Device {
     /// told.
     pub(crate) fn backward_of<R>(&self, layer: &Option<Rc<str>>, f: impl FnOnce() -> R) -> R {
         match layer {
-            Some(layer) => self.within((layer.clone(), true), f),
+            Some(layer) => self.charging((layer.clone(), true), f),
             None => f(),
         }
     }
 
-    fn within<R>(&self, layer: (Rc<str>, bool), f: impl FnOnce() -> R) -> R {
+    fn charging<R>(&self, layer: (Rc<str>, bool), f: impl FnOnce() -> R) -> R {
         let before = self.0.layer.replace(layer);
         let result = f();
         self.0.layer.replace(before);

@@ -1,6 +1,7 @@
 //! A whole network: backbone and decoder, on one scale or on HRDA's two (Hoyer et al. 2022b).
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::Result;
@@ -29,12 +30,9 @@ struct Hrda {
     attention: Head,
     detail_crop: usize,
     detail_loss: f32,
-    /// Windows of the detail scale over images of the size seen last.
-    windows: RefCell<Option<ForSize<Rc<Windows>>>>,
+    /// Windows of the detail scale, by the height and width of images seen so far.
+    windows: RefCell<HashMap<(usize, usize), Rc<Windows>>>,
 }
-
-/// Something that belongs to images of one size (height, width).
-type ForSize<T> = ((usize, usize), T);
 
 /// What a training pass learns from.
 pub struct Supervision<'a> {
@@ -195,14 +193,14 @@ impl Hrda {
     fn windows_over(&self, device: &Device, image: &Tensor) -> Result<Rc<Windows>> {
         let [_, height, width, _] = image.bhwc("detail windows")?;
         let mut kept = self.windows.borrow_mut();
-        if let Some((size, windows)) = &*kept
-            && *size == (height, width)
-        {
+        if let Some(windows) = kept.get(&(height, width)) {
             return Ok(windows.clone());
         }
         let (side, step) = (self.detail_crop, self.detail_crop / 2);
-        let windows = Rc::new(Windows::new(device, (height, width), (side, side), (step, step))?);
-        *kept = Some(((height, width), windows.clone()));
+        let windows = device
+            .lasting(|| Windows::new(device, (height, width), (side, side), (step, step)))
+            .map(Rc::new)?;
+        kept.insert((height, width), windows.clone());
         Ok(windows)
     }
 }

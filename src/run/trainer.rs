@@ -280,7 +280,10 @@ fn evaluation(
 ) -> Result<Option<Report>> {
     let last = done == config.run.max_iters;
     let pictures = last.then(|| config.run.out.join("pictures"));
-    let mut report = match validate(config, learner, set, pictures.as_deref(), stop) {
+    // Between two iterations their memory is free for it.
+    let validated =
+        (learner.device).transient(|| validate(config, learner, set, pictures.as_deref(), stop));
+    let mut report = match validated {
         Err(_) if stop.asked() => return Ok(None),
         other => other?,
     };

@@ -39,7 +39,7 @@ impl Pixels {
     /// Bytes B,H,W,3 to what networks see. `extent`: width and height that each image covers; the
     /// padding beyond becomes 0. Empty: all of it.
     pub fn normalize(&self, device: &Device, rgb: &Tensor, extent: &[[u32; 2]]) -> Result<Tensor> {
-        let [batch, height, width, _] = rgb.bhwc("normalize")?;
+        let batch = rgb.dim(0);
         let extent = match extent {
             [] => None,
             _ => {
@@ -48,12 +48,23 @@ impl Pixels {
             }
         };
         let mut image = device.empty(rgb.shape())?;
+        self.normalize_into(device, rgb, extent.as_ref(), &mut image)?;
+        Ok(image)
+    }
+
+    /// As [`normalize`](Self::normalize), with extents on the device, B,2.
+    pub fn normalize_into(
+        &self,
+        device: &Device,
+        rgb: &Tensor,
+        extent: Option<&Tensor>,
+        image: &mut Tensor,
+    ) -> Result<()> {
+        let [batch, height, width, _] = rgb.bhwc("normalize")?;
         let grid = device.rows(batch * height, 3 * width);
         let (mean, inverse) = (&self.mean, &self.inverse_std);
         let (b, h, w) = (batch as i64, height as i64, width as i64);
-        let extent = extent.as_ref();
-        kernels::normalize(device, grid, rgb, extent, mean, inverse, &mut image, b, h, w)?;
-        Ok(image)
+        kernels::normalize(device, grid, rgb, extent, mean, inverse, image, b, h, w)
     }
 
     /// Jitters and blurs normalised images, as far as their switches say.

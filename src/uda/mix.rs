@@ -184,6 +184,7 @@ pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Re
 }
 
 /// Long-tail crops of one kind of mixed image, on the device.
+#[derive(Clone)]
 pub struct RareCrops {
     /// B,2,S,S,3 and B,2,S,S
     pub rgb: Tensor,

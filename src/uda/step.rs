@@ -1,8 +1,11 @@
 //! One iteration: source loss, feature distance, pseudo-labels, mixing, masked consistency, update.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use crate::config::{Config, Masked, Method};
-use crate::data::{Batch, Crops};
-use crate::device::Device;
+use crate::data::Batch;
+use crate::device::{Device, Replays};
 use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
 use crate::ops::{self, Confidence, PseudoLabels};
 use crate::optimizer::{Optimizer, commit};
@@ -12,22 +15,12 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 use super::augment::{Augmentation, Pixels, block_mask};
+use super::batch::{BatchRoom, DeviceBatch};
 use super::inputs::{PassKind, StepInputs, UploadedInputs, mask_cells};
 use super::mix::{self, Candidates, Labelled, RareColours, RareCrops};
 
 /// Sees intermediate results by name: tests compare them, dumps keep them.
 pub type Probe<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
-
-/// A batch on the device.
-pub struct DeviceBatch {
-    pub source: Labelled,
-    /// B,H,W,3, normalised.
-    pub target: Tensor,
-    /// B,H,W: 1 where pseudo-labels may count.
-    pub valid: Tensor,
-    /// T→(SS), T→(ST); none before QuadMix.
-    pub rare: Option<[RareCrops; 2]>,
-}
 
 /// The previous iteration's images, which QuadMix pastes from.
 pub struct Templates {
@@ -58,7 +51,24 @@ pub struct Learner {
     /// 256: 1 for the classes that the feature distance compares.
     thing_classes: Tensor,
     inputs: UploadedInputs,
+    room: BatchRoom,
+    /// [`MOST_TERMS`] numbers of the last step.
+    logged: Tensor,
+    replays: Rc<RefCell<Replays<Kind, Vec<Named>>>>,
 }
+
+/// More than an iteration logs.
+const MOST_TERMS: usize = 32;
+
+/// All that the work of an iteration depends on beside the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    ClassMix,
+    FourWays,
+}
+
+/// A logged number's name, and what it is multiplied by.
+type Named = (String, f32);
 
 /// A logged number, on the device until the step is over.
 struct Term {
@@ -121,6 +131,9 @@ impl Learner {
             rare_colours,
             thing_classes: device.upload(&[256], &things)?,
             inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
+            room: BatchRoom::new(device, config)?,
+            logged: device.empty(&[MOST_TERMS])?,
+            replays: Rc::new(RefCell::new(Replays::new(device, config.device.graph))),
             device: device.clone(),
             config: config.clone(),
             network,
@@ -130,35 +143,9 @@ impl Learner {
         })
     }
 
-    /// Uploads a batch and normalises it.
-    pub fn upload(&self, batch: &Batch) -> Result<DeviceBatch> {
-        let device = &self.device;
-        let (b, s) = (batch.source.batch, batch.source.size);
-        let image = |crops: &Crops| {
-            let rgb = device.upload(&[crops.batch, s, s, 3], &crops.rgb)?;
-            self.pixels.normalize(device, &rgb, &crops.extent)
-        };
-        let label = device.upload(&[b, s, s], &batch.source.label)?;
-        let rare = batch.rare.as_ref().map(|rare| {
-            let classes = device.upload(&[2], &rare.classes)?;
-            let half = |kind: usize| -> Result<RareCrops> {
-                let (n, pixels) = (2 * b, s * s);
-                let part =
-                    |bytes: usize| kind * n * pixels * bytes..(kind + 1) * n * pixels * bytes;
-                Ok(RareCrops {
-                    rgb: device.upload(&[b, 2, s, s, 3], &rare.crops.rgb[part(3)])?,
-                    label: device.upload(&[b, 2, s, s], &rare.crops.label[part(1)])?,
-                    classes: classes.clone(),
-                })
-            };
-            Ok::<_, Error>([half(0)?, half(1)?])
-        });
-        Ok(DeviceBatch {
-            source: Labelled { image: image(&batch.source)?, label, weight: None },
-            target: image(&batch.target)?,
-            valid: device.upload(&[batch.target.batch, s, s], &batch.valid)?,
-            rare: rare.transpose()?,
-        })
+    /// Uploads a batch and normalises it, in the place of the one before: a learner has room for one.
+    pub fn upload(&mut self, batch: &Batch) -> Result<DeviceBatch> {
+        self.room.fill(&self.device, &self.pixels, batch)
     }
 
     /// Runs one iteration and updates everything, unless a number is not finite.
@@ -170,6 +157,41 @@ impl Learner {
     ) -> Result<Report> {
         let device = self.device.clone();
         self.inputs.upload(&device, inputs)?;
+        let kind = self.kind(batch, inputs.iteration);
+        let terms = match probe {
+            None if self.room.holds(batch) => {
+                let replays = self.replays.clone();
+                replays.borrow_mut().run(kind, || self.iterate(batch, kind, None))?
+            }
+            probe => Rc::new(self.iterate(batch, kind, probe)?),
+        };
+        let failed = device.read::<i32>(&self.failed)?[0] != 0;
+        if !failed {
+            self.templates.iteration = Some(inputs.iteration);
+        }
+        let values = device.read_f32(&self.logged.slice(0, &[terms.len()])?)?;
+        let scaled = terms.iter().zip(values).map(|((name, scale), x)| (name.clone(), x * scale));
+        Ok(Report { terms: scaled.collect(), failed })
+    }
+
+    /// Templates are those of the iteration before; a run's first has none, and mixes two ways.
+    fn kind(&self, batch: &DeviceBatch, iteration: u64) -> Kind {
+        let four_ways = self.config.method == Method::Quadmix
+            && batch.rare.is_some()
+            && iteration >= self.config.quadmix.start.max(1)
+            && iteration.checked_sub(1) == self.templates.iteration;
+        if four_ways { Kind::FourWays } else { Kind::ClassMix }
+    }
+
+    /// The work of an iteration. Nothing in it comes from the host or waits for the device, and what
+    /// it reads and leaves lies where it always does, so that it can be recorded.
+    fn iterate(
+        &mut self,
+        batch: &DeviceBatch,
+        kind: Kind,
+        probe: Option<Probe>,
+    ) -> Result<Vec<Named>> {
+        let device = self.device.clone();
         for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
             device.copy(&weights.buffers, &mut weights.pending)?;
             if let Some(grads) = &mut weights.grads {
@@ -177,9 +199,9 @@ impl Learner {
             }
         }
         let mut iteration = Iteration { learner: self, terms: Vec::new(), probe };
-        let pseudo = iteration.run(batch, inputs.iteration)?;
+        let pseudo = iteration.run(batch, kind)?;
         let Iteration { terms, .. } = iteration;
-        self.finish(batch, pseudo, terms, inputs.iteration)
+        self.finish(batch, pseudo, terms)
     }
 
     /// The update, and everything else that becomes the next iteration's state.
@@ -188,13 +210,12 @@ impl Learner {
         batch: &DeviceBatch,
         pseudo: Option<PseudoLabels>,
         terms: Vec<Term>,
-        iteration: u64,
-    ) -> Result<Report> {
+    ) -> Result<Vec<Named>> {
         let device = &self.device;
-        let logged = device.empty(&[terms.len()])?;
         for (i, term) in terms.iter().enumerate() {
-            device.copy(&term.value, &mut logged.slice(i, &[1])?)?;
+            device.copy(&term.value, &mut self.logged.slice(i, &[1])?)?;
         }
+        let logged = self.logged.slice(0, &[terms.len()])?;
         ops::flag_not_finite(device, &logged, &mut self.failed)?;
         if let Some(grads) = &self.student.grads {
             ops::flag_not_finite(device, grads, &mut self.failed)?;
@@ -210,18 +231,12 @@ impl Learner {
         if let Some(pseudo) = pseudo {
             self.templates.replace(device, batch, pseudo, &self.failed)?;
         }
-        let failed = device.read::<i32>(&self.failed)?[0] != 0;
-        if !failed {
-            self.templates.iteration = Some(iteration);
-        }
-        let values = device.read_f32(&logged)?;
-        let scaled = terms.into_iter().zip(values).map(|(t, x)| (t.name, x * t.scale)).collect();
-        Ok(Report { terms: scaled, failed })
+        Ok(terms.into_iter().map(|term| (term.name, term.scale)).collect())
     }
 }
 
 impl Iteration<'_, '_> {
-    fn run(&mut self, batch: &DeviceBatch, iteration: u64) -> Result<Option<PseudoLabels>> {
+    fn run(&mut self, batch: &DeviceBatch, kind: Kind) -> Result<Option<PseudoLabels>> {
         let config = &self.learner.config;
         self.source(batch)?;
         if config.method == Method::SourceOnly {
@@ -233,14 +248,10 @@ impl Iteration<'_, '_> {
             label: pseudo.label.clone(),
             weight: Some(pseudo.weight.clone()),
         };
-        // Templates are those of the iteration before; a run's first has none, and mixes two ways.
-        let four_ways = config.method == Method::Quadmix
-            && iteration >= config.quadmix.start.max(1)
-            && iteration.checked_sub(1) == self.learner.templates.iteration;
         let masked = matches!(config.method, Method::Mic | Method::Quadmix);
         self.learner.device.clone().scope("mix", || {
             match &batch.rare {
-                Some(rare) if four_ways => self.quad_mix(batch, &target, rare)?,
+                Some(rare) if kind == Kind::FourWays => self.quad_mix(batch, &target, rare)?,
                 _ => self.class_mix(batch, &target)?,
             }
             if masked { self.masked(&batch.source, &target) } else { Ok(()) }
@@ -436,11 +447,11 @@ impl Iteration<'_, '_> {
                 // As the reference logs it: with HRDA's share, without the term's weight.
                 self.log(&format!("{name}{part}loss_seg"), &loss.value, *share);
                 self.log(&format!("{name}{part}acc_seg"), &loss.accuracy, 1.0);
-                seeds.push((&loss.value, device.upload_real(&[1], &[share * scale])?));
+                seeds.push((&loss.value, device.full(&[1], share * scale)?));
             }
             let extra = more(self, &pass, &output.features)?;
             if let Some((value, weight)) = &extra {
-                seeds.push((value, device.upload_real(&[1], &[*weight])?));
+                seeds.push((value, device.full(&[1], *weight)?));
             }
             drop(pass);
             tape.backward(seeds).map(|_| ())

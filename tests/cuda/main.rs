@@ -6,6 +6,7 @@
 mod goldens;
 mod libraries;
 mod misuse;
+mod replays;
 mod stand_in;
 mod steps;
 mod transfers;

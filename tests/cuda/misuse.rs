@@ -217,9 +217,18 @@ fn a_replay_needs_the_tensors_it_was_recorded_with() {
     let graph = gpu.end_capture(stream).unwrap();
     gpu.replay(stream, graph).unwrap();
     gpu.synchronize(stream).unwrap();
+    // What it lent meanwhile must be nobody else's.
+    gpu.lend(device + 120, 64).unwrap();
+    let problem = told(gpu.replay(stream, graph));
+    let wanted = format!("{:#x} was given to another tensor", device + 128);
+    assert_eq!(problem, format!("replay of launch of fill: {wanted}"));
+    gpu.take_back(device + 120, 64);
+    gpu.replay(stream, graph).unwrap();
     gpu.take_back(device, 16);
     let problem = told(gpu.replay(stream, graph));
     assert_eq!(problem, format!("replay of copy: use of {device:#x} after it was freed"));
+    gpu.discard(graph);
+    assert_eq!(told(gpu.replay(stream, graph)), "replay: graph 0 is not there");
 }
 
 #[test]

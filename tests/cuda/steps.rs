@@ -4,10 +4,13 @@ use tempfile::tempdir;
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, Types};
+use udass_raw::nn::{Pass, Statistics};
 use udass_raw::run::build;
 use udass_raw::run::checkpoint::{self, Position};
+use udass_raw::tape::Tape;
+use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::{Learner, Report};
+use udass_raw::uda::step::{Learner, Probe, Report};
 
 use crate::stand_in::{self, StandIn};
 
@@ -15,10 +18,17 @@ use crate::stand_in::{self, StandIn};
 #[path = "../runs/support.rs"]
 mod support;
 
+/// Iterations: in each phase the first is asked for, the second recorded, the others replayed.
+const ITERATIONS: u64 = 7;
+
 /// Crosses from MIC to QuadMix with dropping, jitter and blur on.
+fn config_with(preset: &str, more: &[&str]) -> Config {
+    let more = ["quadmix.start=3"].iter().chain(more).map(|set| set.to_string());
+    Config::load(preset, &support::settings().into_iter().chain(more).collect::<Vec<_>>()).unwrap()
+}
+
 fn config(preset: &str) -> Config {
-    let sets = support::settings().into_iter().chain(["quadmix.start=2".to_string()]);
-    Config::load(preset, &sets.collect::<Vec<_>>()).unwrap()
+    config_with(preset, &[])
 }
 
 fn iterate(learner: &mut Learner, config: &Config, from: u64, to: u64) -> Vec<Report> {
@@ -70,13 +80,14 @@ fn training_leaves_the_bits_of_the_host_device() {
         let config = config(preset);
         let host = Device::host(2).unwrap();
         let mut expected = build::learner(&config, &host, None).unwrap();
-        let reports = iterate(&mut expected, &config, 0, 4);
+        let reports = iterate(&mut expected, &config, 0, ITERATIONS);
         assert_finite(&reports);
 
         let gpu = StandIn::new();
         let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
         let mut learner = build::learner(&config, &device, None).unwrap();
-        assert_eq!(iterate(&mut learner, &config, 0, 4), reports, "{preset}");
+        assert_eq!(iterate(&mut learner, &config, 0, ITERATIONS), reports, "{preset}");
+        assert_eq!(gpu.counts().replayed, ITERATIONS - 2, "{preset}");
         assert_same_state(preset, &learner, &expected);
         assert!(gpu.counts().poisoned > 1000, "{:?}", gpu.counts());
         assert!(gpu.kernels().len() > 40, "{:?}", gpu.kernels());
@@ -90,7 +101,7 @@ fn a_step_waits_for_the_gpu_only_to_report() {
     let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
     let mut learner = build::learner(&config, &device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
-    for iteration in 0..4 {
+    for iteration in 0..ITERATIONS {
         let batch = learner.upload(&loader.next().unwrap()).unwrap();
         let before = gpu.counts();
         learner.step(&batch, &StepInputs::draw(&config, iteration), None).unwrap();
@@ -104,7 +115,7 @@ fn a_checkpoint_moves_between_devices() {
     let config = config("toy_vit");
     let device = stand_in::device(Types::F32);
     let mut whole = build::learner(&config, &device, None).unwrap();
-    let reports = iterate(&mut whole, &config, 0, 4);
+    let reports = iterate(&mut whole, &config, 0, ITERATIONS);
     assert_finite(&reports);
 
     let folder = tempdir().unwrap();
@@ -116,7 +127,95 @@ fn a_checkpoint_moves_between_devices() {
         let file = checkpoint::open(&path).unwrap();
         let mut rest = build::learner(&config, &device, Some(&file)).unwrap();
         assert_eq!(checkpoint::load(&file, &mut rest).unwrap().next, 2);
-        assert_eq!(iterate(&mut rest, &config, 2, 4), reports[2..], "{}", device.describe());
+        let going_on = iterate(&mut rest, &config, 2, ITERATIONS);
+        assert_eq!(going_on, reports[2..], "{}", device.describe());
         assert_same_state("toy_vit", &rest, &whole);
     }
+}
+
+/// All that training needs of a device: a learner, and the GPU that it computes on.
+fn on_a_gpu(config: &Config) -> (StandIn, Learner) {
+    let gpu = StandIn::new();
+    let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
+    (gpu, build::learner(config, &device, None).unwrap())
+}
+
+#[test]
+fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
+    let (gpu, mut replayed) = on_a_gpu(&config("toy_vit"));
+    let config = config_with("toy_vit", &["device.graph=false"]);
+    let (eager_gpu, mut eager) = on_a_gpu(&config);
+    let reports = iterate(&mut eager, &config, 0, ITERATIONS);
+    assert_finite(&reports);
+    assert_eq!(iterate(&mut replayed, &config, 0, ITERATIONS), reports);
+    assert_same_state("toy_vit", &replayed, &eager);
+    assert_eq!((eager_gpu.counts().replayed, gpu.counts().replayed), (0, ITERATIONS - 2));
+    // Two phases, one after the other: recording both costs no more memory than one.
+    let (eager, replayed) = (eager.device.memory(), replayed.device.memory());
+    let more = replayed.peak as f64 / eager.peak as f64 - 1.0;
+    assert!(more < 0.02, "{replayed:?}, {eager:?}");
+}
+
+#[test]
+fn memory_of_recorded_iterations_is_nobody_elses() {
+    let config = config("toy_vit");
+    let (_, mut undisturbed) = on_a_gpu(&config);
+    let reports = iterate(&mut undisturbed, &config, 0, ITERATIONS);
+    let (gpu, mut learner) = on_a_gpu(&config);
+    let device = learner.device.clone();
+    let mut loader = Loader::new(&config, 0).unwrap();
+    let mut kept = Vec::new();
+    for (iteration, report) in reports.iter().enumerate() {
+        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        let inputs = StepInputs::draw(&config, iteration as u64);
+        assert_eq!(&learner.step(&batch, &inputs, None).unwrap(), report);
+        // Of all sizes; and as an evaluation does, in the memory between two iterations.
+        kept.extend((4..22).map(|power| device.zeros(&[1 << power], DType::U8).unwrap()));
+        device.transient(|| {
+            let image = device.full(&[1, 64, 96, 3], 0.5).unwrap();
+            let tape = Tape::inference(&device);
+            let pass = Pass {
+                tape: &tape,
+                weights: &learner.student,
+                statistics: Statistics::Running,
+                dropping: None,
+            };
+            learner.network.logits(&pass, &image).unwrap();
+        });
+    }
+    assert_same_state("toy_vit", &learner, &undisturbed);
+    assert_eq!(gpu.counts().replayed, ITERATIONS - 2);
+    let used = device.memory().used;
+    drop((kept, learner, undisturbed));
+    let left = device.memory();
+    assert!(left.used < used / 100, "{left:?}, {used} before");
+}
+
+#[test]
+fn who_looks_into_an_iteration_sees_it_run() {
+    let config = config("toy_vit");
+    let (gpu, mut learner) = on_a_gpu(&config);
+    let device = learner.device.clone();
+    let mut loader = Loader::new(&config, 0).unwrap();
+    for iteration in 0..3 {
+        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        let inputs = StepInputs::draw(&config, iteration);
+        let mut seen = 0;
+        let mut probe = |_: &str, tensor: &Tensor| {
+            seen +=
+                usize::from(tensor.dtype() == DType::F32 && !device.read_f32(tensor)?.is_empty());
+            Ok(())
+        };
+        let probe: Probe = &mut probe;
+        learner.step(&batch, &inputs, Some(probe)).unwrap();
+        assert!(seen > 5);
+    }
+    for iteration in 3..6 {
+        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        let inputs = StepInputs::draw(&config, iteration);
+        let (report, profile) = device.profile(|| learner.step(&batch, &inputs, None));
+        report.unwrap();
+        assert!(profile.by_name().len() > 40);
+    }
+    assert_eq!(gpu.counts().replayed, 0);
 }

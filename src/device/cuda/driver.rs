@@ -90,6 +90,8 @@ pub trait Driver {
     fn begin_capture(&self, stream: Stream) -> Result<()>;
     fn end_capture(&self, stream: Stream) -> Result<Graph>;
     fn replay(&self, stream: Stream, graph: Graph) -> Result<()>;
+    /// No replay is asked for any more; those under way end well.
+    fn discard(&self, graph: Graph);
 
     /// Bytes to leave free behind every tensor.
     fn padding(&self) -> usize {

@@ -8,11 +8,11 @@ mod staging;
 pub use driver::{Argument, Driver, Event, Graph, Launch, Memory, Stream};
 pub(super) use nvidia::{Nvidia, is_present};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use super::backend::{Backend, Convolution, Product};
+use super::backend::{Backend, Convolution, Product, Recorder, Recording};
 use super::launch::{Arg, Grid, Kernel, Types};
-use crate::Result;
+use crate::{Error, Result};
 use staging::Staging;
 
 /// Elements of elementwise work that are worth a block: a few for each of its 256 threads.
@@ -25,6 +25,8 @@ pub(super) struct Cuda {
     /// All work is given to it, so that its order is that of the program.
     stream: Stream,
     staging: RefCell<Staging>,
+    /// Set while work is recorded.
+    recording: Cell<bool>,
     /// Given back when the device goes; every tensor keeps the device alive.
     chunks: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
@@ -41,7 +43,17 @@ impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
         let (staging, chunks, marks) = Default::default();
-        Ok(Cuda { driver, stream, staging, chunks, marks })
+        Ok(Cuda { driver, stream, staging, recording: Cell::new(false), chunks, marks })
+    }
+}
+
+impl Cuda {
+    /// What goes between the host and the device has no place in work that runs without the host.
+    fn not_recording(&self, what: &str) -> Result<()> {
+        match self.recording.get() {
+            true => Err(Error::device(format!("{what} inside recorded work"))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -80,10 +92,12 @@ impl Backend for Cuda {
     }
 
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.not_recording("an upload")?;
         self.staging.borrow_mut().copy_in(&*self.driver, self.stream, address, data)
     }
 
     fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()> {
+        self.not_recording("a read")?;
         self.staging.borrow_mut().copy_out(&*self.driver, self.stream, address, data)
     }
 
@@ -158,6 +172,10 @@ impl Backend for Cuda {
         n.div_ceil(ELEMENTS_PER_BLOCK)
     }
 
+    fn recorder(&self) -> Option<&dyn Recorder> {
+        Some(self)
+    }
+
     fn padding(&self) -> usize {
         self.driver.padding()
     }
@@ -168,5 +186,26 @@ impl Backend for Cuda {
 
     fn take_back(&self, address: u64, bytes: usize) {
         self.driver.take_back(address, bytes);
+    }
+}
+
+impl Recorder for Cuda {
+    fn begin(&self) -> Result<()> {
+        self.driver.begin_capture(self.stream)?;
+        self.recording.set(true);
+        Ok(())
+    }
+
+    fn end(&self) -> Result<Recording> {
+        self.recording.set(false);
+        self.driver.end_capture(self.stream).map(|graph| Recording(graph.0))
+    }
+
+    fn replay(&self, recording: Recording) -> Result<()> {
+        self.driver.replay(self.stream, Graph(recording.0))
+    }
+
+    fn discard(&self, recording: Recording) {
+        self.driver.discard(Graph(recording.0));
     }
 }

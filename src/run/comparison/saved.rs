@@ -242,10 +242,11 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
 }
 
 /// Keys that change no result, or that tell places and draws.
-const FREE: [&str; 15] = [
+const FREE: [&str; 16] = [
     "seed",
     "device.kind",
     "device.deterministic",
+    "device.graph",
     "device.threads",
     "source.root",
     "target.root",

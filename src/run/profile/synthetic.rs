@@ -8,7 +8,7 @@ use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
 use crate::run::build::effective;
 use crate::uda::inputs::{StepInputs, Switches};
-use crate::uda::step::{DeviceBatch, Learner, initialize};
+use crate::uda::step::{Learner, initialize};
 use crate::{Error, Result};
 
 /// A training of random weights whose every iteration is the same work: with jitter and blur, and
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub struct Synthetic {
     learner: Learner,
     /// They take turns: QuadMix pastes from the one before.
-    batches: [DeviceBatch; 2],
+    batches: [Batch; 2],
     iteration: u64,
 }
 
@@ -34,10 +34,7 @@ impl Synthetic {
         let student = random(true)?;
         let imagenet = config.feature_distance.enabled.then(|| random(false)).transpose()?;
         let learner = Learner::new(device, &config, network, student, imagenet)?;
-        let batches = [
-            learner.upload(&batch(&learner.config, 0))?,
-            learner.upload(&batch(&learner.config, 1))?,
-        ];
+        let batches = [batch(&config, 0), batch(&config, 1)];
         let mut training = Synthetic { learner, batches, iteration: first.saturating_sub(1) };
         if first > 0 {
             // Leaves the first templates.
@@ -52,8 +49,8 @@ impl Synthetic {
         self.iteration += 1;
         let mut inputs = StepInputs::draw(&self.learner.config, iteration);
         inputs.switches = [Switches { jitter: true, blur: true }; 2];
-        let batch = &self.batches[iteration as usize % 2];
-        let report = self.learner.step(batch, &inputs, None)?;
+        let batch = self.learner.upload(&self.batches[iteration as usize % 2])?;
+        let report = self.learner.step(&batch, &inputs, None)?;
         if report.failed {
             let terms = report.terms;
             return Err(Error::device(format!("iteration {iteration} is not finite: {terms:?}")));

@@ -112,6 +112,17 @@ impl Memories {
         Ok(())
     }
 
+    /// Whether a touch stays in memory that is allocated and that no tensor lies in.
+    pub fn check_free(&self, call: &str, touch: &Touch) -> Result<()> {
+        self.check_allocated(call, touch)?;
+        match self.lent.range(..touch.end()).next_back() {
+            Some((start, bytes)) if start + *bytes as u64 > touch.address => {
+                misuse(call, format_args!("{:#x} was given to another tensor", touch.address))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a touch stays in one live tensor, or in an allocation that lends none.
     pub fn check(&self, call: &str, touch: &Touch) -> Result<()> {
         if touch.bytes == 0 {

@@ -34,7 +34,7 @@ struct State {
     streams: Vec<Queue>,
     /// By event: the stream and the count of its calls that must be done.
     events: Vec<Option<(usize, u64)>>,
-    graphs: Vec<Vec<Call>>,
+    graphs: Vec<Option<Vec<Call>>>,
     capture: Option<(usize, Vec<Call>)>,
     /// Tensors that were there when the capture began: a replay needs them still.
     kept: BTreeSet<u64>,
@@ -50,10 +50,11 @@ struct Queue {
     done: u64,
 }
 
-/// How often the host waited for a stream, and memory was poisoned.
+/// How often the host waited for a stream, a graph was replayed, and memory was poisoned.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub synchronized: u64,
+    pub replayed: u64,
     pub poisoned: u64,
 }
 
@@ -407,7 +408,7 @@ impl Driver for StandIn {
         let queue = state.queue("end_capture", stream)?;
         match state.capture.take() {
             Some((captured, calls)) if captured == queue => {
-                state.graphs.push(calls);
+                state.graphs.push(Some(calls));
                 state.kept.clear();
                 Ok(Graph(state.graphs.len() as u64 - 1))
             }
@@ -422,22 +423,29 @@ impl Driver for StandIn {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("replay")?;
         let queue = state.queue("replay", stream)?;
-        let Some(calls) = state.graphs.get(graph.0 as usize).cloned() else {
+        let Some(calls) = state.graphs.get(graph.0 as usize).cloned().flatten() else {
             return misuse("replay", format_args!("graph {} is not there", graph.0));
         };
         for call in calls {
-            // Of the recording's own tensors only the memory they lay in must still be there.
+            // The recording's own tensors are gone: the memory they lay in must be there for it.
             for touch in call.touches.iter().filter(|touch| touch.bytes > 0) {
                 let name = format!("replay of {}", call.name);
                 match touch.kept {
                     true => state.memories.check(&name, touch)?,
-                    false => state.memories.check_allocated(&name, touch)?,
+                    false => state.memories.check_free(&name, touch)?,
                 }
             }
             state.against_other_streams(queue, &call)?;
             state.push(queue, call);
         }
+        state.counts.replayed += 1;
         Ok(())
+    }
+
+    fn discard(&self, graph: Graph) {
+        if let Some(calls) = self.0.borrow_mut().graphs.get_mut(graph.0 as usize) {
+            *calls = None;
+        }
     }
 
     fn padding(&self) -> usize {

@@ -15,9 +15,10 @@ use udass_raw::ops;
 use udass_raw::optimizer::{Optimizer, UpdateNumbers, teacher_alpha};
 use udass_raw::params::Weights;
 use udass_raw::tensor::{DType, Tensor};
+use udass_raw::uda::batch::DeviceBatch;
 use udass_raw::uda::inputs::{ImageAugment, MOST_CLASSES, StepInputs, Switches};
 use udass_raw::uda::mix::{Labelled, RareCrops};
-use udass_raw::uda::step::{DeviceBatch, Learner};
+use udass_raw::uda::step::Learner;
 
 use super::layout::{compare_map, to_reference, upload_image};
 use super::networks::{fill, network_config};

@@ -70,6 +70,16 @@ fn check(status: sys::CUresult, call: &str) -> Result<()> {
     Err(Error::device(format!("{call}: {what} ({name})")))
 }
 
+/// What runs of it still ends well: the driver lets go of it then. A failure leaves it to the
+/// process's end.
+fn destroy([executable, graph]: [*mut c_void; 2]) {
+    // SAFETY: both are `end_capture`'s, given up once.
+    unsafe {
+        let _ = sys::cuGraphExecDestroy(executable.cast());
+        let _ = sys::cuGraphDestroy(graph.cast());
+    }
+}
+
 /// Whether there is a driver and a GPU.
 pub fn is_present() -> Result<bool> {
     if !libraries::driver()? {
@@ -246,12 +256,9 @@ impl Drop for Nvidia {
         let _ = self.gpu.enter();
         self.products.free(&self.gpu);
         self.convolutions.free(&self.gpu);
+        self.graphs.get_mut().drain(..).for_each(destroy);
         // SAFETY: each was made by this driver, and nothing is under way: the device waited.
         unsafe {
-            for [executable, graph] in self.graphs.get_mut().drain(..) {
-                let _ = sys::cuGraphExecDestroy(executable.cast());
-                let _ = sys::cuGraphDestroy(graph.cast());
-            }
             for event in self.events.get_mut().drain(..) {
                 let _ = sys::cuEventDestroy_v2(event);
             }
@@ -453,7 +460,16 @@ impl Driver for Nvidia {
 
     fn replay(&self, stream: Stream, graph: Graph) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: the graph is one of `end_capture`, which live as long as this driver.
+        // SAFETY: the graph is one of `end_capture` that was not discarded.
         check(unsafe { sys::cuGraphLaunch(graph.0 as sys::CUgraphExec, stream) }, "cuGraphLaunch")
+    }
+
+    fn discard(&self, graph: Graph) {
+        let mut graphs = self.graphs.borrow_mut();
+        let Some(at) = graphs.iter().position(|[executable, _]| *executable as u64 == graph.0)
+        else {
+            return;
+        };
+        destroy(graphs.swap_remove(at));
     }
 }

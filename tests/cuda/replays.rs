@@ -1,0 +1,97 @@
+//! Work that is recorded once and replayed.
+
+use udass_raw::device::{Device, Replays, Types, kernels};
+use udass_raw::tensor::{DType, Tensor};
+use udass_raw::{Error, Result};
+
+use crate::stand_in::StandIn;
+
+const N: usize = 100;
+
+fn gpu() -> (StandIn, Device) {
+    let gpu = StandIn::new();
+    let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
+    (gpu, device)
+}
+
+/// `sum += x`, by way of memory that the work itself allocates.
+fn add(device: &Device, x: &Tensor, sum: &mut Tensor) -> Result<()> {
+    let mut doubled = device.zeros(&[N], DType::F32)?;
+    let (grid, n) = (device.elements(N), N as i64);
+    kernels::add_scaled(device, grid, x, &mut doubled, 2.0, 1, n)?;
+    kernels::add_scaled(device, grid, &doubled, sum, 0.5, 1, n)
+}
+
+#[test]
+fn what_lies_at_the_same_addresses_may_change_between_replays() {
+    let (gpu, device) = gpu();
+    let mut x = device.zeros(&[N], DType::F32).unwrap();
+    let mut sum = device.zeros(&[N], DType::F32).unwrap();
+    let mut replays = Replays::new(&device, true);
+    let mut asked = 0;
+    for i in 0..6 {
+        device.write(&mut x, &[i as f32; N]).unwrap();
+        let known = replays.run("add", || {
+            asked += 1;
+            add(&device, &x, &mut sum).map(|()| asked)
+        });
+        assert_eq!(*known.unwrap(), (i + 1).min(2), "what the host learned when it was asked for");
+    }
+    assert_eq!(asked, 2, "once to warm up, once to record");
+    assert_eq!(gpu.counts().replayed, 5);
+    assert_eq!(device.read::<f32>(&sum).unwrap(), [15.0; N]);
+}
+
+#[test]
+fn a_host_asks_every_time() {
+    let device = Device::host(1).unwrap();
+    let mut replays = Replays::new(&device, true);
+    let mut asked = 0;
+    for _ in 0..4 {
+        replays.run((), || -> Result<()> { Ok(asked += 1) }).unwrap();
+    }
+    assert_eq!(asked, 4);
+}
+
+#[test]
+fn work_that_cannot_be_recorded_is_told_and_harms_nothing() {
+    let (gpu, device) = gpu();
+    let x = device.full(&[N], 1.0).unwrap();
+    let mut sum = device.zeros(&[N], DType::F32).unwrap();
+    let wrong: [(&str, &dyn Fn() -> Result<()>); 3] = [
+        ("an upload inside recorded work", &|| device.upload(&[1], &[1f32]).map(drop)),
+        ("a read inside recorded work", &|| device.read::<f32>(&x).map(drop)),
+        ("failed by itself", &|| Err(Error::Training("failed by itself".into()))),
+    ];
+    for (problem, wrong) in wrong {
+        let mut replays = Replays::new(&device, true);
+        replays.run((), || add(&device, &x, &mut sum)).unwrap();
+        let told = replays.run((), || {
+            add(&device, &x, &mut sum)?;
+            wrong()
+        });
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains(problem), "{told}");
+        // Nothing of it ran, and it can be tried again.
+        replays.run((), || add(&device, &x, &mut sum)).unwrap();
+    }
+    assert_eq!(gpu.counts().replayed, 3);
+    assert_eq!(device.read::<f32>(&sum).unwrap(), [6.0; N]);
+}
+
+#[test]
+fn a_tensor_that_outlives_its_work_is_told() {
+    let (_, device) = gpu();
+    let mut replays = Replays::new(&device, true);
+    let mut kept = Vec::new();
+    replays.run((), || Ok(kept.push(device.full(&[N], 1.0)?))).unwrap();
+    let told = replays.run((), || Ok(())).unwrap_err().to_string();
+    assert!(told.contains("of a step's memory are still held"), "{told}");
+    kept.clear();
+    replays.run((), || Ok(())).unwrap();
+    // What must outlive its work can, from the first time on.
+    let mut replays = Replays::new(&device, true);
+    replays.run((), || Ok(kept.push(device.lasting(|| device.full(&[N], 1.0))?))).unwrap();
+    replays.run((), || Ok(())).unwrap();
+    assert_eq!(device.read::<f32>(&kept[0]).unwrap(), [1.0; N]);
+}
