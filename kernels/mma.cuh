@@ -15,7 +15,8 @@
 #pragma once
 #include "simt.cuh"
 
-#if defined(UDASS_THREADS)
+#if defined(UDASS_THREADS) && !defined(UDASS_F64)
+#define UDASS_WARPS
 
 constexpr int64_t WARP = 32;
 

@@ -5,6 +5,8 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+use super::attention_mma::{self, attention_mma};
+
 /// As in kernels/attention.cu.
 const QUERIES: usize = 32;
 const KEYS: usize = 64;
@@ -15,12 +17,16 @@ const THREADS: u32 = 128;
 /// keys before values; result: B,N,C.
 ///
 /// Probabilities are not kept: backward computes them again, from one number per query and head.
+/// Where the device rounds operands, [`attention_mma`] computes it.
 ///
 /// # Errors
 /// Where shapes do not fit each other, or C is not a multiple of `heads`.
 pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
     let device = tape.device();
+    if device.rounds_operands() && attention_mma::SIZES.contains(&sizes.size) {
+        return attention_mma(tape, q, kv, heads);
+    }
     let keys = sizes.pack(device, kv, Part::Keys, true)?;
     let values = sizes.pack(device, kv, Part::Values, false)?;
     let mut y = device.empty_like(q)?;
@@ -91,21 +97,7 @@ fn backward(
         width,
     )?;
     let mut dkv = device.empty_like(kv)?;
-    let grid =
-        device.rows(keys_across.len() * 2 / (16 * sizes.width()), 16 * sizes.width() * chunks);
-    let (batch, chunks) = (sizes.batch as i64, chunks as i64);
-    kernels::attention_keys_gradient(
-        device,
-        grid,
-        &mut partial,
-        &mut dkv,
-        chunks,
-        batch,
-        m,
-        h,
-        d,
-        width,
-    )?;
+    sizes.add_up(device, &mut partial, &mut dkv)?;
     Ok((dq, dkv))
 }
 
@@ -115,17 +107,17 @@ enum Part {
     Values = 1,
 }
 
-struct Sizes {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    heads: usize,
+pub(super) struct Sizes {
+    pub batch: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub heads: usize,
     /// Channels of a head.
-    size: usize,
+    pub size: usize,
 }
 
 impl Sizes {
-    fn new(q: &Tensor, kv: &Tensor, heads: usize) -> Result<Sizes> {
+    pub fn new(q: &Tensor, kv: &Tensor, heads: usize) -> Result<Sizes> {
         let wrong = |problem: String| Err(Error::shape("attention", problem));
         let (&[batch, queries, channels], &[kv_batch, keys, kv_channels]) = (q.shape(), kv.shape())
         else {
@@ -141,7 +133,7 @@ impl Sizes {
     }
 
     /// Of `products` products of queries, keys and channels.
-    fn flops(&self, products: usize) -> usize {
+    pub fn flops(&self, products: usize) -> usize {
         2 * products * self.batch * self.heads * self.queries * self.keys * self.size
     }
 
@@ -151,7 +143,7 @@ impl Sizes {
     }
 
     /// N, M, heads, D and the packed width.
-    fn scalars(&self) -> [i64; 5] {
+    pub fn scalars(&self) -> [i64; 5] {
         [self.queries, self.keys, self.heads, self.size, self.width()].map(|n| n as i64)
     }
 
@@ -179,6 +171,23 @@ impl Sizes {
             steps.1,
         )?;
         Ok(packed)
+    }
+
+    /// The keys' and the values' gradient, from the parts of it that chunks of the queries make:
+    /// chunks,2,B,heads,tiles,KEYS,width.
+    pub(super) fn add_up(
+        &self,
+        device: &Device,
+        partial: &mut Tensor,
+        dkv: &mut Tensor,
+    ) -> Result<()> {
+        /// As in kernels/attention.cu.
+        const FEW: usize = 16;
+        let (chunks, row) = (partial.dim(0), FEW * self.width());
+        let grid = device.rows(partial.len() / (chunks * row), row * chunks);
+        let [_, m, h, d, width] = self.scalars();
+        let (batch, chunks) = (self.batch as i64, chunks as i64);
+        kernels::attention_keys_gradient(device, grid, partial, dkv, chunks, batch, m, h, d, width)
     }
 
     /// Blocks for `blocks` parts of every head's queries, with shared memory for `tiles` tiles of

@@ -10,6 +10,17 @@ fn gradients(batch: usize, queries: usize, keys: usize, heads: usize, size: usiz
     check(&case, |tape, x, _| Ok(vec![ops::attention(tape, &x[0], &x[1], heads)?]));
 }
 
+/// Where a device rounds operands; double precision rounds none.
+#[test]
+fn attention_of_the_tensor_cores() {
+    for [batch, queries, keys, heads, size] in [[3, 5, 7, 2, 32], [1, 131, 66, 1, 64]] {
+        let channels = heads * size;
+        let (q, kv) = ([batch, queries, channels], [batch, keys, 2 * channels]);
+        let case = Case { inputs: &[&q, &kv], map: |x| 2.0 * x, ..Default::default() };
+        check(&case, |tape, x, _| Ok(vec![ops::attention_mma(tape, &x[0], &x[1], heads)?]));
+    }
+}
+
 #[test]
 fn attention_of_odd_sizes() {
     gradients(3, 5, 7, 2, 3);

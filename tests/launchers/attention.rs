@@ -117,6 +117,59 @@ fn attention() {
     assert_eq!(host.read(&without_logs), host.read(&y));
     close("logs", &host.read(&logs), &wanted_logs);
 
+    // Those that round operands, which double precision does not.
+    let (mut mma_y, mut mma_logs) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
+    let kept = Some(&mut mma_logs);
+    let blocks = |n: usize| Grid::blocks(BATCH * HEADS * n).shared(2 * 64 * (SIZE + 2) * 8);
+    let by = blocks(N.div_ceil(31));
+    kernels::attention_mma_forward(device, by, &q, &kv, &mut mma_y, kept, 31, 64, 101, 67, 3, 5)
+        .unwrap();
+    close("attention_mma_forward: y", &host.read(&mma_y), &wanted_y);
+    close("attention_mma_forward: logs", &host.read(&mma_logs), &wanted_logs);
+    let mut delta = host.room(&[BATCH, HEADS, N]);
+    kernels::attention_delta(device, GRID, &y, &dy, &mut delta, 2, 101, 3, 5).unwrap();
+    let wanted_delta: Vec<f64> = each([BATCH, HEADS, N])
+        .map(|[b, head, n]| {
+            let place = |d: usize| at(q_shape, [b, n, head, d]);
+            (0..SIZE).map(|d| wanted_y[place(d)] * dys[place(d)]).sum()
+        })
+        .collect();
+    close("delta", &host.read(&delta), &wanted_delta);
+    let mut mma_dq = host.room(&q_shape);
+    kernels::attention_mma_queries(
+        device,
+        by,
+        &q,
+        &kv,
+        &dy,
+        &logs,
+        &delta,
+        &mut mma_dq,
+        31,
+        64,
+        101,
+        67,
+        3,
+        5,
+    )
+    .unwrap();
+    close("attention_mma_queries", &host.read(&mma_dq), &wanted_dq);
+    let chunks = N.div_ceil(37);
+    let mut parts = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS, SIZE]);
+    let by = blocks(TILES * chunks);
+    kernels::attention_mma_keys(
+        device, by, &q, &kv, &dy, &logs, &delta, &mut parts, 37, 101, 67, 3, 5,
+    )
+    .unwrap();
+    let mut sums = vec![0.0; kvs.len()];
+    let parts = host.read(&parts);
+    for [chunk, part, b, head, key, d] in each([chunks, 2, BATCH, HEADS, M, SIZE]) {
+        let shape = [chunks, 2, BATCH, HEADS, TILES * KEYS, SIZE];
+        sums[at(kv_shape, [b, key, part, head, d])] +=
+            parts[at(shape, [chunk, part, b, head, key, d])];
+    }
+    close("attention_mma_keys", &sums, &wanted_dkv);
+
     // A tile of queries a block, then two.
     for (chunk, chunks) in [(32, 4), (64, 2)] {
         let mut dq = host.room(&q_shape);

@@ -5,6 +5,7 @@
 //! The cases are those of the launchers (double precision, every number different) and of the
 //! gradients (single precision, every op forward and backward); they check what comes out as well.
 
+mod attention_mma;
 mod built;
 mod check;
 mod detect;

@@ -24,6 +24,22 @@ pub fn device(types: Types) -> Device {
     Device::host_launching(types, Box::new(Prover::new(types))).unwrap()
 }
 
+/// An argument as lockstep takes it.
+pub fn value(types: Types, arg: &Arg) -> Value {
+    match *arg {
+        Arg::Pointer { tensor: None, .. } => Value::Null,
+        Arg::Pointer { name, element, written, tensor: Some(tensor) } => Value::Pointer(Argument {
+            name,
+            address: tensor.address(),
+            bytes: tensor.bytes(),
+            element: tensor.dtype().bytes(),
+            written,
+            operand: element == ArgElement::Operand,
+        }),
+        _ => Value::Word(arg.word(types)),
+    }
+}
+
 struct Prover {
     types: Types,
     /// For the device's types, and in single precision for bf16 as well.
@@ -68,29 +84,6 @@ impl Prover {
         }
     }
 
-    fn value(&self, arg: &Arg) -> Value {
-        match *arg {
-            Arg::Pointer { tensor: None, .. } => Value::Null,
-            Arg::Pointer { name, element, written, tensor: Some(tensor) } => {
-                Value::Pointer(Argument {
-                    name,
-                    address: tensor.address(),
-                    bytes: tensor.bytes(),
-                    element: tensor.dtype().bytes(),
-                    written,
-                    operand: element == ArgElement::Operand,
-                })
-            }
-            Arg::I64(x) => Value::Word(x as u64),
-            Arg::I32(x) => Value::Word(x as u32 as u64),
-            Arg::U64(x) => Value::Word(x),
-            Arg::Real(x) => Value::Word(match self.types {
-                Types::F32 | Types::Bf16 => (x as f32).to_bits() as u64,
-                Types::F64 => x.to_bits(),
-            }),
-        }
-    }
-
     fn prove(&self, kernels: &Kernels, launch: &Launch, production: usize) -> Result<()> {
         let mut sizes = BLOCK_SIZES.to_vec();
         if !sizes.contains(&production) {
@@ -104,9 +97,16 @@ impl Prover {
             None => (1..=SCHEDULES).collect(),
         };
         for &threads in &sizes {
+            // What the tensor cores round differently, attention_mma.rs compares within bounds.
+            let rounded = launch.kernel.contains("_mma_") && threads % 32 == 0;
             for &seed in &seeds {
-                let result =
-                    lockstep::compare(&kernels.lockstep, &kernels.reference, launch, threads, seed);
+                let result = match rounded && self.types != Types::F64 {
+                    true => lockstep::watch(&kernels.lockstep, launch, threads, seed),
+                    false => {
+                        let Kernels { lockstep, reference } = kernels;
+                        lockstep::compare(lockstep, reference, launch, threads, seed)
+                    }
+                };
                 if result.is_err() && variable(LIBRARY).is_some() {
                     std::process::exit(1);
                 }
@@ -137,7 +137,7 @@ impl Launcher for Prover {
         }
         let mut launch = Launch {
             kernel: kernel.name,
-            values: args.iter().map(|arg| self.value(arg)).collect(),
+            values: args.iter().map(|arg| value(self.types, arg)).collect(),
             blocks: grid.blocks,
             shared: grid.shared,
             bf16: false,

@@ -1,0 +1,121 @@
+// Attention on the tensor cores, forward: y = softmax(q·kᵀ/√D)·v for every head, D 32 or 64; the
+// maths and the kept logarithms are those of attention.cu. Operands of products, the softmax's
+// weights among them, are rounded to bf16 or tf32; sums are in single precision.
+//
+// A block takes a chunk of a head's queries and holds `held` keys and values in shared memory: all
+// of them where they fit, so that they are read once. A warp takes 16 queries, whose scores, weights
+// and results stay in its registers (Dao 2023). Blocks of other sizes than whole warps, and solo,
+// compute row by row.
+#include "attention_mma.cuh"
+
+constexpr int64_t TILE = 64;
+
+// The portable body: one thread a query.
+DEVICE void forward_row(const T* q, const T* k, T* y, real* log, int64_t keys, int64_t size, int64_t channels) {
+    const T* v = k + channels;
+    const real scale = 1 / sqrt_of(real(size));
+    real result[TILE];
+    real high = -REAL_MAX, total = 0;
+    for (int64_t c = 0; c < size; ++c) result[c] = 0;
+    for (int64_t m = 0; m < keys; ++m) {
+        const T* key = k + m * 2 * channels;
+        const T* value = v + m * 2 * channels;
+        real score = 0;
+        for (int64_t c = 0; c < size; ++c) score += operand_of(q[c]) * operand_of(key[c]);
+        score *= scale;
+        const real higher = max_of(high, score);
+        const real shrink = exp_of(high - higher), weight = exp_of(score - higher);
+        high = higher;
+        total = total * shrink + weight;
+        for (int64_t c = 0; c < size; ++c) result[c] = result[c] * shrink + operand_of(weight) * operand_of(value[c]);
+    }
+    for (int64_t c = 0; c < size; ++c) y[c] = result[c] / total;
+    if (log) *log = high + log_of(total);
+}
+
+#if defined(UDASS_WARPS)
+template <int64_t size>
+DEVICE void forward(const T* q, const T* kv, T* y, real* logs, int64_t rows, int64_t keys, int64_t channels, int64_t held) {
+    constexpr int64_t stride = size + VECTOR;
+    const float scale = 1 / sqrt_of(real(size));
+    T* key_rows = static_cast<T*>(shared_memory());
+    T* value_rows = key_rows + held * stride;
+    for (int64_t step = 0; step < rows; step += 16 * warp_count()) {
+        const int64_t first = step + 16 * warp_index(), mine = held_to(rows - first, 0, 16);
+        uint32_t from[size / DEPTH][4];
+        load_a<size>(from, q + first * channels, mine, channels);
+        float result[size / 8][4] = {}, high[2] = {-REAL_MAX, -REAL_MAX}, total[2] = {0, 0};
+        for (int64_t base = 0; base < keys; base += held) {
+            const int64_t here = least_of(keys - base, held), padded = (here + TILE - 1) / TILE * TILE;
+            if (step == 0 || held < keys) {
+                barrier();
+                load_rows<size>(key_rows, kv + base * 2 * channels, here, padded, 2 * channels);
+                load_rows<size>(value_rows, kv + base * 2 * channels + channels, here, padded, 2 * channels);
+                barrier();
+            }
+            for (int64_t tile = 0; tile < here; tile += TILE) {
+                float scores[TILE / 8][4] = {};
+                multiply_rows<size>(scores, from, key_rows, tile);
+                float higher[2] = {high[0], high[1]};
+                UNROLL for (int64_t n = 0; n < TILE / 8; ++n) {
+                    UNROLL for (int64_t i = 0; i < 4; ++i) {
+                        const bool there = tile + 8 * n + 2 * lane_pair() + i % 2 < here;
+                        scores[n][i] = there ? scores[n][i] * scale : -REAL_MAX;
+                        higher[i / 2] = max_of(higher[i / 2], scores[n][i]);
+                    }
+                }
+                UNROLL for (int64_t h = 0; h < 2; ++h) {
+                    higher[h] = row_max(higher[h]);
+                    const float shrink = exp_of(high[h] - higher[h]);
+                    high[h] = higher[h];
+                    total[h] *= shrink;
+                    UNROLL for (int64_t n = 0; n < size / 8; ++n) {
+                        result[n][2 * h] *= shrink;
+                        result[n][2 * h + 1] *= shrink;
+                    }
+                }
+                UNROLL for (int64_t n = 0; n < TILE / 8; ++n) {
+                    UNROLL for (int64_t i = 0; i < 4; ++i) {
+                        scores[n][i] = exp_of(scores[n][i] - high[i / 2]);
+                        total[i / 2] += scores[n][i];
+                    }
+                }
+                multiply_weights<size>(result, scores, value_rows, tile);
+            }
+        }
+        UNROLL for (int64_t h = 0; h < 2; ++h) {
+            const float all = row_sum(total[h]);
+            const int64_t row = lane_group() + 8 * h;
+            if (row >= mine) continue;
+            T* to = y + (first + row) * channels + 2 * lane_pair();
+            UNROLL for (int64_t n = 0; n < size / 8; ++n) {
+                to[8 * n] = result[n][2 * h] / all;
+                to[8 * n + 1] = result[n][2 * h + 1] / all;
+            }
+            if (logs && lane_pair() == 0) logs[first + row] = high[h] + log_of(all);
+        }
+    }
+}
+#endif
+
+// Blocks: B·heads·⌈N/chunk⌉. `held`, a multiple of 64, rows of keys and of values fit the shared
+// memory. logs may be absent where no backward pass follows.
+KERNEL(attention_mma_forward, const T* q /* B,N,C */, const T* kv /* B,M,2C */, T* y /* B,N,C */, real* OPTIONAL logs /* B,heads,N */, int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads, int64_t size) {
+    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * size;
+    const int64_t sample_head = block_index() / chunks, begin = block_index() % chunks * chunk;
+    const int64_t rows = least_of(queries - begin, chunk);
+    const int64_t head = sample_head % heads, sample = sample_head / heads;
+    const T* from = q + (sample * queries + begin) * channels + head * size;
+    const T* others = kv + sample * keys * 2 * channels + head * size;
+    T* to = y + (sample * queries + begin) * channels + head * size;
+    real* kept = logs ? logs + sample_head * queries + begin : nullptr;
+#if defined(UDASS_WARPS)
+    if (thread_count() % WARP == 0) {
+        if (size == 64) forward<64>(from, others, to, kept, rows, keys, channels, held);
+        else forward<32>(from, others, to, kept, rows, keys, channels, held);
+        return;
+    }
+#endif
+    (void)held;
+    BLOCK_LOOP(r, rows) forward_row(from + r * channels, others, to + r * channels, kept ? kept + r : nullptr, keys, size, channels);
+}

@@ -1,0 +1,141 @@
+//! Multi-head attention with rounded operands, on the tensor cores where there are any.
+
+use crate::device::{Device, Grid, kernels};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::attention::Sizes;
+
+/// Channels of a head that the kernels are built for: MiT's.
+pub const SIZES: [usize; 2] = [32, 64];
+/// As in kernels/attention_mma.cu.
+const TILE: usize = 64;
+/// Eight warps, of 16 queries each; four for a tile of keys.
+const THREADS: u32 = 256;
+const KEY_THREADS: u32 = 128;
+/// Shared memory that keys and values may take: what a block of the smallest GPU that is supported
+/// can have, less what else it needs.
+const SHARED: usize = 96 << 10;
+/// Bytes that a row in shared memory is longer by.
+const PAD: usize = 16;
+/// Chunks of queries whose parts of the keys' gradient are added up.
+const CHUNKS: usize = 16;
+
+/// [`attention`](super::attention()) with the operands of its products rounded to bf16, or to tf32
+/// where operands are stored in single precision; those of double precision are not.
+///
+/// # Errors
+/// Where shapes do not fit each other, or a head has another number of channels than [`SIZES`].
+pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
+    let sizes = Sizes::new(q, kv, heads)?;
+    if !SIZES.contains(&sizes.size) {
+        let problem = format!("heads of {} channels, not of {SIZES:?}", sizes.size);
+        return Err(Error::shape("attention_mma", problem));
+    }
+    let device = tape.device();
+    let mut y = device.empty_like(q)?;
+    let mut logs = match tape.is_recording() {
+        true => Some(device.empty(&[sizes.batch, heads, sizes.queries])?),
+        false => None,
+    };
+    let [n, m, h, d, _] = sizes.scalars();
+    let by_queries = ByQueries::new(&sizes, q);
+    let (grid, chunk, held) = (by_queries.grid(&sizes, 2), by_queries.chunk(), by_queries.held());
+    let kept = logs.as_mut();
+    kernels::attention_mma_forward(device, grid, q, kv, &mut y, kept, chunk, held, n, m, h, d)?;
+    let Some(logs) = logs else { return Ok(y) };
+    let (q, kv, result) = (q.clone(), kv.clone(), y.clone());
+    Ok(tape.record(y, move |gradients, dy| {
+        let device = gradients.device().clone();
+        let (dq, dkv) = backward(&device, &sizes, (&q, &kv), &result, &dy, &logs)?;
+        gradients.give(&q.slot, dq)?;
+        gradients.give(&kv.slot, dkv)
+    }))
+}
+
+fn backward(
+    device: &Device,
+    sizes: &Sizes,
+    (q, kv): (&Tensor, &Tensor),
+    y: &Tensor,
+    dy: &Tensor,
+    logs: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let [n, m, h, d, _] = sizes.scalars();
+    let mut delta = device.empty_like(logs)?;
+    let grid = device.rows(delta.len(), sizes.size);
+    kernels::attention_delta(device, grid, y, dy, &mut delta, sizes.batch as i64, n, h, d)?;
+
+    let mut dq = device.empty_like(q)?;
+    let by = ByQueries::new(sizes, q);
+    let (grid, chunk, held) = (by.grid(sizes, 3), by.chunk(), by.held());
+    kernels::attention_mma_queries(
+        device, grid, q, kv, dy, logs, &delta, &mut dq, chunk, held, n, m, h, d,
+    )?;
+
+    let chunk = sizes.queries.div_ceil(CHUNKS).next_multiple_of(TILE).max(4 * TILE);
+    let (chunks, tiles) = (sizes.queries.div_ceil(chunk), sizes.keys.div_ceil(TILE));
+    let mut partial =
+        device.empty(&[chunks, 2, sizes.batch, sizes.heads, tiles, TILE * sizes.size])?;
+    let grid = Grid::blocks(sizes.batch * sizes.heads * tiles * chunks)
+        .threads(KEY_THREADS)
+        .shared(2 * TILE * row_bytes(sizes, q))
+        .flops(sizes.flops(4));
+    kernels::attention_mma_keys(
+        device,
+        grid,
+        q,
+        kv,
+        dy,
+        logs,
+        &delta,
+        &mut partial,
+        chunk as i64,
+        n,
+        m,
+        h,
+        d,
+    )?;
+    let mut dkv = device.empty_like(kv)?;
+    sizes.add_up(device, &mut partial, &mut dkv)?;
+    Ok((dq, dkv))
+}
+
+/// Bytes of a row of operands in shared memory.
+fn row_bytes(sizes: &Sizes, operand: &Tensor) -> usize {
+    sizes.size * operand.dtype().bytes() + PAD
+}
+
+/// How kernels divide whose warps have queries in their rows.
+struct ByQueries {
+    chunk: usize,
+    held: usize,
+    row_bytes: usize,
+}
+
+impl ByQueries {
+    fn new(sizes: &Sizes, operand: &Tensor) -> ByQueries {
+        let row_bytes = row_bytes(sizes, operand);
+        let fit = SHARED / (2 * row_bytes) / TILE * TILE;
+        let held = sizes.keys.next_multiple_of(TILE).min(fit.max(TILE));
+        // Long enough that reading the keys costs little, short enough that small maps fill a GPU.
+        let chunk = if sizes.queries > 4096 { 512 } else { 128 };
+        ByQueries { chunk, held, row_bytes }
+    }
+
+    fn chunk(&self) -> i64 {
+        self.chunk as i64
+    }
+
+    fn held(&self) -> i64 {
+        self.held as i64
+    }
+
+    fn grid(&self, sizes: &Sizes, products: usize) -> Grid {
+        Grid::blocks(sizes.batch * sizes.heads * sizes.queries.div_ceil(self.chunk))
+            .threads(THREADS)
+            .shared(2 * self.held * self.row_bytes)
+            .flops(sizes.flops(products))
+    }
+}
