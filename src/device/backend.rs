@@ -41,6 +41,10 @@ pub(crate) trait Backend {
     fn recorder(&self) -> Option<&dyn Recorder> {
         None
     }
+    /// None: transfers are done when the call returns, as everything is.
+    fn transfers(&self) -> Option<&dyn Transfers> {
+        None
+    }
     /// Bytes to leave free behind every tensor.
     fn padding(&self) -> usize {
         0
@@ -50,6 +54,25 @@ pub(crate) trait Backend {
         Ok(())
     }
     fn take_back(&self, _address: u64, _bytes: usize) {}
+}
+
+/// A place in the order of what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark(pub u64);
+
+/// Transfers that hold up neither the host nor the work under way.
+pub(crate) trait Transfers {
+    /// Moves a mark, or makes one, behind all that was asked for so far.
+    fn mark(&self, mark: Option<Mark>) -> Result<Mark>;
+    /// Writes bytes to their addresses when work has passed `after`; work that is asked for later
+    /// finds them there.
+    fn send(&self, after: Mark, data: &[(u64, &[u8])]) -> Result<()>;
+    /// Has bytes brought to the host; they have the place that this returns until it is forgotten.
+    fn fetch(&self, from: u64, bytes: usize) -> Result<usize>;
+    fn is_there(&self, place: usize) -> Result<bool>;
+    /// Waits for what arrives at a place.
+    fn wait(&self, place: usize, data: &mut [u8]) -> Result<()>;
+    fn forget(&self, place: usize);
 }
 
 /// Work that a device has recorded.

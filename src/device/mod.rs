@@ -9,13 +9,16 @@ mod launch;
 mod pools;
 pub mod profile;
 mod replay;
+mod transfers;
 
 pub use arena::MemoryReport;
 pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
 pub use host::Arithmetic;
 pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
 pub use replay::Replays;
+pub use transfers::{Inlet, Readback};
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -288,21 +291,29 @@ impl Device {
 
     /// Replaces a `real` tensor's content.
     pub fn write_real(&self, tensor: &mut Tensor, data: &[f32]) -> Result<()> {
+        self.write_bytes(tensor, self.real(), &self.as_real(data))
+    }
+
+    /// The bytes of numbers as `real` holds them.
+    pub fn as_real<'a>(&self, data: &'a [f32]) -> Cow<'a, [u8]> {
         match self.0.types {
-            Types::F32 | Types::Bf16 => self.write(tensor, data),
-            Types::F64 => self.write(tensor, &data.iter().map(|&x| x as f64).collect::<Vec<_>>()),
+            Types::F32 | Types::Bf16 => bytemuck::cast_slice(data).into(),
+            Types::F64 => data.iter().flat_map(|&x| f64::from(x).to_ne_bytes()).collect(),
         }
     }
 
     /// Replaces a tensor's content.
     pub fn write<E: Element>(&self, tensor: &mut Tensor, data: &[E]) -> Result<()> {
-        if tensor.dtype() != E::DTYPE || tensor.len() != data.len() {
-            let problem =
-                format!("{tensor:?} cannot take {} elements of {:?}", data.len(), E::DTYPE);
+        self.write_bytes(tensor, E::DTYPE, bytemuck::cast_slice(data))
+    }
+
+    fn write_bytes(&self, tensor: &mut Tensor, dtype: DType, data: &[u8]) -> Result<()> {
+        if tensor.dtype() != dtype || tensor.bytes() != data.len() {
+            let elements = data.len() / dtype.bytes();
+            let problem = format!("{tensor:?} cannot take {elements} elements of {dtype:?}");
             return Err(Error::shape("write", problem));
         }
         let work = || profile::memory("write", tensor.bytes());
-        let data = bytemuck::cast_slice(data);
         self.timed(work, || self.0.backend.copy_in(tensor.address(), data))
     }
 

@@ -25,7 +25,7 @@ use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::uda::inputs::StepInputs;
-use crate::uda::step::Learner;
+use crate::uda::step::{Learner, Underway};
 use crate::{Error, Result};
 
 /// What a run begins with.
@@ -69,11 +69,36 @@ struct Begun {
     lock: Option<FolderLock>,
 }
 
+/// A run under way.
+struct Run<'a> {
+    config: &'a Config,
+    learner: Learner,
+    position: Position,
+    log: Log,
+    progress: Progress,
+    /// When the last report was there, or what came after it was over.
+    since: Instant,
+    /// Seconds of the last iterations.
+    recent: VecDeque<f64>,
+}
+
+/// An iteration that was asked for, with what its report needs.
+struct Asked {
+    underway: Underway,
+    batch: Batch,
+    iteration: u64,
+    lr: f64,
+}
+
 /// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
 pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
-    let device = build::device(config)?;
+    train_on(&build::device(config)?, config, start, stop)
+}
+
+/// As [`train`], on a device other than `device.kind`.
+pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> Result<End> {
     let out = &config.run.out;
-    let mut begun = begin(config, &device, &start)?;
+    let mut begun = begin(config, device, &start)?;
     let first = begun.position.next;
     let due = |interval: u64, done: u64| {
         interval > 0 && (done.is_multiple_of(interval) || done == config.run.max_iters)
@@ -95,74 +120,127 @@ pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
     };
-    let mut log = open_log(config, &start, first)?;
-    let Begun { mut learner, mut position, notes, .. } = begun;
-    let mut progress = Progress::new("it", config.run.max_iters, first);
+    let log = open_log(config, &start, first)?;
+    let Begun { learner, position, notes, .. } = begun;
+    let progress = Progress::new("it", config.run.max_iters, first);
     progress.say(&format!("{} on {}", config_line(config), device.describe()));
     notes.iter().for_each(|note| progress.say(note));
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         progress.say("weights.init is random: the feature distance is off");
     }
+    let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
+    let mut run = Run { config, learner, position, log, progress, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
-        last_report = evaluation(config, &learner, set, first, stop, &mut log, &progress)?;
+        last_report = run.evaluation(set, first, stop)?;
     }
-    let mut recent = VecDeque::with_capacity(WINDOW);
+    let mut asked: Option<Asked> = None;
     for iteration in first..config.run.max_iters {
-        let started = Instant::now();
-        let batch = loader.next()?;
-        skip(config, &batch, &mut position, &mut log, &progress)?;
-        let inputs = StepInputs::draw(config, iteration);
-        let on_device = learner.upload(&batch)?;
-        let report = learner.step(&on_device, &inputs, None)?;
-        drop(on_device);
+        // Asked for while the device may still work on the one before, whose report comes then.
+        let next = loader.next().and_then(|batch| run.ask(batch, iteration));
+        asked.take().map_or(Ok(()), |before| run.finish(before))?;
+        let next = asked.insert(next?);
+        skip(config, &next.batch, &mut run.position, &mut run.log, &run.progress)?;
+
+        let done = iteration + 1;
+        let (last, stopping) = (done == config.run.max_iters, stop.asked());
+        let saving = due(config.run.checkpoint_interval, done) || stopping || last;
+        let evaluating = !stopping && due(config.run.eval_interval, done);
+        if !saving && !evaluating && !next.underway.is_over()? {
+            continue;
+        }
+        asked.take().map_or(Ok(()), |next| run.finish(next))?;
+        if saving {
+            run.save()?;
+        }
+        if let Some(set) = validation.as_ref().filter(|_| evaluating) {
+            last_report = run.evaluation(set, done, stop)?;
+        }
+        if stop.asked() && !last {
+            if !saving {
+                run.save()?;
+            }
+            run.progress.finish();
+            return Ok(End::Stopped);
+        }
+    }
+    run.progress.finish();
+    Ok(End::Finished(last_report.map(Box::new)))
+}
+
+impl Run<'_> {
+    fn ask(&mut self, batch: Batch, iteration: u64) -> Result<Asked> {
+        let inputs = StepInputs::draw(self.config, iteration);
+        let on_device = self.learner.upload(&batch)?;
+        let underway = self.learner.begin(&on_device, &inputs, None)?;
+        Ok(Asked { underway, batch, iteration, lr: inputs.update.lr })
+    }
+
+    /// Waits for an iteration and tells what it did; one that failed ends the run.
+    fn finish(&mut self, asked: Asked) -> Result<()> {
+        let Asked { underway, batch, iteration, lr } = asked;
+        let report = self.learner.report(underway)?;
         if report.failed {
+            let out = &self.config.run.out;
             let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));
-            let saved = checkpoint::save(&dump, &mut learner, &position, Some(&batch));
+            let saved = checkpoint::save(&dump, &mut self.learner, &self.position, Some(&batch));
             return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
         }
-        let seconds = started.elapsed().as_secs_f64();
-        if recent.len() == WINDOW {
-            recent.pop_front();
+        let seconds = self.elapsed();
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
         }
-        recent.push_back(seconds);
-        let images = images_per_iteration(config) * recent.len() as f64;
+        self.recent.push_back(seconds);
+        let images = images_per_iteration(self.config) * self.recent.len() as f64;
         let line = Iteration {
             iteration,
             pseudo_label_weight: (report.terms.iter())
                 .find(|(name, _)| name == "pseudo_label.weight")
                 .map(|(_, value)| *value),
             losses: report.terms.into_iter().filter(|(name, _)| name.contains("loss")).collect(),
-            lr: inputs.update.lr,
-            images_per_second: images / recent.iter().sum::<f64>(),
+            lr,
+            images_per_second: images / self.recent.iter().sum::<f64>(),
             seconds,
-            more: memory(&learner.device),
+            more: memory(&self.learner.device),
         };
-        log.iteration(&line)?;
-        progress.iteration(&line);
-
-        let done = iteration + 1;
-        position.next = done;
-        let (last, stopping) = (done == config.run.max_iters, stop.asked());
-        if due(config.run.checkpoint_interval, done) || stopping || last {
-            checkpoint::save(&checkpoint::path_of(out, done), &mut learner, &position, None)?;
-            checkpoint::prune(out, config.run.keep)?;
-        }
-        let wanted = !stopping && due(config.run.eval_interval, done);
-        if let Some(set) = validation.as_ref().filter(|_| wanted) {
-            last_report = evaluation(config, &learner, set, done, stop, &mut log, &progress)?;
-        }
-        if stop.asked() && !last {
-            if !stopping && !due(config.run.checkpoint_interval, done) {
-                checkpoint::save(&checkpoint::path_of(out, done), &mut learner, &position, None)?;
-                checkpoint::prune(out, config.run.keep)?;
-            }
-            progress.finish();
-            return Ok(End::Stopped);
-        }
+        self.log.iteration(&line)?;
+        self.progress.iteration(&line);
+        self.position.next = iteration + 1;
+        Ok(())
     }
-    progress.finish();
-    Ok(End::Finished(last_report.map(Box::new)))
+
+    fn save(&mut self) -> Result<()> {
+        let path = checkpoint::path_of(&self.config.run.out, self.position.next);
+        checkpoint::save(&path, &mut self.learner, &self.position, None)?;
+        checkpoint::prune(&self.config.run.out, self.config.run.keep)?;
+        self.elapsed();
+        Ok(())
+    }
+
+    /// Evaluates, logs and tells; none when the run is asked to stop meanwhile.
+    fn evaluation(&mut self, set: &EvalSet, done: u64, stop: &Stop) -> Result<Option<Report>> {
+        let last = done == self.config.run.max_iters;
+        let pictures = last.then(|| self.config.run.out.join("pictures"));
+        let learner = &self.learner;
+        // Between two iterations their memory is free for it.
+        let validated = (learner.device)
+            .transient(|| validate(self.config, learner, set, pictures.as_deref(), stop));
+        let mut report = match validated {
+            Err(_) if stop.asked() => return Ok(None),
+            other => other?,
+        };
+        report.iteration = Some(done);
+        self.log.evaluation(done, &report)?;
+        self.progress.say(&format!("iteration {done}: {}", report.summary()));
+        self.elapsed();
+        Ok(Some(report))
+    }
+
+    /// Seconds since it was called last.
+    fn elapsed(&mut self) -> f64 {
+        let before = std::mem::replace(&mut self.since, Instant::now());
+        (self.since - before).as_secs_f64()
+    }
 }
 
 fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
@@ -266,31 +344,6 @@ fn skip(
         progress.say(&format!("skipped ({count} of at most {most}): {}", bad.problem));
     }
     Ok(())
-}
-
-/// Evaluates, logs and tells; none when the run is asked to stop meanwhile.
-fn evaluation(
-    config: &Config,
-    learner: &Learner,
-    set: &EvalSet,
-    done: u64,
-    stop: &Stop,
-    log: &mut Log,
-    progress: &Progress,
-) -> Result<Option<Report>> {
-    let last = done == config.run.max_iters;
-    let pictures = last.then(|| config.run.out.join("pictures"));
-    // Between two iterations their memory is free for it.
-    let validated =
-        (learner.device).transient(|| validate(config, learner, set, pictures.as_deref(), stop));
-    let mut report = match validated {
-        Err(_) if stop.asked() => return Ok(None),
-        other => other?,
-    };
-    report.iteration = Some(done);
-    log.evaluation(done, &report)?;
-    progress.say(&format!("iteration {done}: {}", report.summary()));
-    Ok(Some(report))
 }
 
 /// Evaluates the student on the target's validation images; `pictures`: a folder for some of them.

@@ -1,10 +1,14 @@
 //! What an iteration learns from, on the device.
 
-use crate::Result;
+use bytemuck::cast_slice;
+
 use crate::config::{Config, Method};
 use crate::data::{Batch, Crops};
-use crate::device::Device;
+use crate::device::{Device, Inlet};
+use crate::ops::PseudoLabels;
+use crate::optimizer::commit;
 use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
 
 use super::augment::Pixels;
 use super::mix::{Labelled, RareCrops};
@@ -21,66 +25,86 @@ pub struct DeviceBatch {
     pub rare: Option<[RareCrops; 2]>,
 }
 
+/// The previous iteration's images, which QuadMix pastes from.
+pub struct Templates {
+    pub source: Labelled,
+    pub target: Labelled,
+    /// B,H,W: where the teacher was confident.
+    pub confident: Tensor,
+    /// The iteration they are from.
+    pub iteration: Option<u64>,
+}
+
 /// Room for the batch of one iteration, at addresses that stay the same from step to step.
 pub struct BatchRoom {
     batch: DeviceBatch,
-    /// Pixels as bytes, B,H,W,3, and B,2: width and height that each image covers.
-    source: (Tensor, Tensor),
-    target: (Tensor, Tensor),
+    /// Where the next one arrives meanwhile. Of the source and the target: pixels as bytes, B,H,W,3,
+    /// and B,2, the width and height that each image covers; labels and validity; long-tail crops.
+    inlet: Inlet,
 }
 
 impl BatchRoom {
     pub fn new(device: &Device, config: &Config) -> Result<BatchRoom> {
         let (b, s) = (config.data.batch, config.data.crop);
         let targets = if config.method == Method::SourceOnly { 0 } else { b };
-        let bytes = |shape: &[usize]| device.alloc(shape, DType::U8);
-        let domain = |n: usize| -> Result<_> {
-            Ok((bytes(&[n, s, s, 3])?, device.alloc(&[n, 2], DType::I32)?))
-        };
-        let rare = || -> Result<_> {
+        let [source, target] = [b, targets].map(|n| ([n, s, s, 3], [n, 2], [n, s, s]));
+        let (crops, crop_labels) = ([b, 2, s, s, 3], [b, 2, s, s]);
+        let mut parts: Vec<(&[usize], DType)> = Vec::new();
+        for (rgb, extent, map) in [&source, &target] {
+            parts.extend([(&rgb[..], DType::U8), (&extent[..], DType::I32), (&map[..], DType::U8)]);
+        }
+        if config.method == Method::Quadmix {
+            parts.extend([(&crops[..], DType::U8); 2]);
+            parts.extend([(&crop_labels[..], DType::U8); 2]);
+            parts.push((&[2], DType::U8));
+        }
+        device.scope("batch", || {
+            let bytes = |shape: &[usize]| device.alloc(shape, DType::U8);
             let classes = bytes(&[2])?;
             let half = || -> Result<RareCrops> {
-                let (rgb, label) = (bytes(&[b, 2, s, s, 3])?, bytes(&[b, 2, s, s])?);
+                let (rgb, label) = (bytes(&crops)?, bytes(&crop_labels)?);
                 Ok(RareCrops { rgb, label, classes: classes.clone() })
             };
-            Ok([half()?, half()?])
-        };
-        device.scope("batch", || {
-            let image = device.empty(&[b, s, s, 3])?;
+            let rare = || Ok::<_, Error>([half()?, half()?]);
+            let (image, label) = (device.empty(&source.0)?, bytes(&source.2)?);
             let batch = DeviceBatch {
-                source: Labelled { image, label: bytes(&[b, s, s])?, weight: None },
-                target: device.empty(&[targets, s, s, 3])?,
-                valid: bytes(&[targets, s, s])?,
+                source: Labelled { image, label, weight: None },
+                target: device.empty(&target.0)?,
+                valid: bytes(&target.2)?,
                 rare: (config.method == Method::Quadmix).then(rare).transpose()?,
             };
-            Ok(BatchRoom { batch, source: domain(b)?, target: domain(targets)? })
+            Ok(BatchRoom { batch, inlet: Inlet::new(device, &parts)? })
         })
     }
 
     /// Uploads a batch and normalises it, in the place of the one before.
     pub fn fill(&mut self, device: &Device, pixels: &Pixels, batch: &Batch) -> Result<DeviceBatch> {
-        let image = |(rgb, extent): &mut (Tensor, Tensor), crops: &Crops, image: &mut Tensor| {
-            device.write(rgb, &crops.rgb)?;
-            device.write(extent, &extents(crops))?;
-            pixels.normalize_into(device, rgb, Some(extent), image)
-        };
+        let extents = [extents(&batch.source), extents(&batch.target)];
+        let [of_source, of_target] = extents.each_ref().map(|extents| cast_slice(extents));
+        let mut data: Vec<&[u8]> = vec![&batch.source.rgb, of_source, &batch.source.label];
+        data.extend([&batch.target.rgb[..], of_target, &batch.valid]);
         let filled = &mut self.batch;
-        image(&mut self.source, &batch.source, &mut filled.source.image)?;
-        image(&mut self.target, &batch.target, &mut filled.target)?;
-        device.write(&mut filled.source.label, &batch.source.label)?;
-        device.write(&mut filled.valid, &batch.valid)?;
-        if let (Some(rare), Some(halves)) = (&batch.rare, &mut filled.rare) {
-            let part = |bytes: &[u8], half: usize| {
-                let n = bytes.len() / 2;
-                half * n..(half + 1) * n
-            };
-            for (half, crops) in halves.iter_mut().enumerate() {
-                let RareCrops { rgb, label, classes } = crops;
-                device.write(rgb, &rare.crops.rgb[part(&rare.crops.rgb, half)])?;
-                device.write(label, &rare.crops.label[part(&rare.crops.label, half)])?;
-                device.write(classes, &rare.classes)?;
+        let rare = filled.rare.as_mut().filter(|_| batch.rare.is_some());
+        if let (Some(_), Some(new)) = (&rare, &batch.rare) {
+            for plane in [&new.crops.rgb, &new.crops.label] {
+                let (first, second) = plane.split_at(plane.len() / 2);
+                data.extend([first, second]);
             }
+            data.push(&new.classes);
         }
+        self.inlet.take_in(&data, |arrived| {
+            let (image, target) = (&mut filled.source.image, &mut filled.target);
+            pixels.normalize_into(device, &arrived[0], Some(&arrived[1]), image)?;
+            device.copy(&arrived[2], &mut filled.source.label)?;
+            pixels.normalize_into(device, &arrived[3], Some(&arrived[4]), target)?;
+            device.copy(&arrived[5], &mut filled.valid)?;
+            for (half, crops) in rare.into_iter().flatten().enumerate() {
+                device.copy(&arrived[6 + half], &mut crops.rgb)?;
+                device.copy(&arrived[8 + half], &mut crops.label)?;
+                device.copy(&arrived[10], &mut crops.classes)?;
+            }
+            Ok(())
+        })?;
         let rare = filled.rare.clone().filter(|_| batch.rare.is_some());
         Ok(DeviceBatch { rare, ..filled.clone() })
     }
@@ -88,6 +112,66 @@ impl BatchRoom {
     /// Whether it is this room's batch.
     pub fn holds(&self, batch: &DeviceBatch) -> bool {
         batch.source.image.address() == self.batch.source.image.address()
+    }
+}
+
+impl Templates {
+    pub fn new(device: &Device, config: &Config) -> Result<Templates> {
+        // Only QuadMix looks back.
+        let batch = if config.method == Method::Quadmix { config.data.batch } else { 0 };
+        let side = config.data.crop;
+        let labelled = |weight: Option<Tensor>| {
+            Ok::<_, Error>(Labelled {
+                image: device.zeros(&[batch, side, side, 3], device.real())?,
+                label: device.zeros(&[batch, side, side], DType::U8)?,
+                weight,
+            })
+        };
+        let weight = device.zeros(&[batch, side, side], device.real())?;
+        Ok(Templates {
+            source: labelled(None)?,
+            target: labelled(Some(weight))?,
+            confident: device.zeros(&[batch, side, side], DType::U8)?,
+            iteration: None,
+        })
+    }
+
+    /// The tensors by the names that checkpoints give them.
+    pub fn named(&mut self) -> Vec<(&'static str, &mut Tensor)> {
+        let mut all = vec![
+            ("templates.source.image", &mut self.source.image),
+            ("templates.source.label", &mut self.source.label),
+            ("templates.target.image", &mut self.target.image),
+            ("templates.target.label", &mut self.target.label),
+            ("templates.confident", &mut self.confident),
+        ];
+        all.extend(self.target.weight.as_mut().map(|w| ("templates.target.weight", w)));
+        all
+    }
+
+    /// Makes a batch the templates, unless the step failed.
+    pub fn replace(
+        &mut self,
+        device: &Device,
+        batch: &DeviceBatch,
+        pseudo: PseudoLabels,
+        failed: &Tensor,
+    ) -> Result<()> {
+        if self.confident.is_empty() {
+            return Ok(());
+        }
+        let news = [
+            &batch.source.image,
+            &batch.source.label,
+            &batch.target,
+            &pseudo.label,
+            &pseudo.confident,
+            &pseudo.weight,
+        ];
+        for ((_, old), new) in self.named().into_iter().zip(news) {
+            commit(device, new, old, failed)?;
+        }
+        Ok(())
     }
 }
 

@@ -4,9 +4,11 @@
 //! device memory, so that a step can be replayed and captured. Where a choice depends on what the
 //! device computes (which classes a pseudo-label holds), the uniform number it is made with is here.
 
+use bytemuck::cast_slice;
+
 use crate::Result;
 use crate::config::Config;
-use crate::device::Device;
+use crate::device::{Device, Inlet};
 use crate::optimizer::{UpdateNumbers, learning_rate, teacher_alpha};
 use crate::rng::{Draw, Purpose};
 use crate::tensor::{DType, Tensor};
@@ -160,6 +162,8 @@ fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
 
 /// [`StepInputs`] on the device, at addresses that stay the same from step to step.
 pub struct UploadedInputs {
+    /// Where the next step's arrive.
+    inlet: Inlet,
     reals: Tensor,
     words: Tensor,
     /// lr, decay, corrections and α: see `kernels/optimizer.cu`.
@@ -211,7 +215,9 @@ impl UploadedInputs {
         let orders = word(&[3 * batch, 4])?;
         let switches = [word(&[2])?, word(&[2])?];
         let drop_key = device.zeros(&[1], DType::U64)?;
+        let parts = [&reals, &words, &drop_key].map(|tensor| (tensor.shape(), tensor.dtype()));
         Ok(UploadedInputs {
+            inlet: Inlet::new(device, &parts)?,
             update,
             class_mix,
             template_source,
@@ -239,8 +245,10 @@ impl UploadedInputs {
         let mut words: Vec<i32> = inputs.detail_boxes.as_flattened().into();
         words.extend(inputs.augment.iter().flat_map(|a| a.order));
         words.extend(inputs.switches.iter().flat_map(|s| [s.jitter as i32, s.blur as i32]));
-        device.write_real(&mut self.reals, &reals)?;
-        device.write(&mut self.words, &words)?;
-        device.write(&mut self.drop_key, &[inputs.drop_key])
+        let (reals, key) = (device.as_real(&reals), [inputs.drop_key]);
+        self.inlet.take_in(&[&reals, cast_slice(&words), cast_slice(&key)], |arrived| {
+            let places = [&mut self.reals, &mut self.words, &mut self.drop_key];
+            arrived.iter().zip(places).try_for_each(|(from, to)| device.copy(from, to))
+        })
     }
 }

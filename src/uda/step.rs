@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::config::{Config, Masked, Method};
 use crate::data::Batch;
-use crate::device::{Device, Replays};
+use crate::device::{Device, Readback, Replays};
 use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
 use crate::ops::{self, Confidence, PseudoLabels};
 use crate::optimizer::{Optimizer, commit};
@@ -15,22 +15,12 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 use super::augment::{Augmentation, Pixels, block_mask};
-use super::batch::{BatchRoom, DeviceBatch};
+use super::batch::{BatchRoom, DeviceBatch, Templates};
 use super::inputs::{PassKind, StepInputs, UploadedInputs, mask_cells};
 use super::mix::{self, Candidates, Labelled, RareColours, RareCrops};
 
 /// Sees intermediate results by name: tests compare them, dumps keep them.
 pub type Probe<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
-
-/// The previous iteration's images, which QuadMix pastes from.
-pub struct Templates {
-    pub source: Labelled,
-    pub target: Labelled,
-    /// B,H,W: where the teacher was confident.
-    pub confident: Tensor,
-    /// The iteration they are from.
-    pub iteration: Option<u64>,
-}
 
 /// Everything a run keeps on the device from one iteration to the next.
 pub struct Learner {
@@ -75,6 +65,22 @@ struct Term {
     name: String,
     value: Tensor,
     scale: f32,
+}
+
+/// An iteration that was asked for, and may still run.
+pub struct Underway {
+    terms: Rc<Vec<Named>>,
+    failed: Readback,
+    logged: Readback,
+    /// Whose templates there were before it.
+    templates: Option<u64>,
+}
+
+impl Underway {
+    /// Whether its report is there without waiting.
+    pub fn is_over(&self) -> Result<bool> {
+        self.logged.is_there()
+    }
 }
 
 /// What an iteration reports.
@@ -155,6 +161,18 @@ impl Learner {
         inputs: &StepInputs,
         probe: Option<Probe>,
     ) -> Result<Report> {
+        let underway = self.begin(batch, inputs, probe)?;
+        self.report(underway)
+    }
+
+    /// Asks for an iteration without waiting for it. The next can be asked for meanwhile: should
+    /// this one fail, that one keeps nothing either.
+    pub fn begin(
+        &mut self,
+        batch: &DeviceBatch,
+        inputs: &StepInputs,
+        probe: Option<Probe>,
+    ) -> Result<Underway> {
         let device = self.device.clone();
         self.inputs.upload(&device, inputs)?;
         let kind = self.kind(batch, inputs.iteration);
@@ -165,11 +183,21 @@ impl Learner {
             }
             probe => Rc::new(self.iterate(batch, kind, probe)?),
         };
-        let failed = device.read::<i32>(&self.failed)?[0] != 0;
-        if !failed {
-            self.templates.iteration = Some(inputs.iteration);
+        let failed = device.fetch(&self.failed)?;
+        let logged = device.fetch(&self.logged.slice(0, &[terms.len()])?)?;
+        let templates = self.templates.iteration.replace(inputs.iteration);
+        Ok(Underway { terms, failed, logged, templates })
+    }
+
+    /// Waits for an iteration. When it failed, the state is the one before it, whatever was asked for
+    /// since.
+    pub fn report(&mut self, underway: Underway) -> Result<Report> {
+        let Underway { terms, failed, logged, templates } = underway;
+        let failed = failed.wait::<i32>()?[0] != 0;
+        if failed {
+            self.templates.iteration = templates;
         }
-        let values = device.read_f32(&self.logged.slice(0, &[terms.len()])?)?;
+        let values = logged.wait_f32()?;
         let scaled = terms.iter().zip(values).map(|((name, scale), x)| (name.clone(), x * scale));
         Ok(Report { terms: scaled.collect(), failed })
     }
@@ -482,65 +510,6 @@ impl Iteration<'_, '_> {
 /// No loss beside the network's own.
 fn no_more(_: &mut Iteration, _: &Pass, _: &[Tensor; 4]) -> Result<Option<(Tensor, f32)>> {
     Ok(None)
-}
-
-impl Templates {
-    fn new(device: &Device, config: &Config) -> Result<Templates> {
-        // Only QuadMix looks back.
-        let batch = if config.method == Method::Quadmix { config.data.batch } else { 0 };
-        let side = config.data.crop;
-        let labelled = |weight: Option<Tensor>| {
-            Ok::<_, Error>(Labelled {
-                image: device.zeros(&[batch, side, side, 3], device.real())?,
-                label: device.zeros(&[batch, side, side], DType::U8)?,
-                weight,
-            })
-        };
-        let weight = device.zeros(&[batch, side, side], device.real())?;
-        Ok(Templates {
-            source: labelled(None)?,
-            target: labelled(Some(weight))?,
-            confident: device.zeros(&[batch, side, side], DType::U8)?,
-            iteration: None,
-        })
-    }
-
-    /// The tensors by the names that checkpoints give them.
-    pub fn named(&mut self) -> Vec<(&'static str, &mut Tensor)> {
-        let mut all = vec![
-            ("templates.source.image", &mut self.source.image),
-            ("templates.source.label", &mut self.source.label),
-            ("templates.target.image", &mut self.target.image),
-            ("templates.target.label", &mut self.target.label),
-            ("templates.confident", &mut self.confident),
-        ];
-        all.extend(self.target.weight.as_mut().map(|w| ("templates.target.weight", w)));
-        all
-    }
-
-    fn replace(
-        &mut self,
-        device: &Device,
-        batch: &DeviceBatch,
-        pseudo: PseudoLabels,
-        failed: &Tensor,
-    ) -> Result<()> {
-        if self.confident.is_empty() {
-            return Ok(());
-        }
-        let news = [
-            &batch.source.image,
-            &batch.source.label,
-            &batch.target,
-            &pseudo.label,
-            &pseudo.confident,
-            &pseudo.weight,
-        ];
-        for ((_, old), new) in self.named().into_iter().zip(news) {
-            commit(device, new, old, failed)?;
-        }
-        Ok(())
-    }
 }
 
 /// The parameters of a network as they start without weights: drawn from the seed alone.

@@ -7,6 +7,7 @@ mod goldens;
 mod libraries;
 mod misuse;
 mod replays;
+mod runs;
 mod stand_in;
 mod steps;
 mod transfers;

@@ -136,6 +136,32 @@ fn work_on_the_wrong_stream() {
 }
 
 #[test]
+fn streams_that_wait_for_each_other() {
+    let (gpu, stream, device, host) = gpu();
+    let (other, third) = (gpu.side_stream().unwrap(), gpu.side_stream().unwrap());
+    let [mine, theirs] = [gpu.event().unwrap(), gpu.event().unwrap()];
+    assert_eq!(told(gpu.hold(other, mine)), "hold: event 0 was not recorded");
+    gpu.zero(stream, device, 16).unwrap();
+    gpu.record(stream, mine).unwrap();
+    gpu.hold(other, mine).unwrap();
+    gpu.launch(other, &fill(device, 16, 4)).unwrap();
+    gpu.record(other, theirs).unwrap();
+    // What stands behind the event is not waited for; what stands before, by way of another, is.
+    gpu.zero(stream, device + 64, 16).unwrap();
+    let problem = told(gpu.launch(other, &fill(device + 64, 16, 4)));
+    assert!(problem.contains("while `zero` on stream 0 has yet to use the memory"), "{problem}");
+    gpu.hold(third, theirs).unwrap();
+    gpu.copy_out(third, device, host, 16).unwrap();
+    assert!(!gpu.passed(mine).unwrap() && !gpu.passed(theirs).unwrap());
+    gpu.synchronize(third).unwrap();
+    assert!(gpu.passed(mine).unwrap() && gpu.passed(theirs).unwrap());
+    assert_eq!(gpu.waiting_on(stream), 1);
+    let mut read = [0u8; 16];
+    gpu.read_host(host, &mut read).unwrap();
+    assert_eq!(bytemuck::cast_slice::<u8, f32>(&read), [2.0; 4]);
+}
+
+#[test]
 fn operands_of_products_are_watched() {
     let (gpu, stream, device, _) = gpu();
     gpu.lend(device, 64).unwrap();
@@ -168,6 +194,8 @@ fn what_holds_up_the_host_inside_a_capture() {
     gpu.begin_capture(stream).unwrap();
     assert_eq!(told(gpu.synchronize(stream)), "synchronize: inside a capture");
     assert_eq!(told(gpu.wait(event)), "wait: inside a capture");
+    assert_eq!(told(gpu.passed(event)), "passed: inside a capture");
+    assert_eq!(told(gpu.hold(stream, event)), "hold: inside a capture");
     assert_eq!(told(gpu.allocate(8)), "allocate: inside a capture");
     assert_eq!(told(gpu.allocate_host(8)), "allocate_host: inside a capture");
     assert_eq!(told(gpu.free(device)), "free: inside a capture");

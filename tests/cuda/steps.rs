@@ -3,6 +3,7 @@
 use tempfile::tempdir;
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
+use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::{Device, Types};
 use udass_raw::nn::{Pass, Statistics};
 use udass_raw::run::build;
@@ -10,13 +11,13 @@ use udass_raw::run::checkpoint::{self, Position};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::{Learner, Probe, Report};
+use udass_raw::uda::step::{Learner, Probe, Report, Underway};
 
 use crate::stand_in::{self, StandIn};
 
 #[allow(dead_code)] // the other half of it runs the program
 #[path = "../runs/support.rs"]
-mod support;
+pub mod support;
 
 /// Iterations: in each phase the first is asked for, the second recorded, the others replayed.
 const ITERATIONS: u64 = 7;
@@ -95,18 +96,62 @@ fn training_leaves_the_bits_of_the_host_device() {
 }
 
 #[test]
-fn a_step_waits_for_the_gpu_only_to_report() {
+fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs() {
     let config = config("toy_vit");
-    let gpu = StandIn::new();
-    let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
-    let mut learner = build::learner(&config, &device, None).unwrap();
+    let (gpu, mut learner) = on_a_gpu(&config);
+    let (all, uploads) = (Stream(0), Stream(1));
     let mut loader = Loader::new(&config, 0).unwrap();
+    let mut underway: Option<Underway> = None;
+    let mut reports = Vec::new();
     for iteration in 0..ITERATIONS {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
         let before = gpu.counts();
-        learner.step(&batch, &StepInputs::draw(&config, iteration), None).unwrap();
-        let waits = gpu.counts().synchronized - before.synchronized;
-        assert_eq!(waits, 2, "the flag and the losses, at the end of iteration {iteration}");
+        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        let inputs = StepInputs::draw(&config, iteration);
+        if let Some(earlier) = &underway {
+            // All of the batch arrives, and nothing of the iteration before need be done for it.
+            gpu.synchronize(uploads).unwrap();
+            assert!(gpu.waiting_on(all) > 300, "{} calls wait", gpu.waiting_on(all));
+            assert!(!earlier.is_over().unwrap());
+        }
+        let next = learner.begin(&batch, &inputs, None).unwrap();
+        let counts = gpu.counts();
+        let synchronized = counts.synchronized - u64::from(underway.is_some());
+        assert_eq!((synchronized, counts.waited), (before.synchronized, before.waited));
+        reports.extend(underway.replace(next).map(|earlier| learner.report(earlier).unwrap()));
+        let waits = gpu.counts().waited - counts.waited;
+        assert_eq!(waits, if iteration == 0 { 0 } else { 2 }, "the flag and the losses");
+    }
+    reports.push(learner.report(underway.unwrap()).unwrap());
+    let (_, mut expected) = on_a_gpu(&config);
+    assert_eq!(iterate(&mut expected, &config, 0, ITERATIONS), reports);
+    assert_same_state("toy_vit", &learner, &expected);
+}
+
+#[test]
+fn an_iteration_after_one_that_failed_keeps_nothing_either() {
+    let config = config("toy_vit");
+    let (gpu, host) = (on_a_gpu(&config).1, Device::host(2).unwrap());
+    for mut learner in [gpu, build::learner(&config, &host, None).unwrap()] {
+        let mut loader = Loader::new(&config, 0).unwrap();
+        let mut begin = |learner: &mut Learner, iteration: u64| {
+            let batch = learner.upload(&loader.next().unwrap()).unwrap();
+            let mut inputs = StepInputs::draw(&config, iteration);
+            if iteration == 5 {
+                inputs.augment[0].factors[0] = f32::NAN;
+            }
+            learner.begin(&batch, &inputs, None).unwrap()
+        };
+        for iteration in 0..5 {
+            let underway = begin(&mut learner, iteration);
+            assert!(!learner.report(underway).unwrap().failed);
+        }
+        let before = state(&learner);
+        let (failing, next) = (begin(&mut learner, 5), begin(&mut learner, 6));
+        let report = learner.report(failing).unwrap();
+        assert!(report.failed && report.terms.iter().any(|(_, x)| x.is_nan()), "{report:?}");
+        assert_eq!(learner.templates.iteration, Some(4));
+        drop(next);
+        assert!(state(&learner) == before, "{}", learner.device.describe());
     }
 }
 

@@ -63,7 +63,10 @@ pub trait Driver {
     /// Reads pinned memory at once; every copy that writes it must have been waited for.
     fn read_host(&self, from: u64, data: &mut [u8]) -> Result<()>;
 
+    /// The stream of all work.
     fn stream(&self) -> Result<Stream>;
+    /// Another one, beside it.
+    fn side_stream(&self) -> Result<Stream>;
     fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()>;
     fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()>;
     fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()>;
@@ -79,6 +82,10 @@ pub trait Driver {
     fn event(&self) -> Result<Event>;
     /// Moves the event to the stream's end.
     fn record(&self, stream: Stream, event: Event) -> Result<()>;
+    /// Holds what the stream is given from here on until the event, where it is now, has passed.
+    fn hold(&self, stream: Stream, event: Event) -> Result<()>;
+    /// Whether its stream has passed the event.
+    fn passed(&self, event: Event) -> Result<bool>;
     /// Holds the host until the stream has passed the event.
     fn wait(&self, event: Event) -> Result<()>;
     /// Seconds between two events that were waited for.

@@ -1,6 +1,7 @@
 //! The GPU: memory from one stream's point of view, transfers through pinned memory, and everything
 //! else handed to a [`Driver`].
 
+mod beside;
 mod driver;
 mod nvidia;
 mod staging;
@@ -10,9 +11,10 @@ pub(super) use nvidia::{Nvidia, is_present};
 
 use std::cell::{Cell, RefCell};
 
-use super::backend::{Backend, Convolution, Product, Recorder, Recording};
+use super::backend::{Backend, Convolution, Product, Recorder, Recording, Transfers};
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::{Error, Result};
+use beside::Beside;
 use staging::Staging;
 
 /// Elements of elementwise work that are worth a block: a few for each of its 256 threads.
@@ -22,9 +24,11 @@ const GRANULE: usize = 2 << 20;
 
 pub(super) struct Cuda {
     driver: Box<dyn Driver>,
-    /// All work is given to it, so that its order is that of the program.
+    /// All work is given to it, so that its order is that of the program; only what is sent ahead of
+    /// the work that reads it takes another.
     stream: Stream,
     staging: RefCell<Staging>,
+    beside: RefCell<Beside>,
     /// Set while work is recorded.
     recording: Cell<bool>,
     /// Given back when the device goes; every tensor keeps the device alive.
@@ -42,8 +46,9 @@ struct Marks {
 impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
-        let (staging, chunks, marks) = Default::default();
-        Ok(Cuda { driver, stream, staging, recording: Cell::new(false), chunks, marks })
+        let (staging, beside, marks) = Default::default();
+        let (recording, chunks) = (Cell::new(false), RefCell::default());
+        Ok(Cuda { driver, stream, staging, beside, recording, chunks, marks })
     }
 }
 
@@ -61,6 +66,7 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         // Nothing is left to tell of a failure, and a process that ends gives all back.
         let _ = self.driver.synchronize(self.stream);
+        self.beside.borrow_mut().free(&*self.driver);
         self.staging.borrow_mut().free(&*self.driver);
         for chunk in self.chunks.borrow_mut().drain(..) {
             let _ = self.driver.free(chunk);
@@ -173,6 +179,10 @@ impl Backend for Cuda {
     }
 
     fn recorder(&self) -> Option<&dyn Recorder> {
+        Some(self)
+    }
+
+    fn transfers(&self) -> Option<&dyn Transfers> {
         Some(self)
     }
 

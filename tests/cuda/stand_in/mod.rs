@@ -7,7 +7,7 @@ mod memory;
 mod work;
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream};
@@ -32,8 +32,8 @@ struct State {
     total: usize,
     memories: Memories,
     streams: Vec<Queue>,
-    /// By event: the stream and the count of its calls that must be done.
-    events: Vec<Option<(usize, u64)>>,
+    /// By event: where it was recorded.
+    events: Vec<Option<Place>>,
     graphs: Vec<Option<Vec<Call>>>,
     capture: Option<(usize, Vec<Call>)>,
     /// Tensors that were there when the capture began: a replay needs them still.
@@ -48,12 +48,23 @@ struct Queue {
     calls: VecDeque<Call>,
     issued: u64,
     done: u64,
+    /// By other stream: how many of its calls stand before what this one is given.
+    after: BTreeMap<usize, u64>,
 }
 
-/// How often the host waited for a stream, a graph was replayed, and memory was poisoned.
+/// A place in a stream's order: its calls that stand before, and those of other streams.
+#[derive(Clone)]
+struct Place {
+    queue: usize,
+    until: u64,
+    after: BTreeMap<usize, u64>,
+}
+
+/// How often the host waited for a stream or an event, a graph was replayed, and memory was poisoned.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub synchronized: u64,
+    pub waited: u64,
     pub replayed: u64,
     pub poisoned: u64,
 }
@@ -99,6 +110,11 @@ impl StandIn {
         self.0.borrow().counts
     }
 
+    /// How many calls a stream has yet to do.
+    pub fn waiting_on(&self, stream: Stream) -> usize {
+        self.0.borrow().streams[stream.0 as usize].calls.len()
+    }
+
     pub fn kernels(&self) -> Vec<&'static str> {
         self.0.borrow().kernels.iter().copied().collect()
     }
@@ -113,6 +129,13 @@ impl State {
         match self.streams.get(stream.0 as usize) {
             Some(_) => Ok(stream.0 as usize),
             None => misuse(call, format_args!("stream {} is not this GPU's", stream.0)),
+        }
+    }
+
+    fn place(&self, call: &str, event: Event) -> Result<Place> {
+        match self.events.get(event.0 as usize).cloned().flatten() {
+            Some(place) => Ok(place),
+            None => misuse(call, format_args!("event {} was not recorded", event.0)),
         }
     }
 
@@ -151,7 +174,10 @@ impl State {
     fn against_other_streams(&self, queue: usize, call: &Call) -> Result<()> {
         let others = self.streams.iter().enumerate().filter(|(other, _)| *other != queue);
         for (other, waiting) in others {
-            if let Some(earlier) = waiting.calls.iter().find(|earlier| earlier.conflicts(call)) {
+            let ordered = self.streams[queue].after.get(&other).copied().unwrap_or(0);
+            let unordered =
+                waiting.calls.iter().skip(ordered.saturating_sub(waiting.done) as usize);
+            if let Some(earlier) = unordered.into_iter().find(|earlier| earlier.conflicts(call)) {
                 let problem = format!(
                     "on stream {queue}, while `{}` on stream {other} has yet to use the memory",
                     earlier.name
@@ -177,6 +203,9 @@ impl State {
             self.streams[queue].done += 1;
             if let Work::Launch(launch) = &call.work {
                 self.kernels.insert(launch.kernel.name);
+            }
+            if let Work::Hold { queue, until } = call.work {
+                self.run(queue, until)?;
             }
             call.work.perform(&self.arithmetic)?;
             for guard in &call.guards {
@@ -275,6 +304,10 @@ impl Driver for StandIn {
         Ok(Stream(state.streams.len() as u64 - 1))
     }
 
+    fn side_stream(&self) -> Result<Stream> {
+        self.stream()
+    }
+
     fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
         let touches = vec![
             Touch::new(Side::Host, from_host, bytes, false),
@@ -358,30 +391,52 @@ impl Driver for StandIn {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("record")?;
         let queue = state.queue("record", stream)?;
-        let issued = state.streams[queue].issued;
+        let Queue { issued: until, after, .. } = &state.streams[queue];
+        let here = Place { queue, until: *until, after: after.clone() };
         match state.events.get_mut(event.0 as usize) {
-            Some(place) => *place = Some((queue, issued)),
+            Some(place) => *place = Some(here),
             None => return misuse("record", format_args!("event {} is not there", event.0)),
         }
         Ok(())
     }
 
+    fn hold(&self, stream: Stream, event: Event) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.not_in_capture("hold")?;
+        let queue = state.queue("hold", stream)?;
+        let Place { queue: other, until, after } = state.place("hold", event)?;
+        for (other, until) in after.into_iter().chain([(other, until)]) {
+            let known = state.streams[queue].after.entry(other).or_default();
+            *known = until.max(*known);
+        }
+        state.push(queue, Call::new("hold", Work::Hold { queue: other, until }, vec![]));
+        Ok(())
+    }
+
+    fn passed(&self, event: Event) -> Result<bool> {
+        let state = self.0.borrow();
+        state.not_in_capture("passed")?;
+        let Place { queue, until, .. } = state.place("passed", event)?;
+        Ok(state.streams[queue].done >= until)
+    }
+
     fn wait(&self, event: Event) -> Result<()> {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("wait")?;
-        match state.events.get(event.0 as usize).copied().flatten() {
-            Some((queue, until)) => state.run(queue, until),
-            None => misuse("wait", format_args!("event {} was not recorded", event.0)),
-        }
+        let Place { queue, until, .. } = state.place("wait", event)?;
+        state.counts.waited += 1;
+        state.run(queue, until)
     }
 
     /// Its clock ticks with every call of a stream.
     fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
         let state = self.0.borrow();
-        let tick = |event: Event| match state.events.get(event.0 as usize).copied().flatten() {
-            Some((queue, until)) if state.streams[queue].done >= until => Ok(until as f64 * 1e-6),
-            Some(_) => misuse("elapsed", format_args!("event {} was not waited for", event.0)),
-            None => misuse("elapsed", format_args!("event {} was not recorded", event.0)),
+        let tick = |event: Event| {
+            let Place { queue, until, .. } = state.place("elapsed", event)?;
+            match state.streams[queue].done >= until {
+                true => Ok(until as f64 * 1e-6),
+                false => misuse("elapsed", format_args!("event {} is yet to come", event.0)),
+            }
         };
         Ok(tick(to)? - tick(from)?)
     }

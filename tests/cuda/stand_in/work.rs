@@ -20,11 +20,24 @@ pub struct Call {
 
 #[derive(Clone)]
 pub enum Work {
-    Copy { from: u64, to: u64, bytes: usize },
-    Fill { address: u64, bytes: usize, value: u8 },
+    Copy {
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Fill {
+        address: u64,
+        bytes: usize,
+        value: u8,
+    },
     Launch(Launch),
     Product(Product),
     Convolution(Convolution),
+    /// Waits until another stream has done so many of its calls.
+    Hold {
+        queue: usize,
+        until: u64,
+    },
 }
 
 /// Memory that a call reads or writes.
@@ -86,6 +99,7 @@ impl Work {
                 }
                 Work::Product(product) => arithmetic.product(product),
                 Work::Convolution(convolution) => arithmetic.convolution(convolution),
+                Work::Hold { .. } => Ok(()),
             }
         }
     }

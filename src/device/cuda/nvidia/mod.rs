@@ -33,6 +33,8 @@ pub struct Nvidia {
     code: Code,
     functions: RefCell<HashMap<(&'static str, Types), Function>>,
     events: RefCell<Vec<sys::CUevent>>,
+    /// Beside the one of all work.
+    streams: RefCell<Vec<sys::CUstream>>,
     graphs: RefCell<Vec<[*mut c_void; 2]>>,
     gpu: Gpu,
 }
@@ -44,7 +46,7 @@ struct Function {
     shared: usize,
 }
 
-/// A GPU's context and the one stream that is used.
+/// A GPU's context and the stream of all work.
 struct Gpu {
     context: sys::CUcontext,
     device: sys::CUdevice,
@@ -111,17 +113,16 @@ impl Nvidia {
         }
         libraries::CUBLASLT.check()?;
         libraries::CUDNN.check()?;
-        let (mut device, mut context, mut stream) = (0, null_mut(), null_mut());
+        let (mut device, mut context) = (0, null_mut());
         // SAFETY: out-pointers to locals; the driver is initialised.
         unsafe {
             check(sys::cuDeviceGet(&mut device, 0), "cuDeviceGet")?;
             let retained = sys::cuDevicePrimaryCtxRetain(&mut context, device);
             check(retained, "cuDevicePrimaryCtxRetain")?;
-            check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
-            let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
-            check(sys::cuStreamCreate(&mut stream, flags), "cuStreamCreate")?;
         }
-        Self::on(Gpu { context, device, stream, owned: true }, precision)
+        let mut gpu = Gpu { context, device, stream: null_mut(), owned: true };
+        gpu.stream = gpu.another_stream()?;
+        Self::on(gpu, precision)
     }
 
     /// The GPU of a context that is there already; all work goes to `stream`.
@@ -164,6 +165,7 @@ impl Nvidia {
             code: Code::new(capability),
             functions: RefCell::default(),
             events: RefCell::default(),
+            streams: RefCell::default(),
             graphs: RefCell::default(),
             gpu,
         })
@@ -214,6 +216,16 @@ impl Gpu {
         Ok(value)
     }
 
+    /// One that other work in the context does not wait for.
+    fn another_stream(&self) -> Result<sys::CUstream> {
+        self.enter()?;
+        let mut stream = null_mut();
+        let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: an out-pointer to a local.
+        check(unsafe { sys::cuStreamCreate(&mut stream, flags) }, "cuStreamCreate")?;
+        Ok(stream)
+    }
+
     fn capability(&self) -> Result<(c_int, c_int)> {
         use sys::CUdevice_attribute as A;
         Ok((
@@ -243,7 +255,9 @@ impl Drop for Gpu {
         if self.owned {
             // SAFETY: nothing else holds them; a failure leaves them to the process's end.
             unsafe {
-                let _ = sys::cuStreamDestroy_v2(self.stream);
+                if !self.stream.is_null() {
+                    let _ = sys::cuStreamDestroy_v2(self.stream);
+                }
                 let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
             }
         }
@@ -261,6 +275,9 @@ impl Drop for Nvidia {
         unsafe {
             for event in self.events.get_mut().drain(..) {
                 let _ = sys::cuEventDestroy_v2(event);
+            }
+            for stream in self.streams.get_mut().drain(..) {
+                let _ = sys::cuStreamDestroy_v2(stream);
             }
         }
         self.code.unload();
@@ -323,6 +340,12 @@ impl Driver for Nvidia {
 
     fn stream(&self) -> Result<Stream> {
         Ok(Stream(self.gpu.stream as u64))
+    }
+
+    fn side_stream(&self) -> Result<Stream> {
+        let stream = self.gpu.another_stream()?;
+        self.streams.borrow_mut().push(stream);
+        Ok(Stream(stream as u64))
     }
 
     fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
@@ -414,6 +437,22 @@ impl Driver for Nvidia {
         let stream = self.enter(stream)?;
         // SAFETY: both are this driver's.
         check(unsafe { sys::cuEventRecord(event.0 as sys::CUevent, stream) }, "cuEventRecord")
+    }
+
+    fn hold(&self, stream: Stream, event: Event) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both are this driver's.
+        let status = unsafe { sys::cuStreamWaitEvent(stream, event.0 as sys::CUevent, 0) };
+        check(status, "cuStreamWaitEvent")
+    }
+
+    fn passed(&self, event: Event) -> Result<bool> {
+        self.gpu.enter()?;
+        // SAFETY: the event is this driver's.
+        match unsafe { sys::cuEventQuery(event.0 as sys::CUevent) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            status => check(status, "cuEventQuery").map(|()| true),
+        }
     }
 
     fn wait(&self, event: Event) -> Result<()> {
