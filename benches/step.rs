@@ -1,6 +1,7 @@
 //! Seconds of whole training iterations, on synthetic batches already in device memory: the work of
 //! benches/pytorch/step.py, which benches/compare.py tells the cases' options. A case is named
-//! `<setting>/<method>`. How to run: benches/record.rs.
+//! `<setting>/<method>`. UDASS_SET holds further changes of the configuration, with spaces between.
+//! How to run: benches/record.rs.
 
 // Each bench uses its own part of it.
 #[allow(dead_code)]
@@ -53,10 +54,15 @@ const SETTINGS: [Setting; 5] = [
     },
 ];
 
+const FULL: Setting =
+    Setting { name: "gta_vit", preset: "gta_vit", changes: &[], methods: &["mic", "quadmix"] };
+
 fn main() {
-    let device = Device::host(record::threads()).unwrap();
+    let device = record::device();
     let mut cases = Vec::new();
-    for setting in SETTINGS {
+    // At its real size an iteration takes minutes without a GPU.
+    let full = record::on_gpu().then_some(FULL);
+    for setting in full.into_iter().chain(SETTINGS) {
         for method in setting.methods {
             let config = setting.config(method);
             let (device, case) = (device.clone(), config.clone());
@@ -75,8 +81,10 @@ impl Setting {
     fn config(&self, method: &str) -> Config {
         let start = format!("quadmix.start={START}");
         let always = [start.as_str(), "schedule.end=40000"];
+        let more = std::env::var("UDASS_SET").unwrap_or_default();
+        let more = more.split_whitespace();
         let changes: Vec<String> =
-            self.changes.iter().copied().chain(always).map(str::to_string).collect();
+            self.changes.iter().copied().chain(always).chain(more).map(str::to_string).collect();
         effective(&Config::load_with(self.preset, Some(method), &changes).unwrap())
     }
 }

@@ -159,7 +159,8 @@ impl Same {
 
     fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
         let device = tape.device();
-        let mut y = device.alloc(&[self.batch, self.height, self.width, self.filters], x.dtype())?;
+        let mut y =
+            device.alloc(&[self.batch, self.height, self.width, self.filters], x.dtype())?;
         if let Some(b) = b {
             let (rows, filters) = (y.rows() as i64, y.channels() as i64);
             let grid = device.rows(y.rows(), y.channels());

@@ -128,9 +128,7 @@ impl Plan {
         }
         let (grid, [b, h, w, c, ho, wo]) = (self.over_outputs(device), self.sizes());
         let (y_scale, x_scale) = self.scale;
-        kernels::resize_forward_wide(
-            device, grid, x, y, b, h, w, c, ho, wo, c, 0, y_scale, x_scale,
-        )
+        kernels::resize_forward_wide(device, grid, x, y, b, h, w, c, ho, wo, c, 0, y_scale, x_scale)
     }
 
     fn over_outputs(&self, device: &Device) -> Grid {

@@ -163,7 +163,9 @@ fn adamw() {
             assert_eq!(host.read(&p), p0, "a failed step changes nothing");
             assert_eq!((host.read(&m), host.read(&v)), (m0.clone(), v0.clone()));
             assert_eq!(host.read(&teacher), t0);
-            assert!(host.read(&shadow).iter().chain(&host.read(&teacher_shadow)).all(|&x| x == 1e30));
+            assert!(
+                host.read(&shadow).iter().chain(&host.read(&teacher_shadow)).all(|&x| x == 1e30)
+            );
         }
     }
     kernels::adamw(

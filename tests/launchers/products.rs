@@ -46,7 +46,8 @@ fn products_with_bias() {
         let expected: Vec<f64> = (0..rows * cols)
             .map(|at| {
                 let (i, j) = (at / cols, at % cols);
-                (0..inner).map(|k| left[i * inner + k] * right[k * cols + j]).sum::<f64>() + biases[j]
+                (0..inner).map(|k| left[i * inner + k] * right[k * cols + j]).sum::<f64>()
+                    + biases[j]
             })
             .collect();
         close(&format!("{rows}x{inner}x{cols}"), &host.read(&out), &expected);

@@ -31,8 +31,7 @@ fn path_factors(rate: f64, key: u64, stream: i64) -> Vec<f32> {
     let x = tape.leaf(&upload(&device, &shape, &vec![0.0; n]));
     let branch = numbers(n);
     let leaf = tape.leaf(&upload(&device, &shape, &branch));
-    let param =
-        |value| Param::new(upload(&device, &[CHANNELS], &[value; CHANNELS]), None);
+    let param = |value| Param::new(upload(&device, &[CHANNELS], &[value; CHANNELS]), None);
     let norm = Norm { weight: param(1.0), bias: param(0.0), eps: 1e-6 };
     let drop = DropPath { rate, key: device.upload(&[1], &[key]).unwrap(), stream };
     let (sum, _) = ops::add_layernorm(&tape, &x, &leaf, Some(drop), &norm).unwrap();

@@ -21,7 +21,8 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
     // SAFETY: the matrices are views of live tensors; so are bias (a number per column) and sums (one
     // per row).
     unsafe {
-        let (a_copy, b_copy) = (operand(a.address, a.dtype, span(a)), operand(b.address, b.dtype, span(b)));
+        let (a_copy, b_copy) =
+            (operand(a.address, a.dtype, span(a)), operand(b.address, b.dtype, span(b)));
         let at = |m: &Matrix, address: u64| Matrix { address, dtype: DType::F32, ..*m };
         let (a, b) = (at(a, a_copy.as_ptr() as u64), at(b, b_copy.as_ptr() as u64));
         let bias = bias.map(|at| widened(at, out.dtype, out.cols));
@@ -71,9 +72,7 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
 fn span(m: &Matrix) -> usize {
     match (m.rows, m.cols) {
         (0, _) | (_, 0) => 0,
-        (rows, cols) => {
-            (rows - 1) * m.row_stride as usize + (cols - 1) * m.col_stride as usize + 1
-        }
+        (rows, cols) => (rows - 1) * m.row_stride as usize + (cols - 1) * m.col_stride as usize + 1,
     }
 }
 

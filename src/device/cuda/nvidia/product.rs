@@ -145,11 +145,7 @@ impl Plan {
 }
 
 /// Sets an attribute of a product, of the type that NVIDIA's manual gives it.
-fn set<V>(
-    operation: sys::cublasLtMatmulDesc_t,
-    attribute: Attribute,
-    value: &V,
-) -> Result<()> {
+fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V) -> Result<()> {
     // SAFETY: the descriptor is live, and the library copies the value.
     let status = unsafe {
         let value = (value as *const V).cast();
@@ -228,9 +224,7 @@ impl Products {
     fn plan(&self, key: &Key) -> Result<Option<Plan>> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let compute = match (key.operands, self.precision) {
-            (DType::F32, Precision::Tf32) => {
-                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
-            }
+            (DType::F32, Precision::Tf32) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let (scale, operands) = (sys::cudaDataType_t::CUDA_R_32F, library_type(key.operands)?);
