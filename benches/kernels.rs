@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 use udass_raw::config::Config;
-use udass_raw::device::Device;
+use udass_raw::device::{Device, Matrix};
 use udass_raw::nn::Segmentor;
 use udass_raw::ops::{self, BatchNorm, Conv, Mode, Norm};
 use udass_raw::optimizer::{Optimizer, UpdateNumbers};
@@ -41,6 +41,8 @@ type Apply = Rc<dyn Fn(&Tape, &[Tensor], &[Param]) -> Tensor>;
 /// An operation that is recorded on a tape.
 struct Op {
     inputs: Vec<Vec<usize>>,
+    /// Whether the first input is of `real`; all others are operands.
+    stream: bool,
     params: Vec<Vec<usize>>,
     apply: Apply,
     /// Multiplications and additions of the forward; 0 where memory limits.
@@ -54,12 +56,14 @@ struct Cases {
 }
 
 fn main() {
-    let device = Device::host(record::threads()).unwrap();
+    let device = record::device();
     let mut cases = Cases { device: device.clone(), preset: "", list: Vec::new() };
     for (preset, backbone, side, channels) in PRESETS {
         cases.preset = preset;
         cases.student_pass(backbone, side, channels);
     }
+    cases.preset = "rate";
+    cases.rates();
     record::main("kernels", &device, cases.list);
 }
 
@@ -96,12 +100,39 @@ impl Cases {
         self.augment(2 * side);
     }
 
+    /// What the machine can: a large square product, and a copy. Steps are held against these.
+    fn rates(&mut self) {
+        let (side, bytes) = if record::on_gpu() { (8192, 1 << 30) } else { (1024, 64 << 20) };
+        let device = self.device.clone();
+        let amount = Amount::Flops(2.0 * (side as f64).powi(3));
+        self.plain("product", json!({"side": side}), amount, move || {
+            let operand = |seed| device.to_operand(&noise(&device, &[side, side], seed)).unwrap();
+            let (a, b) = (operand(1), operand(2));
+            let mut out = device.empty(&[side, side]).unwrap();
+            let device = device.clone();
+            Box::new(move || {
+                // As a linear layer has it: the rows of both are what is multiplied.
+                let (a, b) = (Matrix::of(&a), Matrix::of(&b).t());
+                device.product(&mut out, a, b, false).unwrap()
+            })
+        });
+        let device = self.device.clone();
+        let amount = Amount::Bytes(2.0 * bytes as f64);
+        self.plain("copy", json!({"bytes": bytes}), amount, move || {
+            let from = device.zeros(&[bytes], DType::U8).unwrap();
+            let mut to = device.alloc(&[bytes], DType::U8).unwrap();
+            let device = device.clone();
+            Box::new(move || device.copy(&from, &mut to).unwrap())
+        });
+    }
+
     fn layernorm(&mut self, rows: usize, channels: usize) {
         self.op(
             "layernorm",
             json!({"rows": rows, "channels": channels}),
             Op {
                 inputs: vec![vec![rows, channels]],
+                stream: true,
                 params: vec![vec![channels], vec![channels]],
                 apply: Rc::new(|tape, x, p| ops::layernorm(tape, &x[0], &norm(p)).unwrap()),
                 flops: 0.0,
@@ -116,6 +147,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, tokens, channels]; 2],
+                stream: true,
                 params: vec![vec![channels], vec![channels]],
                 apply: Rc::new(|tape, x, p| {
                     ops::add_layernorm(tape, &x[0], &x[1], None, &norm(p)).unwrap().1
@@ -131,6 +163,7 @@ impl Cases {
             json!({"rows": rows, "channels": channels}),
             Op {
                 inputs: vec![vec![rows, channels]],
+                stream: false,
                 params: vec![],
                 apply: Rc::new(|tape, x, _| ops::gelu(tape, &x[0]).unwrap()),
                 flops: 0.0,
@@ -144,6 +177,7 @@ impl Cases {
             json!({"rows": rows, "channels": channels, "out": out}),
             Op {
                 inputs: vec![vec![rows, channels]],
+                stream: false,
                 params: vec![vec![out, channels], vec![out]],
                 apply: Rc::new(|tape, x, p| ops::linear(tape, &x[0], &p[0], Some(&p[1])).unwrap()),
                 flops: 2.0 * (rows * channels * out) as f64,
@@ -161,6 +195,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, side, side, channels]],
+                stream: false,
                 params: vec![vec![3, 3, channels], vec![channels]],
                 apply: Rc::new(move |tape, x, p| {
                     ops::depthwise(tape, &x[0], &p[0], Some(&p[1]), dilation).unwrap()
@@ -177,6 +212,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, side, side, channels]],
+                stream: false,
                 params: vec![vec![3, 3, channels], vec![channels]],
                 apply: Rc::new(|tape, x, p| {
                     ops::depthwise_gelu(tape, &x[0], &p[0], Some(&p[1])).unwrap()
@@ -195,6 +231,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, queries, channels], vec![BATCH, keys, 2 * channels]],
+                stream: false,
                 params: vec![],
                 apply: Rc::new(move |tape, x, _| {
                     ops::attention(tape, &x[0], &x[1], heads).unwrap()
@@ -212,6 +249,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, side, side, channels]],
+                stream: false,
                 params: vec![],
                 apply: Rc::new(move |tape, x, _| ops::resize(tape, &x[0], size, None).unwrap()),
                 flops: 0.0,
@@ -227,6 +265,7 @@ impl Cases {
             shape,
             Op {
                 inputs: (0..4).map(level).collect(),
+                stream: false,
                 params: vec![],
                 apply: Rc::new(move |tape, x, _| {
                     ops::resize_concat(tape, x, (side, side)).unwrap()
@@ -244,6 +283,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, side, side, channels]],
+                stream: false,
                 params: vec![vec![channels], vec![channels]],
                 apply: Rc::new(move |tape, x, p| {
                     let running = || device.zeros(&[channels], device.real()).unwrap();
@@ -269,6 +309,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, side, side, channels]],
+                stream: false,
                 params: vec![vec![out, 3, 3, channels]],
                 apply: Rc::new(|tape, x, p| {
                     ops::conv(tape, &x[0], &p[0], None, Conv::same(3, 1)).unwrap()
@@ -286,6 +327,7 @@ impl Cases {
             shape,
             Op {
                 inputs: vec![vec![BATCH, side, side, 3]],
+                stream: false,
                 params: vec![vec![width, 7, 7, 3], vec![width]],
                 apply: Rc::new(|tape, x, p| {
                     ops::conv(tape, &x[0], &p[0], Some(&p[1]), Conv::strided(4, 3)).unwrap()
@@ -312,6 +354,7 @@ impl Cases {
             json!({"batch": BATCH, "side": side}),
             Op {
                 inputs: vec![vec![BATCH, side, side, CLASSES]],
+                stream: true,
                 params: vec![],
                 apply: Rc::new(move |tape, x, _| {
                     ops::cross_entropy(tape, &x[0], &label, Some(&weight)).unwrap().value
@@ -425,18 +468,23 @@ impl Op {
             return Amount::Flops(if backward { 3.0 } else { 1.0 } * self.flops);
         }
         let numbers: usize = self.inputs.iter().map(|s| s.iter().product::<usize>()).sum();
-        let bytes = (numbers * device.real().bytes()) as f64;
+        let bytes = (numbers * device.operand().bytes()) as f64;
         // An output is taken to be as large as the inputs, of which a residual's sum is one.
         Amount::Bytes(if backward { 5.0 } else { 2.0 } * bytes)
     }
 
+    fn input(&self, device: &Device, shape: &[usize], i: u64) -> Tensor {
+        let numbers = noise(device, shape, i);
+        if self.stream && i == 0 { numbers } else { device.to_operand(&numbers).unwrap() }
+    }
+
     fn run(&self, device: &Device, backward: bool) -> Run {
         let inputs: Vec<Tensor> =
-            self.inputs.iter().zip(0..).map(|(shape, i)| noise(device, shape, i)).collect();
+            self.inputs.iter().zip(0..).map(|(shape, i)| self.input(device, shape, i)).collect();
         let params: Vec<Param> = (self.params.iter().zip(10..))
             .map(|(shape, i)| {
                 let grad = device.zeros(shape, device.real()).unwrap();
-                Param::new(noise(device, shape, i), Some(grad))
+                Param::new(noise(device, shape, i), Some(grad)).with_shadow(device).unwrap()
             })
             .collect();
         let (device, apply) = (device.clone(), self.apply.clone());
@@ -445,6 +493,11 @@ impl Op {
         }
         let output = apply(&Tape::inference(&device), &inputs, &params);
         let gradient = noise(&device, output.shape(), 20);
+        let gradient = if output.dtype() == device.real() {
+            gradient
+        } else {
+            device.to_operand(&gradient).unwrap()
+        };
         Box::new(move || {
             let tape = Tape::recording(&device);
             let leaves: Vec<Tensor> = inputs.iter().map(|x| tape.leaf(x)).collect();

@@ -7,8 +7,10 @@
 //!   --samples N --warmup W --case NAME --record FILE    (NAME: a part of the name, or all of it)
 //!   --cases                                             (prints the cases and their options)
 //!
-//! Environment: UDASS_THREADS worker threads (all cores), UDASS_RECORD where the record goes
-//! (benches/results/<date>-<what>.json). `udass-raw profile` tells where an iteration spends its time.
+//! Environment: UDASS_DEVICE host or cuda, UDASS_PRECISION f32, tf32 or bf16, UDASS_THREADS worker
+//! threads (all cores), UDASS_RECORD where the record goes (benches/results/<date>-<what>.json),
+//! UDASS_COMMIT what was built, where there is no repository. `udass-raw profile` tells where an
+//! iteration spends its time.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use serde_json::{Map, Value, json};
-use udass_raw::device::Device;
+use udass_raw::device::{Device, Precision};
 
 /// Samples that criterion takes of each case.
 const SAMPLES: usize = 10;
@@ -57,6 +59,23 @@ pub fn threads() -> usize {
     std::env::var("UDASS_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// By UDASS_DEVICE and UDASS_PRECISION; the host in single precision.
+pub fn device() -> Device {
+    let precision = match std::env::var("UDASS_PRECISION").as_deref() {
+        Ok("tf32") => Precision::Tf32,
+        Ok("bf16") => Precision::Bf16,
+        _ => Precision::F32,
+    };
+    match on_gpu() {
+        true => Device::cuda(precision).unwrap(),
+        false => Device::host_in(threads(), precision).unwrap(),
+    }
+}
+
+pub fn on_gpu() -> bool {
+    std::env::var("UDASS_DEVICE").is_ok_and(|device| device == "cuda")
+}
+
 /// Runs the cases as the command line says, then writes the record.
 pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
     let args: Vec<String> = std::env::args().collect();
@@ -84,7 +103,7 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
             });
             plain(cases, number("--warmup").unwrap_or(1), samples)
         }
-        None => with_criterion(cases),
+        None => with_criterion(device, cases),
     };
     // Nothing was measured: criterion only tried the cases, or listed them.
     if !results.is_empty() {
@@ -97,10 +116,13 @@ fn plain(cases: impl Iterator<Item = Case>, warmup: usize, samples: usize) -> Ve
     for case in cases {
         let mut run = (case.setup)();
         (0..warmup).for_each(|_| run());
+        device.synchronize().unwrap();
+        device.reset_peak_memory();
         let mut taken = Samples { seconds: Vec::new(), others: Vec::new() };
         for _ in 0..samples {
             let (busy, start) = (busy_elsewhere(), Instant::now());
             run();
+            device.synchronize().unwrap();
             let seconds = start.elapsed().as_secs_f64();
             taken.push(seconds, busy);
         }
@@ -112,13 +134,15 @@ fn plain(cases: impl Iterator<Item = Case>, warmup: usize, samples: usize) -> Ve
                 taken.least() * 1e3,
                 rate(case.amount, taken.median()),
             );
-            results.push(result(&case, &taken));
+            let mut result = result(&case, &taken);
+            result["peak_bytes"] = json!(device.memory().peak);
+            results.push(result);
         }
     }
     results
 }
 
-fn with_criterion(cases: Vec<Case>) -> Vec<Value> {
+fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
     let mut criterion = Criterion::default().sample_size(SAMPLES).configure_from_args();
     let mut results = Vec::new();
     for case in cases {
@@ -138,6 +162,7 @@ fn with_criterion(cases: Vec<Case>) -> Vec<Value> {
             bencher.iter_custom(|count| {
                 let (busy, start) = (busy_elsewhere(), Instant::now());
                 (0..count).for_each(|_| run());
+                device.synchronize().unwrap();
                 let elapsed = start.elapsed();
                 let mean = elapsed.as_secs_f64() / count as f64;
                 taken.borrow_mut().push(mean, busy);
@@ -246,6 +271,9 @@ fn date() -> String {
 }
 
 fn commit() -> Option<String> {
+    if let Ok(built) = std::env::var("UDASS_COMMIT") {
+        return Some(built);
+    }
     let head = output("git", &["rev-parse", "HEAD"])?;
     let changed = output("git", &["status", "--porcelain", "--", "src", "kernels", "build"])?;
     Some(if changed.is_empty() { head } else { head + "-dirty" })

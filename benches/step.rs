@@ -1,6 +1,7 @@
 //! Seconds of whole training iterations, on synthetic batches already in the host's memory: the work of
 //! benches/pytorch/step.py, which benches/compare.py tells the cases' options. A case is named
-//! `<setting>/<method>`. How to run: benches/record.rs.
+//! `<setting>/<method>`. UDASS_SET holds further changes of the configuration, with spaces between.
+//! How to run: benches/record.rs.
 
 // Each bench uses its own part of it.
 #[allow(dead_code)]
@@ -45,10 +46,15 @@ const SETTINGS: [Setting; 5] = [
     },
 ];
 
+const FULL: Setting =
+    Setting { name: "gta_vit", preset: "gta_vit", changes: &[], methods: &["mic", "quadmix"] };
+
 fn main() {
-    let device = Device::host(record::threads()).unwrap();
+    let device = record::device();
     let mut cases = Vec::new();
-    for setting in SETTINGS {
+    // At its real size an iteration takes minutes without a GPU.
+    let full = record::on_gpu().then_some(FULL);
+    for setting in full.into_iter().chain(SETTINGS) {
         for method in setting.methods {
             let config = setting.config(method);
             let (device, case) = (device.clone(), config.clone());
@@ -65,7 +71,9 @@ fn main() {
 
 impl Setting {
     fn config(&self, method: &str) -> Config {
-        let changes: Vec<String> = self.changes.iter().map(|&change| change.into()).collect();
+        let more = std::env::var("UDASS_SET").unwrap_or_default();
+        let changes = self.changes.iter().copied().chain(more.split_whitespace());
+        let changes: Vec<String> = changes.map(str::to_string).collect();
         effective(&Config::load_with(self.preset, Some(method), &changes).unwrap())
     }
 }

@@ -165,6 +165,12 @@ impl Param {
         Param { value, shadow: None, grad }
     }
 
+    /// Keeps the value as products take it; it does not follow later changes.
+    pub fn with_shadow(mut self, device: &Device) -> Result<Param> {
+        self.shadow = Some(device.to_operand(&self.value)?);
+        Ok(self)
+    }
+
     /// The value as products take it.
     pub fn operand(&self, device: &Device) -> Result<Tensor> {
         match &self.shadow {

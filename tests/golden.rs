@@ -1,6 +1,6 @@
 //! Runs every stored case: `cargo test --release --test golden [-- NAME …]` runs those whose
 //! name contains one of the names. `UDASS_GOLDEN=DIR` reads another folder of such cases;
-//! `UDASS_TEST_DEVICE=cuda` runs them on the GPU, `UDASS_TEST_PRECISION=tf32` or `bf16` at that
+//! `UDASS_DEVICE=cuda` runs them on the GPU, `UDASS_PRECISION=tf32` or `bf16` at that
 //! precision, with the tolerances that it has (tests/support/precision.rs).
 //!
 //! The cases decide what runs, not this program: a case of a family that it does not know fails,

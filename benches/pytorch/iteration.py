@@ -187,8 +187,9 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 def color_jitter(image: Tensor, factors: list[Tensor], order: list[int]) -> Tensor:
     brightness, contrast, saturation, hue = factors
+    mean, std = MEAN.to(image), STD.to(image)
     per_image = lambda f, dims: f.view(-1, *[1] * dims)
-    x = (image * STD + MEAN) / 255
+    x = (image * std + mean) / 255
     for op in order:
         if op == 0:
             x = (x + per_image(brightness - 1, 3)).clamp_(0, 1)
@@ -201,7 +202,7 @@ def color_jitter(image: Tensor, factors: list[Tensor], order: list[int]) -> Tens
             else:
                 h = torch.fmod(h + per_image(hue * (2 * math.pi), 2), 2 * math.pi)
             x = hsv_to_rgb(h, s, v)
-    return (x * 255 - MEAN) / STD
+    return (x * 255 - mean) / std
 
 
 def blur_kernel(n: int, sigma: float) -> Tensor:
@@ -289,6 +290,7 @@ class Trainer:
     teacher: Hrda | Plain | None  # None for source_only
     imagenet: torch.nn.Module | None
     settings: Settings
+    bf16: bool = False  # networks and losses in autocast
     template: Template | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     seen: dict[str, Tensor] = field(default_factory=dict)  # tensors a check looks at
@@ -299,6 +301,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
         if self.teacher is not None:
             self.pairs = [list(self.teacher.parameters()), list(self.student.parameters())]
+
+    def autocast(self):
+        return torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=self.bf16)
 
     def lap(self, phase: str) -> None:
         now = time.perf_counter()
@@ -318,12 +323,13 @@ class Trainer:
         """One training pass and its backward; gradients add up."""
         self.seen |= {f"{name}/img": image, f"{name}/label": label, f"{name}/weight": weight}
         box = draws.box()
-        out = self.student(image, box)
-        losses = self.student.losses(out, box, label, weight)
+        with self.autocast():
+            out = self.student(image, box)
+            losses = self.student.losses(out, box, label, weight)
         total = sum(losses) * scale
         self.losses |= {f"{name}.{kind}": loss for kind, loss in zip(("decode", "hr"), losses)}
         if name == "src" and self.imagenet is not None and self.settings.feature_weight > 0:
-            with torch.inference_mode():
+            with torch.inference_mode(), self.autocast():
                 reference = self.imagenet(self.student.context(image))[3]
             distance, self.seen["fdist/mask"] = feature_distance(out[-1], reference, label)
             distance = distance * self.settings.feature_weight
@@ -334,8 +340,8 @@ class Trainer:
 
     def pseudo_labels(self, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(label, pixel weight, confident mask)"""
-        with torch.inference_mode():
-            logits = self.teacher.predict(target)["logits"]
+        with torch.inference_mode(), self.autocast():
+            logits = self.teacher.predict(target)["logits"].float()
         with torch.no_grad():
             # max softmax = exp(max - logsumexp): the full probabilities are never stored
             top, label = logits.max(1)

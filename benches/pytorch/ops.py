@@ -161,6 +161,11 @@ def preset(name: str, batch: int = 2) -> list[tuple[str, dict]]:
     return cases
 
 
+def in_autocast(work: Callable[[], object], a: argparse.Namespace) -> None:
+    with torch.autocast(a.device, torch.bfloat16, enabled=a.bf16):
+        work()
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--preset", choices=PRESETS, action="append", default=[])
@@ -170,9 +175,12 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeats", type=int, default=20)
     p.add_argument("--warmup", type=int, default=3)
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    p.add_argument("--bf16", action="store_true", help="in autocast")
     p.add_argument("--json", type=Path, default=None)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
+    torch.set_default_device(a.device)
     torch.manual_seed(0)
     cases = [c for name in a.preset for c in preset(name)]
     if a.cases:
@@ -186,9 +194,12 @@ def main() -> None:
     results = []
     for op, shape in cases:
         try:
-            forward, backward = OPS[op](**shape)
+            with torch.autocast(a.device, torch.bfloat16, enabled=a.bf16):
+                forward, backward = OPS[op](**shape)
         except (KeyError, TypeError) as e:
             p.error(f"{op} {shape}: {e}")
+        cast = lambda work: lambda: in_autocast(work, a)
+        forward, backward = cast(forward), cast(backward)
         f, fb = (record.sample(w, a.warmup, a.repeats).summary() for w in (forward, backward))
         results.append({"op": op, "shape": shape, "forward": f, "forward_backward": fb})
         print(f"{op:22} forward {f['median_s'] * 1e3:9.3f} ms (min {f['min_s'] * 1e3:9.3f})  "

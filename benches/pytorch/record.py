@@ -22,11 +22,21 @@ def machine() -> dict:
         cpu = next(l.split(":", 1)[1].strip() for l in lines if l.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return {"cpu": cpu, "cores": os.cpu_count(), "isa": torch.backends.cpu.get_cpu_capability(),
+    gpu = {}
+    if torch.cuda.is_available():
+        # What float32 means here.
+        gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda,
+               "cudnn": torch.backends.cudnn.version(),
+               "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+               "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+               "peak_bytes": torch.cuda.max_memory_allocated()}
+    return gpu | {"cpu": cpu, "cores": os.cpu_count(), "isa": torch.backends.cpu.get_cpu_capability(),
             "system": platform.platform(), "python": platform.python_version()}
 
 
 def commit() -> str | None:
+    if "UDASS_COMMIT" in os.environ:
+        return os.environ["UDASS_COMMIT"]
     here = Path(__file__).parent
     run = lambda *a: subprocess.run(["git", *a], cwd=here, capture_output=True, text=True)
     try:
@@ -50,6 +60,12 @@ def busy_elsewhere() -> float | None:
     return total - own.user - own.system
 
 
+def finish() -> None:
+    """Waits for a GPU that may still be at work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 @dataclass
 class Samples:
     """Seconds of each call, CPU seconds of all its threads, cores that others kept busy meanwhile."""
@@ -68,10 +84,12 @@ def sample(work: Callable[[], object], warmup: int, repeats: int) -> Samples:
     """Times `repeats` calls after `warmup` calls that are not counted."""
     for _ in range(warmup):
         work()
+    finish()
     out = Samples([], [], [])
     for _ in range(repeats):
         before, cpu, start = busy_elsewhere(), time.process_time(), time.perf_counter()
         work()
+        finish()
         seconds = time.perf_counter() - start
         out.cpu.append(time.process_time() - cpu)
         after = busy_elsewhere()

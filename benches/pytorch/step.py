@@ -1,4 +1,4 @@
-"""Seconds per training iteration, PyTorch on the CPU.
+"""Seconds per training iteration, PyTorch on the CPU or a GPU.
 
     python step.py --arch mit_b0 --channels 64 --method quadmix --json out.json
     python step.py --arch resnet50_v1c --method dacs --detail 0
@@ -20,9 +20,9 @@ from model import ARCHS, CHANNELS_LAST, RESNETS, init_weights
 def labels(batch: int, crop: int, block: int, g: torch.Generator) -> torch.Tensor:
     """Blocks of 19 classes, some of them 255, like a segmentation's own patches."""
     n = -(-crop // block)
-    ids = torch.randint(0, 20, (batch, n, n), generator=g)
+    ids = torch.randint(0, 20, (batch, n, n), generator=g, device="cpu")
     ids[ids == 19] = 255
-    return ids.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :crop, :crop].contiguous()
+    return ids.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, :crop, :crop].contiguous().to(torch.get_default_device())
 
 
 def trainer(a: argparse.Namespace) -> Trainer:
@@ -32,11 +32,18 @@ def trainer(a: argparse.Namespace) -> Trainer:
     settings = Settings(a.method, mask_block=a.mask_block, feature_weight=weight)
     t = build(a.arch, a.channels, a.detail, settings, head_layout=layout, joint=not a.no_joint,
               taps=not a.stock_depthwise)
-    init_weights(t.student, torch.Generator().manual_seed(a.seed))
+    init_weights(t.student, torch.Generator(torch.get_default_device()).manual_seed(a.seed))
     if t.teacher is not None:
         t.teacher.load_state_dict(t.student.state_dict())
     if t.imagenet is not None:
         t.imagenet.load_state_dict(t.student.backbone.state_dict())
+    t.bf16 = a.bf16
+    if a.compile:
+        networks = [n for n in (t.student, t.teacher) if n is not None]
+        heads = [getattr(n.decode_head, part, None) for n in networks for part in ("head", "scale_attention")]
+        for module in [n.backbone for n in networks] + [h for h in heads if h is not None] + [t.imagenet]:
+            if module is not None:
+                module.compile()
     return t
 
 
@@ -67,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last")
     p.add_argument("--stock-depthwise", action="store_true", help="nn.Conv2d for the dilated depthwise")
     p.add_argument("--no-joint", action="store_true", help="context and detail as two backbone passes")
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    p.add_argument("--bf16", action="store_true", help="networks and losses in autocast")
+    p.add_argument("--tf32", action="store_true", help="matrix products in TF32 too (convolutions are by default)")
+    p.add_argument("--compile", action="store_true", help="torch.compile for backbones and heads")
     p.add_argument("--json", type=Path, default=None)
     return p
 
@@ -79,8 +90,13 @@ def main() -> None:
     if a.crop % 32 or a.detail % 32 or a.detail > a.crop:
         p.error("--crop and --detail must be multiples of 32, --detail at most --crop")
     torch.set_num_threads(a.threads)
-    g = torch.Generator().manual_seed(a.seed)
-    image = lambda: torch.randn(a.batch, 3, a.crop, a.crop, generator=g)
+    torch.set_default_device(a.device)
+    torch.backends.cudnn.benchmark = a.compile
+    torch.backends.cuda.matmul.allow_tf32 = a.tf32
+    torch._dynamo.config.cache_size_limit = 64
+    g = torch.Generator("cpu").manual_seed(a.seed)
+    draw = lambda: torch.randn(a.batch, 3, a.crop, a.crop, generator=g, device="cpu")
+    image = lambda: draw().to(a.device)
     block = max(a.crop // 8, 8)
     valid = torch.ones(a.batch, a.crop, a.crop)
     batches = [Batch(image(), labels(a.batch, a.crop, block, g), image(), valid) for _ in range(2)]

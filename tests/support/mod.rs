@@ -13,20 +13,20 @@ pub mod uda;
 
 use udass_raw::device::{Device, Precision};
 
-/// The device that `UDASS_TEST_DEVICE` (host, cuda) and `UDASS_TEST_PRECISION` (f32, tf32, bf16) name:
+/// The device that `UDASS_DEVICE` (host, cuda) and `UDASS_PRECISION` (f32, tf32, bf16) name:
 /// the host in single precision.
 pub fn test_device() -> Result<(Device, Precision), String> {
     let variable = |name: &str, usual: &str| std::env::var(name).unwrap_or(usual.into());
-    let precision = match variable("UDASS_TEST_PRECISION", "f32").as_str() {
+    let precision = match variable("UDASS_PRECISION", "f32").as_str() {
         "f32" => Precision::F32,
         "tf32" => Precision::Tf32,
         "bf16" => Precision::Bf16,
-        other => return Err(format!("UDASS_TEST_PRECISION: {other}")),
+        other => return Err(format!("UDASS_PRECISION: {other}")),
     };
-    let device = match variable("UDASS_TEST_DEVICE", "host").as_str() {
+    let device = match variable("UDASS_DEVICE", "host").as_str() {
         "host" => Device::host_in(0, precision),
         "cuda" => Device::cuda(precision),
-        other => return Err(format!("UDASS_TEST_DEVICE: {other}")),
+        other => return Err(format!("UDASS_DEVICE: {other}")),
     };
     Ok((device.map_err(|e| e.to_string())?, precision))
 }

@@ -36,6 +36,7 @@ pub const DRIVER: Library = Library {
         "cuEventCreate",
         "cuEventDestroy_v2",
         "cuEventElapsedTime_v2",
+        "cuEventQuery",
         "cuEventRecord",
         "cuEventSynchronize",
         "cuFuncSetAttribute",
@@ -64,6 +65,7 @@ pub const DRIVER: Library = Library {
         "cuStreamDestroy_v2",
         "cuStreamEndCapture",
         "cuStreamSynchronize",
+        "cuStreamWaitEvent",
     ],
     remedy: "install an NVIDIA driver for CUDA 12.8 or later (570 or later)",
 };

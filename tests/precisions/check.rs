@@ -1,0 +1,125 @@
+//! An op at a precision, beside double precision.
+
+use udass_raw::Result;
+use udass_raw::device::{Device, Precision};
+use udass_raw::params::Param;
+use udass_raw::tape::Tape;
+use udass_raw::tensor::{DType, Tensor};
+
+pub use crate::case::{Case, numbers};
+
+/// How far a result may be off, relative to its norm: this many roundings of every operand, and as
+/// many of single precision for each number that a sum of `TERMS` terms adds; and of each number as
+/// many of single precision of the inputs' square.
+const ROUNDINGS: f64 = 8.0;
+const TERMS: f64 = 16.0;
+
+fn unit(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 2f64.powi(-24),
+        Precision::Tf32 => 2f64.powi(-11),
+        Precision::Bf16 => 2f64.powi(-9),
+    }
+}
+
+/// Outputs and gradients of inputs and parameters, in order.
+type Results = Vec<Vec<f64>>;
+
+/// Runs `op` and its backward at every precision and in double precision, on numbers that all hold
+/// exactly: where a rectifier or a maximum turns is then the same.
+pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
+    let reference = Device::host_f64().unwrap();
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let device = match std::env::var("UDASS_DEVICE").as_deref() {
+            Ok("cuda") => Device::cuda(precision),
+            _ => Device::host_in(2, precision),
+        };
+        let device = device.unwrap();
+        let wanted = run(case, &op, &reference, precision, 0).unwrap();
+        // Which inputs are operands and which are `real` the op knows: it refuses the others.
+        let kinds = if device.operand() == device.real() { 1 } else { 1 << case.inputs.len() };
+        let mut refused = String::new();
+        let got = (0..kinds).rev().find_map(|operands| {
+            let result = run(case, &op, &device, precision, operands);
+            result.map_err(|e| refused = e.to_string()).ok()
+        });
+        let got = got.unwrap_or_else(|| panic!("{precision:?}: {refused}"));
+        assert_eq!(got.len(), wanted.len());
+        let allowed = ROUNDINGS * (unit(precision) + TERMS * unit(Precision::F32));
+        for (i, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
+            let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+            let off = norm(&mut got.iter().zip(wanted).map(|(g, w)| g - w));
+            let size = norm(&mut wanted.iter().copied());
+            let least = ROUNDINGS * unit(Precision::F32) * (wanted.len() as f64).sqrt();
+            let largest = (case.map)(1.0).abs().max((case.map)(-1.0).abs()).max(1.0);
+            let least = least * largest * largest;
+            // Written so that NaN fails.
+            assert!(
+                got.len() == wanted.len() && off <= allowed * size + least,
+                "{precision:?}: result {i} of {} is off by {:.1e}, {allowed:.1e} are allowed",
+                wanted.len(),
+                off / size
+            );
+        }
+    }
+}
+
+/// `operands`: a bit for each input that is one.
+fn run(
+    case: &Case,
+    op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>,
+    device: &Device,
+    precision: Precision,
+    operands: usize,
+) -> Result<Results> {
+    let upload = |seed: usize, shape: &[usize]| -> Result<Tensor> {
+        let values = numbers(seed as u64, shape.iter().product()).into_iter();
+        let values: Vec<f32> = values.map(|x| exact((case.map)(x), precision)).collect();
+        device.upload_real(shape, &values)
+    };
+    let of_type = |x: Tensor, operand: bool| if operand { device.to_operand(&x) } else { Ok(x) };
+    let tape = Tape::recording(device);
+    let split = case.inputs.len();
+    let mut inputs = Vec::new();
+    for (i, shape) in case.inputs.iter().enumerate() {
+        inputs.push(tape.leaf(&of_type(upload(i + 1, shape)?, operands >> i & 1 == 1)?));
+    }
+    let mut params = Vec::new();
+    for (i, shape) in case.params.iter().enumerate() {
+        let value = upload(split + i + 1, shape)?;
+        let grad = device.zeros(value.shape(), value.dtype())?;
+        params.push(Param::new(value, Some(grad)));
+    }
+    let outputs = op(&tape, &inputs, &params)?;
+    let mut results = Vec::new();
+    let mut seeds = Vec::new();
+    for (i, y) in outputs.iter().enumerate() {
+        results.push(read(device, y)?);
+        seeds.push((y, of_type(upload(1000 + i, y.shape())?, y.dtype() != device.real())?));
+    }
+    let mut gradients = tape.backward(seeds)?;
+    for input in &inputs {
+        let gradient = gradients.of(input).expect("no gradient reached an input");
+        results.push(read(device, &gradient)?);
+    }
+    for param in &params {
+        results.push(read(device, param.grad.as_ref().expect("made with one"))?);
+    }
+    Ok(results)
+}
+
+fn read(device: &Device, x: &Tensor) -> Result<Vec<f64>> {
+    match x.dtype() {
+        DType::F64 => device.read(x),
+        _ => Ok(device.read_f32(x)?.into_iter().map(f64::from).collect()),
+    }
+}
+
+/// The nearest number that an operand holds.
+fn exact(x: f64, precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => x as f32,
+        // Fewer digits than tf32 has.
+        Precision::Tf32 | Precision::Bf16 => half::bf16::from_f64(x).to_f32(),
+    }
+}
