@@ -101,7 +101,7 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
                 true => case.name == wanted,
                 false => case.name.contains(&wanted),
             });
-            plain(cases, number("--warmup").unwrap_or(1), samples)
+            plain(device, cases, number("--warmup").unwrap_or(1), samples)
         }
         None => with_criterion(device, cases),
     };
@@ -111,7 +111,12 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
     }
 }
 
-fn plain(cases: impl Iterator<Item = Case>, warmup: usize, samples: usize) -> Vec<Value> {
+fn plain(
+    device: &Device,
+    cases: impl Iterator<Item = Case>,
+    warmup: usize,
+    samples: usize,
+) -> Vec<Value> {
     let mut results = Vec::new();
     for case in cases {
         let mut run = (case.setup)();

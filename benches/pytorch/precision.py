@@ -9,7 +9,7 @@ way. The largest of several equally valid ways of computing counts, so that no n
 luck. Tests allow at most twice as much.
 
 With a GPU it is the real thing. Without one it is imitated on the CPU: for TF32, operands of matrix
-products and (dense) convolutions are rounded to 10 bits behind the point; for bf16, CPU autocast
+products (attention's too) and of (dense) convolutions are rounded to 10 bits behind the point; for bf16, CPU autocast
 runs with layer norm in float32, as CUDA's autocast has it.
 """
 
@@ -82,6 +82,12 @@ def norm_in_float32(x: Tensor, *rest, **more) -> Tensor:
 LAYER_NORM = F.layer_norm
 
 
+def attention_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The library's plain way (SDPBackend.MATH), whose products are seen one by one."""
+    scale = q.shape[-1] ** -0.25
+    return torch.softmax((q * scale) @ (k * scale).transpose(-2, -1), dim=-1) @ v
+
+
 @contextlib.contextmanager
 def computing(precision: str):
     cuda = torch.cuda.is_available()
@@ -91,6 +97,7 @@ def computing(precision: str):
             # In inference mode a dispatch mode sees linear layers whole, and not their products.
             stack.enter_context(replaced(torch, "inference_mode", torch.no_grad))
             stack.enter_context(RoundedOperands())
+            stack.enter_context(replaced(F, "scaled_dot_product_attention", attention_by_products))
         if precision == "bf16":
             stack.enter_context(torch.autocast("cuda" if cuda else "cpu", torch.bfloat16))
             if not cuda:
