@@ -140,7 +140,7 @@ fn check(types: Types, threads: usize, s: &Sizes) {
                 let weight_off = (u + e) * weight(k);
                 for i in 0..size {
                     let sums = sum_of(keys.max(queries));
-                    let mut add =
+                    let add =
                         |list: &mut [f64], bound: &mut [f64], at, x: f64, off: f64, by: f64| {
                             list[at] += x * by;
                             bound[at] += (off + sums * x.abs()) * by.abs();
