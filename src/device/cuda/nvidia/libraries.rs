@@ -35,6 +35,7 @@ pub const DRIVER: Library = Library {
         "cuDriverGetVersion",
         "cuEventCreate",
         "cuEventDestroy_v2",
+        "cuEventQuery",
         "cuEventRecord",
         "cuEventSynchronize",
         "cuFuncSetAttribute",
@@ -63,6 +64,7 @@ pub const DRIVER: Library = Library {
         "cuStreamDestroy_v2",
         "cuStreamEndCapture",
         "cuStreamSynchronize",
+        "cuStreamWaitEvent",
     ],
     remedy: "install an NVIDIA driver for CUDA 12.8 or later (570 or later)",
 };
