@@ -28,9 +28,13 @@ pub enum Error {
     #[error("{op}: {problem}")]
     Shape { op: &'static str, problem: String },
 
-    /// The device cannot do what was asked: absent, out of memory, failed launch.
+    /// The device cannot do what was asked: absent, failed launch.
     #[error("{0}")]
     Device(String),
+
+    /// The device has too little memory.
+    #[error("{0}")]
+    OutOfMemory(String),
 
     /// Training cannot go on.
     #[error("{0}")]

@@ -99,6 +99,45 @@ impl Tape {
         (a, b)
     }
 
+    /// Runs `f` and keeps its inputs alone: what its ops leave for their backward is made by running
+    /// it again, with `true`, when gradients arrive. It must then compute the same.
+    pub fn recomputed<const N: usize, const M: usize>(
+        &self,
+        inputs: [&Tensor; N],
+        f: impl Fn(&Tape, [Tensor; N], bool) -> Result<[Tensor; M]> + 'static,
+    ) -> Result<[Tensor; M]> {
+        let inputs = inputs.map(Tensor::clone);
+        let Some(nodes) = &self.nodes else { return f(self, inputs, false) };
+        let detached = inputs.each_ref().map(Tensor::detach);
+        let outputs = f(&Tape::inference(&self.device), detached, false)?.map(|y| self.leaf(&y));
+        let slots = outputs.each_ref().map(|y| y.slot.clone());
+        nodes.borrow_mut().push(Box::new(move |gradients| {
+            let arrived = slots.map(|slot| gradients.take(&slot));
+            if arrived.iter().all(Option::is_none) {
+                return Ok(());
+            }
+            let tape = Tape::recording(&gradients.device);
+            let leaves = inputs.each_ref().map(|x| match x.slot {
+                Some(_) => tape.leaf(x),
+                None => x.clone(),
+            });
+            let again = f(&tape, leaves.clone(), true)?;
+            let mut seeds: Vec<_> =
+                again.iter().zip(arrived).filter_map(|(y, dy)| Some((y, dy?))).collect();
+            // What the inputs' gradients hold already goes first, as it would without all this.
+            let held = leaves.iter().zip(&inputs);
+            seeds.extend(held.filter_map(|(leaf, x)| Some((leaf, gradients.take(&x.slot)?))));
+            let mut inner = tape.backward(seeds)?;
+            for (leaf, x) in leaves.iter().zip(&inputs) {
+                if let Some(dx) = inner.of(leaf) {
+                    gradients.give(&x.slot, dx)?;
+                }
+            }
+            Ok(())
+        }));
+        Ok(outputs)
+    }
+
     /// Runs the recorded closures last to first, starting from the gradients of some outputs.
     /// Gradients of parameters accumulate in their own store; those of leaves are returned.
     pub fn backward(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {

@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 
 /// Keys, or sections, that change nothing of what a run computes: where it reads and writes, how often
 /// it saves, how it is spread over the machine. (Another device rounds otherwise, no more.)
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "run.",
     "eval.",
     "device.kind",
     "device.graph",
+    "network.recompute",
     "device.threads",
     "data.workers",
     "data.prefetch",

@@ -138,6 +138,8 @@ pub struct NetworkConfig {
     pub dilations: Vec<usize>,
     pub drop_path: f32,
     pub dropout: f32,
+    /// The backbone's blocks run again on the way back instead of leaving what that needs.
+    pub recompute: bool,
     pub hrda: HrdaConfig,
 }
 

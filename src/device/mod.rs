@@ -222,7 +222,7 @@ impl Device {
                     Ok(address) => (wanted, address),
                     Err(_) => {
                         let address = self.0.backend.reserve(least);
-                        (least, address.map_err(|e| self.out_of_memory(e))?)
+                        (least, address.map_err(|e| self.out_of_memory(bytes, e))?)
                     }
                 };
                 let mut pools = self.0.pools.borrow_mut();
@@ -235,14 +235,17 @@ impl Device {
         Ok(Tensor::new(block, 0, shape.into(), dtype))
     }
 
-    fn out_of_memory(&self, cause: Error) -> Error {
+    fn out_of_memory(&self, bytes: usize, cause: Error) -> Error {
         let report = self.memory();
         let held: Vec<String> = (report.peak_holders.iter().take(4))
             .map(|(name, n)| format!("{name} {} MiB", n >> 20))
             .collect();
-        Error::device(format!(
-            "{cause}; {} MiB are in use ({}). A smaller data.batch or data.crop needs less",
+        Error::OutOfMemory(format!(
+            "{cause}; there is no room for {} MiB of {}. {} MiB are in use, at most {} were ({})",
+            (bytes >> 20).max(1),
+            self.0.holder.get(),
             report.used >> 20,
+            report.peak >> 20,
             held.join(", ")
         ))
     }

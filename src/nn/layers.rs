@@ -11,6 +11,8 @@ use crate::tensor::Tensor;
 pub enum Statistics {
     /// From the batch; the running ones move.
     Batch,
+    /// From a batch that was seen before; the running ones have moved already.
+    Again,
     /// The running ones.
     Running,
 }
@@ -51,6 +53,24 @@ impl Pass<'_> {
     fn layer<R>(&self, parameter: ParamId, f: impl FnOnce() -> R) -> R {
         let name = || self.weights.spec().layer_of(parameter).into();
         self.tape.device().layer(name, f)
+    }
+
+    /// Runs a part of the pass of which the tape keeps the inputs alone: see [`Tape::recomputed`].
+    pub(super) fn recomputed<const N: usize, const M: usize>(
+        &self,
+        inputs: [&Tensor; N],
+        f: impl Fn(&Pass, [Tensor; N]) -> Result<[Tensor; M]> + 'static,
+    ) -> Result<[Tensor; M]> {
+        let (weights, dropping) = (self.weights.clone(), self.dropping.clone());
+        let statistics = self.statistics;
+        self.tape.recomputed(inputs, move |tape, inputs, again| {
+            let statistics = match statistics {
+                Statistics::Batch if again => Statistics::Again,
+                other => other,
+            };
+            let dropping = dropping.clone();
+            f(&Pass { tape, weights: &weights, statistics, dropping }, inputs)
+        })
     }
 
     pub(super) fn drop_path(&self, rate: f32, site: i64) -> Option<DropPath> {
@@ -270,9 +290,20 @@ impl BatchNorm {
 
     fn forward(&self, pass: &Pass, x: &Tensor, relu: bool) -> Result<Tensor> {
         let weights = pass.weights;
+        let train = Mode::Train { momentum: Self::MOMENTUM };
         let (mode, buffer): (_, fn(&Weights, BufferId) -> Result<Tensor>) = match pass.statistics {
-            Statistics::Batch => (Mode::Train { momentum: Self::MOMENTUM }, Weights::pending),
+            Statistics::Batch | Statistics::Again => (train, Weights::pending),
             Statistics::Running => (Mode::Eval, Weights::buffer),
+        };
+        let buffer = |weights: &Weights, id| {
+            let buffer = buffer(weights, id)?;
+            if pass.statistics != Statistics::Again {
+                return Ok(buffer);
+            }
+            // What moves is a copy.
+            let mut copy = pass.tape.device().empty_like(&buffer)?;
+            pass.tape.device().copy(&buffer, &mut copy)?;
+            Ok::<_, crate::Error>(copy)
         };
         let norm = ops::BatchNorm {
             weight: &weights.param(self.weight)?,

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::NetworkConfig;
 use crate::ops::{self, Conv};
 use crate::params::Spec;
 use crate::tensor::Tensor;
@@ -30,8 +31,11 @@ struct Stage {
     embed_norm: LayerNorm,
     blocks: Vec<Block>,
     norm: LayerNorm,
+    /// Of a block the tape keeps its inputs alone.
+    recompute: bool,
 }
 
+#[derive(Clone)]
 struct Block {
     norm1: LayerNorm,
     attention: Attention,
@@ -44,6 +48,7 @@ struct Block {
     site: i64,
 }
 
+#[derive(Clone)]
 struct Attention {
     q: Linear,
     kv: Linear,
@@ -54,9 +59,9 @@ struct Attention {
 }
 
 impl Mit {
-    /// `name`: `mit_b0` … `mit_b5`.
-    pub fn new(spec: &mut Spec, prefix: &str, name: &str, drop_path: f32) -> Result<Mit> {
-        let (widths, depths) = match name {
+    pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<Mit> {
+        let NetworkConfig { drop_path, recompute, .. } = *config;
+        let (widths, depths) = match config.backbone.as_str() {
             "mit_b0" => ([32, 64, 160, 256], [2, 2, 2, 2]),
             "mit_b1" => ([64, 128, 320, 512], [2, 2, 2, 2]),
             "mit_b2" => ([64, 128, 320, 512], [3, 4, 6, 3]),
@@ -97,7 +102,7 @@ impl Mit {
                 .collect();
             let norm =
                 LayerNorm::new(spec, &format!("{prefix}.norm{}", i + 1), widths[i], BLOCK_EPS);
-            stages.push(Stage { embed, embed_norm, blocks, norm });
+            stages.push(Stage { embed, embed_norm, blocks, norm, recompute });
         }
         Ok(Mit { stages, widths })
     }
@@ -130,7 +135,10 @@ impl Stage {
         let mut normed = self.blocks[0].norm1.forward(pass, &x)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let after = self.blocks.get(i + 1).map_or(&self.norm, |next| &next.norm1);
-            (x, normed) = block.forward(pass, &x, &normed, after)?;
+            (x, normed) = match self.recompute {
+                true => block.recomputed(pass, &x, &normed, after)?,
+                false => block.forward(pass, &x, &normed, after)?,
+            };
         }
         Ok(normed)
     }
@@ -179,6 +187,21 @@ impl Block {
         let path = pass.drop_path(self.drop_path, self.site + 1);
         after.add(pass, &x, &mixed, path)
     }
+
+    /// As [`forward`](Self::forward), in less memory: it runs again on the way back.
+    fn recomputed(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        normed: &Tensor,
+        after: &LayerNorm,
+    ) -> Result<(Tensor, Tensor)> {
+        let (block, after) = (self.clone(), *after);
+        let forward = move |pass: &Pass, [x, normed]: [Tensor; 2]| {
+            block.forward(pass, &x, &normed, &after).map(<[Tensor; 2]>::from)
+        };
+        pass.recomputed([x, normed], forward).map(From::from)
+    }
 }
 
 impl Attention {
@@ -220,11 +243,14 @@ impl Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn drop_path_rises_linearly_over_the_blocks() {
         for (name, blocks) in [("mit_b0", 8), ("mit_b5", 52)] {
-            let mit = Mit::new(&mut Spec::default(), "backbone", name, 0.1).unwrap();
+            let sets = [format!("network.backbone={name}"), "network.drop_path=0.1".into()];
+            let config = Config::load("gta_vit", &sets).unwrap().network;
+            let mit = Mit::new(&mut Spec::default(), "backbone", &config).unwrap();
             let all: Vec<&Block> = mit.stages.iter().flat_map(|stage| &stage.blocks).collect();
             assert_eq!(all.len(), blocks);
             assert_eq!((all[0].drop_path, all[blocks - 1].drop_path), (0.0, 0.1));

@@ -21,11 +21,10 @@ pub enum Backbone {
 
 impl Backbone {
     pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<Backbone> {
-        let name = &config.backbone;
-        Ok(if name.starts_with("resnet") {
-            Backbone::ResNet(ResNet::new(spec, prefix, name)?)
+        Ok(if config.backbone.starts_with("resnet") {
+            Backbone::ResNet(ResNet::new(spec, prefix, config)?)
         } else {
-            Backbone::Mit(Mit::new(spec, prefix, name, config.drop_path)?)
+            Backbone::Mit(Mit::new(spec, prefix, config)?)
         })
     }
 

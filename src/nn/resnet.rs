@@ -2,6 +2,7 @@
 //! 3×3 convolution of a bottleneck, and dilations in place of the last two stages' strides, as
 //! DeepLab has them.
 
+use crate::config::NetworkConfig;
 use crate::ops::{self, Conv};
 use crate::params::Spec;
 use crate::tensor::Tensor;
@@ -22,14 +23,18 @@ const DILATIONS: [usize; 4] = [1, 1, 2, 4];
 pub struct ResNet {
     stem: Vec<Normed>,
     stages: Vec<Vec<Bottleneck>>,
+    /// Of a bottleneck the tape keeps its input alone.
+    recompute: bool,
 }
 
 /// A convolution without bias, and the batch norm after it.
+#[derive(Clone)]
 struct Normed {
     conv: Convolution,
     norm: BatchNorm,
 }
 
+#[derive(Clone)]
 struct Bottleneck {
     /// 1×1, 3×3, 1×1.
     branch: [Normed; 3],
@@ -40,9 +45,9 @@ struct Bottleneck {
 impl ResNet {
     pub const WIDTHS: [usize; 4] = [256, 512, 1024, 2048];
 
-    /// `name`: `resnet50_v1c` or `resnet101_v1c`.
-    pub fn new(spec: &mut Spec, prefix: &str, name: &str) -> Result<ResNet> {
-        let depths = match name {
+    /// `network.backbone`: `resnet50_v1c` or `resnet101_v1c`.
+    pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<ResNet> {
+        let depths = match config.backbone.as_str() {
             "resnet50_v1c" => [3, 4, 6, 3],
             "resnet101_v1c" => [3, 4, 23, 3],
             other => {
@@ -77,7 +82,7 @@ impl ResNet {
                 .collect();
             stages.push(blocks);
         }
-        Ok(ResNet { stem, stages })
+        Ok(ResNet { stem, stages, recompute: config.recompute })
     }
 
     /// image: B,H,W,3. Features: B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 8, 8.
@@ -90,7 +95,10 @@ impl ResNet {
         let mut features = Vec::with_capacity(4);
         for stage in &self.stages {
             for block in stage {
-                x = block.forward(pass, &x)?;
+                x = match self.recompute {
+                    true => block.recomputed(pass, &x)?,
+                    false => block.forward(pass, &x)?,
+                };
             }
             features.push(x.clone());
         }
@@ -164,5 +172,12 @@ impl Bottleneck {
             None => x.clone(),
         };
         ops::add(pass.tape, &outer, &kept, true)
+    }
+
+    /// As [`forward`](Self::forward), in less memory: it runs again on the way back.
+    fn recomputed(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        let block = self.clone();
+        let forward = move |pass: &Pass, [x]: [Tensor; 1]| Ok([block.forward(pass, &x)?]);
+        pass.recomputed([x], forward).map(|[y]| y)
     }
 }

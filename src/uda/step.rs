@@ -179,10 +179,11 @@ impl Learner {
         let terms = match probe {
             None if self.room.holds(batch) => {
                 let replays = self.replays.clone();
-                replays.borrow_mut().run(kind, || self.iterate(batch, kind, None))?
+                replays.borrow_mut().run(kind, || self.iterate(batch, kind, None))
             }
-            probe => Rc::new(self.iterate(batch, kind, probe)?),
+            probe => self.iterate(batch, kind, probe).map(Rc::new),
         };
+        let terms = terms.map_err(|e| with_less_memory(e, &self.config))?;
         let failed = device.fetch(&self.failed)?;
         let logged = device.fetch(&self.logged.slice(0, &[terms.len()])?)?;
         let templates = self.templates.iteration.replace(inputs.iteration);
@@ -505,6 +506,25 @@ impl Iteration<'_, '_> {
             None => Ok(()),
         }
     }
+}
+
+/// Tells which settings need less, where memory ran out.
+fn with_less_memory(error: Error, config: &Config) -> Error {
+    let Error::OutOfMemory(problem) = error else { return error };
+    let (network, data) = (&config.network, &config.data);
+    let mut settings = Vec::new();
+    if !network.recompute {
+        settings.push("network.recompute = true (slower, the same numbers)".to_string());
+    }
+    if data.batch > 1 {
+        settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));
+    }
+    let crop = format!("data.crop = {} instead of {}", data.crop / 128 * 64, data.crop);
+    settings.push(match network.hrda.enabled {
+        true => format!("{crop}, with network.hrda.detail_crop = {}", data.crop / 128 * 32),
+        false => crop,
+    });
+    Error::OutOfMemory(format!("{problem}\n  Less is needed with {}", settings.join("; ")))
 }
 
 /// No loss beside the network's own.

@@ -8,6 +8,7 @@ mod libraries;
 mod misuse;
 mod replays;
 mod runs;
+mod sizes;
 mod stand_in;
 mod steps;
 mod transfers;

@@ -48,7 +48,11 @@ fn a_host_asks_every_time() {
     let mut replays = Replays::new(&device, true);
     let mut asked = 0;
     for _ in 0..4 {
-        replays.run((), || -> Result<()> { Ok(asked += 1) }).unwrap();
+        let work = || -> Result<()> {
+            asked += 1;
+            Ok(())
+        };
+        replays.run((), work).unwrap();
     }
     assert_eq!(asked, 4);
 }

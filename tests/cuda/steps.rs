@@ -23,7 +23,7 @@ pub mod support;
 const ITERATIONS: u64 = 7;
 
 /// Crosses from MIC to QuadMix with dropping, jitter and blur on.
-fn config_with(preset: &str, more: &[&str]) -> Config {
+pub fn config_with(preset: &str, more: &[&str]) -> Config {
     let more = ["quadmix.start=3"].iter().chain(more).map(|set| set.to_string());
     Config::load(preset, &support::settings().into_iter().chain(more).collect::<Vec<_>>()).unwrap()
 }
@@ -195,6 +195,11 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     assert_eq!(iterate(&mut replayed, &config, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &replayed, &eager);
     assert_eq!((eager_gpu.counts().replayed, gpu.counts().replayed), (0, ITERATIONS - 2));
+    // Blocks that run again on the way back are part of it.
+    let recomputing = config_with("toy_vit", &["network.recompute=true"]);
+    let (_, mut recomputed) = on_a_gpu(&recomputing);
+    assert_eq!(iterate(&mut recomputed, &recomputing, 0, ITERATIONS), reports);
+    assert_same_state("toy_vit", &recomputed, &eager);
     // Two phases, one after the other: recording both costs no more memory than one.
     let (eager, replayed) = (eager.device.memory(), replayed.device.memory());
     let more = replayed.peak as f64 / eager.peak as f64 - 1.0;

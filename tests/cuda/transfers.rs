@@ -1,9 +1,14 @@
 //! Memory of the device: transfers through pinned slots, and its end.
 
+use udass_raw::Error;
+use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, Types};
+use udass_raw::run::build;
 use udass_raw::tensor::DType;
+use udass_raw::uda::inputs::StepInputs;
 
 use crate::stand_in::{self, StandIn};
+use crate::steps::config_with;
 
 #[test]
 fn transfers_larger_than_the_slots_that_they_go_through() {
@@ -36,10 +41,60 @@ fn memory_that_runs_out_is_told_with_who_holds_it() {
     let gpu = StandIn::with_memory(64 << 20);
     let device = Device::cuda_through(Types::F32, Box::new(gpu)).unwrap();
     let held = device.scope("attention", || device.alloc(&[40 << 20], DType::U8)).unwrap();
-    let problem = device.alloc(&[40 << 20], DType::U8).unwrap_err().to_string();
-    assert!(problem.contains("are asked for"), "{problem}");
-    assert!(problem.contains("attention 40 MiB"), "{problem}");
-    assert!(problem.contains("A smaller data.batch or data.crop needs less"), "{problem}");
+    drop(device.alloc(&[6 << 20], DType::U8).unwrap());
+    let problem = device.scope("teacher", || device.alloc(&[40 << 20], DType::U8));
+    let problem = problem.unwrap_err().to_string();
+    for part in [
+        "are asked for",
+        "no room for 40 MiB of teacher",
+        "40 MiB are in use, at most 46 were (attention 40 MiB, other 6 MiB)",
+    ] {
+        assert!(problem.contains(part), "{part} in: {problem}");
+    }
     drop(held);
     device.alloc(&[40 << 20], DType::U8).unwrap();
+}
+
+#[test]
+fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
+    let train = |total: usize, more: &[&str]| {
+        let larger = [
+            "method=source_only",
+            "data.crop=128",
+            "network.hrda.detail_crop=64",
+            "quadmix.resize=[256, 128]",
+            "source.fit=[256, 140]",
+            "target.fit=[256, 128]",
+        ];
+        let config = config_with("toy_vit", &[&larger, more].concat());
+        let gpu = StandIn::with_memory(total);
+        let device = Device::cuda_through(Types::F32, Box::new(gpu)).unwrap();
+        let mut learner = build::learner(&config, &device, None)?;
+        let mut loader = Loader::new(&config, 0).unwrap();
+        for iteration in 0..3 {
+            let batch = learner.upload(&loader.next().unwrap())?;
+            learner.step(&batch, &StepInputs::draw(&config, iteration), None)?;
+        }
+        Ok::<_, Error>(device.memory())
+    };
+    let recompute = ["network.recompute=true"];
+    let whole = train(4 << 30, &[]).unwrap();
+    let less = train(4 << 30, &recompute).unwrap();
+    assert!(4 * (less.peak - less.used) < 3 * (whole.peak - whole.used), "{less:?}, {whole:?}");
+    let total = (less.peak + whole.peak) / 2;
+    let Err(Error::OutOfMemory(problem)) = train(total, &[]) else { panic!("it fits") };
+    let parts = [
+        "there is no room for",
+        "MiB of activations. ",
+        "network.recompute = true (slower, the same numbers)",
+        "data.batch = 1 instead of 2",
+        "data.crop = 64 instead of 128, with network.hrda.detail_crop = 32",
+    ];
+    for part in parts {
+        assert!(problem.contains(part), "{part} in: {problem}");
+    }
+    let Err(Error::OutOfMemory(problem)) = train(less.peak / 2, &recompute) else {
+        panic!("it fits")
+    };
+    assert!(!problem.contains("network.recompute"), "{problem}");
 }

@@ -7,6 +7,7 @@ mod folders;
 mod inputs;
 mod methods;
 mod predict;
+mod recompute;
 mod resume;
 mod submission;
 mod support;

@@ -242,11 +242,12 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
 }
 
 /// Keys that change no result, or that tell places and draws.
-const FREE: [&str; 16] = [
+const FREE: [&str; 17] = [
     "seed",
     "device.kind",
     "device.deterministic",
     "device.graph",
+    "network.recompute",
     "device.threads",
     "source.root",
     "target.root",

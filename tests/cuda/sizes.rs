@@ -1,0 +1,205 @@
+//! How much memory an iteration takes at its real size, recorded ones too: asked for on a GPU that
+//! computes nothing.
+
+use std::cell::Cell;
+
+use udass_raw::config::Config;
+use udass_raw::data::{Batch, Crops, RareCrops};
+use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream};
+use udass_raw::device::{Convolution, Device, MemoryReport, Product, Types};
+use udass_raw::run::build;
+use udass_raw::uda::inputs::StepInputs;
+use udass_raw::{Error, Result};
+
+/// Hands out addresses that nothing lies behind. All that is read is 0.
+#[derive(Default)]
+struct Idle {
+    allocated: Cell<usize>,
+    events: Cell<u64>,
+}
+
+const TOTAL: usize = 80 << 30;
+
+impl Driver for Idle {
+    fn describe(&self) -> String {
+        "a GPU that computes nothing".into()
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        Ok(Memory { free: TOTAL - self.allocated.get(), total: TOTAL })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let address = self.allocated.replace(self.allocated.get() + bytes);
+        match self.allocated.get() > TOTAL {
+            true => Err(Error::device("allocate: nothing is left")),
+            false => Ok((1 << 40) + address as u64),
+        }
+    }
+
+    fn free(&self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate_host(&self, _: usize) -> Result<u64> {
+        Ok(1 << 50)
+    }
+
+    fn free_host(&self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn write_host(&self, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn read_host(&self, _: u64, data: &mut [u8]) -> Result<()> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        Ok(Stream(0))
+    }
+
+    fn side_stream(&self) -> Result<Stream> {
+        Ok(Stream(1))
+    }
+
+    fn copy_in(&self, _: Stream, _: u64, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn copy_out(&self, _: Stream, _: u64, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn copy(&self, _: Stream, _: u64, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn zero(&self, _: Stream, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&self, _: Stream, _: &Launch) -> Result<()> {
+        Ok(())
+    }
+
+    fn product(&self, _: Stream, _: &Product) -> Result<()> {
+        Ok(())
+    }
+
+    fn rounds_operands(&self) -> bool {
+        false
+    }
+
+    fn sums_rows(&self, _: &Product) -> bool {
+        true
+    }
+
+    fn convolution(&self, _: Stream, _: &Convolution) -> Result<()> {
+        Ok(())
+    }
+
+    fn event(&self) -> Result<Event> {
+        Ok(Event(self.events.replace(self.events.get() + 1)))
+    }
+
+    fn record(&self, _: Stream, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn hold(&self, _: Stream, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn passed(&self, _: Event) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn wait(&self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn elapsed(&self, _: Event, _: Event) -> Result<f64> {
+        Ok(0.0)
+    }
+
+    fn synchronize(&self, _: Stream) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin_capture(&self, _: Stream) -> Result<()> {
+        Ok(())
+    }
+
+    fn end_capture(&self, _: Stream) -> Result<Graph> {
+        Ok(Graph(0))
+    }
+
+    fn replay(&self, _: Stream, _: Graph) -> Result<()> {
+        Ok(())
+    }
+
+    fn discard(&self, _: Graph) {}
+}
+
+/// Of the right sizes, and nothing more.
+fn batch(config: &Config, rare: bool) -> Batch {
+    let (n, s) = (config.data.batch, config.data.crop);
+    let crops = |n: usize| Crops {
+        batch: n,
+        size: s,
+        rgb: vec![0; n * s * s * 3],
+        label: vec![0; n * s * s],
+        ..Crops::default()
+    };
+    Batch {
+        source: crops(n),
+        target: Crops { label: Vec::new(), ..crops(n) },
+        valid: vec![1; n * s * s],
+        rare: rare.then(|| RareCrops { classes: [3, 4], crops: crops(4 * n) }),
+        ..Batch::default()
+    }
+}
+
+/// Of six iterations, three of each phase, the peak.
+fn memory(preset: &str, sets: &[&str]) -> MemoryReport {
+    let own = ["weights.init=random", "quadmix.start=3"];
+    let sets: Vec<String> = own.iter().chain(sets).map(|set| set.to_string()).collect();
+    let config = Config::load(preset, &sets).unwrap();
+    let device = Device::cuda_through(Types::F32, Box::new(Idle::default())).unwrap();
+    let mut learner = build::learner(&config, &device, None).unwrap();
+    for iteration in 0..6 {
+        let batch = learner.upload(&batch(&config, iteration >= 3)).unwrap();
+        let inputs = StepInputs::draw(&config, iteration);
+        let report = learner.step(&batch, &inputs, None).unwrap();
+        let four_ways = report.terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg");
+        assert_eq!(four_ways, iteration >= 3);
+    }
+    device.memory()
+}
+
+/// What a card must have beside, for libraries and the driver itself.
+const OVERHEAD: usize = 2 << 30;
+
+#[test]
+fn iterations_of_the_published_size_fit_cards() {
+    let mib = |report: &MemoryReport| {
+        let held = report.peak_holders.iter().take(6);
+        let held: Vec<String> = held.map(|(name, n)| format!("{name} {}", n >> 20)).collect();
+        format!("{} MiB ({})", report.peak >> 20, held.join(", "))
+    };
+    for (preset, whole, recomputed) in [("gta_vit", 12, 10), ("gta_cnn", 11, 8)] {
+        let all = memory(preset, &[]);
+        let eager = memory(preset, &["device.graph=false"]);
+        let less = memory(preset, &["network.recompute=true"]);
+        println!("{preset}: {}; recomputed {}", mib(&all), mib(&less));
+        // A recorded iteration holds what lies free between its tensors too.
+        assert!(all.peak < eager.peak + (eager.peak >> 3), "{} or {}", mib(&all), mib(&eager));
+        let fits = |report: &MemoryReport, gib: usize| report.peak + OVERHEAD < gib << 30;
+        assert!(fits(&all, whole), "{preset}: {}", mib(&all));
+        assert!(fits(&less, recomputed), "{preset}: {}", mib(&less));
+    }
+}
