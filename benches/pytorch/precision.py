@@ -35,6 +35,7 @@ from check import ARCHS, Golden, is_noise, real
 from model import CHANNELS_LAST, ConvBnRelu, DaformerHead, SeparableAspp, nchw, resize
 from model import ARCHS as WIDTHS
 
+PRECISIONS = ("tf32", "bf16")
 ATEN = torch.ops.aten
 # Matrix products by the places of their operands.
 OPERANDS = {ATEN.mm.default: (0, 1), ATEN.bmm.default: (0, 1), ATEN.addmm.default: (1, 2), ATEN.baddbmm.default: (1, 2)}
@@ -244,15 +245,17 @@ def main() -> None:
     p.add_argument("--golden", type=Path, default=Path("tests/golden"))
     p.add_argument("--case", default="", help="a part of the names of those to run (default: all)")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--json", type=Path)
+    p.add_argument("--precision", choices=PRECISIONS, action="append", help="default: both")
+    p.add_argument("--json", type=Path, help="where it exists, what is not run again stays as it is")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     g = Errors(a.golden)
     ways = [{"head_layout": CHANNELS_LAST, "joint": True, "taps": False},
             {"head_layout": torch.contiguous_format, "joint": False, "taps": False}]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "imitated on the CPU"
-    out = {"pytorch": torch.__version__, "device": device}
-    for precision in ("tf32", "bf16"):
+    out = json.loads(a.json.read_text()) if a.json and a.json.exists() else {}
+    out |= {"pytorch": torch.__version__, "device": device}
+    for precision in a.precision or PRECISIONS:
         g.start()
         for prefix, run in RUNS:
             for name in g.cases:
@@ -260,15 +263,16 @@ def main() -> None:
                     for options in ways:
                         with computing(precision):
                             run(g, name, options)
-        out[precision] = {
+        kept = out.setdefault(precision, {})
+        kept |= {
             case: {key: [float(f"{e:.3g}") for e in error] for key, error in errors.items()}
-            for case, errors in sorted(g.errors.items())}
+            for case, errors in g.errors.items()}
     if a.json:
         # A line for each case.
         lines = [json.dumps({k: out[k] for k in ("pytorch", "device")})[1:-1]]
-        for precision in ("tf32", "bf16"):
+        for precision in PRECISIONS:
             rows = ",\n".join(f"{json.dumps(c)}: {json.dumps(e, separators=(',', ':'))}"
-                              for c, e in out[precision].items())
+                              for c, e in sorted(out[precision].items()))
             lines.append(f'"{precision}": {{\n{rows}\n}}')
         a.json.write_text("{" + ",\n".join(lines) + "}\n")
 

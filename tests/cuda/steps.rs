@@ -4,10 +4,12 @@ use tempfile::tempdir;
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
-use udass_raw::device::{Device, Types};
+use udass_raw::device::profile::Call;
+use udass_raw::device::{Device, Precision, Types};
 use udass_raw::nn::{Pass, Statistics};
 use udass_raw::run::build;
 use udass_raw::run::checkpoint::{self, Position};
+use udass_raw::run::profile::{Rates, Synthetic, predict};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::inputs::StepInputs;
@@ -268,4 +270,27 @@ fn who_looks_into_an_iteration_sees_it_run() {
         assert!(profile.calls.len() > 40);
     }
     assert_eq!(gpu.counts().replayed, 0);
+}
+
+#[test]
+fn what_is_predicted_of_an_iteration_is_what_it_asks_for() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let set = format!("device.precision={}", format!("{precision:?}").to_lowercase());
+        let config = config_with("toy_vit", &[&set]);
+        let rates = Rates { memory: 2e12, matrix: 4e14 };
+        let predicted = predict(&config, "toy_vit", rates).unwrap().profile.calls;
+        let device = stand_in::device_in(precision);
+        let mut training = Synthetic::new(&device, &config).unwrap();
+        training.step().unwrap();
+        let (result, profile) = device.profile(|| training.step()).unwrap();
+        result.unwrap();
+        let seen = |calls: &[Call]| -> Vec<String> {
+            let told = |c: &Call| format!("{} {:?} {} {}", c.work, c.place, c.bytes, c.flops);
+            calls.iter().map(told).collect()
+        };
+        assert_eq!(seen(&predicted), seen(&profile.calls));
+        for call in &predicted {
+            assert_eq!(call.seconds, (call.bytes / 2e12).max(call.flops / 4e14));
+        }
+    }
 }
