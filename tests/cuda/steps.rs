@@ -3,7 +3,7 @@
 use tempfile::tempdir;
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
-use udass_raw::device::{Device, Types};
+use udass_raw::device::{Device, Precision, Types};
 use udass_raw::run::build;
 use udass_raw::run::checkpoint::{self, Position};
 use udass_raw::uda::inputs::StepInputs;
@@ -80,6 +80,26 @@ fn training_leaves_the_bits_of_the_host_device() {
         assert_same_state(preset, &learner, &expected);
         assert!(gpu.counts().poisoned > 1000, "{:?}", gpu.counts());
         assert!(gpu.kernels().len() > 40, "{:?}", gpu.kernels());
+    }
+}
+
+#[test]
+fn shadows_follow_the_parameters_in_bf16() {
+    let config = config("toy_vit");
+    let host = Device::host_in(2, Precision::Bf16).unwrap();
+    let mut expected = build::learner(&config, &host, None).unwrap();
+    let reports = iterate(&mut expected, &config, 0, 4);
+    assert_finite(&reports);
+
+    let mut learner = build::learner(&config, &stand_in::device(Types::Bf16), None).unwrap();
+    assert_eq!(iterate(&mut learner, &config, 0, 4), reports);
+    assert_same_state("toy_vit", &learner, &expected);
+    for weights in [&learner.student, learner.teacher.as_ref().unwrap()] {
+        let values = learner.device.read_f32(&weights.values).unwrap();
+        let shadow = learner.device.read_f32(weights.shadow.as_ref().unwrap()).unwrap();
+        let rounded = values.iter().map(|&x| half::bf16::from_f32(x).to_f32());
+        assert!(rounded.eq(shadow.iter().copied()));
+        assert!(values != shadow);
     }
 }
 
