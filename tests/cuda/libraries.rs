@@ -9,12 +9,16 @@ use tempfile::{TempDir, tempdir};
 /// A folder with `lib{name}.so` made of C source.
 fn library(name: &str, source: &str) -> TempDir {
     let folder = tempdir().unwrap();
-    let (file, code) = (folder.path().join(format!("lib{name}.so")), folder.path().join("a.c"));
+    add_library(folder.path(), name, source);
+    folder
+}
+
+fn add_library(folder: &Path, name: &str, source: &str) {
+    let (file, code) = (folder.join(format!("lib{name}.so")), folder.join("a.c"));
     std::fs::write(&code, source).unwrap();
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&file).arg(&code).output();
     let built = built.unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    folder
 }
 
 /// `udass-raw eval` as far as it gets on a device, NVIDIA's libraries being those of `folder` alone.
@@ -79,15 +83,20 @@ fn a_driver_that_lacks_a_function() {
     assert!(told(none.path(), "cuda", "f32").contains("libcuda has no cuCtxSetCurrent"));
 }
 
+/// C source of every function that is called of a library, but for some; each fails.
+fn functions(start: &str, but: &[&str]) -> String {
+    let list = include_str!("../../src/device/cuda/nvidia/libraries.rs");
+    let of_library = |word: &&str| {
+        let rest = word.strip_prefix(start).filter(|_| !word.contains(' '));
+        rest.is_some_and(|rest| rest.starts_with(char::is_uppercase)) && !but.contains(word)
+    };
+    let names = list.split('"').filter(of_library);
+    names.map(|name| format!("int {name}(void) {{ return 999; }}\n")).collect()
+}
+
 /// A driver with every function that is called, which finds no GPU, or one and no more.
 fn complete(init: i32) -> TempDir {
-    let list = include_str!("../../src/device/cuda/nvidia/libraries.rs");
-    let names = list.split('"').filter(|word| word.starts_with("cu") && !word.contains(' '));
-    let names = names.filter(|word| word[2..].starts_with(char::is_uppercase));
-    let special = ["cuInit", "cuDriverGetVersion", "cuDeviceGetCount"];
-    let plain: String = (names.filter(|name| !special.contains(name)))
-        .map(|name| format!("int {name}(void) {{ return 999; }}\n"))
-        .collect();
+    let plain = functions("cu", &["cuInit", "cuDriverGetVersion", "cuDeviceGetCount"]);
     let source = format!(
         "int cuInit(unsigned f) {{ return {init}; }}\n\
          int cuDriverGetVersion(int* v) {{ *v = 13000; return 0; }}\n\
@@ -112,6 +121,40 @@ fn a_gpu_without_the_libraries() {
         let said = told(driver.path(), device, "bf16");
         assert!(said.contains("libcublasLt was not found"), "{said}");
         assert!(said.contains("pip install nvidia-cublas"), "{said}");
+    }
+}
+
+/// cuBLAS and cuDNN: absent, without a function that is called, and of an old version.
+#[test]
+fn libraries_that_will_not_do() {
+    let gpu = complete(0);
+    let rounds = [
+        ("cublasLt", "cublasLtCreate", "cublasLtGetVersion", 120_000, "install cuBLAS 12"),
+        ("cudnn", "cudnnCreate", "cudnnGetVersion", 90_000, "install cuDNN 9"),
+    ];
+    for (name, function, version, oldest, remedy) in rounds {
+        // SAFETY: opened to see whether it is there.
+        if unsafe { libloading::Library::new(format!("lib{name}.so")) }.is_ok() {
+            println!("skipped: this machine has lib{name}");
+            return;
+        }
+        let told = || {
+            let said = told(gpu.path(), "cuda", "f32");
+            assert!(said.contains(remedy) && said.contains("`--device host`"), "{said}");
+            said
+        };
+        assert!(told().contains(&format!("lib{name} was not found")));
+        let of_version = |n: usize| format!("unsigned long {version}(void) {{ return {n}; }}\n");
+        add_library(
+            gpu.path(),
+            name,
+            &(functions(name, &[function, version]) + &of_version(oldest)),
+        );
+        assert!(told().contains(&format!("lib{name} has no {function}, it is too old")));
+        add_library(gpu.path(), name, &(functions(name, &[version]) + &of_version(oldest - 1)));
+        let major = (oldest - 1) / 10_000;
+        assert!(told().contains(&format!("lib{name} is version {major}, it is too old")));
+        add_library(gpu.path(), name, &(functions(name, &[version]) + &of_version(oldest)));
     }
 }
 

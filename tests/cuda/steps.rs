@@ -98,6 +98,26 @@ fn training_leaves_the_bits_of_the_host_device() {
 }
 
 #[test]
+fn shadows_follow_the_parameters_in_bf16() {
+    let config = config("toy_vit");
+    let host = Device::host_in(2, Precision::Bf16).unwrap();
+    let mut expected = build::learner(&config, &host, None).unwrap();
+    let reports = iterate(&mut expected, &config, 0, 4);
+    assert_finite(&reports);
+
+    let mut learner = build::learner(&config, &stand_in::device(Types::Bf16), None).unwrap();
+    assert_eq!(iterate(&mut learner, &config, 0, 4), reports);
+    assert_same_state("toy_vit", &learner, &expected);
+    for weights in [&learner.student, learner.teacher.as_ref().unwrap()] {
+        let values = learner.device.read_f32(&weights.values).unwrap();
+        let shadow = learner.device.read_f32(weights.shadow.as_ref().unwrap()).unwrap();
+        let rounded = values.iter().map(|&x| half::bf16::from_f32(x).to_f32());
+        assert!(rounded.eq(shadow.iter().copied()));
+        assert!(values != shadow);
+    }
+}
+
+#[test]
 fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs() {
     let config = config("toy_vit");
     let (gpu, mut learner) = on_a_gpu(&config);

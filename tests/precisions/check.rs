@@ -29,7 +29,10 @@ type Results = Vec<Vec<f64>>;
 /// exactly: where a rectifier or a maximum turns is then the same.
 pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
     let reference = Device::host_f64().unwrap();
-    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+    let all = [("f32", Precision::F32), ("tf32", Precision::Tf32), ("bf16", Precision::Bf16)];
+    let chosen = std::env::var("UDASS_PRECISION");
+    let wanted = |name: &str| chosen.as_ref().map_or(true, |chosen| chosen == name);
+    for (_, precision) in all.into_iter().filter(|(name, _)| wanted(name)) {
         let device = match std::env::var("UDASS_DEVICE").as_deref() {
             Ok("cuda") => Device::cuda(precision),
             _ => Device::host_in(2, precision),

@@ -71,7 +71,8 @@ pub struct Counts {
 
 /// Computes as the host does, bit for bit.
 pub fn device(types: Types) -> Device {
-    Device::cuda_through(types, Box::new(StandIn::new())).unwrap()
+    let precision = if types == Types::Bf16 { Precision::Bf16 } else { Precision::F32 };
+    Device::cuda_through(types, Box::new(StandIn::with(TOTAL, precision, false))).unwrap()
 }
 
 /// A GPU at a precision, whose products sum rows along the way.

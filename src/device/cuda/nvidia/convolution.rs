@@ -1,5 +1,9 @@
 //! Convolutions through cuDNN, B,H,W,C and K,R,S,C, of single precision or bf16 throughout. A plan (descriptors and the first algorithm
 //! proposed that is deterministic and small enough) is made once for every shape and kept.
+//!
+//! These are the legacy calls. Of the graph API cudarc binds the entry points (`cudnnBackend…`) and no
+//! more; which of its engines are deterministic, write single precision of bf16 operands and are the
+//! faster ones has to be seen on a GPU, and this has not run on one.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -12,6 +12,8 @@ pub struct Library {
     /// As in `lib{name}.so`.
     name: &'static str,
     functions: &'static [&'static str],
+    /// The function that tells its version (10000·major and more), and the oldest that will do.
+    version: Option<(&'static str, usize)>,
     /// What to do where it is missing or too old.
     remedy: &'static str,
 }
@@ -67,6 +69,7 @@ pub const DRIVER: Library = Library {
         "cuStreamSynchronize",
         "cuStreamWaitEvent",
     ],
+    version: None,
     remedy: "install an NVIDIA driver for CUDA 12.8 or later (570 or later)",
 };
 
@@ -86,7 +89,8 @@ pub const CUBLASLT: Library = Library {
         "cublasLtMatrixLayoutCreate",
         "cublasLtMatrixLayoutDestroy",
     ],
-    remedy: "install cuBLAS (the CUDA toolkit, or `pip install nvidia-cublas`)",
+    version: Some(("cublasLtGetVersion", 120_000)),
+    remedy: "install cuBLAS 12 or later (the CUDA toolkit, or `pip install nvidia-cublas`)",
 };
 
 pub const CUDNN: Library = Library {
@@ -112,6 +116,7 @@ pub const CUDNN: Library = Library {
         "cudnnSetStream",
         "cudnnSetTensor4dDescriptor",
     ],
+    version: Some(("cudnnGetVersion", 90_000)),
     remedy: "install cuDNN 9 (NVIDIA's packages, or `pip install nvidia-cudnn-cu13`)",
 };
 
@@ -127,6 +132,7 @@ pub const NVRTC: Library = Library {
         "nvrtcGetProgramLogSize",
         "nvrtcVersion",
     ],
+    version: None,
     remedy: "this program was built without nvcc, so that it compiles its kernels at first use: \
              install NVRTC (the CUDA toolkit, or `pip install nvidia-cuda-nvrtc`), or build with \
              nvcc",
@@ -137,9 +143,29 @@ impl Library {
     pub fn check(&self) -> Result<()> {
         let library = self.open()?.ok_or_else(|| self.missing())?;
         self.check_functions(&library)?;
+        self.check_version(&library)?;
         // cudarc opens it again: it has to stay until then.
         std::mem::forget(library);
         Ok(())
+    }
+
+    fn check_version(&self, library: &libloading::Library) -> Result<()> {
+        let Some((function, oldest)) = self.version else { return Ok(()) };
+        // SAFETY: both libraries have had this signature from their first version on.
+        let version = unsafe {
+            type Version = unsafe extern "C" fn() -> usize;
+            library.get::<Version>(function.as_bytes()).map(|version| version())
+        };
+        let problem = match version {
+            Ok(version) if version >= oldest => return Ok(()),
+            Ok(version) => format!("is version {}", version / 10_000),
+            Err(_) => format!("has no {function}"),
+        };
+        let Library { name, remedy, .. } = self;
+        Err(Error::device(format!(
+            "device.kind: lib{name} {problem}, it is too old: {remedy}. `--device host` computes \
+             without"
+        )))
     }
 
     fn missing(&self) -> Error {
