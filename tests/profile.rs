@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use udass_raw::config::Config;
+use udass_raw::config::{Config, METHODS};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::run::profile::{Rates, predict};
@@ -124,6 +124,26 @@ fn a_prediction_says_that_it_is_one() {
     assert!(text.contains("--memory-rate"), "{text}");
     let text = refused(folder.path(), &["--dry", "--memory-rate", "0", "--matrix-rate", "1"]);
     assert!(text.contains("expected a number above 0"), "{text}");
+}
+
+#[test]
+fn every_method_has_its_passes() {
+    let rates = Rates { memory: 1e12, matrix: 1e14 };
+    for preset in ["toy_vit", "toy_cnn"] {
+        for method in METHODS {
+            let config = Config::load_with(preset, Some(method), &[]).unwrap();
+            let calls = predict(&config, preset, rates).unwrap().profile.calls;
+            let has = |scope: &str| calls.iter().any(|call| call.place.scope == scope);
+            assert!(has("source") && has("optimizer"), "{preset} {method}");
+            assert_eq!(
+                has("teacher") && has("mixed"),
+                method != "source_only",
+                "{preset} {method}"
+            );
+            assert_eq!(has("masked"), ["mic", "quadmix"].contains(&method), "{preset} {method}");
+            assert_eq!(has("mixed_target"), method == "quadmix", "{preset} {method}");
+        }
+    }
 }
 
 #[test]

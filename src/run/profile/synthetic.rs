@@ -82,7 +82,8 @@ fn batch(config: &Config, number: u64) -> Batch {
         (0..side * side).map(|i| ids[i / side / block * n + i % side / block]).collect()
     };
     let source = crops(batch, &mut blocks);
-    let target = crops(batch, &mut |_| Vec::new());
+    let targets = if config.method == Method::SourceOnly { 0 } else { batch };
+    let target = crops(targets, &mut |_| Vec::new());
     let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
     let mut turn = 0;
     // A square of one class; the two classes take turns.
@@ -97,6 +98,6 @@ fn batch(config: &Config, number: u64) -> Batch {
     };
     let rare = (config.method == Method::Quadmix)
         .then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
-    let valid = vec![1; batch * side * side];
+    let valid = vec![1; targets * side * side];
     Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
 }
