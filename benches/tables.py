@@ -8,6 +8,8 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
 
     step RECORD SETTING...      iterations of compare.py: a row for each case of these settings
     methods RECORD SETTING...   the same: a row for each method, columns for each setting
+    forward RECORD              networks of compare.py forward: a row for each
+    predictions RECORD CARD     what predictions.py wrote for a card
     toy RECORD PRESET...        mIoU of toy_methods.py: a row for each method, a column for each preset
 """
 
@@ -68,6 +70,31 @@ def methods(record: dict, settings: list[str]) -> list[str]:
     return [*grid(heads, rows), "", source(record)]
 
 
+def forward(record: dict, _: list[str]) -> list[str]:
+    rows = []
+    for name, result in record["results"].items():
+        o = record["options"][name]
+        cells = [f"SegFormer {o['arch'].removeprefix('mit_').upper()}, {o['side']}²", seconds(result["ours"]["median"])]
+        for side in ("pytorch", "onnxruntime"):
+            cells += [seconds(result[side]["median"]), f"{result[f'{side}_over_ours_median']:.2f} ×"]
+        rows.append(cells)
+    heads = ["one picture", "udass-raw", "PyTorch", "", "ONNX Runtime", ""]
+    return [*grid(heads, rows), "", source(record)]
+
+
+def predictions(record: dict, cards: list[str]) -> list[str]:
+    rows = []
+    of = {(r["preset"], r["method"], r["precision"]): r for r in record["results"] if r["card"] in cards}
+    for preset, method in dict.fromkeys((p, m) for p, m, _ in of):
+        cells = [f"`{preset}`: {NAMES[method]}"]
+        for precision in ("f32", "tf32", "bf16"):
+            r = of[preset, method, precision]
+            cells += [f"{1e3 * r['profiled_seconds']:.0f} ms", f"{r['peak_bytes'] / 2**30:.1f} GiB"]
+        rows.append(cells)
+    heads = ["iteration, at least", "f32", "", "tf32", "", "bf16", ""]
+    return [*grid(heads, rows), "", f"Predicted for {cards[0]}, not measured; commit {record['commit'][:7]}."]
+
+
 def toy(record: dict, presets: list[str]) -> list[str]:
     def value(preset: str, method: str, key: str) -> str:
         of = [r[key] for r in record["runs"] if (r["preset"], r["method"]) == (preset, method) and r.get(key) is not None]
@@ -83,7 +110,7 @@ def toy(record: dict, presets: list[str]) -> list[str]:
     return [*grid(heads, rows), "", f"mIoU, mean ± standard deviation over {seeds} seeds; commit {record['commit'][:7]}."]
 
 
-KINDS = {"step": step, "methods": methods, "toy": toy}
+KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy}
 
 
 def rendered(match: re.Match) -> str:

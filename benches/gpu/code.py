@@ -112,8 +112,9 @@ def main() -> None:
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     dirty = "-dirty" if git("status", "--porcelain", "--", "kernels") else ""
     version = subprocess.run([a.nvcc, "--version"], capture_output=True, text=True).stdout.strip().splitlines()[-1]
-    record = {"what": "code", "arch": ARCH, "commit": git("rev-parse", "HEAD") + dirty, "nvcc": version, "kernels": kernels}
-    a.json.write_text(json.dumps(record, indent=1) + "\n")
+    about = json.dumps({"what": "code", "arch": ARCH, "commit": git("rev-parse", "HEAD") + dirty, "nvcc": version})[:-1]
+    lines = ",\n".join(json.dumps(kernel, separators=(",", ":")) for kernel in kernels)
+    a.json.write_text(f'{about}, "kernels": [\n{lines}\n]}}\n')
     spilling = [k for k in kernels if k["spill_store_bytes"] or k["spill_load_bytes"]]
     print(f"{len(kernels)} kernels; {len(spilling)} spill" + "".join(
         f"\n  {k['kernel']} ({k['types']}): {k['spill_store_bytes']} B stored, {k['spill_load_bytes']} B loaded"
