@@ -45,8 +45,6 @@ struct Prover {
     /// For the device's types, and in single precision for bf16 as well.
     kernels: Kernels,
     bf16: Option<Kernels>,
-    /// Only kernels of these files are run in lockstep.
-    files: Option<String>,
 }
 
 struct Kernels {
@@ -56,20 +54,28 @@ struct Kernels {
 
 impl Kernels {
     fn new(types: &str) -> Kernels {
-        let built = |flavour| Library::open(&lockstep::built(types, flavour), flavour).unwrap();
-        let given = |path: String| Library::open(path.as_ref(), Flavour::Lockstep).unwrap();
-        Kernels {
-            lockstep: match variable(LIBRARY) {
-                Some(path) => given(path.replace("{types}", types)),
-                None => built(Flavour::Lockstep),
-            },
-            reference: built(Flavour::Ordered),
-        }
+        let ordered = lockstep::built(types, Flavour::Ordered);
+        let reference = Library::open(&ordered, Flavour::Ordered).unwrap();
+        Kernels { lockstep: in_lockstep(types), reference }
     }
 }
 
+/// The kernels in lockstep, or those that are given in their place.
+pub fn in_lockstep(types: &str) -> Library {
+    let path = match variable(LIBRARY) {
+        Some(path) => path.replace("{types}", types).into(),
+        None => lockstep::built(types, Flavour::Lockstep),
+    };
+    Library::open(&path, Flavour::Lockstep).unwrap()
+}
+
+/// Whether kernels of this file are run in lockstep.
+pub fn concerns(file: &str) -> bool {
+    variable(FILE).is_none_or(|files| files.split(',').any(|f| f == file))
+}
+
 /// What a variable of the environment says.
-fn variable(name: &str) -> Option<String> {
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
@@ -80,7 +86,6 @@ impl Prover {
             kernels: Kernels::new(&format!("{types:?}")),
             bf16: (types == Types::F32 && variable(LIBRARY).is_none())
                 .then(|| Kernels::new("BF16")),
-            files: variable(FILE),
         }
     }
 
@@ -143,7 +148,7 @@ impl Launcher for Prover {
             bf16: false,
         };
         let production = grid.threads as usize;
-        if self.files.as_ref().is_none_or(|files| files.split(',').any(|f| f == kernel.file)) {
+        if concerns(kernel.file) {
             self.prove(&self.kernels, &launch, production)?;
             if let Some(bf16) = self.bf16.as_ref().filter(|_| launch.can_be_bf16()) {
                 launch.bf16 = true;
