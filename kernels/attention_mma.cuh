@@ -15,8 +15,10 @@ MATH real operand_of(real x) { return real(T(x)); }
 #elif defined(UDASS_F64)
 MATH real operand_of(real x) { return x; }
 #else
-// tf32: 10 bits behind the point, ties away from zero.
+// tf32: 10 bits behind the point, ties away from zero. NaN is kept: of a GPU's own, all bits are set,
+// and the sum would wrap around to -0.
 MATH real operand_of(real x) {
+    if (!is_finite(x)) return x;
 #if defined(__CUDACC__)
     return __uint_as_float((__float_as_uint(x) + 0x1000u) & 0xFFFFE000u);
 #else

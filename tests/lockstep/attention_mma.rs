@@ -15,7 +15,6 @@ use crate::prover;
 
 /// Runs what it is given in lockstep alone, in blocks of so many threads where the op asks for warps.
 struct Watcher {
-    types: Types,
     library: Library,
     /// Of kernels that [`prover::concerns`] leaves out.
     others: Library,
@@ -75,13 +74,17 @@ fn within(name: &str, got: &[f32], expected: &[f64], bound: &[f64]) {
     }
 }
 
-fn check(types: Types, threads: usize, s: &Sizes) {
+fn watched(types: Types, threads: usize) -> Device {
     let name = format!("{types:?}").to_uppercase();
     let library = prover::in_lockstep(&name);
     let built = lockstep::built(&name, Flavour::Lockstep);
     let others = Library::open(&built, Flavour::Lockstep).unwrap();
-    let watcher = Watcher { types, library, others, threads };
-    let device = Device::host_launching(watcher.types, Box::new(watcher)).unwrap();
+    let watcher = Watcher { library, others, threads };
+    Device::host_launching(types, Box::new(watcher)).unwrap()
+}
+
+fn check(types: Types, threads: usize, s: &Sizes) {
+    let device = watched(types, threads);
     let &Sizes { batch, queries, keys, heads, size } = s;
     let c = heads * size;
     let (n, m) = (batch * queries * c, batch * keys * 2 * c);
@@ -164,6 +167,20 @@ fn check(types: Types, threads: usize, s: &Sizes) {
     within("y", &ys, &wanted_y, &y_bound);
     within("dq", &dq, &wanted_dq, &dq_bound);
     within("dkv", &dkv, &wanted_dkv, &dkv_bound);
+}
+
+/// A GPU's own NaN has all bits set.
+#[test]
+fn what_is_no_number_stays_none() {
+    let device = watched(Types::F32, 32);
+    for bits in [0x7FFF_FFFF, 0xFFFF_FFFF, 0x7FC0_0000] {
+        let mut numbers = vec![1.0; 32];
+        numbers[5] = f32::from_bits(bits);
+        let q = device.upload_real(&[1, 1, 32], &numbers).unwrap();
+        let kv = device.upload_real(&[1, 2, 64], &[0.5; 128]).unwrap();
+        let y = ops::attention_mma(&Tape::inference(&device), &q, &kv, 1).unwrap();
+        assert!(device.read_f32(&y).unwrap().iter().all(|y| y.is_nan()), "{bits:x}");
+    }
 }
 
 #[test]
