@@ -108,7 +108,7 @@ def write(path: Path | None, options: dict, results: list[dict]) -> None:
         "machine": machine(),
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "commit": commit(),
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if k != "json"},
         "results": results,
     }
     if path is not None:
