@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sizes and addresses are multiples of it (a cache line, a GPU memory transaction).
-const ALIGNMENT: usize = 64;
+/// Sizes and addresses of memory are multiples of it, in bytes: a cache line, a GPU's memory transaction.
+pub const ALIGNMENT: usize = 64;
 /// Large blocks are padded by it, so that equal-sized tensors do not start at the same offset of
 /// their pages and compete for the same cache sets.
 const STAGGER: usize = 3 * ALIGNMENT;

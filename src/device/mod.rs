@@ -3,6 +3,8 @@
 mod arena;
 pub(crate) mod backend;
 pub mod cuda;
+#[cfg(feature = "cust")]
+mod cust;
 mod dry;
 mod host;
 mod launch;
@@ -11,7 +13,7 @@ pub mod profile;
 mod replay;
 mod transfers;
 
-pub use arena::MemoryReport;
+pub use arena::{ALIGNMENT, MemoryReport};
 pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
 pub use host::Arithmetic;
 pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
@@ -82,7 +84,8 @@ pub struct Block {
     address: u64,
     bytes: usize,
     holder: &'static str,
-    pool: Pool,
+    /// None: it is somebody else's.
+    pool: Option<Pool>,
 }
 
 impl Block {
@@ -93,9 +96,10 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let Some(pool) = self.pool else { return };
         self.device.backend.take_back(self.address, self.bytes);
         let mut pools = self.device.pools.borrow_mut();
-        pools.give_back(self.pool, self.address, self.bytes, self.holder);
+        pools.give_back(pool, self.address, self.bytes, self.holder);
     }
 }
 
@@ -231,7 +235,25 @@ impl Device {
             }
         };
         self.0.backend.lend(address, bytes)?;
-        let block = Rc::new(Block { device: self.0.clone(), address, bytes, holder, pool });
+        let (device, pool) = (self.0.clone(), Some(pool));
+        let block = Rc::new(Block { device, address, bytes, holder, pool });
+        Ok(Tensor::new(block, 0, shape.into(), dtype))
+    }
+
+    /// A tensor over memory of the device that is somebody else's: an image to segment, a batch to
+    /// learn from. `address` is a multiple of [`ALIGNMENT`], which what CUDA allocates is.
+    ///
+    /// # Safety
+    /// As many bytes lie there, which outlive the tensor, its clones and what reads them, and which
+    /// others touch in the order of the device's stream alone.
+    pub unsafe fn tensor_at(&self, address: u64, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        if address == 0 || !address.is_multiple_of(ALIGNMENT as u64) {
+            let problem = format!("{address:#x} is no multiple of {ALIGNMENT}");
+            return Err(Error::shape("tensor_at", problem));
+        }
+        let bytes = shape.iter().product::<usize>() * dtype.bytes();
+        let (device, holder) = (self.0.clone(), self.0.holder.get());
+        let block = Rc::new(Block { device, address, bytes, holder, pool: None });
         Ok(Tensor::new(block, 0, shape.into(), dtype))
     }
 

@@ -1,6 +1,7 @@
 //! The parts of a network that a configuration chooses: backbone and head.
 
 use crate::config::NetworkConfig;
+use crate::ops;
 use crate::params::Spec;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -43,6 +44,34 @@ impl Backbone {
             Backbone::Mit(mit) => mit.forward(pass, &image),
             Backbone::ResNet(resnet) => resnet.forward(pass, &image),
         }
+    }
+
+    /// Features of two inputs, each in its pass. A MiT takes inputs of one size as one batch, in the
+    /// first's pass: wider work for the device, and parameters are read once. A ResNet must not, as
+    /// its batch norms would see both.
+    pub fn forward_both(
+        &self,
+        passes: [&Pass; 2],
+        images: [Tensor; 2],
+    ) -> Result<[[Tensor; 4]; 2]> {
+        let [a, b] = images;
+        if matches!(self, Backbone::ResNet(_)) || a.shape()[1..] != b.shape()[1..] {
+            return Ok([self.forward(passes[0], &a)?, self.forward(passes[1], &b)?]);
+        }
+        let (tape, first) = (passes[0].tape, a.dim(0));
+        let together = ops::stack(tape.device(), &a, &b)?;
+        drop((a, b));
+        let levels = self.forward(passes[0], &together)?;
+        drop(together);
+        let mut of_a = Vec::with_capacity(4);
+        let mut of_b = Vec::with_capacity(4);
+        for level in levels {
+            let (a, b) = ops::split(tape, &level, first)?;
+            of_a.push(a);
+            of_b.push(b);
+        }
+        let four = |_| Error::shape("backbone", "four levels are needed");
+        Ok([of_a.try_into().map_err(four)?, of_b.try_into().map_err(four)?])
     }
 }
 

@@ -134,8 +134,9 @@ impl Segmentor {
         let size = (hrda.detail_crop.min(height), hrda.detail_crop.min(width));
         let crop = |x: &Tensor| ops::crop(tape.device(), x, s.detail_box, size, 1);
         // Running statistics move in this order: backbones first, context before detail.
-        let features = self.backbone.forward(&context, &halved(pass, s.image)?)?;
-        let detail_features = self.backbone.forward(&detail, &crop(s.image)?)?;
+        let images = [halved(pass, s.image)?, crop(s.image)?];
+        let [features, detail_features] =
+            self.backbone.forward_both([&context, &detail], images)?;
         let low = self.head.forward(&context, &features)?;
         let high = self.head.forward(&detail, &detail_features)?;
         drop(detail_features);
@@ -166,11 +167,9 @@ impl Segmentor {
         };
         let device = pass.tape.device();
         let small = halved(pass, image)?;
-        let features = self.backbone.forward(pass, &small)?;
         let windows = hrda.windows_over(device, image)?;
-        let crops = windows.crops(device, image)?;
-        let detail_features = self.backbone.forward(pass, &crops)?;
-        drop(crops);
+        let images = [small.clone(), windows.crops(device, image)?];
+        let [features, detail_features] = self.backbone.forward_both([pass, pass], images)?;
         let low = self.head.forward(pass, &features)?;
         let cropped = self.head.forward(pass, &detail_features)?;
         drop(detail_features);

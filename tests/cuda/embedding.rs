@@ -1,0 +1,131 @@
+//! A program that has its images on the GPU already: its memory is read where it lies.
+
+use udass_raw::data::loader::Loader;
+use udass_raw::device::cuda::{Driver, Stream};
+use udass_raw::device::{ALIGNMENT, Device, Types};
+use udass_raw::nn::{Pass, Statistics};
+use udass_raw::run::build;
+use udass_raw::tape::Tape;
+use udass_raw::tensor::{DType, Tensor};
+use udass_raw::uda::batch::DeviceBatch;
+use udass_raw::uda::inputs::StepInputs;
+use udass_raw::uda::mix::{Labelled, RareCrops};
+
+use crate::stand_in::StandIn;
+use crate::steps::{ITERATIONS, assert_same_state, config_with};
+
+/// The program: its memory is allocated without the device's knowledge.
+struct Program {
+    gpu: StandIn,
+    device: Device,
+    stream: Stream,
+}
+
+impl Program {
+    fn new() -> Program {
+        let gpu = StandIn::new();
+        let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
+        let stream = gpu.stream().unwrap();
+        Program { gpu, device, stream }
+    }
+
+    /// The bytes in memory of its own.
+    fn place(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Tensor {
+        let address = self.gpu.allocate(bytes.len()).unwrap();
+        let pinned = self.gpu.allocate_host(bytes.len()).unwrap();
+        self.gpu.write_host(pinned, bytes).unwrap();
+        self.gpu.copy_in(self.stream, pinned, address, bytes.len()).unwrap();
+        self.gpu.synchronize(self.stream).unwrap();
+        self.gpu.free_host(pinned).unwrap();
+        // SAFETY: it was allocated with as many bytes, and is never freed.
+        unsafe { self.device.tensor_at(address, shape, dtype) }.unwrap()
+    }
+
+    /// What another device's tensor holds.
+    fn copied(&self, of: &Device, tensor: &Tensor) -> Tensor {
+        let bytes: Vec<u8> = match tensor.dtype() {
+            DType::U8 => of.read(tensor).unwrap(),
+            _ => bytemuck::cast_slice(&of.read_f32(tensor).unwrap()).to_vec(),
+        };
+        self.place(&bytes, tensor.shape(), tensor.dtype())
+    }
+
+    fn batch(&self, of: &Device, batch: &DeviceBatch) -> DeviceBatch {
+        let copied = |tensor: &Tensor| self.copied(of, tensor);
+        let (image, label) = (copied(&batch.source.image), copied(&batch.source.label));
+        let crops = |crops: &RareCrops| RareCrops {
+            rgb: copied(&crops.rgb),
+            label: copied(&crops.label),
+            classes: copied(&crops.classes),
+        };
+        DeviceBatch {
+            source: Labelled { image, label, weight: None },
+            target: copied(&batch.target),
+            valid: copied(&batch.valid),
+            rare: batch.rare.as_ref().map(|both| both.each_ref().map(crops)),
+        }
+    }
+}
+
+#[test]
+fn training_on_images_that_are_there() {
+    let config = config_with("toy_vit", &[]);
+    let host = Device::host(2).unwrap();
+    let mut expected = build::learner(&config, &host, None).unwrap();
+    let program = Program::new();
+    let mut learner = build::learner(&config, &program.device, None).unwrap();
+    let mut loader = Loader::new(&config, 0).unwrap();
+    for iteration in 0..ITERATIONS {
+        let inputs = StepInputs::draw(&config, iteration);
+        let batch = expected.upload(&loader.next().unwrap()).unwrap();
+        let theirs = program.batch(&host, &batch);
+        let report = expected.step(&batch, &inputs, None).unwrap();
+        let batch = learner.take(&theirs).unwrap();
+        assert_eq!(learner.step(&batch, &inputs, None).unwrap(), report);
+    }
+    assert_eq!(program.gpu.counts().replayed, ITERATIONS - 2);
+    assert_same_state("toy_vit", &learner, &expected);
+}
+
+#[test]
+fn a_batch_of_another_size_is_told() {
+    let config = config_with("toy_vit", &[]);
+    let program = Program::new();
+    let mut learner = build::learner(&config, &program.device, None).unwrap();
+    let mut batch = learner.upload(&Loader::new(&config, 0).unwrap().next().unwrap()).unwrap();
+    batch.target = program.device.full(&[1, 2, 2, 3], 0.0).unwrap();
+    let problem = learner.take(&batch).err().unwrap().to_string();
+    assert!(problem.contains("target is F32[1, 2, 2, 3], not F32["), "{problem}");
+}
+
+#[test]
+fn predicting_from_and_into_memory_that_is_there() {
+    let config = config_with("toy_vit", &[]);
+    let image: Vec<f32> = (0..64 * 96 * 3).map(|i| (i % 17) as f32 / 17.0).collect();
+    let logits = |device: &Device, image: &Tensor| {
+        let learner = build::learner(&config, device, None).unwrap();
+        let (tape, weights) = (Tape::inference(device), &learner.student);
+        let pass = Pass { tape: &tape, weights, statistics: Statistics::Running, dropping: None };
+        learner.network.logits(&pass, image).unwrap()
+    };
+    let host = Device::host(2).unwrap();
+    let expected = logits(&host, &host.upload(&[1, 64, 96, 3], &image).unwrap());
+    let program = Program::new();
+    let image = program.place(bytemuck::cast_slice(&image), &[1, 64, 96, 3], DType::F32);
+    let mut result = program.place(&vec![0; expected.bytes()], expected.shape(), DType::F32);
+    let logits = logits(&program.device, &image);
+    program.device.copy(&logits, &mut result).unwrap();
+    drop(logits);
+    assert_eq!(program.device.read_f32(&result).unwrap(), host.read_f32(&expected).unwrap());
+}
+
+#[test]
+fn an_address_that_is_not_aligned_is_told() {
+    let program = Program::new();
+    let address = program.gpu.allocate(256).unwrap();
+    for wrong in [0, address + ALIGNMENT as u64 / 2] {
+        // SAFETY: it is refused.
+        let tensor = unsafe { program.device.tensor_at(wrong, &[4], DType::F32) };
+        assert!(tensor.err().unwrap().to_string().contains("no multiple of 64"));
+    }
+}
