@@ -522,6 +522,9 @@ fn with_less_memory(error: Error, config: &Config) -> Error {
     if !network.recompute {
         settings.push("network.recompute = true (slower, the same numbers)".to_string());
     }
+    if config.device.graph {
+        settings.push("device.graph = false (a little)".to_string());
+    }
     if data.batch > 1 {
         settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));
     }

@@ -1,6 +1,8 @@
-//! How far results may be off at lower precision: at most twice as far as PyTorch is at that
-//! precision on the same case (benches/pytorch/precision.py measured it), or the case's own tolerance
-//! where that is more.
+//! How far results may be off at lower precision, by how far PyTorch is at that precision on the same
+//! case (benches/pytorch/precision.py measured it): each at most twice as far, or as the case's own
+//! tolerance allows where that is more; and half of a case's tensors no more than a quarter further. The
+//! former leaves room for chance, the latter little for being worse throughout: roundings that are
+//! no worse than PyTorch's, but others, end at 0.9 to 1.1.
 
 use std::collections::HashMap;
 
@@ -15,6 +17,10 @@ const FACTOR: f64 = 2.0;
 /// Of many tensors one in so many may be further off by this factor more: PyTorch's errors are those
 /// of two runs, and chance makes some of them small.
 pub const CHANCE: (usize, f64) = (100, 1.5);
+/// How many times PyTorch's error the middle one of a case's tensors may be off.
+pub const IN_THE_MIDDLE: f64 = 1.25;
+/// The fewest tensors of a case whose middle one tells something.
+const FEWEST: usize = 8;
 
 /// PyTorch's errors on one case: of tensors rel_l2 and max_abs (and after a step of AdamW the share
 /// that went another way), of discrete ones the share that differs, of scalars the relative error.
@@ -64,6 +70,11 @@ pub fn errors(case: &str, precision: Precision) -> Outcome<Option<Errors>> {
 }
 
 impl Errors {
+    /// PyTorch's error of a tensor in l2, where there is one.
+    pub fn rel_l2(&self, key: &str) -> Option<f64> {
+        self.by_key.get(key)?.first().copied().filter(|&error| error > 0.0)
+    }
+
     /// What is allowed of a number; None of one that PyTorch's run does not tell.
     pub fn allowed(&self, key: &str) -> Option<Vec<f64>> {
         let own = self.by_key.get(key)?;
@@ -71,6 +82,12 @@ impl Errors {
         let lucky = if own[0] > 0.0 { (usual / own[0]).max(1.0) } else { 1.0 };
         Some(own.iter().map(|error| FACTOR * lucky * error).collect())
     }
+}
+
+/// The middle one of how many times PyTorch's error each tensor is off; None of too few to tell.
+pub fn median(ratios: &mut [f64]) -> Option<f64> {
+    ratios.sort_by(f64::total_cmp);
+    (ratios.len() >= FEWEST).then(|| ratios[ratios.len() / 2])
 }
 
 impl Tolerance {

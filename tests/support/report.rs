@@ -7,7 +7,7 @@ use udass_raw::device::Precision;
 
 use super::cases::{Case, Entry, Outcome, Scalar, Storage};
 use super::compare::{AdamStep, Tolerance, compare, compare_scalar, scalar_flipped};
-use super::precision::{CHANCE, Errors, errors};
+use super::precision::{CHANCE, Errors, IN_THE_MIDDLE, errors, median};
 
 /// Failures named one by one; the rest are counted.
 const NAMED: usize = 12;
@@ -26,6 +26,8 @@ pub struct Report<'a> {
     left_out: usize,
     /// How many were a little further off than allowed.
     by_chance: usize,
+    /// How many times PyTorch's error each tensor is off.
+    ratios: Vec<f64>,
 }
 
 /// Something that is wrong.
@@ -46,8 +48,19 @@ impl<'a> Report<'a> {
     pub fn at(case: &'a Case, precision: Precision) -> Outcome<Report<'a>> {
         let (stored, errors) = (case.load()?, errors(&case.name, precision)?);
         let (seen, failures, worst) = (HashSet::new(), Vec::new(), (0.0, String::new()));
-        let [compared, left_out, by_chance] = [0; 3];
-        Ok(Report { case, stored, seen, failures, compared, worst, errors, left_out, by_chance })
+        let ([compared, left_out, by_chance], ratios) = ([0; 3], Vec::new());
+        Ok(Report {
+            case,
+            stored,
+            seen,
+            failures,
+            compared,
+            worst,
+            errors,
+            left_out,
+            by_chance,
+            ratios,
+        })
     }
 
     /// What is allowed of a result at this precision; an error of one that PyTorch's run lacks.
@@ -143,6 +156,8 @@ impl<'a> Report<'a> {
                     self.by_chance += 1;
                     verdict = Ok(1.0);
                 }
+                let rel_l2 = self.errors.as_ref().and_then(|errors| errors.rel_l2(key));
+                self.ratios.extend(rel_l2.and_then(|e| times_off(entry, stored, &got, e)));
                 let loose = entry.tolerance.flipped().filter(|_| verdict.is_err());
                 let flip = loose.is_some_and(|tolerance| {
                     let entry = Entry { tolerance, ..entry.clone() };
@@ -215,11 +230,16 @@ impl<'a> Report<'a> {
                 format!("{} of {} are further off than twice", self.by_chance, self.compared);
             self.fail("PyTorch's errors", problem, false);
         }
+        let median = median(&mut self.ratios);
+        if let Some(times) = median.filter(|times| *times > IN_THE_MIDDLE) {
+            let problem = format!("half of the tensors are {times:.2} times as far off, or more");
+            self.fail("PyTorch's errors", problem, false);
+        }
         if self.compared == 0 {
             self.fail(&self.case.name, "nothing was compared".into(), false);
         }
         let Report { failures, compared, worst, left_out, .. } = self;
-        Verdict { failures, compared, worst, left_out }
+        Verdict { failures, compared, worst, left_out, median }
     }
 
     /// Stored tensors whose key starts with `prefix`, without it, that have a tolerance.
@@ -228,6 +248,17 @@ impl<'a> Report<'a> {
         let results = tensors.filter(|(_, e)| e.tolerance != Tolerance::Input);
         results.filter_map(|(key, _)| key.strip_prefix(prefix)).collect()
     }
+}
+
+/// How many times `error` a tensor of which elements are stored is off in l2.
+fn times_off(entry: &Entry, stored: &[f64], got: &[f64], error: f64) -> Option<f64> {
+    const FAR: f64 = 1e3;
+    let Tolerance::Close { rel_l2: Some(_), .. } = entry.tolerance else { return None };
+    let tolerance =
+        Tolerance::Close { rel_l2: Some(FAR * error), max_abs: f64::INFINITY, steps: None };
+    let entry = Entry { tolerance, ..entry.clone() };
+    let used = compare(&entry, stored, got, None).ok();
+    used.filter(|_| entry.storage != Storage::StatsOnly).map(|used| FAR * used)
 }
 
 /// Whether a result comes after a backward pass: gradients, what an update makes of them, and all
@@ -248,6 +279,8 @@ pub struct Verdict {
     compared: usize,
     worst: (f64, String),
     left_out: usize,
+    /// How many times PyTorch's error the tensors are off, in the middle.
+    median: Option<f64>,
 }
 
 impl fmt::Display for Verdict {
@@ -256,6 +289,9 @@ impl fmt::Display for Verdict {
         match self.failures.len() {
             0 => {
                 write!(f, "{} compared, closest {:.0}% ({key})", self.compared, 100.0 * used)?;
+                if let Some(times) = self.median {
+                    write!(f, ", in the middle {times:.2} of PyTorch's error")?;
+                }
                 match self.left_out {
                     0 => Ok(()),
                     n => write!(f, ", {n} without an error of PyTorch's left out"),
