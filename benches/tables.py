@@ -10,7 +10,8 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
     methods RECORD SETTING...   the same: a row for each method, columns for each setting
     forward RECORD              networks of compare.py forward: a row for each
     predictions RECORD CARD     what predictions.py wrote for a card
-    toy RECORD PRESET...        mIoU of toy_methods.py: a row for each method, a column for each preset
+    toy RECORD[+RECORD] PRESET... mIoU of toy_methods.py: a row for each method, columns for each preset, the published
+                                mIoU of the method on GTA beside them
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import re
 import statistics
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,27 +97,46 @@ def predictions(record: dict, cards: list[str]) -> list[str]:
     return [*grid(heads, rows), "", f"Predicted for {cards[0]}, not measured; commit {record['commit'][:7]}."]
 
 
+def published(network: str) -> dict[str, float]:
+    """Published mIoU by method, on GTA -> Cityscapes."""
+    rows = tomllib.loads((ROOT / "src/run/published/gta_cityscapes.toml").read_text())["rows"]
+    return {row["method"]: row["means"][0] for row in rows if row["network"] == network and "method" in row}
+
+
 def toy(record: dict, presets: list[str]) -> list[str]:
-    def value(preset: str, method: str, key: str) -> str:
-        of = [r[key] for r in record["runs"] if (r["preset"], r["method"]) == (preset, method) and r.get(key) is not None]
-        return f"{statistics.mean(of):.1f} ± {statistics.stdev(of):.1f}" if len(of) > 1 else ""
+    runs = record["runs"]
+
+    def of(preset: str, method: str, key: str) -> list[float]:
+        return [r[key] for r in runs if (r["preset"], r["method"]) == (preset, method) and r.get(key) is not None]
+
+    def spread(values: list[float]) -> str:
+        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
 
     rows = []
     for method in [*METHODS, "source_only_time", "supervised_target"]:
-        cells = [cell for p in presets for cell in (value(p, method, "target_miou"), value(p, method, "source_miou"))]
-        if any(cells):
-            rows.append([NAMES.get(method, f"`{method}`") if method not in METHODS else f"`{method}`", *cells])
-    heads = ["method"] + [head for p in presets for head in (f"`{p}`", "on the source")]
-    seeds = len({r["seed"] for r in record["runs"]})
-    return [*grid(heads, rows), "", f"mIoU, mean ± standard deviation over {seeds} seeds; commit {record['commit'][:7]}."]
+        cells = [NAMES[method] if method not in METHODS else f"`{method}`"]
+        for preset in presets:
+            iou = published(preset.removeprefix("toy_")).get(method)
+            cells += [spread(of(preset, method, key)) for key in ("target_miou", "source_miou")] + [f"{iou:.1f}" if iou else ""]
+        rows += [cells] if any(cells[1:]) else []
+    heads = ["mIoU"] + [head for p in presets for head in (f"`{p}`", "on the source", "published")]
+    seeds = len({r["seed"] for r in runs})
+    weights = [w for p in presets for w in of(p, "quadmix", "mean_pseudo_label_weight")]
+    commits = " and ".join(dict.fromkeys(r["commit"][:7] for r in runs))
+    about = (f"Mean ± standard deviation over {seeds} seeds; commit {commits}. "
+             f"The mean weight of QuadMix's pseudo-labels was {min(weights):.2f} to {max(weights):.2f}.")
+    return [*grid(heads, rows), "", about]
 
 
 KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy}
 
 
 def rendered(match: re.Match) -> str:
-    kind, path, *words = match[2].split()
-    record = json.loads((ROOT / path).read_text())
+    kind, paths, *words = match[2].split()
+    records = [json.loads((ROOT / path).read_text()) for path in paths.split("+")]
+    record = records[0]
+    if "runs" in record:
+        record["runs"] = [{"commit": r["commit"], **run} for r in records for run in r["runs"]]
     return match[1] + "\n".join(["", *KINDS[kind](record, words), ""]) + "\n" + match[3]
 
 

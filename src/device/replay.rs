@@ -31,6 +31,11 @@ impl<K: Eq + Hash, T> Replays<K, T> {
         Replays { device: device.clone(), enabled, kinds: HashMap::new() }
     }
 
+    /// Whether work is replayed: then its memory is its own, with what lies free between its tensors.
+    pub fn are_recorded(&self) -> bool {
+        self.enabled
+    }
+
     /// Does a piece of work: the first of its kind as it is asked for, the second recorded, every
     /// later one replayed without calling `work`.
     pub fn run(&mut self, kind: K, work: impl FnOnce() -> Result<T>) -> Result<Rc<T>> {

@@ -189,7 +189,8 @@ impl Learner {
             }
             probe => self.iterate(batch, kind, probe).map(Rc::new),
         };
-        let terms = terms.map_err(|e| with_less_memory(e, &self.config))?;
+        let recorded = self.replays.borrow().are_recorded();
+        let terms = terms.map_err(|e| with_less_memory(e, &self.config, recorded))?;
         let failed = device.fetch(&self.failed)?;
         let logged = device.fetch(&self.logged.slice(0, &[terms.len()])?)?;
         let templates = self.templates.iteration.replace(inputs.iteration);
@@ -515,15 +516,15 @@ impl Iteration<'_, '_> {
 }
 
 /// Tells which settings need less, where memory ran out.
-fn with_less_memory(error: Error, config: &Config) -> Error {
+fn with_less_memory(error: Error, config: &Config, recorded: bool) -> Error {
     let Error::OutOfMemory(problem) = error else { return error };
     let (network, data) = (&config.network, &config.data);
     let mut settings = Vec::new();
     if !network.recompute {
         settings.push("network.recompute = true (slower, the same numbers)".to_string());
     }
-    if config.device.graph {
-        settings.push("device.graph = false (a little)".to_string());
+    if recorded {
+        settings.push("device.graph = false (up to an eighth)".to_string());
     }
     if data.batch > 1 {
         settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));

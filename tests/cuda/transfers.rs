@@ -87,6 +87,7 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
         "there is no room for",
         "MiB of source. ",
         "network.recompute = true (slower, the same numbers)",
+        "device.graph = false (up to an eighth)",
         "data.batch = 1 instead of 2",
         "data.crop = 64 instead of 128, with network.hrda.detail_crop = 32",
     ];
