@@ -2,10 +2,11 @@
 """Methods on the toy world, over seeds: the table in the README.
 
     cargo build --release
-    python3 benches/toy_methods.py --presets toy_vit toy_cnn --seeds 1 2 3 --bounds toy_vit
+    python3 benches/toy_methods.py --presets toy_vit toy_cnn --seeds 1 2 3 --bounds toy_vit --halved toy_vit
 
-Trains each preset with the six methods, one after the other, and those of --bounds with supervision on the source alone
-for as long as QuadMix took and with supervision on the target too, and writes every run's validation mIoU to benches/results/; begun again
+Trains each preset with the six methods, one after the other; those of --bounds with supervision on the source alone
+for as long as QuadMix took and with supervision on the target too; those of --halved with the methods without HRDA on
+pictures of half the size, which is how they are published. Writes every run's validation mIoU to benches/results/; begun again
 with the same --out, it goes on where it was. As long means as many seconds of the processor, evaluation included: what
 else runs on the machine does not change them.
 """
@@ -25,6 +26,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
 SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.fit=[256,141]"]
 METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
+HALVED = ["source.fit=[128,70]", "target.fit=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
+          "pseudo_label.margins=[2,15,2,2]", "eval.fit=[128,64]", "eval.window=64", "eval.stride=32"]
 ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.fit=[256,128]"]
 
 
@@ -62,9 +65,10 @@ def run(folder, preset, method, seed, values=(), name=None):
     out = f"runs/{preset}-{name}-{seed}"
     cost = train(folder, configured, out, seed, values)
     count, weight = iterations(folder, out)
+    evaluation = [value for value in values if value.startswith("eval.")]
     entry = {"preset": preset, "method": name, "seed": seed, "settings": list(values), **cost,
-             "iterations": count, "target_miou": miou(folder, configured, out), "mean_pseudo_label_weight": weight}
-    if name.startswith("source_only"):
+             "iterations": count, "target_miou": miou(folder, configured, out, evaluation), "mean_pseudo_label_weight": weight}
+    if name in ("source_only", "source_only_time"):
         entry["source_miou"] = miou(folder, configured, out, SOURCE_VAL)
     # A CNN's state takes 400 MB.
     shutil.rmtree(folder / out)
@@ -77,6 +81,7 @@ def main():
     parser.add_argument("--presets", nargs="+", default=["toy_vit"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--bounds", nargs="*", default=[], help="presets that are trained on the target's labels too")
+    parser.add_argument("--halved", nargs="*", default=[], help="presets of which methods without HRDA see half the size too")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches" / "results" / "toy_methods.json")
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -105,6 +110,9 @@ def main():
 
         for preset, seed in itertools.product(args.presets, args.seeds):
             done = {method: once(preset, method, seed) for method in METHODS}
+            if preset in args.halved:
+                for method in ("daformer", "dacs", "source_only"):
+                    once(preset, method, seed, HALVED, f"{method}_halved")
             if preset not in args.bounds:
                 continue
             quadmix, alone = done["quadmix"], done["source_only"]

@@ -76,12 +76,14 @@ pub struct Grid {
     pub shared: usize,
     /// Multiplications and additions, where they are many for the bytes: for profiles.
     pub flops: u64,
+    /// Bytes that are touched, where they are less than all of the tensors: for profiles.
+    pub part: Option<u64>,
 }
 
 impl Grid {
     /// Exactly this many blocks: for kernels to which a block means something.
     pub fn blocks(blocks: usize) -> Self {
-        Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0, flops: 0 }
+        Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0, flops: 0, part: None }
     }
 
     pub fn threads(self, threads: u32) -> Self {
@@ -94,6 +96,10 @@ impl Grid {
 
     pub fn flops(self, flops: usize) -> Self {
         Grid { flops: flops as u64, ..self }
+    }
+
+    pub fn touching(self, bytes: usize) -> Self {
+        Grid { part: Some(bytes as u64), ..self }
     }
 }
 

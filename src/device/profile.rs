@@ -179,7 +179,8 @@ pub(super) fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> (Work
             Arg::Real(x) => Argument::Real(x),
         })
         .collect();
-    let bytes = arguments.iter().map(Argument::bytes).sum::<usize>() as f64;
+    let all = || arguments.iter().map(Argument::bytes).sum::<usize>() as u64;
+    let bytes = grid.part.unwrap_or_else(all) as f64;
     (Work::Kernel(Launch { kernel, grid, arguments }), bytes, grid.flops as f64)
 }
 

@@ -87,7 +87,7 @@ pub(super) fn put_channels(
     start: usize,
 ) -> Result<()> {
     let (rows, channels) = (x.rows(), x.channels());
-    let grid = lanes(device.rows(rows, channels), channels);
+    let grid = lanes(device.rows(rows, channels), channels).touching(2 * x.bytes());
     let (r, c, pitch) = (rows as i64, channels as i64, wide.channels() as i64);
     kernels::move_channels(device, grid, x, wide, 0, r, c, c, 0, pitch, start as i64)
 }
@@ -101,7 +101,7 @@ pub(super) fn take_channels(
     accumulate: bool,
 ) -> Result<()> {
     let (rows, channels) = (x.rows(), x.channels());
-    let grid = lanes(device.rows(rows, channels), channels);
+    let grid = lanes(device.rows(rows, channels), channels).touching(2 * x.bytes());
     let (r, c, pitch) = (rows as i64, channels as i64, wide.channels() as i64);
     kernels::move_channels(
         device,

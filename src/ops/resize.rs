@@ -115,7 +115,9 @@ impl Plan {
         if self.is_copy() {
             return put_channels(device, x, y, start);
         }
-        let (grid, [b, h, w, c, ho, wo]) = (self.over_outputs(device), self.sizes());
+        // Of what may be wider than x.
+        let grid = self.over_outputs(device).touching(x.bytes() + self.outputs(x));
+        let [b, h, w, c, ho, wo] = self.sizes();
         let (pitch, start, scale) = (y.channels() as i64, start as i64, self.scale);
         kernels::resize_forward(
             device, grid, x, y, b, h, w, c, ho, wo, pitch, start, scale.0, scale.1,
@@ -136,6 +138,12 @@ impl Plan {
         lanes(device.rows(pixels, self.channels), self.channels)
     }
 
+    /// Bytes of the resized maps, of elements as x has.
+    fn outputs(&self, x: &Tensor) -> usize {
+        let (h, w) = self.size_out;
+        self.batch * h * w * self.channels * x.dtype().bytes()
+    }
+
     fn backward(
         &self,
         device: &Device,
@@ -150,7 +158,8 @@ impl Plan {
         let pixels = self.batch * self.size_in.0 * self.size_in.1;
         let outputs = self.size_out.0 * self.size_out.1 * 4 / (self.size_in.0 * self.size_in.1);
         let grid = lanes(device.rows(pixels, self.channels * (outputs + 1)), self.channels)
-            .shared(self.channels * device.real().bytes());
+            .shared(self.channels * device.real().bytes())
+            .touching(dx.bytes() + self.outputs(dx));
         let [b, h, w, c, ho, wo] = self.sizes();
         let (pitch, start, scale) = (dy.channels() as i64, start as i64, self.scale);
         let acc = accumulate as i32;
