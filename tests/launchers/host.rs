@@ -72,7 +72,7 @@ impl Host {
 }
 
 /// More blocks than divide anything evenly.
-pub const GRID: Grid = Grid { blocks: 5, threads: 64, shared: 0, flops: 0 };
+pub const GRID: Grid = Grid { blocks: 5, threads: 64, shared: 0, flops: 0, part: None };
 
 #[track_caller]
 pub fn close(what: &str, got: &[f64], wanted: &[f64]) {
