@@ -6,6 +6,7 @@ pub mod cuda;
 mod dry;
 mod host;
 mod launch;
+mod nvtx;
 mod pools;
 pub mod profile;
 mod replay;
@@ -158,6 +159,8 @@ impl Device {
     }
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
+        // What is wrong with a tool's library is told by who asks `tool_problem`.
+        let _ = nvtx::attach();
         let pools = RefCell::new(Pools::with_padding(backend.padding()));
         let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
         let replays = Cell::new(0);
@@ -458,8 +461,10 @@ impl Device {
         self.0.pools.borrow_mut().reset_peak();
     }
 
-    /// What `f` allocates and runs is charged to `holder` in memory reports and profiles.
+    /// What `f` allocates and runs is charged to `holder` in memory reports and profiles; a range of
+    /// its name for tools that watch (NVTX).
     pub fn scope<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
+        let _range = nvtx::range(|| holder.into());
         let before = self.0.holder.replace(holder);
         let result = f();
         self.0.holder.set(before);
