@@ -15,7 +15,9 @@ mod transfers;
 pub use arena::MemoryReport;
 pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
 pub use host::Arithmetic;
-pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
+pub use launch::{
+    Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Solo, SoloBody, Types,
+};
 pub use replay::Replays;
 pub use transfers::{Inlet, Readback};
 
