@@ -1,4 +1,4 @@
-//! What `kernels` and `step` share: running under criterion or plainly, and the record of a run.
+//! What the benches share: running under criterion or plainly, and the record of a run.
 //!
 //! Under `cargo bench` criterion measures and reports; beside its own files stands a record of ours
 //! with every sample, the machine and the commit. With `--samples N` criterion is left out: N timed
@@ -78,10 +78,21 @@ pub fn on_gpu() -> bool {
 
 /// Runs the cases as the command line says, then writes the record.
 pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
+    run(what, device, cases.into_iter().map(|case| vec![case]).collect(), None);
+}
+
+/// Runs the cases of each group in turns, so that what disturbs one disturbs all, then writes the
+/// record. So many `samples`, where the command line says nothing else; without criterion.
+pub fn in_turns(what: &str, device: &Device, groups: Vec<Vec<Case>>, samples: usize) {
+    run(what, device, groups, Some(samples));
+}
+
+fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<usize>) {
     let args: Vec<String> = std::env::args().collect();
     if args.iter().any(|arg| arg == "--cases") {
+        let cases = groups.into_iter().flatten();
         let all: Map<String, Value> =
-            cases.into_iter().map(|case| (case.name, Value::Object(case.options))).collect();
+            cases.map(|case| (case.name, Value::Object(case.options))).collect();
         return println!("{}", Value::Object(all));
     }
     let value = |name: &str| {
@@ -93,17 +104,19 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
     };
     let record = value("--record").or(std::env::var("UDASS_RECORD").ok());
     let record = record.map_or_else(|| default_path(what), PathBuf::from);
-    let results = match number("--samples") {
+    let results = match number("--samples").or(samples) {
         Some(samples) => {
             let wanted = value("--case").unwrap_or_default();
-            let exact = cases.iter().any(|case| case.name == wanted);
-            let cases = (cases.into_iter()).filter(|case| match exact {
-                true => case.name == wanted,
-                false => case.name.contains(&wanted),
-            });
-            plain(device, cases, number("--warmup").unwrap_or(1), samples)
+            let exact = groups.iter().flatten().any(|case| case.name == wanted);
+            for group in &mut groups {
+                group.retain(|case| match exact {
+                    true => case.name == wanted,
+                    false => case.name.contains(&wanted),
+                });
+            }
+            plain(device, &groups, number("--warmup").unwrap_or(1), samples)
         }
-        None => with_criterion(device, cases),
+        None => with_criterion(device, groups.into_iter().flatten().collect()),
     };
     // Nothing was measured: criterion only tried the cases, or listed them.
     if !results.is_empty() {
@@ -111,27 +124,29 @@ pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
     }
 }
 
-fn plain(
-    device: &Device,
-    cases: impl Iterator<Item = Case>,
-    warmup: usize,
-    samples: usize,
-) -> Vec<Value> {
+fn plain(device: &Device, groups: &[Vec<Case>], warmup: usize, samples: usize) -> Vec<Value> {
     let mut results = Vec::new();
-    for case in cases {
-        let mut run = (case.setup)();
-        (0..warmup).for_each(|_| run());
+    for group in groups {
+        let mut runs: Vec<(Run, Samples)> =
+            group.iter().map(|case| ((case.setup)(), Samples::default())).collect();
+        for (run, _) in &mut runs {
+            (0..warmup).for_each(|_| run());
+        }
         device.synchronize().unwrap();
         device.reset_peak_memory();
-        let mut taken = Samples { seconds: Vec::new(), others: Vec::new() };
         for _ in 0..samples {
-            let (busy, start) = (busy_elsewhere(), Instant::now());
-            run();
-            device.synchronize().unwrap();
-            let seconds = start.elapsed().as_secs_f64();
-            taken.push(seconds, busy);
+            for (run, taken) in &mut runs {
+                let (busy, start) = (busy_elsewhere(), Instant::now());
+                run();
+                device.synchronize().unwrap();
+                let seconds = start.elapsed().as_secs_f64();
+                taken.push(seconds, busy);
+            }
         }
-        if !taken.seconds.is_empty() {
+        for (case, (_, taken)) in group.iter().zip(&runs) {
+            if taken.seconds.is_empty() {
+                continue;
+            }
             println!(
                 "{}: median {:.3} ms, min {:.3} ms{}",
                 case.name,
@@ -139,7 +154,7 @@ fn plain(
                 taken.least() * 1e3,
                 rate(case.amount, taken.median()),
             );
-            let mut result = result(&case, &taken);
+            let mut result = result(case, taken);
             result["peak_bytes"] = json!(device.memory().peak);
             results.push(result);
         }

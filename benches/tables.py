@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the README's tables of measurements from the records in benches/results.
+"""Writes the tables of measurements in README.md and benches/lab from the records in benches/results.
 
     python3 benches/tables.py            (writes them)
-    python3 benches/tables.py --check    (fails where the README is not what the records say)
+    python3 benches/tables.py --check    (fails where they are not what the records say)
 
 A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
 
@@ -12,6 +12,8 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
     predictions RECORD CARD     what predictions.py wrote for a card
     toy RECORD[+RECORD] PRESET... mIoU of toy_methods.py: a row for each method, columns for each preset, the published
                                 mIoU of the method on GTA beside them
+    toy RECORD PRESET...        mIoU of toy_methods.py: a row for each method, a column for each preset
+    lab RECORD                  earlier versions of kernels, by the lines at their top; until there is a record, without times
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+LAB = ROOT / "benches/lab"
+FILES = [ROOT / "README.md", LAB / "README.md"]
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
 HALVED = ["source_only_halved", "dacs_halved", "daformer_halved"]
@@ -131,14 +134,49 @@ def toy(record: dict, presets: list[str]) -> list[str]:
     return [*grid(heads, rows), "", about]
 
 
-KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy}
+def top_of(source: Path) -> dict[str, str]:
+    """What the lines at a version's top say: `// Key: text`, and lines of the same that begin further in."""
+    said, key = {}, ""
+    for line in source.read_text().split("\n//\n")[0].splitlines():
+        if match := re.fullmatch(r"// (\w+): (.*)", line):
+            key, said[match[1]] = match[1], match[2]
+        else:
+            said[key] += " " + line.removeprefix("//").strip()
+    return said
+
+
+def lab(record: dict | None, _: list[str]) -> list[str]:
+    of = {(r["folder"], r["version"], r["kernel"]): r for r in record["results"]} if record else {}
+    rows = []
+    for folder in sorted(path for path in LAB.iterdir() if path.is_dir()):
+        versions = sorted(folder.glob("*.cu"))
+        for version, following in zip(versions, [*(v.stem for v in versions[1:]), "today"]):
+            top = top_of(version)
+            link = f"[{folder.name}/{version.stem}]({folder.name}/{version.name})"
+            first = [link, f"{top['Then']} ({top['Until']})", top["Predicted"]]
+            kernels = [name for name in top["Kernels"].split(", ") if not record or (folder.name, version.stem, name) in of]
+            for kernel in kernels:
+                before, after = (of.get((folder.name, name, kernel)) for name in (version.stem, following))
+                measured = ["not yet"] if not before else [
+                    f"{before['size']}: {1e3 * before['median']:.2f} → {1e3 * after['median']:.2f} ms, "
+                    f"{before['median'] / after['median']:.2f} ×"]
+                rows.append([*first, f"`{kernel}`", *measured])
+                first = ["", "", ""]
+    heads = ["version", "what the next one changed (commit)", "predicted", "kernel", "measured"]
+    table = grid(heads, rows)
+    if record:
+        table += ["", f"Medians; commit {record['commit'][:7]}, {record['cpu']}, {record['threads']} threads."]
+    return table
+
+
+KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy, "lab": lab}
 
 
 def rendered(match: re.Match) -> str:
     kind, paths, *words = match[2].split()
-    records = [json.loads((ROOT / path).read_text()) for path in paths.split("+")]
-    record = records[0]
-    if "runs" in record:
+    records = [json.loads((ROOT / path).read_text()) for path in paths.split("+") if (ROOT / path).exists() or kind != "lab"]
+    record = records[0] if records else None
+    if kind == "toy":
         record["runs"] = [{"commit": r["commit"], **run} for r in records for run in r["runs"]]
     return match[1] + "\n".join(["", *KINDS[kind](record, words), ""]) + "\n" + match[3]
 
@@ -147,12 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    text = README.read_text()
-    now = TABLE.sub(rendered, text)
-    if not check:
-        README.write_text(now)
-    elif now != text:
-        sys.exit("README.md: a table is not what its record says; run benches/tables.py")
+    for file in FILES:
+        text = file.read_text()
+        now = TABLE.sub(rendered, text)
+        if not check:
+            file.write_text(now)
+        elif now != text:
+            sys.exit(f"{file.relative_to(ROOT)}: a table is not what its record says; run benches/tables.py")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 //! Objects are kept by a hash of everything they depend on, so that an edit to one kernel compiles
 //! one file.
 
+#[path = "solo.rs"]
+mod solo;
+
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::{Hash, Hasher};
@@ -20,20 +23,7 @@ pub struct Solo {
     define: &'static str,
     pub types: &'static str,
     pub level: &'static str,
-    flags: Vec<String>,
 }
-
-/// No fast-math and no implicit FMA: what a kernel says is what is computed. Not trapping and not
-/// setting errno change no value, and let loops over sqrt and floor vectorise.
-const SOLO_FLAGS: [&str; 7] = [
-    "-std=c++17",
-    "-O3",
-    "-fopenmp-simd",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-Wno-unknown-pragmas",
-];
 
 struct Job {
     command: Command,
@@ -43,28 +33,24 @@ struct Job {
 
 pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Solo>, String> {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    let variant = |define: &'static str, level: &'static str, march: Option<&str>| Solo {
+    let variant = |define: &'static str, level: &'static str| Solo {
         suffix: format!("{}_{}", define.to_lowercase(), level.to_lowercase()),
         define,
         types: if define == "BF16" { "Bf16" } else { define },
         level,
-        flags: march.map(|m| format!("-march={m}")).into_iter().collect(),
     };
-    let mut variants = ["F32", "BF16", "F64"].map(|types| variant(types, "Base", None)).to_vec();
+    let mut variants = ["F32", "BF16", "F64"].map(|types| variant(types, "Base")).to_vec();
     if x86 {
-        variants.push(variant("F32", "V3", Some("x86-64-v3")));
-        variants.push(variant("F32", "V4", Some("x86-64-v4")));
-        variants.push(variant("BF16", "V3", Some("x86-64-v3")));
+        variants.push(variant("F32", "V3"));
+        variants.push(variant("F32", "V4"));
+        variants.push(variant("BF16", "V3"));
     }
     let compiler = cc::Build::new().cpp(true).debug(false).warnings(false).get_compiler();
     let mut jobs = Vec::new();
     for source in sources {
         for variant in &variants {
             let mut command = Command::new(compiler.path());
-            command.args(SOLO_FLAGS).args(["-fPIC", "-Wall", "-Werror=return-type"]);
-            command.args(&variant.flags);
-            command.arg(format!("-DUDASS_{}", variant.define));
-            command.arg(format!("-DUDASS_SUFFIX={}", variant.suffix));
+            command.args(solo::flags(variant.define, variant.level, &variant.suffix));
             command.args(["-x", "c++", "-c"]).arg(source);
             jobs.push(job(command, source, headers, out, &variant.suffix, "o")?);
         }

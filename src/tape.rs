@@ -127,7 +127,7 @@ impl Tape {
             // What the inputs' gradients hold already goes first, as it would without all this.
             let held = leaves.iter().zip(&inputs);
             seeds.extend(held.filter_map(|(leaf, x)| Some((leaf, gradients.take(&x.slot)?))));
-            let mut inner = tape.backward(seeds)?;
+            let mut inner = tape.run_back(seeds)?;
             for (leaf, x) in leaves.iter().zip(&inputs) {
                 if let Some(dx) = inner.of(leaf) {
                     gradients.give(&x.slot, dx)?;
@@ -141,6 +141,10 @@ impl Tape {
     /// Runs the recorded closures last to first, starting from the gradients of some outputs.
     /// Gradients of parameters accumulate in their own store; those of leaves are returned.
     pub fn backward(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {
+        self.device.clone().way_back(|| self.run_back(outputs))
+    }
+
+    fn run_back(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {
         let mut gradients = Gradients { device: self.device, held: HashMap::new() };
         for (output, gradient) in outputs {
             gradients.give(&output.slot, gradient)?;

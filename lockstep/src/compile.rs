@@ -43,13 +43,27 @@ pub fn object(
     flavour: Flavour,
     out: &Path,
 ) -> Result<(), String> {
-    let mut command = compiler();
-    command.args(FLAGS).arg(format!("-DUDASS_{types}")).arg("-I").arg(include);
-    command.arg(format!("-DUDASS_SUFFIX={}", flavour.name()));
+    let mut flags: Vec<String> = FLAGS.map(Into::into).to_vec();
+    flags.push(format!("-DUDASS_{types}"));
+    flags.push(format!("-DUDASS_SUFFIX={}", flavour.name()));
     match flavour {
-        Flavour::Lockstep => command.args(["-DUDASS_LOCKSTEP", "-fsanitize=thread,bounds"]),
-        Flavour::Ordered => command.arg("-DUDASS_ORDERED"),
+        Flavour::Lockstep => {
+            flags.extend(["-DUDASS_LOCKSTEP", "-fsanitize=thread,bounds"].map(Into::into))
+        }
+        Flavour::Ordered => flags.push("-DUDASS_ORDERED".into()),
     };
+    object_with(&flags, source, include, out)
+}
+
+/// The same, built as `flags` say.
+pub fn object_with(
+    flags: &[String],
+    source: &Path,
+    include: &Path,
+    out: &Path,
+) -> Result<(), String> {
+    let mut command = compiler();
+    command.args(flags).arg("-I").arg(include);
     command.args(["-x", "c++", "-c"]).arg(source).arg("-o").arg(out);
     run(command, source)
 }

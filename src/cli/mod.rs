@@ -17,6 +17,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use udass_raw::device::profile::tool_problem;
 
 /// Trains and evaluates unsupervised domain-adaptive semantic segmentation, on the GPU or the CPU,
 /// with kernels of its own.
@@ -57,6 +58,9 @@ enum Command {
 
 /// Runs what was asked for.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(problem) = tool_problem() {
+        tell(&format!("warning: {problem}"));
+    }
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),

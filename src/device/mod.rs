@@ -8,6 +8,7 @@ mod cust;
 mod dry;
 mod host;
 mod launch;
+mod nvtx;
 mod pools;
 pub mod profile;
 mod replay;
@@ -16,7 +17,9 @@ mod transfers;
 pub use arena::{ALIGNMENT, MemoryReport};
 pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
 pub use host::Arithmetic;
-pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Types};
+pub use launch::{
+    Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Solo, SoloBody, Types,
+};
 pub use replay::Replays;
 pub use transfers::{Inlet, Readback};
 
@@ -162,6 +165,8 @@ impl Device {
     }
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
+        // What is wrong with a tool's library is told by who asks `tool_problem`.
+        let _ = nvtx::attach();
         let pools = RefCell::new(Pools::with_padding(backend.padding()));
         let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
         let replays = Cell::new(0);
@@ -480,8 +485,10 @@ impl Device {
         self.0.pools.borrow_mut().reset_peak();
     }
 
-    /// What `f` allocates and runs is charged to `holder` in memory reports and profiles.
+    /// What `f` allocates and runs is charged to `holder` in memory reports and profiles; a range of
+    /// its name for tools that watch (NVTX).
     pub fn scope<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
+        let _range = nvtx::range(|| holder.into());
         let before = self.0.holder.replace(holder);
         let result = f();
         self.0.holder.set(before);

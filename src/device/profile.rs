@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::backend::{Convolution, ConvolutionPass, Product};
 use super::launch::{Arg, Element, Grid, Kernel};
-use super::{Device, Inner};
+use super::{Device, Inner, nvtx};
 use crate::Result;
 use crate::tensor::DType;
 
@@ -56,6 +56,24 @@ pub struct Place {
     pub layer: Rc<str>,
     /// Whether it is part of the layer's backward.
     pub backward: bool,
+}
+
+impl Place {
+    /// The scope, and that it is on its way back.
+    pub fn pass(&self) -> String {
+        on_the_way(self.scope, self.backward)
+    }
+}
+
+/// A name, and that its backward is meant.
+fn on_the_way(name: &str, backward: bool) -> String {
+    if backward { format!("{name} backward") } else { name.into() }
+}
+
+/// What is wrong with the library of a tool that should watch (`NVTX_INJECTION64_PATH`), which is
+/// then left alone.
+pub fn tool_problem() -> Option<&'static str> {
+    nvtx::attach().as_ref().err().map(String::as_str)
 }
 
 /// One call.
@@ -109,10 +127,10 @@ impl Device {
         Ok((result, Profile { seconds, calls }))
     }
 
-    /// What `f` asks for is charged to a layer: `name` as checkpoints have it, asked only by a
-    /// profile.
+    /// What `f` asks for is charged to a layer, and a range for tools that watch (NVTX): `name` as
+    /// checkpoints have it, asked only where somebody wants to know.
     pub fn layer<R>(&self, name: impl FnOnce() -> Rc<str>, f: impl FnOnce() -> R) -> R {
-        if self.0.profile.borrow().is_none() {
+        if !self.is_asked() {
             return f();
         }
         let backward = self.0.layer.borrow().1;
@@ -121,7 +139,17 @@ impl Device {
 
     /// The layer that is charged now, for its backward; none where nobody asks.
     pub(crate) fn current_layer(&self) -> Option<Rc<str>> {
-        self.0.profile.borrow().as_ref().map(|_| self.0.layer.borrow().0.clone())
+        self.is_asked().then(|| self.0.layer.borrow().0.clone())
+    }
+
+    fn is_asked(&self) -> bool {
+        nvtx::is_watched() || self.0.profile.borrow().is_some()
+    }
+
+    /// `f` is the way back of the innermost scope: a range alone, as calls are charged by layers.
+    pub(crate) fn way_back<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _range = nvtx::range(|| on_the_way(self.0.holder.get(), true));
+        f()
     }
 
     /// What `f` asks for is charged to the backward of what [`current_layer`](Self::current_layer)
@@ -134,6 +162,8 @@ impl Device {
     }
 
     fn charging<R>(&self, layer: (Rc<str>, bool), f: impl FnOnce() -> R) -> R {
+        let (name, backward) = &layer;
+        let _range = (!name.is_empty()).then(|| nvtx::range(|| on_the_way(name, *backward)));
         let before = self.0.layer.replace(layer);
         let result = f();
         self.0.layer.replace(before);

@@ -6,19 +6,13 @@ use std::process::{Command, Output};
 
 use tempfile::{TempDir, tempdir};
 
+use super::library::add_library;
+
 /// A folder with `lib{name}.so` made of C source.
 fn library(name: &str, source: &str) -> TempDir {
     let folder = tempdir().unwrap();
     add_library(folder.path(), name, source);
     folder
-}
-
-fn add_library(folder: &Path, name: &str, source: &str) {
-    let (file, code) = (folder.join(format!("lib{name}.so")), folder.join("a.c"));
-    std::fs::write(&code, source).unwrap();
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&file).arg(&code).output();
-    let built = built.unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }
 
 /// `udass-raw eval` as far as it gets on a device, NVIDIA's libraries being those of `folder` alone.

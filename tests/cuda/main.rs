@@ -14,6 +14,8 @@ mod stand_in;
 mod steps;
 mod transfers;
 
+#[path = "../support/library.rs"]
+mod library;
 #[path = "../support/mod.rs"]
 mod support;
 

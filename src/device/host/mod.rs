@@ -79,6 +79,11 @@ impl Arithmetic {
         Host::new(threads, precision, None).map(Arithmetic)
     }
 
+    /// Instruction set of the kernels that it takes.
+    pub fn level(&self) -> Level {
+        self.0.level
+    }
+
     /// Runs a kernel. `words`: arguments as [`Arg::word`] gives them.
     ///
     /// # Safety

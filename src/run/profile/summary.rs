@@ -38,10 +38,7 @@ impl Group {
     fn key(self, call: &Call) -> String {
         let place = &call.place;
         match self {
-            Group::Pass => match place.backward {
-                true => format!("{} backward", place.scope),
-                false => place.scope.into(),
-            },
+            Group::Pass => place.pass(),
             Group::Stage => stage(&place.layer),
             Group::Kernel => call.work.name(),
             Group::Shape => call.work.to_string(),

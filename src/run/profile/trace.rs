@@ -8,13 +8,8 @@ use crate::device::profile::Call;
 /// A line of the picture: its name, and what a call belongs to there; calls of the same follow as one.
 type Line = (&'static str, fn(&Call) -> String);
 
-const LINES: [Line; 2] = [
-    ("pass", |call| match call.place.backward {
-        true => format!("{} backward", call.place.scope),
-        false => call.place.scope.into(),
-    }),
-    ("layer", |call| call.place.layer.to_string()),
-];
+const LINES: [Line; 2] =
+    [("pass", |call| call.place.pass()), ("layer", |call| call.place.layer.to_string())];
 
 pub(super) fn trace(m: &Measured) -> Value {
     let calls = &m.profile.calls;

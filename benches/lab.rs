@@ -1,0 +1,105 @@
+//! Seconds of earlier versions of kernels (benches/lab) beside today's, in turns, at sizes that
+//! training `gta_vit` has. How to run: benches/record.rs; on the host alone, in single precision.
+
+#[allow(dead_code)]
+mod record;
+#[allow(dead_code)]
+#[path = "lab/versions.rs"]
+mod versions;
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use serde_json::{Map, Value, json};
+use udass_raw::device::Device;
+
+use record::{Amount, Case};
+use versions::{Bench, Op, Version};
+
+/// Of each version, where the command line says nothing else.
+const SAMPLES: usize = 15;
+/// Of the detail crop's network: MiT-B5's first stage, the decoder's dilated part.
+const OPS: [(&str, Op); 3] = [
+    (
+        "2x16384 queries, 256 keys, 64 channels",
+        Op::Attention { batch: 2, heads: 1, queries: 16384, keys: 256, channels: 64 },
+    ),
+    (
+        "2x128x128x1024, dilated by 6",
+        Op::Depthwise { batch: 2, side: 128, channels: 1024, dilation: 6 },
+    ),
+    ("2x128x128x256", Op::DepthwiseGelu { batch: 2, side: 128, channels: 256 }),
+];
+
+fn main() {
+    let threads = record::threads();
+    let device = Device::host(threads).unwrap();
+    let today = Bench::new(threads);
+    let versions: Vec<(Version, Bench)> =
+        versions::all().into_iter().map(|v| (v.clone(), today.with(&v))).collect();
+    let mut groups = Vec::new();
+    for (size, op) in &OPS {
+        if !std::env::args().any(|arg| arg == "--cases") {
+            check(op, &today, &versions);
+        }
+        for kernel in op.kernels() {
+            let mut folders: Vec<&str> = (versions.iter())
+                .filter(|(version, _)| version.stands_for(kernel))
+                .map(|(version, _)| version.folder())
+                .collect();
+            folders.dedup();
+            groups.extend(folders.iter().map(|f| group(f, kernel, size, op, &today, &versions)));
+        }
+    }
+    record::in_turns("lab", &device, groups, SAMPLES);
+}
+
+/// A folder's versions of a kernel in their order, and today's.
+fn group(
+    folder: &str,
+    kernel: &'static str,
+    size: &str,
+    op: &Op,
+    today: &Bench,
+    versions: &[(Version, Bench)],
+) -> Vec<Case> {
+    let earlier = (versions.iter())
+        .filter(|(version, _)| version.folder() == folder && version.stands_for(kernel))
+        .map(|(version, bench)| (version.what(), bench));
+    // One launch for all of them, made when it is their turn.
+    let launch = Rc::new(OnceCell::new());
+    let case = |(what, bench): (&str, &Bench)| {
+        let options: Map<String, Value> = [
+            ("folder".into(), json!(folder)),
+            ("kernel".into(), json!(kernel)),
+            ("size".into(), json!(size)),
+            ("version".into(), json!(what)),
+        ]
+        .into_iter()
+        .collect();
+        let (launch, op) = (launch.clone(), op.clone());
+        let (bench, today) = (bench.clone(), today.clone());
+        Case {
+            name: format!("{folder}/{what} {kernel}"),
+            options,
+            amount: Amount::Iterations,
+            setup: Box::new(move || -> record::Run {
+                launch.get_or_init(|| today.launch_of(kernel, &op).unwrap());
+                let (launch, bench) = (launch.clone(), bench.clone());
+                Box::new(move || bench.again(&launch.get().unwrap().0))
+            }),
+        }
+    };
+    earlier.chain([("today", today)]).map(case).collect()
+}
+
+/// Times are worth nothing where the results differ.
+fn check(op: &Op, today: &Bench, versions: &[(Version, Bench)]) {
+    let (exact, (wanted, _)) = (op.exactly(), today.run(op));
+    for (version, bench) in versions {
+        if op.kernels().iter().any(|kernel| version.stands_for(kernel)) {
+            let agreed = versions::agree(&exact, &wanted, &bench.run(op).0);
+            agreed.unwrap_or_else(|problem| panic!("{}, {op:?}: {problem}", version.name));
+        }
+    }
+}
