@@ -12,7 +12,6 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
     predictions RECORD CARD     what predictions.py wrote for a card
     toy RECORD[+RECORD] PRESET... mIoU of toy_methods.py: a row for each method, columns for each preset, the published
                                 mIoU of the method on GTA beside them
-    toy RECORD PRESET...        mIoU of toy_methods.py: a row for each method, a column for each preset
     lab RECORD                  earlier versions of kernels, by the lines at their top; until there is a record, without times
 """
 
