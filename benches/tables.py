@@ -120,8 +120,8 @@ def toy(record: dict, presets: list[str]) -> list[str]:
         cells = [NAMES[method] if method not in METHODS else f"`{method}`"]
         for preset in presets:
             # Where a method ran as it is published, the number stands there.
-            as_published = not of(preset, f"{method}_halved", "target_miou")
-            iou = as_published and published(preset.removeprefix("toy_")).get(method.removesuffix("_halved"))
+            runs_as_published = not of(preset, f"{method}_halved", "target_miou") and of(preset, method, "target_miou")
+            iou = runs_as_published and published(preset.removeprefix("toy_")).get(method.removesuffix("_halved"))
             cells += [spread(of(preset, method, key)) for key in ("target_miou", "source_miou")] + [f"{iou:.1f}" if iou else ""]
         rows += [cells] if any(cells[1:]) else []
     heads = ["mIoU"] + [head for p in presets for head in (f"`{p}`", "on the source", "published")]
