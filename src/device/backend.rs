@@ -1,5 +1,7 @@
 //! What a device must be able to do.
 
+use std::fmt::{Display, Formatter};
+
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::Result;
 use crate::tensor::{DType, Tensor};
@@ -27,7 +29,11 @@ pub(crate) trait Backend {
     fn sums_rows(&self, _product: &Product) -> bool {
         false
     }
-    fn convolution(&self, convolution: &Convolution) -> Result<()>;
+    /// Bytes that a convolution needs beside its tensors.
+    fn workspace(&self, _convolution: &Convolution) -> Result<usize> {
+        Ok(0)
+    }
+    fn convolution(&self, convolution: &Convolution, workspace: u64) -> Result<()>;
     fn synchronize(&self) -> Result<()>;
     /// A moment in the order of work.
     fn mark(&self) -> Result<u64>;
@@ -152,7 +158,7 @@ impl Product {
 }
 
 /// Which of a convolution's three products to compute, and into what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvolutionPass {
     /// `y (+)= x * w`
     Forward { accumulate: bool },
@@ -164,7 +170,7 @@ pub enum ConvolutionPass {
 
 /// A convolution of stride 1 whose output is as large as its input. Sums are in single precision at
 /// least.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Convolution {
     pub pass: ConvolutionPass,
     pub dtype: DType,
@@ -180,4 +186,61 @@ pub struct Convolution {
     /// Side of the (odd, square) filter, and its dilation.
     pub kernel: usize,
     pub dilation: usize,
+}
+
+impl Convolution {
+    /// All that ways of computing it depend on: addresses give way to what they are multiples of, up
+    /// to 16.
+    pub fn shape(self) -> Convolution {
+        let [x, w, y] = [self.x, self.w, self.y].map(|at| 1 << at.trailing_zeros().min(4));
+        Convolution { x, w, y, ..self }
+    }
+
+    /// Which of x, w and y is written.
+    pub fn written(&self) -> usize {
+        match self.pass {
+            ConvolutionPass::Data { .. } => 0,
+            ConvolutionPass::Filter { .. } => 1,
+            ConvolutionPass::Forward { .. } => 2,
+        }
+    }
+
+    /// With what is written elsewhere, by where it was.
+    pub fn written_to(mut self, place: impl Fn(u64) -> u64) -> Convolution {
+        let address = match self.pass {
+            ConvolutionPass::Data { .. } => &mut self.x,
+            ConvolutionPass::Filter { .. } => &mut self.w,
+            ConvolutionPass::Forward { .. } => &mut self.y,
+        };
+        *address = place(*address);
+        self
+    }
+
+    /// Elements of x, w and y.
+    pub fn elements(&self) -> [usize; 3] {
+        let pixels = self.batch * self.height * self.width;
+        let filter = self.kernel * self.kernel * self.channels * self.filters;
+        [pixels * self.channels, filter, pixels * self.filters]
+    }
+
+    pub fn accumulates(&self) -> bool {
+        let (ConvolutionPass::Forward { accumulate }
+        | ConvolutionPass::Data { accumulate }
+        | ConvolutionPass::Filter { accumulate }) = self.pass;
+        accumulate
+    }
+}
+
+/// As a key of what is known about its shape.
+impl Display for Convolution {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        let Convolution { pass, dtype, batch: b, height: h, width: w, channels: c, .. } = self;
+        let (k, side, dilation) = (self.filters, self.kernel, self.dilation);
+        let Convolution { x: at_x, w: at_w, y: at_y, .. } = self.shape();
+        write!(
+            f,
+            "{pass:?} {dtype:?}, {b}x{h}x{w}x{c} to {k}, {side}x{side} dilated by {dilation}, \
+             at multiples of {at_x}, {at_w}, {at_y}"
+        )
+    }
 }

@@ -17,9 +17,11 @@ impl Device {
         context: &Context,
         stream: &Stream,
         precision: Precision,
+        deterministic: bool,
     ) -> Result<Device> {
+        let (context, stream) = (context.as_raw().cast(), stream.as_inner().cast());
         // SAFETY: live handles, for as long as the caller says.
-        unsafe { Self::cuda_in(context.as_raw().cast(), stream.as_inner().cast(), precision) }
+        unsafe { Self::cuda_in(context, stream, precision, deterministic) }
     }
 
     /// As [`tensor_at`](Self::tensor_at): a tensor over a buffer's elements, which are as many as

@@ -75,7 +75,7 @@ impl Backend for Dry {
         Ok(())
     }
 
-    fn convolution(&self, _: &Convolution) -> Result<()> {
+    fn convolution(&self, _: &Convolution, _: u64) -> Result<()> {
         Ok(())
     }
 

@@ -44,6 +44,9 @@ pub mod kernels {
     include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
 }
 
+/// What libraries want workspaces to lie at multiples of.
+const WORKSPACE_ALIGNMENT: usize = 256;
+
 /// How products and convolutions take their operands. All else is in single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
@@ -136,8 +139,10 @@ impl Device {
     }
 
     /// The first GPU that is visible. Errors name the library that is missing or too old.
-    pub fn cuda(precision: Precision) -> Result<Device> {
-        Self::cuda_through(precision.types(), Box::new(cuda::Nvidia::new(precision)?))
+    /// `deterministic`: the same bits every time, which costs the libraries' fastest algorithms.
+    pub fn cuda(precision: Precision, deterministic: bool) -> Result<Device> {
+        let driver = cuda::Nvidia::new(precision, deterministic)?;
+        Self::cuda_through(precision.types(), Box::new(driver))
     }
 
     /// The GPU of a CUDA context that is there already; all work goes to its `stream`.
@@ -148,9 +153,10 @@ impl Device {
         context: *mut std::ffi::c_void,
         stream: *mut std::ffi::c_void,
         precision: Precision,
+        deterministic: bool,
     ) -> Result<Device> {
         // SAFETY: the caller's.
-        let driver = unsafe { cuda::Nvidia::existing(context, stream, precision)? };
+        let driver = unsafe { cuda::Nvidia::existing(context, stream, precision, deterministic)? };
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 
@@ -468,8 +474,15 @@ impl Device {
     }
 
     pub(crate) fn convolution(&self, convolution: &Convolution) -> Result<()> {
+        let bytes = self.0.backend.workspace(convolution)?;
+        let space = match bytes {
+            0 => None,
+            _ => Some(self.alloc(&[bytes + WORKSPACE_ALIGNMENT], DType::U8)?),
+        };
+        let at = |space: &Tensor| space.address().next_multiple_of(WORKSPACE_ALIGNMENT as u64);
+        let workspace = space.as_ref().map_or(0, at);
         let work = || profile::convolution(convolution);
-        self.timed(work, || self.0.backend.convolution(convolution))
+        self.timed(work, || self.0.backend.convolution(convolution, workspace))
     }
 
     /// Waits until everything launched has run.

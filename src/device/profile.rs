@@ -228,11 +228,11 @@ pub(super) fn convolution(c: &Convolution) -> (Work, f64, f64) {
         ConvolutionPass::Data { .. } => "data",
         ConvolutionPass::Filter { .. } => "filter",
     };
-    let pixels = c.batch * c.height * c.width;
-    let filter = c.kernel * c.kernel * c.channels * c.filters;
-    let bytes = (pixels * (c.channels + c.filters) + filter) * c.dtype.bytes();
+    let elements = c.elements();
+    let bytes = elements.iter().sum::<usize>() * c.dtype.bytes();
     let shape = [c.batch, c.height, c.width, c.channels, c.filters];
-    (Work::Convolution { pass, shape }, bytes as f64, 2.0 * pixels as f64 * filter as f64)
+    let pixels = (c.batch * c.height * c.width) as f64;
+    (Work::Convolution { pass, shape }, bytes as f64, 2.0 * pixels * elements[1] as f64)
 }
 
 pub(super) fn memory(what: &'static str, bytes: usize) -> (Work, f64, f64) {

@@ -18,7 +18,7 @@ pub fn device(config: &Config) -> Result<Device> {
     };
     let precision = precision(config)?;
     match on_gpu {
-        true => Device::cuda(precision),
+        true => Device::cuda(precision, config.device.deterministic),
         false => Device::host_in(config.device.threads, precision),
     }
 }

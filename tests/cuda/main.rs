@@ -3,6 +3,7 @@
 //! The cases are those of the launchers and of the gradients, in double precision; whole training
 //! steps must leave the same bits as the host device does.
 
+mod choices;
 mod embedding;
 mod goldens;
 mod libraries;

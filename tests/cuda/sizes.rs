@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use udass_raw::config::Config;
 use udass_raw::data::{Batch, Crops, RareCrops};
-use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream};
+use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
 use udass_raw::device::{Convolution, Device, MemoryReport, Product, Types};
 use udass_raw::run::build;
 use udass_raw::uda::inputs::StepInputs;
@@ -19,6 +19,7 @@ struct Idle {
 }
 
 const TOTAL: usize = 80 << 30;
+const WORKSPACE: usize = 80 << 20;
 
 impl Driver for Idle {
     fn describe(&self) -> String {
@@ -98,7 +99,12 @@ impl Driver for Idle {
         true
     }
 
-    fn convolution(&self, _: Stream, _: &Convolution) -> Result<()> {
+    /// As much workspace as cuDNN's plans for a ResNet's and the decoder's convolutions want.
+    fn ways(&self, _: &Convolution) -> Result<Vec<Way>> {
+        Ok(vec![Way { name: "only".into(), workspace: WORKSPACE }])
+    }
+
+    fn convolution(&self, _: Stream, _: &Convolution, _: usize, _: u64) -> Result<()> {
         Ok(())
     }
 

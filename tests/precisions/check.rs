@@ -34,7 +34,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
     let wanted = |name: &str| chosen.as_ref().map_or(true, |chosen| chosen == name);
     for (_, precision) in all.into_iter().filter(|(name, _)| wanted(name)) {
         let device = match std::env::var("UDASS_DEVICE").as_deref() {
-            Ok("cuda") => Device::cuda(precision),
+            Ok("cuda") => Device::cuda(precision, true),
             _ => Device::host_in(2, precision),
         };
         let device = device.unwrap();

@@ -25,7 +25,7 @@ pub fn test_device() -> Result<(Device, Precision), String> {
     };
     let device = match variable("UDASS_DEVICE", "host").as_str() {
         "host" => Device::host_in(0, precision),
-        "cuda" => Device::cuda(precision),
+        "cuda" => Device::cuda(precision, true),
         other => return Err(format!("UDASS_DEVICE: {other}")),
     };
     Ok((device.map_err(|e| e.to_string())?, precision))

@@ -5,6 +5,8 @@
 //! what gives memory out or takes it back may hold up the host. Addresses are the device's unless
 //! they are said to be the host's, whose memory is pinned.
 
+use std::path::PathBuf;
+
 use crate::Result;
 use crate::device::backend::{Convolution, Product};
 use crate::device::launch::{Grid, Kernel, Types};
@@ -47,10 +49,23 @@ pub struct Argument {
     pub written: bool,
 }
 
+/// A way of computing a convolution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The same in every process.
+    pub name: String,
+    /// Bytes that it needs beside the tensors.
+    pub workspace: usize,
+}
+
 /// What the device needs of a GPU's driver and libraries.
 pub trait Driver {
-    /// One line about the GPU, for logs.
+    /// One line about the GPU and all that times depend on, for logs.
     fn describe(&self) -> String;
+    /// Where to keep what was found out about the GPU; None: nowhere.
+    fn kept(&self) -> Option<PathBuf> {
+        None
+    }
     fn memory(&self) -> Result<Memory>;
 
     fn allocate(&self, bytes: usize) -> Result<u64>;
@@ -77,7 +92,16 @@ pub trait Driver {
     fn rounds_operands(&self) -> bool;
     /// Whether it computes a product's row sums along the way.
     fn sums_rows(&self, product: &Product) -> bool;
-    fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()>;
+    /// The ways in which it computes a convolution of this shape, one at least, its favourite first.
+    fn ways(&self, convolution: &Convolution) -> Result<Vec<Way>>;
+    /// By the way of that place among them, with its workspace.
+    fn convolution(
+        &self,
+        stream: Stream,
+        convolution: &Convolution,
+        way: usize,
+        workspace: u64,
+    ) -> Result<()>;
 
     fn event(&self) -> Result<Event>;
     /// Moves the event to the stream's end.
@@ -93,6 +117,10 @@ pub trait Driver {
     /// Holds the host until the stream is empty.
     fn synchronize(&self, stream: Stream) -> Result<()>;
 
+    /// Whether the stream of all work can be recorded.
+    fn records(&self) -> bool {
+        true
+    }
     /// What the stream is given from here on is recorded instead of run.
     fn begin_capture(&self, stream: Stream) -> Result<()>;
     fn end_capture(&self, stream: Stream) -> Result<Graph>;

@@ -2,11 +2,12 @@
 //! else handed to a [`Driver`].
 
 mod beside;
+mod choices;
 mod driver;
 mod nvidia;
 mod staging;
 
-pub use driver::{Argument, Driver, Event, Graph, Launch, Memory, Stream};
+pub use driver::{Argument, Driver, Event, Graph, Launch, Memory, Stream, Way};
 pub(super) use nvidia::{Nvidia, is_present};
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +16,7 @@ use super::backend::{Backend, Convolution, Product, Recorder, Recording, Transfe
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::{Error, Result};
 use beside::Beside;
+use choices::Choices;
 use staging::Staging;
 
 /// Elements of elementwise work that are worth a block: a few for each of its 256 threads.
@@ -34,6 +36,7 @@ pub(super) struct Cuda {
     /// Given back when the device goes; every tensor keeps the device alive.
     chunks: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
+    choices: RefCell<Choices>,
 }
 
 /// Events of a profile, used again by the next.
@@ -48,7 +51,8 @@ impl Cuda {
         let stream = driver.stream()?;
         let (staging, beside, marks) = Default::default();
         let (recording, chunks) = (Cell::new(false), RefCell::default());
-        Ok(Cuda { driver, stream, staging, beside, recording, chunks, marks })
+        let choices = RefCell::new(Choices::new(driver.kept(), &driver.describe()));
+        Ok(Cuda { driver, stream, staging, beside, recording, chunks, marks, choices })
     }
 }
 
@@ -59,6 +63,12 @@ impl Cuda {
             true => Err(Error::device(format!("{what} inside recorded work"))),
             false => Ok(()),
         }
+    }
+
+    /// The way that a convolution takes, and its workspace.
+    fn way(&self, convolution: &Convolution) -> Result<(usize, usize)> {
+        let (driver, recorded) = (&*self.driver, self.recording.get());
+        self.choices.borrow_mut().of(driver, self.stream, convolution, recorded)
     }
 }
 
@@ -146,8 +156,13 @@ impl Backend for Cuda {
         self.driver.sums_rows(product)
     }
 
-    fn convolution(&self, convolution: &Convolution) -> Result<()> {
-        self.driver.convolution(self.stream, convolution)
+    fn workspace(&self, convolution: &Convolution) -> Result<usize> {
+        self.way(convolution).map(|(_, workspace)| workspace)
+    }
+
+    fn convolution(&self, convolution: &Convolution, workspace: u64) -> Result<()> {
+        let (way, _) = self.way(convolution)?;
+        self.driver.convolution(self.stream, convolution, way, workspace)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -179,7 +194,7 @@ impl Backend for Cuda {
     }
 
     fn recorder(&self) -> Option<&dyn Recorder> {
-        Some(self)
+        self.driver.records().then_some(self as &dyn Recorder)
     }
 
     fn transfers(&self) -> Option<&dyn Transfers> {

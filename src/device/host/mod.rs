@@ -108,7 +108,7 @@ impl Arithmetic {
     /// # Safety
     /// Its three tensors lie in memory, what is written apart from what is read.
     pub unsafe fn convolution(&self, convolution: &Convolution) -> Result<()> {
-        Backend::convolution(&self.0, convolution)
+        Backend::convolution(&self.0, convolution, 0)
     }
 }
 
@@ -212,7 +212,7 @@ impl Backend for Host {
         })
     }
 
-    fn convolution(&self, convolution: &Convolution) -> Result<()> {
+    fn convolution(&self, convolution: &Convolution, _: u64) -> Result<()> {
         let is_rounded = rounded::is(convolution.dtype, self.precision);
         self.install(|| match is_rounded {
             true => rounded::convolution(convolution),

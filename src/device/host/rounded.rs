@@ -4,7 +4,7 @@
 use super::{convolution as exact, product as matrices};
 use crate::Result;
 use crate::device::Precision;
-use crate::device::backend::{Convolution, ConvolutionPass, Matrix, Product};
+use crate::device::backend::{Convolution, Matrix, Product};
 use crate::tensor::DType;
 
 /// Whether operands of this type are rounded.
@@ -46,15 +46,7 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
 }
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
-    let pixels = c.batch * c.height * c.width;
-    let filter = c.filters * c.kernel * c.kernel * c.channels;
-    let sizes = [pixels * c.channels, filter, pixels * c.filters];
-    let addresses = [c.x, c.w, c.y];
-    let written = match c.pass {
-        ConvolutionPass::Data { .. } => 0,
-        ConvolutionPass::Filter { .. } => 1,
-        ConvolutionPass::Forward { .. } => 2,
-    };
+    let (sizes, addresses, written) = (c.elements(), [c.x, c.w, c.y], c.written());
     // SAFETY: the three are live tensors of these sizes.
     unsafe {
         let mut copies = [0, 1, 2].map(|i| match i == written {

@@ -7,6 +7,7 @@ use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
 use crate::run::build::effective;
+use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::{StepInputs, Switches};
 use crate::uda::step::{Learner, initialize};
 use crate::{Error, Result};
@@ -43,14 +44,24 @@ impl Synthetic {
         Ok(training)
     }
 
+    /// The next iteration's batch, in the place of the one before.
+    pub fn upload(&mut self) -> Result<DeviceBatch> {
+        self.learner.upload(&self.batches[self.iteration as usize % 2])
+    }
+
     /// The next iteration.
     pub fn step(&mut self) -> Result<()> {
+        let batch = self.upload()?;
+        self.step_on(&batch)
+    }
+
+    /// The next iteration on a batch that was uploaded before.
+    pub fn step_on(&mut self, batch: &DeviceBatch) -> Result<()> {
         let iteration = self.iteration;
         self.iteration += 1;
         let mut inputs = StepInputs::draw(&self.learner.config, iteration);
         inputs.switches = [Switches { jitter: true, blur: true }; 2];
-        let batch = self.learner.upload(&self.batches[iteration as usize % 2])?;
-        let report = self.learner.step(&batch, &inputs, None)?;
+        let report = self.learner.step(batch, &inputs, None)?;
         if report.failed {
             let terms = report.terms;
             return Err(Error::device(format!("iteration {iteration} is not finite: {terms:?}")));

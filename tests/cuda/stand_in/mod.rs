@@ -8,9 +8,10 @@ mod work;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream};
+use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
 use udass_raw::device::{Arithmetic, Convolution, Device, Precision, Product, Types};
 use udass_raw::{Error, Result};
 
@@ -19,6 +20,8 @@ use work::{Call, Touch, Work};
 
 /// What a device has unless a test says otherwise.
 const TOTAL: usize = 4 << 30;
+/// Of every convolution.
+const WORKSPACE: usize = 100;
 
 /// Clones are the same GPU: a test keeps one and gives the other to a device.
 #[derive(Clone)]
@@ -40,6 +43,12 @@ struct State {
     kept: BTreeSet<u64>,
     /// Names of the kernels that ran.
     kernels: BTreeSet<&'static str>,
+    /// Ticks that each way of a convolution takes.
+    ways: Vec<u64>,
+    /// How often each ran.
+    ran: BTreeMap<usize, u64>,
+    /// Where what is found out about it goes.
+    folder: Option<PathBuf>,
     counts: Counts,
 }
 
@@ -48,6 +57,8 @@ struct Queue {
     calls: VecDeque<Call>,
     issued: u64,
     done: u64,
+    /// Of all that it was given.
+    ticks: u64,
     /// By other stream: how many of its calls stand before what this one is given.
     after: BTreeMap<usize, u64>,
 }
@@ -57,6 +68,7 @@ struct Queue {
 struct Place {
     queue: usize,
     until: u64,
+    ticks: u64,
     after: BTreeMap<usize, u64>,
 }
 
@@ -103,8 +115,26 @@ impl StandIn {
             capture: None,
             kept: Default::default(),
             kernels: Default::default(),
+            ways: vec![1],
+            ran: Default::default(),
+            folder: None,
             counts: Counts::default(),
         })))
+    }
+
+    /// With ways of computing convolutions that take so many ticks each; the fastest is kept in a
+    /// folder.
+    pub fn with_ways(self, ticks: &[u64], folder: Option<&Path>) -> StandIn {
+        let mut state = self.0.borrow_mut();
+        state.ways = ticks.to_vec();
+        state.folder = folder.map(Path::to_path_buf);
+        drop(state);
+        self
+    }
+
+    /// How often each way of a convolution ran since it was asked before.
+    pub fn ways_that_ran(&self) -> BTreeMap<usize, u64> {
+        std::mem::take(&mut self.0.borrow_mut().ran)
     }
 
     pub fn counts(&self) -> Counts {
@@ -167,6 +197,7 @@ impl State {
     }
 
     fn push(&mut self, queue: usize, call: Call) {
+        self.streams[queue].ticks += call.ticks();
         self.streams[queue].calls.push_back(call);
         self.streams[queue].issued += 1;
     }
@@ -205,6 +236,9 @@ impl State {
             if let Work::Launch(launch) = &call.work {
                 self.kernels.insert(launch.kernel.name);
             }
+            if let Work::Convolution { way, .. } = call.work {
+                *self.ran.entry(way).or_default() += 1;
+            }
             if let Work::Hold { queue, until } = call.work {
                 self.run(queue, until)?;
             }
@@ -231,6 +265,10 @@ impl State {
 impl Driver for StandIn {
     fn describe(&self) -> String {
         "stand-in for a GPU".into()
+    }
+
+    fn kept(&self) -> Option<PathBuf> {
+        self.0.borrow().folder.clone()
     }
 
     fn memory(&self) -> Result<Memory> {
@@ -376,10 +414,27 @@ impl Driver for StandIn {
         self.0.borrow().sums_rows
     }
 
-    fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()> {
-        let touches = work::touched_around(convolution);
-        let work = Work::Convolution(*convolution);
-        self.0.borrow_mut().give(stream, Call::new("convolution", work, touches))
+    fn ways(&self, _: &Convolution) -> Result<Vec<Way>> {
+        let ways = 0..self.0.borrow().ways.len();
+        let way = |i| Way { name: format!("way {i}"), workspace: WORKSPACE };
+        Ok(ways.map(way).collect())
+    }
+
+    fn convolution(
+        &self,
+        stream: Stream,
+        convolution: &Convolution,
+        way: usize,
+        workspace: u64,
+    ) -> Result<()> {
+        let mut state = self.0.borrow_mut();
+        let Some(&ticks) = state.ways.get(way) else {
+            return misuse("convolution", format_args!("there is no way {way}"));
+        };
+        let mut touches = work::touched_around(convolution);
+        touches.push(Touch::new(Side::Device, workspace, WORKSPACE, true));
+        let work = Work::Convolution { convolution: *convolution, way, ticks };
+        state.give(stream, Call::new("convolution", work, touches))
     }
 
     fn event(&self) -> Result<Event> {
@@ -392,8 +447,8 @@ impl Driver for StandIn {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("record")?;
         let queue = state.queue("record", stream)?;
-        let Queue { issued: until, after, .. } = &state.streams[queue];
-        let here = Place { queue, until: *until, after: after.clone() };
+        let Queue { issued, ticks, after, .. } = &state.streams[queue];
+        let here = Place { queue, until: *issued, ticks: *ticks, after: after.clone() };
         match state.events.get_mut(event.0 as usize) {
             Some(place) => *place = Some(here),
             None => return misuse("record", format_args!("event {} is not there", event.0)),
@@ -405,7 +460,7 @@ impl Driver for StandIn {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("hold")?;
         let queue = state.queue("hold", stream)?;
-        let Place { queue: other, until, after } = state.place("hold", event)?;
+        let Place { queue: other, until, after, .. } = state.place("hold", event)?;
         for (other, until) in after.into_iter().chain([(other, until)]) {
             let known = state.streams[queue].after.entry(other).or_default();
             *known = until.max(*known);
@@ -429,13 +484,13 @@ impl Driver for StandIn {
         state.run(queue, until)
     }
 
-    /// Its clock ticks with every call of a stream.
+    /// Its clock ticks with what a stream is given.
     fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
         let state = self.0.borrow();
         let tick = |event: Event| {
-            let Place { queue, until, .. } = state.place("elapsed", event)?;
+            let Place { queue, until, ticks, .. } = state.place("elapsed", event)?;
             match state.streams[queue].done >= until {
-                true => Ok(until as f64 * 1e-6),
+                true => Ok(ticks as f64 * 1e-6),
                 false => misuse("elapsed", format_args!("event {} is yet to come", event.0)),
             }
         };

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use udass_raw::Result;
 use udass_raw::device::cuda::Launch;
-use udass_raw::device::{Arithmetic, Convolution, ConvolutionPass, Matrix, Product};
+use udass_raw::device::{Arithmetic, Convolution, Matrix, Product};
 
 use super::memory::Side;
 
@@ -32,7 +32,11 @@ pub enum Work {
     },
     Launch(Launch),
     Product(Product),
-    Convolution(Convolution),
+    Convolution {
+        convolution: Convolution,
+        way: usize,
+        ticks: u64,
+    },
     /// Waits until another stream has done so many of its calls.
     Hold {
         queue: usize,
@@ -70,6 +74,14 @@ impl Call {
         Call { name: name.into(), work, touches, guards: Vec::new() }
     }
 
+    /// On the GPU's clock.
+    pub fn ticks(&self) -> u64 {
+        match self.work {
+            Work::Convolution { ticks, .. } => ticks,
+            _ => 1,
+        }
+    }
+
     /// Whether the order of the two matters.
     pub fn conflicts(&self, other: &Call) -> bool {
         self.touches.iter().any(|mine| {
@@ -98,7 +110,7 @@ impl Work {
                     arithmetic.launch(launch.kernel, launch.types, launch.grid, &words)
                 }
                 Work::Product(product) => arithmetic.product(product),
-                Work::Convolution(convolution) => arithmetic.convolution(convolution),
+                Work::Convolution { convolution, .. } => arithmetic.convolution(convolution),
                 Work::Hold { .. } => Ok(()),
             }
         }
@@ -137,16 +149,10 @@ pub fn touched_in(matrix: &Matrix, written: bool) -> Touch {
 }
 
 pub fn touched_around(c: &Convolution) -> Vec<Touch> {
-    let (pixels, size) = (c.batch * c.height * c.width, c.dtype.bytes());
-    let (forward, data) = match c.pass {
-        ConvolutionPass::Forward { .. } => (true, false),
-        ConvolutionPass::Data { .. } => (false, true),
-        ConvolutionPass::Filter { .. } => (false, false),
+    let (addresses, elements) = ([c.x, c.w, c.y], c.elements());
+    let touch = |i: usize| {
+        let bytes = elements[i] * c.dtype.bytes();
+        Touch::new(Side::Device, addresses[i], bytes, i == c.written())
     };
-    let taps = c.kernel * c.kernel;
-    vec![
-        Touch::new(Side::Device, c.x, pixels * c.channels * size, data),
-        Touch::new(Side::Device, c.w, c.filters * taps * c.channels * size, !forward && !data),
-        Touch::new(Side::Device, c.y, pixels * c.filters * size, forward),
-    ]
+    (0..3).map(touch).collect()
 }

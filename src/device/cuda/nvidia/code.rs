@@ -11,7 +11,7 @@ use cudarc::driver::sys;
 use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
-use super::{check, libraries};
+use super::{cache, check, libraries};
 use crate::device::launch::{Kernel, Types};
 use crate::{Error, Result};
 
@@ -67,25 +67,34 @@ impl Code {
             return Ok(*module);
         }
         let embedded = built(types)?.1.iter().find(|(name, _)| *name == file);
-        let code = match embedded {
-            Some((_, code)) => code.to_vec(),
-            None => compiled(file, types, self.capability, cache())?,
+        let compiled = || {
+            let cache = cache().map(|folder| folder.join("kernels"));
+            compiled(file, types, self.capability, cache)
         };
+        let module = match embedded {
+            None => self.load(file, &compiled()?)?,
+            // A driver may be older than the compiler of what is embedded, and NVRTC as old as the driver.
+            Some((_, code)) => self.load(file, code).or_else(|embedded| {
+                let code = compiled().map_err(|_| embedded)?;
+                self.load(file, &code)
+            })?,
+        };
+        self.modules.borrow_mut().insert(key, module);
+        Ok(module)
+    }
+
+    fn load(&self, file: &str, code: &[u8]) -> Result<sys::CUmodule> {
         let mut module = null_mut();
         // SAFETY: an out-pointer to a local; the driver copies the code, whose headers say its size.
         let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
-        use sys::CUresult as R;
-        if matches!(status, R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | R::CUDA_ERROR_NO_BINARY_FOR_GPU)
-        {
+        check(status, &format!("loading kernels/{file}")).map_err(|e| {
             let (major, minor) = self.capability;
-            return Err(Error::device(format!(
-                "kernels/{file}: the NVIDIA driver is older than the compiler that built the \
-                 kernels, and there is no code of compute capability {major}.{minor} among them: \
-                 install a newer driver"
-            )));
-        }
-        check(status, &format!("loading kernels/{file}"))?;
-        self.modules.borrow_mut().insert(key, module);
+            Error::device(format!(
+                "{e}. Where the NVIDIA driver is older than the compiler that built the kernels \
+                 (CUDA 13 wants 580 or later), or has no code for compute capability \
+                 {major}.{minor}, install a newer driver, or NVRTC of the driver's own version"
+            ))
+        })?;
         Ok(module)
     }
 
@@ -99,13 +108,6 @@ impl Code {
 
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|e| Error::device(format!("{text:?}: {e}")))
-}
-
-/// Where compiled kernels are kept, if anywhere.
-fn cache() -> Option<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let base = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("udass-raw").join("kernels"))
 }
 
 /// The machine code of a kernel file for a GPU, from `cache` or from NVRTC.

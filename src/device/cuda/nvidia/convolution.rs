@@ -1,302 +1,463 @@
-//! Convolutions through cuDNN, B,H,W,C and K,R,S,C, of single precision or bf16 throughout. A plan (descriptors and the first algorithm
-//! proposed that is deterministic and small enough) is made once for every shape and kept.
+//! Convolutions through cuDNN's graph API, B,H,W,C and K,R,S,C. What the library proposes for a shape is
+//! a way each: an engine and its settings, as a plan that is made once and kept. (The legacy calls reach a
+//! part of the same engines.) What is written is of the type that is read: the library has no engine
+//! that writes single precision of bf16 operands.
 //!
-//! These are the legacy calls. Of the graph API cudarc binds the entry points (`cudnnBackend…`) and no
-//! more; which of its engines are deterministic, write single precision of bf16 operands and are the
-//! faster ones has to be seen on a GPU, and this has not run on one.
+//! Ways are deterministic unless others are allowed. In f32 none of them rounds operands (tensor
+//! cores take TF32 of single precision) or transforms them (Winograd's and Fourier's sums are others).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{c_int, c_void};
-use std::mem::zeroed;
 use std::ptr::null_mut;
 
 use cudarc::cudnn::sys;
+use sys::cudnnBackendAttributeName_t as Name;
+use sys::cudnnBackendDescriptorType_t as Kind;
+use sys::cudnnBackendNumericalNote_t as Numerical;
 
 use super::Gpu;
+use super::graph::{Address, Descriptor, Knob, Note, check};
 use crate::device::Precision;
 use crate::device::backend::{Convolution, ConvolutionPass};
+use crate::device::cuda::driver::Way;
 use crate::tensor::DType;
 use crate::{Error, Result};
 
-/// Bytes that an algorithm may use beside its operands.
-const MOST_WORKSPACE: usize = 512 << 20;
-/// How many proposals are looked at: more than there are algorithms.
-const PROPOSALS: usize = 16;
+/// Bytes that a way may use beside its operands.
+const MOST_WORKSPACE: i64 = 512 << 20;
+/// Ways that are offered, and proposals that are looked through for them.
+const MOST_WAYS: usize = 8;
+const MOST_PROPOSALS: usize = 64;
+/// More than an engine has.
+const MOST_NOTES: usize = 16;
+const MOST_KNOBS: usize = 32;
+/// By which x, w and y are told apart.
+const TENSORS: [i64; 3] = [1, 2, 3];
 
 pub(super) struct Convolutions {
     precision: Precision,
-    handle: sys::cudnnHandle_t,
-    /// Address and bytes; the last is the largest. Recorded work may still use the others.
-    workspaces: RefCell<Vec<(u64, usize)>>,
-    plans: RefCell<HashMap<Key, Plan>>,
+    deterministic: bool,
+    gpu: Known,
+    /// By shape.
+    plans: RefCell<HashMap<Convolution, Vec<Plan>>>,
 }
 
-/// What a plan depends on: pass, type, B,H,W,C, filters, side and dilation.
-type Key = (Algorithms, DType, [c_int; 7]);
-
-/// Which of the library's three lists of algorithms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Algorithms {
-    Forward,
-    Data,
-    Filter,
-}
-
-#[derive(Clone, Copy)]
-enum Algorithm {
-    Forward(sys::cudnnConvolutionFwdAlgo_t),
-    Data(sys::cudnnConvolutionBwdDataAlgo_t),
-    Filter(sys::cudnnConvolutionBwdFilterAlgo_t),
+/// The GPU that plans are for.
+enum Known {
+    Handle(sys::cudnnHandle_t),
+    /// By its properties: plans can be made, and not run.
+    #[cfg(test)]
+    Described(Descriptor),
 }
 
 struct Plan {
-    descriptors: Descriptors,
-    algorithm: Algorithm,
-    workspace: usize,
-}
-
-struct Descriptors {
-    x: sys::cudnnTensorDescriptor_t,
-    w: sys::cudnnFilterDescriptor_t,
-    y: sys::cudnnTensorDescriptor_t,
-    convolution: sys::cudnnConvolutionDescriptor_t,
-}
-
-fn check(status: sys::cudnnStatus_t, call: &str) -> Result<()> {
-    match status {
-        sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS => Ok(()),
-        other => Err(Error::device(format!("{call}: {other:?}"))),
-    }
+    way: Way,
+    descriptor: Descriptor,
+    /// What it was made of.
+    _configuration: Descriptor,
 }
 
 impl Convolutions {
-    pub fn new(gpu: &Gpu, precision: Precision) -> Result<Convolutions> {
+    pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Convolutions> {
         gpu.enter()?;
         let mut handle = null_mut();
-        // SAFETY: an out-pointer to a local; the stream is live.
-        unsafe {
-            check(sys::cudnnCreate(&mut handle), "cudnnCreate")?;
-            check(sys::cudnnSetStream(handle, gpu.stream.cast()), "cudnnSetStream")?;
-        }
-        let (workspaces, plans) = (RefCell::default(), RefCell::default());
-        Ok(Convolutions { precision, handle, workspaces, plans })
+        // SAFETY: an out-pointer to a local.
+        check(unsafe { sys::cudnnCreate(&mut handle) }, "cudnnCreate")?;
+        Ok(Self::on(Known::Handle(handle), precision, deterministic))
+    }
+
+    fn on(gpu: Known, precision: Precision, deterministic: bool) -> Convolutions {
+        Convolutions { precision, deterministic, gpu, plans: RefCell::default() }
+    }
+
+    pub fn ways(&self, c: &Convolution) -> Result<Vec<Way>> {
+        self.with_plans(c, |plans| Ok(plans.iter().map(|plan| plan.way.clone()).collect()))
     }
 
     pub fn run(
         &self,
-        gpu: &Gpu,
         stream: cudarc::driver::sys::CUstream,
         c: &Convolution,
+        way: usize,
+        workspace: u64,
     ) -> Result<()> {
-        let (algorithms, accumulate) = match c.pass {
-            ConvolutionPass::Forward { accumulate } => (Algorithms::Forward, accumulate),
-            ConvolutionPass::Data { accumulate } => (Algorithms::Data, accumulate),
-            ConvolutionPass::Filter { accumulate } => (Algorithms::Filter, accumulate),
+        #[cfg_attr(not(test), allow(irrefutable_let_patterns))]
+        let Known::Handle(handle) = self.gpu else {
+            return Err(Error::device("a GPU that is only described runs nothing"));
         };
-        let sizes = [c.batch, c.height, c.width, c.channels, c.filters, c.kernel, c.dilation];
-        let key = (algorithms, c.dtype, sizes.map(|n| n as c_int));
-        let mut plans = self.plans.borrow_mut();
-        let plan = match plans.get(&key) {
-            Some(plan) => plan,
-            None => {
-                let plan = self.plan(key)?;
-                &*plans.entry(key).or_insert(plan)
-            }
-        };
-        let (space, bytes) = self.workspace(gpu, plan.workspace)?;
-        let (alpha, beta) = (1f32, accumulate as u32 as f32);
-        let (alpha, beta) = ((&raw const alpha).cast(), (&raw const beta).cast());
-        let Descriptors { x, w, y, convolution } = plan.descriptors;
-        let [at_x, at_w, at_y] = [c.x, c.w, c.y].map(|address| address as *mut c_void);
-        // SAFETY: descriptors are of these tensors' shapes, which are live; scalars are read now.
-        let status = unsafe {
-            check(sys::cudnnSetStream(self.handle, stream.cast()), "cudnnSetStream")?;
-            match plan.algorithm {
-                Algorithm::Forward(algorithm) => sys::cudnnConvolutionForward(
-                    self.handle,
-                    alpha,
-                    x,
-                    at_x,
-                    w,
-                    at_w,
-                    convolution,
-                    algorithm,
-                    space,
-                    bytes,
-                    beta,
-                    y,
-                    at_y,
-                ),
-                Algorithm::Data(algorithm) => sys::cudnnConvolutionBackwardData(
-                    self.handle,
-                    alpha,
-                    w,
-                    at_w,
-                    y,
-                    at_y,
-                    convolution,
-                    algorithm,
-                    space,
-                    bytes,
-                    beta,
-                    x,
-                    at_x,
-                ),
-                Algorithm::Filter(algorithm) => sys::cudnnConvolutionBackwardFilter(
-                    self.handle,
-                    alpha,
-                    x,
-                    at_x,
-                    y,
-                    at_y,
-                    convolution,
-                    algorithm,
-                    space,
-                    bytes,
-                    beta,
-                    w,
-                    at_w,
-                ),
-            }
-        };
-        check(status, &format!("cuDNN's convolution of {key:?}"))
-    }
-
-    fn workspace(&self, gpu: &Gpu, bytes: usize) -> Result<(*mut c_void, usize)> {
-        let mut spaces = self.workspaces.borrow_mut();
-        if spaces.last().is_none_or(|&(_, size)| size < bytes) && bytes > 0 {
-            spaces.push((gpu.allocate(bytes)?, bytes));
-        }
-        Ok(spaces.last().map_or((null_mut(), 0), |&(address, size)| (address as *mut c_void, size)))
-    }
-
-    fn plan(&self, key: Key) -> Result<Plan> {
-        let descriptors = self.descriptors(key.1, key.2)?;
-        let (algorithm, workspace, math) = self.choose(key, &descriptors)?;
-        // SAFETY: the descriptor was just made.
-        let set = unsafe { sys::cudnnSetConvolutionMathType(descriptors.convolution, math) };
-        check(set, "cudnnSetConvolutionMathType")?;
-        Ok(Plan { descriptors, algorithm, workspace })
-    }
-
-    fn descriptors(&self, dtype: DType, sizes: [c_int; 7]) -> Result<Descriptors> {
-        let [batch, height, width, channels, filters, side, dilation] = sizes;
-        let real = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
-        let stored = match dtype {
-            DType::F32 => real,
-            DType::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
-            other => return Err(Error::device(format!("no convolution of {other:?} on the GPU"))),
-        };
-        let layout = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
-        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-        let padding = side / 2 * dilation;
-        let math = match self.precision {
-            Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-            _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-        };
-        let (mut x, mut y, mut w, mut convolution) =
-            (null_mut(), null_mut(), null_mut(), null_mut());
-        // SAFETY: out-pointers to locals.
-        unsafe {
-            for (tensor, depth) in [(&mut x, channels), (&mut y, filters)] {
-                check(sys::cudnnCreateTensorDescriptor(tensor), "cudnnCreateTensorDescriptor")?;
-                let set = sys::cudnnSetTensor4dDescriptor(
-                    *tensor, layout, stored, batch, depth, height, width,
-                );
-                check(set, "cudnnSetTensor4dDescriptor")?;
-            }
-            check(sys::cudnnCreateFilterDescriptor(&mut w), "cudnnCreateFilterDescriptor")?;
-            let set =
-                sys::cudnnSetFilter4dDescriptor(w, stored, layout, filters, channels, side, side);
-            check(set, "cudnnSetFilter4dDescriptor")?;
-            let made = sys::cudnnCreateConvolutionDescriptor(&mut convolution);
-            check(made, "cudnnCreateConvolutionDescriptor")?;
-            let set = sys::cudnnSetConvolution2dDescriptor(
-                convolution,
-                padding,
-                padding,
-                1,
-                1,
-                dilation,
-                dilation,
-                mode,
-                real,
-            );
-            check(set, "cudnnSetConvolution2dDescriptor")?;
-            let set = sys::cudnnSetConvolutionMathType(convolution, math);
-            check(set, "cudnnSetConvolutionMathType")?;
-        }
-        Ok(Descriptors { x, w, y, convolution })
-    }
-
-    /// The first proposal that may be used, its workspace and its kind of arithmetic.
-    fn choose(
-        &self,
-        key: Key,
-        descriptors: &Descriptors,
-    ) -> Result<(Algorithm, usize, sys::cudnnMathType_t)> {
-        let &Descriptors { x, w, y, convolution } = descriptors;
-        let (handle, most, mut count) = (self.handle, PROPOSALS as c_int, 0);
-        // The three lists differ in nothing but their types.
-        macro_rules! first_of {
-            ($ask:ident($($descriptor:expr),*), $proposal:ty, $algorithm:path) => {{
-                // SAFETY: all zero is a value of it; the library fills in as many as it counts.
-                let (proposals, status) = unsafe {
-                    let mut proposals: [$proposal; PROPOSALS] = zeroed();
-                    let at = proposals.as_mut_ptr();
-                    let status = sys::$ask(handle, $($descriptor),*, most, &mut count, at);
-                    (proposals, status)
-                };
-                check(status, stringify!($ask))?;
-                let good = proposals.iter().take(count as usize).find(|proposal| {
-                    proposal.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
-                        && proposal.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
-                        && proposal.memory <= MOST_WORKSPACE
-                        && (self.precision != Precision::F32
-                            || proposal.mathType == sys::cudnnMathType_t::CUDNN_FMA_MATH)
-                });
-                good.map(|good| ($algorithm(good.algo), good.memory, good.mathType))
-            }};
-        }
-        let chosen = match key.0 {
-            Algorithms::Forward => first_of!(
-                cudnnGetConvolutionForwardAlgorithm_v7(x, w, convolution, y),
-                sys::cudnnConvolutionFwdAlgoPerf_t,
-                Algorithm::Forward
-            ),
-            Algorithms::Data => first_of!(
-                cudnnGetConvolutionBackwardDataAlgorithm_v7(w, y, convolution, x),
-                sys::cudnnConvolutionBwdDataAlgoPerf_t,
-                Algorithm::Data
-            ),
-            Algorithms::Filter => first_of!(
-                cudnnGetConvolutionBackwardFilterAlgorithm_v7(x, y, convolution, w),
-                sys::cudnnConvolutionBwdFilterAlgoPerf_t,
-                Algorithm::Filter
-            ),
-        };
-        chosen.ok_or_else(|| {
-            Error::device(format!(
-                "cuDNN has no deterministic algorithm for a convolution of {key:?}"
-            ))
+        self.with_plans(c, |plans| {
+            let Plan { way, descriptor, .. } = plans.get(way).ok_or_else(|| none_of(c))?;
+            let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
+            pack.set(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &TENSORS)?;
+            let addresses = [c.x, c.w, c.y].map(Address);
+            pack.set(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &addresses)?;
+            pack.set(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[Address(workspace)])?;
+            pack.finalize("a convolution's addresses")?;
+            // SAFETY: both handles are live.
+            let set = unsafe { sys::cudnnSetStream(handle, stream.cast()) };
+            check(set, "cudnnSetStream")?;
+            let ran = descriptor.execute(handle, &pack);
+            ran.map_err(|e| Error::device(format!("{c}, by engine {}: {e}", way.name)))
         })
     }
 
-    /// Gives everything back; a failure leaves it to the process's end.
-    pub fn free(&mut self, gpu: &Gpu) {
-        // SAFETY: made by this, and no longer used.
-        unsafe {
-            for (_, Plan { descriptors, .. }) in self.plans.get_mut().drain() {
-                let _ = sys::cudnnDestroyTensorDescriptor(descriptors.x);
-                let _ = sys::cudnnDestroyTensorDescriptor(descriptors.y);
-                let _ = sys::cudnnDestroyFilterDescriptor(descriptors.w);
-                let _ = sys::cudnnDestroyConvolutionDescriptor(descriptors.convolution);
+    fn with_plans<R>(&self, c: &Convolution, f: impl FnOnce(&[Plan]) -> Result<R>) -> Result<R> {
+        let mut known = self.plans.borrow_mut();
+        let plans = match known.get(&c.shape()) {
+            Some(plans) => plans,
+            None => {
+                let plans = self.find_plans(c.shape())?;
+                &*known.entry(c.shape()).or_insert(plans)
             }
-            let _ = sys::cudnnDestroy(self.handle);
+        };
+        f(plans)
+    }
+
+    /// The library's proposals and what it falls back on, as far as they may be used.
+    fn find_plans(&self, shape: Convolution) -> Result<Vec<Plan>> {
+        use sys::cudnnBackendHeurMode_t as Mode;
+        let graph = self.operation_graph(shape)?;
+        let mut plans: Vec<Plan> = Vec::new();
+        for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
+            for configuration in self.proposals(&graph, mode)? {
+                if plans.len() == MOST_WAYS {
+                    break;
+                }
+                let plan = self.plan(configuration)?;
+                plans.extend(plan.filter(|plan| plans.iter().all(|p| p.way.name != plan.way.name)));
+            }
         }
-        for (address, _) in self.workspaces.get_mut().drain(..) {
-            let _ = gpu.free(address);
+        if plans.is_empty() { Err(none_of(&shape)) } else { Ok(plans) }
+    }
+
+    fn operation_graph(&self, c: Convolution) -> Result<Descriptor> {
+        let sizes = [
+            [c.batch, c.channels, c.height, c.width],
+            [c.filters, c.channels, c.kernel, c.kernel],
+            [c.batch, c.filters, c.height, c.width],
+        ];
+        let alignments = [c.x, c.w, c.y];
+        let tensors = [0, 1, 2].map(|i| tensor(TENSORS[i], sizes[i], c.dtype, alignments[i]));
+        let [x, w, y] = tensors;
+        let (x, w, y) = (x?, w?, y?);
+        let taps = taps(&c)?;
+        let (kind, [alpha, beta, of_taps, of_x, of_w, of_y]) = attributes(c.pass);
+        let operation = Descriptor::new(kind)?;
+        operation.set(alpha, &[1f32])?;
+        operation.set(beta, &[c.accumulates() as u32 as f32])?;
+        for (name, part) in [(of_taps, &taps), (of_x, &x), (of_w, &w), (of_y, &y)] {
+            operation.set_descriptors(name, &[part])?;
+        }
+        operation.finalize(&format!("{c}"))?;
+        let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
+        graph.set_descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
+        self.tell_gpu(&graph, Some(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE), None)?;
+        graph.finalize(&format!("{c}"))?;
+        Ok(graph)
+    }
+
+    /// A descriptor takes the GPU's handle, or its description, or either, each in a place of its own.
+    fn tell_gpu(
+        &self,
+        to: &Descriptor,
+        handle: Option<Name>,
+        _description: Option<Name>,
+    ) -> Result<()> {
+        match &self.gpu {
+            Known::Handle(gpu) => handle.map_or(Ok(()), |name| to.set(name, &[*gpu])),
+            #[cfg(test)]
+            Known::Described(gpu) => {
+                _description.map_or(Ok(()), |name| to.set_descriptors(name, &[gpu]))
+            }
+        }
+    }
+
+    /// Engine configurations.
+    fn proposals(
+        &self,
+        graph: &Descriptor,
+        mode: sys::cudnnBackendHeurMode_t,
+    ) -> Result<Vec<Descriptor>> {
+        let proposals = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
+        proposals.set_descriptors(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[graph])?;
+        proposals.set(Name::CUDNN_ATTR_ENGINEHEUR_MODE, &[mode])?;
+        self.tell_gpu(&proposals, None, Some(Name::CUDNN_ATTR_ENGINEHEUR_DEVICEPROP))?;
+        proposals.finalize("cuDNN's proposals")?;
+        let kind = Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR;
+        proposals.get_descriptors(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, kind, MOST_PROPOSALS)
+    }
+
+    /// None of a proposal that must not or cannot be used.
+    fn plan(&self, configuration: Descriptor) -> Result<Option<Plan>> {
+        let kind = Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR;
+        let engines = configuration.get_descriptors(Name::CUDNN_ATTR_ENGINECFG_ENGINE, kind, 1)?;
+        let Some(engine) = engines.first() else { return Ok(None) };
+        let notes: Vec<Note> = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, MOST_NOTES)?;
+        if !self.allows(&notes) {
+            return Ok(None);
+        }
+        let descriptor = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
+        let place = Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG;
+        descriptor.set_descriptors(place, &[&configuration])?;
+        let (handle, description) =
+            (Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, Name::CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP);
+        self.tell_gpu(&descriptor, Some(handle), Some(description))?;
+        if descriptor.finalize("a plan").is_err() {
+            return Ok(None);
+        }
+        let place = Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE;
+        let workspace: i64 = descriptor.get(place, 1)?.first().copied().unwrap_or(0);
+        if workspace > MOST_WORKSPACE {
+            return Ok(None);
+        }
+        let way = Way { name: name_of(engine, &configuration)?, workspace: workspace as usize };
+        Ok(Some(Plan { way, descriptor, _configuration: configuration }))
+    }
+
+    fn allows(&self, notes: &[Note]) -> bool {
+        let has = |any: &[Numerical]| any.iter().any(|&n| notes.contains(&Note(n as i32)));
+        let other_sums = [
+            Numerical::CUDNN_NUMERICAL_NOTE_TENSOR_CORE,
+            Numerical::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS,
+            Numerical::CUDNN_NUMERICAL_NOTE_WINOGRAD,
+            Numerical::CUDNN_NUMERICAL_NOTE_FFT,
+        ];
+        let rounded_sums = [Numerical::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION];
+        let by_chance = [Numerical::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC];
+        let as_defined = self.precision != Precision::F32 || !has(&other_sums);
+        let repeats = !self.deterministic || !has(&by_chance);
+        as_defined && repeats && !has(&rounded_sums)
+    }
+
+    /// Gives everything back; a failure leaves it to the process's end.
+    pub fn free(&mut self) {
+        self.plans.get_mut().clear();
+        #[cfg_attr(not(test), allow(irrefutable_let_patterns))]
+        if let Known::Handle(handle) = self.gpu {
+            // SAFETY: made by this, and no longer used.
+            let _ = unsafe { sys::cudnnDestroy(handle) };
+        }
+    }
+}
+
+fn none_of(c: &Convolution) -> Error {
+    Error::device(format!("cuDNN has no way that may be taken for a convolution, {c}"))
+}
+
+/// Sizes as the library counts them, channels second, of a tensor whose channels lie together.
+fn tensor(id: i64, sizes: [usize; 4], dtype: DType, alignment: u64) -> Result<Descriptor> {
+    let real = match dtype {
+        DType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        DType::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+        other => return Err(Error::device(format!("no convolution of {other:?} on the GPU"))),
+    };
+    let [n, c, h, w] = sizes.map(|size| size as i64);
+    let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
+    tensor.set(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[id])?;
+    tensor.set(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, &[real])?;
+    tensor.set(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, &[n, c, h, w])?;
+    tensor.set(Name::CUDNN_ATTR_TENSOR_STRIDES, &[h * w * c, 1, w * c, c])?;
+    tensor.set(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[alignment as i64])?;
+    tensor.finalize(&format!("a tensor of {sizes:?} {dtype:?}"))?;
+    Ok(tensor)
+}
+
+/// How filters lie on the image.
+fn taps(c: &Convolution) -> Result<Descriptor> {
+    let (padding, dilation) = ((c.kernel / 2 * c.dilation) as i64, c.dilation as i64);
+    let (sums, mode) = (
+        sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
+    );
+    let taps = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, &[sums])?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_CONV_MODE, &[mode])?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2i64])?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[dilation; 2])?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &[1i64; 2])?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &[padding; 2])?;
+    taps.set(Name::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &[padding; 2])?;
+    taps.finalize("a convolution's taps")?;
+    Ok(taps)
+}
+
+/// The operation, and its attributes: alpha, beta, taps, x, w, y.
+fn attributes(pass: ConvolutionPass) -> (Kind, [Name; 6]) {
+    match pass {
+        ConvolutionPass::Forward { .. } => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+            [
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+            ],
+        ),
+        ConvolutionPass::Data { .. } => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+            [
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+            ],
+        ),
+        ConvolutionPass::Filter { .. } => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+            [
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+            ],
+        ),
+    }
+}
+
+/// An engine and its settings: `65 2=1 13=0`. The same in every process with this library.
+fn name_of(engine: &Descriptor, configuration: &Descriptor) -> Result<String> {
+    let index = engine.get::<i64>(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1)?;
+    let mut name = index.first().map_or(String::new(), |index| format!("{index}"));
+    let kind = Kind::CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
+    let choices = Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES;
+    for choice in configuration.get_descriptors(choices, kind, MOST_KNOBS)? {
+        let knob = choice.get::<Knob>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, 1)?;
+        let value = choice.get::<i64>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, 1)?;
+        for (Knob(knob), value) in knob.into_iter().zip(value) {
+            name += &format!(" {knob}={value}");
+        }
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::nvidia::graph::Value;
+    use crate::device::cuda::nvidia::libraries;
+
+    /// An H100 as the library describes one (9.11 or later takes that), so that it needs none.
+    const H100: &str = r#"{"deviceName": "NVIDIA H100 80GB HBM3", "deviceVer": 900, "driverVer": 13000,
+        "multiProcessorCount": 132, "warpSize": 32, "maxGridSize": [2147483647, 65535, 65535],
+        "maxBlockSize": [1024, 1024, 64], "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048,
+        "maxCtasPerSM": 32, "regsPerBlock": 65536, "maxRegistersPerSM": 65536,
+        "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": 232448,
+        "reservedSharedMemoryPerBlock": 1024, "l2CacheSize": 52428800,
+        "totalGlobalMem": 85017493504, "smClockRateKHz": 1980000, "memClockRateKHz": 2619000,
+        "cudaDeviceId": 0, "pciDeviceId": 0, "isTccDriver": 0, "supportCoopLaunch": 1}"#;
+
+    /// None where the library is absent (its folder in UDASS_CUDA_LIBRARIES) or too old for it.
+    fn described(precision: Precision, deterministic: bool) -> Option<Convolutions> {
+        let properties = || {
+            libraries::CUDNN.check()?;
+            let properties = Descriptor::new(Kind::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)?;
+            let json: Vec<Character> = H100.bytes().map(Character).collect();
+            properties.set(Name::CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, &json)?;
+            properties.finalize("a GPU's properties")?;
+            Ok(properties)
+        };
+        match properties() {
+            Ok(gpu) => Some(Convolutions::on(Known::Described(gpu), precision, deterministic)),
+            Err::<_, Error>(absent) => {
+                println!("skipped: {absent}");
+                None
+            }
+        }
+    }
+
+    #[repr(transparent)]
+    #[derive(Clone, Copy)]
+    struct Character(#[allow(dead_code)] u8);
+
+    impl Value for Character {
+        const TYPE: sys::cudnnBackendAttributeType_t =
+            sys::cudnnBackendAttributeType_t::CUDNN_TYPE_CHAR;
+    }
+
+    /// Batch, side, channels, filters and dilation: the decoder's, a ResNet's dilated and its stem, and
+    /// DeepLab's classes.
+    const SHAPES: [[usize; 5]; 6] = [
+        [4, 128, 1024, 256, 1],
+        [2, 64, 512, 512, 4],
+        [18, 64, 256, 256, 2],
+        [2, 256, 32, 64, 1],
+        [2, 64, 2048, 19, 6],
+        [1, 5, 7, 3, 2],
+    ];
+
+    fn passes() -> [ConvolutionPass; 6] {
+        [false, true]
+            .map(|accumulate| {
+                [
+                    ConvolutionPass::Forward { accumulate },
+                    ConvolutionPass::Data { accumulate },
+                    ConvolutionPass::Filter { accumulate },
+                ]
+            })
+            .concat()
+            .try_into()
+            .unwrap()
+    }
+
+    fn convolution(pass: ConvolutionPass, dtype: DType, shape: [usize; 5]) -> Convolution {
+        let [batch, side, channels, filters, dilation] = shape;
+        // Of an odd number of channels not all tensors lie at multiples of 16.
+        let odd = channels % 2;
+        let [x, w, y] = [(1 << 20) + (odd * dtype.bytes()) as u64; 3];
+        let (height, width, kernel) = (side, side + odd, 3);
+        Convolution {
+            pass,
+            dtype,
+            x,
+            w,
+            y,
+            batch,
+            height,
+            width,
+            channels,
+            filters,
+            kernel,
+            dilation,
+        }
+    }
+
+    #[test]
+    fn every_shape_has_ways_on_a_gpu_that_is_not_there() {
+        for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+            let dtype = if precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
+            let Some(convolutions) = described(precision, true) else { return };
+            for (shape, pass) in SHAPES.into_iter().flat_map(|s| passes().map(|pass| (s, pass))) {
+                let c = convolution(pass, dtype, shape);
+                let ways = convolutions.ways(&c).unwrap_or_else(|e| panic!("{precision:?}: {e}"));
+                println!("{precision:?} {c}: {} ways, {:?}", ways.len(), ways[0]);
+                let apart: std::collections::BTreeSet<_> = ways.iter().map(|w| &w.name).collect();
+                assert_eq!(apart.len(), ways.len(), "{c}: {ways:?}");
+                // Found anew, as in another process.
+                let again = convolutions.find_plans(c.shape()).unwrap();
+                assert!(again.iter().map(|plan| &plan.way).eq(&ways), "{c}");
+            }
+        }
+    }
+
+    #[test]
+    fn tensor_cores_are_for_who_rounds_and_chance_for_who_allows_it() {
+        use Numerical as N;
+        let notes = |all: &[N]| all.iter().map(|&n| Note(n as i32)).collect::<Vec<_>>();
+        let chance = notes(&[N::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC]);
+        let cores = notes(&[N::CUDNN_NUMERICAL_NOTE_TENSOR_CORE]);
+        for (precision, deterministic) in [(Precision::F32, true), (Precision::Tf32, false)] {
+            let handle = Known::Handle(null_mut());
+            let convolutions = Convolutions::on(handle, precision, deterministic);
+            assert!(convolutions.allows(&[]));
+            assert!(convolutions.allows(&notes(&[N::CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP])));
+            assert_eq!(convolutions.allows(&chance), !deterministic);
+            assert_eq!(convolutions.allows(&cores), precision != Precision::F32);
         }
     }
 }

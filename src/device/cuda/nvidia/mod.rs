@@ -2,17 +2,21 @@
 
 mod code;
 mod convolution;
+mod graph;
 mod libraries;
 mod product;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
+use std::path::PathBuf;
 use std::ptr::null_mut;
 
+use cudarc::cublaslt::sys as cublaslt;
+use cudarc::cudnn::sys as cudnn;
 use cudarc::driver::sys;
 
-use super::driver::{Driver, Event, Graph, Launch, Memory, Stream};
+use super::driver::{Driver, Event, Graph, Launch, Memory, Stream, Way};
 use crate::device::Precision;
 use crate::device::backend::{Convolution, Product};
 use crate::device::launch::Types;
@@ -36,6 +40,7 @@ pub struct Nvidia {
     /// Beside the one of all work.
     streams: RefCell<Vec<sys::CUstream>>,
     graphs: RefCell<Vec<[*mut c_void; 2]>>,
+    deterministic: bool,
     gpu: Gpu,
 }
 
@@ -82,6 +87,13 @@ fn destroy([executable, graph]: [*mut c_void; 2]) {
     }
 }
 
+/// Where what takes time to find out is kept, if anywhere.
+fn cache() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("udass-raw"))
+}
+
 /// Whether there is a driver and a GPU.
 pub fn is_present() -> Result<bool> {
     if !libraries::driver()? {
@@ -101,7 +113,7 @@ pub fn is_present() -> Result<bool> {
 
 impl Nvidia {
     /// The first GPU that is visible (CUDA_VISIBLE_DEVICES), in its primary context.
-    pub fn new(precision: Precision) -> Result<Nvidia> {
+    pub fn new(precision: Precision, deterministic: bool) -> Result<Nvidia> {
         if !libraries::driver()? {
             return Err(libraries::missing_driver());
         }
@@ -122,7 +134,7 @@ impl Nvidia {
         }
         let mut gpu = Gpu { context, device, stream: null_mut(), owned: true };
         gpu.stream = gpu.another_stream()?;
-        Self::on(gpu, precision)
+        Self::on(gpu, precision, deterministic)
     }
 
     /// The GPU of a context that is there already; all work goes to `stream`.
@@ -133,6 +145,7 @@ impl Nvidia {
         context: *mut c_void,
         stream: *mut c_void,
         precision: Precision,
+        deterministic: bool,
     ) -> Result<Nvidia> {
         if !libraries::driver()? {
             return Err(libraries::missing_driver());
@@ -147,10 +160,11 @@ impl Nvidia {
             check(sys::cuCtxGetDevice(&mut device), "cuCtxGetDevice")?;
         }
         let stream = stream.cast();
-        Self::on(Gpu { context, device, stream, owned: false }, precision)
+        let gpu = Gpu { context, device, stream, owned: false };
+        Self::on(gpu, precision, deterministic)
     }
 
-    fn on(gpu: Gpu, precision: Precision) -> Result<Nvidia> {
+    fn on(gpu: Gpu, precision: Precision, deterministic: bool) -> Result<Nvidia> {
         let capability = gpu.capability()?;
         if capability < (8, 0) {
             let (major, minor) = capability;
@@ -160,8 +174,9 @@ impl Nvidia {
             )));
         }
         Ok(Nvidia {
-            products: Products::new(&gpu, precision)?,
-            convolutions: Convolutions::new(&gpu, precision)?,
+            products: Products::new(&gpu, precision, deterministic)?,
+            convolutions: Convolutions::new(&gpu, precision, deterministic)?,
+            deterministic,
             code: Code::new(capability),
             functions: RefCell::default(),
             events: RefCell::default(),
@@ -237,8 +252,15 @@ impl Gpu {
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.enter()?;
         let mut address = 0;
-        // SAFETY: an out-pointer to a local.
-        let status = unsafe { sys::cuMemAlloc_v2(&mut address, bytes) };
+        // Refused within a capture unless it is said to be meant: the memory stays where it is.
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: pointers to locals; the mode is this thread's, and is put back.
+        let status = unsafe {
+            check(sys::cuThreadExchangeStreamCaptureMode(&mut mode), "cuThreadExchange…")?;
+            let status = sys::cuMemAlloc_v2(&mut address, bytes);
+            check(sys::cuThreadExchangeStreamCaptureMode(&mut mode), "cuThreadExchange…")?;
+            status
+        };
         check(status, &format!("the GPU has no {} MiB left", bytes >> 20))?;
         Ok(address)
     }
@@ -269,7 +291,7 @@ impl Drop for Nvidia {
         // Failures leave things to the process's end.
         let _ = self.gpu.enter();
         self.products.free(&self.gpu);
-        self.convolutions.free(&self.gpu);
+        self.convolutions.free();
         self.graphs.get_mut().drain(..).for_each(destroy);
         // SAFETY: each was made by this driver, and nothing is under way: the device waited.
         unsafe {
@@ -292,7 +314,15 @@ impl Driver for Nvidia {
             let _ = sys::cuDeviceGetName(name.as_mut_ptr(), 256, self.gpu.device);
             CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
         };
-        format!("cuda, {name}, {:?}", self.products.precision)
+        // SAFETY: the libraries were found to have these functions.
+        let (cublas, cudnn) = unsafe { (cublaslt::cublasLtGetVersion(), cudnn::cudnnGetVersion()) };
+        let precision = self.products.precision;
+        let chance = if self.deterministic { "" } else { ", not deterministic" };
+        format!("cuda, {name}, {precision:?}{chance}, cuBLASLt {cublas}, cuDNN {cudnn}")
+    }
+
+    fn kept(&self) -> Option<PathBuf> {
+        cache().map(|folder| folder.join("ways"))
     }
 
     fn memory(&self) -> Result<Memory> {
@@ -418,9 +448,20 @@ impl Driver for Nvidia {
         self.products.sums_rows(product)
     }
 
-    fn convolution(&self, stream: Stream, convolution: &Convolution) -> Result<()> {
+    fn ways(&self, convolution: &Convolution) -> Result<Vec<Way>> {
+        self.gpu.enter()?;
+        self.convolutions.ways(convolution)
+    }
+
+    fn convolution(
+        &self,
+        stream: Stream,
+        convolution: &Convolution,
+        way: usize,
+        workspace: u64,
+    ) -> Result<()> {
         let stream = self.enter(stream)?;
-        self.convolutions.run(&self.gpu, stream, convolution)
+        self.convolutions.run(stream, convolution, way, workspace)
     }
 
     fn event(&self) -> Result<Event> {
@@ -475,6 +516,11 @@ impl Driver for Nvidia {
         let stream = self.enter(stream)?;
         // SAFETY: the stream is this driver's.
         check(unsafe { sys::cuStreamSynchronize(stream) }, "cuStreamSynchronize")
+    }
+
+    /// CUDA captures no default stream: null, or one of the two that stand for it.
+    fn records(&self) -> bool {
+        self.gpu.stream as u64 > 2
     }
 
     fn begin_capture(&self, stream: Stream) -> Result<()> {
