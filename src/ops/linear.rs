@@ -92,3 +92,11 @@ pub fn column_sums(device: &Device, x: &Tensor, sums: &mut Tensor) -> Result<()>
 pub fn row_parts(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, 128)
 }
+
+/// Blocks that add up `parts` rows of as many columns: a group of columns each, as in
+/// kernels/columns.cuh. One costs no less than its threads could add.
+pub(super) fn over_parts(device: &Device, parts: usize, columns: usize) -> Grid {
+    const GROUP: usize = 8;
+    const THREADS: usize = 128;
+    device.rows(columns.div_ceil(GROUP), GROUP * parts.max(THREADS)).threads(THREADS as u32)
+}
