@@ -83,8 +83,14 @@ pub fn column_sums(device: &Device, x: &Tensor, sums: &mut Tensor) -> Result<()>
     let mut partial = device.empty(&[parts, channels])?;
     let (r, c) = (rows as i64, channels as i64);
     kernels::column_sums_partial(device, Grid::blocks(parts), x, &mut partial, r, c)?;
-    let grid = device.elements(channels);
-    kernels::column_sums_final(device, grid, &partial, sums, parts as i64, c)
+    kernels::column_sums_final(
+        device,
+        over_parts(device, parts, channels),
+        &partial,
+        sums,
+        parts as i64,
+        c,
+    )
 }
 
 /// Blocks that a reduction over rows is cut into: enough to fill a device, few enough to be cheap
