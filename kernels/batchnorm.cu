@@ -4,14 +4,7 @@
 // Rows are pixels: B·H·W. The statistics are taken in one pass over memory: a part of the rows is
 // averaged, its squared deviations from its own average are summed while it is in cache, and the
 // parts are merged (Chan, Golub, LeVeque 1979). No difference of large squares occurs.
-#include "simt.cuh"
-
-// Rows of part p, where parts are chunks of a grid of `parts` blocks.
-DEVICE int64_t rows_of_part(int64_t p, int64_t parts, int64_t rows) {
-    const int64_t chunk = (rows + parts - 1) / parts;
-    const int64_t left = rows - p * chunk;
-    return held_to(left, 0, chunk);
-}
+#include "columns.cuh"
 
 // means[p,c], deviations[p,c] = Σ (x - means[p,c])²: one block a part.
 KERNEL(batchnorm_partial, const T* x /* rows,C */, real* means /* parts,C */, real* deviations /* parts,C */, int64_t rows, int64_t channels) {
@@ -53,35 +46,34 @@ KERNEL(batchnorm_partial, const T* x /* rows,C */, real* means /* parts,C */, re
     }
 }
 
+template <class V>
+DEVICE void merge_parts(const real* means, const real* deviations, real* mean, real* inv_std, real* running_mean, real* running_var, int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
+    // Parts are chunks of a grid of as many blocks.
+    const int64_t chunk = (rows + parts - 1) / parts;
+    const auto rows_of = [&](int64_t p) { return static_cast<real>(held_to(rows - p * chunk, 0, chunk)); };
+    const auto at = [&](const real* of, int64_t p, int64_t c) { return Width<V>::load(of + p * channels + c); };
+    const real share = 1 / static_cast<real>(rows);
+    each_group<V>(channels, [&](int64_t first) {
+        // Relative to the first part's mean, for the same reason.
+        sum_parts<V>(parts, channels, first, [&](V sum, int64_t p, int64_t c) {
+            return fma_of(rows_of(p), at(means, p, c) - at(means, 0, c), sum);
+        }, [&](int64_t c, real sum) { mean[c] = means[c] + sum * share; });
+        sum_parts<V>(parts, channels, first, [&](V sum, int64_t p, int64_t c) {
+            const V d = at(means, p, c) - at(mean, 0, c);
+            return sum + fma_of(rows_of(p), d * d, at(deviations, p, c));
+        }, [&](int64_t c, real sum) {
+            inv_std[c] = 1 / sqrt_of(sum * share + eps);
+            running_mean[c] += momentum * (mean[c] - running_mean[c]);
+            running_var[c] += momentum * (sum / static_cast<real>(rows - 1) - running_var[c]);
+        });
+    });
+}
+
 // Merges the parts, and moves the running statistics towards the batch's by `momentum`; the running
-// variance is the unbiased one. A block takes some of the channels.
+// variance is the unbiased one.
 KERNEL(batchnorm_statistics, const real* means /* parts,C */, const real* deviations /* parts,C */, real* mean /* C */, real* inv_std /* C */, real* running_mean /* C */, real* running_var /* C */, real* OPTIONAL tracked /* 1 */, int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
-    const int64_t first = chunk_begin(channels);
-    const int64_t count = chunk_end(channels) - first;
-    // Relative to the first part's mean, for the same reason.
-    BLOCK_LOOP(j, count) mean[first + j] = inv_std[first + j] = 0;
-    for (int64_t p = 0; p < parts; ++p) {
-        const real weight = static_cast<real>(rows_of_part(p, parts, rows)) / static_cast<real>(rows);
-        const real* part = means + p * channels + first;
-        BLOCK_LOOP(j, count) mean[first + j] += weight * (part[j] - means[first + j]);
-    }
-    BLOCK_LOOP(j, count) mean[first + j] += means[first + j];
-    for (int64_t p = 0; p < parts; ++p) {
-        const real n = static_cast<real>(rows_of_part(p, parts, rows));
-        const real* part = means + p * channels + first;
-        const real* squares = deviations + p * channels + first;
-        BLOCK_LOOP(j, count) {
-            const real d = part[j] - mean[first + j];
-            inv_std[first + j] += squares[j] + n * d * d;
-        }
-    }
-    BLOCK_LOOP(j, count) {
-        const int64_t c = first + j;
-        const real sum = inv_std[c];
-        inv_std[c] = 1 / sqrt_of(sum / static_cast<real>(rows) + eps);
-        running_mean[c] += momentum * (mean[c] - running_mean[c]);
-        running_var[c] += momentum * (sum / static_cast<real>(rows - 1) - running_var[c]);
-    }
+    if (channels % STRIP == 0) merge_parts<strip>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
+    else merge_parts<real>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
     if (tracked != nullptr && block_index() == 0 && thread_index() == 0) tracked[0] += 1;
 }
 
@@ -125,20 +117,16 @@ KERNEL(batchnorm_gradient_partial, const T* x /* rows,C */, const T* dy /* rows,
     }
 }
 
-// Sums over the parts; adds them to the gradients of bias and weight. A block takes some channels.
+// Sums over the parts; adds them to the gradients of bias and weight.
 KERNEL(batchnorm_gradient_final, const real* sums /* parts,C */, const real* products /* parts,C */, real* sum /* C */, real* product /* C */, real* OPTIONAL dweight /* C */, real* OPTIONAL dbias /* C */, int64_t parts, int64_t channels) {
-    const int64_t first = chunk_begin(channels);
-    const int64_t count = chunk_end(channels) - first;
-    BLOCK_LOOP(j, count) sum[first + j] = product[first + j] = 0;
-    for (int64_t p = 0; p < parts; ++p) {
-        const int64_t from = p * channels + first;
-        BLOCK_LOOP(j, count) {
-            sum[first + j] += sums[from + j];
-            product[first + j] += products[from + j];
-        }
-    }
-    if (dweight != nullptr) BLOCK_LOOP(j, count) dweight[first + j] += product[first + j];
-    if (dbias != nullptr) BLOCK_LOOP(j, count) dbias[first + j] += sum[first + j];
+    each_sum(sums, parts, channels, [&](int64_t c, real all) {
+        sum[c] = all;
+        if (dbias != nullptr) dbias[c] += all;
+    });
+    each_sum(products, parts, channels, [&](int64_t c, real all) {
+        product[c] = all;
+        if (dweight != nullptr) dweight[c] += all;
+    });
 }
 
 // dx = weight·inv_std·(g - sum/rows - n·product/rows); without the last two terms where the

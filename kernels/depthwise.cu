@@ -19,7 +19,22 @@ constexpr int64_t SLICE = 256;
 
 struct Map {
     int64_t batch, height, width, channels, dilation;
+    int64_t slices;          // of the channels
+    int64_t down, right;     // undilated maps: below each other, side by side
+    int64_t rows, segments;  // of such a map, of a row of it
+    int64_t walked;          // segments of a slice
 };
+
+DEVICE Map map_of(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
+    Map map = {batch, height, width, channels, dilation};
+    map.slices = (channels + SLICE - 1) / SLICE;
+    map.down = least_of(dilation, height);
+    map.right = least_of(dilation, width);
+    map.rows = (height + dilation - 1) / dilation;
+    map.segments = ((width + dilation - 1) / dilation + SEGMENT - 1) / SEGMENT;
+    map.walked = batch * map.down * map.right * map.segments * map.rows;
+    return map;
+}
 
 // Part of a line.
 struct Segment {
@@ -30,24 +45,29 @@ struct Segment {
     bool above, below;   // whether there are such lines
 };
 
-// f(segment, channel) for all segments and strips of channels, segments spread over the blocks.
+// f(channel) for the strips of a slice.
 template <class V, class F>
-DEVICE void each_segment(const Map& map, F f) {
+DEVICE void each_strip(const Map& map, int64_t slice, F f) {
+    constexpr int64_t lanes = Width<V>::lanes;
+    const int64_t begin = slice * SLICE, end = least_of(begin + SLICE, map.channels);
+    for (int64_t c = begin + thread_index() * lanes; c < end; c += thread_count() * lanes) f(c);
+}
+
+// f(segment, channel) for the strips of segments [begin, end), which are counted slice by slice.
+template <class V, class F>
+DEVICE void each_segment(const Map& map, int64_t begin, int64_t end, F f) {
     const int64_t D = map.dilation, H = map.height, W = map.width, C = map.channels;
-    const int64_t down = least_of(D, H), right = least_of(D, W);  // maps
-    const int64_t rows = (H + D - 1) / D, across = (W + D - 1) / D;
-    const int64_t segments = (across + SEGMENT - 1) / SEGMENT, slices = (C + SLICE - 1) / SLICE;
-    const int64_t n = map.batch * slices * down * right * segments * rows;
-    ROW_LOOP(i, n) {
+    for (int64_t i = begin; i < end; ++i) {
         int64_t rest = i;
         const auto next = [&](int64_t count) {
             const int64_t digit = rest % count;
             rest /= count;
             return digit;
         };
-        const int64_t row = next(rows), segment = next(segments), column = next(right), first_row = next(down);
-        const int64_t slice = next(slices), sample = rest;
-        const int64_t h = first_row + row * D, c_begin = slice * SLICE;
+        const int64_t row = next(map.rows), segment = next(map.segments);
+        const int64_t column = next(map.right), first_row = next(map.down);
+        const int64_t sample = next(map.batch), slice = rest;
+        const int64_t h = first_row + row * D;
         Segment s;
         s.start = ((sample * H + h) * W + column) * C;
         s.step = D * C;
@@ -58,9 +78,7 @@ DEVICE void each_segment(const Map& map, F f) {
         s.above = h >= D;
         s.below = h + D < H;
         if (h >= H || s.first >= s.count) continue;  // some of the maps are smaller
-        const int64_t c_end = least_of(c_begin + SLICE, C);
-        constexpr int64_t lanes = Width<V>::lanes;
-        for (int64_t c = c_begin + thread_index() * lanes; c < c_end; c += thread_count() * lanes) f(s, c);
+        each_strip<V>(map, slice, [&](int64_t c) { f(s, c); });
     }
 }
 
@@ -128,7 +146,8 @@ DEVICE V bias_of(const real* bias, int64_t c) {
 // y = finish(y's sum)
 template <class V, class F>
 DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, const Map& map, bool turned, bool accumulate, F finish) {
-    each_segment<V>(map, [&](const Segment& s, int64_t c) {
+    const int64_t n = map.slices * map.walked;
+    each_segment<V>(map, chunk_begin(n), chunk_end(n), [&](const Segment& s, int64_t c) {
         V w[9], sum[PIXELS];
         load_filter(w, filter, map.channels, c, turned);
         const V b = bias_of<V>(bias, c);
@@ -146,14 +165,22 @@ DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, con
     });
 }
 
-// dw and db of the block's lines. Behind a GELU, dz is what is in front of it.
+// dw and db of a part of a slice's segments; a block has one of both. Behind a GELU, dz is what is in
+// front of it.
 template <class V, bool behind_gelu>
 DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, const T* dy, T* dz, real* dw, real* db, const Map& map) {
     const int64_t C = map.channels;
-    BLOCK_LOOP(i, 9 * C) dw[i] = 0;
-    BLOCK_LOOP(i, C) db[i] = 0;
-    barrier();
-    each_segment<V>(map, [&](const Segment& s, int64_t c) {
+    const int64_t slice = block_index() % map.slices, part = block_index() / map.slices;
+    const int64_t parts = block_count() / map.slices, share = (map.walked + parts - 1) / parts;
+    const int64_t begin = least_of(part * share, map.walked), end = least_of(begin + share, map.walked);
+    dw += part * 9 * C;
+    db += part * C;
+    each_strip<V>(map, slice, [&](int64_t c) {
+        UNROLL for (int64_t t = 0; t < 9; ++t) store(dw + t * C + c, all_lanes<V>(0));
+        store(db + c, all_lanes<V>(0));
+    });
+    const int64_t before = slice * map.walked;
+    each_segment<V>(map, before + begin, before + end, [&](const Segment& s, int64_t c) {
         V w[9], slope[PIXELS], part[9], total = all_lanes<V>(0);
         UNROLL for (int64_t t = 0; t < 9; ++t) part[t] = all_lanes<V>(0);
         if (behind_gelu) load_filter(w, filter, C, c, false);
@@ -187,7 +214,7 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
 
 // y (+)= x * w + b; `turned` is the gradient of x from dy.
 KERNEL(depthwise, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, T* y /* B,H,W,C */, int32_t turned, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
-    const Map map = {batch, height, width, channels, dilation};
+    const Map map = map_of(batch, height, width, channels, dilation);
     const auto same = [](auto v) { return v; };
     if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, turned, accumulate, same);
     else convolve<real>(x, filter, bias, y, map, turned, accumulate, same);
@@ -195,26 +222,22 @@ KERNEL(depthwise, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, cons
 
 // y = gelu(x * w + b), undilated.
 KERNEL(depthwise_gelu, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, T* y /* B,H,W,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
-    const Map map = {batch, height, width, channels, 1};
+    const Map map = map_of(batch, height, width, channels, 1);
     const auto gelu = [](auto v) { return map_lanes(v, gelu_of); };
     if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, false, false, gelu);
     else convolve<real>(x, filter, bias, y, map, false, false, gelu);
 }
 
-// Each block's part of the gradients of filter and bias.
-KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, real* dw /* blocks,3,3,C */, real* db /* blocks,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
-    const Map map = {batch, height, width, channels, dilation};
-    dw += block_index() * 9 * channels;
-    db += block_index() * channels;
+// Parts of the gradients of filter and bias: as many blocks for each as there are slices.
+KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, real* dw /* parts,3,3,C */, real* db /* parts,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
+    const Map map = map_of(batch, height, width, channels, dilation);
     if (channels % STRIP == 0) filter_gradient<strip, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
     else filter_gradient<real, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
 }
 
 // The same behind a GELU; dz is the gradient in front of it.
-KERNEL(depthwise_gelu_filter, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, const T* dy /* B,H,W,C */, T* dz /* B,H,W,C */, real* dw /* blocks,3,3,C */, real* db /* blocks,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
-    const Map map = {batch, height, width, channels, 1};
-    dw += block_index() * 9 * channels;
-    db += block_index() * channels;
+KERNEL(depthwise_gelu_filter, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, const T* dy /* B,H,W,C */, T* dz /* B,H,W,C */, real* dw /* parts,3,3,C */, real* db /* parts,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
+    const Map map = map_of(batch, height, width, channels, 1);
     if (channels % STRIP == 0) filter_gradient<strip, true>(x, filter, bias, dy, dz, dw, db, map);
     else filter_gradient<real, true>(x, filter, bias, dy, dz, dw, db, map);
 }

@@ -1,5 +1,5 @@
 // Elementwise arithmetic and moves. Any shape; n elements.
-#include "simt.cuh"
+#include "columns.cuh"
 
 // y = value
 KERNEL(fill, real* y /* n */, real value, int64_t n) {
@@ -61,9 +61,5 @@ KERNEL(column_sums_partial, const T* x /* rows,C */, real* partial /* parts,C */
 
 // sums[c] += Σ_p partial[p,c]
 KERNEL(column_sums_final, const real* partial /* parts,C */, real* sums /* C */, int64_t parts, int64_t channels) {
-    GRID_LOOP(c, channels) {
-        real sum = 0;
-        for (int64_t p = 0; p < parts; ++p) sum += partial[p * channels + c];
-        sums[c] += sum;
-    }
+    each_sum(partial, parts, channels, [&](int64_t c, real sum) { sums[c] += sum; });
 }

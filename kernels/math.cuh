@@ -75,6 +75,19 @@ MATH float float_of_bits(int32_t bits) {
 #endif
 }
 
+// x / y for 1 <= y < 2^126, rounded correctly but for about one in a million. A division on the GPU
+// tests for the others: it takes more than twice the instructions, and a branch.
+MATH float quotient_of(float x, float y) {
+#if defined(__CUDACC__)
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(y));
+    const float near = x * inverse;
+    return fmaf(fmaf(-y, near, x), inverse, near);
+#else
+    return x / y;
+#endif
+}
+
 // e^x = 2^n · e^r with n the nearest integer to x / ln 2, so |r| <= ln 2 / 2.
 MATH float exp_of(float x) {
     const float inside = clamp_to(x, -87.0f, 88.0f);
@@ -132,11 +145,11 @@ MATH float normal_cdf_of(float x) {
     q = fmaf(q, s, 0.0285088792f);
     q = fmaf(q, s, 0.250906259f);
     q = fmaf(q, s, 1.0f);
-    const float y = 0.5f + t * p / q;
+    const float y = 0.5f + quotient_of(t * p, q);
     return x < -5.45f ? 0.0f : x > 5.45f ? 1.0f : y;
 }
 
-// Φ(x) + x·φ(x), the derivative of GELU, likewise: within 3e-7 absolute.
+// Φ(x) + x·φ(x), the derivative of GELU, likewise: within 4e-7 absolute.
 MATH float gelu_slope_of(float x) {
     const float t = clamp_to(x, -5.8f, 5.8f), s = t * t;
     float p = 1.92928198e-7f;
@@ -151,7 +164,7 @@ MATH float gelu_slope_of(float x) {
     q = fmaf(q, s, 0.0409802236f);
     q = fmaf(q, s, 0.294494092f);
     q = fmaf(q, s, 1.0f);
-    const float y = 0.5f + t * p / q;
+    const float y = 0.5f + quotient_of(t * p, q);
     return x < -5.8f ? 0.0f : x > 5.8f ? 1.0f : y;
 }
 

@@ -49,11 +49,19 @@ KERNEL(patches_gather, const T* x /* B,H,W,C */, T* patches /* B,Ho,Wo,R,S,C */,
     }
 }
 
-// The output that reads position `i` through tap `t`, or -1.
-DEVICE int64_t reader(int64_t i, int64_t t, int64_t stride, int64_t padding, int64_t dilation, int64_t outputs) {
-    const int64_t from = i + padding - t * dilation;
-    if (from < 0 || from % stride != 0) return -1;
-    return from / stride < outputs ? from / stride : -1;
+// Outputs [first, last] between whose first and last taps position `i` lies.
+struct Reach {
+    int64_t first, last;
+};
+DEVICE Reach reach_of(int64_t i, int64_t taps, int64_t stride, int64_t padding, int64_t dilation, int64_t outputs) {
+    const int64_t last = i + padding, first = last - (taps - 1) * dilation;
+    return {first <= 0 ? 0 : (first + stride - 1) / stride, least_of(last / stride, outputs - 1)};
+}
+
+// The tap that sees a position `offset` behind an output's first, or -1.
+DEVICE int64_t tap_at(int64_t offset, int64_t dilation) {
+    if (dilation == 1) return offset;
+    return offset % dilation == 0 ? offset / dilation : -1;
 }
 
 // Shared memory: C sums.
@@ -72,12 +80,14 @@ KERNEL(patches_scatter, const T* patches /* B,Ho,Wo,R,S,C */, T* dx /* B,H,W,C *
         } else {
             BLOCK_LOOP(c, channels) sums[c] = 0;
         }
-        for (int64_t r = 0; r < taps_h; ++r) {
-            const int64_t ho = reader(h, r, stride, padding, dilation, out_height);
-            if (ho < 0) continue;
-            for (int64_t s = 0; s < taps_w; ++s) {
-                const int64_t wo = reader(w, s, stride, padding, dilation, out_width);
-                if (wo < 0) continue;
+        const Reach rows = reach_of(h, taps_h, stride, padding, dilation, out_height);
+        const Reach columns = reach_of(w, taps_w, stride, padding, dilation, out_width);
+        for (int64_t ho = rows.last; ho >= rows.first; --ho) {
+            const int64_t r = tap_at(h + padding - ho * stride, dilation);
+            if (r < 0) continue;
+            for (int64_t wo = columns.last; wo >= columns.first; --wo) {
+                const int64_t s = tap_at(w + padding - wo * stride, dilation);
+                if (s < 0) continue;
                 const int64_t row = (b * out_height + ho) * out_width + wo;
                 const T* from = patches + ((row * taps_h + r) * taps_w + s) * channels;
                 BLOCK_LOOP(c, channels) sums[c] += real(from[c]);

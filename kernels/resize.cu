@@ -4,7 +4,7 @@
 //
 // Either side may be some channels of a wider tensor: `pitch` channels a pixel, from `first` on.
 // B,H,W,C input; B,Ho,Wo,pitch output.
-#include "simt.cuh"
+#include "strip.cuh"
 
 // Output i mixes inputs `low` and `high`: (1 - t)·low + t·high.
 struct Source {
@@ -79,42 +79,72 @@ DEVICE real share(Source s, int64_t i) {
     return (s.low == i ? 1 - s.t : real(0)) + (s.high == i ? s.t : real(0));
 }
 
-// dx[b,h,w,c] (+)= Σ over the outputs that read it. Shared memory: C sums.
+// shares[o] = what input i contributes to output o, for those that hold all that read it.
+DEVICE Readers shares_of(real* shares, int64_t i, real scale, int64_t size, int64_t outputs) {
+    const Readers all = readers_of(i, scale, size, outputs);
+    BLOCK_LOOP(k, all.end - all.begin) shares[all.begin + k] = share(source_of(all.begin + k, scale, size), i);
+    return all;
+}
+// Without those at either end that do not read it.
+DEVICE Readers trimmed(const real* shares, Readers some) {
+    while (some.begin < some.end && shares[some.begin] == 0) ++some.begin;
+    while (some.begin < some.end && shares[some.end - 1] == 0) --some.end;
+    return some;
+}
+
+// The outputs that read an input, and what it takes from each.
+struct Gather {
+    const T* from;        // the first output's channels
+    int64_t line, pitch;  // from an output to the one below it, to the next
+    Readers rows, columns;
+    const real* row_shares;
+    const real* column_shares;
+};
+
+// Strips that a thread takes at once: on a processor a few, as they lie side by side.
+#if defined(UDASS_SHAPED_FOR_GPU)
+constexpr int64_t BESIDE = 1;
+#else
+constexpr int64_t BESIDE = 4;
+#endif
+
+// to[c] (+)= Σ row share · column share · output[c]
+template <class V, int64_t beside>
+DEVICE void gather_outputs(const Gather& g, T* to, int64_t channels, bool accumulate) {
+    constexpr int64_t lanes = Width<V>::lanes, step = beside * lanes;
+    for (int64_t c = thread_index() * step; c < channels; c += thread_count() * step) {
+        V sum[beside];
+        UNROLL for (int64_t k = 0; k < beside; ++k)
+            sum[k] = accumulate ? Width<V>::load(to + c + k * lanes) : all_lanes<V>(0);
+        for (int64_t ho = g.rows.begin; ho < g.rows.end; ++ho) {
+            const T* row = g.from + ho * g.line + c;
+            for (int64_t wo = g.columns.begin; wo < g.columns.end; ++wo) {
+                const real weight = g.row_shares[ho] * g.column_shares[wo];
+                UNROLL for (int64_t k = 0; k < beside; ++k)
+                    sum[k] = fma_of(weight, Width<V>::load(row + wo * g.pitch + k * lanes), sum[k]);
+            }
+        }
+        UNROLL for (int64_t k = 0; k < beside; ++k) store(to + c + k * lanes, sum[k]);
+    }
+}
+
+// dx[b,h,w,c] (+)= Σ over the outputs that read it. Shared memory: Ho + Wo shares.
 KERNEL(resize_backward, const T* dy /* B,Ho,Wo,pitch */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    // A thread reads and writes only its own channels' sums, so no barrier is needed.
-    real* sums = static_cast<real*>(shared_memory());
-    const int64_t pixels = batch * height * width;
-    int64_t p = chunk_begin(pixels);
-    int64_t w = p % width;
-    int64_t h = p / width % height;
-    int64_t b = p / width / height;
-    for (; p < chunk_end(pixels); ++p) {
-        T* out = dx + p * channels;
-        if (accumulate) {
-            BLOCK_LOOP(c, channels) sums[c] = out[c];
-        } else {
-            BLOCK_LOOP(c, channels) sums[c] = 0;
-        }
-        const Readers rows = readers_of(h, scale_h, height, out_height);
-        const Readers columns = readers_of(w, scale_w, width, out_width);
-        for (int64_t ho = rows.begin; ho < rows.end; ++ho) {
-            const real row_share = share(source_of(ho, scale_h, height), h);
-            if (row_share == 0) continue;
-            const T* row = dy + (b * out_height + ho) * out_width * pitch + first;
-            for (int64_t wo = columns.begin; wo < columns.end; ++wo) {
-                const real weight = row_share * share(source_of(wo, scale_w, width), w);
-                if (weight == 0) continue;
-                const T* from = row + wo * pitch;
-                BLOCK_LOOP(c, channels) sums[c] += weight * real(from[c]);
-            }
-        }
-        BLOCK_LOOP(c, channels) out[c] = sums[c];
-        if (++w == width) {
-            w = 0;
-            if (++h == height) {
-                h = 0;
-                ++b;
-            }
-        }
+    real* row_shares = static_cast<real*>(shared_memory());
+    real* column_shares = row_shares + out_height;
+    const int64_t line = out_width * pitch;
+    const bool in_strips = channels % STRIP == 0 && pitch % STRIP == 0 && first % STRIP == 0;
+    ROW_LOOP(p, batch * height * width) {
+        const int64_t w = p % width, h = p / width % height, b = p / width / height;
+        const Readers rows = shares_of(row_shares, h, scale_h, height, out_height);
+        const Readers columns = shares_of(column_shares, w, scale_w, width, out_width);
+        barrier();
+        const T* from = dy + b * out_height * line + first;
+        const Gather gather = {from, line, pitch, trimmed(row_shares, rows), trimmed(column_shares, columns), row_shares, column_shares};
+        T* to = dx + p * channels;
+        if (in_strips && channels % (BESIDE * STRIP) == 0) gather_outputs<strip, BESIDE>(gather, to, channels, accumulate);
+        else if (in_strips) gather_outputs<strip, 1>(gather, to, channels, accumulate);
+        else gather_outputs<real, 1>(gather, to, channels, accumulate);
+        barrier();  // the next pixel's shares take their place
     }
 }

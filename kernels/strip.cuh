@@ -127,6 +127,9 @@ MATH strip fma_of(real a, strip b, strip c) {
 MATH strip operator+(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] + b.lanes[i]; });
 }
+MATH strip operator-(strip a, strip b) {
+    return each_lane<strip>([&](int64_t i) { return a.lanes[i] - b.lanes[i]; });
+}
 MATH strip operator*(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] * b.lanes[i]; });
 }

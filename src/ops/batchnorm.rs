@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::channels::lanes;
-use super::linear::row_parts;
+use super::linear::{over_parts, row_parts};
 
 /// Elements that a core keeps at hand.
 const PART_ELEMENTS: usize = 16 << 10;
@@ -109,7 +109,7 @@ pub fn batchnorm(
         )?;
         let (mut dw, mut db) = (weight.grad.clone(), bias.grad.clone());
         let (dw, db) = (dw.as_mut(), db.as_mut());
-        let (p, over) = (parts as i64, over_channels(channels));
+        let (p, over) = (parts as i64, over_parts(&device, parts, channels));
         kernels::batchnorm_gradient_final(
             &device,
             over,
@@ -154,7 +154,7 @@ fn batch_statistics(
     kernels::batchnorm_partial(device, blocks, x, &mut means, &mut deviations, r, c)?;
     kernels::batchnorm_statistics(
         device,
-        over_channels(channels),
+        over_parts(device, parts, channels),
         &means,
         &deviations,
         mean,
@@ -175,9 +175,4 @@ fn batch_statistics(
 fn parts(rows: usize, channels: usize) -> usize {
     let for_cache = (rows * channels).div_ceil(PART_ELEMENTS).clamp(1, 1024).min(rows);
     for_cache.max(row_parts(rows))
-}
-
-/// Blocks that merge the parts' sums, some channels each.
-fn over_channels(channels: usize) -> Grid {
-    Grid::blocks(channels.div_ceil(64)).threads(64)
 }

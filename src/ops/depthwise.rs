@@ -1,6 +1,6 @@
 //! Depthwise 3×3 convolutions.
 
-use super::linear::row_parts;
+use super::linear::over_parts;
 use crate::device::{Device, Grid, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
@@ -12,6 +12,9 @@ const SEGMENT: usize = 32;
 const SLICE: usize = 256;
 /// One for every four channels of a slice.
 const THREADS: u32 = 64;
+/// That the gradient of a filter is spread over, where a part has as many pixels left as pay for it.
+const BLOCKS: usize = 512;
+const PART_PIXELS: usize = 16;
 
 /// `y = x * w + b`, every channel with a filter of its own; stride 1, zeros `dilation` wide around
 /// the map. x and y: B,H,W,C; w: 3,3,C; b: C.
@@ -118,9 +121,19 @@ impl Map {
     /// Blocks that segments are spread over.
     fn grid(&self, device: &Device) -> Grid {
         let segments = self.batch * self.height * self.width.div_ceil(SEGMENT);
-        let slices = self.channels.div_ceil(SLICE);
         let work = SEGMENT * self.channels.min(SLICE);
-        device.rows(segments * slices, work).threads(THREADS).flops(self.flops())
+        let grid = device.rows(segments * self.slices(), work);
+        grid.threads(THREADS).flops(self.flops())
+    }
+
+    fn slices(&self) -> usize {
+        self.channels.div_ceil(SLICE)
+    }
+
+    /// Parts that a sum over pixels is cut into. A function of the shape, so that its order is.
+    fn parts(&self) -> usize {
+        let pixels = self.batch * self.height * self.width;
+        BLOCKS.div_ceil(self.slices()).min(pixels / PART_PIXELS).max(1)
     }
 
     fn convolve(
@@ -152,17 +165,17 @@ impl Map {
         b: Option<&Param>,
         parts: impl FnOnce(Grid, &mut Tensor, &mut Tensor) -> Result<()>,
     ) -> Result<()> {
-        let (count, c) = (row_parts(self.batch * self.height * self.width), self.channels);
+        let (count, c) = (self.parts(), self.channels);
         let mut dw = device.empty(&[count, 9, c])?;
         let mut db = device.empty(&[count, c])?;
-        let grid = Grid::blocks(count).threads(THREADS).flops(self.flops());
+        let grid = Grid::blocks(count * self.slices()).threads(THREADS).flops(self.flops());
         parts(grid, &mut dw, &mut db)?;
         let add = |partial: &Tensor, param: Option<&Param>| match param.and_then(|p| p.grad.clone())
         {
             Some(mut sums) => {
                 let n = sums.len();
-                let (grid, n) = (device.elements(n), n as i64);
-                kernels::column_sums_final(device, grid, partial, &mut sums, count as i64, n)
+                let (grid, parts) = (over_parts(device, count, n), count as i64);
+                kernels::column_sums_final(device, grid, partial, &mut sums, parts, n as i64)
             }
             None => Ok(()),
         };

@@ -83,12 +83,26 @@ pub fn column_sums(device: &Device, x: &Tensor, sums: &mut Tensor) -> Result<()>
     let mut partial = device.empty(&[parts, channels])?;
     let (r, c) = (rows as i64, channels as i64);
     kernels::column_sums_partial(device, Grid::blocks(parts), x, &mut partial, r, c)?;
-    let grid = device.elements(channels);
-    kernels::column_sums_final(device, grid, &partial, sums, parts as i64, c)
+    kernels::column_sums_final(
+        device,
+        over_parts(device, parts, channels),
+        &partial,
+        sums,
+        parts as i64,
+        c,
+    )
 }
 
 /// Blocks that a reduction over rows is cut into: enough to fill a device, few enough to be cheap
 /// to combine. A function of the shape, so that the order of a sum is.
 pub fn row_parts(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, 128)
+}
+
+/// Blocks that add up `parts` rows of as many columns: a group of columns each, as in
+/// kernels/columns.cuh. One costs no less than its threads could add.
+pub(super) fn over_parts(device: &Device, parts: usize, columns: usize) -> Grid {
+    const GROUP: usize = 8;
+    const THREADS: usize = 128;
+    device.rows(columns.div_ceil(GROUP), GROUP * parts.max(THREADS)).threads(THREADS as u32)
 }

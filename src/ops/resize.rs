@@ -157,8 +157,10 @@ impl Plan {
         }
         let pixels = self.batch * self.size_in.0 * self.size_in.1;
         let outputs = self.size_out.0 * self.size_out.1 * 4 / (self.size_in.0 * self.size_in.1);
-        let grid = lanes(device.rows(pixels, self.channels * (outputs + 1)), self.channels)
-            .shared(self.channels * device.real().bytes())
+        // A thread takes four channels.
+        let rows = device.rows(pixels, self.channels * (outputs + 1));
+        let grid = lanes(rows, self.channels.div_ceil(4))
+            .shared((self.size_out.0 + self.size_out.1) * device.real().bytes())
             .touching(dx.bytes() + self.outputs(dx));
         let [b, h, w, c, ho, wo] = self.sizes();
         let (pitch, start, scale) = (dy.channels() as i64, start as i64, self.scale);

@@ -63,6 +63,11 @@ const SHAPES: [([usize; 4], usize); 7] = [
     ([1, 3, 2, 260], 1),
 ];
 
+/// A block for every slice of the channels in each of five parts.
+fn in_five_parts(channels: usize) -> Grid {
+    Grid::blocks(5 * channels.div_ceil(256))
+}
+
 #[test]
 fn depthwise() {
     let host = Host::double();
@@ -99,7 +104,7 @@ fn depthwise() {
         }
         let (dy, dys) = host.reals(&shape);
         let (mut dw, mut db) = (host.room(&[5, 9, channels]), host.room(&[5, channels]));
-        let blocks = Grid::blocks(5);
+        let blocks = in_five_parts(channels);
         kernels::depthwise_filter(
             &host.device,
             blocks,
@@ -144,7 +149,7 @@ fn depthwise_gelu() {
 
         let mut dz = host.room(&shape);
         let (mut dw, mut db) = (host.room(&[5, 9, channels]), host.room(&[5, channels]));
-        let blocks = Grid::blocks(5);
+        let blocks = in_five_parts(channels);
         kernels::depthwise_gelu_filter(
             device,
             blocks,

@@ -7,10 +7,16 @@ use crate::{GRID, Host, at, close, each, taps, uniform_of};
 #[test]
 fn resizes() {
     let host = Host::double();
-    let [b, h, w, c, ho, wo, pitch, first] = [3, 5, 7, 2, 11, 13, 23, 17];
+    let [b, h, w, ho, wo] = [3, 5, 7, 11, 13];
     // Not the ratios of the sizes: a caller's own factors. The second ones reach far beyond the last
     // row and column.
-    for (scale_h, scale_w) in [(0.43, 0.57), (0.71, 0.83)] {
+    let scales = [(0.43, 0.57), (0.71, 0.83)];
+    // Single channels, a strip of them, and several.
+    let channels = [[2, 23, 17], [8, 24, 16], [64, 72, 8]];
+    for ((scale_h, scale_w), [c, pitch, first]) in
+        scales.into_iter().flat_map(|scale| channels.map(|channels| (scale, channels)))
+    {
+        let [depth, step, start] = [c, pitch, first].map(|n| n as i64);
         let (small, wide) = ([b, h, w, c], [b, ho, wo, pitch]);
         let (x, xs) = host.reals(&small);
         let (mut y, mut expected) = host.reals(&wide);
@@ -22,11 +28,11 @@ fn resizes() {
             3,
             5,
             7,
-            2,
+            depth,
             11,
             13,
-            23,
-            17,
+            step,
+            start,
             scale_h,
             scale_w,
         )
@@ -50,11 +56,11 @@ fn resizes() {
             3,
             5,
             7,
-            2,
+            depth,
             11,
             13,
-            23,
-            17,
+            step,
+            start,
             scale_h,
             scale_w,
         )
@@ -68,7 +74,7 @@ fn resizes() {
         let (dy, dys) = host.reals(&wide);
         for accumulate in [0, 1] {
             let (mut dx, before) = host.reals(&small);
-            let grid = GRID.shared(c * 8);
+            let grid = GRID.shared((ho + wo) * 8);
             kernels::resize_backward(
                 &host.device,
                 grid,
@@ -78,11 +84,11 @@ fn resizes() {
                 3,
                 5,
                 7,
-                2,
+                depth,
                 11,
                 13,
-                23,
-                17,
+                step,
+                start,
                 scale_h,
                 scale_w,
             )

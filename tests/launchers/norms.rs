@@ -426,13 +426,80 @@ fn a_relu_keeps_what_is_no_number() {
 #[test]
 fn column_sums() {
     let host = Host::double();
-    let (x, xs) = host.reals(&[ROWS, C]);
-    let mut partial = host.room(&[3, C]);
-    kernels::column_sums_partial(&host.device, Grid::blocks(3), &x, &mut partial, 23, 37).unwrap();
-    let (mut sums, mut expected) = host.reals(&[C]);
-    kernels::column_sums_final(&host.device, GRID, &partial, &mut sums, 3, 37).unwrap();
-    each([ROWS, C]).for_each(|[r, c]| expected[c] += xs[r * C + c]);
-    close("column sums", &host.read(&sums), &expected);
+    // Single columns; strips, in more parts than are added up at once.
+    for (rows, columns, parts) in [(ROWS, C, 3), (150, 12, 70), (150, 16, 70)] {
+        let (x, xs) = host.reals(&[rows, columns]);
+        let mut partial = host.room(&[parts, columns]);
+        let (blocks, r, c) = (Grid::blocks(parts), rows as i64, columns as i64);
+        kernels::column_sums_partial(&host.device, blocks, &x, &mut partial, r, c).unwrap();
+        let (mut sums, mut expected) = host.reals(&[columns]);
+        let p = parts as i64;
+        kernels::column_sums_final(&host.device, GRID, &partial, &mut sums, p, c).unwrap();
+        each([rows, columns]).for_each(|[r, c]| expected[c] += xs[r * columns + c]);
+        close("column sums", &host.read(&sums), &expected);
+    }
+}
+
+/// As above, for what else is merged over parts; the last twenty have no rows.
+#[test]
+fn batchnorm_of_many_parts() {
+    let host = Host::double();
+    let device = &host.device;
+    let (rows, parts, momentum, eps) = (150, 70, 0.3, 0.125);
+    for channels in [12, 16] {
+        let c = channels as i64;
+        let (x, xs) = host.reals(&[rows, channels]);
+        let partial = || host.room(&[parts, channels]);
+        let (mut means, mut deviations) = (partial(), partial());
+        let blocks = Grid::blocks(parts);
+        kernels::batchnorm_partial(device, blocks, &x, &mut means, &mut deviations, 150, c)
+            .unwrap();
+        let room = || host.room(&[channels]);
+        let (mut mean, mut inverse) = (room(), room());
+        let (mut running_mean, _) = host.reals(&[channels]);
+        let (mut running_var, _) = host.positive(&[channels]);
+        kernels::batchnorm_statistics(
+            device,
+            GRID,
+            &means,
+            &deviations,
+            &mut mean,
+            &mut inverse,
+            &mut running_mean,
+            &mut running_var,
+            None,
+            70,
+            150,
+            c,
+            momentum,
+            eps,
+        )
+        .unwrap();
+        let of = |f: &dyn Fn(usize) -> f64| (0..channels).map(f).collect::<Vec<f64>>();
+        let stats = |c: usize| statistics(xs.iter().skip(c).step_by(channels).copied(), eps);
+        close("mean", &host.read(&mean), &of(&|c| stats(c).0));
+        close("inv_std", &host.read(&inverse), &of(&|c| stats(c).1));
+
+        let (sums, ss) = host.reals(&[parts, channels]);
+        let (products, ps) = host.reals(&[parts, channels]);
+        let (mut sum, mut product) = (room(), room());
+        kernels::batchnorm_gradient_final(
+            device,
+            GRID,
+            &sums,
+            &products,
+            &mut sum,
+            &mut product,
+            None,
+            None,
+            70,
+            c,
+        )
+        .unwrap();
+        let column = |x: &[f64], c: usize| x.iter().skip(c).step_by(channels).sum::<f64>();
+        close("sum", &host.read(&sum), &of(&|c| column(&ss, c)));
+        close("product", &host.read(&product), &of(&|c| column(&ps, c)));
+    }
 }
 
 #[test]

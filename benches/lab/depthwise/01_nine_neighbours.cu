@@ -8,6 +8,7 @@
 // today's, as depthwise_gelu/01_error_function.cu has the one before.
 // A *line* is every D-th pixel of a row. Lines are visited such that the one above was read just
 // before, for SLICE channels at a time.
+#include "../whole_parts.cuh"
 #include "strip.cuh"
 
 // Strips were passed by reference then.
@@ -185,6 +186,7 @@ KERNEL(depthwise_gelu, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */,
 // Each block's part of the gradients of filter and bias.
 KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, real* dw /* blocks,3,3,C */, real* db /* blocks,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
     const Map map = {batch, height, width, channels, dilation};
+    AS_WHOLE_PARTS((channels + SLICE - 1) / SLICE);
     dw += block_index() * 9 * channels;
     db += block_index() * channels;
     if (channels % STRIP == 0) filter_gradient<strip>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
@@ -194,6 +196,7 @@ KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, re
 // The same behind a GELU; dz is the gradient in front of it.
 KERNEL(depthwise_gelu_filter, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, const T* dy /* B,H,W,C */, T* dz /* B,H,W,C */, real* dw /* blocks,3,3,C */, real* db /* blocks,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = {batch, height, width, channels, 1};
+    AS_WHOLE_PARTS((channels + SLICE - 1) / SLICE);
     dw += block_index() * 9 * channels;
     db += block_index() * channels;
     if (channels % STRIP == 0) filter_gradient<strip>(x, filter, bias, dy, dz, dw, db, map);

@@ -6,6 +6,7 @@
 // Depthwise 3×3 as kernels/depthwise.cu describes it. A *line* is every D-th pixel of a row, and all D
 // lines of a row come one after the other: between two uses of a pixel lie D times as many addresses
 // as in one of the D² maps.
+#include "../whole_parts.cuh"
 #include "strip.cuh"
 
 constexpr int64_t PIXELS = 4;
@@ -183,6 +184,7 @@ KERNEL(depthwise_gelu, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */,
 // Each block's part of the gradients of filter and bias.
 KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, real* dw /* blocks,3,3,C */, real* db /* blocks,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
     const Map map = {batch, height, width, channels, dilation};
+    AS_WHOLE_PARTS((channels + SLICE - 1) / SLICE);
     dw += block_index() * 9 * channels;
     db += block_index() * channels;
     if (channels % STRIP == 0) filter_gradient<strip, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
@@ -192,6 +194,7 @@ KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, re
 // The same behind a GELU; dz is the gradient in front of it.
 KERNEL(depthwise_gelu_filter, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, const T* dy /* B,H,W,C */, T* dz /* B,H,W,C */, real* dw /* blocks,3,3,C */, real* db /* blocks,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = {batch, height, width, channels, 1};
+    AS_WHOLE_PARTS((channels + SLICE - 1) / SLICE);
     dw += block_index() * 9 * channels;
     db += block_index() * channels;
     if (channels % STRIP == 0) filter_gradient<strip, true>(x, filter, bias, dy, dz, dw, db, map);

@@ -1,0 +1,56 @@
+// Sums of columns over the parts that a first pass left behind: parts,C. A block takes a group of
+// neighbouring columns. On the GPU its threads share the parts between them, so that their loads do
+// not wait for each other; the order of a sum does not depend on how many threads there are.
+#pragma once
+#include "strip.cuh"
+
+#if defined(UDASS_SHAPED_FOR_GPU)
+constexpr int64_t BESIDE = 2;  // strips of a group: 32 bytes, the least that memory moves
+constexpr int64_t SHARES = 64;  // of the parts, for each of them
+#else
+constexpr int64_t BESIDE = 1;
+constexpr int64_t SHARES = 1;
+#endif
+
+// f(first column) for each group of the block.
+template <class V, class F>
+DEVICE void each_group(int64_t channels, F f) {
+    constexpr int64_t group = BESIDE * Width<V>::lanes;
+    ROW_LOOP(g, (channels + group - 1) / group) f(g * group);
+}
+
+// done(c, sum) for the columns of the group that begins with `first`: sum = add(sum, p, c) over all
+// parts p, by strips from c on.
+template <class V, class F, class G>
+DEVICE void sum_parts(int64_t parts, int64_t channels, int64_t first, F add, G done) {
+    constexpr int64_t lanes = Width<V>::lanes;
+    SHARED(V, sums, SHARES * BESIDE);
+    const int64_t columns = least_of(BESIDE * lanes, channels - first);
+    BLOCK_LOOP(i, SHARES * BESIDE) {
+        const int64_t j = i % BESIDE * lanes;
+        V sum = all_lanes<V>(0);
+        if (j < columns)
+            for (int64_t p = i / BESIDE; p < parts; p += SHARES) sum = add(sum, p, first + j);
+        sums[i] = sum;
+    }
+    barrier();
+    const real* shares = reinterpret_cast<const real*>(sums);
+    BLOCK_LOOP(j, columns) {
+        real sum = 0;
+        UNROLL for (int64_t s = 0; s < SHARES; ++s) sum += shares[s * BESIDE * lanes + j];
+        done(first + j, sum);
+    }
+    barrier();  // sums are overwritten by the next call, and may be of what `done` wrote
+}
+
+template <class V, class G>
+DEVICE void each_sum_of(const real* partial, int64_t parts, int64_t channels, G done) {
+    const auto add = [&](V sum, int64_t p, int64_t c) { return sum + Width<V>::load(partial + p * channels + c); };
+    each_group<V>(channels, [&](int64_t first) { sum_parts<V>(parts, channels, first, add, done); });
+}
+// done(c, Σ_p partial[p,c]) for the block's columns.
+template <class G>
+DEVICE void each_sum(const real* partial, int64_t parts, int64_t channels, G done) {
+    if (channels % STRIP == 0) each_sum_of<strip>(partial, parts, channels, done);
+    else each_sum_of<real>(partial, parts, channels, done);
+}
