@@ -5,104 +5,209 @@
 //
 // Backward, with x̂ the normalised stream, g = dy · gamma and C channels:
 //   ds = ds' + (g - mean(g) - x̂ · mean(g · x̂)) / √(var + eps)       (ds' comes along the stream)
+//   dbranch = keep_b / (1 - rate) · ds
 //   dgamma = Σ_rows dy · x̂      dbeta = Σ_rows dy
 // Layer Normalization, Ba et al. 2016; stochastic depth, Huang et al. 2016.
+//
+// A team takes a row. Where it is a warp and C that of a network, lanes hold the row in registers:
+// it is loaded once, all of it before any is used, and nobody waits at a barrier.
 #include "random.cuh"
+#include "team.cuh"
 
-// What drop-path multiplies the branch of sample b with.
-DEVICE real branch_scale(const uint64_t* key, int64_t stream, real rate, int64_t b) {
-    if (key == nullptr || rate <= 0) return 1;
-    return uniform_of(*key, stream, b) < rate ? real(0) : 1 / (1 - rate);
+// What drop-path multiplies branches with.
+struct Drop {
+    const uint64_t* key;
+    int64_t stream, sample_rows;
+    real rate;
+    // Rows before this one, from the row on that was asked for last, have this factor.
+    int64_t known;
+    real factor;
+};
+
+// Of row r's sample; rows ascend from call to call.
+DEVICE real branch_scale(Drop& drop, int64_t r) {
+    if (drop.key == nullptr || drop.rate <= 0) return 1;
+    if (r >= drop.known) {
+        const int64_t b = r / drop.sample_rows;
+        drop.known = (b + 1) * drop.sample_rows;
+        drop.factor = uniform_of(*drop.key, drop.stream, b) < drop.rate ? real(0) : 1 / (1 - drop.rate);
+    }
+    return drop.factor;
 }
+
+// Room for 24 warps on a multiprocessor.
+#undef LIMITS
+#define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 3)
+
+MATH real normal_of(real s, real mean, real inverse) { return (s - mean) * inverse; }
 
 // `branch` and `sum` are absent together: a norm without a residual. The result goes to `y`, or to
 // `wide` where it starts a residual stream. stats: mean, 1/√(var + eps).
 KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* C */, const real* beta /* C */, real* OPTIONAL sum /* rows,C */, T* OPTIONAL y /* rows,C */, real* OPTIONAL wide /* rows,C */, real* OPTIONAL stats /* rows,2 */, int64_t stream, real rate, real eps, int64_t sample_rows, int64_t rows, int64_t channels) {
-    ROW_LOOP(r, rows) {
+    Drop drop = {key, stream, sample_rows, rate, 0, 1};
+    auto tell = [&](int64_t r, real mean, real inverse) {
+        if (stats == nullptr || team_lane() != 0) return;
+        stats[2 * r] = mean;
+        stats[2 * r + 1] = inverse;
+    };
+#if defined(UDASS_THREADS)
+    auto in_registers = [&](auto s) {
+        constexpr int64_t N = sizeof(s) / sizeof(real);
+        TEAM_ROWS(r, rows) {
+            const int64_t first = r * channels + lane_index();
+            s = held<N>(x + first);
+            if (branch != nullptr) {
+                const Held<N> added = held<N>(branch + first);
+                const real scale = branch_scale(drop, r);
+                UNROLL for (int64_t i = 0; i < N; ++i) {
+                    s.at[i] += scale * added.at[i];
+                    sum[first + WARP * i] = s.at[i];
+                }
+            }
+            real total[1] = {0}, squares[1] = {0};
+            UNROLL for (int64_t i = 0; i < N; ++i) total[0] += s.at[i];
+            warp_sum(total);
+            const real mean = total[0] / real(N * WARP);
+            UNROLL for (int64_t i = 0; i < N; ++i) {
+                const real d = s.at[i] - mean;
+                squares[0] += d * d;
+            }
+            warp_sum(squares);
+            const real inverse = 1 / sqrt_of(squares[0] / real(N * WARP) + eps);
+            tell(r, mean, inverse);
+            const Held<N> scales = held<N>(gamma + lane_index()), shifts = held<N>(beta + lane_index());
+            UNROLL for (int64_t i = 0; i < N; ++i) {
+                const real out = normal_of(s.at[i], mean, inverse) * scales.at[i] + shifts.at[i];
+                if (y != nullptr) y[first + WARP * i] = out;
+                else wide[first + WARP * i] = out;
+            }
+        }
+    };
+    if (rows_in_registers(channels, in_registers)) return;
+#endif
+    TEAM_ROWS(r, rows) {
         const real* s = x + r * channels;
         if (branch != nullptr) {
-            const real scale = branch_scale(key, stream, rate, r / sample_rows);
+            const real scale = branch_scale(drop, r);
             const T* added = branch + r * channels;
             real* out = sum + r * channels;
-            // A thread stays with its channels, so no barrier is needed before it reads them.
-            BLOCK_LOOP(c, channels) out[c] = s[c] + scale * real(added[c]);
+            TEAM_LOOP(c, channels) out[c] = s[c] + scale * real(added[c]);
             s = out;
         }
-        const real mean = block_sum(channels, [&](int64_t c) { return s[c]; }) / channels;
-        const real variance = block_sum(channels, [&](int64_t c) {
+        const real mean = team_sum(channels, [&](int64_t c) { return s[c]; }) / channels;
+        const real variance = team_sum(channels, [&](int64_t c) {
             const real d = s[c] - mean;
             return d * d;
         }) / channels;
         const real inverse = 1 / sqrt_of(variance + eps);
-        if (stats != nullptr && thread_index() == 0) {
-            stats[2 * r] = mean;
-            stats[2 * r + 1] = inverse;
-        }
-        if (y != nullptr) {
-            T* out = y + r * channels;
-            BLOCK_LOOP(c, channels) out[c] = (s[c] - mean) * inverse * gamma[c] + beta[c];
-        } else {
-            real* out = wide + r * channels;
-            BLOCK_LOOP(c, channels) out[c] = (s[c] - mean) * inverse * gamma[c] + beta[c];
-        }
+        tell(r, mean, inverse);
+        auto result = [&](auto* out) {
+            TEAM_LOOP(c, channels) out[c] = normal_of(s[c], mean, inverse) * gamma[c] + beta[c];
+        };
+        if (y != nullptr) result(y + r * channels);
+        else result(wide + r * channels);
     }
 }
 
+// Room for 16.
+#undef LIMITS
+#define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 2)
+
 // s: the normalised stream's values before the norm. dy (or dwide): gradient of the norm's output.
 // ds: what comes along the stream, absent where nothing follows; dx may be the same tensor. One
-// block sums one part of the rows into its row of `partial`: dgamma, then dbeta.
-KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* rows,C */, const real* OPTIONAL dwide /* rows,C */, const real* OPTIONAL ds /* rows,C */, const real* gamma /* C */, const real* stats /* rows,2 */, real* dx /* rows,C */, real* partial /* parts,2,C */, int64_t rows, int64_t channels) {
-    real* dgamma = partial + block_index() * 2 * channels;
-    real* dbeta = dgamma + channels;
-    // The sums of the first row end in barriers before anything is added.
-    BLOCK_LOOP(c, 2 * channels) dgamma[c] = 0;
-    ROW_LOOP(r, rows) {
-        const int64_t row = r * channels;
-        const real mean = stats[2 * r], inverse = stats[2 * r + 1];
-        const real* in = s + row;
-        real* out = dx + row;
-        // The gradient is read as T or as real; both loops below are the same but for that.
-        auto backward = [&](const auto* gradient) {
-            const real plain = block_sum(channels, [&](int64_t c) {
-                return real(gradient[c]) * gamma[c];
-            }) / channels;
-            const real along = block_sum(channels, [&](int64_t c) {
-                return real(gradient[c]) * gamma[c] * ((in[c] - mean) * inverse);
-            }) / channels;
-            BLOCK_LOOP(c, channels) {
-                const real normal = (in[c] - mean) * inverse;
-                const real g = real(gradient[c]);
-                dgamma[c] += g * normal;
-                dbeta[c] += g;
-                const real before = ds != nullptr ? ds[row + c] : real(0);
-                out[c] = before + (g * gamma[c] - plain - normal * along) * inverse;
+// block sums one part of the rows into its row of `partial`: dgamma, then dbeta. The shared memory
+// holds MOST_TEAMS such rows.
+KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* rows,C */, const real* OPTIONAL dwide /* rows,C */, const real* OPTIONAL ds /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* C */, const real* stats /* rows,2 */, real* dx /* rows,C */, T* OPTIONAL dbranch /* rows,C */, real* partial /* parts,2,C */, int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
+    Drop drop = {key, stream, sample_rows, rate, 0, 1};
+    real* sums = static_cast<real*>(shared_memory());
+    auto by_memory = [&] {
+        BLOCK_LOOP(i, team_count() * 2 * channels) sums[i] = 0;
+        barrier();
+        TEAM_ROWS(r, rows) {
+            const int64_t row = r * channels;
+            const real mean = stats[2 * r], inverse = stats[2 * r + 1];
+            const real* in = s + row;
+            real* out = dx + row;
+            real* dgamma = sums + team_of(r, rows) * 2 * channels;
+            real* dbeta = dgamma + channels;
+            // The gradient is read as T or as real; both loops below are the same but for that.
+            auto backward = [&](const auto* gradient) {
+                const real plain = team_sum(channels, [&](int64_t c) {
+                    return real(gradient[c]) * gamma[c];
+                }) / channels;
+                const real along = team_sum(channels, [&](int64_t c) {
+                    return real(gradient[c]) * gamma[c] * normal_of(in[c], mean, inverse);
+                }) / channels;
+                TEAM_LOOP(c, channels) {
+                    const real normal = normal_of(in[c], mean, inverse);
+                    const real g = real(gradient[c]);
+                    dgamma[c] += g * normal;
+                    dbeta[c] += g;
+                    const real before = ds != nullptr ? ds[row + c] : real(0);
+                    out[c] = before + (g * gamma[c] - plain - normal * along) * inverse;
+                }
+            };
+            if (dy != nullptr) backward(dy + row);
+            else backward(dwide + row);
+            if (dbranch != nullptr) {
+                const real scale = branch_scale(drop, r);
+                TEAM_LOOP(c, channels) dbranch[row + c] = scale * out[c];
             }
-        };
-        if (dy != nullptr) {
-            backward(dy + row);
-        } else {
-            backward(dwide + row);
         }
+    };
+#if defined(UDASS_THREADS)
+    auto in_registers = [&](auto dgamma, const auto* gradient) {
+        constexpr int64_t N = sizeof(dgamma) / sizeof(real);
+        Held<N> dbeta = {};
+        dgamma = {};
+        TEAM_ROWS(r, rows) {
+            const int64_t first = r * channels + lane_index();
+            const Held<N> before = ds != nullptr ? held<N>(ds + first) : Held<N>{};
+            Held<N> g = held<N>(gradient + first), normal = held<N>(s + first);
+            const Held<N> scales = held<N>(gamma + lane_index());
+            const real mean = stats[2 * r], inverse = stats[2 * r + 1];
+            real means[2] = {0, 0};
+            UNROLL for (int64_t i = 0; i < N; ++i) {
+                normal.at[i] = normal_of(normal.at[i], mean, inverse);
+                dgamma.at[i] += g.at[i] * normal.at[i];
+                dbeta.at[i] += g.at[i];
+                g.at[i] *= scales.at[i];
+                means[0] += g.at[i];
+                means[1] += g.at[i] * normal.at[i];
+            }
+            warp_sum(means);
+            const real plain = means[0] / real(N * WARP), along = means[1] / real(N * WARP);
+            const real scale = dbranch != nullptr ? branch_scale(drop, r) : real(0);
+            UNROLL for (int64_t i = 0; i < N; ++i) {
+                const real d = before.at[i] + (g.at[i] - plain - normal.at[i] * along) * inverse;
+                dx[first + WARP * i] = d;
+                if (dbranch != nullptr) dbranch[first + WARP * i] = scale * d;
+            }
+        }
+        real* own = sums + team_index() * 2 * channels + lane_index();
+        UNROLL for (int64_t i = 0; i < N; ++i) {
+            own[WARP * i] = dgamma.at[i];
+            own[channels + WARP * i] = dbeta.at[i];
+        }
+    };
+    const bool done = dy != nullptr ? rows_in_registers(channels, [&](auto held) { in_registers(held, dy); })
+                                    : rows_in_registers(channels, [&](auto held) { in_registers(held, dwide); });
+    if (!done) by_memory();
+#else
+    by_memory();
+#endif
+    barrier();
+    BLOCK_LOOP(i, 2 * channels) {
+        real sum = sums[i];
+        for (int64_t t = 1; t < team_count(); ++t) sum += sums[t * 2 * channels + i];
+        partial[block_index() * 2 * channels + i] = sum;
     }
 }
 
 // dgamma[c] += Σ_p partial[p,0,c]      dbeta[c] += Σ_p partial[p,1,c]
 KERNEL(layernorm_weights, const real* partial /* parts,2,C */, real* dgamma /* C */, real* dbeta /* C */, int64_t parts, int64_t channels) {
-    GRID_LOOP(c, channels) {
-        real g = 0, b = 0;
-        for (int64_t p = 0; p < parts; ++p) {
-            g += partial[2 * p * channels + c];
-            b += partial[(2 * p + 1) * channels + c];
-        }
-        dgamma[c] += g;
-        dbeta[c] += b;
-    }
-}
-
-// dbranch = keep_b / (1 - rate) · ds
-KERNEL(drop_path_backward, const real* ds /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, T* dbranch /* rows,C */, int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
-    ROW_LOOP(r, rows) {
-        const real scale = branch_scale(key, stream, rate, r / sample_rows);
-        BLOCK_LOOP(c, channels) dbranch[r * channels + c] = scale * ds[r * channels + c];
+    TEAM_ROWS(i, 2 * channels) {
+        const real sum = team_sum(parts, [&](int64_t p) { return partial[p * 2 * channels + i]; });
+        if (team_lane() == 0) (i < channels ? dgamma[i] : dbeta[i - channels]) += sum;
     }
 }

@@ -1,7 +1,7 @@
-// What a warp does together: shuffles, votes, products of small matrices on the tensor cores, and
-// copies to shared memory that run beside the arithmetic. On the GPU and in lockstep, where all
-// lanes meet in an exchange and each computes what the hardware would give it; a solo block has no
-// warps, so a kernel that uses these keeps a portable body beside them.
+// What a warp does together beside what warp.cuh has: products of small matrices on the tensor
+// cores, and copies to shared memory that run beside the arithmetic. On the GPU and in lockstep,
+// where all lanes meet in an exchange and each computes what the hardware would give it; a solo
+// block has no warps, so a kernel that uses these keeps a portable body beside them.
 //
 // Fragments are as the PTX ISA lays them out ("Matrix fragments for mma.m16n8k16 / m16n8k8"). Of
 // lane l, with group = l / 4 and pair = l % 4, a register holds at (row, column):
@@ -18,22 +18,10 @@
 #if defined(UDASS_THREADS) && !defined(UDASS_F64)
 #define UDASS_WARPS
 
-constexpr int64_t WARP = 32;
-
-DEVICE int64_t lane_index() { return thread_index() % WARP; }
-DEVICE int64_t warp_index() { return thread_index() / WARP; }
-DEVICE int64_t warp_count() { return thread_count() / WARP; }
-
 // Two 16-bit numbers in one register, the first in the low half.
 DEVICE uint32_t two_halves(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
 
 #if defined(__CUDACC__)
-
-// What lane `from` holds.
-DEVICE float shuffled(float mine, int64_t from) { return __shfl_sync(0xFFFFFFFFu, mine, static_cast<int>(from)); }
-// One bit for each lane whose `mine` is true.
-DEVICE uint32_t voted(bool mine) { return __ballot_sync(0xFFFFFFFFu, mine); }
-DEVICE void warp_barrier() { __syncwarp(); }
 
 #define UDASS_MMA16(name, type)                                                                               \
     DEVICE void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {                         \
@@ -81,21 +69,6 @@ DEVICE void wait_copies() {
 }
 
 #else  // lockstep
-
-template <class V>
-DEVICE const V* exchanged(V mine) {
-    return static_cast<const V*>(lockstep_exchange(&mine, sizeof mine));
-}
-
-UNWATCHED static float lane_of(const float* lanes, int64_t from) { return lanes[from]; }
-UNWATCHED static uint32_t bits_of(const bool* lanes) {
-    uint32_t bits = 0;
-    for (int l = 0; l < WARP; ++l) bits |= static_cast<uint32_t>(lanes[l]) << l;
-    return bits;
-}
-DEVICE float shuffled(float mine, int64_t from) { return lane_of(exchanged(mine), from); }
-DEVICE uint32_t voted(bool mine) { return bits_of(exchanged(mine)); }
-DEVICE void warp_barrier() { lockstep_exchange(nullptr, 0); }
 
 struct Operands {
     uint32_t a[4], b[2];

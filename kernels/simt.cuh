@@ -43,10 +43,22 @@
                            i < i##_n; i += thread_count())
 #define ROW_LOOP(r, n) for (int64_t r = chunk_begin(n), r##_n = chunk_end(n); r < r##_n; ++r)
 
+// Before a loop whose bounds are constants.
+#if defined(UDASS_SHAPED_FOR_GPU)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+constexpr int64_t WARP = 32;
+
 #if defined(__CUDACC__)
 
 #define DEVICE static __device__ __forceinline__
-#define KERNEL(name, ...) extern "C" __global__ void SYMBOL(name)(__VA_ARGS__)
+// What limits a kernel's registers: a file may define it anew before a kernel, as
+// __launch_bounds__(threads, blocks that a multiprocessor is to have room for).
+#define LIMITS
+#define KERNEL(name, ...) extern "C" __global__ void LIMITS SYMBOL(name)(__VA_ARGS__)
 // An array of the block, `n` a constant.
 #define SHARED(type, name, n) __shared__ type name[n]
 
@@ -120,19 +132,27 @@ struct Largest {
 };
 
 #if defined(UDASS_THREADS)
+#include "warp.cuh"
 
-// Combines one value per thread in a fixed order; every thread gets the result.
+// Combines one value per thread in a fixed order, half with half; every thread gets the result.
 template <class C>
 DEVICE real block_combine(real mine) {
     SHARED(real, scratch, 1024);
     const int64_t me = thread_index();
+    const bool in_warps = thread_count() % WARP == 0;
+    int64_t live = thread_count();
     scratch[me] = mine;
     barrier();
-    for (int64_t live = thread_count(); live > 1;) {
-        const int64_t half = (live + 1) / 2;
-        if (me + half < live) scratch[me] = C::of(scratch[me], scratch[me + half]);
+    // What one warp holds needs no barrier.
+    for (int64_t half; live > (in_warps ? WARP : 1); live = half) {
+        half = (live + 1) / 2;
+        if (me + half < live) scratch[me] = mine = C::of(mine, scratch[me + half]);
         barrier();
-        live = half;
+    }
+    if (in_warps) {
+        if (warp_index() == 0) mine = warp_combine<C>(mine, live);
+        if (me == 0) scratch[0] = mine;
+        barrier();
     }
     const real result = scratch[0];
     barrier();  // the scratch may be reused at once
@@ -149,11 +169,10 @@ DEVICE real block_reduce(int64_t n, F f) {
 
 #elif defined(UDASS_ORDERED)
 
-// The order in which a block of so many threads combines: what lockstep is compared with.
+// The order in which so many threads combine: what lockstep is compared with.
 template <class C, class F>
-DEVICE real block_reduce(int64_t n, F f) {
+DEVICE real ordered_reduce(int64_t threads, int64_t n, F f) {
     real lane[1024];
-    const int64_t threads = solo_launch.threads;
     for (int64_t t = 0; t < threads; ++t) {
         lane[t] = C::start;
         for (int64_t i = t; i < n; i += threads) lane[t] = C::of(lane[t], f(i));
@@ -164,6 +183,8 @@ DEVICE real block_reduce(int64_t n, F f) {
     }
     return lane[0];
 }
+template <class C, class F>
+DEVICE real block_reduce(int64_t n, F f) { return ordered_reduce<C>(solo_launch.threads, n, f); }
 
 #else
 

@@ -8,7 +8,6 @@
 
 #if defined(UDASS_SHAPED_FOR_GPU)
 
-#define UNROLL _Pragma("unroll")
 #define LANES UNROLL
 constexpr int64_t STRIP = 4;
 
@@ -49,7 +48,6 @@ MATH void store(E* p, strip s) {
 
 #else
 
-#define UNROLL _Pragma("GCC unroll 16")
 #define LANES _Pragma("omp simd")
 #if defined(__AVX512F__)
 #define STRIP_BYTES 64

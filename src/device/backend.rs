@@ -43,6 +43,16 @@ pub(crate) trait Backend {
     fn forget_marks(&self) {}
     /// Blocks that fill the device with elementwise work of `n` elements.
     fn blocks_for(&self, n: usize) -> usize;
+    /// Blocks whose teams (kernels/team.cuh) fill the device with `rows`, each costing about as much
+    /// as `width` elements.
+    fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
+        self.blocks_for(rows * width.max(1)).min(rows)
+    }
+    /// Blocks that a sum over rows is cut into, where teams take them: enough to fill the device, few
+    /// enough to be cheap to combine.
+    fn parts_of_teams(&self, rows: usize) -> usize {
+        rows.div_ceil(64).min(128)
+    }
     /// None: work that is asked for has run when the call returns, so there is nothing to record.
     fn recorder(&self) -> Option<&dyn Recorder> {
         None

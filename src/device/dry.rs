@@ -6,6 +6,7 @@ use std::cell::Cell;
 
 use super::Precision;
 use super::backend::{Backend, Convolution, Product};
+use super::cuda;
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::Result;
 
@@ -85,6 +86,14 @@ impl Backend for Dry {
 
     fn blocks_for(&self, n: usize) -> usize {
         n.div_ceil(ELEMENTS_PER_BLOCK)
+    }
+
+    fn blocks_of_teams(&self, rows: usize, _: usize) -> usize {
+        cuda::blocks_of_teams(rows)
+    }
+
+    fn parts_of_teams(&self, rows: usize) -> usize {
+        cuda::parts_of_teams(rows)
     }
 
     fn mark(&self) -> Result<u64> {

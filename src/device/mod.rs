@@ -394,6 +394,17 @@ impl Device {
         Grid::blocks(self.0.backend.blocks_for(rows * width.max(1)).min(rows.max(1)))
     }
 
+    /// Blocks for a TEAM_ROWS loop over `rows`, each costing about as much as `width` elements.
+    pub fn team_rows(&self, rows: usize, width: usize) -> Grid {
+        Grid::blocks(self.0.backend.blocks_of_teams(rows, width))
+    }
+
+    /// Blocks for a TEAM_ROWS loop that sums over `rows`, one part a block: the shape alone decides in
+    /// which order a device adds.
+    pub fn team_parts(&self, rows: usize) -> Grid {
+        Grid::blocks(self.0.backend.parts_of_teams(rows))
+    }
+
     pub(crate) fn launch(&self, kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
         for arg in args {
             if let Arg::Pointer { name, element, tensor: Some(tensor), .. } = arg {

@@ -1,12 +1,13 @@
 //! Layer norm, alone or fused with the residual connection before it.
 
-use crate::device::{Device, Grid, kernels};
+use crate::device::{Device, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::linear::row_parts;
+/// As `MOST_TEAMS` in kernels/team.cuh.
+const MOST_TEAMS: usize = 8;
 
 /// Scale, shift and eps of a norm.
 #[derive(Clone)]
@@ -63,28 +64,19 @@ pub fn add_layernorm(
     let (x_slot, branch_slot) = (x.slot.clone(), branch.slot.clone());
     Ok(tape.record_pair((sum, y), move |gradients, ds, dy| {
         let device = gradients.device().clone();
-        let ds = match dy {
-            Some(dy) => backward(&device, &s, &norm, &stats, Gradient::Operand(&dy), ds)?,
-            None => ds.ok_or_else(|| Error::shape("add_layernorm", "no gradient"))?,
+        let dy = match dy {
+            Some(dy) => dy,
+            None => device.zeros(s.shape(), device.operand())?,
         };
-        let dbranch = match &drop {
-            Some(drop) => {
-                let mut dbranch = device.alloc(ds.shape(), device.operand())?;
-                let (rows, c) = (ds.rows(), ds.channels());
-                let (key, stream, rate) = (Some(&drop.key), drop.stream, drop.rate);
-                let sample = (rows / ds.dim(0)) as i64;
-                let grid = device.rows(rows, c);
-                let out = &mut dbranch;
-                let (rows, c) = (rows as i64, c as i64);
-                kernels::drop_path_backward(
-                    &device, grid, &ds, key, out, stream, rate, sample, rows, c,
-                )?;
-                dbranch
-            }
-            None => device.to_operand(&ds)?,
+        // One tensor serves both where it is neither scaled nor rounded.
+        let mut dbranch = match drop.is_some() || device.operand() != device.real() {
+            true => Some(device.alloc(s.shape(), device.operand())?),
+            false => None,
         };
-        gradients.give(&branch_slot, dbranch)?;
-        gradients.give(&x_slot, ds)
+        let branch = Some((dbranch.as_mut(), &drop));
+        let dx = backward(&device, &s, &norm, &stats, Gradient::Operand(&dy), ds, branch)?;
+        gradients.give(&branch_slot, dbranch.unwrap_or_else(|| dx.clone()))?;
+        gradients.give(&x_slot, dx)
     }))
 }
 
@@ -98,7 +90,7 @@ fn single(tape: &Tape, x: &Tensor, norm: &Norm, stream: bool) -> Result<Tensor> 
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
         let dy = if stream { Gradient::Real(&dy) } else { Gradient::Operand(&dy) };
-        let dx = backward(&device, &x, &norm, &stats, dy, None)?;
+        let dx = backward(&device, &x, &norm, &stats, dy, None, None)?;
         gradients.give(&x.slot, dx)
     }))
 }
@@ -135,7 +127,7 @@ fn forward(
     let drop = branch.and_then(|(_, drop)| drop.as_ref());
     kernels::layernorm_forward(
         device,
-        device.rows(rows, 4 * channels),
+        device.team_rows(rows, 4 * channels),
         x,
         branch.map(|(branch, _)| branch),
         drop.map(|drop| &drop.key),
@@ -148,15 +140,20 @@ fn forward(
         drop.map_or(0, |drop| drop.stream),
         drop.map_or(0.0, |drop| drop.rate),
         norm.eps,
-        (rows / x.dim(0).max(1)).max(1) as i64,
+        sample_rows(x),
         rows as i64,
         channels as i64,
     )?;
     Ok(stats)
 }
 
+/// Rows of one sample. x: B,…,C.
+fn sample_rows(x: &Tensor) -> i64 {
+    (x.rows() / x.dim(0).max(1)).max(1) as i64
+}
+
 /// Gradient of the stream before the norm, what came along it (`ds`) included; parameters' are
-/// accumulated.
+/// accumulated. `branch` gets that of the residual branch, where it is another.
 fn backward(
     device: &Device,
     s: &Tensor,
@@ -164,9 +161,11 @@ fn backward(
     stats: &Tensor,
     dy: Gradient,
     ds: Option<Tensor>,
+    branch: Option<(Option<&mut Tensor>, &Option<DropPath>)>,
 ) -> Result<Tensor> {
     let (rows, channels) = (s.rows(), s.channels());
-    let parts = row_parts(rows);
+    let grid = device.team_parts(rows);
+    let parts = grid.blocks as usize;
     let mut partial = device.empty(&[parts, 2, channels])?;
     let (narrow, wide) = match dy {
         Gradient::Operand(dy) => (Some(dy), None),
@@ -177,25 +176,30 @@ fn backward(
         Some(ds) if ds.is_unique() => ds.clone(),
         _ => device.empty(s.shape())?,
     };
-    let (r, c) = (rows as i64, channels as i64);
-    let (gamma, grid) = (&norm.weight.value, Grid::blocks(parts));
+    let (dbranch, drop) = branch.map_or((None, None), |(to, drop)| (to, drop.as_ref()));
+    let c = channels as i64;
     kernels::layernorm_backward(
         device,
-        grid,
+        grid.shared(MOST_TEAMS * 2 * channels * device.real().bytes()),
         s,
         narrow,
         wide,
         ds.as_ref(),
-        gamma,
+        drop.map(|drop| &drop.key),
+        &norm.weight.value,
         stats,
         &mut dx,
+        dbranch,
         &mut partial,
-        r,
+        drop.map_or(0, |drop| drop.stream),
+        drop.map_or(0.0, |drop| drop.rate),
+        sample_rows(s),
+        rows as i64,
         c,
     )?;
     if let (Some(mut dgamma), Some(mut dbeta)) = (norm.weight.grad.clone(), norm.bias.grad.clone())
     {
-        let grid = device.elements(channels);
+        let grid = device.team_rows(2 * channels, parts);
         let parts = parts as i64;
         kernels::layernorm_weights(device, grid, &partial, &mut dgamma, &mut dbeta, parts, c)?;
     }

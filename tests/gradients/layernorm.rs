@@ -46,3 +46,42 @@ fn residual_only_the_norm_used() {
         Case { inputs: &[&[1, 5, 7], &[1, 5, 7]], params: &[&[7], &[7]], ..Default::default() };
     check(&case, |tape, x, p| Ok(vec![ops::add_layernorm(tape, &x[0], &x[1], None, &norm(p))?.1]));
 }
+
+#[test]
+fn residual_only_the_stream_used() {
+    let case =
+        Case { inputs: &[&[3, 2, 7], &[3, 2, 7]], params: &[&[7], &[7]], ..Default::default() };
+    check(&case, |tape, x, p| {
+        let key = tape.device().upload(&[1], &[77u64])?;
+        let drop = DropPath { rate: 0.4, key, stream: 5 };
+        Ok(vec![ops::add_layernorm(tape, &x[0], &x[1], Some(drop), &norm(p))?.0])
+    });
+}
+
+/// Of one channel, of as many as lanes, of one more, and of more that lanes hold in registers.
+#[test]
+fn residuals_of_widths() {
+    for c in [1, 32, 33, 160] {
+        let (shape, params): ([usize; 3], _) = ([3, 1, c], [[c]; 2]);
+        let case = Case {
+            inputs: &[&shape, &shape],
+            params: &[&params[0], &params[1]],
+            ..Default::default()
+        };
+        check(&case, |tape, x, p| {
+            let key = tape.device().upload(&[1], &[77u64])?;
+            let drop = DropPath { rate: 0.4, key, stream: 5 };
+            let (s, y) = ops::add_layernorm(tape, &x[0], &x[1], Some(drop), &norm(p))?;
+            Ok(vec![s, y])
+        });
+    }
+}
+
+#[test]
+fn layernorm_in_registers_of_more_rows_than_teams() {
+    let case = Case { inputs: &[&[1, 83, 32]], params: &[&[32], &[32]], ..Default::default() };
+    check(&case, |tape, x, p| {
+        let y = ops::layernorm(tape, &x[0], &norm(p))?;
+        Ok(vec![y, ops::layernorm_stream(tape, &x[0], &norm(p))?])
+    });
+}

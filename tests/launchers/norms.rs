@@ -15,117 +15,162 @@ fn statistics(values: impl Iterator<Item = f64> + Clone, eps: f64) -> (f64, f64)
 const ROWS: usize = 23;
 const C: usize = 37;
 
+/// Shared memory of a backward pass: room for the sums of as many teams as a block may have.
+fn team_sums(c: usize) -> usize {
+    8 * 2 * c * size_of::<f64>()
+}
+
+/// Rows, channels and rows of a sample: rows that lanes hold in registers and others; fewer rows than
+/// teams, and fewer channels than lanes.
+const LAYERS: [[usize; 3]; 11] = [
+    [ROWS, C, 5],
+    [ROWS, 64, 5],
+    [3, 32, 1],
+    [31, 5, 31],
+    [1, 1, 1],
+    [9, 128, 3],
+    [19, 160, 7],
+    [5, 256, 2],
+    [13, 320, 13],
+    [2, 512, 1],
+    [7, 96, 2],
+];
+
 #[test]
 fn layernorm_with_drop_path() {
     let host = Host::double();
     let device = &host.device;
-    let (stream, rate, eps, sample_rows) = (11, 0.3, 0.125, 5);
-    let shape = [ROWS, C];
-    let (x, xs) = host.reals(&shape);
-    let (branch, bs) = host.reals(&shape);
-    let (gamma, gs) = host.reals(&[C]);
-    let (beta, betas) = host.reals(&[C]);
+    let (stream, rate, eps) = (11, 0.3, 0.125);
     let key = device.upload(&[1], &[7u64]).unwrap();
-    let (mut sum, mut y, mut stats) = (host.room(&shape), host.room(&shape), host.room(&[ROWS, 2]));
-    kernels::layernorm_forward(
-        device,
-        GRID,
-        &x,
-        Some(&branch),
-        Some(&key),
-        &gamma,
-        &beta,
-        Some(&mut sum),
-        Some(&mut y),
-        None,
-        Some(&mut stats),
-        stream,
-        rate,
-        eps,
-        5,
-        23,
-        37,
-    )
-    .unwrap();
-    let factor = |r: usize| {
-        if uniform_of(7, 11, (r / sample_rows) as u64) < rate { 0.0 } else { 1.0 / (1.0 - rate) }
-    };
-    assert!((0..ROWS).any(|r| factor(r) == 0.0) && (0..ROWS).any(|r| factor(r) > 0.0));
-    let s: Vec<f64> = (0..ROWS * C).map(|i| xs[i] + factor(i / C) * bs[i]).collect();
-    close("sum", &host.read(&sum), &s);
-    let per_row: Vec<(f64, f64)> =
-        (0..ROWS).map(|r| statistics(s[r * C..(r + 1) * C].iter().copied(), eps)).collect();
-    let flat: Vec<f64> = per_row.iter().flat_map(|&(mean, inverse)| [mean, inverse]).collect();
-    close("stats", &host.read(&stats), &flat);
-    let normal = |i: usize| (s[i] - per_row[i / C].0) * per_row[i / C].1;
-    let expected: Vec<f64> = (0..ROWS * C).map(|i| normal(i) * gs[i % C] + betas[i % C]).collect();
-    close("y", &host.read(&y), &expected);
+    for [rows, c, sample_rows] in LAYERS {
+        let shape = [rows, c];
+        let (x, xs) = host.reals(&shape);
+        let (branch, bs) = host.reals(&shape);
+        let (gamma, gs) = host.reals(&[c]);
+        let (beta, betas) = host.reals(&[c]);
+        let (mut sum, mut y) = (host.room(&shape), host.room(&shape));
+        let mut stats = host.room(&[rows, 2]);
+        kernels::layernorm_forward(
+            device,
+            GRID,
+            &x,
+            Some(&branch),
+            Some(&key),
+            &gamma,
+            &beta,
+            Some(&mut sum),
+            Some(&mut y),
+            None,
+            Some(&mut stats),
+            stream,
+            rate,
+            eps,
+            sample_rows as i64,
+            rows as i64,
+            c as i64,
+        )
+        .unwrap();
+        let factor = |r: usize| {
+            let dropped = uniform_of(7, 11, (r / sample_rows) as u64) < rate;
+            if dropped { 0.0 } else { 1.0 / (1.0 - rate) }
+        };
+        if rows == ROWS {
+            assert!((0..rows).any(|r| factor(r) == 0.0) && (0..rows).any(|r| factor(r) > 0.0));
+        }
+        let of = |f: &dyn Fn(usize) -> f64| (0..rows * c).map(f).collect::<Vec<f64>>();
+        let s = of(&|i| xs[i] + factor(i / c) * bs[i]);
+        close("sum", &host.read(&sum), &s);
+        let per_row: Vec<(f64, f64)> =
+            s.chunks(c).map(|row| statistics(row.iter().copied(), eps)).collect();
+        let flat: Vec<f64> = per_row.iter().flat_map(|&(mean, inverse)| [mean, inverse]).collect();
+        close("stats", &host.read(&stats), &flat);
+        let normal = |i: usize| (s[i] - per_row[i / c].0) * per_row[i / c].1;
+        close("y", &host.read(&y), &of(&|i| normal(i) * gs[i % c] + betas[i % c]));
 
-    let (dy, dys) = host.reals(&shape);
-    let (ds, dss) = host.reals(&shape);
-    let (mut dx, mut partial) = (host.room(&shape), host.room(&[3, 2, C]));
-    kernels::layernorm_backward(
-        device,
-        Grid::blocks(3),
-        &sum,
-        Some(&dy),
-        None,
-        Some(&ds),
-        &gamma,
-        &stats,
-        &mut dx,
-        &mut partial,
-        23,
-        37,
-    )
-    .unwrap();
-    let g = |i: usize| dys[i] * gs[i % C];
-    let expected: Vec<f64> = (0..ROWS * C)
-        .map(|i| {
-            let row = i / C * C..(i / C + 1) * C;
-            let plain = row.clone().map(g).sum::<f64>() / C as f64;
-            let along = row.map(|j| g(j) * normal(j)).sum::<f64>() / C as f64;
-            dss[i] + (g(i) - plain - normal(i) * along) * per_row[i / C].1
-        })
-        .collect();
-    close("dx", &host.read(&dx), &expected);
-    let (mut dgamma, before_g) = host.reals(&[C]);
-    let (mut dbeta, before_b) = host.reals(&[C]);
-    kernels::layernorm_weights(device, GRID, &partial, &mut dgamma, &mut dbeta, 3, 37).unwrap();
-    let summed = |c: usize, f: &dyn Fn(usize) -> f64| (0..ROWS).map(|r| f(r * C + c)).sum::<f64>();
-    let expected: Vec<f64> =
-        (0..C).map(|c| before_g[c] + summed(c, &|i| dys[i] * normal(i))).collect();
-    close("dgamma", &host.read(&dgamma), &expected);
-    let expected: Vec<f64> = (0..C).map(|c| before_b[c] + summed(c, &|i| dys[i])).collect();
-    close("dbeta", &host.read(&dbeta), &expected);
+        let (dy, dys) = host.reals(&shape);
+        let (ds, dss) = host.reals(&shape);
+        let (mut dx, mut partial) = (host.room(&shape), host.room(&[3, 2, c]));
+        let mut dbranch = host.room(&shape);
+        kernels::layernorm_backward(
+            device,
+            Grid::blocks(3).shared(team_sums(c)),
+            &sum,
+            Some(&dy),
+            None,
+            Some(&ds),
+            Some(&key),
+            &gamma,
+            &stats,
+            &mut dx,
+            Some(&mut dbranch),
+            &mut partial,
+            stream,
+            rate,
+            sample_rows as i64,
+            rows as i64,
+            c as i64,
+        )
+        .unwrap();
+        let g = |i: usize| dys[i] * gs[i % c];
+        let expected = of(&|i| {
+            let row = i / c * c..(i / c + 1) * c;
+            let plain = row.clone().map(g).sum::<f64>() / c as f64;
+            let along = row.map(|j| g(j) * normal(j)).sum::<f64>() / c as f64;
+            dss[i] + (g(i) - plain - normal(i) * along) * per_row[i / c].1
+        });
+        close("dx", &host.read(&dx), &expected);
+        let scaled = of(&|i| factor(i / c) * expected[i]);
+        if (0..rows).any(|r| factor(r) > 0.0) {
+            close("dbranch", &host.read(&dbranch), &scaled);
+        } else {
+            assert_eq!(host.read(&dbranch), scaled);
+        }
+        let (mut dgamma, before_g) = host.reals(&[c]);
+        let (mut dbeta, before_b) = host.reals(&[c]);
+        let n = c as i64;
+        kernels::layernorm_weights(device, GRID, &partial, &mut dgamma, &mut dbeta, 3, n).unwrap();
+        let summed = |before: &[f64], f: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            let column = |k: usize| (0..rows).map(|r| f(r * c + k)).sum::<f64>();
+            (0..c).map(|k| before[k] + column(k)).collect()
+        };
+        close("dgamma", &host.read(&dgamma), &summed(&before_g, &|i| dys[i] * normal(i)));
+        close("dbeta", &host.read(&dbeta), &summed(&before_b, &|i| dys[i]));
+    }
+}
 
-    let mut dbranch = host.room(&shape);
-    kernels::drop_path_backward(
-        device,
-        GRID,
-        &ds,
-        Some(&key),
-        &mut dbranch,
-        stream,
-        rate,
-        5,
-        23,
-        37,
-    )
-    .unwrap();
-    let expected: Vec<f64> = (0..ROWS * C).map(|i| factor(i / C) * dss[i]).collect();
-    close("drop_path_backward", &host.read(&dbranch), &expected);
+#[test]
+fn layernorm_weights_of_many_parts() {
+    let host = Host::double();
+    for [parts, c] in [[40, 3], [70, 32], [1, 9]] {
+        let (partial, ps) = host.reals(&[parts, 2, c]);
+        let (mut dgamma, before_g) = host.reals(&[c]);
+        let (mut dbeta, before_b) = host.reals(&[c]);
+        let (p, n) = (parts as i64, c as i64);
+        kernels::layernorm_weights(&host.device, GRID, &partial, &mut dgamma, &mut dbeta, p, n)
+            .unwrap();
+        let column = |k: usize| ps.iter().skip(k).step_by(2 * c).sum::<f64>();
+        let of = |before: &[f64], k: usize| -> Vec<f64> {
+            (0..c).map(|i| before[i] + column(k + i)).collect()
+        };
+        close("dgamma", &host.read(&dgamma), &of(&before_g, 0));
+        close("dbeta", &host.read(&dbeta), &of(&before_b, c));
+    }
 }
 
 #[test]
 fn layernorm_without_what_is_optional() {
+    layernorm_of_less(C);
+    layernorm_of_less(32);
+}
+
+fn layernorm_of_less(c: usize) {
     let host = Host::double();
     let device = &host.device;
-    let (eps, shape) = (0.125, [ROWS, C]);
+    let (eps, shape) = (0.125, [ROWS, c]);
     let (x, xs) = host.reals(&shape);
     let (branch, bs) = host.reals(&shape);
-    let (gamma, gs) = host.reals(&[C]);
-    let (beta, betas) = host.reals(&[C]);
+    let (gamma, gs) = host.reals(&[c]);
+    let (beta, betas) = host.reals(&[c]);
     let (dy, dys) = host.reals(&shape);
     let key = device.upload(&[1], &[7u64]).unwrap();
     // No residual; then one that is never dropped, for want of a key or of a chance.
@@ -153,27 +198,28 @@ fn layernorm_without_what_is_optional() {
                 eps,
                 5,
                 23,
-                37,
+                c as i64,
             )
             .unwrap();
         }
         let s: Vec<f64> =
-            (0..ROWS * C).map(|i| xs[i] + if branched { bs[i] } else { 0.0 }).collect();
+            (0..ROWS * c).map(|i| xs[i] + if branched { bs[i] } else { 0.0 }).collect();
         let per_row: Vec<(f64, f64)> =
-            (0..ROWS).map(|r| statistics(s[r * C..(r + 1) * C].iter().copied(), eps)).collect();
+            (0..ROWS).map(|r| statistics(s[r * c..(r + 1) * c].iter().copied(), eps)).collect();
         let flat: Vec<f64> = per_row.iter().flat_map(|&(mean, inverse)| [mean, inverse]).collect();
         close("stats", &host.read(&stats), &flat);
         if branched {
             close("sum", &host.read(&sum), &s);
         }
-        let normal = |i: usize| (s[i] - per_row[i / C].0) * per_row[i / C].1;
-        let of = |f: &dyn Fn(usize) -> f64| (0..ROWS * C).map(f).collect::<Vec<f64>>();
-        close("wide", &host.read(&wide), &of(&|i| normal(i) * gs[i % C] + betas[i % C]));
+        let normal = |i: usize| (s[i] - per_row[i / c].0) * per_row[i / c].1;
+        let of = |f: &dyn Fn(usize) -> f64| (0..ROWS * c).map(f).collect::<Vec<f64>>();
+        close("wide", &host.read(&wide), &of(&|i| normal(i) * gs[i % c] + betas[i % c]));
 
         let stream = if branched { &sum } else { &x };
-        let (mut dx, mut partial) = (host.room(&shape), host.room(&[6, 2, C]));
+        let (mut dx, mut partial) = (host.room(&shape), host.room(&[6, 2, c]));
         // A sixth part has no rows: 23 in chunks of 4.
-        let parts = Grid::blocks(6);
+        let parts = Grid::blocks(6).shared(team_sums(c));
+        let mut dbranch = host.room(&shape);
         kernels::layernorm_backward(
             device,
             parts,
@@ -181,36 +227,38 @@ fn layernorm_without_what_is_optional() {
             None,
             Some(&dy),
             None,
+            key,
             &gamma,
             &stats,
             &mut dx,
+            branched.then_some(&mut dbranch),
             &mut partial,
+            11,
+            rate,
+            5,
             23,
-            37,
+            c as i64,
         )
         .unwrap();
-        let g = |i: usize| dys[i] * gs[i % C];
+        let g = |i: usize| dys[i] * gs[i % c];
         let slope = |i: usize| {
-            let row = i / C * C..(i / C + 1) * C;
-            let plain = row.clone().map(g).sum::<f64>() / C as f64;
-            let along = row.map(|j| g(j) * normal(j)).sum::<f64>() / C as f64;
-            (g(i) - plain - normal(i) * along) * per_row[i / C].1
+            let row = i / c * c..(i / c + 1) * c;
+            let plain = row.clone().map(g).sum::<f64>() / c as f64;
+            let along = row.map(|j| g(j) * normal(j)).sum::<f64>() / c as f64;
+            (g(i) - plain - normal(i) * along) * per_row[i / c].1
         };
         close("dx", &host.read(&dx), &of(&slope));
         let parts = host.read(&partial);
-        let summed = |k: usize| -> f64 { parts.iter().skip(k).step_by(2 * C).sum() };
+        let summed = |k: usize| -> f64 { parts.iter().skip(k).step_by(2 * c).sum() };
         let expected = |k: usize| -> f64 {
-            let rows = (0..ROWS).map(|r| r * C + k % C);
-            rows.map(|i| if k < C { dys[i] * normal(i) } else { dys[i] }).sum()
+            let rows = (0..ROWS).map(|r| r * c + k % c);
+            rows.map(|i| if k < c { dys[i] * normal(i) } else { dys[i] }).sum()
         };
-        let all = |f: &dyn Fn(usize) -> f64| (0..2 * C).map(f).collect::<Vec<f64>>();
+        let all = |f: &dyn Fn(usize) -> f64| (0..2 * c).map(f).collect::<Vec<f64>>();
         close("partial", &all(&summed), &all(&expected));
 
         if branched {
-            let mut dbranch = host.room(&shape);
-            kernels::drop_path_backward(device, GRID, &dy, key, &mut dbranch, 11, rate, 5, 23, 37)
-                .unwrap();
-            assert_eq!(host.read(&dbranch), dys);
+            assert_eq!(host.read(&dbranch), host.read(&dx));
         }
     }
 }

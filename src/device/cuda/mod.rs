@@ -21,8 +21,22 @@ use staging::Staging;
 
 /// Elements of elementwise work that are worth a block: a few for each of its 256 threads.
 const ELEMENTS_PER_BLOCK: usize = 1 << 10;
+/// Teams of a block: its warps.
+const TEAMS: usize = 8;
+/// Blocks of teams that an H100 has room for, eight times, and those of a kernel that leaves room for
+/// no more than two on a multiprocessor. Other cards are near enough.
+const MOST_BLOCKS_OF_TEAMS: usize = 8 * 132;
+const MOST_PARTS: usize = 2 * 132;
 /// Device memory is reserved in multiples of it.
 const GRANULE: usize = 2 << 20;
+
+/// As [`Backend::blocks_of_teams`] and [`Backend::parts_of_teams`], whatever a row costs.
+pub(super) fn blocks_of_teams(rows: usize) -> usize {
+    rows.div_ceil(TEAMS).min(MOST_BLOCKS_OF_TEAMS)
+}
+pub(super) fn parts_of_teams(rows: usize) -> usize {
+    rows.div_ceil(TEAMS).min(MOST_PARTS)
+}
 
 pub(super) struct Cuda {
     driver: Box<dyn Driver>,
@@ -191,6 +205,14 @@ impl Backend for Cuda {
 
     fn blocks_for(&self, n: usize) -> usize {
         n.div_ceil(ELEMENTS_PER_BLOCK)
+    }
+
+    fn blocks_of_teams(&self, rows: usize, _: usize) -> usize {
+        blocks_of_teams(rows)
+    }
+
+    fn parts_of_teams(&self, rows: usize) -> usize {
+        parts_of_teams(rows)
     }
 
     fn recorder(&self) -> Option<&dyn Recorder> {

@@ -1,0 +1,62 @@
+// Threads in warps: 32 lanes that run together. On the GPU and in lockstep, where all lanes of a warp
+// meet in an exchange; for blocks of whole warps alone. simt.cuh includes it.
+#pragma once
+
+DEVICE int64_t lane_index() { return thread_index() % WARP; }
+DEVICE int64_t warp_index() { return thread_index() / WARP; }
+DEVICE int64_t warp_count() { return thread_count() / WARP; }
+
+#if defined(__CUDACC__)
+
+// What lane `from` holds.
+template <class V>
+DEVICE V shuffled(V mine, int64_t from) { return __shfl_sync(0xFFFFFFFFu, mine, static_cast<int>(from)); }
+// What the lane holds whose number differs in the bits of `mask`.
+template <class V>
+DEVICE V shuffled_across(V mine, int64_t mask) { return __shfl_xor_sync(0xFFFFFFFFu, mine, static_cast<int>(mask)); }
+// One bit for each lane whose `mine` is true.
+DEVICE uint32_t voted(bool mine) { return __ballot_sync(0xFFFFFFFFu, mine); }
+DEVICE void warp_barrier() { __syncwarp(); }
+
+#else  // lockstep
+
+template <class V>
+DEVICE const V* exchanged(V mine) {
+    return static_cast<const V*>(lockstep_exchange(&mine, sizeof mine));
+}
+
+template <class V>
+UNWATCHED static V lane_of(const V* lanes, int64_t from) { return lanes[from]; }
+UNWATCHED static uint32_t bits_of(const bool* lanes) {
+    uint32_t bits = 0;
+    for (int l = 0; l < WARP; ++l) bits |= static_cast<uint32_t>(lanes[l]) << l;
+    return bits;
+}
+template <class V>
+DEVICE V shuffled(V mine, int64_t from) { return lane_of(exchanged(mine), from); }
+template <class V>
+DEVICE V shuffled_across(V mine, int64_t mask) { return shuffled(mine, lane_index() ^ mask); }
+DEVICE uint32_t voted(bool mine) { return bits_of(exchanged(mine)); }
+DEVICE void warp_barrier() { lockstep_exchange(nullptr, 0); }
+
+#endif
+
+// The first `live` lanes' values combined in the order of block_combine, in lane 0.
+template <class C>
+DEVICE real warp_combine(real mine, int64_t live) {
+    for (int64_t half; live > 1; live = half) {
+        half = (live + 1) / 2;
+        const real other = shuffled(mine, (lane_index() + half) % WARP);
+        if (lane_index() + half < live) mine = C::of(mine, other);
+    }
+    return mine;
+}
+
+// Sums over a warp, K of them side by side, in the order of block_combine; every lane gets them, as
+// a + b is b + a.
+template <int64_t K>
+DEVICE void warp_sum(real (&mine)[K]) {
+    UNROLL for (int64_t half = WARP / 2; half > 0; half /= 2) {
+        UNROLL for (int64_t k = 0; k < K; ++k) mine[k] += shuffled_across(mine[k], half);
+    }
+}
