@@ -24,11 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Some of the tests' block sizes: one that is no multiple of a warp, and the largest.
 const BLOCK_SIZES: &str = "33,1024";
 /// In which kernels a header's functions are tried.
-const USERS: [(&str, &[&str]); 5] = [
+const USERS: [(&str, &[&str]); 6] = [
     ("simt.cuh", &["layernorm.cu", "finite.cu"]),
     ("upsample.cuh", &["cross_entropy.cu", "pseudo_label.cu", "resize.cu", "hrda.cu"]),
     ("strip.cuh", &["attention.cu", "depthwise.cu"]),
     ("random.cuh", &["layernorm.cu", "channels.cu"]),
+    ("colour.cuh", &["mix.cu", "augment.cu"]),
     ("counting.cuh", &["confusion.cu", "labels.cu"]),
 ];
 
