@@ -1,10 +1,10 @@
 // Mixing of images across domains: which classes a label holds, which of them are chosen, and the
-// pasting of their pixels (ClassMix, Olsson et al. 2021; QuadMix, Zhang et al. 2025, section 3).
+// image that their pixels make with others (ClassMix, Olsson et al. 2021; QuadMix, Zhang et al. 2025, section 3).
 //
 // Choices are made by one block from uniform numbers drawn beforehand: among n candidates in
 // ascending order the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. `values`: the first
 // value that is no candidate. 256 has unlabelled pixels, 255, count as a class, as in the released code.
-#include "simt.cuh"
+#include "colour.cuh"
 
 constexpr int64_t VALUES = 256;
 
@@ -79,39 +79,56 @@ KERNEL(choose_two, const uint8_t* present /* B,parts,256 */, const real* uniform
     }
 }
 
-// mask = table[b, label], and confident
-KERNEL(class_mask, const uint8_t* label /* B,pixels */, const uint8_t* table /* B,256 */, const uint8_t* OPTIONAL confident /* B,pixels */, uint8_t* mask /* B,pixels */, int64_t batch, int64_t pixels) {
-    GRID_LOOP(i, batch * pixels) {
-        const uint8_t in_class = table[i / pixels * VALUES + label[i]];
-        mask[i] = confident != nullptr && confident[i] == 0 ? 0 : in_class;
-    }
+// Pixels that lie over others: those whose label the image's table holds, where they are confident.
+// Without a table none do; an absent weight is 1 everywhere.
+struct Layer {
+    const real* image;
+    const uint8_t* label;
+    const real* weight;
+    const uint8_t* table;
+    const uint8_t* confident;
+};
+DEVICE bool covers(Layer layer, int64_t b, int64_t i) {
+    if (layer.table == nullptr || layer.table[b * VALUES + layer.label[i]] == 0) return false;
+    return layer.confident == nullptr || layer.confident[i] != 0;
 }
 
-// out = mask ? over : under, for image, label and weight; an absent weight is 1 everywhere.
-KERNEL(paste, const uint8_t* mask /* n */, const real* over /* n,3 */, const uint8_t* over_label /* n */, const real* OPTIONAL over_weight /* n */, const real* under /* n,3 */, const uint8_t* under_label /* n */, const real* OPTIONAL under_weight /* n */, real* out /* n,3 */, uint8_t* out_label /* n */, real* out_weight /* n */, int64_t n) {
-    GRID_LOOP(i, n) {
-        const bool top = mask[i] != 0;
-        for (int64_t c = 0; c < 3; ++c) out[3 * i + c] = top ? over[3 * i + c] : under[3 * i + c];
-        out_label[i] = top ? over_label[i] : under_label[i];
-        const real a = over_weight != nullptr ? over_weight[i] : real(1);
-        const real b = under_weight != nullptr ? under_weight[i] : real(1);
-        out_weight[i] = top ? a : b;
-    }
-}
-
-// Pastes the pixels of two long-tail classes in turn, each from a crop of its own; weights stay.
-// Colours enter as (channel - shift) · gain, the channels in BGR order where `reversed` is set.
-KERNEL(paste_rare, const uint8_t* rgb /* B,2,pixels,3 */, const uint8_t* crop_label /* B,2,pixels */, const uint8_t* classes /* 2 */, const real* shift /* 3 */, const real* gain /* 3 */, real* image /* B,pixels,3 */, uint8_t* label /* B,pixels */, int32_t reversed, int64_t batch, int64_t pixels) {
-    GRID_LOOP(i, batch * pixels) {
-        const int64_t b = i / pixels, p = i % pixels;
-        for (int64_t k = 0; k < 2; ++k) {
-            const int64_t from = (b * 2 + k) * pixels + p;
-            if (crop_label[from] != classes[k]) continue;
-            for (int64_t c = 0; c < 3; ++c) {
-                const real value = rgb[3 * from + (reversed ? 2 - c : c)];
-                image[3 * i + c] = (value - shift[c]) * gain[c];
+// A mixed image, jittered where there are factors and the switch is on: see colour.cuh. The highest
+// layer that covers a pixel gives its colour, label and weight. Over all layers lie the pixels of two
+// long-tail classes, the second's over the first's, each from a crop of its own, without weights of
+// their own; their colours are (channel - mean) · gain, the channels in BGR order where `reversed` is set.
+KERNEL(mix, const real* under /* B,pixels,3 */, const uint8_t* under_label /* B,pixels */, const real* OPTIONAL under_weight /* B,pixels */, const real* OPTIONAL lower /* B,pixels,3 */, const uint8_t* OPTIONAL lower_label /* B,pixels */, const real* OPTIONAL lower_weight /* B,pixels */, const uint8_t* OPTIONAL lower_table /* B,256 */, const uint8_t* OPTIONAL lower_confident /* B,pixels */, const real* OPTIONAL upper /* B,pixels,3 */, const uint8_t* OPTIONAL upper_label /* B,pixels */, const real* OPTIONAL upper_weight /* B,pixels */, const uint8_t* OPTIONAL upper_table /* B,256 */, const uint8_t* OPTIONAL upper_confident /* B,pixels */, const uint8_t* OPTIONAL rgb /* B,2,pixels,3 */, const uint8_t* OPTIONAL crop_label /* B,2,pixels */, const uint8_t* OPTIONAL classes /* 2 */, const real* OPTIONAL gain /* 3 */, const real* OPTIONAL factors /* B,4 */, const int32_t* OPTIONAL order /* B,4 */, const int32_t* OPTIONAL switches /* 2 */, const real* mean /* 3 */, const real* std /* 3 */, real* image /* B,pixels,3 */, uint8_t* label /* B,pixels */, real* weight /* B,pixels */, int32_t reversed, real unit, int64_t batch, int64_t pixels) {
+    const Layer bottom = {under, under_label, under_weight, nullptr, nullptr};
+    const Layer middle = {lower, lower_label, lower_weight, lower_table, lower_confident};
+    const Layer top = {upper, upper_label, upper_weight, upper_table, upper_confident};
+    const int64_t crops = rgb != nullptr ? 2 : 0;
+    const bool jitters = factors != nullptr && switches[0] != 0;
+    for (int64_t b = 0; b < batch; ++b) {
+        GRID_LOOP(p, pixels) {
+            const int64_t i = b * pixels + p;
+            const Layer seen = covers(top, b, i) ? top : covers(middle, b, i) ? middle : bottom;
+            int64_t crop = -1;
+            for (int64_t k = 0; k < crops; ++k) {
+                const int64_t at = (2 * b + k) * pixels + p;
+                if (crop_label[at] == classes[k]) crop = at;
             }
-            label[i] = classes[k];
+            Colour colour;
+            if (crop < 0) {
+                colour = colour_at(seen.image, i);
+                label[i] = seen.label[i];
+            } else {
+                const uint8_t* channels = rgb + 3 * crop;
+                const int64_t first = reversed ? 2 : 0;
+                colour = {
+                    (real(channels[first]) - mean[0]) * gain[0],
+                    (real(channels[1]) - mean[1]) * gain[1],
+                    (real(channels[2 - first]) - mean[2]) * gain[2],
+                };
+                label[i] = crop_label[crop];
+            }
+            if (jitters) colour = jittered(colour, factors + 4 * b, order + 4 * b, mean, std, unit);
+            set_colour(image, i, colour);
+            weight[i] = seen.weight != nullptr ? seen.weight[i] : real(1);
         }
     }
 }

@@ -4,6 +4,9 @@ use crate::Result;
 use crate::device::{Device, Grid, kernels};
 use crate::tensor::Tensor;
 
+/// Brings pixels to [0, 1], where colours are jittered.
+pub(super) const UNIT: f64 = 1.0 / 255.0;
+
 /// Mean and standard deviation of ImageNet's pixels, RGB, that networks expect.
 pub const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 pub const STD: [f32; 3] = [58.395, 57.12, 57.375];
@@ -16,14 +19,14 @@ pub struct Pixels {
 }
 
 /// Numbers of jitter and blur for a batch: see [`super::inputs::ImageAugment`].
-pub struct Augmentation<'a> {
+pub struct Augmentation {
     /// B,4
-    pub factors: &'a Tensor,
-    pub order: &'a Tensor,
+    pub factors: Tensor,
+    pub order: Tensor,
     /// B
-    pub sigma: &'a Tensor,
+    pub sigma: Tensor,
     /// jitter, blur
-    pub switches: &'a Tensor,
+    pub switches: Tensor,
 }
 
 impl Pixels {
@@ -67,41 +70,51 @@ impl Pixels {
         kernels::normalize(device, grid, rgb, extent, mean, inverse, image, b, h, w)
     }
 
-    /// Jitters and blurs normalised images, as far as their switches say.
-    pub fn augment(&self, device: &Device, image: &mut Tensor, a: &Augmentation) -> Result<()> {
+    /// Normalised images jittered and blurred, as far as the switches say.
+    pub fn augment(&self, device: &Device, image: &Tensor, a: &Augmentation) -> Result<Tensor> {
         let [batch, height, width, _] = image.bhwc("augment")?;
-        let (b, h, w) = (batch as i64, height as i64, width as i64);
-        // Jitter costs some sixty operations a pixel.
-        let grid = device.elements(20 * image.len());
-        let (mean, std) = (&self.mean, &self.std);
-        let unit = 1.0 / 255.0;
+        let mut augmented = device.empty_like(image)?;
         kernels::color_jitter(
             device,
-            grid,
+            pixelwise(device, height * width),
             image,
-            a.factors,
-            a.order,
-            a.switches,
-            mean,
-            std,
-            unit,
-            b,
-            h * w,
+            &a.factors,
+            &a.order,
+            &a.switches,
+            &self.mean,
+            &self.std,
+            &mut augmented,
+            UNIT,
+            batch as i64,
+            (height * width) as i64,
         )?;
+        self.blur(device, &mut augmented, a)?;
+        Ok(augmented)
+    }
+
+    /// Blurs images where the switch says so.
+    pub fn blur(&self, device: &Device, image: &mut Tensor, a: &Augmentation) -> Result<()> {
+        let [batch, height, width, _] = image.bhwc("blur")?;
+        let (b, h, w) = (batch as i64, height as i64, width as i64);
         let weights = |side: usize| -> Result<(Tensor, i64)> {
             let half = blur_size(side) / 2;
             let mut weights = device.empty(&[batch, half + 1])?;
             let grid = Grid::blocks(batch);
-            kernels::blur_weights(device, grid, a.sigma, &mut weights, half as i64)?;
+            kernels::blur_weights(device, grid, &a.sigma, &mut weights, half as i64)?;
             Ok((weights, half as i64))
         };
         let ((along, half_w), (down, half_h)) = (weights(width)?, weights(height)?);
         let mut rows = device.empty_like(image)?;
         let grid = device.rows(batch * height, 3 * width * 8);
-        let s = a.switches;
+        let s = &a.switches;
         kernels::blur_rows(device, grid, image, &along, s, &mut rows, half_w, b, h, w)?;
         kernels::blur_columns(device, grid, &rows, &down, s, image, half_h, b, h, w)
     }
+}
+
+/// Blocks for a loop over an image's pixels: on a GPU each thread has one.
+pub(super) fn pixelwise(device: &Device, pixels: usize) -> Grid {
+    device.elements(4 * pixels)
 }
 
 /// Taps of the blur along a side of `n` pixels: odd, about a tenth of it.

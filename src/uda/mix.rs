@@ -1,8 +1,10 @@
-//! ClassMix and QuadMix: choosing classes and pasting their pixels.
+//! ClassMix and QuadMix: choosing classes, and the image that their pixels make with others.
 
 use crate::device::{Device, Grid, kernels};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
+
+use super::augment::{Augmentation, Pixels, UNIT, pixelwise};
 
 /// Images with what they are learned from, on the device.
 #[derive(Clone)]
@@ -97,58 +99,6 @@ pub fn choose_two(
     Ok((table, chosen))
 }
 
-/// B,H,W: 1 where the label is in the table, and the pixel confident.
-pub fn class_mask(
-    device: &Device,
-    label: &Tensor,
-    table: &Tensor,
-    confident: Option<&Tensor>,
-) -> Result<Tensor> {
-    let mut mask = device.empty_like(label)?;
-    let batch = label.dim(0);
-    let pixels = label.len() / batch;
-    let grid = device.elements(label.len());
-    let (b, n) = (batch as i64, pixels as i64);
-    kernels::class_mask(device, grid, label, table, confident, &mut mask, b, n)?;
-    Ok(mask)
-}
-
-/// `over` where the mask is set, else `under`.
-pub fn paste(
-    device: &Device,
-    mask: &Tensor,
-    over: &Labelled,
-    under: &Labelled,
-) -> Result<Labelled> {
-    let n = mask.len();
-    for image in [over, under] {
-        if image.image.len() != 3 * n || image.label.len() != n {
-            let problem =
-                format!("mask {mask:?}, image {:?}, label {:?}", image.image, image.label);
-            return Err(Error::shape("paste", problem));
-        }
-    }
-    let mut image = device.empty_like(&under.image)?;
-    let mut label = device.empty_like(&under.label)?;
-    let mut weight = device.empty(under.label.shape())?;
-    kernels::paste(
-        device,
-        device.elements(8 * n),
-        mask,
-        &over.image,
-        &over.label,
-        over.weight.as_ref(),
-        &under.image,
-        &under.label,
-        under.weight.as_ref(),
-        &mut image,
-        &mut label,
-        &mut weight,
-        n as i64,
-    )?;
-    Ok(Labelled { image, label, weight: Some(weight) })
-}
-
 /// The first images of each: half of the batch, rounded down, are the source's.
 pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Result<Labelled> {
     let batch = target.label.dim(0);
@@ -193,39 +143,92 @@ pub struct RareCrops {
     pub classes: Tensor,
 }
 
-/// How the bytes of long-tail crops become colours: (channel - shift) · gain.
+/// How the bytes of long-tail crops become colours: (channel - mean) · gain.
 pub struct RareColours {
-    pub shift: Tensor,
     pub gain: Tensor,
     /// BGR instead of RGB.
     pub reversed: bool,
 }
 
-/// Pastes the two classes of `crops` in turn on `mixed`; its weights stay as they are.
-pub fn paste_rare(
+/// Pixels that lie over others: those whose label the table holds, where they are confident.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    pub of: &'a Labelled,
+    /// B,256
+    pub table: &'a Tensor,
+    /// B,H,W; none: all are.
+    pub confident: Option<&'a Tensor>,
+}
+
+/// What a mixed image is made of, from the bottom up.
+#[derive(Clone, Copy)]
+pub struct Mix<'a> {
+    pub under: &'a Labelled,
+    pub layers: [Option<Layer<'a>>; 2],
+    /// Long-tail classes, the second over the first; the weights beneath stay.
+    pub rare: Option<(&'a RareCrops, &'a RareColours)>,
+}
+
+/// Mixes and jitters in one pass over the pixels. A blur looks at neighbours, and comes after.
+pub fn mix(
     device: &Device,
-    crops: &RareCrops,
-    colours: &RareColours,
-    mixed: &mut Labelled,
-) -> Result<()> {
-    let batch = mixed.label.dim(0);
-    let pixels = mixed.label.len() / batch;
-    if crops.label.len() != 2 * mixed.label.len() {
-        let problem = format!("crops {:?} for labels {:?}", crops.label, mixed.label);
-        return Err(Error::shape("paste_rare", problem));
+    pixels: &Pixels,
+    mix: Mix,
+    jitter: Option<&Augmentation>,
+) -> Result<Labelled> {
+    let Mix { under, layers: [lower, upper], rare } = mix;
+    let (batch, n) = (under.label.dim(0), under.label.len());
+    let layers = || [lower, upper].into_iter().flatten();
+    for of in layers().map(|layer| layer.of).chain([under]) {
+        if of.image.len() != 3 * n || of.label.len() != n {
+            let problem = format!("{:?}, {:?} over {:?}", of.image, of.label, under.label);
+            return Err(Error::shape("mix", problem));
+        }
     }
-    kernels::paste_rare(
+    if let Some((crops, _)) = rare.filter(|(crops, _)| crops.label.len() != 2 * n) {
+        let problem = format!("crops {:?} over {:?}", crops.label, under.label);
+        return Err(Error::shape("mix", problem));
+    }
+    let mut image = device.empty_like(&under.image)?;
+    let mut label = device.empty_like(&under.label)?;
+    let mut weight = device.empty(under.label.shape())?;
+    // Of all colours and weights, a pixel reads one layer's.
+    let maps = |l: Layer| l.of.label.bytes() + l.confident.map_or(0, Tensor::bytes);
+    let bytes = 2 * (image.bytes() + label.bytes() + weight.bytes())
+        + layers().map(maps).sum::<usize>()
+        + rare.map_or(0, |(crops, _)| crops.label.bytes());
+    kernels::mix(
         device,
-        device.elements(4 * mixed.label.len()),
-        &crops.rgb,
-        &crops.label,
-        &crops.classes,
-        &colours.shift,
-        &colours.gain,
-        &mut mixed.image,
-        &mut mixed.label,
-        colours.reversed as i32,
+        pixelwise(device, n / batch).touching(bytes),
+        &under.image,
+        &under.label,
+        under.weight.as_ref(),
+        lower.map(|l| &l.of.image),
+        lower.map(|l| &l.of.label),
+        lower.and_then(|l| l.of.weight.as_ref()),
+        lower.map(|l| l.table),
+        lower.and_then(|l| l.confident),
+        upper.map(|l| &l.of.image),
+        upper.map(|l| &l.of.label),
+        upper.and_then(|l| l.of.weight.as_ref()),
+        upper.map(|l| l.table),
+        upper.and_then(|l| l.confident),
+        rare.map(|(crops, _)| &crops.rgb),
+        rare.map(|(crops, _)| &crops.label),
+        rare.map(|(crops, _)| &crops.classes),
+        rare.map(|(_, colours)| &colours.gain),
+        jitter.map(|a| &a.factors),
+        jitter.map(|a| &a.order),
+        jitter.map(|a| &a.switches),
+        &pixels.mean,
+        &pixels.std,
+        &mut image,
+        &mut label,
+        &mut weight,
+        rare.is_some_and(|(_, colours)| colours.reversed) as i32,
+        UNIT,
         batch as i64,
-        pixels as i64,
-    )
+        (n / batch) as i64,
+    )?;
+    Ok(Labelled { image, label, weight: Some(weight) })
 }

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 use super::augment::{Augmentation, Pixels, block_mask};
 use super::batch::{BatchRoom, DeviceBatch, Templates};
 use super::inputs::{PassKind, StepInputs, UploadedInputs, mask_cells};
-use super::mix::{self, Candidates, Labelled, RareColours, RareCrops};
+use super::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
 
 /// Sees intermediate results by name: tests compare them, dumps keep them.
 pub type Probe<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
@@ -124,10 +124,9 @@ impl Learner {
         let pixels = Pixels::new(device)?;
         let rare_colours = if config.quadmix.released_colours {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
-            RareColours { shift: pixels.mean.clone(), gain, reversed: true }
+            RareColours { gain, reversed: true }
         } else {
-            let (shift, gain) = (pixels.mean.clone(), pixels.inverse_std.clone());
-            RareColours { shift, gain, reversed: false }
+            RareColours { gain: pixels.inverse_std.clone(), reversed: false }
         };
         Ok(Learner {
             optimizer: Optimizer::new(device, &student, &config.optimizer)?,
@@ -360,9 +359,9 @@ impl Iteration<'_, '_> {
         let Learner { device, inputs, .. } = self.learner;
         let candidates = self.candidates();
         let table = mix::choose_half(device, &batch.source.label, &inputs.class_mix, candidates)?;
-        let mask = mix::class_mask(device, &batch.source.label, &table, None)?;
-        let mut mixed = mix::paste(device, &mask, &batch.source, target)?;
-        self.augment(&mut mixed.image, 0, 0)?;
+        let half = Layer { of: &batch.source, table: &table, confident: None };
+        let mixed = Mix { under: target, layers: [Some(half), None], rare: None };
+        let mixed = self.mix(mixed, 0)?;
         self.learn("mix.", PassKind::Mixed, &mixed, 1.0, no_more)
     }
 
@@ -373,30 +372,30 @@ impl Iteration<'_, '_> {
         target: &Labelled,
         rare: &[RareCrops; 2],
     ) -> Result<()> {
-        let Learner { device, inputs, templates, rare_colours, config, .. } = self.learner;
+        let Learner { device, inputs, templates, pixels, rare_colours, config, .. } = self.learner;
         let positions = config.quadmix.released_exclusion;
         let (of_source, of_target) = (&inputs.template_source, &inputs.template_target);
         let candidates = self.candidates();
         let label = &templates.source.label;
         let (table, chosen) =
             mix::choose_two(device, label, of_source, candidates, None, positions)?;
-        let source_mask = mix::class_mask(device, label, &table, None)?;
+        let lower = Layer { of: &templates.source, table: &table, confident: None };
         let label = &templates.target.label;
         let (table, _) =
             mix::choose_two(device, label, of_target, candidates, Some(&chosen), false)?;
-        let target_mask = mix::class_mask(device, label, &table, Some(&templates.confident))?;
-        self.show("quad/mask", &target_mask)?;
+        let confident = Some(&templates.confident);
+        let upper = Layer { of: &templates.target, table: &table, confident };
+        self.show("quad/table", &table)?;
         let kinds = [("tss", PassKind::Mixed), ("tst", PassKind::MixedTarget)];
         let mut mixes = Vec::with_capacity(2);
         for (kind, under) in [&batch.source, target].into_iter().enumerate() {
-            let name = kinds[kind].0;
-            let background = mix::paste(device, &source_mask, &templates.source, under)?;
-            self.show_labelled(&format!("quad/{name}/background_"), &background)?;
-            let mut mixed = mix::paste(device, &target_mask, &templates.target, &background)?;
-            drop(background);
-            mix::paste_rare(device, &rare[kind], rare_colours, &mut mixed)?;
-            self.augment(&mut mixed.image, 0, kind)?;
-            mixes.push(mixed);
+            if self.probe.is_some() {
+                let background = Mix { under, layers: [Some(lower), None], rare: None };
+                let background = mix::mix(device, pixels, background, None)?;
+                self.show_labelled(&format!("quad/{}/background_", kinds[kind].0), &background)?;
+            }
+            let (layers, rare) = ([Some(lower), Some(upper)], Some((&rare[kind], rare_colours)));
+            mixes.push(self.mix(Mix { under, layers, rare }, kind)?);
         }
         for ((name, pass), mixed) in kinds.into_iter().zip(mixes) {
             self.learn(&format!("mix_{name}."), pass, &mixed, 0.5, no_more)?;
@@ -414,34 +413,41 @@ impl Iteration<'_, '_> {
 
     /// Masked image consistency: clean images, partly hidden, against the same (pseudo-)labels.
     fn masked(&mut self, source: &Labelled, target: &Labelled) -> Result<()> {
-        let Learner { device, inputs, config, .. } = self.learner;
+        let Learner { device, inputs, pixels, config, .. } = self.learner;
         let clean = match config.mask.images {
             Masked::Target => target,
             Masked::Source => source,
             Masked::Both => &mix::half_of_each(device, source, target)?,
         };
-        let mut image = device.empty_like(&clean.image)?;
-        device.copy(&clean.image, &mut image)?;
-        if config.mask.augment {
-            self.augment(&mut image, 1, 2)?;
-        }
+        let image = match config.mask.augment {
+            true => pixels.augment(device, &clean.image, &self.augmentation(1, 2)?)?,
+            false => clean.image.clone(),
+        };
         let cells = [mask_cells(config.data.crop, config.mask.block); 2];
         let image = block_mask(device, &image, &inputs.mask_grid, cells, config.mask.ratio)?;
         let masked = Labelled { image, ..clean.clone() };
         self.learn("masked.", PassKind::Masked, &masked, config.mask.weight, no_more)
     }
 
+    /// A mixed image, augmented: see [`augmentation`](Self::augmentation).
+    fn mix(&self, mix: Mix, call: usize) -> Result<Labelled> {
+        let Learner { device, pixels, .. } = self.learner;
+        let augmentation = self.augmentation(0, call)?;
+        let mut mixed = mix::mix(device, pixels, mix, Some(&augmentation))?;
+        pixels.blur(device, &mut mixed.image, &augmentation)?;
+        Ok(mixed)
+    }
+
     /// Jitter and blur as drawn. `group`: whose switches; `call`: whose factors, by batches.
-    fn augment(&self, image: &mut Tensor, group: usize, call: usize) -> Result<()> {
-        let Learner { device, inputs, pixels, .. } = self.learner;
-        let b = image.dim(0);
-        let augmentation = Augmentation {
-            factors: &inputs.factors.slice(call * b * 4, &[b, 4])?,
-            order: &inputs.orders.slice(call * b * 4, &[b, 4])?,
-            sigma: &inputs.sigmas.slice(call * b, &[b])?,
-            switches: &inputs.switches[group],
-        };
-        pixels.augment(device, image, &augmentation)
+    fn augmentation(&self, group: usize, call: usize) -> Result<Augmentation> {
+        let Learner { inputs, config, .. } = self.learner;
+        let b = config.data.batch;
+        Ok(Augmentation {
+            factors: inputs.factors.slice(call * b * 4, &[b, 4])?,
+            order: inputs.orders.slice(call * b * 4, &[b, 4])?,
+            sigma: inputs.sigmas.slice(call * b, &[b])?,
+            switches: inputs.switches[group].clone(),
+        })
     }
 
     /// A training pass of the student and its backward; gradients add to those there are. `more`

@@ -124,3 +124,40 @@ pub fn uniform_of(key: u64, stream: u64, element: u64) -> f64 {
     let bits = scrambled(seeded.wrapping_add(GOLDEN.wrapping_mul(element + 1)));
     (bits >> 40) as f64 / 16_777_216.0
 }
+
+/// Hue as a part of the circle, saturation, value.
+pub fn hsv([r, g, b]: [f64; 3]) -> [f64; 3] {
+    let (high, low) = (r.max(g).max(b), r.min(g).min(b));
+    let (span, sixth) = (high - low, 1.0 / 6.0);
+    let hue = match span {
+        0.0 => 0.0,
+        _ if r == high => sixth * (g - b) / span,
+        _ if g == high => sixth * (2.0 + (b - r) / span),
+        _ => sixth * (4.0 + (r - g) / span),
+    };
+    [hue.rem_euclid(1.0), span / (high + 1e-6), high]
+}
+
+/// A channel is high over a third of the circle around its own hue, and falls off over sixths.
+fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
+    [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|own| {
+        let away = (hue - own + 0.5).rem_euclid(1.0) - 0.5;
+        let share = (2.0 - 6.0 * away.abs()).clamp(0.0, 1.0);
+        value * (1.0 - saturation * (1.0 - share))
+    })
+}
+
+/// A colour in [0, 1] after `order` of brightness, contrast, saturation and hue; what is negative is
+/// left out.
+pub fn jittered(colour: [f64; 3], factors: &[f64], order: &[i32]) -> [f64; 3] {
+    order.iter().fold(colour, |colour, what| {
+        let [h, s, v] = hsv(colour);
+        match what {
+            0 => colour.map(|x| (x + factors[0] - 1.0).clamp(0.0, 1.0)),
+            1 => colour.map(|x| (x * factors[1]).clamp(0.0, 1.0)),
+            2 => rgb([h, (s * factors[2]).clamp(0.0, 1.0), v]),
+            3 => rgb([(h + factors[3]).rem_euclid(1.0), s, v]),
+            _ => colour,
+        }
+    })
+}

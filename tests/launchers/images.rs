@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use udass_raw::device::{Grid, kernels};
 
-use crate::{GRID, Host, at, close, each};
+use crate::{GRID, Host, at, close, each, hsv, jittered};
 
 #[test]
 fn normalize() {
@@ -46,28 +46,6 @@ fn block_mask() {
         })
         .collect();
     close("block_mask", &host.read(&y), &expected);
-}
-
-/// Hue as a part of the circle, saturation, value.
-fn hsv([r, g, b]: [f64; 3]) -> [f64; 3] {
-    let (high, low) = (r.max(g).max(b), r.min(g).min(b));
-    let (span, sixth) = (high - low, 1.0 / 6.0);
-    let hue = match span {
-        0.0 => 0.0,
-        _ if r == high => sixth * (g - b) / span,
-        _ if g == high => sixth * (2.0 + (b - r) / span),
-        _ => sixth * (4.0 + (r - g) / span),
-    };
-    [hue.rem_euclid(1.0), span / (high + 1e-6), high]
-}
-
-/// A channel is high over a third of the circle around its own hue, and falls off over sixths.
-fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
-    [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|own| {
-        let away = (hue - own + 0.5).rem_euclid(1.0) - 0.5;
-        let share = (2.0 - 6.0 * away.abs()).clamp(0.0, 1.0);
-        value * (1.0 - saturation * (1.0 - share))
-    })
 }
 
 /// Greys, equal channels, and every order of three different ones.
@@ -138,36 +116,27 @@ fn color_jitter() {
         (value / unit - m[c]) / s[c]
     };
     let xs: Vec<f64> = each(shape).map(values).collect();
+    let x = host.upload(&shape, &xs);
     // Brighter and darker, more and less of each; hues turn both ways, and beyond the circle.
     for f in [[1.3, 1.4, 1.7, 0.4], [0.7, 0.6, 0.5, -0.9], [1.1, 0.9, 1.2, 0.1]] {
         let factors = host.upload(&[b, 4], &f.repeat(b));
         for switched in [1, 0] {
-            let mut x = host.upload(&shape, &xs);
+            let mut y = host.room(&shape);
             let switches = host.ints(&[switched, 1 - switched]);
             kernels::color_jitter(
-                device, GRID, &mut x, &factors, &order, &switches, &mean, &std, unit, 6, 13,
+                device, GRID, &x, &factors, &order, &switches, &mean, &std, &mut y, unit, 6, 13,
             )
             .unwrap();
             if switched == 0 {
-                assert_eq!(host.read(&x), xs);
+                assert_eq!(host.read(&y), xs);
                 continue;
             }
             let mut expected = Vec::new();
             for [image, pixel] in each([b, n]) {
-                let mut colour = COLOURS[(image + pixel) % n];
-                for what in orders[image] {
-                    let [h, s, v] = hsv(colour);
-                    colour = match what {
-                        0 => colour.map(|x| (x + f[0] - 1.0).clamp(0.0, 1.0)),
-                        1 => colour.map(|x| (x * f[1]).clamp(0.0, 1.0)),
-                        2 => rgb([h, (s * f[2]).clamp(0.0, 1.0), v]),
-                        3 => rgb([(h + f[3]).rem_euclid(1.0), s, v]),
-                        _ => colour,
-                    };
-                }
+                let colour = jittered(COLOURS[(image + pixel) % n], &f, &orders[image]);
                 expected.extend((0..3).map(|c| (colour[c] / unit - m[c]) / s[c]));
             }
-            close("color_jitter", &host.read(&x), &expected);
+            close("color_jitter", &host.read(&y), &expected);
         }
     }
 }

@@ -19,7 +19,7 @@ use std::path::Path;
 use udass_raw::device::{Device, kernels};
 use udass_raw::tensor::DType;
 
-pub use host::{GRID, Host, at, close, each, taps, uniform_of};
+pub use host::{GRID, Host, at, close, each, hsv, jittered, taps, uniform_of};
 
 /// Where the cases run.
 pub fn double() -> Device {
@@ -41,9 +41,10 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     let problem = told(kernels::fill(device, GRID, &mut y, 1.0, 4));
     assert_eq!(problem, "fill: `y` must be F64, is U8[4]");
     assert_eq!(host.read_bytes(&y), [77; 4], "nothing ran");
+    let extent = Some(&reals);
     let problem =
-        told(kernels::class_mask(device, GRID, &bytes, &bytes, Some(&reals), &mut y, 1, 4));
-    assert_eq!(problem, "class_mask: `confident` must be U8, is F64[4]");
+        told(kernels::normalize(device, GRID, &bytes, extent, &reals, &reals, &mut y, 1, 2, 2));
+    assert_eq!(problem, "normalize: `extent` must be I32, is F64[4]");
     let mut y = host.room(&[4]);
     let place = host.ints(&[0; 4]);
     let problem =

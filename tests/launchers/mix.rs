@@ -1,8 +1,9 @@
-//! Mixing: which classes a label holds, which are chosen, and the pasting of their pixels.
+//! Mixing: which classes a label holds, which are chosen, and the image that their pixels make.
 
 use udass_raw::device::{Grid, kernels};
+use udass_raw::tensor::Tensor;
 
-use crate::{GRID, Host, at, close, each};
+use crate::{GRID, Host, close, each, jittered};
 
 #[test]
 fn label_presence() {
@@ -26,123 +27,171 @@ fn label_presence() {
     }
 }
 
-#[test]
-fn class_mask() {
-    let host = Host::double();
-    let [b, n] = [3, 37];
-    let (label, labels) = host.bytes(&[b, n], 256);
-    for below in [2, 1] {
-        // Then tables that choose nothing.
-        let (table, chosen) = host.bytes(&[b, 256], below);
-        let (confident, sure) = host.bytes(&[b, n], 3);
-        for with in [None, Some(&confident)] {
-            let mut mask = host.room_for_bytes(&[b, n]);
-            kernels::class_mask(&host.device, GRID, &label, &table, with, &mut mask, 3, 37)
-                .unwrap();
-            let expected: Vec<u8> = (0..b * n)
-                .map(|i| match with.is_some() && sure[i] == 0 {
-                    true => 0,
-                    false => chosen[i / n * 256 + labels[i] as usize],
-                })
-                .collect();
-            assert_eq!(expected.contains(&1), below == 2);
-            assert_eq!(host.read_bytes(&mask), expected);
+/// What of a mixed image may be there or not.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// Of the image under the layers, and of the layers.
+    Weight(usize),
+    Layer(usize),
+    Confident(usize),
+    Crops,
+    Reversed,
+    Jitter,
+    Switch,
+}
+use Part::*;
+
+const PARTS: [Part; 11] = [
+    Weight(0),
+    Layer(1),
+    Weight(1),
+    Confident(1),
+    Layer(2),
+    Weight(2),
+    Confident(2),
+    Crops,
+    Reversed,
+    Jitter,
+    Switch,
+];
+
+/// A layer's tensors and their numbers.
+struct Layered {
+    image: (Tensor, Vec<f64>),
+    label: (Tensor, Vec<u8>),
+    weight: (Tensor, Vec<f64>),
+    table: (Tensor, Vec<u8>),
+    confident: (Tensor, Vec<u8>),
+}
+
+impl Layered {
+    /// `values`: how many there are in labels, 255 the last; `chosen`: tables hold numbers below it.
+    fn new(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64) -> Layered {
+        let label: Vec<u8> = host.bytes(&[b, n], values).1.iter().map(|v| 255 - v).collect();
+        Layered {
+            image: host.reals(&[b, n, 3]),
+            label: (host.device.upload(&[b, n], &label).unwrap(), label),
+            weight: host.reals(&[b, n]),
+            table: host.bytes(&[b, 256], chosen),
+            confident: host.bytes(&[b, n], 3),
         }
     }
 }
 
 #[test]
-fn paste() {
+fn mix() {
     let host = Host::double();
-    for n in [11, 111] {
-        // The last mask is empty; what is not 0 pastes.
-        for below in [3, 1] {
-            let (mask, masked) = host.bytes(&[n], below);
-            let (over, above) = host.reals(&[n, 3]);
-            let (under, beneath) = host.reals(&[n, 3]);
-            let (over_label, above_label) = host.bytes(&[n], 256);
-            let (under_label, beneath_label) = host.bytes(&[n], 256);
-            let (over_weight, above_weight) = host.reals(&[n]);
-            let (under_weight, beneath_weight) = host.reals(&[n]);
-            for [a, b] in each([2, 2]) {
-                let (mut out, mut weight) = (host.room(&[n, 3]), host.room(&[n]));
-                let mut label = host.room_for_bytes(&[n]);
-                kernels::paste(
-                    &host.device,
-                    GRID,
-                    &mask,
-                    &over,
-                    &over_label,
-                    (a == 1).then_some(&over_weight),
-                    &under,
-                    &under_label,
-                    (b == 1).then_some(&under_weight),
-                    &mut out,
-                    &mut label,
-                    &mut weight,
-                    n as i64,
-                )
-                .unwrap();
-                let top = |i: usize| masked[i] != 0;
-                let of = |n: usize, f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
-                let pixels = of(3 * n, &|i| if top(i / 3) { above[i] } else { beneath[i] });
-                close("image", &host.read(&out), &pixels);
-                let weights = of(n, &|i| match (top(i), a, b) {
-                    (true, 1, _) => above_weight[i],
-                    (false, _, 1) => beneath_weight[i],
-                    _ => 1.0,
-                });
-                close("weight", &host.read(&weight), &weights);
-                let labels = (0..n).map(|i| if top(i) { above_label[i] } else { beneath_label[i] });
-                assert_eq!(host.read_bytes(&label), labels.collect::<Vec<_>>());
-            }
-        }
+    // Everything, nothing, everything but one part, and each part with what it belongs to.
+    let but = |part| PARTS.into_iter().filter(|&other| other != part).collect();
+    let alone = |part| match part {
+        Weight(0) => vec![part],
+        Weight(l) | Confident(l) => vec![Layer(l), part],
+        Reversed => vec![Crops, part],
+        Switch => vec![Jitter, part],
+        _ => vec![part],
+    };
+    let mut sets = vec![PARTS.to_vec(), Vec::new()];
+    sets.extend(PARTS.map(but));
+    sets.extend(PARTS.map(alone));
+    for parts in &sets {
+        mixed(&host, [3, 37], 256, 3, parts);
+    }
+    // One image; tables that choose nothing; nothing labelled.
+    for (size, values, chosen) in [([1, 5], 4, 3), ([3, 11], 256, 1), ([3, 11], 1, 2)] {
+        mixed(&host, size, values, chosen, &PARTS);
     }
 }
 
-#[test]
-fn paste_rare() {
-    let host = Host::double();
-    let [b, n] = [3, 11];
+/// Mixes `b` images of `n` pixels and compares them.
+fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Part]) {
+    let has = |part| parts.contains(&part);
+    let layers: [Layered; 3] = std::array::from_fn(|_| Layered::new(host, [b, n], values, chosen));
     let (rgb, colours) = host.bytes(&[b, 2, n, 3], 256);
-    let (crop_label, crops) = host.bytes(&[b, 2, n], 3);
+    let (crop_label, crops) = host.bytes(&[b, 2, n], 5);
     let classes = [2u8, 1];
     let on_device = host.device.upload(&[2], &classes).unwrap();
-    let (shift, shifts) = host.reals(&[3]);
-    let (gain, gains) = host.reals(&[3]);
-    for reversed in [0, 1] {
-        let (mut image, mut pixels) = host.reals(&[b, n, 3]);
-        let (mut label, mut labels) = host.bytes(&[b, n], 250);
-        kernels::paste_rare(
-            &host.device,
-            GRID,
-            &rgb,
-            &crop_label,
-            &on_device,
-            &shift,
-            &gain,
-            &mut image,
-            &mut label,
-            reversed,
-            3,
-            11,
-        )
-        .unwrap();
-        for [i, k, p] in each([b, 2, n]) {
-            let from = at([b, 2, n], [i, k, p]);
-            if crops[from] != classes[k] {
-                continue;
-            }
-            labels[i * n + p] = classes[k];
-            for c in 0..3 {
-                let channel = if reversed == 1 { 2 - c } else { c };
-                let value = colours[3 * from + channel] as f64;
-                pixels[3 * (i * n + p) + c] = (value - shifts[c]) * gains[c];
+    let (_, gains) = host.positive(&[3]);
+    let gains: Vec<f64> = gains.iter().map(|gain| gain / 255.0).collect();
+    let (factors, f) = host.positive(&[b, 4]);
+    let orders = &[3, 0, -1, 2, 2, 1, 0, 3, -1, 3, 1, 0][..4 * b];
+    let switches = host.ints(&[has(Switch) as i32, 1 - has(Switch) as i32]);
+    // They bring colours to between 0 and 1.
+    let (_, means) = host.positive(&[3]);
+    let means: Vec<f64> = means.iter().map(|mean| mean + 1.0).collect();
+    let (std, stds) = host.positive(&[3]);
+    let unit = 0.2;
+
+    let (mut image, mut weight) = (host.room(&[b, n, 3]), host.room(&[b, n]));
+    let mut label = host.room_for_bytes(&[b, n]);
+    let [under, lower, upper] = &layers;
+    kernels::mix(
+        &host.device,
+        GRID,
+        &under.image.0,
+        &under.label.0,
+        has(Weight(0)).then_some(&under.weight.0),
+        has(Layer(1)).then_some(&lower.image.0),
+        has(Layer(1)).then_some(&lower.label.0),
+        has(Weight(1)).then_some(&lower.weight.0),
+        has(Layer(1)).then_some(&lower.table.0),
+        has(Confident(1)).then_some(&lower.confident.0),
+        has(Layer(2)).then_some(&upper.image.0),
+        has(Layer(2)).then_some(&upper.label.0),
+        has(Weight(2)).then_some(&upper.weight.0),
+        has(Layer(2)).then_some(&upper.table.0),
+        has(Confident(2)).then_some(&upper.confident.0),
+        has(Crops).then_some(&rgb),
+        has(Crops).then_some(&crop_label),
+        has(Crops).then_some(&on_device),
+        has(Crops).then_some(&host.upload(&[3], &gains)),
+        has(Jitter).then_some(&factors),
+        has(Jitter).then_some(&host.ints(orders)),
+        has(Jitter).then_some(&switches),
+        &host.upload(&[3], &means),
+        &std,
+        &mut image,
+        &mut label,
+        &mut weight,
+        has(Reversed) as i32,
+        unit,
+        b as i64,
+        n as i64,
+    )
+    .unwrap();
+
+    let (mut pixels, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    for [i, p] in each([b, n]) {
+        let at = i * n + p;
+        let covers = |l: &usize| {
+            let layer = &layers[*l];
+            has(Layer(*l))
+                && layer.table.1[i * 256 + layer.label.1[at] as usize] != 0
+                && (!has(Confident(*l)) || layer.confident.1[at] != 0)
+        };
+        let seen = [2, 1].into_iter().find(covers).unwrap_or(0);
+        let layer = &layers[seen];
+        let mut colour = [0, 1, 2].map(|c| layer.image.1[3 * at + c]);
+        let mut value = layer.label.1[at];
+        for (k, class) in classes.into_iter().enumerate() {
+            let from = (2 * i + k) * n + p;
+            if has(Crops) && crops[from] == class {
+                let channel = |c| 3 * from + if has(Reversed) { 2 - c } else { c };
+                colour = [0, 1, 2].map(|c| (colours[channel(c)] as f64 - means[c]) * gains[c]);
+                value = class;
             }
         }
-        close("paste_rare", &host.read(&image), &pixels);
-        assert_eq!(host.read_bytes(&label), labels);
+        if has(Jitter) && has(Switch) {
+            let rgb = [0, 1, 2].map(|c| (colour[c] * stds[c] + means[c]) * unit);
+            let rgb = jittered(rgb, &f[4 * i..], &orders[4 * i..][..4]);
+            colour = [0, 1, 2].map(|c| (rgb[c] / unit - means[c]) / stds[c]);
+        }
+        pixels.extend(colour);
+        labels.push(value);
+        weights.push(if has(Weight(seen)) { layer.weight.1[at] } else { 1.0 });
     }
+    close("image", &host.read(&image), &pixels);
+    assert_eq!(host.read_bytes(&label), labels);
+    close("weight", &host.read(&weight), &weights);
 }
 
 /// Values that any of some rows of 256 flags hold, without some.

@@ -452,7 +452,12 @@ impl Run<'_, '_> {
     /// The masks and backgrounds of each image of both mixes.
     fn compare_quad(&mut self, stages: &Stages) -> Outcome {
         let [b, h, w] = self.shape();
-        let masks = self.bytes(stages.get("quad/mask")?)?;
+        // Where the target's template covers others.
+        let (of_image, table) = (h * w, self.bytes(stages.get("quad/table")?)?);
+        let label = self.report.input_bytes("in/tmpl_plabel")?;
+        let confident = self.report.input_bytes("in/tmpl_confident")?;
+        let chosen = |i: usize| table[i / of_image * 256 + usize::from(label[i])];
+        let masks: Vec<u8> = (0..b * of_image).map(|i| chosen(i) & confident[i]).collect();
         for side in ["tss", "tst"] {
             let of = |part: &str| stages.get(&format!("quad/{side}/background_{part}"));
             let (_, images) = to_reference(self.device, of("img")?)?;

@@ -4,9 +4,9 @@ use udass_raw::device::{Device, kernels};
 use udass_raw::ops;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
-use udass_raw::uda::augment::{Augmentation, MEAN, Pixels, block_mask as block, blur_size};
+use udass_raw::uda::augment::{Augmentation, Pixels, block_mask as block, blur_size};
 use udass_raw::uda::inputs::mask_cells;
-use udass_raw::uda::mix::{self, Candidates, Labelled, RareColours, RareCrops};
+use udass_raw::uda::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
 
 use super::layout::{compare_map, to_reference, upload_image};
 use super::said;
@@ -214,9 +214,17 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
     let numbers = |choices: &[Option<Choice>], most: usize| {
         device.upload_real(&[b, most], &uniforms(choices, most)).map_err(said)
     };
+    // The mask is the weight of a layer without weights over an image whose weights are 0.
+    let constants = Pixels::new(device).map_err(said)?;
+    let weight = Some(device.zeros(&shape, device.real()).map_err(said)?);
+    let image = device.zeros(&[b, h, w, 3], device.real()).map_err(said)?;
     let mask = |label: &Tensor, table: &Tensor, confident: Option<&Tensor>| {
-        let mask = mix::class_mask(device, label, table, confident).map_err(said)?;
-        device.read::<u8>(&mask).map_err(said)
+        let of = Labelled { image: image.clone(), label: label.clone(), weight: None };
+        let under = Labelled { weight: weight.clone(), ..of.clone() };
+        let layers = [Some(Layer { of: &of, table, confident }), None];
+        let mix = Mix { under: &under, layers, rare: None };
+        let mixed = mix::mix(device, &constants, mix, None).map_err(said)?;
+        device.read_f32(mixed.weight.as_ref().ok_or("no weight")?).map_err(said)
     };
 
     let half = choices(case, "mic_choices")?;
@@ -276,10 +284,19 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     let one = device.upload_real(&[3], &[1.0; 3]).map_err(said)?;
     for (kind, name) in names.iter().enumerate() {
         let mut image = device.empty(unit_image.shape()).map_err(said)?;
-        device.copy(&unit_image, &mut image).map_err(said)?;
         let order = orders([kind as i32, -1, -1, -1])?;
         kernels::color_jitter(
-            device, grid, &mut image, &factors, &order, &switches, &zero, &one, 1.0, b as i64,
+            device,
+            grid,
+            &unit_image,
+            &factors,
+            &order,
+            &switches,
+            &zero,
+            &one,
+            &mut image,
+            1.0,
+            b as i64,
             pixels,
         )
         .map_err(said)?;
@@ -290,11 +307,14 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     let sigma = device.upload_real(&[b], &vec![1.0; b]).map_err(said)?;
     for key in report.keys("pipeline") {
         let order: [i32; 4] = case.read(&[&format!("pipeline{key}_order")])?;
-        let order = orders(order)?;
-        let mut image = map(device, &case.input("img"), shape, 1.0)?;
-        let augmentation =
-            Augmentation { factors: &factors, order: &order, sigma: &sigma, switches: &switches };
-        constants.augment(device, &mut image, &augmentation).map_err(said)?;
+        let augmentation = Augmentation {
+            factors: factors.clone(),
+            order: orders(order)?,
+            sigma: sigma.clone(),
+            switches: switches.clone(),
+        };
+        let image = map(device, &case.input("img"), shape, 1.0)?;
+        let image = constants.augment(device, &image, &augmentation).map_err(said)?;
         compare_map(report, &format!("pipeline{key}"), device, &image)?;
     }
     Ok(())
@@ -331,10 +351,14 @@ pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome {
             down.iter().flat_map(|d| across.iter().map(move |a| d * a)).collect();
         report.compare(&format!("{variant}/kernel"), &taps, &kernel);
         let name: String = case.read(&[&variant, "img"])?;
-        let mut image = map(device, &name, [1, 3, h, w], 1.0)?;
-        let augmentation =
-            Augmentation { factors: &factors, order: &order, sigma: &sigma, switches: &switches };
-        constants.augment(device, &mut image, &augmentation).map_err(said)?;
+        let image = map(device, &name, [1, 3, h, w], 1.0)?;
+        let augmentation = Augmentation {
+            factors: factors.clone(),
+            order: order.clone(),
+            sigma,
+            switches: switches.clone(),
+        };
+        let image = constants.augment(device, &image, &augmentation).map_err(said)?;
         compare_map(report, &format!("{variant}/out"), device, &image)?;
     }
     Ok(())
@@ -356,7 +380,13 @@ pub fn one_mix(report: &mut Report, device: &Device) -> Outcome {
             weight: Some(device.upload_real(&[1, h, w], &weights[range]).map_err(said)?),
         })
     };
-    let mixed = mix::paste(device, &mask, &part(0)?, &part(1)?).map_err(said)?;
+    // The mask's pixels are those that are confident, of labels that are all chosen.
+    let table = device.upload(&[1, 256], &[1u8; 256]).map_err(said)?;
+    let (over, under) = (part(0)?, part(1)?);
+    let layer = Layer { of: &over, table: &table, confident: Some(&mask) };
+    let mix = Mix { under: &under, layers: [None, Some(layer)], rare: None };
+    let constants = Pixels::new(device).map_err(said)?;
+    let mixed = mix::mix(device, &constants, mix, None).map_err(said)?;
     compare_map(report, "out/img", device, &mixed.image)?;
     let label: Vec<u8> = device.read(&mixed.label).map_err(said)?;
     report.compare("out/label", &[1, 1, h, w], &label);
@@ -385,15 +415,6 @@ pub fn pseudo_label(report: &mut Report, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// The released code's colours of rare-class crops: BGR, mean in RGB order, range 0 to 1.
-pub fn released_colours(device: &Device) -> Outcome<RareColours> {
-    Ok(RareColours {
-        shift: device.upload_real(&[3], &MEAN).map_err(said)?,
-        gain: device.upload_real(&[3], &[1.0 / 255.0; 3]).map_err(said)?,
-        reversed: true,
-    })
-}
-
 pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let classes: [u8; 2] = case.read(&["classes"])?;
@@ -413,15 +434,22 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
         label: device.upload(&[1, 2, h, w], &labels).map_err(said)?,
         classes: device.upload(&[2], &classes).map_err(said)?,
     };
-    let colours = released_colours(device)?;
+    // The released code's colours: BGR, mean in RGB order, range 0 to 1.
+    let gain = device.upload_real(&[3], &[1.0 / 255.0; 3]).map_err(said)?;
+    let colours = RareColours { gain, reversed: true };
     let image = || map(device, &case.input("img"), shape, 1.0);
     let base = report.input_bytes("in/label")?;
     let labelled = |label: &[u8]| -> Outcome<Labelled> {
         let label = device.upload(&[1, h, w], label).map_err(said)?;
         Ok(Labelled { image: image()?, label, weight: None })
     };
-    let mut mixed = labelled(&base)?;
-    mix::paste_rare(device, &crops, &colours, &mut mixed).map_err(said)?;
+    let constants = Pixels::new(device).map_err(said)?;
+    let paste = |crops: &RareCrops, under: &[u8]| {
+        let under = &labelled(under)?;
+        let mix = Mix { under, layers: [None; 2], rare: Some((crops, &colours)) };
+        mix::mix(device, &constants, mix, None).map_err(said)
+    };
+    let mixed = paste(&crops, &base)?;
     compare_map(report, "out/img", device, &mixed.image)?;
     let label: Vec<u8> = device.read(&mixed.label).map_err(said)?;
     report.compare("out/label", &[1, h, w], &label);
@@ -438,14 +466,10 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
                 classes: device.upload(&[2], &[class; 2]).map_err(said)?,
             })
         };
-        let mut whole = labelled(&vec![255; n])?;
-        let everywhere = only(&vec![class; n], class)?;
-        mix::paste_rare(device, &everywhere, &colours, &mut whole).map_err(said)?;
+        let whole = paste(&only(&vec![class; n], class)?, &vec![255; n])?;
         let ([_, c, h, w], values) = to_reference(device, &whole.image)?;
         report.compare(&format!("{i}/paste_img"), &[c, h, w], &values);
-        let mut shown = labelled(&vec![254; n])?;
-        let crop = only(&labels[i * n..(i + 1) * n], class)?;
-        mix::paste_rare(device, &crop, &colours, &mut shown).map_err(said)?;
+        let shown = paste(&only(&labels[i * n..(i + 1) * n], class)?, &vec![254; n])?;
         let shown: Vec<u8> = device.read(&shown.label).map_err(said)?;
         let mask: Vec<u8> = shown.iter().map(|&v| u8::from(v == class)).collect();
         report.compare(&format!("{i}/mask"), &[h, w], &mask);

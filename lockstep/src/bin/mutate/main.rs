@@ -30,6 +30,7 @@ const USERS: [(&str, &[&str]); 6] = [
     ("strip.cuh", &["attention.cu", "depthwise.cu"]),
     ("columns.cuh", &["batchnorm.cu", "elementwise.cu"]),
     ("random.cuh", &["layernorm.cu", "channels.cu"]),
+    ("colour.cuh", &["mix.cu", "augment.cu"]),
     ("counting.cuh", &["confusion.cu", "labels.cu"]),
 ];
 
