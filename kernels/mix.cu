@@ -5,20 +5,29 @@
 // ascending order the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. `values`: the first
 // value that is no candidate. 256 has unlabelled pixels, 255, count as a class, as in the released code.
 #include "colour.cuh"
+#include "counting.cuh"
 
 constexpr int64_t VALUES = 256;
 
-// present[part, v] = 1 where the part's pixels hold value v; parts of an image follow each other.
-// One block a part.
-KERNEL(label_presence, const uint8_t* label /* images,pixels */, uint8_t* present /* images,parts,256 */, int64_t parts, int64_t pixels) {
+// How often each part's pixels hold value v; parts of an image follow each other. One block a part.
+KERNEL(count_values, const uint8_t* label /* images,pixels */, int32_t* counts /* images,parts,256 */, int64_t parts, int64_t pixels) {
     const int64_t image = block_index() / parts, part = block_index() % parts;
     const int64_t length = (pixels + parts - 1) / parts, begin = part * length;
     const int64_t end = least_of(begin + length, pixels);
     const uint8_t* in = label + image * pixels;
-    BLOCK_LOOP(v, VALUES) {
-        uint8_t found = 0;
-        for (int64_t i = begin; i < end; ++i) found |= in[i] == static_cast<uint8_t>(v);
-        present[block_index() * VALUES + v] = found;
+    int32_t* counters = counts + block_index() * VALUES;
+    BLOCK_LOOP(v, VALUES) counters[v] = 0;
+    barrier();
+    for (int64_t i = begin + thread_index(); i < end; i += thread_count()) count_one(counters + in[i]);
+}
+
+// present[image, v] = 1 where a part of the image holds value v.
+KERNEL(value_presence, const int32_t* counts /* images,parts,256 */, uint8_t* present /* images,256 */, int64_t parts, int64_t images) {
+    GRID_LOOP(i, images * VALUES) {
+        const int32_t* of_part = counts + i / VALUES * parts * VALUES + i % VALUES;
+        int32_t found = 0;
+        for (int64_t p = 0; p < parts; ++p) found |= of_part[p * VALUES];
+        present[i] = found != 0;
     }
 }
 
@@ -44,12 +53,12 @@ DEVICE int32_t take_one(int32_t* list, int64_t n, real u) {
 }
 
 // ClassMix: half of the values of the whole batch, rounded up, drawn for each image; one block.
-KERNEL(choose_half, const uint8_t* present /* B·parts,256 */, const real* uniforms /* B,most */, uint8_t* table /* B,256 */, int64_t values, int64_t batch, int64_t parts, int64_t most) {
+KERNEL(choose_half, const uint8_t* present /* B,256 */, const real* uniforms /* B,most */, uint8_t* table /* B,256 */, int64_t values, int64_t batch, int64_t most) {
     BLOCK_LOOP(i, batch * VALUES) table[i] = 0;
     barrier();
     BLOCK_LOOP(b, batch) {
         int32_t list[VALUES];
-        const int64_t n = list_values(present, batch * parts, nullptr, values, list);
+        const int64_t n = list_values(present, batch, nullptr, values, list);
         for (int64_t j = 0; j < (n + 1) / 2; ++j)
             table[b * VALUES + take_one(list, n - j, uniforms[b * most + j])] = 1;
     }
@@ -59,13 +68,13 @@ KERNEL(choose_half, const uint8_t* present /* B·parts,256 */, const real* unifo
 // values not to choose. `chosen` gets what a second choice should avoid: the positions of the chosen
 // among the candidates where `positions` is set (as the released code hands on), else the values;
 // -1 for what was not chosen. One block.
-KERNEL(choose_two, const uint8_t* present /* B,parts,256 */, const real* uniforms /* B,2 */, const int32_t* OPTIONAL avoid /* B,2 */, uint8_t* table /* B,256 */, int32_t* OPTIONAL chosen /* B,2 */, int32_t positions, int64_t values, int64_t batch, int64_t parts) {
+KERNEL(choose_two, const uint8_t* present /* B,256 */, const real* uniforms /* B,2 */, const int32_t* OPTIONAL avoid /* B,2 */, uint8_t* table /* B,256 */, int32_t* OPTIONAL chosen /* B,2 */, int32_t positions, int64_t values, int64_t batch) {
     BLOCK_LOOP(i, batch * VALUES) table[i] = 0;
     barrier();
     BLOCK_LOOP(b, batch) {
         int32_t list[VALUES], rank[VALUES];
         const int32_t* excluded = avoid != nullptr ? avoid + 2 * b : nullptr;
-        const int64_t n = list_values(present + b * parts * VALUES, parts, excluded, values, list);
+        const int64_t n = list_values(present + b * VALUES, 1, excluded, values, list);
         for (int64_t i = 0; i < n; ++i) rank[list[i]] = static_cast<int32_t>(i);
         for (int64_t j = 0; j < 2; ++j) {
             int32_t handed_on = -1;

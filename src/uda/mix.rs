@@ -21,14 +21,19 @@ pub struct Labelled {
 const PIXELS_PER_PART: usize = 4096;
 const VALUES: usize = 256;
 
-/// Which values each part of each label holds: B,parts,256. label: B,H,W.
+/// Which values each label holds: B,256. label: B,H,W.
 pub fn presence(device: &Device, label: &Tensor) -> Result<Tensor> {
     let batch = label.dim(0);
     let pixels = label.len() / batch;
     let parts = pixels.div_ceil(PIXELS_PER_PART).max(1);
-    let mut present = device.alloc(&[batch, parts, VALUES], DType::U8)?;
+    let mut counts = device.alloc(&[batch, parts, VALUES], DType::I32)?;
     let grid = Grid::blocks(batch * parts);
-    kernels::label_presence(device, grid, label, &mut present, parts as i64, pixels as i64)?;
+    let (p, n) = (parts as i64, pixels as i64);
+    kernels::count_values(device, grid, label, &mut counts, p, n)?;
+    let mut present = device.alloc(&[batch, VALUES], DType::U8)?;
+    // Few values, each of many parts: a thread for each of them, in small blocks.
+    let grid = Grid::blocks(batch * VALUES / 32).threads(32);
+    kernels::value_presence(device, grid, &counts, &mut present, p, batch as i64)?;
     Ok(present)
 }
 
@@ -59,12 +64,12 @@ pub fn choose_half(
     candidates: Candidates,
 ) -> Result<Tensor> {
     let present = presence(device, label)?;
-    let (batch, parts) = (label.dim(0), present.dim(1));
+    let batch = label.dim(0);
     let mut table = device.alloc(&[batch, VALUES], DType::U8)?;
     let most = uniforms.channels() as i64;
     let grid = Grid::blocks(1);
-    let (values, b, parts) = (candidates.end(), batch as i64, parts as i64);
-    kernels::choose_half(device, grid, &present, uniforms, &mut table, values, b, parts, most)?;
+    let (values, b) = (candidates.end(), batch as i64);
+    kernels::choose_half(device, grid, &present, uniforms, &mut table, values, b, most)?;
     Ok(table)
 }
 
@@ -79,10 +84,9 @@ pub fn choose_two(
     positions: bool,
 ) -> Result<(Tensor, Tensor)> {
     let present = presence(device, label)?;
-    let (batch, parts) = (label.dim(0), present.dim(1));
+    let batch = label.dim(0);
     let mut table = device.alloc(&[batch, VALUES], DType::U8)?;
     let mut chosen = device.alloc(&[batch, 2], DType::I32)?;
-    let (b, parts) = (batch as i64, parts as i64);
     kernels::choose_two(
         device,
         Grid::blocks(1),
@@ -93,8 +97,7 @@ pub fn choose_two(
         Some(&mut chosen),
         positions as i32,
         candidates.end(),
-        b,
-        parts,
+        batch as i64,
     )?;
     Ok((table, chosen))
 }

@@ -6,7 +6,7 @@ use udass_raw::tensor::Tensor;
 use crate::{GRID, Host, close, each, jittered};
 
 #[test]
-fn label_presence() {
+fn presence_of_values() {
     let host = Host::double();
     let images = 3;
     // The last part is shorter than the others, has no pixels at all, or is as long.
@@ -14,16 +14,25 @@ fn label_presence() {
         let (_, mut all) = host.bytes(&[images, pixels], 40);
         all.iter_mut().filter(|v| **v == 7).for_each(|v| *v = 255);
         let label = host.device.upload(&[images, pixels], &all).unwrap();
-        let mut present = host.room_for_bytes(&[images, parts, 256]);
+        let mut counts = host.ints(&vec![9; images * parts * 256]);
         let grid = Grid::blocks(images * parts);
         let (p, n) = (parts as i64, pixels as i64);
-        kernels::label_presence(&host.device, grid, &label, &mut present, p, n).unwrap();
+        kernels::count_values(&host.device, grid, &label, &mut counts, p, n).unwrap();
         let mut expected = vec![0; images * parts * 256];
         for [image, pixel] in each([images, pixels]) {
             let part = image * parts + pixel / pixels.div_ceil(parts);
-            expected[part * 256 + all[image * pixels + pixel] as usize] = 1;
+            expected[part * 256 + all[image * pixels + pixel] as usize] += 1;
         }
-        assert_eq!(host.read_bytes(&present), expected, "{parts} parts of {pixels} pixels");
+        let counted = host.device.read::<i32>(&counts).unwrap();
+        assert_eq!(counted, expected, "{parts} parts of {pixels} pixels");
+
+        let mut present = host.room_for_bytes(&[images, 256]);
+        kernels::value_presence(&host.device, GRID, &counts, &mut present, p, 3).unwrap();
+        let mut flags = vec![0; images * 256];
+        for [image, pixel] in each([images, pixels]) {
+            flags[image * 256 + all[image * pixels + pixel] as usize] = 1;
+        }
+        assert_eq!(host.read_bytes(&present), flags, "{parts} parts of {pixels} pixels");
     }
 }
 
@@ -208,12 +217,11 @@ fn take(list: &mut Vec<usize>, u: f64) -> usize {
 #[test]
 fn choices_of_classes() {
     let host = Host::double();
-    let [b, parts, most, values] = [3, 5, 131, 233];
-    // Few values in each part, so that parts and images differ.
-    let mut flags = vec![0u8; b * parts * 256];
-    let (_, noise) = host.bytes(&[b, parts, 256], 60);
+    let [b, most, values] = [3, 131, 233];
+    let mut flags = vec![0u8; b * 256];
+    let (_, noise) = host.bytes(&[b, 256], 12);
     flags.iter_mut().zip(&noise).for_each(|(flag, &n)| *flag = (n == 0) as u8);
-    let present = host.device.upload(&[b, parts, 256], &flags).unwrap();
+    let present = host.device.upload(&[b, 256], &flags).unwrap();
     let (_, raw) = host.reals(&[b, most]);
     let u: Vec<f64> = raw.iter().map(|x| (x + 1.0) / 2.0).collect();
     let uniforms = host.upload(&[b, most], &u);
@@ -223,7 +231,7 @@ fn choices_of_classes() {
         listed(rows, without).into_iter().filter(|&v| v < values).collect()
     };
     let device = &host.device;
-    kernels::choose_half(device, one, &present, &uniforms, &mut table, 233, 3, 5, 131).unwrap();
+    kernels::choose_half(device, one, &present, &uniforms, &mut table, 233, 3, 131).unwrap();
     let mut expected = vec![0u8; b * 256];
     for i in 0..b {
         let mut list = listed(&flags, &[]);
@@ -236,7 +244,7 @@ fn choices_of_classes() {
     let (_, raw) = host.reals(&[b, 2]);
     let u: Vec<f64> = raw.iter().map(|x| (x + 1.0) / 2.0).collect();
     let uniforms = host.upload(&[b, 2], &u);
-    let rows = |i: usize| &flags[i * parts * 256..][..parts * 256];
+    let rows = |i: usize| &flags[i * 256..][..256];
     // Values that are there, so that avoiding them changes what is drawn.
     let avoided: Vec<i32> =
         (0..b).flat_map(|i| listed(rows(i), &[])[..2].to_vec()).map(|v| v as i32).collect();
@@ -254,7 +262,6 @@ fn choices_of_classes() {
             positions,
             233,
             3,
-            5,
         )
         .unwrap();
         let (mut expected, mut handed_on) = (vec![0u8; b * 256], Vec::new());
@@ -284,7 +291,7 @@ fn choices_of_few_classes() {
     for (row, values) in flags.chunks_mut(256).zip(values) {
         values.iter().for_each(|&v| row[v] = 1);
     }
-    let present = device.upload(&[b, 1, 256], &flags).unwrap();
+    let present = device.upload(&[b, 256], &flags).unwrap();
     // A number of 1 takes the last, as if it were just below.
     let uniforms = host.upload(&[b, most], &[1.0, 0.0, 1.0, 1.0, 0.5, 1.0, 0.9, 0.5]);
     let marked = |rows: [&[usize]; 4]| {
@@ -320,7 +327,6 @@ fn choices_of_few_classes() {
                 positions,
                 values,
                 4,
-                1,
             )
             .unwrap();
             assert_eq!(host.read_bytes(&table), marked(rows));
@@ -333,10 +339,10 @@ fn choices_of_few_classes() {
     let uniforms =
         host.upload(&[b, 3], &[1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.3, 0.6, 0.9]);
     let mut table = host.room_for_bytes(&[b, 256]);
-    kernels::choose_half(device, one, &present, &uniforms, &mut table, 256, 4, 1, 3).unwrap();
+    kernels::choose_half(device, one, &present, &uniforms, &mut table, 256, 4, 3).unwrap();
     let expected = marked([&[255, 19, 4], &[0, 3, 4], &[4, 19, 3], &[3, 19, 255]]);
     assert_eq!(host.read_bytes(&table), expected);
     // And of the four that are labels.
-    kernels::choose_half(device, one, &present, &uniforms, &mut table, 255, 4, 1, 3).unwrap();
+    kernels::choose_half(device, one, &present, &uniforms, &mut table, 255, 4, 3).unwrap();
     assert_eq!(host.read_bytes(&table), marked([&[19, 4], &[0, 3], &[4, 3], &[3, 4]]));
 }
