@@ -19,9 +19,6 @@ use support::families::family_of;
 use support::report::{Report, Verdict};
 use support::test_device;
 
-/// Iterations in a row: PyTorch's errors at lower precision were not measured on them.
-const SINGLE_ONLY: &str = "_uda_chain";
-
 enum End {
     Passed(String),
     Failed(String),
@@ -31,9 +28,6 @@ enum End {
 /// input that rounding moved over zero explains, and in nothing but gradients and what follows
 /// from them, the same kernels in double precision must meet every tolerance of the case.
 fn run(case: &Case, device: &Device, precision: Precision, double: &Device) -> Outcome<End> {
-    if precision != Precision::F32 && case.name.contains(SINGLE_ONLY) {
-        return Ok(End::Passed("SKIPPED: its tolerances are of single precision alone".into()));
-    }
     let verdict = run_on(case, device, precision)?;
     let missed = verdict.failures.len();
     if missed == 0 {

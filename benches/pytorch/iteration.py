@@ -26,6 +26,8 @@ RARE_CLASSES = (3, 4, 5, 6, 12, 15, 16, 17, 18)
 # Adaptation, from dacs on; masking, from mic on; mixing four ways. Between dacs, daformer and hrda
 # only the network (`detail`) and the feature distance differ.
 METHODS = ("source_only", "dacs", "daformer", "hrda", "mic", "quadmix")
+# What is seen of a four-way mix: where the template's target lies, and what it is laid over.
+QUAD_PARTS = ("mask", "background_img", "background_label", "background_weight")
 
 
 @dataclass
@@ -347,8 +349,10 @@ class Trainer:
             top, label = logits.max(1)
             probability = torch.exp(top - logits.logsumexp(1))
             weight = (probability >= self.settings.threshold).to(valid.dtype).mean() * valid
-            self.seen |= {"teacher/logits": logits, "teacher/plabel": label}
-            return label, weight, probability >= self.settings.confident
+            confident = probability >= self.settings.confident
+            self.seen |= {"teacher/logits": logits, "teacher/plabel": label, "teacher/max_prob": probability,
+                          "teacher/confident": confident}
+            return label, weight, confident
 
     def class_mix(self, batch: Batch, pseudo: Tensor, weight: Tensor, on: Switches, draws: Draws):
         mask = class_mix_masks(batch.label, draws)
@@ -364,10 +368,10 @@ class Trainer:
         target = quad_target_masks(t.pseudo, t.confident, positions, draws)
         ones = torch.ones_like(weight)
         mixed = []
-        for base, base_label, base_weight in ((batch.image, batch.label, ones), (batch.target, pseudo, weight)):
-            image = paste(target, t.target, paste(source, t.image, base))
-            label = paste(target, t.pseudo, paste(source, t.label, base_label))
-            w = paste(target, t.weight, paste(source, ones, base_weight))
+        for side, base in (("tss", (batch.image, batch.label, ones)), ("tst", (batch.target, pseudo, weight))):
+            background = [paste(source, *pair) for pair in zip((t.image, t.label, ones), base)]
+            self.seen |= dict(zip((f"quad/{side}/{part}" for part in QUAD_PARTS), (target, *background)))
+            image, label, w = (paste(target, *pair) for pair in zip((t.target, t.pseudo, t.weight), background))
             images = []
             for one, one_label in zip(image.split(1), label):
                 for cls in rare:

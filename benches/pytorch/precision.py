@@ -2,77 +2,101 @@
 
     python precision.py [--golden tests/golden] --json tests/golden/precision.json
 
-Runs the cases of check.py in TF32 and in bf16 autocast, and writes for every stored number how far
-the result is off: rel_l2 and max_abs (of what is zero but for round-off: its largest), for discrete
-maps the share that differs, after AdamW's first step also the share of values that went another
-way. The largest of several equally valid ways of computing counts, so that no number is small by
-luck. Tests allow at most twice as much.
+Runs the cases of check.py in TF32 and in bf16 autocast, RUNS times each. What a run's roundings add
+up to is chance, so every run draws them anew: each tensor of weights is multiplied by 1 + u NUDGE,
+|u| <= 1 random, and every other run computes another equally valid way. A nudge turns few roundings of the
+first layers, each of these turns many of the next, and after some layers all are others; what it
+does by itself, without rounding, is little beside that: a run in float32 tells how much.
 
-With a GPU it is the real thing. Without one it is imitated on the CPU: for TF32, operands of matrix
-products (attention's too) and of (dense) convolutions are rounded to 10 bits behind the point; for bf16, CPU autocast
-runs with layer norm in float32, as CUDA's autocast has it.
+Written for every stored number: the largest and the middle of its errors over the runs, and of a
+tensor that is stored whole the largest of any element. An error is rel_l2 of a tensor, the share that
+differs of a discrete map, the share that went another way of a parameter in AdamW's first step, the
+relative one of a scalar; of what is zero but for round-off the largest. Left out is what the case's
+own tolerance covers twice over.
+
+In the head stands how these errors would judge PyTorch itself: how many numbers of a run are beyond
+twice the largest of the other runs and beyond the case's own tolerance (false alarms, expected in a
+run of all cases), and the furthest of all runs in the middle of a case's tensors, each measured by
+its middle error.
+
+With a GPU it is the real thing. Without one it is imitated on the CPU. For TF32, operands of matrix
+products and of (dense) convolutions are rounded to 10 bits behind the point: that is
+torch.backends.cuda.matmul.allow_tf32 and cudnn.allow_tf32 with attention's MATH back end, whose two
+products round their operands like any other. For bf16, CPU autocast runs with layer norm in float32,
+as CUDA's autocast has it. Pictures are augmented in float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
+import random
+import statistics
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 if torch.cuda.is_available():
     torch.set_default_device("cuda")
 
 import check
 import formula
-from check import ARCHS, Golden, is_noise, real
+import iteration
+from check import Golden, is_noise, replaced
+from iteration import Settings
 from model import CHANNELS_LAST, ConvBnRelu, DaformerHead, SeparableAspp, nchw, resize
-from model import ARCHS as WIDTHS
 
 PRECISIONS = ("tf32", "bf16")
-ATEN = torch.ops.aten
-# Matrix products by the places of their operands.
-OPERANDS = {ATEN.mm.default: (0, 1), ATEN.bmm.default: (0, 1), ATEN.addmm.default: (1, 2), ATEN.baddbmm.default: (1, 2)}
+RUNS = 20
+NUDGE = 2.0**-22
 
 
 def tf32(x: Tensor) -> Tensor:
     """To the nearest with 10 bits behind the point, away from zero between two (cvt.rna.tf32.f32)."""
-    return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32).view(x.shape)
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-class RoundedOperands(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        args = list(args)
-        # Places of convolutions: input, weight; of their backward: gradient, input, weight; groups.
-        if func is ATEN.convolution.default and args[8] == 1:
-            args[0], args[1] = tf32_like(args[0]), tf32_like(args[1])
-        elif func is ATEN.convolution_backward.default and args[9] == 1:
-            args[:3] = [tf32_like(x) for x in args[:3]]
-        for place in OPERANDS.get(func, ()):
-            args[place] = tf32_like(args[place])
-        return func(*args, **(kwargs or {}))
+class Product(torch.autograd.Function):
+    """A bilinear operation of rounded operands, as its gradients are too."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, of) -> Tensor:
+        ctx.of, operands = of, (tf32(a), tf32(b))
+        ctx.save_for_backward(*operands)
+        return of(*operands)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        with torch.enable_grad():
+            operands = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+            return *torch.autograd.grad(ctx.of(*operands), operands, tf32(grad)), None
 
 
-def tf32_like(x: Tensor) -> Tensor:
-    """Rounded, in the same memory layout."""
-    out = torch.empty_like(x)
-    return out.copy_(tf32(x))
+LINEAR, CONVOLUTION, LAYER_NORM, AUGMENT = F.linear, F.conv2d, F.layer_norm, iteration.augment
 
 
-@contextlib.contextmanager
-def replaced(owner, name: str, value):
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    y = Product.apply(x, weight, LINEAR)
+    return y if bias is None else y + bias
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups: int) -> Tensor:
+    if groups > 1:
+        return CONVOLUTION(x, weight, bias, stride, padding, dilation, groups)
+    y = Product.apply(x, weight, lambda x, w: CONVOLUTION(x, w, None, stride, padding, dilation))
+    return y if bias is None else y + bias.view(-1, 1, 1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The library's plain way (SDPBackend.MATH)."""
+    scale = q.shape[-1] ** -0.25
+    scores = Product.apply(q * scale, (k * scale).transpose(-2, -1), torch.matmul)
+    return Product.apply(torch.softmax(scores, dim=-1), v, torch.matmul)
 
 
 def norm_in_float32(x: Tensor, *rest, **more) -> Tensor:
@@ -80,13 +104,15 @@ def norm_in_float32(x: Tensor, *rest, **more) -> Tensor:
     return LAYER_NORM(x.float(), *rest, **more)
 
 
-LAYER_NORM = F.layer_norm
+def augment_in_float32(*args) -> Tensor:
+    """Blur is two matrix products here and is none of a network's."""
+    with replaced(torch.backends.cuda.matmul, "allow_tf32", False), autocast(False):
+        return AUGMENT(*args)
 
 
-def attention_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The library's plain way (SDPBackend.MATH), whose products are seen one by one."""
-    scale = q.shape[-1] ** -0.25
-    return torch.softmax((q * scale) @ (k * scale).transpose(-2, -1), dim=-1) @ v
+def autocast(enabled: bool = True):
+    """Keeps no 16-bit copies of weights, which an update within would leave behind."""
+    return torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled, cache_enabled=False)
 
 
 @contextlib.contextmanager
@@ -94,33 +120,57 @@ def computing(precision: str):
     cuda = torch.cuda.is_available()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(iteration, "augment", augment_in_float32))
         if precision == "tf32" and not cuda:
-            # In inference mode a dispatch mode sees linear layers whole, and not their products.
-            stack.enter_context(replaced(torch, "inference_mode", torch.no_grad))
-            stack.enter_context(RoundedOperands())
-            stack.enter_context(replaced(F, "scaled_dot_product_attention", attention_by_products))
+            for name, rounding in (("linear", linear), ("conv2d", convolution), ("scaled_dot_product_attention", attention)):
+                stack.enter_context(replaced(F, name, rounding))
         if precision == "bf16":
-            stack.enter_context(torch.autocast("cuda" if cuda else "cpu", torch.bfloat16))
+            stack.enter_context(autocast())
+            stack.enter_context(replaced(iteration.Trainer, "autocast", lambda _: contextlib.nullcontext()))
             if not cuda:
                 stack.enter_context(replaced(F, "layer_norm", norm_in_float32))
         yield
 
 
+def half_a_turn(key: str) -> float:
+    """Half of what one element's step the other way does to a teacher, of a teacher's parameter after
+    a step: the least that an error counts as, for the same reason as in `Errors.stepped`."""
+    if not key.startswith("ema_next/") and "/teacher_param/" not in key:
+        return 0.0
+    return (1 - Settings.alpha) * Settings.lr * (10 if "head" in key else 1)
+
+
 class Errors(Golden):
     """Keeps how far results are off instead of judging them."""
 
-    def start(self) -> None:
-        self.errors: dict[str, dict[str, list]] = {}
+    def start(self, precision: str) -> None:
+        self.precision = precision
+        # By case and number: of each run its errors, and what the case allows of each in float32.
+        self.errors: dict[str, dict[str, list[tuple[float, ...]]]] = {}
+        self.own: dict[str, dict[str, tuple[float, ...]]] = {}
 
-    def keep(self, key: str, *error: float) -> None:
+    def sample(self, run, name: str, options: dict, number: int) -> None:
+        self.random = random.Random(number)
+        with computing(self.precision):
+            run(self, name, options)
+
+    def fill(self, module: nn.Module, prefix: str = "", scale: dict | None = None) -> None:
+        super().fill(module, prefix, scale)
+        for key, value in module.state_dict().items():
+            if not key.endswith("num_batches_tracked"):
+                value.mul_(1 + NUDGE * self.random.uniform(-1, 1))
+
+    def keep(self, key: str, *errors: tuple[float, float]) -> None:
+        """An error, or several, and what the case itself allows of each."""
         self.checks += 1
-        kept = self.errors.setdefault(self.case["name"], {}).setdefault(key, [0.0] * len(error))
-        if any(e != e for e in error):
-            raise RuntimeError(f"{self.case['name']} {key}: {error}")
-        kept[:] = map(max, zip(kept, error))
+        if any(math.isnan(e) for e, _ in errors):
+            raise RuntimeError(f"{self.case['name']} {key}: {errors}")
+        case = self.case["name"]
+        kept, self.own.setdefault(case, {})[key] = zip(*errors)
+        self.errors.setdefault(case, {}).setdefault(key, []).append(kept)
 
     def close(self) -> None:
-        print(f"{self.case['name']}: {len(self.errors[self.case['name']])} numbers", flush=True)
+        pass
 
     def report(self, key: str, ratio: float, text: str) -> None:
         if math.isinf(ratio):
@@ -128,34 +178,44 @@ class Errors(Golden):
 
     def flat(self, key: str, value: Tensor) -> tuple[Tensor, Tensor]:
         entry = self.case["tensors"][key]
-        flat = value.detach().contiguous().reshape(-1).double()
+        flat = value.detach().contiguous().reshape(-1)
         if entry["storage"] == "strided":
             flat = flat[:: entry["stride"]][: entry["count"]]
-        return flat, self.stored[key].reshape(-1).double()
+        return flat.double(), self.stored[key].reshape(-1).double()
 
     def tensor(self, key: str, value: Tensor) -> None:
         entry = self.case["tensors"][key]
         flat, want = self.flat(key, value)
-        if isinstance(entry["tol"], str):
-            return self.keep(key, (flat != want).double().mean().item())
+        tol = entry["tol"]
+        if isinstance(tol, str):
+            own = 0.0 if tol == "exact" else 1 - float(tol.split()[2])  # agreement >= share
+            return self.keep(key, ((flat != want).double().mean().item(), own))
         off = flat - want
         if is_noise(entry):
-            return self.keep(key, 0.0, flat.abs().max().item())
+            return self.keep(key, (flat.abs().max().item(), tol["max_abs"]))
+        if "rel_l2" not in tol:
+            return self.keep(key, (off.abs().max().item(), tol["max_abs"]))
         # A sample may miss what is large: its fair share of the whole is what it is measured by.
         share = math.sqrt(flat.numel() / value.numel())
         size = max(want.norm().item(), share * entry.get("stats", {}).get("l2", 0.0))
-        self.keep(key, off.norm().item() / size if size else 0.0, off.abs().max().item())
+        least = half_a_turn(key)
+        errors = [(max(off.norm().item(), least) / size if size else 0.0, tol["rel_l2"])]
+        if entry["storage"] == "whole":
+            errors.append((max(off.abs().max().item(), least), tol["max_abs"]))
+        self.keep(key, *errors)
 
     def scalar(self, key: str, value: float) -> None:
-        want = self.case["scalars"][key]["value"]
-        self.keep(key, abs(float(value) - want) / abs(want) if want else abs(float(value)))
+        entry = self.case["scalars"][key]
+        want = entry["value"]
+        self.keep(key, (abs(float(value) - want) / abs(want) if want else abs(float(value)), entry["tol_rel"]))
 
     def stepped(self, name: str, value: Tensor, rate: float) -> Tensor:
         key = f"param_after/{name}"
         flat, want = self.flat(key, value)
         off = (flat - want).abs()
         near = (off <= 0.02 * rate).double()
-        self.keep(key, off.norm().item() / want.norm().item(), off.max().item(), 1 - near.mean().item())
+        # No element in any run is not none ever: as if half of one, so that twice that is one.
+        self.keep(key, (max(1 - near.mean().item(), 0.5 / near.numel()), 0.02))
         return near
 
 
@@ -235,9 +295,71 @@ def run_resize(g: Errors, name: str, _: dict) -> None:
     g.close()
 
 
-RUNS = (*(c for c in check.CHECKS if c[1] is not check.check_method), ("pub_head_daformer_", run_head),
-        ("pub_head_segformer_", run_head), ("pub_hrda_slide_", run_slide), ("pub_piece_feat_dist", run_features),
-        ("pub_piece_resize", run_resize))
+PARTS = (*(c for c in check.CHECKS if c[1] is not check.check_method), ("pub_head_daformer_", run_head),
+         ("pub_head_segformer_", run_head), ("pub_hrda_slide_", run_slide), ("pub_piece_feat_dist", run_features),
+         ("pub_piece_resize", run_resize))
+
+
+# Ways to compute the same.
+WAYS = ({"head_layout": CHANNELS_LAST, "joint": True, "taps": False},
+        {"head_layout": torch.contiguous_format, "joint": False, "taps": False})
+
+
+def sample(g: Errors, precision: str, runs: int, part: str) -> None:
+    """Errors of that many runs of the cases whose name has the part."""
+    g.start(precision)
+    for prefix, run in PARTS:
+        for name in (n for n in g.cases if n.startswith(prefix) and part in n):
+            for number in range(runs):
+                g.sample(run, name, WAYS[number % len(WAYS)].copy(), number)
+            print(f"{precision} {name}: {len(g.errors[name])} numbers, {runs} runs", flush=True)
+
+
+def rows(g: Errors) -> dict[str, dict[str, list[float]]]:
+    """What is written of each number."""
+    out: dict[str, dict[str, list[float]]] = {}
+    for case, by_key in g.errors.items():
+        out[case] = {}
+        for key, runs in by_key.items():
+            each = list(zip(*runs))
+            first, *second = (max(errors) for errors in each)
+            if any(2 * most > own for most, own in zip((first, *second), g.own[case][key])):
+                row = (first, statistics.median(each[0]), *second)
+                out[case][key] = [float(f"{e:.3g}") for e in row]
+    return out
+
+
+def in_l2(g: Errors, case: str, key: str) -> bool:
+    """Whether a number is a tensor's, whose error is its distance in l2."""
+    return "rel_l2" in (g.cases[case]["tensors"].get(key, {}).get("tol") or ())
+
+
+def judged(g: Errors, table: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """How the table's rules would judge the runs that it was made of."""
+    alarms, furthest = 0.0, 1.0
+    for case, kept in table.items():
+        relative = []
+        for key, row in kept.items():
+            runs, own = g.errors[case][key], g.own[case][key]
+            for errors, allowed in zip(zip(*runs), own):
+                second, first = sorted(errors)[-2:]
+                alarms += (first > max(2 * second, allowed)) / len(runs)
+            if in_l2(g, case, key):
+                relative.append([e[0] / row[1] for e in runs])
+        if len(relative) >= 8:
+            furthest = max(furthest, *(statistics.median(run) for run in zip(*relative)))
+    return {"numbers": sum(map(len, table.values())), "false_alarms": round(alarms, 2),
+            "furthest_middle": round(furthest, 3)}
+
+
+def write(path: Path, head: dict, tables: dict) -> None:
+    """A line for each case."""
+    lines = [json.dumps(head)[1:-1]]
+    for precision, table in tables.items():
+        each = ",\n".join(f"{json.dumps(c)}: {json.dumps(e, separators=(',', ':'))}"
+                          for c, e in sorted(table.items()) if e)
+        lines.append(f'"{precision}": {{\n{each}\n}}')
+    path.write_text("{" + ",\n".join(lines) + "}\n")
 
 
 def main() -> None:
@@ -245,36 +367,26 @@ def main() -> None:
     p.add_argument("--golden", type=Path, default=Path("tests/golden"))
     p.add_argument("--case", default="", help="a part of the names of those to run (default: all)")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--precision", choices=PRECISIONS, action="append", help="default: both")
-    p.add_argument("--json", type=Path, help="where it exists, what is not run again stays as it is")
+    p.add_argument("--runs", type=int, default=RUNS)
+    p.add_argument("--json", type=Path)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    g = Errors(a.golden)
-    ways = [{"head_layout": CHANNELS_LAST, "joint": True, "taps": False},
-            {"head_layout": torch.contiguous_format, "joint": False, "taps": False}]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "imitated on the CPU"
-    out = json.loads(a.json.read_text()) if a.json and a.json.exists() else {}
-    out |= {"pytorch": torch.__version__, "device": device}
-    for precision in a.precision or PRECISIONS:
-        g.start()
-        for prefix, run in RUNS:
-            for name in g.cases:
-                if name.startswith(prefix) and a.case in name:
-                    for options in ways:
-                        with computing(precision):
-                            run(g, name, options)
-        kept = out.setdefault(precision, {})
-        kept |= {
-            case: {key: [float(f"{e:.3g}") for e in error] for key, error in errors.items()}
-            for case, errors in g.errors.items()}
+    head = {"pytorch": torch.__version__, "device": device, "runs": a.runs, "nudge": NUDGE}
+    formula.weight = functools.cache(formula.weight)
+    g = Errors(a.golden)
+    sample(g, "f32", 1, a.case)
+    alone, tables = g.errors, {}
+    for precision in PRECISIONS:
+        sample(g, precision, a.runs, a.case)
+        tables[precision] = table = rows(g)
+        head[f"judged_{precision}"] = judged(g, table)
+        shares = sorted(alone[case][key][0][0] / row[1] for case, kept in table.items()
+                        for key, row in kept.items() if in_l2(g, case, key))
+        print(precision, head[f"judged_{precision}"], "; the nudge alone, of the middle error: "
+              f"{shares[len(shares) // 2]:.4f} in the middle, {shares[len(shares) * 9 // 10]:.4f} at nine tenths")
     if a.json:
-        # A line for each case.
-        lines = [json.dumps({k: out[k] for k in ("pytorch", "device")})[1:-1]]
-        for precision in PRECISIONS:
-            rows = ",\n".join(f"{json.dumps(c)}: {json.dumps(e, separators=(',', ':'))}"
-                              for c, e in sorted(out[precision].items()))
-            lines.append(f'"{precision}": {{\n{rows}\n}}')
-        a.json.write_text("{" + ",\n".join(lines) + "}\n")
+        write(a.json, head, tables)
 
 
 if __name__ == "__main__":

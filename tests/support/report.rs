@@ -6,8 +6,8 @@ use std::fmt;
 use udass_raw::device::Precision;
 
 use super::cases::{Case, Entry, Outcome, Scalar, Storage};
-use super::compare::{AdamStep, Tolerance, compare, compare_scalar, scalar_flipped};
-use super::precision::{CHANCE, Errors, IN_THE_MIDDLE, errors, median};
+use super::compare::{AdamStep, Tolerance, compare, compare_scalar, rel_l2, scalar_flipped};
+use super::precision::{Errors, IN_THE_MIDDLE, middle};
 
 /// Failures named one by one; the rest are counted.
 const NAMED: usize = 12;
@@ -21,12 +21,9 @@ pub struct Report<'a> {
     compared: usize,
     /// Largest share of a tolerance used, and by what.
     worst: (f64, String),
-    /// PyTorch's errors at a lower precision that the case runs in, and how many results have none.
-    errors: Option<Errors>,
-    left_out: usize,
-    /// How many were a little further off than allowed.
-    by_chance: usize,
-    /// How many times PyTorch's error each tensor is off.
+    /// PyTorch's at a lower precision that the case runs in.
+    errors: Errors,
+    /// How many times PyTorch's middle error each tensor is off.
     ratios: Vec<f64>,
 }
 
@@ -46,30 +43,10 @@ impl<'a> Report<'a> {
 
     /// Of a run at a precision.
     pub fn at(case: &'a Case, precision: Precision) -> Outcome<Report<'a>> {
-        let (stored, errors) = (case.load()?, errors(&case.name, precision)?);
+        let (stored, errors) = (case.load()?, Errors::of(&case.name, precision)?);
         let (seen, failures, worst) = (HashSet::new(), Vec::new(), (0.0, String::new()));
-        let ([compared, left_out, by_chance], ratios) = ([0; 3], Vec::new());
-        Ok(Report {
-            case,
-            stored,
-            seen,
-            failures,
-            compared,
-            worst,
-            errors,
-            left_out,
-            by_chance,
-            ratios,
-        })
-    }
-
-    /// What is allowed of a result at this precision; an error of one that PyTorch's run lacks.
-    fn allowed(&mut self, key: &str) -> Result<Vec<f64>, ()> {
-        let Some(errors) = &self.errors else { return Ok(Vec::new()) };
-        errors.allowed(key).ok_or_else(|| {
-            self.seen.insert(key.into());
-            self.left_out += 1;
-        })
+        let (compared, ratios) = (0, Vec::new());
+        Ok(Report { case, stored, seen, failures, compared, worst, errors, ratios })
     }
 
     pub fn case(&self) -> &'a Case {
@@ -124,9 +101,10 @@ impl<'a> Report<'a> {
             Tolerance::Close { max_abs, .. } | Tolerance::Noise { max_abs } => max_abs,
             _ => 0.0,
         };
-        let allowed = self.errors.as_ref().and_then(|e| e.allowed(&format!("grad/{name}")));
-        let bound = bound.max(allowed.map_or(0.0, |allowed| allowed[1]));
-        let unsettled = gradient.iter().map(|&g| f64::from(g).abs() <= bound).collect();
+        // PyTorch's share of elements that went another way counts all of them.
+        let measured = self.errors.get(&format!("param_after/{name}")).is_some();
+        let unsettled = |&g: &f32| !measured && f64::from(g).abs() <= bound;
+        let unsettled = gradient.iter().map(unsettled).collect();
         Some(AdamStep { rate, unsettled })
     }
 
@@ -137,7 +115,7 @@ impl<'a> Report<'a> {
         got: &[T],
         step: Option<&AdamStep>,
     ) {
-        let Ok(allowed) = self.allowed(key) else { return };
+        let error = self.errors.get(key);
         let got: Vec<f64> = got.iter().map(|&v| v.into()).collect();
         let stored = self.stored.get(key).map_or(&[][..], Vec::as_slice);
         let (verdict, flip) = match self.case.entry(key) {
@@ -146,18 +124,13 @@ impl<'a> Report<'a> {
                 (Err(format!("has shape {shape:?}, not {:?}", entry.shape)), false)
             }
             Ok(entry) => {
-                let widened = |by: f64| {
-                    let allowed: Vec<f64> = allowed.iter().map(|error| by * error).collect();
-                    Entry { tolerance: entry.tolerance.widened(&allowed), ..entry.clone() }
-                };
-                let entry = &widened(1.0);
-                let mut verdict = compare(entry, stored, &got, step);
-                if verdict.is_err() && compare(&widened(CHANCE.1), stored, &got, step).is_ok() {
-                    self.by_chance += 1;
-                    verdict = Ok(1.0);
+                let tolerance =
+                    error.map_or(entry.tolerance.clone(), |e| e.allows(&entry.tolerance));
+                let entry = &Entry { tolerance, ..entry.clone() };
+                let verdict = compare(entry, stored, &got, step);
+                if let (Some(error), Some(off)) = (error, rel_l2(entry, stored, &got)) {
+                    self.ratios.push(off / error.middle());
                 }
-                let rel_l2 = self.errors.as_ref().and_then(|errors| errors.rel_l2(key));
-                self.ratios.extend(rel_l2.and_then(|e| times_off(entry, stored, &got, e)));
                 let loose = entry.tolerance.flipped().filter(|_| verdict.is_err());
                 let flip = loose.is_some_and(|tolerance| {
                     let entry = Entry { tolerance, ..entry.clone() };
@@ -171,8 +144,7 @@ impl<'a> Report<'a> {
 
     /// Compares a result with a stored scalar.
     pub fn scalar(&mut self, key: &str, got: f64) {
-        let Ok(allowed) = self.allowed(key) else { return };
-        let allowed = allowed.first().copied().unwrap_or(0.0);
+        let allowed = self.errors.get(key).map_or(0.0, |error| error.allowed());
         let stored = self.case.scalars.iter().find(|(k, _)| k == key).map(|(_, s)| s);
         let (verdict, flip) = match stored {
             None => (Err("the case stores no such scalar".into()), false),
@@ -225,21 +197,16 @@ impl<'a> Report<'a> {
         for key in missed {
             self.fail(key, "stored, but not compared".into(), false);
         }
-        if self.by_chance > self.compared.div_ceil(CHANCE.0) {
-            let problem =
-                format!("{} of {} are further off than twice", self.by_chance, self.compared);
-            self.fail("PyTorch's errors", problem, false);
-        }
-        let median = median(&mut self.ratios);
-        if let Some(times) = median.filter(|times| *times > IN_THE_MIDDLE) {
+        let middle = middle(&mut self.ratios);
+        if let Some(times) = middle.filter(|times| !(*times <= IN_THE_MIDDLE)) {
             let problem = format!("half of the tensors are {times:.2} times as far off, or more");
             self.fail("PyTorch's errors", problem, false);
         }
         if self.compared == 0 {
             self.fail(&self.case.name, "nothing was compared".into(), false);
         }
-        let Report { failures, compared, worst, left_out, .. } = self;
-        Verdict { failures, compared, worst, left_out, median }
+        let Report { failures, compared, worst, .. } = self;
+        Verdict { failures, compared, worst, middle }
     }
 
     /// Stored tensors whose key starts with `prefix`, without it, that have a tolerance.
@@ -248,17 +215,6 @@ impl<'a> Report<'a> {
         let results = tensors.filter(|(_, e)| e.tolerance != Tolerance::Input);
         results.filter_map(|(key, _)| key.strip_prefix(prefix)).collect()
     }
-}
-
-/// How many times `error` a tensor of which elements are stored is off in l2.
-fn times_off(entry: &Entry, stored: &[f64], got: &[f64], error: f64) -> Option<f64> {
-    const FAR: f64 = 1e3;
-    let Tolerance::Close { rel_l2: Some(_), .. } = entry.tolerance else { return None };
-    let tolerance =
-        Tolerance::Close { rel_l2: Some(FAR * error), max_abs: f64::INFINITY, steps: None };
-    let entry = Entry { tolerance, ..entry.clone() };
-    let used = compare(&entry, stored, got, None).ok();
-    used.filter(|_| entry.storage != Storage::StatsOnly).map(|used| FAR * used)
 }
 
 /// Whether a result comes after a backward pass: gradients, what an update makes of them, and all
@@ -278,9 +234,8 @@ pub struct Verdict {
     pub failures: Vec<Failure>,
     compared: usize,
     worst: (f64, String),
-    left_out: usize,
     /// How many times PyTorch's error the tensors are off, in the middle.
-    median: Option<f64>,
+    middle: Option<f64>,
 }
 
 impl fmt::Display for Verdict {
@@ -289,12 +244,9 @@ impl fmt::Display for Verdict {
         match self.failures.len() {
             0 => {
                 write!(f, "{} compared, closest {:.0}% ({key})", self.compared, 100.0 * used)?;
-                if let Some(times) = self.median {
-                    write!(f, ", in the middle {times:.2} of PyTorch's error")?;
-                }
-                match self.left_out {
-                    0 => Ok(()),
-                    n => write!(f, ", {n} without an error of PyTorch's left out"),
+                match self.middle {
+                    Some(times) => write!(f, ", in the middle {times:.2} of PyTorch's error"),
+                    None => Ok(()),
                 }
             }
             n => {
