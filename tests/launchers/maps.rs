@@ -11,8 +11,8 @@ fn resizes() {
     // Not the ratios of the sizes: a caller's own factors. The second ones reach far beyond the last
     // row and column.
     let scales = [(0.43, 0.57), (0.71, 0.83)];
-    // Single channels, a strip of them, and several.
-    let channels = [[2, 23, 17], [8, 24, 16], [64, 72, 8]];
+    // Single channels, more than the threads of some blocks; a strip of them, and several.
+    let channels = [[35, 53, 17], [8, 24, 16], [32, 40, 8]];
     for ((scale_h, scale_w), [c, pitch, first]) in
         scales.into_iter().flat_map(|scale| channels.map(|channels| (scale, channels)))
     {
