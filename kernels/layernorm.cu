@@ -52,7 +52,7 @@ KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /
     };
 #if defined(UDASS_THREADS)
     auto in_registers = [&](auto s) {
-        constexpr int64_t N = sizeof(s) / sizeof(real);
+        constexpr int64_t N = decltype(s)::count;
         TEAM_ROWS(r, rows) {
             const int64_t first = r * channels + lane_index();
             s = held<N>(x + first);
@@ -109,6 +109,13 @@ KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /
     }
 }
 
+// What teams summed apart, together.
+DEVICE real over_teams(const real* sums, int64_t stride) {
+    real sum = sums[0];
+    for (int64_t t = 1; t < team_count(); ++t) sum += sums[t * stride];
+    return sum;
+}
+
 // Room for 16.
 #undef LIMITS
 #define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 2)
@@ -119,7 +126,10 @@ KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /
 // holds MOST_TEAMS such rows.
 KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* rows,C */, const real* OPTIONAL dwide /* rows,C */, const real* OPTIONAL ds /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* C */, const real* stats /* rows,2 */, real* dx /* rows,C */, T* OPTIONAL dbranch /* rows,C */, real* partial /* parts,2,C */, int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
     Drop drop = {key, stream, sample_rows, rate, 0, 1};
-    real* sums = static_cast<real*>(shared_memory());
+    real* part = partial + block_index() * 2 * channels;
+    // Several teams sum apart.
+    const bool apart = team_count() > 1;
+    real* sums = apart ? static_cast<real*>(shared_memory()) : part;
     auto by_memory = [&] {
         BLOCK_LOOP(i, team_count() * 2 * channels) sums[i] = 0;
         barrier();
@@ -157,7 +167,7 @@ KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* r
     };
 #if defined(UDASS_THREADS)
     auto in_registers = [&](auto dgamma, const auto* gradient) {
-        constexpr int64_t N = sizeof(dgamma) / sizeof(real);
+        constexpr int64_t N = decltype(dgamma)::count;
         Held<N> dbeta = {};
         dgamma = {};
         TEAM_ROWS(r, rows) {
@@ -190,24 +200,47 @@ KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* r
             own[channels + WARP * i] = dbeta.at[i];
         }
     };
-    const bool done = dy != nullptr ? rows_in_registers(channels, [&](auto held) { in_registers(held, dy); })
-                                    : rows_in_registers(channels, [&](auto held) { in_registers(held, dwide); });
+    const bool done = dy != nullptr ? rows_in_registers(channels, [&](auto row) { in_registers(row, dy); })
+                                    : rows_in_registers(channels, [&](auto row) { in_registers(row, dwide); });
     if (!done) by_memory();
 #else
     by_memory();
 #endif
-    barrier();
-    BLOCK_LOOP(i, 2 * channels) {
-        real sum = sums[i];
-        for (int64_t t = 1; t < team_count(); ++t) sum += sums[t * 2 * channels + i];
-        partial[block_index() * 2 * channels + i] = sum;
+    if (apart) {
+        barrier();
+        BLOCK_LOOP(i, 2 * channels) part[i] = over_teams(sums + i, 2 * channels);
     }
 }
 
 // dgamma[c] += Σ_p partial[p,0,c]      dbeta[c] += Σ_p partial[p,1,c]
+// Teams share the parts. The shared memory is that of layernorm_backward.
 KERNEL(layernorm_weights, const real* partial /* parts,2,C */, real* dgamma /* C */, real* dbeta /* C */, int64_t parts, int64_t channels) {
-    TEAM_ROWS(i, 2 * channels) {
-        const real sum = team_sum(parts, [&](int64_t p) { return partial[p * 2 * channels + i]; });
-        if (team_lane() == 0) (i < channels ? dgamma[i] : dbeta[i - channels]) += sum;
+    const bool apart = team_count() > 1;
+    real* sums = static_cast<real*>(shared_memory());
+    const int64_t first = chunk_begin(channels), count = chunk_end(channels) - first;
+    for (int64_t t = team_index(); t < team_count(); t += team_step()) {
+        TEAM_LOOP(c, count) {
+            const real* column = partial + first + c;
+            real g = 0, b = 0;
+#pragma unroll 8
+            for (int64_t p = t; p < parts; p += team_count()) {
+                g += column[2 * p * channels];
+                b += column[(2 * p + 1) * channels];
+            }
+            if (apart) {
+                sums[2 * t * channels + c] = g;
+                sums[(2 * t + 1) * channels + c] = b;
+            } else {
+                dgamma[first + c] += g;
+                dbeta[first + c] += b;
+            }
+        }
+    }
+    if (apart) {
+        barrier();
+        BLOCK_LOOP(c, count) {
+            dgamma[first + c] += over_teams(sums + c, 2 * channels);
+            dbeta[first + c] += over_teams(sums + channels + c, 2 * channels);
+        }
     }
 }

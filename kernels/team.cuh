@@ -45,6 +45,7 @@ DEVICE real team_sum(int64_t n, F f) {
 // A lane's N numbers of a row of 32·N: every 32nd.
 template <int64_t N>
 struct Held {
+    static constexpr int64_t count = N;
     real at[N];
 };
 // Reads them, from where the lane's first one stands.

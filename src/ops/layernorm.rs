@@ -164,7 +164,8 @@ fn backward(
     branch: Option<(Option<&mut Tensor>, &Option<DropPath>)>,
 ) -> Result<Tensor> {
     let (rows, channels) = (s.rows(), s.channels());
-    let grid = device.team_parts(rows);
+    let shared = MOST_TEAMS * 2 * channels * device.real().bytes();
+    let grid = device.team_parts(rows).shared(shared);
     let parts = grid.blocks as usize;
     let mut partial = device.empty(&[parts, 2, channels])?;
     let (narrow, wide) = match dy {
@@ -180,7 +181,7 @@ fn backward(
     let c = channels as i64;
     kernels::layernorm_backward(
         device,
-        grid.shared(MOST_TEAMS * 2 * channels * device.real().bytes()),
+        grid,
         s,
         narrow,
         wide,
@@ -199,7 +200,7 @@ fn backward(
     )?;
     if let (Some(mut dgamma), Some(mut dbeta)) = (norm.weight.grad.clone(), norm.bias.grad.clone())
     {
-        let grid = device.team_rows(2 * channels, parts);
+        let grid = device.team_rows(channels, 2 * parts).shared(shared);
         let parts = parts as i64;
         kernels::layernorm_weights(device, grid, &partial, &mut dgamma, &mut dbeta, parts, c)?;
     }

@@ -15,7 +15,7 @@ fn statistics(values: impl Iterator<Item = f64> + Clone, eps: f64) -> (f64, f64)
 const ROWS: usize = 23;
 const C: usize = 37;
 
-/// Shared memory of a backward pass: room for the sums of as many teams as a block may have.
+/// Shared memory of sums over rows: those of as many teams as a block may have.
 fn team_sums(c: usize) -> usize {
     8 * 2 * c * size_of::<f64>()
 }
@@ -128,7 +128,8 @@ fn layernorm_with_drop_path() {
         let (mut dgamma, before_g) = host.reals(&[c]);
         let (mut dbeta, before_b) = host.reals(&[c]);
         let n = c as i64;
-        kernels::layernorm_weights(device, GRID, &partial, &mut dgamma, &mut dbeta, 3, n).unwrap();
+        let grid = GRID.shared(team_sums(c));
+        kernels::layernorm_weights(device, grid, &partial, &mut dgamma, &mut dbeta, 3, n).unwrap();
         let summed = |before: &[f64], f: &dyn Fn(usize) -> f64| -> Vec<f64> {
             let column = |k: usize| (0..rows).map(|r| f(r * c + k)).sum::<f64>();
             (0..c).map(|k| before[k] + column(k)).collect()
@@ -146,7 +147,8 @@ fn layernorm_weights_of_many_parts() {
         let (mut dgamma, before_g) = host.reals(&[c]);
         let (mut dbeta, before_b) = host.reals(&[c]);
         let (p, n) = (parts as i64, c as i64);
-        kernels::layernorm_weights(&host.device, GRID, &partial, &mut dgamma, &mut dbeta, p, n)
+        let grid = GRID.shared(team_sums(c));
+        kernels::layernorm_weights(&host.device, grid, &partial, &mut dgamma, &mut dbeta, p, n)
             .unwrap();
         let column = |k: usize| ps.iter().skip(k).step_by(2 * c).sum::<f64>();
         let of = |before: &[f64], k: usize| -> Vec<f64> {

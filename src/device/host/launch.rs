@@ -40,7 +40,8 @@ pub(super) fn launch(
 fn call(words: &[u64], body: SoloBody, grid: Grid, begin: i64, end: i64) {
     let mut pointers: Vec<*mut c_void> =
         words.iter().map(|word| word as *const u64 as *mut c_void).collect();
-    let mut shared = vec![0u64; grid.shared.div_ceil(8)];
+    // Of unspecified content, as on the GPU.
+    let mut shared = Vec::<u64>::with_capacity(grid.shared.div_ceil(8));
     let launch = SoloLaunch { begin, end, count: grid.blocks, shared: shared.as_mut_ptr().cast() };
     // SAFETY: the launcher was generated from the kernel's signature, so there are as many
     // values as parameters, each as wide as its word's low bytes (little endian); pointers are

@@ -21,11 +21,13 @@ use lockstep::{Flavour, compile};
 
 /// A mutant that takes longer runs for ever.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Some of the tests' block sizes: one that is no multiple of a warp, and the largest.
-const BLOCK_SIZES: &str = "33,1024";
+/// Some of the tests' block sizes: one that is no multiple of a warp, two teams, and the largest.
+const BLOCK_SIZES: &str = "33,64,1024";
 /// In which kernels a header's functions are tried.
-const USERS: [(&str, &[&str]); 6] = [
+const USERS: [(&str, &[&str]); 9] = [
     ("simt.cuh", &["layernorm.cu", "finite.cu"]),
+    ("warp.cuh", &["layernorm.cu", "finite.cu"]),
+    ("team.cuh", &["layernorm.cu"]),
     ("upsample.cuh", &["cross_entropy.cu", "pseudo_label.cu", "resize.cu", "hrda.cu"]),
     ("strip.cuh", &["attention.cu", "depthwise.cu"]),
     ("columns.cuh", &["batchnorm.cu", "elementwise.cu"]),
