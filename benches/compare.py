@@ -1,12 +1,14 @@
 """Both programs in turns on one machine: this project's benches and benches/pytorch.
 
     python benches/compare.py step --python VENV/bin/python --case toy_vit/quadmix --case toy_cnn/
-    python benches/compare.py ops --python VENV/bin/python --preset b0_128
+    python benches/compare.py ops --python VENV/bin/python --case gta_vit/ --case gta_cnn/
     python benches/compare.py forward --python VENV/bin/python      (ONNX Runtime too)
 
 Each round runs one program and then the other, the first of a round alternating, with the same
 sizes and threads; all raw samples of both go into one record, with the ratio of the medians and of
-the minima (PyTorch's seconds over ours: above 1, ours is faster).
+the minima (PyTorch's seconds over ours: above 1, ours is faster), and of the least CPU seconds of all threads: on a busy
+machine compare those, with one thread. Of `ops` a turn is a single case, and those that
+PyTorch has no counterpart of are measured too.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PRESETS = ("b0_128", "b0_256", "b5_512")
 
 
 def build(bench: str) -> str:
@@ -59,13 +60,16 @@ def flags(options: dict) -> list[str]:
     return out
 
 
+def environment(threads: int) -> dict[str, str]:
+    variables = ("UDASS_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return os.environ | {name: str(threads) for name in variables}
+
+
 def record(command: list[str], flag: str, threads: int) -> dict:
     """Runs a program that writes a record to the path behind `flag`."""
-    variables = ("UDASS_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = os.environ | {name: str(threads) for name in variables}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
-        subprocess.run([*command, flag, str(path)], cwd=HERE.parent, check=True, env=environment)
+        subprocess.run([*command, flag, str(path)], cwd=HERE.parent, check=True, env=environment(threads))
         return json.loads(path.read_text())
 
 
@@ -74,16 +78,19 @@ def summary(sides: dict[str, dict[str, list]]) -> dict:
     out: dict = {}
     for side, s in sides.items():
         out[side] = {"median": statistics.median(s["seconds"]), "min": min(s["seconds"]),
-                     "samples_seconds": s["seconds"], "cores_busy_elsewhere": s["others"]}
+                     "samples_seconds": s["seconds"], "cpu_seconds": s["cpu"], "cores_busy_elsewhere": s["others"]}
+        if None not in s["cpu"]:
+            out[side]["cpu"] = min(s["cpu"])
     for side in sides.keys() - {"ours"}:
-        for of in ("median", "min"):
+        for of in ("median", "min", "cpu") if "cpu" in out["ours"] else ("median", "min"):
             out[f"{side}_over_ours_{of}"] = out[side][of] / out["ours"][of]
     return out
 
 
-def add(to: dict, side: str, seconds: list[float], others: list) -> None:
-    s = to.setdefault(side, {"seconds": [], "others": []})
+def add(to: dict, side: str, seconds: list[float], cpu: list, others: list) -> None:
+    s = to.setdefault(side, {"seconds": [], "cpu": [], "others": []})
     s["seconds"] += seconds
+    s["cpu"] += cpu
     s["others"] += others
 
 
@@ -99,12 +106,12 @@ class Turns:
         self.about["ours"] = {k: v for k, v in r.items() if k != "results"}
         for result in r["results"]:
             sides = self.cases.setdefault(key(result), {})
-            add(sides, "ours", result["samples_seconds"], result["cores_busy_elsewhere"])
+            add(sides, "ours", result["samples_seconds"], result["cpu_seconds"], result["cores_busy_elsewhere"])
 
     def pytorch(self, r: dict, results, side: str = "pytorch") -> None:
         self.about[side] = {k: v for k, v in r.items() if k != "results"}
         for key, s in results(r):
-            add(self.cases.setdefault(key, {}), side, s["samples_s"], s["cores_busy_elsewhere"])
+            add(self.cases.setdefault(key, {}), side, s["samples_s"], s["cpu_s"], s["cores_busy_elsewhere"])
 
 
 def step(a: argparse.Namespace, turns: Turns) -> None:
@@ -139,21 +146,32 @@ def forward(a: argparse.Namespace, turns: Turns) -> None:
 
 def ops(a: argparse.Namespace, turns: Turns) -> None:
     binary = build("kernels")
-    sampling = ["--samples", str(a.samples), "--warmup", str(a.warmup)]
-    key = lambda op, shape, which: f"{op} {json.dumps(shape, sort_keys=True)} {which}"
+    chosen = cases(binary, a.case or [f"{preset}/" for preset in ("gta_vit", "gta_cnn")])
+    limits = ["--warmup", str(a.warmup), "--seconds", str(a.seconds)]
+    ops_py = [a.python, str(HERE / "pytorch/ops.py"), "--cases", "-", "--threads", str(a.threads),
+              "--repeats", str(a.samples), *limits]
+    # One process for all: it waits for a case, and memory is free before the next.
+    with subprocess.Popen(ops_py, cwd=HERE.parent, env=environment(a.threads), text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as torch:
+        turns.about["pytorch"] = json.loads(torch.stdout.readline())
+        for name, case in chosen.items():
+            def ours() -> None:
+                command = [binary, "--samples", str(a.samples), *limits, "--case", name]
+                measured = record(command, "--record", a.threads)
+                turns.ours(measured, lambda r: r["name"])
+                turns.options[name] = case | {k: measured["results"][0][k] for k in ("bytes", "flops")}
 
-    def of_pytorch(r: dict):
-        for x in r["results"]:
-            for which in ("forward", "forward_backward"):
-                yield key(x["op"], x["shape"], which), x[which]
+            def theirs() -> None:
+                print(json.dumps(case), file=torch.stdin, flush=True)
+                line = torch.stdout.readline()
+                if not line:
+                    sys.exit(f"benches/pytorch/ops.py failed at {name}")
+                if answer := json.loads(line):
+                    add(turns.cases.setdefault(name, {}), "pytorch", answer["samples_s"], answer["cpu_s"],
+                        answer["cores_busy_elsewhere"])
 
-    for preset in a.preset or PRESETS[:1]:
-        torch = [a.python, str(HERE / "pytorch/ops.py"), "--preset", preset, "--threads", str(a.threads),
-                 "--repeats", str(a.samples), "--warmup", str(a.warmup)]
-        ours = lambda: turns.ours(
-            record([binary, *sampling, "--case", preset + "/"], "--record", a.threads),
-            lambda r: key(r["op"], r["shape"], r["pass"]))
-        alternate(a.rounds, ours, lambda: turns.pytorch(record(torch, "--json", a.threads), of_pytorch))
+            alternate(a.rounds, ours, theirs)
+        torch.stdin.close()
 
 
 def alternate(rounds: int, *programs) -> None:
@@ -166,17 +184,18 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("what", choices=("step", "ops", "forward"))
     p.add_argument("--python", default=sys.executable, help="a Python that has torch")
-    p.add_argument("--case", action="append", help="of step and forward: a name, or a part of several; default: all")
-    p.add_argument("--preset", choices=PRESETS, action="append", help="of ops")
+    p.add_argument("--case", action="append", help="a name, or a part of several; default: all, of ops gta_vit/ and gta_cnn/")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--samples", type=int, default=3, help="in a round")
     p.add_argument("--warmup", type=int, default=1, help="in a round")
+    p.add_argument("--seconds", type=float, default=2.0, help="of ops: no further sample in a round of what has taken so long")
+    p.add_argument("--note", help="kept in the record: what else the machine did")
     p.add_argument("--json", type=Path, default=None)
     a = p.parse_args()
     turns = Turns()
     {"step": step, "ops": ops, "forward": forward}[a.what](a, turns)
-    results = {name: summary(sides) for name, sides in turns.cases.items() if len(sides) > 1}
+    results = {name: summary(sides) for name, sides in turns.cases.items() if len(sides) > 1 or a.what == "ops"}
     for name, r in results.items():
         for side in [side for side in r if isinstance(r[side], dict)]:
             over = f", {r[f'{side}_over_ours_median']:.2f} of ours" if side != "ours" else ""
@@ -184,7 +203,7 @@ def main() -> None:
     today = datetime.datetime.now(datetime.timezone.utc).date()
     path = a.json or HERE / "results" / f"{today}-{a.what}-pytorch.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "about": turns.about,
+    whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "note": a.note, "about": turns.about,
              "options": turns.options, "results": results}
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"every sample: {path}")

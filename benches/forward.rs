@@ -30,6 +30,7 @@ fn main() {
             name: format!("segformer_{}", arch.trim_start_matches("mit_")),
             options: options as Map<String, Value>,
             amount: Amount::Iterations,
+            warmup: 0,
             setup: Box::new(move || forward(&device, arch, channels)),
         });
     }

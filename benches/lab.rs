@@ -83,6 +83,7 @@ fn group(
             name: format!("{folder}/{what} {kernel}"),
             options,
             amount: Amount::Iterations,
+            warmup: 0,
             setup: Box::new(move || -> record::Run {
                 launch.get_or_init(|| today.launch_of(kernel, &op).unwrap());
                 let (launch, bench) = (launch.clone(), bench.clone());

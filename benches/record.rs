@@ -2,9 +2,11 @@
 //!
 //! Under `cargo bench` criterion measures and reports; beside its own files stands a record of ours
 //! with every sample, the machine and the commit. With `--samples N` criterion is left out: N timed
-//! runs of each case after `--warmup W`, so that two programs can take turns on one machine.
+//! runs of each case after `--warmup W`, so that two programs can take turns on one machine. A sample
+//! of what is over at once is the mean of many runs.
 //!
-//!   --samples N --warmup W --case NAME --record FILE    (NAME: a part of the name, or all of it)
+//!   --samples N --warmup W --seconds S --case NAME --record FILE
+//!                                (NAME: a part of the name, or all of it; S: then no more samples)
 //!   --cases                                             (prints the cases and their options)
 //!
 //! Environment: UDASS_DEVICE host or cuda, UDASS_PRECISION f32, tf32 or bf16, UDASS_THREADS worker
@@ -24,6 +26,10 @@ use udass_raw::device::{Device, Precision};
 
 /// Samples that criterion takes of each case.
 const SAMPLES: usize = 10;
+/// A sample lasts at least so long: a clock and a scheduler blur what is shorter.
+const SAMPLE_SECONDS: f64 = 0.02;
+/// FLOPs per byte from which on it is arithmetic that takes the time.
+const MANY: f64 = 10.0;
 
 /// One run of a case.
 pub type Run = Box<dyn FnMut()>;
@@ -31,9 +37,11 @@ pub type Run = Box<dyn FnMut()>;
 /// What one run of a case amounts to.
 #[derive(Clone, Copy, Debug)]
 pub enum Amount {
-    /// Read and written at least.
-    Bytes(f64),
-    Flops(f64),
+    /// Bytes that are read and written at least, multiplications and additions.
+    Work {
+        bytes: f64,
+        flops: f64,
+    },
     Iterations,
 }
 
@@ -42,6 +50,8 @@ pub struct Case {
     /// Beside the samples in the record.
     pub options: Map<String, Value>,
     pub amount: Amount,
+    /// Runs until all of its memory was touched.
+    pub warmup: usize,
     /// Allocates what the case needs; it is freed before the next case.
     pub setup: Box<dyn Fn() -> Run>,
 }
@@ -52,6 +62,18 @@ struct Samples {
     seconds: Vec<f64>,
     /// Cores that other processes kept busy meanwhile; none where a sample is too short to tell.
     others: Vec<Option<f64>>,
+    /// Of all threads: what a busy machine blurs less. None where the system does not say.
+    cpu: Vec<Option<f64>>,
+    /// Runs whose mean a sample is.
+    runs: usize,
+}
+
+/// How many samples, and how they are taken.
+struct Sampling {
+    samples: usize,
+    warmup: usize,
+    /// No further sample is taken of what has taken so long.
+    seconds: f64,
 }
 
 /// Worker threads by UDASS_THREADS; 0: all cores.
@@ -61,14 +83,17 @@ pub fn threads() -> usize {
 
 /// By UDASS_DEVICE and UDASS_PRECISION; the host in single precision.
 pub fn device() -> Device {
-    let precision = match std::env::var("UDASS_PRECISION").as_deref() {
+    match on_gpu() {
+        true => Device::cuda(precision(), true).unwrap(),
+        false => Device::host_in(threads(), precision()).unwrap(),
+    }
+}
+
+pub fn precision() -> Precision {
+    match std::env::var("UDASS_PRECISION").as_deref() {
         Ok("tf32") => Precision::Tf32,
         Ok("bf16") => Precision::Bf16,
         _ => Precision::F32,
-    };
-    match on_gpu() {
-        true => Device::cuda(precision, true).unwrap(),
-        false => Device::host_in(threads(), precision).unwrap(),
     }
 }
 
@@ -99,12 +124,13 @@ fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<
         let place = args.iter().position(|arg| arg == name)?;
         args.get(place + 1).cloned()
     };
-    let number = |name: &str| {
+    let number = |name: &str| -> Option<f64> {
         value(name).map(|n| n.parse().unwrap_or_else(|_| panic!("{name} {n}: not a number")))
     };
+    let count = |name: &str| number(name).map(|n| n as usize);
     let record = value("--record").or(std::env::var("UDASS_RECORD").ok());
     let record = record.map_or_else(|| default_path(what), PathBuf::from);
-    let results = match number("--samples").or(samples) {
+    let results = match count("--samples").or(samples) {
         Some(samples) => {
             let wanted = value("--case").unwrap_or_default();
             let exact = groups.iter().flatten().any(|case| case.name == wanted);
@@ -114,7 +140,9 @@ fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<
                     false => case.name.contains(&wanted),
                 });
             }
-            plain(device, &groups, number("--warmup").unwrap_or(1), samples)
+            let warmup = count("--warmup").unwrap_or(1);
+            let seconds = number("--seconds").unwrap_or(f64::INFINITY);
+            plain(device, &groups, &Sampling { samples, warmup, seconds })
         }
         None => with_criterion(device, groups.into_iter().flatten().collect()),
     };
@@ -124,23 +152,23 @@ fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<
     }
 }
 
-fn plain(device: &Device, groups: &[Vec<Case>], warmup: usize, samples: usize) -> Vec<Value> {
+fn plain(device: &Device, groups: &[Vec<Case>], how: &Sampling) -> Vec<Value> {
     let mut results = Vec::new();
     for group in groups {
         let mut runs: Vec<(Run, Samples)> =
-            group.iter().map(|case| ((case.setup)(), Samples::default())).collect();
-        for (run, _) in &mut runs {
-            (0..warmup).for_each(|_| run());
-        }
-        device.synchronize().unwrap();
+            group.iter().map(|case| warmed(device, case, how)).collect();
         device.reset_peak_memory();
-        for _ in 0..samples {
+        let start = Instant::now();
+        for i in 0..how.samples {
+            if i > 0 && start.elapsed().as_secs_f64() > how.seconds * group.len() as f64 {
+                break;
+            }
             for (run, taken) in &mut runs {
-                let (busy, start) = (busy_elsewhere(), Instant::now());
-                run();
+                let (busy, cpu, start) = (busy_elsewhere(), cpu_used(), Instant::now());
+                (0..taken.runs).for_each(|_| run());
                 device.synchronize().unwrap();
                 let seconds = start.elapsed().as_secs_f64();
-                taken.push(seconds, busy);
+                taken.push(seconds, busy, cpu);
             }
         }
         for (case, (_, taken)) in group.iter().zip(&runs) {
@@ -162,6 +190,24 @@ fn plain(device: &Device, groups: &[Vec<Case>], warmup: usize, samples: usize) -
     results
 }
 
+/// A case that has run often enough, and how many runs a sample takes.
+fn warmed(device: &Device, case: &Case, how: &Sampling) -> (Run, Samples) {
+    let mut run = (case.setup)();
+    let (begin, mut last) = (Instant::now(), 0.0);
+    for i in 0..how.warmup.max(case.warmup).max(1) {
+        // What is slow touches little of its memory for the first time.
+        if i >= how.warmup.max(1) && begin.elapsed().as_secs_f64() > how.seconds {
+            break;
+        }
+        let start = Instant::now();
+        run();
+        device.synchronize().unwrap();
+        last = start.elapsed().as_secs_f64();
+    }
+    let runs = ((SAMPLE_SECONDS / last.max(1e-9)).ceil() as usize).max(1);
+    (run, Samples { runs, ..Samples::default() })
+}
+
 fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
     let mut criterion = Criterion::default().sample_size(SAMPLES).configure_from_args();
     let mut results = Vec::new();
@@ -171,21 +217,24 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
         group.sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_millis(300));
         group.measurement_time(Duration::from_secs(1));
         match case.amount {
-            Amount::Bytes(n) => group.throughput(Throughput::Bytes(n as u64)),
-            Amount::Flops(n) => group.throughput(Throughput::Elements(n as u64)),
+            Amount::Work { bytes, flops } if flops > MANY * bytes => {
+                group.throughput(Throughput::Elements(flops as u64))
+            }
+            Amount::Work { bytes, .. } => group.throughput(Throughput::Bytes(bytes as u64)),
             Amount::Iterations => group.throughput(Throughput::Elements(1)),
         };
-        let taken = Rc::new(RefCell::new(Samples { seconds: Vec::new(), others: Vec::new() }));
+        let taken = Rc::new(RefCell::new(Samples { runs: 1, ..Samples::default() }));
         let mut run = None;
         group.bench_function(function, |bencher| {
             let run = run.get_or_insert_with(|| (case.setup)());
             bencher.iter_custom(|count| {
-                let (busy, start) = (busy_elsewhere(), Instant::now());
+                let (busy, cpu, start) = (busy_elsewhere(), cpu_used(), Instant::now());
                 (0..count).for_each(|_| run());
                 device.synchronize().unwrap();
                 let elapsed = start.elapsed();
-                let mean = elapsed.as_secs_f64() / count as f64;
-                taken.borrow_mut().push(mean, busy);
+                let mut taken = taken.borrow_mut();
+                taken.runs = count as usize;
+                taken.push(elapsed.as_secs_f64(), busy, cpu);
                 elapsed
             });
         });
@@ -195,6 +244,7 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
         if let Some(first) = taken.seconds.len().checked_sub(SAMPLES) {
             taken.seconds.drain(..first);
             taken.others.drain(..first);
+            taken.cpu.drain(..first);
             results.push(result(&case, &taken));
         }
     }
@@ -203,10 +253,13 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
 }
 
 impl Samples {
-    fn push(&mut self, seconds: f64, busy_before: Option<f64>) {
+    /// `seconds` of all runs, and what was used before them.
+    fn push(&mut self, seconds: f64, busy_before: Option<f64>, cpu_before: Option<f64>) {
+        let cpu = cpu_before.zip(cpu_used());
+        self.cpu.push(cpu.map(|(before, after)| (after - before) / self.runs as f64));
         // The system counts in ticks of 10 ms: too coarse to say anything of a shorter sample.
         let busy = busy_before.filter(|_| seconds > 0.1).zip(busy_elsewhere());
-        self.seconds.push(seconds);
+        self.seconds.push(seconds / self.runs as f64);
         self.others.push(busy.map(|(before, after)| (after - before).max(0.0) / seconds));
     }
 
@@ -227,8 +280,13 @@ impl Samples {
 
 fn rate(amount: Amount, seconds: f64) -> String {
     match amount {
-        Amount::Bytes(n) => format!(", {:.2} GB/s", n / seconds * 1e-9),
-        Amount::Flops(n) => format!(", {:.1} GFLOP/s", n / seconds * 1e-9),
+        Amount::Work { bytes, flops } => {
+            let arithmetic = match flops > 0.0 {
+                true => format!(", {:.4} TFLOP/s", flops / seconds * 1e-12),
+                false => String::new(),
+            };
+            format!(", {:.2} GB/s{arithmetic}", bytes / seconds * 1e-9)
+        }
         Amount::Iterations => String::new(),
     }
 }
@@ -239,12 +297,13 @@ fn result(case: &Case, samples: &Samples) -> Value {
     fields.insert("samples_seconds".into(), json!(samples.seconds));
     fields.insert("median".into(), json!(samples.median()));
     fields.insert("min".into(), json!(samples.least()));
+    fields.insert("cpu_seconds".into(), json!(samples.cpu));
     fields.insert("cores_busy_elsewhere".into(), json!(samples.others));
-    match case.amount {
-        Amount::Bytes(n) => fields.insert("bytes".into(), json!(n)),
-        Amount::Flops(n) => fields.insert("flops".into(), json!(n)),
-        Amount::Iterations => None,
-    };
+    fields.insert("runs_per_sample".into(), json!(samples.runs));
+    if let Amount::Work { bytes, flops } = case.amount {
+        fields.insert("bytes".into(), json!(bytes));
+        fields.insert("flops".into(), json!(flops));
+    }
     Value::Object(fields)
 }
 
@@ -313,6 +372,23 @@ fn cpu() -> Option<String> {
 
 fn first_line(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()?.lines().next().map(str::to_string)
+}
+
+/// CPU seconds that the threads of this process have used; none where the system does not say.
+fn cpu_used() -> Option<f64> {
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    {
+        unsafe extern "C" {
+            fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
+        }
+        const PROCESS: i32 = 2;
+        let mut time = [0; 2];
+        // SAFETY: the C library's function, which writes seconds and nanoseconds.
+        let known = unsafe { clock_gettime(PROCESS, &mut time) } == 0;
+        known.then(|| time[0] as f64 + time[1] as f64 * 1e-9)
+    }
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    None
 }
 
 /// CPU seconds that other processes have used since boot; none where the system does not say.

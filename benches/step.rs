@@ -62,6 +62,7 @@ fn main() {
                 name: format!("{}/{method}", setting.name),
                 options: options(&config, method),
                 amount: Amount::Iterations,
+                warmup: 0,
                 setup: Box::new(move || iterations(&device, &case)),
             });
         }

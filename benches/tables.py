@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of measurements in README.md and benches/lab from the records in benches/results.
+"""Writes the tables of measurements in README.md, docs and benches/lab from the records in benches/results.
 
     python3 benches/tables.py            (writes them)
     python3 benches/tables.py --check    (fails where they are not what the records say)
@@ -10,8 +10,11 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
     methods RECORD SETTING...   the same: a row for each method, columns for each setting
     forward RECORD              networks of compare.py forward: a row for each
     predictions RECORD CARD     what predictions.py wrote for a card
+    gpu RECORD+PREDICTIONS PRESET...    iterations of gpu/run: a row for each precision and method
     toy RECORD[+RECORD] PRESET... mIoU of toy_methods.py: a row for each method, columns for each preset, the published
                                 mIoU of the method on GTA beside them
+    ops RECORD PRESET           operations of compare.py ops: a row for each
+    slower RECORD               those of them that are slower than PyTorch's, with the reason that benches/slower.toml gives
     lab RECORD                  earlier versions of kernels, by the lines at their top; until there is a record, without times
 """
 
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
@@ -27,9 +31,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "benches/lab"
+SLOWER = ROOT / "benches/slower.toml"
 FILES = [ROOT / "README.md", LAB / "README.md"]
+# FLOPs per byte from which on it is arithmetic that takes the time.
+MANY = 10
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
+# That an iteration learns from: a batch of 2 + 2.
+IMAGES = 4
 HALVED = ["source_only_halved", "dacs_halved", "daformer_halved"]
 NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, as long as QuadMix",
          "supervised_target": "supervised on the target"} | {h: f"`{h[:-7]}`, pictures of half the size" for h in HALVED}
@@ -100,6 +109,94 @@ def predictions(record: dict, cards: list[str]) -> list[str]:
     return [*grid(heads, rows), "", f"Predicted for {cards[0]}, not measured; commit {record['commit'][:7]}."]
 
 
+def short(s: float) -> str:
+    """Three digits, in milliseconds."""
+    return f"{1e3 * s:.{max(0, 2 - math.floor(math.log10(1e3 * s)))}f}"
+
+
+def measure(record: dict) -> str:
+    """CPU seconds of a single thread say more than a clock where others are at work."""
+    return "cpu" if record["threads"] == 1 else "median"
+
+
+def ratio(result: dict, of: str) -> float | None:
+    """PyTorch's seconds over ours, as a table shows it; None where PyTorch has no such operation."""
+    over = result.get(f"pytorch_over_ours_{of}")
+    return None if over is None else round(over, 2)
+
+
+def rate(seconds: float, o: dict) -> str:
+    per_second = lambda n: n / seconds * 1e-9
+    return f"{per_second(o['flops']):.0f} GFLOP/s" if o["flops"] > MANY * o["bytes"] else f"{per_second(o['bytes']):.1f} GB/s"
+
+
+def sizes(o: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in o["shape"].items() if value not in (True, False))
+
+
+def ops(record: dict, presets: list[str]) -> list[str]:
+    """A row for each size, both passes beside each other."""
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name, result in record["results"].items():
+        o = record["options"][name]
+        if o["preset"] in presets:
+            of = measure(record)
+            over, ours = ratio(result, of), result["ours"][of]
+            cells = [short(ours), short(result["pytorch"][of]) if over else "", f"{over:.2f} ×" if over else "", rate(ours, o)]
+            rows.setdefault((f"`{o['op']}`", sizes(o)), {})[o["pass"]] = cells
+    heads = ["", "", "forward, ms", "PyTorch", "", "", "with backward, ms", "PyTorch", "", ""]
+    missing = [""] * 4
+    table = [[*key, *of.get("forward", missing), *of.get("forward_backward", missing)] for key, of in rows.items()]
+    said = source(record) if measure(record) == "median" else source(record).replace("Medians", "Least CPU seconds")
+    return [*grid(heads, table), "", *([record["note"], ""] if record.get("note") else []), said]
+
+
+def slower(record: dict, _: list[str]) -> list[str]:
+    """Fails where an operation that is slower than PyTorch's has no reason."""
+    reasons = tomllib.loads(SLOWER.read_text())["reason"]
+    rows, unknown = [], []
+    for name, result in record["results"].items():
+        o = record["options"][name]
+        over = ratio(result, measure(record))
+        if over is None or over >= 1.0:
+            continue
+        found = [r for r in reasons if r["op"] == o["op"] and r.get("case", "") in name]
+        if not found:
+            unknown.append(f"  {name}: {over:.2f} ×")
+            continue
+        rows.append([f"`{o['preset']}`", f"`{o['op']}`, {sizes(o)}, {o['pass'].replace('_', ' + ')}", f"{over:.2f} ×", found[0]["why"]])
+    if unknown:
+        sys.exit("\n".join([f"{SLOWER.relative_to(ROOT)} has no reason for", *unknown]))
+    return grid(["", "operation", "PyTorch's time over ours", "reason"], rows) if rows else ["None is."]
+
+
+def gpu(record: dict, settings: list[str]) -> list[str]:
+    """Iterations that gpu/run measured. `least`: FLOPs over the card's rate of products and bytes over its rate of copies, both
+    from the same run; how many they are, predictions.py counted (the second record)."""
+    commands, counted = record["commands"], record["more"][0]["results"]
+    result = lambda name: commands.get(name, {}).get("record", {}).get("results", [None])[0]
+    rows = []
+    for setting, method, precision in [(s, m, p) for s in settings for m in ("quadmix", "mic") for p in ("f32", "tf32", "bf16")]:
+        rates = {r["op"]: r for r in commands.get(f"rates-{precision}", {}).get("record", {}).get("results", [])}
+        of = next(r for r in counted if (r["preset"], r["method"], r["precision"]) == (setting, method, precision))
+        least = [of[what] / (rates[op][what] / rates[op]["median"]) for what, op in (("flops", "product"), ("bytes", "copy")) if op in rates]
+        side = "pytorch-best" if precision == "bf16" else "pytorch-reference"
+        theirs = result(f"{side}-{method}")
+        for graph in ("", "-without-graph"):
+            ours = result(f"step-{method}-{precision}{graph}")
+            if ours is None:
+                continue
+            s = ours["median"]
+            over = theirs["total"]["median_s"] if theirs else None
+            rows.append([f"`{setting}`: {NAMES[method]}, {precision}{', no graph' if graph else ''}", f"{1e3 * s:.1f} ms", f"{IMAGES / s:.1f}",
+                         f"{ours['peak_bytes'] / 2**30:.1f} GiB", " and ".join(f"{1e3 * l:.1f}" for l in least) + " ms" if least else "",
+                         f"{1e3 * over:.1f} ms ({side.removeprefix('pytorch-')})" if over else "", f"{over / s:.2f} ×" if over else ""])
+    heads = ["iteration", "udass-raw", "images/s", "peak", "least, by FLOPs and by bytes", "PyTorch", ""]
+    card = record["card"] or {"name": "no card", "driver_version": "none"}
+    return [*grid(heads, rows), "", f"Medians; commit {record['commit'][:7]}, {card['name']}, driver {card['driver_version']}. `reference`: single "
+            "precision, eager, convolutions in TF32; `best`: bf16 autocast, compiled, fused AdamW, scaled-dot-product attention."]
+
+
 def published(network: str) -> dict[str, float]:
     """Published mIoU by method, on GTA -> Cityscapes."""
     rows = tomllib.loads((ROOT / "src/run/published/gta_cityscapes.toml").read_text())["rows"]
@@ -168,13 +265,16 @@ def lab(record: dict | None, _: list[str]) -> list[str]:
     return table
 
 
-KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy, "lab": lab}
+KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy, "lab": lab, "ops": ops, "slower": slower,
+         "gpu": gpu}
 
 
 def rendered(match: re.Match) -> str:
     kind, paths, *words = match[2].split()
     records = [json.loads((ROOT / path).read_text()) for path in paths.split("+") if (ROOT / path).exists() or kind != "lab"]
     record = records[0] if records else None
+    if kind == "gpu":
+        record["more"] = records[1:]
     if kind == "toy":
         record["runs"] = [{"commit": r["commit"], **run} for r in records for run in r["runs"]]
     return match[1] + "\n".join(["", *KINDS[kind](record, words), ""]) + "\n" + match[3]

@@ -1,180 +1,450 @@
-"""Seconds of single operations, PyTorch on the CPU, forward and forward + backward.
+"""Seconds of single operations in PyTorch, forward and forward + backward.
 
-    python ops.py --preset b0_128 --json out.json
-    python ops.py --op layernorm --shape '{"rows": 512, "channels": 32}'
-    python ops.py --cases cases.json            # [{"op": ..., "shape": {...}}, ...]
+    python ops.py --cases cases.json --case gta_vit/       # what `kernels --cases` prints, or a part of it
+    python ops.py --cases -                                # one case a line, each answered by a line
 
-Presets are shapes of one student pass at batch 2. The network sees half the crop: 64 pixels for
-b0_toy (decoder of 64 channels) and b0_128, 128 for b0_256, 512 for b5_512 (the published 1024).
+Sizes are those of benches/kernels, which prints its cases; one that PyTorch has no counterpart of is left out.
+An operation of several of PyTorch's is the short sequence that its user would write. A case has as many sets of
+inputs as it has there, and takes them in turns; outputs live until their inputs' next turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import json
+import math
+import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import record
-from model import ARCHS, CHANNELS_LAST, HEADS, REDUCTIONS, DepthwiseTaps, Hrda, cross_entropy, resize
+from model import CHANNELS_LAST, resize
 
-Pair = tuple[Callable[[], object], Callable[[], object]]
-
-
-def leaf(*shape: int, layout=None) -> Tensor:
-    x = torch.randn(shape)
-    return (x if layout is None else x.contiguous(memory_format=layout)).requires_grad_()
-
-
-def timed(f: Callable[..., Tensor], *inputs: Tensor) -> Pair:
-    """Forward alone without a graph, and forward + backward towards every input that wants it."""
-    wanted = [x for x in inputs if x.requires_grad]
-    with torch.no_grad():
-        out = torch.randn_like(f(*inputs))
-
-    def forward():
-        with torch.inference_mode():
-            f(*inputs)
-
-    return forward, lambda: torch.autograd.grad(f(*inputs), wanted, out)
+# What is run on a set of inputs, and how to make one.
+Op = tuple[Callable[..., object], Callable[[], tuple]]
+OPS: dict[str, Callable[..., Op]] = {}
+# A sample lasts at least so long.
+SAMPLE_SECONDS = 0.02
+CLASSES = 19
 
 
-def layernorm(rows: int, channels: int) -> Pair:
-    norm = lambda x, w, b: F.layer_norm(x, (channels,), w, b, 1e-6)
-    return timed(norm, leaf(rows, channels), leaf(channels), leaf(channels))
+def op(make: Callable[..., Op]) -> Callable[..., Op]:
+    OPS[make.__name__] = make
+    return make
 
 
-def gelu(rows: int, channels: int) -> Pair:
-    return timed(F.gelu, leaf(rows, channels))
+def numbers(*shape: int) -> Tensor:
+    return torch.rand(shape) * 2 - 1
 
 
-def linear(rows: int, channels: int, out: int) -> Pair:
-    return timed(F.linear, leaf(rows, channels), leaf(out, channels), leaf(out))
+def leaf(*shape: int) -> Tensor:
+    return numbers(*shape).requires_grad_()
 
 
-def depthwise3x3(batch: int, side: int, channels: int, dilation: int = 1) -> Pair:
-    conv = lambda x, w, b: F.conv2d(x, w, b, 1, dilation, dilation, channels)
-    x = leaf(batch, channels, side, side, layout=CHANNELS_LAST)
-    return timed(conv, x, leaf(channels, 1, 3, 3, layout=CHANNELS_LAST), leaf(channels))
+def grid(batch: int, side: int, channels: int, learns: bool = True) -> Tensor:
+    """A map whose pixels' channels are neighbours in memory."""
+    x = numbers(batch, channels, side, side).contiguous(memory_format=CHANNELS_LAST)
+    return x.requires_grad_(learns)
 
 
-def depthwise3x3_taps(batch: int, side: int, channels: int, dilation: int) -> Pair:
-    """The dilated depthwise as `model.py` computes it by default, on NHWC."""
-    conv = lambda x, w: DepthwiseTaps.apply(x, w, dilation)
-    return timed(conv, leaf(batch, side, side, channels), leaf(3, 3, channels))
+def filters(out: int, channels: int, kernel: int) -> Tensor:
+    return numbers(out, channels, kernel, kernel).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
 
 
-def conv3x3(batch: int, side: int, channels: int, out: int, dilation: int = 1) -> Pair:
-    conv = lambda x, w: F.conv2d(x, w, None, 1, dilation, dilation)
-    x = leaf(batch, channels, side, side, layout=CHANNELS_LAST)
-    return timed(conv, x, leaf(out, channels, 3, 3, layout=CHANNELS_LAST))
+def labels(*shape: int) -> Tensor:
+    """In blocks of one class, some of them unlabelled."""
+    *batch, height, width = shape
+    block = max(height // 8, 8)
+    cells = torch.randint(0, CLASSES + 1, (*batch, math.ceil(height / block), math.ceil(width / block)))
+    cells[cells == CLASSES] = 255
+    return cells.repeat_interleave(block, -2).repeat_interleave(block, -1)[..., :height, :width].contiguous()
 
 
-def attention(batch: int, heads: int, queries: int, keys: int, head_dim: int) -> Pair:
+# Layers.
+
+@op
+def layernorm(rows: int, channels: int) -> Op:
+    return (lambda x, w, b: F.layer_norm(x, (channels,), w, b, 1e-6),
+            lambda: (leaf(rows, channels), leaf(channels), leaf(channels)))
+
+
+@op
+def add_layernorm(batch: int, tokens: int, channels: int, rate: float) -> Op:
+    def add(x: Tensor, branch: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        scale = x.new_empty(batch, 1, 1).bernoulli_(1 - rate).div_(1 - rate)
+        x = torch.addcmul(x, branch, scale)
+        return x, F.layer_norm(x, (channels,), w, b, 1e-6)
+
+    whole = (batch, tokens, channels)
+    return add, lambda: (leaf(*whole), leaf(*whole), leaf(channels), leaf(channels))
+
+
+@op
+def gelu(rows: int, channels: int) -> Op:
+    return F.gelu, lambda: (leaf(rows, channels),)
+
+
+@op
+def linear(rows: int, channels: int, out: int, bias: bool) -> Op:
+    return F.linear, lambda: (leaf(rows, channels), leaf(out, channels), *([leaf(out)] if bias else []))
+
+
+@op
+def attention(batch: int, heads: int, queries: int, keys: int, head_dim: int) -> Op:
     """Inputs as the linear layers leave them: heads beside each other in a token's row."""
     def attend(q: Tensor, kv: Tensor) -> Tensor:
         k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
         return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2)
 
-    return timed(attend, leaf(batch, queries, heads, head_dim), leaf(batch, keys, 2, heads, head_dim))
+    return attend, lambda: (leaf(batch, queries, heads, head_dim), leaf(batch, keys, 2, heads, head_dim))
 
 
-def bilinear(batch: int, side: int, channels: int, factor: int) -> Pair:
-    size = (side * factor, side * factor)
-    return timed(lambda x: resize(x, size), leaf(batch, channels, side, side, layout=CHANNELS_LAST))
+@op
+def depthwise3x3(batch: int, side: int, channels: int, dilation: int) -> Op:
+    return (lambda x, w: F.conv2d(x, w, None, 1, dilation, dilation, channels),
+            lambda: (grid(batch, side, channels), filters(channels, 1, 3)))
 
 
-def resized_cross_entropy(batch: int, side: int, factor: int = 4) -> Pair:
-    """19 classes, pixel weights, logits at 1/factor of the label's resolution."""
-    label = torch.randint(0, 19, (batch, side * factor, side * factor))
-    label[:, :: 7, :: 5] = 255
-    weight = torch.rand(label.shape)
-    logits = leaf(batch, 19, side, side, layout=CHANNELS_LAST)
-    return timed(lambda x: cross_entropy(x, label, weight), logits)
+@op
+def depthwise_gelu(batch: int, side: int, channels: int) -> Op:
+    return (lambda x, w, b: F.gelu(F.conv2d(x, w, b, 1, 1, 1, channels)),
+            lambda: (grid(batch, side, channels), filters(channels, 1, 3), leaf(channels)))
 
 
-def batchnorm_relu(batch: int, side: int, channels: int) -> Pair:
-    norm = lambda x, w, b: F.relu_(F.batch_norm(x, None, None, w, b, training=True))
-    x = leaf(batch, channels, side, side, layout=CHANNELS_LAST)
-    return timed(norm, x, leaf(channels), leaf(channels))
+def conv(batch: int, side: int, channels: int, out: int, kernel: int, stride: int, padding: int, dilation: int,
+         bias: bool) -> Op:
+    return (lambda x, w, b=None: F.conv2d(x, w, b, stride, padding, dilation),
+            lambda: (grid(batch, side, channels, channels != 3), filters(out, channels, kernel),
+                     *([leaf(out)] if bias else [])))
 
 
-def adamw_ema(parameters: int, tensors: int = 100) -> Pair:
-    """(teacher update alone, teacher update + AdamW step); `parameters` values in all."""
-    each = max(parameters // tensors, 1)
-    student = [leaf(each) for _ in range(tensors)]
-    teacher = [p.detach().clone() for p in student]
-    for p in student:
-        p.grad = torch.randn_like(p)
-    optimizer = torch.optim.AdamW(student, lr=6e-5, weight_decay=0.01, fused=True)
+OPS |= {name: conv for name in ("patch_embed", "reduction", "conv_strided", "conv3x3")}
 
+
+def normalised(batch: int, side: int, channels: int, relu: bool, training: bool) -> Op:
+    def norm(x: Tensor, w: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        y = F.batch_norm(x, mean, var, w, b, training)
+        return F.relu_(y) if relu else y
+
+    return norm, lambda: (grid(batch, side, channels), leaf(channels), leaf(channels), numbers(channels),
+                          torch.ones(channels))
+
+
+@op
+def batchnorm(batch: int, side: int, channels: int) -> Op:
+    return normalised(batch, side, channels, False, True)
+
+
+@op
+def batchnorm_relu(batch: int, side: int, channels: int) -> Op:
+    return normalised(batch, side, channels, True, True)
+
+
+@op
+def batchnorm_running_relu(batch: int, side: int, channels: int) -> Op:
+    return normalised(batch, side, channels, True, False)
+
+
+@op
+def max_pool(batch: int, side: int, channels: int) -> Op:
+    return lambda x: F.max_pool2d(x, 3, 2, 1), lambda: (grid(batch, side, channels),)
+
+
+@op
+def add(batch: int, side: int, channels: int) -> Op:
+    return torch.add, lambda: (grid(batch, side, channels), grid(batch, side, channels))
+
+
+@op
+def add_relu(batch: int, side: int, channels: int) -> Op:
+    return lambda x, y: F.relu_(x + y), lambda: (grid(batch, side, channels), grid(batch, side, channels))
+
+
+@op
+def bilinear(batch: int, side: int, channels: int, to: int) -> Op:
+    return lambda x: resize(x, (to, to)), lambda: (grid(batch, side, channels, channels != 3),)
+
+
+@op
+def resize_concat(batch: int, side: int, channels: int) -> Op:
+    return (lambda *levels: torch.cat([resize(x, (side, side)) for x in levels], 1),
+            lambda: tuple(grid(batch, max(side >> i, 1), channels) for i in range(4)))
+
+
+@op
+def concat(batch: int, side: int, channels: int, parts: int) -> Op:
+    return lambda *maps: torch.cat(maps, 1), lambda: tuple(grid(batch, side, channels) for _ in range(parts))
+
+
+@op
+def dropout2d(batch: int, side: int, channels: int, rate: float) -> Op:
+    return lambda x: F.dropout2d(x, rate), lambda: (grid(batch, side, channels),)
+
+
+# Scales, losses, labels.
+
+@op
+def crop(batch: int, side: int, channels: int, to: int) -> Op:
+    y, x = side // 4, side // 8
+    return (lambda picture: picture[:, :, y:y + to, x:x + to].clone(),
+            lambda: (grid(batch, side, channels, False),))
+
+
+@op
+def crop_labels(batch: int, side: int, channels: int, to: int) -> Op:
+    y, x = side // 4, side // 8
+    return lambda label: label[:, y:y + to, x:x + to].clone(), lambda: (labels(batch, side, side).byte(),)
+
+
+def windows(side: int, window: int) -> list[tuple[int, int]]:
+    starts = range(0, side - window + 1, window // 2)
+    return list(itertools.product(starts, starts))
+
+
+@op
+def window_crops(batch: int, side: int, channels: int, window: int) -> Op:
+    places = windows(side, window)
+    return (lambda x: torch.cat([x[:, :, i:i + window, j:j + window] for i, j in places]),
+            lambda: (grid(batch, side, channels, False),))
+
+
+@op
+def window_average(batch: int, side: int, channels: int, window: int) -> Op:
+    places = windows(side, window)
+
+    def average(x: Tensor) -> Tensor:
+        total = x.new_zeros(batch, channels, side, side).contiguous(memory_format=CHANNELS_LAST)
+        count = x.new_zeros(1, 1, side, side)
+        for part, (i, j) in zip(x.split(batch), places):
+            total[:, :, i:i + window, j:j + window] += part
+            count[:, :, i:i + window, j:j + window] += 1
+        return total.div_(count)
+
+    return average, lambda: (grid(len(places) * batch, window, channels, False),)
+
+
+@op
+def hrda_fuse(batch: int, side: int, classes: int, detail: int) -> Op:
+    # A detail of the map's own size covers it; else it lies in a box.
+    y, x = (side // 4, side // 8) if detail < side else (0, 0)
+
+    def fuse(context: Tensor, fine: Tensor, attention: Tensor) -> Tensor:
+        attention = attention.sigmoid()
+        if detail < side:
+            inside = attention.new_zeros(attention.shape[2:])
+            inside[y // 2:(y + detail) // 2, x // 2:(x + detail) // 2] = 1
+            attention = attention * inside
+            fine = F.pad(fine, (x, side - x - detail, y, side - y - detail))
+        size = (side, side)
+        return resize(attention, size) * fine + resize((1 - attention) * context, size)
+
+    return fuse, lambda: (grid(batch, side // 2, classes), grid(batch, detail, classes), grid(batch, side // 2, classes))
+
+
+@op
+def resized_cross_entropy(batch: int, side: int, classes: int, to: int) -> Op:
+    def loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+        return (F.cross_entropy(resize(logits, (to, to)), label, ignore_index=255, reduction="none") * weight).mean()
+
+    return loss, lambda: (grid(batch, side, classes), labels(batch, to, to), torch.rand(batch, to, to))
+
+
+@op
+def pseudo_labels(batch: int, side: int, classes: int, to: int) -> Op:
+    def classify(logits: Tensor, valid: Tensor) -> tuple:
+        probability, label = torch.max(torch.softmax(resize(logits, (to, to)), 1), 1)
+        share = (probability >= 0.968).sum() / probability.numel()
+        return label, probability >= 0.9, share * valid
+
+    return classify, lambda: (grid(batch, side, classes, False), torch.ones(batch, to, to))
+
+
+@op
+def predict(height: int, width: int, classes: int, stride: int) -> Op:
+    size = (height * stride, width * stride)
+    return (lambda logits: resize(logits, size).argmax(1),
+            lambda: (numbers(1, classes, height, width).contiguous(memory_format=CHANNELS_LAST),))
+
+
+@op
+def confusion(height: int, width: int, classes: int) -> Op:
+    def count(prediction: Tensor, label: Tensor) -> Tensor:
+        known = label != 255
+        return torch.bincount(label[known] * classes + prediction[known], minlength=classes * classes)
+
+    return count, lambda: (labels(1, height, width).clamp_(max=classes - 1), labels(1, height, width))
+
+
+@op
+def feature_distance(batch: int, side: int, channels: int, picture: int) -> Op:
+    scale, things = picture // side, torch.tensor([6, 7, 11, 12, 13, 14, 15, 16, 17, 18])
+
+    def distance(ours: Tensor, theirs: Tensor, label: Tensor) -> Tensor:
+        one_hot = F.one_hot(torch.where(label == 255, CLASSES, label), CLASSES + 1).permute(0, 3, 1, 2).float()
+        share, small = torch.max(F.avg_pool2d(one_hot, scale), 1)
+        mask = torch.isin(torch.where(share < 0.75, 255, small), things)
+        return (ours - theirs).norm(dim=1)[mask].mean()
+
+    return distance, lambda: (grid(batch, side, channels), grid(batch, side, channels, False),
+                              labels(batch, picture, picture))
+
+
+# Pictures and state.
+
+@op
+def normalize(batch: int, side: int) -> Op:
+    mean, gain = torch.tensor([123.675, 116.28, 103.53]), 1 / torch.tensor([58.395, 57.12, 57.375])
+    return (lambda rgb: (rgb.float() - mean) * gain,
+            lambda: (torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8),))
+
+
+@op
+def class_mix(batch: int, side: int) -> Op:
+    def mix(image: Tensor, label: Tensor, weight: Tensor, under: Tensor, under_label: Tensor,
+            under_weight: Tensor) -> tuple:
+        masks = []
+        for one in label:
+            classes = torch.unique(one)
+            chosen = classes[torch.randperm(len(classes))[:(len(classes) + 1) // 2]]
+            masks.append(torch.isin(one, chosen))
+        mask = torch.stack(masks)
+        return (torch.where(mask[..., None], image, under), torch.where(mask, label, under_label),
+                torch.where(mask, weight, under_weight))
+
+    labelled = lambda: (numbers(batch, side, side, 3), labels(batch, side, side).byte(), torch.rand(batch, side, side))
+    return mix, lambda: labelled() + labelled()
+
+
+@op
+def block_mask(batch: int, side: int, cells: int) -> Op:
+    def mask(image: Tensor, cells_: Tensor) -> Tensor:
+        keep = F.interpolate((cells_ > 0.7).float()[:, None], size=(side, side), mode="nearest")
+        return image * keep[:, 0, :, :, None]
+
+    return mask, lambda: (numbers(batch, side, side, 3), torch.rand(batch, cells, cells))
+
+
+@op
+def adamw_ema(parameters: int, tensors: int) -> Op:
+    """The teacher's update and an AdamW step; tensors of one size, `parameters` values in all."""
     @torch.no_grad()
-    def ema() -> None:
+    def update(student: list[Tensor], teacher: list[Tensor], optimizer: torch.optim.Optimizer) -> None:
         torch._foreach_lerp_(teacher, student, 0.001)
-
-    def both() -> None:
-        ema()
         optimizer.step()
 
-    return ema, both
+    def make() -> tuple:
+        student = [leaf(max(parameters // tensors, 1)) for _ in range(tensors)]
+        teacher = [p.detach().clone() for p in student]
+        for p in student:
+            p.grad = torch.randn_like(p)
+        return student, teacher, torch.optim.AdamW(student, lr=6e-5, weight_decay=0.01, fused=True)
+
+    return update, make
 
 
-OPS = {f.__name__: f for f in (
-    layernorm, gelu, linear, depthwise3x3, depthwise3x3_taps, attention, conv3x3, bilinear, resized_cross_entropy,
-    batchnorm_relu, adamw_ema)}
-# preset -> (arch, side of the network's input, decoder channels)
-PRESETS = {"b0_toy": ("mit_b0", 64, 64), "b0_128": ("mit_b0", 64, 256),
-           "b0_256": ("mit_b0", 128, 256), "b5_512": ("mit_b5", 512, 256)}
+@op
+def check_finite(numbers: int) -> Op:
+    return lambda x: torch.isfinite(x).all(), lambda: (torch.rand(numbers),)
 
 
-def preset(name: str, batch: int = 2) -> list[tuple[str, dict]]:
-    arch, side, channels = PRESETS[name]
-    cases: list[tuple[str, dict]] = []
-    add = lambda op, **shape: cases.append((op, shape))
-    for s, width in enumerate(ARCHS[arch][0]):
-        grid = side // (4 << s)
-        tokens, keys, hidden = grid * grid, (grid // REDUCTIONS[s]) ** 2, 4 * width
-        add("layernorm", rows=batch * tokens, channels=width)
-        add("linear", rows=batch * tokens, channels=width, out=hidden)
-        add("depthwise3x3", batch=batch, side=grid, channels=hidden)
-        add("gelu", rows=batch * tokens, channels=hidden)
-        add("attention", batch=batch, heads=HEADS[s], queries=tokens, keys=max(keys, 1),
-            head_dim=width // HEADS[s])
-    quarter = side // 4
-    add("bilinear", batch=batch, side=max(quarter // 8, 1), channels=channels, factor=8)
-    add("bilinear", batch=batch, side=quarter // 2, channels=channels, factor=2)
-    for d in (6, 12, 18):
-        add("depthwise3x3", batch=batch, side=quarter, channels=4 * channels, dilation=d)
-        add("depthwise3x3_taps", batch=batch, side=quarter, channels=4 * channels, dilation=d)
-    add("batchnorm_relu", batch=batch, side=quarter, channels=4 * channels)
-    add("batchnorm_relu", batch=batch, side=quarter, channels=channels)
-    add("linear", rows=batch * quarter**2, channels=4 * channels, out=channels)
-    add("conv3x3", batch=batch, side=quarter, channels=4 * channels, out=channels)
-    add("resized_cross_entropy", batch=batch, side=2 * quarter)
-    with torch.device("meta"):
-        student = Hrda(arch, channels, side)
-    add("adamw_ema", parameters=sum(p.numel() for p in student.parameters()))
-    return cases
+@op
+def keep_template(batch: int, side: int) -> Op:
+    def keep(image: Tensor, label: Tensor, kept: Tensor, kept_label: Tensor) -> None:
+        kept.copy_(image)
+        kept_label.copy_(label)
+
+    one = lambda: (numbers(batch, side, side, 3), labels(batch, side, side).byte())
+    return keep, lambda: one() + one()
 
 
-def in_autocast(work: Callable[[], object], a: argparse.Namespace) -> None:
-    with torch.autocast(a.device, torch.bfloat16, enabled=a.bf16):
-        work()
+@op
+def fill(batch: int, side: int) -> Op:
+    return lambda: torch.ones(batch, side, side, 3), tuple
+
+
+@op
+def add_scaled(batch: int, side: int) -> Op:
+    return lambda x, y: y.add_(x, alpha=0.5), lambda: (numbers(batch, side, side, 3), numbers(batch, side, side, 3))
+
+
+@op
+def scale_samples(batch: int, side: int) -> Op:
+    return (lambda x, scale: x * scale.view(batch, 1, 1, 1),
+            lambda: (numbers(batch, side, side, 3), torch.rand(batch)))
+
+
+# Running them.
+
+def tensors(inputs: object) -> Iterator[Tensor]:
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, (tuple, list)):
+        for one in inputs:
+            yield from tensors(one)
+
+
+def sampled(case: dict, a: argparse.Namespace) -> dict | None:
+    """Samples of a case {op, shape, pass}; None where PyTorch has no counterpart."""
+    if case["op"] not in OPS:
+        return None
+    run, make = OPS[case["op"]](**case["shape"])
+    backward = case["pass"] == "forward_backward"
+
+    def inputs() -> tuple:
+        """A set: what the op takes, and the gradients of its outputs, which have the shapes of `outputs`."""
+        given = make()
+        if backward and not outputs:
+            with torch.no_grad():
+                outputs.extend(tensors(run(*given)))
+        return given, [torch.randn_like(y) for y in outputs]
+
+    outputs: list[Tensor] = []
+    sets = [inputs() for _ in range(case["input_sets"])]
+    outputs.clear()
+    kept: list[object] = [None] * len(sets)
+    turn = itertools.cycle(range(len(sets)))
+
+    def work() -> None:
+        i = next(turn)
+        given, seeds = sets[i]
+        kept[i] = None
+        with torch.autocast(a.device, torch.bfloat16, enabled=a.bf16):
+            if not backward:
+                with torch.no_grad():
+                    kept[i] = run(*given)
+                return
+            results = list(tensors(run(*given)))
+        kept[i] = results, torch.autograd.grad(results, [x for x in given if x.requires_grad], seeds)
+
+    summary = record.sample(work, max(a.warmup, len(sets)), a.repeats, SAMPLE_SECONDS, a.seconds).summary()
+    return {"op": case["op"], "shape": case["shape"], "pass": case["pass"], **summary}
+
+
+def answers(a: argparse.Namespace) -> Iterator[dict | None]:
+    if a.cases == "-":
+        cases = map(json.loads, sys.stdin)
+    else:
+        known = json.loads(Path(a.cases).read_text())
+        cases = [case for name, case in known.items() if not a.case or any(part in name for part in a.case)]
+    for case in cases:
+        yield sampled(case, a)
+        gc.collect()
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--preset", choices=PRESETS, action="append", default=[])
-    p.add_argument("--op", choices=OPS)
-    p.add_argument("--shape", type=json.loads, help="JSON object of the op's arguments")
-    p.add_argument("--cases", type=Path, help="JSON list of {op, shape}")
+    p.add_argument("--cases", required=True, help="what `kernels --cases` prints; -: a case a line")
+    p.add_argument("--case", action="append", help="a part of the names of those wanted")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeats", type=int, default=20)
-    p.add_argument("--warmup", type=int, default=3)
+    p.add_argument("--warmup", type=int, default=1)
+    p.add_argument("--seconds", type=float, default=math.inf, help="no further sample of what has taken so long")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--bf16", action="store_true", help="in autocast")
     p.add_argument("--json", type=Path, default=None)
@@ -182,29 +452,17 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     torch.set_default_device(a.device)
     torch.manual_seed(0)
-    cases = [c for name in a.preset for c in preset(name)]
-    if a.cases:
-        cases += [(c["op"], c["shape"]) for c in json.loads(a.cases.read_text())]
-    if a.op:
-        if a.shape is None:
-            p.error("--op needs --shape")
-        cases.append((a.op, a.shape))
-    if not cases:
-        p.error("nothing to run: give --preset, --op with --shape, or --cases")
+    if a.cases == "-":
+        # Who asks knows when it is done, and what this runs on comes first.
+        print(json.dumps(record.about(vars(a))), flush=True)
     results = []
-    for op, shape in cases:
-        try:
-            with torch.autocast(a.device, torch.bfloat16, enabled=a.bf16):
-                forward, backward = OPS[op](**shape)
-        except (KeyError, TypeError) as e:
-            p.error(f"{op} {shape}: {e}")
-        cast = lambda work: lambda: in_autocast(work, a)
-        forward, backward = cast(forward), cast(backward)
-        f, fb = (record.sample(w, a.warmup, a.repeats).summary() for w in (forward, backward))
-        results.append({"op": op, "shape": shape, "forward": f, "forward_backward": fb})
-        print(f"{op:22} forward {f['median_s'] * 1e3:9.3f} ms (min {f['min_s'] * 1e3:9.3f})  "
-              f"+ backward {fb['median_s'] * 1e3:9.3f} ms (min {fb['min_s'] * 1e3:9.3f})  {shape}",
-              flush=True)
+    for result in answers(a):
+        if a.cases == "-":
+            print(json.dumps(result), flush=True)
+        elif result is not None:
+            results.append(result)
+            print(f"{result['op']:22} {result['pass']:16} {result['median_s'] * 1e3:9.3f} ms "
+                  f"(min {result['min_s'] * 1e3:9.3f})  {result['shape']}", flush=True)
     record.write(a.json, vars(a), results)
 
 

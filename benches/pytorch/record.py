@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -73,35 +74,53 @@ class Samples:
     seconds: list[float]
     cpu: list[float]
     others: list[float | None]
+    # Calls whose mean a sample is.
+    calls: int = 1
 
     def summary(self) -> dict:
         return {"median_s": statistics.median(self.seconds), "min_s": min(self.seconds),
                 "samples_s": self.seconds, "cpu_s": self.cpu,
-                "cores_busy_elsewhere": self.others}
+                "cores_busy_elsewhere": self.others, "calls_per_sample": self.calls}
 
 
-def sample(work: Callable[[], object], warmup: int, repeats: int) -> Samples:
-    """Times `repeats` calls after `warmup` calls that are not counted."""
-    for _ in range(warmup):
-        work()
-    finish()
-    out = Samples([], [], [])
-    for _ in range(repeats):
-        before, cpu, start = busy_elsewhere(), time.process_time(), time.perf_counter()
+def sample(work: Callable[[], object], warmup: int, repeats: int, least: float = 0.0,
+           most: float = math.inf) -> Samples:
+    """Times `repeats` calls after `warmup` calls that are not counted.
+
+    A sample of less than `least` seconds is the mean of as many calls as take that long; once all samples, or all of
+    the warm-up but its first call, have taken `most` seconds, there is no further one.
+    """
+    begin = time.perf_counter()
+    for i in range(max(warmup, 1)):
+        if i > 0 and time.perf_counter() - begin > most:
+            break
+        start = time.perf_counter()
         work()
         finish()
+        last = time.perf_counter() - start
+    calls = max(math.ceil(least / last), 1)
+    out = Samples([], [], [], calls)
+    begin = time.perf_counter()
+    for i in range(repeats):
+        if i > 0 and time.perf_counter() - begin > most:
+            break
+        before, cpu, start = busy_elsewhere(), time.process_time(), time.perf_counter()
+        for _ in range(calls):
+            work()
+        finish()
         seconds = time.perf_counter() - start
-        out.cpu.append(time.process_time() - cpu)
+        out.cpu.append((time.process_time() - cpu) / calls)
         after = busy_elsewhere()
-        out.seconds.append(seconds)
+        out.seconds.append(seconds / calls)
         # The system counts in ticks of 10 ms: too coarse to say anything of a shorter call.
         known = before is not None and after is not None and seconds > 0.1
         out.others.append(round(max(after - before, 0.0) / seconds, 2) if known else None)
     return out
 
 
-def write(path: Path | None, options: dict, results: list[dict]) -> None:
-    record = {
+def about(options: dict) -> dict:
+    """What is measured, and on what."""
+    return {
         "implementation": "pytorch",
         "version": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -109,7 +128,9 @@ def write(path: Path | None, options: dict, results: list[dict]) -> None:
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "commit": commit(),
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if k != "json"},
-        "results": results,
     }
+
+
+def write(path: Path | None, options: dict, results: list[dict]) -> None:
     if path is not None:
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        path.write_text(json.dumps(about(options) | {"results": results}, indent=1) + "\n")

@@ -1,0 +1,119 @@
+//! Where a case runs, and inputs that are in no cache when their turn comes.
+
+use std::sync::OnceLock;
+
+use udass_raw::device::{Device, Precision};
+use udass_raw::rng::{Draw, Purpose};
+use udass_raw::tensor::{DType, Tensor};
+
+/// Sets of inputs at most, for cases that are tiny.
+const MOST_COPIES: usize = 4096;
+/// Numbers repeat with this period, a prime, so that no row of a tensor equals the next.
+const PERIOD: usize = 65_521;
+
+/// A device, and how much memory a case's inputs and outputs fill between two uses of the same.
+pub struct Bed {
+    pub device: Device,
+    pub precision: Precision,
+    rotate: usize,
+    /// Nothing is computed, so that one set of inputs without content will do.
+    dry: bool,
+}
+
+/// A case that is ready to run.
+pub struct Run {
+    /// One run, on the next set of inputs.
+    pub once: Box<dyn FnMut()>,
+    /// Sets of inputs, and the bytes of all of them with their outputs.
+    pub copies: usize,
+    pub bytes: usize,
+}
+
+impl Bed {
+    /// They fill at least `rotate` bytes; 0: there is one set of them.
+    pub fn new(device: &Device, precision: Precision, rotate: usize) -> Bed {
+        Bed { device: device.clone(), precision, rotate, dry: false }
+    }
+
+    /// For what a case asks of a device.
+    pub fn dry(precision: Precision, rotate: usize) -> Bed {
+        Bed { device: Device::dry(precision), precision, rotate, dry: true }
+    }
+
+    /// `run` on one set after the other. What it returns lives until that set's next turn, so that
+    /// outputs move through memory as inputs do.
+    pub fn rotating<S: 'static, R: 'static>(
+        &self,
+        make: impl Fn(u64) -> S,
+        mut run: impl FnMut(&Device, &mut S) -> R + 'static,
+    ) -> Run {
+        let device = self.device.clone();
+        let before = device.memory().used;
+        let mut first = make(0);
+        let kept = run(&device, &mut first);
+        let one = (device.memory().used - before).max(1);
+        let copies = self.rotate.div_ceil(one).clamp(1, MOST_COPIES);
+        let others = if self.dry { 1 } else { copies };
+        let mut sets = vec![(first, Some(kept))];
+        sets.extend((1..others as u64).map(|slot| (make(slot), None)));
+        let mut turn = 0;
+        let once = Box::new(move || {
+            turn = (turn + 1) % others;
+            let (set, kept) = &mut sets[turn];
+            *kept = None;
+            *kept = Some(run(&device, set));
+        });
+        Run { once, copies, bytes: copies * one }
+    }
+
+    /// Uniform numbers of `real` in [-1, 1), others for another slot.
+    pub fn numbers(&self, shape: &[usize], slot: u64) -> Tensor {
+        if self.dry {
+            return self.device.empty(shape).unwrap();
+        }
+        let (n, from) = (shape.iter().product::<usize>(), slot as usize * 7919 % PERIOD);
+        let all = period();
+        let mut numbers = Vec::with_capacity(n + PERIOD);
+        numbers.extend_from_slice(&all[from..]);
+        while numbers.len() < n {
+            numbers.extend_from_slice(all);
+        }
+        self.device.upload_real(shape, &numbers[..n]).unwrap()
+    }
+
+    /// The same, as products take them.
+    pub fn operand(&self, shape: &[usize], slot: u64) -> Tensor {
+        self.device.to_operand(&self.numbers(shape, slot)).unwrap()
+    }
+
+    /// A byte for every element, by its place.
+    pub fn bytes(&self, shape: &[usize], byte: impl Fn(usize) -> u8) -> Tensor {
+        if self.dry {
+            return self.device.alloc(shape, DType::U8).unwrap();
+        }
+        let bytes: Vec<u8> = (0..shape.iter().product()).map(byte).collect();
+        self.device.upload(shape, &bytes).unwrap()
+    }
+
+    /// Labels B,H,W in blocks of one class, some of them unlabelled.
+    pub fn labels(&self, shape: [usize; 3], classes: usize, slot: u64) -> Tensor {
+        let [_, height, width] = shape;
+        let block = (height / 8).max(8);
+        self.bytes(&shape, |i| {
+            let (image, y, x) = (i / (height * width), i / width % height, i % width);
+            let cell = (image * height + y / block) * width + x / block;
+            match (cell + slot as usize).wrapping_mul(0x9E37_79B1) / 64 % (classes + 1) {
+                n if n == classes => 255,
+                class => class as u8,
+            }
+        })
+    }
+}
+
+fn period() -> &'static [f32] {
+    static NUMBERS: OnceLock<Vec<f32>> = OnceLock::new();
+    NUMBERS.get_or_init(|| {
+        let mut draw = Draw::new(0, 0, Purpose::Init, 0, 0);
+        (0..PERIOD).map(|_| draw.range_f32(-1.0, 1.0)).collect()
+    })
+}

@@ -1,0 +1,124 @@
+//! Every operation of a training iteration at the sizes that a preset gives it: what is measured
+//! (main.rs), and what `cargo test` holds against the iterations themselves (tests/operations.rs).
+
+mod bed;
+mod layers;
+mod losses;
+mod mixing;
+mod networks;
+mod recorded;
+mod state;
+
+use serde_json::{Map, Value, json};
+use udass_raw::config::Config;
+use udass_raw::device::profile::Profile;
+
+pub use bed::{Bed, Run};
+
+/// name, configuration, changes of it. The last two are for a quick look.
+pub const PRESETS: [(&str, &str, &[&str]); 4] = [
+    ("gta_vit", "gta_vit", &[]),
+    ("gta_cnn", "gta_cnn", &[]),
+    ("b0_128", "gta_vit", &["network.backbone=mit_b0", CROP, DETAIL, BLOCK]),
+    ("r50_128", "gta_cnn", &["network.backbone=resnet50_v1c", CROP, DETAIL, BLOCK]),
+];
+const CROP: &str = "data.crop=128";
+const DETAIL: &str = "network.hrda.detail_crop=64";
+const BLOCK: &str = "mask.block=32";
+
+/// An operation at one size.
+pub struct Case {
+    pub preset: &'static str,
+    pub op: &'static str,
+    /// What it is called with: benches/pytorch/ops.py takes the same.
+    pub shape: Map<String, Value>,
+    /// With the backward pass.
+    pub backward: bool,
+    make: Box<dyn Fn(&Bed) -> Run>,
+}
+
+/// Cases of one preset.
+pub struct List {
+    preset: &'static str,
+    cases: Vec<Case>,
+}
+
+/// The configuration of a preset.
+pub fn config(preset: &str) -> Config {
+    let (_, base, changes) = PRESETS.into_iter().find(|(name, ..)| *name == preset).unwrap();
+    let changes: Vec<String> = changes.iter().map(|change| change.to_string()).collect();
+    Config::load(base, &changes).unwrap()
+}
+
+/// All cases of a preset.
+pub fn of(preset: &'static str) -> Vec<Case> {
+    let config = config(preset);
+    let mut list = List { preset, cases: Vec::new() };
+    networks::add(&mut list, &config);
+    losses::add(&mut list, &config);
+    mixing::add(&mut list, &config);
+    state::add(&mut list, &config);
+    list.cases
+}
+
+/// What the machine can: a large square product, and a copy. Others are held against these.
+pub fn rates(on_gpu: bool) -> Vec<Case> {
+    let mut list = List { preset: "rate", cases: Vec::new() };
+    state::rates(&mut list, on_gpu);
+    list.cases
+}
+
+impl Case {
+    pub fn pass(&self) -> &'static str {
+        if self.backward { "forward_backward" } else { "forward" }
+    }
+
+    /// preset/op key=value,… pass
+    pub fn name(&self) -> String {
+        let sizes: Vec<String> = self.shape.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        format!("{}/{} {} {}", self.preset, self.op, sizes.join(","), self.pass())
+    }
+
+    /// What the record says of it beside the times.
+    pub fn options(&self) -> Map<String, Value> {
+        let mut options = Map::new();
+        options.insert("preset".into(), json!(self.preset));
+        options.insert("op".into(), json!(self.op));
+        options.insert("shape".into(), json!(self.shape));
+        options.insert("pass".into(), json!(self.pass()));
+        options
+    }
+
+    pub fn prepare(&self, bed: &Bed) -> Run {
+        (self.make)(bed)
+    }
+
+    /// What one run asks of a device: its calls with their bytes and FLOPs.
+    pub fn asks(&self, dry: &Bed) -> (Run, Profile) {
+        let mut run = self.prepare(dry);
+        let ((), profile) = dry.device.profile(|| (run.once)()).unwrap();
+        (run, profile)
+    }
+}
+
+impl List {
+    /// Networks have many layers of one shape: each is a case once.
+    fn push(
+        &mut self,
+        op: &'static str,
+        shape: Value,
+        backward: bool,
+        make: Box<dyn Fn(&Bed) -> Run>,
+    ) {
+        let Value::Object(shape) = shape else { panic!("{op}: {shape} is no shape") };
+        let same = |c: &Case| c.op == op && c.shape == shape && c.backward == backward;
+        if !self.cases.iter().any(same) {
+            self.cases.push(Case { preset: self.preset, op, shape, backward, make });
+        }
+    }
+
+    /// An operation without a gradient.
+    fn plain(&mut self, op: &'static str, shape: Value, make: impl Fn(&Bed) -> Run + 'static) {
+        self.push(op, shape, false, Box::new(make));
+    }
+}

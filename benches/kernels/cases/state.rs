@@ -1,0 +1,112 @@
+//! What an iteration does to whole buffers: the update, what becomes state, sums and fills.
+
+use serde_json::json;
+use udass_raw::config::Config;
+use udass_raw::device::{Matrix, kernels};
+use udass_raw::nn::Segmentor;
+use udass_raw::ops;
+use udass_raw::optimizer::{Optimizer, UpdateNumbers, commit};
+use udass_raw::params::Weights;
+use udass_raw::tensor::DType;
+
+use super::{Bed, List};
+
+pub fn add(list: &mut List, config: &Config) {
+    let spec = Segmentor::new(&config.network).unwrap().spec().clone();
+    let gradients = spec.flat_len();
+    let parameters: usize = spec.params().iter().map(|p| p.len()).sum();
+    let shape = json!({"parameters": parameters, "tensors": spec.params().len()});
+    let settings = config.optimizer.clone();
+    // AdamW and the teacher's update are one kernel.
+    list.plain("adamw_ema", shape, move |bed: &Bed| {
+        let numbers = UpdateNumbers::new(&settings, 6e-5, 5, 0.999).to_array();
+        let numbers = bed.device.upload_real(&[5], &numbers).unwrap();
+        let failed = bed.device.zeros(&[1], DType::I32).unwrap();
+        let make = |slot| {
+            let mut student = Weights::new(&bed.device, &spec, true).unwrap();
+            student.values = bed.numbers(student.values.shape(), slot);
+            student.grads = Some(bed.numbers(student.values.shape(), slot + 1));
+            let teacher = Weights::new(&bed.device, &spec, false).unwrap();
+            let optimizer = Optimizer::new(&bed.device, &student, &settings).unwrap();
+            (student, teacher, optimizer)
+        };
+        type Sets = (Weights, Weights, Optimizer);
+        bed.rotating(make, move |device, (student, teacher, optimizer): &mut Sets| {
+            optimizer.update(device, student, Some(teacher), &numbers, &failed).unwrap()
+        })
+    });
+    let shape = json!({"numbers": gradients});
+    list.plain("check_finite", shape, move |bed: &Bed| {
+        let mut flag = bed.device.zeros(&[1], DType::I32).unwrap();
+        let make = |slot| bed.numbers(&[gradients], slot);
+        bed.rotating(make, move |device, x| ops::flag_not_finite(device, x, &mut flag).unwrap())
+    });
+    let (batch, side) = (config.data.batch, config.data.crop);
+    pictures(list, [batch, side, side, 3]);
+}
+
+/// `shape`: pictures, which QuadMix keeps as templates with their labels.
+fn pictures(list: &mut List, shape: [usize; 4]) {
+    let [batch, side, ..] = shape;
+    let sizes = json!({"batch": batch, "side": side});
+    list.plain("keep_template", sizes.clone(), move |bed: &Bed| {
+        let failed = bed.device.zeros(&[1], DType::I32).unwrap();
+        let make = |slot| {
+            let [image, kept] = [slot, slot + 1].map(|slot| bed.numbers(&shape, slot));
+            let label = |slot| bed.labels([batch, side, side], 19, slot);
+            ((image, label(slot)), (kept, label(slot + 1)))
+        };
+        bed.rotating(make, move |device, (from, to)| {
+            commit(device, &from.0, &mut to.0, &failed).unwrap();
+            commit(device, &from.1, &mut to.1, &failed).unwrap();
+        })
+    });
+    list.plain("fill", sizes.clone(), move |bed: &Bed| {
+        bed.rotating(|_| (), move |device, ()| device.full(&shape, 1.0).unwrap())
+    });
+    list.plain("add_scaled", sizes.clone(), move |bed: &Bed| {
+        let make = |slot| [slot, slot + 1].map(|slot| bed.numbers(&shape, slot));
+        bed.rotating(make, move |device, [x, y]| {
+            let (grid, n) = (device.elements(x.len()), x.len() as i64);
+            kernels::add_scaled(device, grid, x, y, 0.5, 1, n).unwrap()
+        })
+    });
+    // No network calls these two by themselves: drop-path is part of a norm.
+    list.plain("scale_samples", sizes.clone(), move |bed: &Bed| {
+        let make = |slot| (bed.numbers(&shape, slot), bed.numbers(&[batch], slot));
+        bed.rotating(make, move |device, (x, scale)| {
+            let mut y = device.empty_like(x).unwrap();
+            let (grid, b, n) = (device.elements(x.len()), batch as i64, x.len() / batch);
+            kernels::scale_samples(device, grid, x, scale, &mut y, 0, b, n as i64).unwrap();
+            y
+        })
+    });
+    list.plain("widen", sizes, move |bed: &Bed| {
+        let make = |slot| bed.operand(&shape, slot);
+        bed.rotating(make, move |device, x| {
+            let mut y = device.empty(&shape).unwrap();
+            kernels::widen(device, device.elements(x.len()), x, &mut y, 0, x.len() as i64).unwrap();
+            let mut again = device.empty_like(x).unwrap();
+            device.round(&y, &mut again).unwrap();
+            again
+        })
+    });
+}
+
+pub fn rates(list: &mut List, on_gpu: bool) {
+    let (side, bytes) = if on_gpu { (8192, 1 << 30) } else { (1024, 64 << 20) };
+    list.plain("product", json!({"side": side}), move |bed: &Bed| {
+        let make = |slot| [slot, slot + 1].map(|slot| bed.operand(&[side, side], slot));
+        bed.rotating(make, move |device, [a, b]| {
+            let mut out = device.empty(&[side, side]).unwrap();
+            // As a linear layer has it: the rows of both are what is multiplied.
+            device.product(&mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
+            out
+        })
+    });
+    list.plain("copy", json!({"bytes": bytes}), move |bed: &Bed| {
+        let zeros = |bytes| bed.device.zeros(&[bytes], DType::U8).unwrap();
+        let make = |_| (zeros(bytes), zeros(bytes));
+        bed.rotating(make, move |device, (from, to)| device.copy(from, to).unwrap())
+    });
+}

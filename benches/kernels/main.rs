@@ -1,0 +1,60 @@
+//! Seconds of single operations, forward and forward + backward, at the sizes of an iteration of
+//! `gta_vit` and `gta_cnn`, and of small ones: benches/pytorch/ops.py runs those that PyTorch has a
+//! counterpart of, by the same names and sizes. How to run: benches/record.rs.
+//!
+//! Each case has as many sets of inputs as fill, with their outputs, the last cache four times, and
+//! takes them in turns; outputs live until their inputs' next turn, so they move through memory too. Bytes and FLOPs are what
+//! the case's calls declare (`udass-raw profile` counts the same).
+
+#[allow(dead_code)]
+mod cases;
+#[allow(dead_code)]
+#[path = "../record.rs"]
+mod record;
+
+use cases::{Bed, Case, PRESETS};
+use record::Amount;
+use serde_json::json;
+
+/// Times that inputs fill the last cache.
+const ROTATIONS: usize = 4;
+
+fn main() {
+    let (device, precision) = (record::device(), record::precision());
+    let rotate = ROTATIONS * last_cache();
+    let dry = Bed::dry(precision, rotate);
+    let all = PRESETS.iter().flat_map(|(preset, ..)| cases::of(preset));
+    let all = all.chain(cases::rates(record::on_gpu()));
+    let bed = std::rc::Rc::new(Bed::new(&device, precision, rotate));
+    let measured = all.map(|case| measured(case, &dry, bed.clone())).collect();
+    record::main("kernels", &device, measured);
+}
+
+fn measured(case: Case, dry: &Bed, bed: std::rc::Rc<Bed>) -> record::Case {
+    let (run, profile) = case.asks(dry);
+    let sum = |of: fn(&udass_raw::device::profile::Call) -> f64| profile.calls.iter().map(of).sum();
+    let amount = Amount::Work { bytes: sum(|call| call.bytes), flops: sum(|call| call.flops) };
+    let mut options = case.options();
+    options.insert("input_sets".into(), json!(run.copies));
+    options.insert("bytes_of_sets".into(), json!(run.bytes));
+    record::Case {
+        name: case.name(),
+        options,
+        amount,
+        warmup: run.copies,
+        setup: Box::new(move || case.prepare(&bed).once),
+    }
+}
+
+/// Bytes of the last cache.
+fn last_cache() -> usize {
+    /// Of an H100 and an H200, and where the system does not say.
+    const GPU: usize = 50 << 20;
+    const USUAL: usize = 32 << 20;
+    if record::on_gpu() {
+        return GPU;
+    }
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size");
+    let kib = text.ok().and_then(|text| text.trim().strip_suffix('K')?.parse::<usize>().ok());
+    kib.map_or(USUAL, |kib| kib << 10)
+}
