@@ -51,13 +51,37 @@ DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t w
     }
 }
 
+// A picture's three channels are too few for a loop: threads take pixels of a row.
+template <class E>
+DEVICE void resize_picture(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t out_height, int64_t out_width, real scale_h, real scale_w) {
+    constexpr int64_t CHANNELS = 3;
+    ROW_LOOP(r, batch * out_height) {
+        const int64_t b = r / out_height;
+        const Source v = source_of(r - b * out_height, scale_h, height);
+        const E* top = x + (b * height + v.low) * width * CHANNELS;
+        const E* bottom = x + (b * height + v.high) * width * CHANNELS;
+        const real a = 1 - v.t, d = v.t;
+        BLOCK_LOOP(wo, out_width) {
+            const Source u = source_of(wo, scale_w, width);
+            const int64_t left = u.low * CHANNELS, right = u.high * CHANNELS;
+            const real e = 1 - u.t, f = u.t;
+            E* out = y + (r * out_width + wo) * CHANNELS;
+            for (int64_t c = 0; c < CHANNELS; ++c)
+                out[c] = a * (e * real(top[left + c]) + f * real(top[right + c])) +
+                         d * (e * real(bottom[left + c]) + f * real(bottom[right + c]));
+        }
+    }
+}
+
 KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+    if (channels == 3 && pitch == 3) resize_picture(x, y, batch, height, width, out_height, out_width, scale_h, scale_w);
+    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
 }
 
 // As computed, not as operands are stored: pictures and logits.
 KERNEL(resize_forward_wide, const real* x /* B,H,W,C */, real* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+    if (channels == 3 && pitch == 3) resize_picture(x, y, batch, height, width, out_height, out_width, scale_h, scale_w);
+    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
 }
 
 // Outputs [begin, end) hold all that may read input i; some of them may not.
@@ -79,6 +103,9 @@ DEVICE real share(Source s, int64_t i) {
     return (s.low == i ? 1 - s.t : real(0)) + (s.high == i ? s.t : real(0));
 }
 
+// Outputs of a row that are added at a time, one after the other: so many upsampling by 2 has.
+constexpr int64_t MANY = 4;
+
 // dx[b,h,w,c] (+)= Σ over the outputs that read it. Shared memory: C sums.
 KERNEL(resize_backward, const T* dy /* B,Ho,Wo,pitch */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
     // A thread reads and writes only its own channels' sums, so no barrier is needed.
@@ -96,14 +123,27 @@ KERNEL(resize_backward, const T* dy /* B,Ho,Wo,pitch */, T* dx /* B,H,W,C */, in
             BLOCK_LOOP(c, channels) sums[c] = 0;
         }
         const Readers rows = readers_of(h, scale_h, height, out_height);
-        const Readers columns = readers_of(w, scale_w, width, out_width);
+        // Those between the first and the last that read it do so too.
+        Readers columns = readers_of(w, scale_w, width, out_width);
+        while (columns.begin < columns.end && share(source_of(columns.begin, scale_w, width), w) == 0) ++columns.begin;
+        while (columns.begin < columns.end && share(source_of(columns.end - 1, scale_w, width), w) == 0) --columns.end;
         for (int64_t ho = rows.begin; ho < rows.end; ++ho) {
             const real row_share = share(source_of(ho, scale_h, height), h);
             if (row_share == 0) continue;
             const T* row = dy + (b * out_height + ho) * out_width * pitch + first;
-            for (int64_t wo = columns.begin; wo < columns.end; ++wo) {
+            int64_t wo = columns.begin;
+            for (; wo + MANY <= columns.end; wo += MANY) {
+                const T* from = row + wo * pitch;
+                real weight[MANY];
+                for (int64_t k = 0; k < MANY; ++k) weight[k] = row_share * share(source_of(wo + k, scale_w, width), w);
+                BLOCK_LOOP(c, channels) {
+                    real sum = sums[c];
+                    for (int64_t k = 0; k < MANY; ++k) sum += weight[k] * real(from[k * pitch + c]);
+                    sums[c] = sum;
+                }
+            }
+            for (; wo < columns.end; ++wo) {
                 const real weight = row_share * share(source_of(wo, scale_w, width), w);
-                if (weight == 0) continue;
                 const T* from = row + wo * pitch;
                 BLOCK_LOOP(c, channels) sums[c] += weight * real(from[c]);
             }
