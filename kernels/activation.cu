@@ -2,21 +2,10 @@
 // dL/dx = dL/dy · (Φ(x) + x·φ(x)),  φ(x) = e^(-x²/2) / √(2π)
 #include "simt.cuh"
 
-constexpr real INV_SQRT2 = real(0.70710678118654752440);
-constexpr real INV_SQRT_2PI = real(0.39894228040143267794);
-
 KERNEL(gelu_forward, const T* x /* n */, T* y /* n */, int64_t n) {
-    GRID_LOOP(i, n) {
-        const real v = x[i];
-        y[i] = v * real(0.5) * (1 + erf_of(v * INV_SQRT2));
-    }
+    GRID_LOOP(i, n) y[i] = gelu_of(x[i]);
 }
 
 KERNEL(gelu_backward, const T* x /* n */, const T* dy /* n */, T* dx /* n */, int64_t n) {
-    GRID_LOOP(i, n) {
-        const real v = x[i];
-        const real cdf = real(0.5) * (1 + erf_of(v * INV_SQRT2));
-        const real pdf = INV_SQRT_2PI * exp_of(v * v * real(-0.5));
-        dx[i] = static_cast<real>(dy[i]) * (cdf + v * pdf);
-    }
+    GRID_LOOP(i, n) dx[i] = real(dy[i]) * gelu_slope_of(x[i]);
 }

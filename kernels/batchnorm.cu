@@ -100,21 +100,33 @@ KERNEL(batchnorm_forward, const T* x /* rows,C */, const real* mean /* C */, con
     }
 }
 
-// sums[p,c] = Σ g, products[p,c] = Σ g·n over part p, g being dy where the ReLU let y through.
+// sums[p,c] = Σ g, products[p,c] = Σ g·n over part p, g being dy where the ReLU let y through. Rows are
+// added one after the other, ROWS at a time, so that what belongs to a channel is read once for them.
+template <int64_t ROWS>
+DEVICE void add_rows(const T* row, const T* gradient, const real* mean, const real* inv_std, const real* weight, const real* bias, real* sum, real* product, int64_t channels, int32_t relu) {
+    BLOCK_LOOP(c, channels) {
+        real s = sum[c], p = product[c];
+        for (int64_t k = 0; k < ROWS; ++k) {
+            const real n = (real(row[k * channels + c]) - mean[c]) * inv_std[c];
+            const real g = passed(real(gradient[k * channels + c]), affine(n, weight[c], bias[c]), relu);
+            s += g;
+            p = fma_of(g, n, p);
+        }
+        sum[c] = s;
+        product[c] = p;
+    }
+}
+
 KERNEL(batchnorm_gradient_partial, const T* x /* rows,C */, const T* dy /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, real* sums /* parts,C */, real* products /* parts,C */, int64_t rows, int64_t channels, int32_t relu) {
+    constexpr int64_t MANY = 4;
     real* sum = sums + block_index() * channels;
     real* product = products + block_index() * channels;
     BLOCK_LOOP(c, channels) sum[c] = product[c] = 0;
-    ROW_LOOP(r, rows) {
-        const T* row = x + r * channels;
-        const T* gradient = dy + r * channels;
-        BLOCK_LOOP(c, channels) {
-            const real n = (real(row[c]) - mean[c]) * inv_std[c];
-            const real g = passed(real(gradient[c]), affine(n, weight[c], bias[c]), relu);
-            sum[c] += g;
-            product[c] = fma_of(g, n, product[c]);
-        }
-    }
+    int64_t r = chunk_begin(rows);
+    for (; r + MANY <= chunk_end(rows); r += MANY)
+        add_rows<MANY>(x + r * channels, dy + r * channels, mean, inv_std, weight, bias, sum, product, channels, relu);
+    for (; r < chunk_end(rows); ++r)
+        add_rows<1>(x + r * channels, dy + r * channels, mean, inv_std, weight, bias, sum, product, channels, relu);
 }
 
 // Sums over the parts; adds them to the gradients of bias and weight.

@@ -40,11 +40,6 @@ KERNEL(fill_rows, const real* bias /* C */, T* y /* rows,C */, int64_t rows, int
     }
 }
 
-// y = x · scale[b] for each sample b (drop-path's backward; scale is 0 or 1/(1-p)).
-KERNEL(scale_samples, const real* x /* B,n */, const real* scale /* B */, real* y /* B,n */, int32_t accumulate, int64_t batch, int64_t n) {
-    GRID_LOOP(i, batch * n) y[i] = accumulated(y, i, accumulate) + x[i] * scale[i / n];
-}
-
 // partial[p,c] = Σ x[r,c] over the p-th part of the rows; one block a part.
 KERNEL(column_sums_partial, const T* x /* rows,C */, real* partial /* parts,C */, int64_t rows, int64_t channels) {
     real* sums = partial + block_index() * channels;

@@ -44,23 +44,35 @@ KERNEL(max_pool, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,C */, uint8_t* OPTION
     }
 }
 
+// out[c] (+)= the gradients of those of N windows whose maximum is this input: `won` is its tap in each.
+template <int64_t N>
+DEVICE void sum_won(const T* dy, const uint8_t* tap, const int64_t* window, const uint8_t* won, T* out, int32_t accumulate, int64_t channels) {
+    BLOCK_LOOP(c, channels) {
+        real sum = accumulate ? real(out[c]) : real(0);
+        for (int64_t k = 0; k < N; ++k) {
+            const real gradient = dy[window[k] + c];
+            sum = tap[window[k] + c] == won[k] ? sum + gradient : sum;
+        }
+        out[c] = sum;
+    }
+}
+
 // Every input sums the windows, at most four, that it won.
 KERNEL(max_pool_backward, const T* dy /* B,Ho,Wo,C */, const uint8_t* tap /* B,Ho,Wo,C */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width) {
     for (int64_t p = chunk_begin(batch * height * width); p < chunk_end(batch * height * width); ++p) {
         const int64_t h = p / width % height, w = p % width, b = p / width / height;
-        int64_t window[4], won[4], windows = 0;
+        int64_t window[4], windows = 0;
+        uint8_t won[4];
         for (int64_t ho = h / STRIDE; ho <= (h + PADDING) / STRIDE && ho < out_height; ++ho) {
             for (int64_t wo = w / STRIDE; wo <= (w + PADDING) / STRIDE && wo < out_width; ++wo) {
                 window[windows] = ((b * out_height + ho) * out_width + wo) * channels;
-                won[windows++] = (h - ho * STRIDE + PADDING) * SIDE + w - wo * STRIDE + PADDING;
+                won[windows++] = static_cast<uint8_t>((h - ho * STRIDE + PADDING) * SIDE + w - wo * STRIDE + PADDING);
             }
         }
+        // One or two along each side.
         T* out = dx + p * channels;
-        BLOCK_LOOP(c, channels) {
-            real sum = accumulate ? real(out[c]) : real(0);
-            for (int64_t k = 0; k < windows; ++k)
-                if (tap[window[k] + c] == won[k]) sum += real(dy[window[k] + c]);
-            out[c] = sum;
-        }
+        if (windows == 4) sum_won<4>(dy, tap, window, won, out, accumulate, channels);
+        else if (windows == 2) sum_won<2>(dy, tap, window, won, out, accumulate, channels);
+        else sum_won<1>(dy, tap, window, won, out, accumulate, channels);
     }
 }

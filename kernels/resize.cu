@@ -51,13 +51,37 @@ DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t w
     }
 }
 
+// A picture's three channels are too few for a loop: threads take pixels of a row.
+template <class E>
+DEVICE void resize_picture(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t out_height, int64_t out_width, real scale_h, real scale_w) {
+    constexpr int64_t CHANNELS = 3;
+    ROW_LOOP(r, batch * out_height) {
+        const int64_t b = r / out_height;
+        const Source v = source_of(r - b * out_height, scale_h, height);
+        const E* top = x + (b * height + v.low) * width * CHANNELS;
+        const E* bottom = x + (b * height + v.high) * width * CHANNELS;
+        const real a = 1 - v.t, d = v.t;
+        BLOCK_LOOP(wo, out_width) {
+            const Source u = source_of(wo, scale_w, width);
+            const int64_t left = u.low * CHANNELS, right = u.high * CHANNELS;
+            const real e = 1 - u.t, f = u.t;
+            E* out = y + (r * out_width + wo) * CHANNELS;
+            for (int64_t c = 0; c < CHANNELS; ++c)
+                out[c] = a * (e * real(top[left + c]) + f * real(top[right + c])) +
+                         d * (e * real(bottom[left + c]) + f * real(bottom[right + c]));
+        }
+    }
+}
+
 KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+    if (channels == 3 && pitch == 3) resize_picture(x, y, batch, height, width, out_height, out_width, scale_h, scale_w);
+    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
 }
 
 // As computed, not as operands are stored: pictures and logits.
 KERNEL(resize_forward_wide, const real* x /* B,H,W,C */, real* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+    if (channels == 3 && pitch == 3) resize_picture(x, y, batch, height, width, out_height, out_width, scale_h, scale_w);
+    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
 }
 
 // Outputs [begin, end) hold all that may read input i; some of them may not.

@@ -373,12 +373,6 @@ def add_scaled(batch: int, side: int) -> Op:
     return lambda x, y: y.add_(x, alpha=0.5), lambda: (numbers(batch, side, side, 3), numbers(batch, side, side, 3))
 
 
-@op
-def scale_samples(batch: int, side: int) -> Op:
-    return (lambda x, scale: x * scale.view(batch, 1, 1, 1),
-            lambda: (numbers(batch, side, side, 3), torch.rand(batch)))
-
-
 # Running them.
 
 def tensors(inputs: object) -> Iterator[Tensor]:

@@ -128,14 +128,20 @@ impl Plan {
         if self.is_copy() {
             return device.copy(x, y);
         }
-        let (grid, [b, h, w, c, ho, wo]) = (self.over_outputs(device), self.sizes());
+        let [b, h, w, c, ho, wo] = self.sizes();
+        let grid = self.over_outputs(device);
         let (y_scale, x_scale) = self.scale;
         kernels::resize_forward_wide(device, grid, x, y, b, h, w, c, ho, wo, c, 0, y_scale, x_scale)
     }
 
     fn over_outputs(&self, device: &Device) -> Grid {
-        let pixels = self.batch * self.size_out.0 * self.size_out.1;
-        lanes(device.rows(pixels, self.channels), self.channels)
+        /// Channels of a picture: the kernel's threads take pixels of a row.
+        const PICTURE: usize = 3;
+        let (rows, columns) = (self.batch * self.size_out.0, self.size_out.1);
+        match self.channels {
+            PICTURE => device.rows(rows, PICTURE * columns),
+            _ => lanes(device.rows(rows * columns, self.channels), self.channels),
+        }
     }
 
     /// Bytes of the resized maps, of elements as x has.

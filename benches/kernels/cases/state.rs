@@ -71,16 +71,6 @@ fn pictures(list: &mut List, shape: [usize; 4]) {
             kernels::add_scaled(device, grid, x, y, 0.5, 1, n).unwrap()
         })
     });
-    // No network calls these two by themselves: drop-path is part of a norm.
-    list.plain("scale_samples", sizes.clone(), move |bed: &Bed| {
-        let make = |slot| (bed.numbers(&shape, slot), bed.numbers(&[batch], slot));
-        bed.rotating(make, move |device, (x, scale)| {
-            let mut y = device.empty_like(x).unwrap();
-            let (grid, b, n) = (device.elements(x.len()), batch as i64, x.len() / batch);
-            kernels::scale_samples(device, grid, x, scale, &mut y, 0, b, n as i64).unwrap();
-            y
-        })
-    });
     list.plain("widen", sizes, move |bed: &Bed| {
         let make = |slot| bed.operand(&shape, slot);
         bed.rotating(make, move |device, x| {

@@ -1,8 +1,11 @@
-//! Convolutions as products, without gathering patches: one product per output row and filter tap,
-//! on the part of the row for which the tap lies inside the image. Rows are independent, so they
-//! are spread over the threads; the filter's gradient is spread over its taps and channels.
+//! Convolutions as products, without gathering patches. Undilated, the taps of a filter row are
+//! neighbours in memory: see [`Runs`]. Dilated, there is a product per output row and tap, on the part
+//! of the row for which the tap lies inside the image. Output rows are independent, so they are spread
+//! over the threads; the filter's gradient is spread over its taps and channels.
 //!
 //! No sum depends on how the work was spread, so the number of threads does not change a bit.
+
+mod runs;
 
 use rayon::prelude::*;
 
@@ -10,6 +13,7 @@ use super::product::product;
 use crate::device::backend::{Convolution, ConvolutionPass, Matrix, Product};
 use crate::tensor::DType;
 use crate::{Error, Result};
+use runs::Runs;
 
 const SERIAL: gemm::Parallelism = gemm::Parallelism::None;
 /// Pieces that the filter's gradient is at least cut into, for its taps alone do not divide evenly,
@@ -18,6 +22,9 @@ const FILTER_PIECES: usize = 18;
 const FILTER_CHANNELS: usize = 256;
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
+    if c.dilation == 1 {
+        return Runs(c).convolve();
+    }
     let rows = (0..c.batch * c.height).into_par_iter().with_max_len(1);
     match c.pass {
         ConvolutionPass::Forward { accumulate } => {
@@ -42,9 +49,7 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
         }),
         ConvolutionPass::Filter { accumulate } => {
             if !accumulate {
-                let bytes = c.filters * c.kernel * c.kernel * c.channels * c.dtype.bytes();
-                // SAFETY: the filter, a live tensor of this many bytes.
-                unsafe { std::ptr::write_bytes(c.w as *mut u8, 0, bytes) };
+                clear_filter(c);
             }
             let pieces = FILTER_PIECES.div_ceil(c.kernel * c.kernel);
             let width = c.channels.div_ceil(pieces).max(FILTER_CHANNELS);
@@ -62,6 +67,12 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
             })
         }
     }
+}
+
+fn clear_filter(c: &Convolution) {
+    let bytes = c.filters * c.kernel * c.kernel * c.channels * c.dtype.bytes();
+    // SAFETY: the filter, a live tensor of this many bytes.
+    unsafe { std::ptr::write_bytes(c.w as *mut u8, 0, bytes) };
 }
 
 /// Filter taps (r, s), the centre first.
