@@ -32,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "benches/lab"
 SLOWER = ROOT / "benches/slower.toml"
-FILES = [ROOT / "README.md", LAB / "README.md"]
+FILES = [ROOT / "README.md", ROOT / "docs/operations.md", LAB / "README.md"]
 # FLOPs per byte from which on it is arithmetic that takes the time.
 MANY = 10
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -131,7 +131,9 @@ def rate(seconds: float, o: dict) -> str:
 
 
 def sizes(o: dict) -> str:
-    return ", ".join(f"{key} {value}" for key, value in o["shape"].items() if value not in (True, False))
+    usual = {"stride": 1, "dilation": 1}
+    shown = {k: v for k, v in o["shape"].items() if not isinstance(v, bool) and usual.get(k) != v}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def ops(record: dict, presets: list[str]) -> list[str]:
