@@ -51,7 +51,7 @@ pub(crate) trait Backend {
     /// Blocks that a sum over rows is cut into, where teams take them: enough to fill the device, few
     /// enough to be cheap to combine.
     fn parts_of_teams(&self, rows: usize) -> usize {
-        rows.div_ceil(64).min(128)
+        host_parts_of_teams(rows)
     }
     /// None: work that is asked for has run when the call returns, so there is nothing to record.
     fn recorder(&self) -> Option<&dyn Recorder> {
@@ -70,6 +70,11 @@ pub(crate) trait Backend {
         Ok(())
     }
     fn take_back(&self, _address: u64, _bytes: usize) {}
+}
+
+/// As the host cuts sums over rows.
+pub(crate) fn host_parts_of_teams(rows: usize) -> usize {
+    rows.div_ceil(64).min(128)
 }
 
 /// A place in the order of what was asked for.

@@ -15,6 +15,9 @@ const CHUNK: usize = 1 << 44;
 /// As the `cuda` device cuts elementwise work.
 const ELEMENTS_PER_BLOCK: usize = 1 << 10;
 
+/// Of an H100 or H200.
+const MULTIPROCESSORS: usize = 132;
+
 /// What is read from it is zero.
 pub(super) struct Dry {
     precision: Precision,
@@ -89,11 +92,11 @@ impl Backend for Dry {
     }
 
     fn blocks_of_teams(&self, rows: usize, _: usize) -> usize {
-        cuda::blocks_of_teams(rows)
+        cuda::blocks_of_teams(rows, MULTIPROCESSORS)
     }
 
     fn parts_of_teams(&self, rows: usize) -> usize {
-        cuda::parts_of_teams(rows)
+        cuda::parts_of_teams(rows, MULTIPROCESSORS)
     }
 
     fn mark(&self) -> Result<u64> {

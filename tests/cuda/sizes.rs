@@ -30,6 +30,10 @@ impl Driver for Idle {
         Ok(Memory { free: TOTAL - self.allocated.get(), total: TOTAL })
     }
 
+    fn multiprocessors(&self) -> Option<usize> {
+        Some(132)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64> {
         let address = self.allocated.replace(self.allocated.get() + bytes);
         match self.allocated.get() > TOTAL {

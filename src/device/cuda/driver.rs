@@ -67,6 +67,9 @@ pub trait Driver {
         None
     }
     fn memory(&self) -> Result<Memory>;
+    /// How many there are to be kept busy. None: sums are cut into parts as the host cuts them, so that
+    /// they have its bits.
+    fn multiprocessors(&self) -> Option<usize>;
 
     fn allocate(&self, bytes: usize) -> Result<u64>;
     fn free(&self, address: u64) -> Result<()>;

@@ -12,7 +12,9 @@ pub(super) use nvidia::{Nvidia, is_present};
 
 use std::cell::{Cell, RefCell};
 
-use super::backend::{Backend, Convolution, Product, Recorder, Recording, Transfers};
+use super::backend::{
+    Backend, Convolution, Product, Recorder, Recording, Transfers, host_parts_of_teams,
+};
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::{Error, Result};
 use beside::Beside;
@@ -23,19 +25,20 @@ use staging::Staging;
 const ELEMENTS_PER_BLOCK: usize = 1 << 10;
 /// Teams of a block: its warps.
 const TEAMS: usize = 8;
-/// Blocks of teams that an H100 has room for, eight times, and those of a kernel that leaves room for
-/// no more than two on a multiprocessor. Other cards are near enough.
-const MOST_BLOCKS_OF_TEAMS: usize = 8 * 132;
-const MOST_PARTS: usize = 2 * 132;
+/// Blocks for each multiprocessor: eight times what it has room for, and those of a kernel that leaves
+/// room for no more than two.
+const BLOCKS_OF_TEAMS: usize = 8;
+const PARTS: usize = 2;
 /// Device memory is reserved in multiples of it.
 const GRANULE: usize = 2 << 20;
 
-/// As [`Backend::blocks_of_teams`] and [`Backend::parts_of_teams`], whatever a row costs.
-pub(super) fn blocks_of_teams(rows: usize) -> usize {
-    rows.div_ceil(TEAMS).min(MOST_BLOCKS_OF_TEAMS)
+/// As [`Backend::blocks_of_teams`] and [`Backend::parts_of_teams`], whatever a row costs, on a card with
+/// so many multiprocessors.
+pub(super) fn blocks_of_teams(rows: usize, multiprocessors: usize) -> usize {
+    rows.div_ceil(TEAMS).min(BLOCKS_OF_TEAMS * multiprocessors)
 }
-pub(super) fn parts_of_teams(rows: usize) -> usize {
-    rows.div_ceil(TEAMS).min(MOST_PARTS)
+pub(super) fn parts_of_teams(rows: usize, multiprocessors: usize) -> usize {
+    rows.div_ceil(TEAMS).min(PARTS * multiprocessors)
 }
 
 pub(super) struct Cuda {
@@ -211,12 +214,18 @@ impl Backend for Cuda {
         n.div_ceil(ELEMENTS_PER_BLOCK)
     }
 
-    fn blocks_of_teams(&self, rows: usize, _: usize) -> usize {
-        blocks_of_teams(rows)
+    fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
+        match self.driver.multiprocessors() {
+            Some(n) => blocks_of_teams(rows, n),
+            None => self.blocks_for(rows * width.max(1)).min(rows),
+        }
     }
 
     fn parts_of_teams(&self, rows: usize) -> usize {
-        parts_of_teams(rows)
+        match self.driver.multiprocessors() {
+            Some(n) => parts_of_teams(rows, n),
+            None => host_parts_of_teams(rows),
+        }
     }
 
     fn recorder(&self) -> Option<&dyn Recorder> {

@@ -47,6 +47,8 @@ struct State {
     ways: Vec<u64>,
     /// How often each ran.
     ran: BTreeMap<usize, u64>,
+    /// None: its sums are the host's.
+    multiprocessors: Option<usize>,
     /// Where what is found out about it goes.
     folder: Option<PathBuf>,
     counts: Counts,
@@ -87,10 +89,12 @@ pub fn device(types: Types) -> Device {
     Device::cuda_through(types, Box::new(StandIn::with(TOTAL, precision, false))).unwrap()
 }
 
-/// A GPU at a precision, whose products sum rows along the way.
+/// As a real one at a precision: products sum rows along the way, and sums are cut for its size.
 pub fn device_in(precision: Precision) -> Device {
     let types = if precision == Precision::Bf16 { Types::Bf16 } else { Types::F32 };
-    Device::cuda_through(types, Box::new(StandIn::with(TOTAL, precision, true))).unwrap()
+    let gpu = StandIn::with(TOTAL, precision, true);
+    gpu.0.borrow_mut().multiprocessors = Some(132);
+    Device::cuda_through(types, Box::new(gpu)).unwrap()
 }
 
 impl StandIn {
@@ -117,6 +121,7 @@ impl StandIn {
             kernels: Default::default(),
             ways: vec![1],
             ran: Default::default(),
+            multiprocessors: None,
             folder: None,
             counts: Counts::default(),
         })))
@@ -274,6 +279,10 @@ impl Driver for StandIn {
     fn memory(&self) -> Result<Memory> {
         let state = self.0.borrow();
         Ok(Memory { free: state.total - state.memories.allocated(), total: state.total })
+    }
+
+    fn multiprocessors(&self) -> Option<usize> {
+        self.0.borrow().multiprocessors
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {

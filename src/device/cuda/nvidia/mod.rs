@@ -41,6 +41,7 @@ pub struct Nvidia {
     streams: RefCell<Vec<sys::CUstream>>,
     graphs: RefCell<Vec<[*mut c_void; 2]>>,
     deterministic: bool,
+    multiprocessors: usize,
     gpu: Gpu,
 }
 
@@ -177,6 +178,7 @@ impl Nvidia {
             products: Products::new(&gpu, precision, deterministic)?,
             convolutions: Convolutions::new(&gpu, precision, deterministic)?,
             deterministic,
+            multiprocessors: gpu.multiprocessors()?,
             code: Code::new(capability),
             functions: RefCell::default(),
             events: RefCell::default(),
@@ -247,6 +249,12 @@ impl Gpu {
             self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ))
+    }
+
+    fn multiprocessors(&self) -> Result<usize> {
+        use sys::CUdevice_attribute as A;
+        let count = self.attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        Ok(count.max(1) as usize)
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
@@ -331,6 +339,10 @@ impl Driver for Nvidia {
         // SAFETY: out-pointers to locals.
         check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "cuMemGetInfo")?;
         Ok(Memory { free, total })
+    }
+
+    fn multiprocessors(&self) -> Option<usize> {
+        Some(self.multiprocessors)
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
