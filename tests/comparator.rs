@@ -5,6 +5,7 @@ mod support;
 use serde_json::{Map, json};
 use support::cases::{Case, Entry, Stats, Storage};
 use support::compare::{AdamStep, Steps, Tolerance, compare, compare_scalar, stats};
+use support::precision::Error;
 use support::report::{Failure, Report};
 
 const REL: f64 = 1e-4;
@@ -260,6 +261,28 @@ fn a_share_of_elements_must_lie_within_the_stated_learning_rates() {
     assert!(with(60, 2e-3, 58).is_ok());
     assert!(with(60, 2e-3, 57).is_err());
     assert!(with(60, 3e-3, 60).is_err());
+}
+
+#[test]
+fn lower_precision_may_be_off_by_twice_what_pytorch_is_and_never_less_than_the_case_allows() {
+    let error = |largest, element| Error { largest, middle: 0.0, element };
+    let close = |rel_l2, max_abs| Tolerance::Close { rel_l2: Some(rel_l2), max_abs, steps: None };
+    let own = close(1e-3, 1e-2);
+    assert_eq!(error(2e-3, Some(3e-2)).allows(&own), close(4e-3, 6e-2));
+    assert_eq!(error(4e-4, Some(4e-3)).allows(&own), own);
+    assert_eq!(error(2e-3, None).allows(&own), close(4e-3, f64::INFINITY));
+    let noise = |max_abs| Tolerance::Noise { max_abs };
+    assert_eq!(error(2e-3, None).allows(&noise(1e-3)), noise(4e-3));
+    let agreement = |share| Tolerance::Agreement { share };
+    assert_eq!(error(0.125, None).allows(&agreement(0.999)), agreement(0.75));
+    assert_eq!(error(0.125, None).allows(&Tolerance::Exact), agreement(0.75));
+    assert_eq!(error(0.0, None).allows(&Tolerance::Exact), Tolerance::Exact);
+    let steps = |share| Tolerance::Close {
+        rel_l2: None,
+        max_abs: 2.1e-3,
+        steps: Some(Steps { share, rates: 0.02 }),
+    };
+    assert_eq!(error(0.125, None).allows(&steps(0.98)), steps(0.75));
 }
 
 #[test]

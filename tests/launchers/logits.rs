@@ -1,4 +1,4 @@
-//! Logits read as if they were upsampled: cross-entropy and pseudo-labels.
+//! Logits read as if they were upsampled: cross-entropy and pseudo-labels; and the feature distance.
 
 use udass_raw::device::{Grid, kernels};
 
@@ -294,5 +294,109 @@ fn pseudo_labels_weigh_by_the_share_that_is_confident() {
                 assert_eq!(host.read(&weight), expected);
             }
         }
+    }
+}
+
+#[test]
+fn feature_distance() {
+    const ROWS: usize = 23;
+    const C: usize = 37;
+    let host = Host::double();
+    let device = &host.device;
+    let (_, mut a) = host.reals(&[ROWS, C]);
+    let (f2, b) = host.reals(&[ROWS, C]);
+    // A row without a distance, and one that is no number.
+    a[C..2 * C].copy_from_slice(&b[C..2 * C]);
+    let one = Grid::blocks(1);
+    for (masked, broken) in [(true, false), (true, true), (false, false)] {
+        if broken {
+            a[4 * C + 7] = f64::NAN;
+        }
+        let f1 = host.upload(&[ROWS, C], &a);
+        let (_, mut labels) = host.bytes(&[ROWS], 4);
+        (labels[1], labels[4], labels[6]) = (2, 255, 255);
+        let label = device.upload(&[ROWS], &labels).unwrap();
+        let mut classes = vec![0u8; 256];
+        if masked {
+            (classes[2], classes[3], classes[255]) = (1, 1, 7);
+        }
+        let flags = device.upload(&[256], &classes).unwrap();
+        let mut distance = host.room(&[ROWS]);
+        kernels::feature_distance_rows(
+            device,
+            GRID,
+            &f1,
+            &f2,
+            &label,
+            &flags,
+            &mut distance,
+            23,
+            37,
+        )
+        .unwrap();
+        let wanted: Vec<f64> = (0..ROWS)
+            .map(|r| {
+                let square = |c: usize| (a[r * C + c] - b[r * C + c]).powi(2);
+                let norm = (0..C).map(square).sum::<f64>().sqrt();
+                if classes[labels[r] as usize] == 0 { -1.0 } else { norm }
+            })
+            .collect();
+        let got = host.read(&distance);
+        assert_eq!(got[4].is_nan(), broken);
+        let numbers = |x: &[f64]| x.iter().copied().filter(|x| !x.is_nan()).collect::<Vec<f64>>();
+        close("distance", &numbers(&got), &numbers(&wanted));
+
+        let (mut value, mut count) = (host.room(&[1]), host.room(&[1]));
+        kernels::feature_distance_final(device, one, &distance, &mut value, &mut count, 23)
+            .unwrap();
+        let of_mask: Vec<f64> = wanted.iter().copied().filter(|&x| x != -1.0).collect();
+        assert_eq!(host.read(&count), [of_mask.len() as f64]);
+        match (masked, broken) {
+            (false, _) => assert_eq!(host.read(&value), [0.0]),
+            (_, true) => assert!(host.read(&value)[0].is_nan()),
+            (_, false) => {
+                let mean = of_mask.iter().sum::<f64>() / of_mask.len() as f64;
+                close("value", &host.read(&value), &[mean]);
+            }
+        }
+    }
+}
+
+#[test]
+fn feature_distance_backward() {
+    const ROWS: usize = 23;
+    const C: usize = 37;
+    let host = Host::double();
+    let (f1, a) = host.reals(&[ROWS, C]);
+    let (f2, b) = host.reals(&[ROWS, C]);
+    let mut distances: Vec<f64> =
+        (0..ROWS).map(|r| if r % 3 == 0 { -1.0 } else { r as f64 }).collect();
+    distances[1] = 0.0;
+    let distance = host.upload(&[ROWS], &distances);
+    let (count, upstream) = (host.upload(&[1], &[15.0]), host.upload(&[1], &[0.7]));
+    for accumulate in [0, 1] {
+        let (mut df, before) = host.reals(&[ROWS, C]);
+        kernels::feature_distance_backward(
+            &host.device,
+            GRID,
+            &f1,
+            &f2,
+            &distance,
+            &count,
+            &upstream,
+            &mut df,
+            accumulate,
+            23,
+            37,
+        )
+        .unwrap();
+        let expected: Vec<f64> = (0..ROWS * C)
+            .map(|i| {
+                let norm = distances[i / C];
+                let slope = if norm <= 0.0 { 0.0 } else { 0.7 / (15.0 * norm) * (a[i] - b[i]) };
+                accumulate as f64 * before[i] + slope
+            })
+            .collect();
+        close("feature_distance_backward", &host.read(&df), &expected);
     }
 }

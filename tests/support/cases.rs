@@ -35,17 +35,6 @@ pub enum Storage {
     StatsOnly,
 }
 
-impl Storage {
-    /// From one stored element to the next.
-    pub fn stride(&self) -> usize {
-        match *self {
-            Storage::Whole => 1,
-            Storage::Strided { stride } => stride,
-            Storage::StatsOnly => usize::MAX,
-        }
-    }
-}
-
 /// One stored tensor: what it is and how close a result must come.
 #[derive(Clone, Debug)]
 pub struct Entry {

@@ -151,11 +151,17 @@ pub fn compare(
         finite("stored", stored)?;
         finite("got", got)?;
     }
-    let stride = entry.storage.stride();
+    let stride = match entry.storage {
+        Storage::Whole => 1,
+        Storage::Strided { stride } => stride,
+        // Only its statistics are compared.
+        Storage::StatsOnly => usize::MAX,
+    };
     let mut used = Used(0.0);
     if entry.storage != Storage::StatsOnly {
         let picked: Vec<f64> = got.iter().copied().step_by(stride).collect();
-        let size = size(entry, stored);
+        let share = (stored.len() as f64 / got.len().max(1) as f64).sqrt();
+        let size = stats(stored).l2.max(entry.stats.map_or(0.0, |full| share * full.l2));
         let unsettled = step.map(|step| step.unsettled.iter().copied().step_by(stride).collect());
         let step = step.map(|step| AdamStep { unsettled: unsettled.unwrap_or_default(), ..*step });
         compare_elements(&entry.tolerance, stored, &picked, size, step.as_ref(), &mut used)?;
@@ -166,20 +172,6 @@ pub fn compare(
         (_, None) => return Err("stats are missing".into()),
     }
     Ok(used.0)
-}
-
-/// How far, in l2, a result is off relative to the stored tensor, where that is what is asked.
-pub fn rel_l2(entry: &Entry, stored: &[f64], got: &[f64]) -> Option<f64> {
-    let asked = matches!(entry.tolerance, Tolerance::Close { rel_l2: Some(_), .. });
-    let pairs = got.iter().step_by(entry.storage.stride()).zip(stored);
-    let distance = pairs.map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
-    (asked && !stored.is_empty()).then(|| distance / size(entry, stored))
-}
-
-/// What a distance in l2 is measured by.
-fn size(entry: &Entry, stored: &[f64]) -> f64 {
-    let share = (stored.len() as f64 / entry.len().max(1) as f64).sqrt();
-    stats(stored).l2.max(entry.stats.map_or(0.0, |full| share * full.l2))
 }
 
 /// As [`Tolerance::flipped`], for a scalar.

@@ -6,13 +6,13 @@
 //!
 //! * Every number is off by at most twice the largest of PyTorch's errors, or by what the case
 //!   allows in single precision where that is more. What is not in the table is held to the latter.
-//! * The middle one of a case's tensors is off by at most a quarter more than is usual for it: each
-//!   counts in the middle one of PyTorch's errors.
+//! * The middle one of a case's tensors, each measured by PyTorch's middle error, is off by at most a
+//!   quarter more than that, or as far as the middle one of any of PyTorch's runs.
 //!
-//! The first lets pass what is as good as PyTorch: of a run of PyTorch itself as many numbers break
-//! it as the table's head says, counted by holding each run to the others. It would let pass, too,
-//! what is worse by less than twice but everywhere; against that stands the second, from which
-//! PyTorch's own runs differ by what the head says likewise.
+//! The first lets pass what is as good as PyTorch, and what is worse by less than twice; against
+//! the latter, where it is so throughout, stands the second. How often they would fail PyTorch is
+//! counted by holding each of its runs to the others: the head of the table says of how many
+//! numbers in a run of all cases, and the number of runs is such that it is less than one in all.
 
 use std::collections::HashMap;
 
@@ -24,8 +24,9 @@ use super::compare::{Steps, Tolerance};
 
 /// How much further off than the furthest of PyTorch's runs.
 const FACTOR: f64 = 2.0;
-/// How many times PyTorch's middle error the middle one of a case's tensors may be off.
-pub const IN_THE_MIDDLE: f64 = 1.25;
+/// How many times PyTorch's middle error the middle one of a case's tensors may be off, and what it
+/// is called in the table.
+const IN_THE_MIDDLE: (f64, &str) = (1.25, "in the middle");
 /// The fewest tensors of a case whose middle one tells something.
 const FEWEST: usize = 8;
 
@@ -33,10 +34,10 @@ const FEWEST: usize = 8;
 /// update the share that went another way, of a scalar relative to it, of noise the largest.
 #[derive(Clone, Copy)]
 pub struct Error {
-    largest: f64,
-    middle: f64,
+    pub largest: f64,
+    pub middle: f64,
     /// Of a tensor that is stored whole the largest error of any element.
-    element: Option<f64>,
+    pub element: Option<f64>,
 }
 
 /// PyTorch's errors on a case, by key.
@@ -44,7 +45,7 @@ pub struct Error {
 pub struct Errors(HashMap<String, Error>);
 
 impl Errors {
-    /// None in single precision, nor on a case that has no operands to round.
+    /// Empty in single precision, and of a case that has no operands to round.
     pub fn of(case: &str, precision: Precision) -> Outcome<Errors> {
         let name = match precision {
             Precision::F32 => return Ok(Errors::default()),
@@ -72,13 +73,15 @@ impl Errors {
     pub fn get(&self, key: &str) -> Option<Error> {
         self.0.get(key).copied()
     }
+
+    /// How many times PyTorch's middle error the middle one of the tensors may be off.
+    pub fn in_the_middle(&self) -> f64 {
+        let (least, key) = IN_THE_MIDDLE;
+        self.get(key).map_or(least, |error| error.largest.max(least))
+    }
 }
 
 impl Error {
-    pub fn middle(&self) -> f64 {
-        self.middle
-    }
-
     /// What is allowed of a scalar.
     pub fn allowed(&self) -> f64 {
         FACTOR * self.largest
