@@ -39,8 +39,8 @@ def is_noise(entry: dict) -> bool:
 
 
 def follows_gradients(key: str) -> bool:
-    """Gradients, what an update makes of them, and all of a chain's iterations but the first."""
-    return key.startswith(("grad/", "ema_next/", "it1/", "it2/"))
+    """Gradients, their norm, what an update makes of them, and all of a chain's iterations but the first."""
+    return key.startswith(("grad/", "ema_next/", "it1/", "it2/")) or "grad_norm" in key
 
 
 def here(tensor: Tensor) -> Tensor:
