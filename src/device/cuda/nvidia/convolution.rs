@@ -352,9 +352,11 @@ mod tests {
         "totalGlobalMem": 85017493504, "smClockRateKHz": 1980000, "memClockRateKHz": 2619000,
         "cudaDeviceId": 0, "pciDeviceId": 0, "isTccDriver": 0, "supportCoopLaunch": 1}"#;
 
-    /// None where the library is absent (its folder in UDASS_CUDA_LIBRARIES) or too old for it.
+    /// None where the libraries are absent (their folders in UDASS_CUDA_LIBRARIES) or too old for it.
     fn described(precision: Precision, deterministic: bool) -> Option<Convolutions> {
         let properties = || {
+            // cuDNN looks for it by name alone, and ends the process where it finds none.
+            libraries::CUBLASLT.check()?;
             libraries::CUDNN.check()?;
             let properties = Descriptor::new(Kind::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)?;
             let json: Vec<Character> = H100.bytes().map(Character).collect();
