@@ -12,7 +12,6 @@ use udass_raw::nn::{Pass, Segmentor, Statistics};
 use udass_raw::params::Weights;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::tape::Tape;
-use udass_raw::uda::step::initialize;
 
 use record::{Amount, Case, Run};
 
@@ -47,7 +46,7 @@ fn forward(device: &Device, arch: &str, channels: usize) -> Run {
     let config = Config::load_with("gta_vit", None, &changes).unwrap();
     let network = Segmentor::new(&config.network).unwrap();
     let mut weights = Weights::new(device, network.spec(), false).unwrap();
-    initialize(device, &mut weights, 1).unwrap();
+    weights.initialize(device, 1).unwrap();
     let mut draw = Draw::new(1, 0, Purpose::SourceFile, 0, 0);
     let pixels: Vec<f32> = (0..3 * SIDE * SIDE).map(|_| draw.range_f32(-2.0, 2.0)).collect();
     let image = device.upload_real(&[1, SIDE, SIDE, 3], &pixels).unwrap();

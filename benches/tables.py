@@ -184,13 +184,13 @@ def gpu(record: dict, settings: list[str]) -> list[str]:
         least = [of[what] / (rates[op][what] / rates[op]["median"]) for what, op in (("flops", "product"), ("bytes", "copy")) if op in rates]
         side = "pytorch-best" if precision == "bf16" else "pytorch-reference"
         theirs = result(f"{side}-{method}")
-        for graph in ("", "-without-graph"):
-            ours = result(f"step-{method}-{precision}{graph}")
+        for variant in ("", "joined", "without-graph"):
+            ours = result(f"step-{method}-{precision}" + (variant and f"-{variant}"))
             if ours is None:
                 continue
             s = ours["median"]
             over = theirs["total"]["median_s"] if theirs else None
-            rows.append([f"`{setting}`: {NAMES[method]}, {precision}{', no graph' if graph else ''}", f"{1e3 * s:.1f} ms", f"{IMAGES / s:.1f}",
+            rows.append([f"`{setting}`: {NAMES[method]}, {precision}{variant and ', ' + variant.replace('-', ' ')}", f"{1e3 * s:.1f} ms", f"{IMAGES / s:.1f}",
                          f"{ours['peak_bytes'] / 2**30:.1f} GiB", " and ".join(f"{1e3 * l:.1f}" for l in least) + " ms" if least else "",
                          f"{1e3 * over:.1f} ms ({side.removeprefix('pytorch-')})" if over else "", f"{over / s:.2f} ×" if over else ""])
     heads = ["iteration", "udass-raw", "images/s", "peak", "least, by FLOPs and by bytes", "PyTorch", ""]

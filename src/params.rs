@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use crate::device::Device;
+use crate::rng::{Draw, Purpose};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -257,6 +258,31 @@ impl Weights {
         self.refresh_shadow(device)?;
         fill(device, &self.spec.buffers, &mut self.buffers, &mut values)?;
         device.copy(&self.buffers, &mut self.pending)
+    }
+
+    /// Starts every parameter as its spec says; what is drawn, is drawn from the seed alone.
+    pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
+        let mut slot = 0;
+        self.load(device, |param| {
+            slot += 1;
+            let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
+            let mut normal = move || {
+                // Box and Muller; 1 - u keeps the logarithm finite.
+                let (u, v) = (1.0 - draw.uniform(), draw.uniform());
+                (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+            };
+            let n = param.len();
+            Ok(Some(match param.init {
+                Init::Constant(x) => vec![x; n],
+                Init::Normal(std) => (0..n).map(|_| (normal() * std as f64) as f32).collect(),
+                Init::TruncatedNormal(std) => (0..n)
+                    .map(|_| {
+                        let inside = std::iter::repeat_with(&mut normal).find(|x| x.abs() <= 2.0);
+                        (inside.unwrap_or(0.0) * std as f64) as f32
+                    })
+                    .collect(),
+            }))
+        })
     }
 
     /// Takes over the parameters of other weights of the same network.

@@ -78,25 +78,25 @@ impl Tape {
         y
     }
 
-    /// As [`record`](Self::record), for an op with two outputs; at least one gradient is there.
-    pub fn record_pair(
+    /// As [`record`](Self::record), for an op with several outputs; at least one gradient is there.
+    pub fn record_all<O: AsRef<[Tensor]> + AsMut<[Tensor]>>(
         &self,
-        (a, b): (Tensor, Tensor),
-        backward: impl FnOnce(&mut Gradients, Option<Tensor>, Option<Tensor>) -> Result<()> + 'static,
-    ) -> (Tensor, Tensor) {
-        let Some(nodes) = &self.nodes else { return (a, b) };
-        let (a, b) = (self.leaf(&a), self.leaf(&b));
-        let (slots, layer) = ((a.slot.clone(), b.slot.clone()), self.device.current_layer());
+        mut outputs: O,
+        backward: impl FnOnce(&mut Gradients, Vec<Option<Tensor>>) -> Result<()> + 'static,
+    ) -> O {
+        let Some(nodes) = &self.nodes else { return outputs };
+        outputs.as_mut().iter_mut().for_each(|y| *y = self.leaf(y));
+        let slots: Vec<_> = outputs.as_ref().iter().map(|y| y.slot.clone()).collect();
+        let layer = self.device.current_layer();
         nodes.borrow_mut().push(Box::new(move |gradients| {
-            match (gradients.take(&slots.0), gradients.take(&slots.1)) {
-                (None, None) => Ok(()),
-                (da, db) => {
-                    let device = gradients.device.clone();
-                    device.backward_of(&layer, || backward(gradients, da, db))
-                }
+            let arrived: Vec<_> = slots.iter().map(|slot| gradients.take(slot)).collect();
+            if arrived.iter().all(Option::is_none) {
+                return Ok(());
             }
+            let device = gradients.device.clone();
+            device.backward_of(&layer, || backward(gradients, arrived))
         }));
-        (a, b)
+        outputs
     }
 
     /// Runs `f` and keeps its inputs alone: what its ops leave for their backward is made by running

@@ -140,6 +140,8 @@ pub struct NetworkConfig {
     pub dropout: f32,
     /// The backbone's blocks run again on the way back instead of leaving what that needs.
     pub recompute: bool,
+    /// The student's passes go through a MiT as one batch.
+    pub join_passes: bool,
     pub hrda: HrdaConfig,
 }
 

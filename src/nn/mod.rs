@@ -11,4 +11,4 @@ mod segmentor;
 
 pub use layers::{Dropping, Pass, Statistics};
 pub use parts::{Backbone, Head, Role};
-pub use segmentor::{HrdaParts, Output, Parts, Segmentor, Supervision};
+pub use segmentor::{Features, HrdaParts, Output, Parts, Segmentor, Supervision};

@@ -46,32 +46,28 @@ impl Backbone {
         }
     }
 
-    /// Features of two inputs, each in its pass. A MiT takes inputs of one size as one batch, in the
-    /// first's pass: wider work for the device, and parameters are read once. A ResNet must not, as
-    /// its batch norms would see both.
-    pub fn forward_both(
-        &self,
-        passes: [&Pass; 2],
-        images: [Tensor; 2],
-    ) -> Result<[[Tensor; 4]; 2]> {
-        let [a, b] = images;
-        if matches!(self, Backbone::ResNet(_)) || a.shape()[1..] != b.shape()[1..] {
-            return Ok([self.forward(passes[0], &a)?, self.forward(passes[1], &b)?]);
+    /// Features of several inputs, each in its pass, all of one tape. A MiT takes inputs of one size
+    /// as one batch, in the first's pass: wider work for the device, and parameters are read once. A
+    /// ResNet must not, as its batch norms would see them all.
+    pub fn forward_each(&self, inputs: Vec<(Pass, Tensor)>) -> Result<Vec<[Tensor; 4]>> {
+        let alike = |(_, image): &(Pass, Tensor)| image.shape()[1..] == inputs[0].1.shape()[1..];
+        if inputs.len() < 2 || matches!(self, Backbone::ResNet(_)) || !inputs.iter().all(alike) {
+            return inputs.into_iter().map(|(pass, image)| self.forward(&pass, &image)).collect();
         }
-        let (tape, first) = (passes[0].tape, a.dim(0));
-        let together = ops::stack(tape.device(), &a, &b)?;
-        drop((a, b));
-        let levels = self.forward(passes[0], &together)?;
+        let (passes, images): (Vec<Pass>, Vec<Tensor>) = inputs.into_iter().unzip();
+        let samples: Vec<usize> = images.iter().map(|image| image.dim(0)).collect();
+        let (pass, device) = (&passes[0], passes[0].tape.device());
+        let together = ops::stack(device, &images)?;
+        drop(images);
+        let levels = self.forward(pass, &together)?;
         drop(together);
-        let mut of_a = Vec::with_capacity(4);
-        let mut of_b = Vec::with_capacity(4);
+        let mut features = vec![Vec::with_capacity(4); samples.len()];
         for level in levels {
-            let (a, b) = ops::split(tape, &level, first)?;
-            of_a.push(a);
-            of_b.push(b);
+            let parts = ops::split(pass.tape, &level, &samples)?;
+            features.iter_mut().zip(parts).for_each(|(of_one, part)| of_one.push(part));
         }
         let four = |_| Error::shape("backbone", "four levels are needed");
-        Ok([of_a.try_into().map_err(four)?, of_b.try_into().map_err(four)?])
+        features.into_iter().map(|levels| levels.try_into().map_err(four)).collect()
     }
 }
 

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::Result;
 use crate::config::NetworkConfig;
 use crate::device::Device;
 use crate::ops::{self, DetailBox, Loss, Windows};
 use crate::params::Spec;
+use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 use super::layers::Pass;
 use super::parts::{Backbone, Head, Role};
@@ -46,11 +47,28 @@ pub struct Supervision<'a> {
     pub detail_box: &'a Tensor,
 }
 
+/// What a backbone makes of a training pass's image.
+pub struct Features {
+    /// Of the context image: of the whole image without HRDA.
+    pub context: [Tensor; 4],
+    pub detail: Option<[Tensor; 4]>,
+}
+
+impl Features {
+    /// The same, gradients collected from here on.
+    pub fn leaves(&self, tape: &Tape) -> Features {
+        let leaves = |maps: &[Tensor; 4]| maps.each_ref().map(|x| tape.leaf(x));
+        Features { context: leaves(&self.context), detail: self.detail.as_ref().map(leaves) }
+    }
+
+    pub fn maps(&self) -> impl Iterator<Item = &Tensor> {
+        self.context.iter().chain(self.detail.iter().flatten())
+    }
+}
+
 /// The losses of a training pass and their share in its total, the main one first.
 pub struct Output {
     pub losses: Vec<(Loss, f32)>,
-    /// The backbone's features of the context image: of the whole image without HRDA.
-    pub features: [Tensor; 4],
     /// Logits by the reference's names: fused, lr_seg (times 1 - attention) and hr_seg of HRDA.
     pub logits: Vec<(&'static str, Tensor)>,
 }
@@ -116,40 +134,52 @@ impl Segmentor {
         }
     }
 
-    /// A training pass. With HRDA: (1 - d)·CE(fused) + d·CE(detail on its box), d the detail loss.
-    pub fn losses(&self, pass: &Pass, s: &Supervision) -> Result<Output> {
+    /// What the backbone makes of the images of training passes, all of one tape.
+    pub fn features(&self, passes: &[(Pass, &Supervision)]) -> Result<Vec<Features>> {
+        let mut inputs = Vec::new();
+        for (pass, s) in passes {
+            let Some(hrda) = &self.hrda else {
+                inputs.push((pass.clone(), s.image.clone()));
+                continue;
+            };
+            // Running statistics move in this order: context before detail.
+            inputs.push((pass.part(0), halved(pass, s.image)?));
+            inputs.push((pass.part(1), hrda.detail(pass, s, s.image)?));
+        }
+        let mut levels = self.backbone.forward_each(inputs)?.into_iter();
+        let missing = || Error::shape("features", "an image has no features");
+        let mut next = || levels.next().ok_or_else(missing);
+        (passes.iter())
+            .map(|_| {
+                let context = next()?;
+                let detail = self.hrda.as_ref().map(|_| next()).transpose()?;
+                Ok(Features { context, detail })
+            })
+            .collect()
+    }
+
+    /// The rest of a training pass. With HRDA: (1 - d)·CE(fused) + d·CE(detail on its box), d the
+    /// detail loss.
+    pub fn losses(&self, pass: &Pass, features: &Features, s: &Supervision) -> Result<Output> {
         let tape = pass.tape;
-        let Some(hrda) = &self.hrda else {
-            let features = self.backbone.forward(pass, s.image)?;
-            let logits = self.head.forward(pass, &features)?;
+        let (Some(hrda), Some(details)) = (&self.hrda, &features.detail) else {
+            let logits = self.head.forward(pass, &features.context)?;
             let loss = ops::cross_entropy(tape, &logits, s.label, s.weight)?;
-            return Ok(Output {
-                losses: vec![(loss, 1.0)],
-                features,
-                logits: vec![("logits", logits)],
-            });
+            return Ok(Output { losses: vec![(loss, 1.0)], logits: vec![("logits", logits)] });
         };
         let (context, detail) = (pass.part(0), pass.part(1));
-        let [_, height, width, _] = s.image.bhwc("losses")?;
-        let size = (hrda.detail_crop.min(height), hrda.detail_crop.min(width));
-        let crop = |x: &Tensor| ops::crop(tape.device(), x, s.detail_box, size, 1);
-        // Running statistics move in this order: backbones first, context before detail.
-        let images = [halved(pass, s.image)?, crop(s.image)?];
-        let [features, detail_features] =
-            self.backbone.forward_both([&context, &detail], images)?;
-        let low = self.head.forward(&context, &features)?;
-        let high = self.head.forward(&detail, &detail_features)?;
-        drop(detail_features);
-        let attention = hrda.attention.forward(&context, &features)?;
+        let low = self.head.forward(&context, &features.context)?;
+        let high = self.head.forward(&detail, details)?;
+        let attention = hrda.attention.forward(&context, &features.context)?;
         let place = DetailBox { pixels: s.detail_box.clone(), stride: self.stride() };
         let fused = ops::hrda_fuse(tape, &low, &high, &attention, Some(&place))?;
-        let detail_weight = s.weight.map(&crop).transpose()?;
+        let detail_weight = s.weight.map(|weight| hrda.detail(pass, s, weight)).transpose()?;
+        let detail_label = hrda.detail(pass, s, s.label)?;
         let main = ops::cross_entropy(tape, &fused.logits, s.label, s.weight)?;
-        let detail_loss = ops::cross_entropy(tape, &high, &crop(s.label)?, detail_weight.as_ref())?;
+        let detail_loss = ops::cross_entropy(tape, &high, &detail_label, detail_weight.as_ref())?;
         let logits = vec![("fused_seg", fused.logits), ("lr_seg", fused.context), ("hr_seg", high)];
         Ok(Output {
             losses: vec![(main, 1.0 - hrda.detail_loss), (detail_loss, hrda.detail_loss)],
-            features,
             logits,
         })
     }
@@ -168,11 +198,15 @@ impl Segmentor {
         let device = pass.tape.device();
         let small = halved(pass, image)?;
         let windows = hrda.windows_over(device, image)?;
-        let images = [small.clone(), windows.crops(device, image)?];
-        let [features, detail_features] = self.backbone.forward_both([pass, pass], images)?;
+        let images = vec![small.clone(), windows.crops(device, image)?];
+        let inputs = images.into_iter().map(|image| (pass.clone(), image)).collect();
+        let mut levels = self.backbone.forward_each(inputs)?.into_iter();
+        let (Some(features), Some(details)) = (levels.next(), levels.next()) else {
+            return Err(Error::shape("logits", "an image has no features"));
+        };
         let low = self.head.forward(pass, &features)?;
-        let cropped = self.head.forward(pass, &detail_features)?;
-        drop(detail_features);
+        let cropped = self.head.forward(pass, &details)?;
+        drop(details);
         let attention = hrda.attention.forward(pass, &features)?;
         let high = windows.average(device, &cropped, self.stride())?;
         let fused = ops::hrda_fuse(pass.tape, &low, &high, &attention, None)?;
@@ -189,6 +223,13 @@ impl Segmentor {
 }
 
 impl Hrda {
+    /// What of an image, a label or weights lies in the detail crop.
+    fn detail(&self, pass: &Pass, s: &Supervision, of: &Tensor) -> Result<Tensor> {
+        let [_, height, width, _] = s.image.bhwc("detail")?;
+        let size = (self.detail_crop.min(height), self.detail_crop.min(width));
+        ops::crop(pass.tape.device(), of, s.detail_box, size, 1)
+    }
+
     fn windows_over(&self, device: &Device, image: &Tensor) -> Result<Rc<Windows>> {
         let [_, height, width, _] = image.bhwc("detail windows")?;
         let mut kept = self.windows.borrow_mut();
@@ -208,6 +249,6 @@ impl Hrda {
 fn halved(pass: &Pass, image: &Tensor) -> Result<Tensor> {
     let [_, height, width, _] = image.bhwc("halved")?;
     // Pixels carry no gradient, so nothing need be recorded.
-    let tape = crate::tape::Tape::inference(pass.tape.device());
+    let tape = Tape::inference(pass.tape.device());
     ops::resize(&tape, image, (height / 2, width / 2), Some((0.5, 0.5)))
 }

@@ -5,40 +5,56 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Puts the samples of `b` behind those of `a`: B₁,… and B₂,… become B₁+B₂,…. No gradient.
-pub fn stack(device: &Device, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.shape().get(1..) != b.shape().get(1..) || a.shape().is_empty() || a.dtype() != b.dtype() {
-        return Err(Error::shape("stack", format!("{a:?} and {b:?} are no samples of one kind")));
+/// Puts the samples of tensors behind each other: B₁,…, B₂,… become B₁+B₂+…,…. No gradient.
+pub fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
+    let wrong = || Error::shape("stack", format!("{parts:?} are no samples of one kind"));
+    let [first, ..] = parts else { return Err(wrong()) };
+    let alike =
+        |x: &Tensor| x.shape().get(1..) == first.shape().get(1..) && x.dtype() == first.dtype();
+    if first.shape().is_empty() || !parts.iter().all(alike) {
+        return Err(wrong());
     }
-    let mut shape = a.shape().to_vec();
-    shape[0] += b.dim(0);
-    let y = device.alloc(&shape, a.dtype())?;
-    device.copy(a, &mut y.slice(0, a.shape())?)?;
-    device.copy(b, &mut y.slice(a.len(), b.shape())?)?;
+    let mut shape = first.shape().to_vec();
+    shape[0] = parts.iter().map(|x| x.dim(0)).sum();
+    let y = device.alloc(&shape, first.dtype())?;
+    let mut start = 0;
+    for x in parts {
+        device.copy(x, &mut y.slice(start, x.shape())?)?;
+        start += x.len();
+    }
     Ok(y)
 }
 
-/// The first `first` samples of x and the others, in x's own memory; a sample fills whole units of
-/// [`ALIGNMENT`].
-pub fn split(tape: &Tape, x: &Tensor, first: usize) -> Result<(Tensor, Tensor)> {
+/// The samples of x apart again, so many in each part, in x's own memory; a sample fills whole units
+/// of [`ALIGNMENT`].
+pub fn split(tape: &Tape, x: &Tensor, samples: &[usize]) -> Result<Vec<Tensor>> {
     let batch = x.shape().first().copied().unwrap_or(0);
-    if !(1..batch).contains(&first) {
-        return Err(Error::shape("split", format!("{first} samples of {x:?}, and others")));
+    if samples.contains(&0) || samples.iter().sum::<usize>() != batch {
+        return Err(Error::shape("split", format!("{samples:?} samples of {x:?}")));
     }
-    let mut shapes = [x.shape().to_vec(), x.shape().to_vec()];
-    (shapes[0][0], shapes[1][0]) = (first, batch - first);
-    let middle: usize = shapes[0].iter().product();
-    if !(middle * x.dtype().bytes()).is_multiple_of(ALIGNMENT) {
+    let of_one = x.len() / batch.max(1);
+    if samples.len() > 1 && !(of_one * x.dtype().bytes()).is_multiple_of(ALIGNMENT) {
         return Err(Error::shape("split", format!("samples of {x:?} are not aligned")));
     }
-    let parts = (x.slice(0, &shapes[0])?, x.slice(middle, &shapes[1])?);
+    let starts =
+        samples.iter().scan(0, |start, n| Some(std::mem::replace(start, *start + n * of_one)));
+    let places: Vec<(usize, Vec<usize>)> = starts
+        .zip(samples)
+        .map(|(start, &n)| {
+            let mut shape = x.shape().to_vec();
+            shape[0] = n;
+            (start, shape)
+        })
+        .collect();
+    let parts: Vec<Tensor> =
+        places.iter().map(|(start, shape)| x.slice(*start, shape)).collect::<Result<_>>()?;
     let (slot, shape, dtype) = (x.slot.clone(), x.shape().to_vec(), x.dtype());
-    Ok(tape.record_pair(parts, move |gradients, da, db| {
+    Ok(tape.record_all(parts, move |gradients, arrived| {
         let device = gradients.device().clone();
         let dx = device.alloc(&shape, dtype)?;
-        for (part, shape, start) in [(da, &shapes[0], 0), (db, &shapes[1], middle)] {
-            let mut place = dx.slice(start, shape)?;
-            match part {
+        for (gradient, (start, shape)) in arrived.into_iter().zip(&places) {
+            let mut place = dx.slice(*start, shape)?;
+            match gradient {
                 Some(gradient) => device.copy(&gradient, &mut place)?,
                 None => device.zero(&mut place)?,
             }

@@ -62,8 +62,9 @@ pub fn add_layernorm(
     )?;
     let (s, norm) = (sum.clone(), norm.clone());
     let (x_slot, branch_slot) = (x.slot.clone(), branch.slot.clone());
-    Ok(tape.record_pair((sum, y), move |gradients, ds, dy| {
+    let [sum, y] = tape.record_all([sum, y], move |gradients, mut arrived| {
         let device = gradients.device().clone();
+        let (dy, ds) = (arrived.pop().flatten(), arrived.pop().flatten());
         let dy = match dy {
             Some(dy) => dy,
             None => device.zeros(s.shape(), device.operand())?,
@@ -77,7 +78,8 @@ pub fn add_layernorm(
         let dx = backward(&device, &s, &norm, &stats, Gradient::Operand(&dy), ds, branch)?;
         gradients.give(&branch_slot, dbranch.unwrap_or_else(|| dx.clone()))?;
         gradients.give(&x_slot, dx)
-    }))
+    });
+    Ok((sum, y))
 }
 
 fn single(tape: &Tape, x: &Tensor, norm: &Norm, stream: bool) -> Result<Tensor> {

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::device::{Device, Precision};
 use crate::nn::Segmentor;
 use crate::params::Weights;
-use crate::uda::step::{Learner, initialize};
+use crate::uda::step::Learner;
 use crate::{Error, Result};
 
 /// The device that `device.kind` names; `auto` takes the GPU where there is one.
@@ -59,7 +59,7 @@ pub fn learner(config: &Config, device: &Device, start: Option<&TensorFile>) -> 
     let config = effective(config);
     let network = Segmentor::new(&config.network)?;
     let mut student = Weights::new(device, network.spec(), true)?;
-    initialize(device, &mut student, config.seed)?;
+    student.initialize(device, config.seed)?;
     let random = config.weights.init == "random";
     let pretrained = || {
         TensorFile::open(&config.weights.init).map_err(|e| {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::config::{Config, Masked, Method};
 use crate::data::Batch;
 use crate::device::{Device, Readback, Replays};
-use crate::nn::{Dropping, Pass, Segmentor, Statistics, Supervision};
+use crate::nn::{Dropping, Features, Pass, Segmentor, Statistics, Supervision};
 use crate::ops::{self, Confidence, PseudoLabels};
 use crate::optimizer::{Optimizer, commit};
 use crate::params::Weights;
@@ -90,6 +90,16 @@ pub struct Report {
     pub terms: Vec<(String, f32)>,
     /// Nothing was updated: a loss or gradient is not finite.
     pub failed: bool,
+}
+
+/// What the student learns from in one of an iteration's passes.
+struct Lesson {
+    kind: PassKind,
+    /// Before the names of what is logged.
+    name: &'static str,
+    of: Labelled,
+    /// Of the losses.
+    scale: f32,
 }
 
 /// Losses and logged numbers of the iteration under way.
@@ -270,12 +280,33 @@ impl Learner {
     }
 }
 
+impl Lesson {
+    fn new(kind: PassKind, name: &'static str, of: Labelled, scale: f32) -> Lesson {
+        Lesson { kind, name, of, scale }
+    }
+
+    fn pass<'a>(&self, learner: &'a Learner, tape: &'a Tape) -> Pass<'a> {
+        let dropping = Dropping { key: learner.inputs.drop_key.clone(), pass: self.kind as i64 };
+        let (weights, statistics) = (&learner.student, Statistics::Batch);
+        Pass { tape, weights, statistics, dropping: Some(dropping) }
+    }
+
+    fn supervision<'a>(&'a self, learner: &'a Learner) -> Supervision<'a> {
+        Supervision {
+            image: &self.of.image,
+            label: &self.of.label,
+            weight: self.of.weight.as_ref(),
+            detail_box: &learner.inputs.detail_boxes[self.kind as usize],
+        }
+    }
+}
+
 impl Iteration<'_, '_> {
     fn run(&mut self, batch: &DeviceBatch, kind: Kind) -> Result<Option<PseudoLabels>> {
         let config = &self.learner.config;
-        self.source(batch)?;
+        let mut lessons = vec![Lesson::new(PassKind::Source, "", batch.source.clone(), 1.0)];
         if config.method == Method::SourceOnly {
-            return Ok(None);
+            return self.learn(lessons).map(|()| None);
         }
         let pseudo = self.pseudo_labels(batch)?;
         let target = Labelled {
@@ -283,45 +314,20 @@ impl Iteration<'_, '_> {
             label: pseudo.label.clone(),
             weight: Some(pseudo.weight.clone()),
         };
-        let masked = matches!(config.method, Method::Mic | Method::Quadmix);
         self.learner.device.clone().scope("mix", || {
             match &batch.rare {
-                Some(rare) if kind == Kind::FourWays => self.quad_mix(batch, &target, rare)?,
-                _ => self.class_mix(batch, &target)?,
+                Some(rare) if kind == Kind::FourWays => {
+                    lessons.extend(self.quad_mix(batch, &target, rare)?);
+                }
+                _ => lessons.push(self.class_mix(batch, &target)?),
             }
-            if masked { self.masked(&batch.source, &target) } else { Ok(()) }
+            if matches!(config.method, Method::Mic | Method::Quadmix) {
+                lessons.push(self.masked(&batch.source, &target)?);
+            }
+            Ok::<_, Error>(())
         })?;
+        self.learn(lessons)?;
         Ok(Some(pseudo))
-    }
-
-    /// Supervised loss on the source, and the distance of its features to the ImageNet model's.
-    fn source(&mut self, batch: &DeviceBatch) -> Result<()> {
-        self.learn("", PassKind::Source, &batch.source, 1.0, |this, pass, features| {
-            let learner = this.learner;
-            let Some(imagenet) = &learner.imagenet else { return Ok(None) };
-            let tape = Tape::inference(&learner.device);
-            let frozen = Pass {
-                tape: &tape,
-                weights: imagenet,
-                statistics: Statistics::Running,
-                dropping: None,
-            };
-            let [.., theirs] = learner.device.scope("imagenet", || {
-                let context = learner.network.context(&frozen, &batch.source.image)?;
-                learner.network.backbone().forward(&frozen, &context)
-            })?;
-            let settings = &learner.config.feature_distance;
-            let distance = ops::feature_distance(
-                pass.tape,
-                &features[3],
-                &theirs,
-                &batch.source.label,
-                &learner.thing_classes,
-                settings.min_share as f64,
-            )?;
-            this.log("src.loss_imnet_feat_dist", &distance.value, settings.weight);
-            Ok(Some((distance.value, settings.weight)))
-        })
     }
 
     /// What the teacher sees in the target images.
@@ -355,14 +361,13 @@ impl Iteration<'_, '_> {
     }
 
     /// Half of the source's classes over the target.
-    fn class_mix(&mut self, batch: &DeviceBatch, target: &Labelled) -> Result<()> {
+    fn class_mix(&self, batch: &DeviceBatch, target: &Labelled) -> Result<Lesson> {
         let Learner { device, inputs, .. } = self.learner;
         let candidates = self.candidates();
         let table = mix::choose_half(device, &batch.source.label, &inputs.class_mix, candidates)?;
         let half = Layer { of: &batch.source, table: &table, confident: None };
         let mixed = Mix { under: target, layers: [Some(half), None], rare: None };
-        let mixed = self.mix(mixed, 0)?;
-        self.learn("mix.", PassKind::Mixed, &mixed, 1.0, no_more)
+        Ok(Lesson::new(PassKind::Mixed, "mix.", self.mix(mixed, 0)?, 1.0))
     }
 
     /// Template classes over both domains, then long-tail classes over those.
@@ -371,7 +376,7 @@ impl Iteration<'_, '_> {
         batch: &DeviceBatch,
         target: &Labelled,
         rare: &[RareCrops; 2],
-    ) -> Result<()> {
+    ) -> Result<[Lesson; 2]> {
         let Learner { device, inputs, templates, pixels, rare_colours, config, .. } = self.learner;
         let positions = config.quadmix.released_exclusion;
         let (of_source, of_target) = (&inputs.template_source, &inputs.template_target);
@@ -386,21 +391,21 @@ impl Iteration<'_, '_> {
         let confident = Some(&templates.confident);
         let upper = Layer { of: &templates.target, table: &table, confident };
         self.show("quad/table", &table)?;
-        let kinds = [("tss", PassKind::Mixed), ("tst", PassKind::MixedTarget)];
-        let mut mixes = Vec::with_capacity(2);
-        for (kind, under) in [&batch.source, target].into_iter().enumerate() {
+        let names = ["tss", "tst"];
+        let mut over = |i: usize, under: &Labelled| {
             if self.probe.is_some() {
                 let background = Mix { under, layers: [Some(lower), None], rare: None };
                 let background = mix::mix(device, pixels, background, None)?;
-                self.show_labelled(&format!("quad/{}/background_", kinds[kind].0), &background)?;
+                self.show_labelled(&format!("quad/{}/background_", names[i]), &background)?;
             }
-            let (layers, rare) = ([Some(lower), Some(upper)], Some((&rare[kind], rare_colours)));
-            mixes.push(self.mix(Mix { under, layers, rare }, kind)?);
-        }
-        for ((name, pass), mixed) in kinds.into_iter().zip(mixes) {
-            self.learn(&format!("mix_{name}."), pass, &mixed, 0.5, no_more)?;
-        }
-        Ok(())
+            let (layers, rare) = ([Some(lower), Some(upper)], Some((&rare[i], rare_colours)));
+            self.mix(Mix { under, layers, rare }, i)
+        };
+        let (mixed, mixed_target) = (over(0, &batch.source)?, over(1, target)?);
+        Ok([
+            Lesson::new(PassKind::Mixed, "mix_tss.", mixed, 0.5),
+            Lesson::new(PassKind::MixedTarget, "mix_tst.", mixed_target, 0.5),
+        ])
     }
 
     /// What ClassMix and QuadMix choose from.
@@ -412,7 +417,7 @@ impl Iteration<'_, '_> {
     }
 
     /// Masked image consistency: clean images, partly hidden, against the same (pseudo-)labels.
-    fn masked(&mut self, source: &Labelled, target: &Labelled) -> Result<()> {
+    fn masked(&self, source: &Labelled, target: &Labelled) -> Result<Lesson> {
         let Learner { device, inputs, pixels, config, .. } = self.learner;
         let clean = match config.mask.images {
             Masked::Target => target,
@@ -426,7 +431,7 @@ impl Iteration<'_, '_> {
         let cells = [mask_cells(config.data.crop, config.mask.block); 2];
         let image = block_mask(device, &image, &inputs.mask_grid, cells, config.mask.ratio)?;
         let masked = Labelled { image, ..clean.clone() };
-        self.learn("masked.", PassKind::Masked, &masked, config.mask.weight, no_more)
+        Ok(Lesson::new(PassKind::Masked, "masked.", masked, config.mask.weight))
     }
 
     /// A mixed image, augmented: see [`augmentation`](Self::augmentation).
@@ -450,54 +455,96 @@ impl Iteration<'_, '_> {
         })
     }
 
-    /// A training pass of the student and its backward; gradients add to those there are. `more`
-    /// may add a loss on the pass's features.
-    fn learn(
-        &mut self,
-        name: &str,
-        kind: PassKind,
-        s: &Labelled,
-        scale: f32,
-        more: impl FnOnce(&mut Self, &Pass, &[Tensor; 4]) -> Result<Option<(Tensor, f32)>>,
-    ) -> Result<()> {
+    /// Training passes of the student and their way back; gradients add to those there are.
+    fn learn(&mut self, lessons: Vec<Lesson>) -> Result<()> {
+        let together = if self.learner.config.network.join_passes { lessons.len() } else { 1 };
+        lessons.chunks(together).try_for_each(|lessons| self.learn_together(lessons))
+    }
+
+    /// Passes through the backbone together. Each then goes through the heads and back by itself, so
+    /// that only one has its maps there, and the backbone's way back is one again.
+    fn learn_together(&mut self, lessons: &[Lesson]) -> Result<()> {
         let learner = self.learner;
-        let device = learner.device.clone();
-        self.show_labelled(if name.is_empty() { "src." } else { name }, s)?;
-        device.scope(kind.name(), || {
-            let tape = Tape::recording(&device);
-            let pass = Pass {
-                tape: &tape,
-                weights: &learner.student,
-                statistics: Statistics::Batch,
-                dropping: Some(Dropping {
-                    key: learner.inputs.drop_key.clone(),
-                    pass: kind as i64,
-                }),
-            };
-            let output = learner.network.losses(
-                &pass,
-                &Supervision {
-                    image: &s.image,
-                    label: &s.label,
-                    weight: s.weight.as_ref(),
-                    detail_box: &learner.inputs.detail_boxes[kind as usize],
-                },
-            )?;
+        let (device, network) = (&learner.device, &learner.network);
+        let scope = if let [one] = lessons { one.kind.name() } else { "student" };
+        device.scope(scope, || {
+            let tape = Tape::recording(device);
+            let supervisions = lessons.iter().map(|lesson| lesson.supervision(learner));
+            let supervisions: Vec<Supervision> = supervisions.collect();
+            let passes = lessons.iter().map(|lesson| lesson.pass(learner, &tape));
+            let features = network.features(&passes.zip(&supervisions).collect::<Vec<_>>())?;
             let mut seeds = Vec::new();
-            for (loss, part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
-                let (loss, share) = loss;
-                // As the reference logs it: with HRDA's share, without the term's weight.
-                self.log(&format!("{name}{part}loss_seg"), &loss.value, *share);
-                self.log(&format!("{name}{part}acc_seg"), &loss.accuracy, 1.0);
-                seeds.push((&loss.value, device.full(&[1], share * scale)?));
+            for ((lesson, features), s) in lessons.iter().zip(&features).zip(&supervisions) {
+                device.scope(lesson.kind.name(), || {
+                    let gradients = self.heads(lesson, features, s)?;
+                    seeds.extend(
+                        features.maps().zip(gradients).filter_map(|(x, dx)| Some((x, dx?))),
+                    );
+                    Ok::<_, Error>(())
+                })?;
             }
-            let extra = more(self, &pass, &output.features)?;
-            if let Some((value, weight)) = &extra {
-                seeds.push((value, device.full(&[1], *weight)?));
-            }
-            drop(pass);
             tape.backward(seeds).map(|_| ())
         })
+    }
+
+    /// The losses that begin at features, and what they leave of gradients there.
+    fn heads(
+        &mut self,
+        lesson: &Lesson,
+        features: &Features,
+        s: &Supervision,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Lesson { kind, name, of, scale } = lesson;
+        let learner = self.learner;
+        let device = &learner.device;
+        self.show_labelled(if *kind == PassKind::Source { "src." } else { name }, of)?;
+        let tape = Tape::recording(device);
+        let features = features.leaves(&tape);
+        let pass = lesson.pass(learner, &tape);
+        let output = learner.network.losses(&pass, &features, s)?;
+        let mut seeds = Vec::new();
+        for ((loss, share), part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
+            // As the reference logs it: with HRDA's share, without the term's weight.
+            self.log(&format!("{name}{part}loss_seg"), &loss.value, *share);
+            self.log(&format!("{name}{part}acc_seg"), &loss.accuracy, 1.0);
+            seeds.push((&loss.value, device.full(&[1], share * scale)?));
+        }
+        let distance = match &learner.imagenet {
+            Some(imagenet) if *kind == PassKind::Source => {
+                Some(self.feature_distance(&pass, imagenet, of, &features.context[3])?)
+            }
+            _ => None,
+        };
+        if let Some(distance) = &distance {
+            let weight = learner.config.feature_distance.weight;
+            self.log("src.loss_imnet_feat_dist", distance, weight);
+            seeds.push((distance, device.full(&[1], weight)?));
+        }
+        drop(pass);
+        let mut gradients = tape.backward(seeds)?;
+        Ok(features.maps().map(|x| gradients.of(x)).collect())
+    }
+
+    /// The distance of the source's features to the ImageNet model's.
+    fn feature_distance(
+        &self,
+        pass: &Pass,
+        imagenet: &Weights,
+        source: &Labelled,
+        ours: &Tensor,
+    ) -> Result<Tensor> {
+        let Learner { device, network, thing_classes, config, .. } = self.learner;
+        let tape = Tape::inference(device);
+        let (statistics, dropping) = (Statistics::Running, None);
+        let frozen = Pass { tape: &tape, weights: imagenet, statistics, dropping };
+        let [.., theirs] = device.scope("imagenet", || {
+            let context = network.context(&frozen, &source.image)?;
+            network.backbone().forward(&frozen, &context)
+        })?;
+        let share = config.feature_distance.min_share as f64;
+        let label = &source.label;
+        ops::feature_distance(pass.tape, ours, &theirs, label, thing_classes, share)
+            .map(|distance| distance.value)
     }
 
     fn log(&mut self, name: &str, value: &Tensor, scale: f32) {
@@ -526,6 +573,9 @@ fn with_less_memory(error: Error, config: &Config, recorded: bool) -> Error {
     let Error::OutOfMemory(problem) = error else { return error };
     let (network, data) = (&config.network, &config.data);
     let mut settings = Vec::new();
+    if network.join_passes {
+        settings.push("network.join_passes = false (slower)".to_string());
+    }
     if !network.recompute {
         settings.push("network.recompute = true (slower, the same numbers)".to_string());
     }
@@ -541,37 +591,4 @@ fn with_less_memory(error: Error, config: &Config, recorded: bool) -> Error {
         false => crop,
     });
     Error::OutOfMemory(format!("{problem}\n  Less is needed with {}", settings.join("; ")))
-}
-
-/// No loss beside the network's own.
-fn no_more(_: &mut Iteration, _: &Pass, _: &[Tensor; 4]) -> Result<Option<(Tensor, f32)>> {
-    Ok(None)
-}
-
-/// The parameters of a network as they start without weights: drawn from the seed alone.
-pub fn initialize(device: &Device, weights: &mut Weights, seed: u64) -> Result<()> {
-    use crate::params::Init;
-    use crate::rng::{Draw, Purpose};
-    let mut slot = 0;
-    weights.load(device, |param| {
-        slot += 1;
-        let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
-        let mut normal = move || {
-            // Box and Muller; 1 - u keeps the logarithm finite.
-            let (u, v) = (1.0 - draw.uniform(), draw.uniform());
-            (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-        };
-        let n = param.len();
-        Ok(Some(match param.init {
-            Init::Constant(x) => vec![x; n],
-            Init::Normal(std) => (0..n).map(|_| (normal() * std as f64) as f32).collect(),
-            Init::TruncatedNormal(std) => (0..n)
-                .map(|_| {
-                    let inside = std::iter::repeat_with(&mut normal).find(|x| x.abs() <= 2.0);
-                    (inside.unwrap_or(0.0) * std as f64) as f32
-                })
-                .collect(),
-        }))
-    })?;
-    Ok(())
 }

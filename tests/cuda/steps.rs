@@ -222,6 +222,12 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     let (_, mut recomputed) = on_a_gpu(&recomputing);
     assert_eq!(iterate(&mut recomputed, &recomputing, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &recomputed, &eager);
+    let joined = config_with("toy_vit", &["network.join_passes=true"]);
+    let ((_, mut on_gpu), host) = (on_a_gpu(&joined), Device::host(2).unwrap());
+    let mut on_host = build::learner(&joined, &host, None).unwrap();
+    let reports = iterate(&mut on_host, &joined, 0, ITERATIONS);
+    assert_eq!(iterate(&mut on_gpu, &joined, 0, ITERATIONS), reports);
+    assert_same_state("toy_vit", &on_gpu, &on_host);
     // Two phases, one after the other: recording both costs no more memory than one, which is 6 %
     // of all here, but for what lies free between a recording's tensors.
     let (eager, replayed) = (eager.device.memory(), replayed.device.memory());

@@ -2,38 +2,42 @@ use crate::check::{Case, check, numbers};
 use crate::double;
 use udass_raw::ops;
 use udass_raw::tape::Tape;
+use udass_raw::tensor::Tensor;
 
 #[test]
 fn split_gradients() {
-    let case = Case { inputs: &[&[3, 5, 8]], ..Default::default() };
-    for first in [1, 2] {
+    let case = Case { inputs: &[&[4, 5, 8]], ..Default::default() };
+    for samples in [&[1, 3][..], &[2, 2], &[1, 2, 1], &[4]] {
         check(&case, |tape, x, _| {
-            let (a, b) = ops::split(tape, &x[0], first)?;
-            Ok(vec![ops::gelu(tape, &a)?, b])
+            let mut parts = ops::split(tape, &x[0], samples)?;
+            parts[0] = ops::gelu(tape, &parts[0])?;
+            Ok(parts)
         });
-        // One part reaches no loss; and the whole is read elsewhere too.
+    }
+    // One part alone reaches a loss; and the whole is read elsewhere too.
+    for part in 0..3 {
         check(&case, |tape, x, _| {
-            let (a, _) = ops::split(tape, &x[0], first)?;
-            Ok(vec![a])
+            let mut parts = ops::split(tape, &x[0], &[1, 2, 1])?;
+            Ok(vec![ops::gelu(tape, &x[0])?, parts.swap_remove(part)])
         });
-        check(&case, |tape, x, _| {
-            let (_, b) = ops::split(tape, &x[0], first)?;
-            Ok(vec![ops::gelu(tape, &x[0])?, b])
-        });
+        check(&case, |tape, x, _| Ok(vec![ops::split(tape, &x[0], &[1, 2, 1])?.swap_remove(part)]));
     }
 }
 
 #[test]
 fn split_undoes_stack() {
     let device = double();
-    let a = device.upload(&[2, 8], &numbers(1, 16)).unwrap();
-    let b = device.upload(&[1, 8], &numbers(2, 8)).unwrap();
-    let both = ops::stack(&device, &a, &b).unwrap();
-    assert_eq!(both.shape(), [3, 8]);
-    let (first, second) = ops::split(&Tape::inference(&device), &both, 2).unwrap();
-    for (part, of) in [(first, a), (second, b)] {
+    let samples = [2, 1, 3];
+    let parts: Vec<Tensor> = (samples.iter().enumerate())
+        .map(|(i, &n)| device.upload(&[n, 8], &numbers(i as u64 + 1, 8 * n)).unwrap())
+        .collect();
+    let all = ops::stack(&device, &parts).unwrap();
+    assert_eq!(all.shape(), [6, 8]);
+    let again = ops::split(&Tape::inference(&device), &all, &samples).unwrap();
+    assert_eq!(again.len(), parts.len());
+    for (part, of) in again.iter().zip(&parts) {
         assert_eq!(part.shape(), of.shape());
-        assert_eq!(device.read::<f64>(&part).unwrap(), device.read::<f64>(&of).unwrap());
+        assert_eq!(device.read::<f64>(part).unwrap(), device.read::<f64>(of).unwrap());
     }
 }
 
@@ -42,10 +46,12 @@ fn what_is_no_batch_is_told() {
     let device = double();
     let x = device.full(&[2, 8], 1.0).unwrap();
     let other = device.full(&[2, 4], 1.0).unwrap();
-    assert!(ops::stack(&device, &x, &other).is_err());
+    assert!(ops::stack(&device, &[x.clone(), other.clone()]).is_err());
+    assert!(ops::stack(&device, &[]).is_err());
     let tape = Tape::inference(&device);
-    // No part is empty, and both are aligned.
-    for (x, first) in [(&x, 0), (&x, 2), (&x, 3), (&other, 1)] {
-        assert!(ops::split(&tape, x, first).is_err(), "{first} of {x:?}");
+    // All samples are in a part, none of which is empty, and all are aligned.
+    for (x, samples) in [(&x, &[0, 2][..]), (&x, &[2, 1]), (&x, &[1]), (&x, &[]), (&other, &[1, 1])]
+    {
+        assert!(ops::split(&tape, x, samples).is_err(), "{samples:?} of {x:?}");
     }
 }

@@ -7,7 +7,6 @@ use udass_raw::ops::{self, DropPath, Norm};
 use udass_raw::params::{Param, Weights};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
-use udass_raw::uda::step::initialize;
 
 fn upload(device: &Device, shape: &[usize], data: &[f32]) -> Tensor {
     device.upload_real(shape, data).unwrap()
@@ -120,7 +119,7 @@ fn logits(rates: [&str; 2], key: Option<(u64, i64)>) -> Vec<f32> {
     let device = Device::host(2).unwrap();
     let network = Segmentor::new(&config.network).unwrap();
     let mut weights = Weights::new(&device, network.spec(), false).unwrap();
-    initialize(&device, &mut weights, 1).unwrap();
+    weights.initialize(&device, 1).unwrap();
     let image: Vec<f32> = numbers(64 * 64 * 3).repeat(2);
     let image = upload(&device, &[2, 64, 64, 3], &image);
     let tape = Tape::inference(&device);

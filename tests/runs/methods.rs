@@ -7,7 +7,7 @@ use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
 use udass_raw::run::build;
 use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::{Learner, Report, initialize};
+use udass_raw::uda::step::{Learner, Report};
 
 use crate::support::{command, folder, settings, stderr, text, world};
 
@@ -90,7 +90,7 @@ fn a_resnets_features_are_kept_near_the_frozen_ones_which_stay() {
         let network = Segmentor::new(&config.network).unwrap();
         let weights = |seed, learns| {
             let mut weights = Weights::new(&device, network.spec(), learns).unwrap();
-            initialize(&device, &mut weights, seed).unwrap();
+            weights.initialize(&device, seed).unwrap();
             weights
         };
         let (student, frozen) = (weights(1, true), weights(2, false));

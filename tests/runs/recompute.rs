@@ -1,4 +1,4 @@
-//! Blocks that run again on the way back: the same bits, in less memory.
+//! What trades memory for time: blocks that run again on the way back, passes that are joined.
 
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, MemoryReport};
@@ -10,7 +10,11 @@ use crate::support::settings;
 
 /// Three iterations, the last two mixing four ways, dropping on: reports, all gradients and state, and
 /// what memory they took.
-fn train(preset: &str, more: &[&str]) -> (Vec<Report>, Vec<Vec<f32>>, MemoryReport) {
+fn train(
+    device: &Device,
+    preset: &str,
+    more: &[&str],
+) -> (Vec<Report>, Vec<Vec<f32>>, MemoryReport) {
     let larger = ["data.crop=128", "network.hrda.detail_crop=64", "quadmix.resize=[256, 128]"];
     let more = ["quadmix.start=1", "source.fit=[256, 140]", "target.fit=[256, 128]"]
         .iter()
@@ -19,8 +23,7 @@ fn train(preset: &str, more: &[&str]) -> (Vec<Report>, Vec<Vec<f32>>, MemoryRepo
         .map(|set| set.to_string());
     let sets: Vec<String> = settings().into_iter().chain(more).collect();
     let config = udass_raw::config::Config::load(preset, &sets).unwrap();
-    let device = Device::host(2).unwrap();
-    let mut learner = build::learner(&config, &device, None).unwrap();
+    let mut learner = build::learner(&config, device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
     let mut numbers = Vec::new();
     let mut reports = Vec::new();
@@ -43,10 +46,11 @@ fn train(preset: &str, more: &[&str]) -> (Vec<Report>, Vec<Vec<f32>>, MemoryRepo
 #[test]
 fn recomputed_blocks_give_the_same_bits_in_less_memory() {
     for preset in ["toy_vit", "toy_cnn"] {
-        let (reports, numbers, whole) = train(preset, &[]);
+        let (reports, numbers, whole) = train(&Device::host(2).unwrap(), preset, &[]);
         assert!(reports.iter().all(|report| !report.failed), "{preset}");
         assert!(reports[2].terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg"));
-        let (again, same, less) = train(preset, &["network.recompute=true"]);
+        let (again, same, less) =
+            train(&Device::host(2).unwrap(), preset, &["network.recompute=true"]);
         assert_eq!(again, reports, "{preset}");
         for (i, (a, b)) in same.iter().zip(&numbers).enumerate() {
             let differ = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
@@ -56,4 +60,31 @@ fn recomputed_blocks_give_the_same_bits_in_less_memory() {
         let [less, whole] = [less, whole].map(|report| report.peak - report.used);
         assert!(4 * less < 3 * whole, "{preset}: {less} of {whole}");
     }
+}
+
+#[test]
+fn joined_passes_give_the_same_numbers() {
+    // Draws of a larger batch are others.
+    let still = ["network.drop_path=0"];
+    let joined = ["network.drop_path=0", "network.join_passes=true"];
+    let device = || Device::host_f64().unwrap();
+    let (reports, numbers, apart) = train(&device(), "toy_vit", &still);
+    let (again, same, together) = train(&device(), "toy_vit", &joined);
+    for (report, again) in reports.iter().zip(&again) {
+        assert!(!again.failed);
+        for (a, b) in report.terms.iter().zip(&again.terms) {
+            assert!(a.0 == b.0 && (a.1 - b.1).abs() <= 1e-6 * a.1.abs(), "{a:?}, joined {b:?}");
+        }
+    }
+    for (i, (a, b)) in numbers.iter().zip(&same).enumerate() {
+        let largest = a.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let differ = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(differ <= 1e-6 * largest, "{i}: by {differ} of {largest}");
+    }
+    assert!(together.peak > apart.peak);
+    // Blocks run again in a joined pass as in others.
+    let recomputed = [&joined[..], &["network.recompute=true"]].concat();
+    let (recomputed, bits, _) = train(&device(), "toy_vit", &recomputed);
+    assert_eq!(recomputed, again);
+    assert!(bits == same);
 }

@@ -242,12 +242,13 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
 }
 
 /// Keys that change no result, or that tell places and draws.
-const FREE: [&str; 17] = [
+const FREE: [&str; 18] = [
     "seed",
     "device.kind",
     "device.deterministic",
     "device.graph",
     "network.recompute",
+    "network.join_passes",
     "device.threads",
     "source.root",
     "target.root",

@@ -9,7 +9,7 @@ use crate::rng::{Draw, Purpose};
 use crate::run::build::effective;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::{StepInputs, Switches};
-use crate::uda::step::{Learner, initialize};
+use crate::uda::step::Learner;
 use crate::{Error, Result};
 
 /// A training of random weights whose every iteration is the same work: with jitter and blur, and
@@ -29,7 +29,7 @@ impl Synthetic {
         let network = Segmentor::new(&config.network)?;
         let random = |learns| {
             let mut weights = Weights::new(device, network.spec(), learns)?;
-            initialize(device, &mut weights, config.seed)?;
+            weights.initialize(device, config.seed)?;
             Ok::<_, Error>(weights)
         };
         let student = random(true)?;

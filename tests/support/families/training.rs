@@ -65,7 +65,10 @@ fn learn(
         weight: weighted.then_some(&pixel_weight),
         detail_box: &detail,
     };
-    let Output { losses, logits, .. } = network.losses(&pass, &supervision).map_err(said)?;
+    let features = network.features(&[(pass.clone(), &supervision)]).map_err(said)?;
+    let Output { losses, logits } =
+        network.losses(&pass, &features[0], &supervision).map_err(said)?;
+    drop(features);
     for (name, map) in &logits {
         let key = format!("logits/{name}");
         // A network of one scale stores those of its evaluation alone.
