@@ -1,5 +1,6 @@
 //! Seconds of earlier versions of kernels (benches/lab) beside today's, in turns, at sizes that
-//! training `gta_vit` has. How to run: benches/record.rs; on the host alone, in single precision.
+//! training `gta_vit` has, or `gta_cnn` where that one does not run a kernel. How to run:
+//! benches/record.rs; on the host alone, in single precision.
 
 #[allow(dead_code)]
 mod record;
@@ -12,14 +13,16 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 use udass_raw::device::Device;
+use udass_raw::ops::Conv;
 
 use record::{Amount, Case};
 use versions::{Bench, Op, Version};
 
 /// Of each version, where the command line says nothing else.
 const SAMPLES: usize = 15;
-/// Of the detail crop's network: MiT-B5's first stage, the decoder's dilated part.
-const OPS: [(&str, Op); 3] = [
+/// Of the detail crop's network: MiT-B5's first stage, the decoder, ResNet's stem. Of whole
+/// pictures: their context, windows over them and what is mixed.
+const OPS: [(&str, Op); 14] = [
     (
         "2x16384 queries, 256 keys, 64 channels",
         Op::Attention { batch: 2, heads: 1, queries: 16384, keys: 256, channels: 64 },
@@ -29,6 +32,30 @@ const OPS: [(&str, Op); 3] = [
         Op::Depthwise { batch: 2, side: 128, channels: 1024, dilation: 6 },
     ),
     ("2x128x128x256", Op::DepthwiseGelu { batch: 2, side: 128, channels: 256 }),
+    ("32768x256", Op::Gelu { rows: 32768, channels: 256 }),
+    ("2x16384x64", Op::AddLayernorm { batch: 2, tokens: 16384, channels: 64, rate: 0.1 }),
+    ("2x128x128x256", Op::BatchNorm { batch: 2, side: 128, channels: 256 }),
+    ("32768x256", Op::Linear { rows: 32768, channels: 64, out: 256 }),
+    (
+        "2x128x128x64, 8x8 taps, stride 8",
+        Op::Conv {
+            batch: 2,
+            side: 128,
+            channels: 64,
+            out: 64,
+            kernel: 8,
+            geometry: Conv { stride: 8, padding: 0, dilation: 1 },
+        },
+    ),
+    ("2x1024x1024x3 to 512x512", Op::Resize { batch: 2, side: 1024, channels: 3, to: 512 }),
+    ("2x16x16x256 to 128x128", Op::ResizeConcat { batch: 2, side: 16, channels: 256, to: 128 }),
+    ("2x256x256x64", Op::MaxPool { batch: 2, side: 256, channels: 64 }),
+    (
+        "9 windows of 512x512 on 2x256x256x19",
+        Op::WindowAverage { batch: 2, side: 1024, window: 512, stride: 4, channels: 19 },
+    ),
+    ("2x1024x1024", Op::Presence { batch: 2, side: 1024 }),
+    ("2x1024x1024x3", Op::Jitter { batch: 2, side: 1024 }),
 ];
 
 fn main() {

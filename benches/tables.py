@@ -15,7 +15,7 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
                                 mIoU of the method on GTA beside them
     ops RECORD PRESET           operations of compare.py ops: a row for each
     slower RECORD               those of them that are slower than PyTorch's, with the reason that benches/slower.toml gives
-    lab RECORD                  earlier versions of kernels, by the lines at their top; until there is a record, without times
+    lab RECORD                  earlier versions of kernels, by the lines at their top; without times where the record has none
 """
 
 from __future__ import annotations
@@ -243,6 +243,11 @@ def top_of(source: Path) -> dict[str, str]:
     return said
 
 
+def from_to(before: float, after: float) -> str:
+    scale, unit = (1e3, "ms") if max(before, after) >= 1e-4 else (1e6, "µs")
+    return f"{scale * before:.2f} → {scale * after:.2f} {unit}"
+
+
 def lab(record: dict | None, _: list[str]) -> list[str]:
     of = {(r["folder"], r["version"], r["kernel"]): r for r in record["results"]} if record else {}
     rows = []
@@ -252,11 +257,10 @@ def lab(record: dict | None, _: list[str]) -> list[str]:
             top = top_of(version)
             link = f"[{folder.name}/{version.stem}]({folder.name}/{version.name})"
             first = [link, f"{top['Then']} ({top['Until']})", top["Predicted"]]
-            kernels = [name for name in top["Kernels"].split(", ") if not record or (folder.name, version.stem, name) in of]
-            for kernel in kernels:
+            for kernel in top["Kernels"].split(", "):
                 before, after = (of.get((folder.name, name, kernel)) for name in (version.stem, following))
-                measured = ["not yet"] if not before else [
-                    f"{before['size']}: {1e3 * before['median']:.2f} → {1e3 * after['median']:.2f} ms, "
+                measured = ["not yet"] if not (before and after) else [
+                    f"{before['size']}: {from_to(before['median'], after['median'])}, "
                     f"{before['median'] / after['median']:.2f} ×"]
                 rows.append([*first, f"`{kernel}`", *measured])
                 first = ["", "", ""]

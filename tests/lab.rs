@@ -6,24 +6,65 @@ mod versions;
 
 use std::collections::BTreeSet;
 
+use udass_raw::ops::Conv;
+
 use versions::{Bench, Op, Version, agree};
 
 /// Sizes that divide evenly by nothing: rows of strips and of single numbers, tiles that are not
-/// full, several chunks of queries, maps of unequal size.
-const OPS: [Op; 6] = [
+/// full, several chunks of queries, maps of unequal size, taps that lie outside, samples dropped.
+const OPS: [Op; 24] = [
     Op::Attention { batch: 2, heads: 2, queries: 300, keys: 130, channels: 40 },
     Op::Attention { batch: 1, heads: 3, queries: 31, keys: 7, channels: 32 },
     Op::Depthwise { batch: 2, side: 19, channels: 272, dilation: 3 },
     Op::Depthwise { batch: 1, side: 37, channels: 21, dilation: 1 },
     Op::DepthwiseGelu { batch: 2, side: 38, channels: 48 },
     Op::DepthwiseGelu { batch: 1, side: 5, channels: 13 },
+    Op::Gelu { rows: 57, channels: 13 },
+    Op::AddLayernorm { batch: 4, tokens: 97, channels: 45, rate: 0.5 },
+    Op::AddLayernorm { batch: 1, tokens: 200, channels: 64, rate: 0.0 },
+    Op::BatchNorm { batch: 2, side: 29, channels: 144 },
+    Op::BatchNorm { batch: 1, side: 13, channels: 21 },
+    Op::Linear { rows: 333, channels: 20, out: 75 },
+    Op::Linear { rows: 200, channels: 9, out: 192 },
+    Op::Conv {
+        batch: 2,
+        side: 37,
+        channels: 12,
+        out: 9,
+        kernel: 3,
+        geometry: Conv { stride: 2, padding: 1, dilation: 1 },
+    },
+    Op::Conv {
+        batch: 1,
+        side: 35,
+        channels: 5,
+        out: 7,
+        kernel: 8,
+        geometry: Conv { stride: 8, padding: 0, dilation: 1 },
+    },
+    Op::Conv {
+        batch: 1,
+        side: 23,
+        channels: 3,
+        out: 5,
+        kernel: 3,
+        geometry: Conv { stride: 3, padding: 2, dilation: 2 },
+    },
+    Op::Resize { batch: 2, side: 45, channels: 3, to: 21 },
+    Op::ResizeConcat { batch: 2, side: 5, channels: 40, to: 17 },
+    Op::ResizeConcat { batch: 1, side: 16, channels: 13, to: 9 },
+    Op::MaxPool { batch: 2, side: 15, channels: 20 },
+    Op::MaxPool { batch: 1, side: 8, channels: 7 },
+    Op::WindowAverage { batch: 2, side: 44, window: 16, stride: 4, channels: 19 },
+    Op::Presence { batch: 2, side: 67 },
+    Op::Jitter { batch: 2, side: 29 },
 ];
 
 #[test]
 fn versions_compute_what_todays_kernels_do() {
     let today = Bench::new(2);
     let versions = versions::all();
-    assert!(versions.len() > 4);
+    assert!(versions.len() > 20);
     let benches: Vec<Bench> = versions.iter().map(|version| today.with(version)).collect();
     let mut launched = vec![BTreeSet::new(); versions.len()];
     for op in &OPS {
@@ -55,7 +96,7 @@ fn launches_can_be_made_again(today: &Bench, versions: &[Version], benches: &[Be
                 let mut written = launch.written();
                 device.zero(&mut written).unwrap();
                 bench.again(&launch);
-                let numbers: Vec<f32> = device.read(&written).unwrap();
+                let numbers = launch.numbers(&device);
                 assert!(numbers.iter().any(|&x| x != 0.0), "{kernel} wrote nothing");
             }
         }

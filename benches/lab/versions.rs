@@ -12,13 +12,13 @@ use udass_raw::device::{
     Arg, Arithmetic, Device, Grid, Kernel, Launcher, Level, Precision, Solo, SoloBody, Types,
     kernels,
 };
-use udass_raw::ops;
-use udass_raw::params::Param;
-use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 
+mod ops;
 #[path = "../../build/solo.rs"]
 mod solo;
+
+pub use ops::{Op, Results};
 
 /// As the host device cuts elementwise work.
 const ELEMENTS_PER_BLOCK: usize = 8 << 10;
@@ -109,6 +109,11 @@ impl Launch {
     /// The last tensor that it writes.
     pub fn written(&self) -> Tensor {
         self.tensors.last().unwrap().clone()
+    }
+
+    /// What is there, on the device that came with the launch.
+    pub fn numbers(&self, device: &Device) -> Vec<f64> {
+        ops::numbers(device, &self.written())
     }
 }
 
@@ -205,105 +210,8 @@ impl Launcher for Bench {
     }
 }
 
-/// An op, forward and backward, and its sizes.
-#[derive(Clone, Debug)]
-pub enum Op {
-    /// `channels` in a head.
-    Attention {
-        batch: usize,
-        heads: usize,
-        queries: usize,
-        keys: usize,
-        channels: usize,
-    },
-    Depthwise {
-        batch: usize,
-        side: usize,
-        channels: usize,
-        dilation: usize,
-    },
-    DepthwiseGelu {
-        batch: usize,
-        side: usize,
-        channels: usize,
-    },
-}
-
-/// What an op computed, by name.
-pub type Results = Vec<(&'static str, Vec<f64>)>;
-
-impl Op {
-    /// Those of its kernels that this is for.
-    pub fn kernels(&self) -> &'static [&'static str] {
-        match self {
-            Op::Attention { .. } => {
-                &["attention_forward", "attention_backward", "attention_keys_gradient"]
-            }
-            Op::Depthwise { .. } => &["depthwise", "depthwise_filter"],
-            Op::DepthwiseGelu { .. } => &["depthwise_gelu", "depthwise_gelu_filter"],
-        }
-    }
-
-    fn run(&self, device: &Device) -> Results {
-        let tape = Tape::recording(device);
-        let tensor =
-            |shape: &[usize], seed| device.upload_real(shape, &noise(shape, seed)).unwrap();
-        let leaf = |shape: &[usize], seed| tape.leaf(&tensor(shape, seed));
-        let param = |shape: &[usize], seed| {
-            Param::new(tensor(shape, seed), Some(device.zeros(shape, device.real()).unwrap()))
-        };
-        let (inputs, params, y): (Vec<_>, Vec<_>, _) = match *self {
-            Op::Attention { batch, heads, queries, keys, channels } => {
-                let q = leaf(&[batch, queries, heads * channels], 1);
-                let kv = leaf(&[batch, keys, 2 * heads * channels], 2);
-                let y = ops::attention(&tape, &q, &kv, heads).unwrap();
-                (vec![("dq", q), ("dkv", kv)], vec![], y)
-            }
-            Op::Depthwise { batch, side, channels, dilation } => {
-                let x = leaf(&[batch, side, side, channels], 1);
-                let (w, b) = (param(&[3, 3, channels], 2), param(&[channels], 3));
-                let y = ops::depthwise(&tape, &x, &w, Some(&b), dilation).unwrap();
-                (vec![("dx", x)], vec![("dw", w), ("db", b)], y)
-            }
-            Op::DepthwiseGelu { batch, side, channels } => {
-                let x = leaf(&[batch, side, side, channels], 1);
-                let (w, b) = (param(&[3, 3, channels], 2), param(&[channels], 3));
-                let y = ops::depthwise_gelu(&tape, &x, &w, Some(&b)).unwrap();
-                (vec![("dx", x)], vec![("dw", w), ("db", b)], y)
-            }
-        };
-        let dy = tensor(y.shape(), 9);
-        let mut gradients = tape.backward(vec![(&y, dy)]).unwrap();
-        let read = |tensor: &Tensor| match device.real() {
-            udass_raw::tensor::DType::F64 => device.read::<f64>(tensor).unwrap(),
-            _ => device.read::<f32>(tensor).unwrap().into_iter().map(f64::from).collect(),
-        };
-        let mut results = vec![("y", read(&y))];
-        results.extend(inputs.iter().map(|(name, x)| (*name, read(&gradients.of(x).unwrap()))));
-        results.extend(params.iter().map(|(name, p)| (*name, read(p.grad.as_ref().unwrap()))));
-        results
-    }
-
-    /// The same in double precision.
-    pub fn exactly(&self) -> Results {
-        self.run(&Device::host_f64().unwrap())
-    }
-}
-
-/// Numbers in [-1, 1), the same in every precision.
-fn noise(shape: &[usize], seed: u64) -> Vec<f32> {
-    let n: usize = shape.iter().product();
-    let one = |i: u64| {
-        let mut z = (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed << 56;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z >> 40) as f32) / (1 << 23) as f32 - 1.0
-    };
-    (0..n as u64).map(one).collect()
-}
-
-/// Whether a version's results are as good as today's: nowhere further from the exact ones than twice
-/// as far as today's are at worst, and rounding of the largest number once.
+/// Whether a version's results are as good as today's: nowhere further from the exact ones than
+/// twice as far as today's are at worst, and rounding of the largest number once.
 pub fn agree(exact: &Results, today: &Results, version: &Results) -> Result<(), String> {
     for ((name, exact), ((_, today), (_, version))) in exact.iter().zip(today.iter().zip(version)) {
         let worst = |got: &[f64]| {
