@@ -23,13 +23,15 @@ CARDS = {
     "H100": (3.35e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
     "H200": (4.8e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
 }
-PRESETS = [("gta_vit", "quadmix"), ("gta_vit", "mic"), ("gta_cnn", "quadmix")]
+# Preset, method and what else is set, by the name that it has in tables.
+ITERATIONS = [("gta_vit", "quadmix", ""), ("gta_vit", "quadmix", "joined"), ("gta_vit", "mic", ""), ("gta_cnn", "quadmix", "")]
+VARIANTS = {"": [], "joined": ["--set", "network.join_passes=true"]}
 
 
-def predict(preset: str, method: str, precision: str, memory: float, matrix: float) -> dict:
+def predict(preset: str, method: str, variant: str, precision: str, memory: float, matrix: float) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profile.json"
-        subprocess.run([PROGRAM, "profile", preset, "--method", method, "--set", f"device.precision={precision}", "--dry",
+        subprocess.run([PROGRAM, "profile", preset, "--method", method, "--set", f"device.precision={precision}", "--dry", *VARIANTS[variant],
                         "--memory-rate", str(memory), "--matrix-rate", str(matrix), "--json", path],
                        cwd=folder, check=True, stdout=subprocess.DEVNULL)
         told = json.loads(path.read_text())
@@ -53,11 +55,11 @@ def main() -> None:
     a = p.parse_args()
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     dirty = "-dirty" if git("status", "--porcelain", "--", "src", "kernels", "build") else ""
-    rows = [{"card": card, "preset": preset, "method": method, "precision": precision,
-             **predict(preset, method, precision, memory, rates[precision])}
-            for card, (memory, rates) in CARDS.items() for preset, method in PRESETS for precision in rates]
+    rows = [{"card": card, "preset": preset, "method": method, "variant": variant, "precision": precision,
+             **predict(preset, method, variant, precision, memory, rates[precision])}
+            for card, (memory, rates) in CARDS.items() for preset, method, variant in ITERATIONS for precision in rates]
     for r in rows:
-        print(f"{r['card']} {r['preset']} {r['method']} {r['precision']}: at least {1e3 * r['profiled_seconds']:.0f} ms")
+        print(f"{r['card']} {r['preset']} {r['method']} {r['variant']} {r['precision']}: at least {1e3 * r['profiled_seconds']:.0f} ms")
     about = json.dumps({"what": "predictions", "commit": git("rev-parse", "HEAD") + dirty})[:-1]
     lines = ",\n".join(json.dumps(short(r), separators=(",", ":")) for r in rows)
     a.json.write_text(f'{about}, "results": [\n{lines}\n]}}\n')

@@ -98,14 +98,14 @@ def forward(record: dict, _: list[str]) -> list[str]:
 
 def predictions(record: dict, cards: list[str]) -> list[str]:
     rows = []
-    of = {(r["preset"], r["method"], r["precision"]): r for r in record["results"] if r["card"] in cards}
-    for preset, method in dict.fromkeys((p, m) for p, m, _ in of):
-        cells = [f"`{preset}`: {NAMES[method]}"]
+    of = {(r["preset"], r["method"], r["variant"], r["precision"]): r for r in record["results"] if r["card"] in cards}
+    for preset, method, variant in dict.fromkeys(key[:3] for key in of):
+        cells = [f"`{preset}`: {NAMES[method]}{variant and ', ' + variant}"]
         for precision in ("f32", "tf32", "bf16"):
-            r = of[preset, method, precision]
+            r = of[preset, method, variant, precision]
             cells += [f"{1e3 * r['profiled_seconds']:.0f} ms", f"{r['peak_bytes'] / 2**30:.1f} GiB"]
-        rows.append(cells)
-    heads = ["iteration, at least", "f32", "", "tf32", "", "bf16", ""]
+        rows.append([*cells, f"{r['calls']}"])
+    heads = ["iteration, at least", "f32", "", "tf32", "", "bf16", "", "calls (bf16)"]
     return [*grid(heads, rows), "", f"Predicted for {cards[0]}, not measured; commit {record['commit'][:7]}."]
 
 

@@ -510,10 +510,10 @@ impl Device {
     }
 
     /// What `f` allocates and runs is charged to `holder` in memory reports and profiles; a range of
-    /// its name for tools that watch (NVTX).
+    /// its name for tools that watch (NVTX), unless it is within one already.
     pub fn scope<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
-        let _range = nvtx::range(|| holder.into());
         let before = self.0.holder.replace(holder);
+        let _range = (before != holder).then(|| nvtx::range(|| holder.into()));
         let result = f();
         self.0.holder.set(before);
         result

@@ -456,9 +456,13 @@ impl Iteration<'_, '_> {
     }
 
     /// Training passes of the student and their way back; gradients add to those there are.
-    fn learn(&mut self, lessons: Vec<Lesson>) -> Result<()> {
+    fn learn(&mut self, mut lessons: Vec<Lesson>) -> Result<()> {
         let together = if self.learner.config.network.join_passes { lessons.len() } else { 1 };
-        lessons.chunks(together).try_for_each(|lessons| self.learn_together(lessons))
+        while !lessons.is_empty() {
+            let now: Vec<Lesson> = lessons.drain(..together).collect();
+            self.learn_together(&now)?;
+        }
+        Ok(())
     }
 
     /// Passes through the backbone together. Each then goes through the heads and back by itself, so
