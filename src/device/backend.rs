@@ -3,8 +3,8 @@
 use std::fmt::{Display, Formatter};
 
 use super::launch::{Arg, Grid, Kernel, Types};
-use crate::Result;
 use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
 
 /// The seam between the runtime and a device. Addresses come from [`reserve`](Backend::reserve).
 pub(crate) trait Backend {
@@ -20,20 +20,16 @@ pub(crate) trait Backend {
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
     fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
     -> Result<()>;
-    fn product(&self, product: &Product) -> Result<()>;
     /// Whether operands of products are rounded to fewer digits than their sums have.
     fn rounds_operands(&self) -> bool {
         false
     }
-    /// Whether it computes a product's row sums along the way.
-    fn sums_rows(&self, _product: &Product) -> bool {
-        false
+    /// Bytes that a job needs beside its tensors. None: the device does no such job, and its caller
+    /// has to do a part of it otherwise.
+    fn workspace(&self, _job: &Job) -> Result<Option<usize>> {
+        Ok(Some(0))
     }
-    /// Bytes that a convolution needs beside its tensors.
-    fn workspace(&self, _convolution: &Convolution) -> Result<usize> {
-        Ok(0)
-    }
-    fn convolution(&self, convolution: &Convolution, workspace: u64) -> Result<()>;
+    fn compute(&self, job: &Job, workspace: u64) -> Result<()>;
     fn synchronize(&self) -> Result<()>;
     /// A moment in the order of work.
     fn mark(&self) -> Result<u64>;
@@ -43,10 +39,14 @@ pub(crate) trait Backend {
     fn forget_marks(&self) {}
     /// Blocks that fill the device with elementwise work of `n` elements.
     fn blocks_for(&self, n: usize) -> usize;
+    /// Blocks that fill it with `rows`, each costing about as much as `width` elements.
+    fn blocks_of_rows(&self, rows: usize, width: usize) -> usize {
+        self.blocks_for(rows * width.max(1)).min(rows)
+    }
     /// Blocks whose teams (kernels/team.cuh) fill the device with `rows`, each costing about as much
     /// as `width` elements.
     fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
-        self.blocks_for(rows * width.max(1)).min(rows)
+        self.blocks_of_rows(rows, width)
     }
     /// Blocks that a sum over rows is cut into, where teams take them: enough to fill the device, few
     /// enough to be cheap to combine.
@@ -110,8 +110,68 @@ pub(crate) trait Recorder {
     fn discard(&self, recording: Recording);
 }
 
+/// What an address is a multiple of, up to 16.
+fn alignment(address: u64) -> u64 {
+    1 << address.trailing_zeros().min(4)
+}
+
+/// What libraries compute, each in ways of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Job {
+    Product(Product),
+    Convolution(Convolution),
+}
+
+impl Job {
+    /// All that ways of doing it depend on: addresses give way to what they are multiples of.
+    pub fn shape(self) -> Job {
+        match self {
+            Job::Product(product) => Job::Product(product.shape()),
+            Job::Convolution(convolution) => Job::Convolution(convolution.shape()),
+        }
+    }
+
+    /// Bytes from the first to the last that it adds to; 0 where it overwrites.
+    pub fn added_to(&self) -> usize {
+        match self {
+            Job::Product(Product { out, accumulate: true, .. }) => out.span() * out.dtype.bytes(),
+            Job::Convolution(c) if c.accumulates() => c.elements()[c.written()] * c.dtype.bytes(),
+            _ => 0,
+        }
+    }
+
+    /// With its result elsewhere, by where it was.
+    pub fn written_to(mut self, place: impl Fn(u64) -> u64) -> Job {
+        let address = match &mut self {
+            Job::Product(product) => &mut product.out.address,
+            Job::Convolution(c) => match c.written() {
+                0 => &mut c.x,
+                1 => &mut c.w,
+                _ => &mut c.y,
+            },
+        };
+        *address = place(*address);
+        self
+    }
+}
+
+/// Of a job that cannot be done otherwise.
+pub(crate) fn no_way(job: &Job) -> Error {
+    Error::device(format!("the device's libraries have no way that may be taken for {job}"))
+}
+
+/// As a key of what is known about its shape.
+impl Display for Job {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        match self {
+            Job::Product(product) => product.fmt(f),
+            Job::Convolution(convolution) => convolution.fmt(f),
+        }
+    }
+}
+
 /// A strided view of a tensor as a matrix. Strides count elements.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Matrix {
     /// Of the first element.
     pub address: u64,
@@ -150,10 +210,20 @@ impl Matrix {
             ..self
         }
     }
+
+    /// Elements from the first to the last, whatever lies between; no stride is negative.
+    pub fn span(&self) -> usize {
+        match (self.rows, self.cols) {
+            (0, _) | (_, 0) => 0,
+            (rows, cols) => {
+                (rows - 1) * self.row_stride as usize + (cols - 1) * self.col_stride as usize + 1
+            }
+        }
+    }
 }
 
 /// `out = a·b`, or `out += a·b`. `a` and `b` are of one type; sums are in single precision at least.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
     pub out: Matrix,
     pub a: Matrix,
@@ -169,6 +239,37 @@ impl Product {
     /// Neither bias nor sums.
     pub fn plain(out: Matrix, a: Matrix, b: Matrix, accumulate: bool) -> Product {
         Product { out, a, b, accumulate, bias: None, row_sums: None }
+    }
+
+    /// As [`Job::shape`]; of bias and sums, whether they are there.
+    fn shape(self) -> Product {
+        let aligned = |m: Matrix| Matrix { address: alignment(m.address), ..m };
+        let [out, a, b] = [self.out, self.a, self.b].map(aligned);
+        let [bias, row_sums] = [self.bias, self.row_sums].map(|vector| vector.map(|_| 0));
+        Product { out, a, b, bias, row_sums, ..self }
+    }
+}
+
+impl Display for Product {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        let Product { out, a, b, .. } = self;
+        let order = |m: &Matrix| match (m.row_stride, m.col_stride) {
+            (pitch, 1) => format!("rows {pitch} apart"),
+            (1, pitch) => format!("columns {pitch} apart"),
+            (rows, columns) => format!("rows {rows} and columns {columns} apart"),
+        };
+        let [of_a, of_b, of_out] = [a, b, out].map(order);
+        let [at_a, at_b, at_out] = [a, b, out].map(|m| alignment(m.address));
+        let (rows, depth, cols) = (out.rows, a.cols, out.cols);
+        write!(f, "Product {:?} to {:?}, {rows}x{depth} ({of_a})", a.dtype, out.dtype)?;
+        write!(f, " by {depth}x{cols} ({of_b}) into {of_out}")?;
+        let told = [
+            (self.accumulate, "added"),
+            (self.bias.is_some(), "with a bias"),
+            (self.row_sums.is_some(), "with row sums"),
+        ];
+        told.iter().filter(|(is, _)| *is).try_for_each(|(_, what)| write!(f, ", {what}"))?;
+        write!(f, ", at multiples of {at_a}, {at_b}, {at_out}")
     }
 }
 
@@ -204,10 +305,9 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// All that ways of computing it depend on: addresses give way to what they are multiples of, up
-    /// to 16.
+    /// As [`Job::shape`].
     pub fn shape(self) -> Convolution {
-        let [x, w, y] = [self.x, self.w, self.y].map(|at| 1 << at.trailing_zeros().min(4));
+        let [x, w, y] = [self.x, self.w, self.y].map(alignment);
         Convolution { x, w, y, ..self }
     }
 
@@ -218,17 +318,6 @@ impl Convolution {
             ConvolutionPass::Filter { .. } => 1,
             ConvolutionPass::Forward { .. } => 2,
         }
-    }
-
-    /// With what is written elsewhere, by where it was.
-    pub fn written_to(mut self, place: impl Fn(u64) -> u64) -> Convolution {
-        let address = match self.pass {
-            ConvolutionPass::Data { .. } => &mut self.x,
-            ConvolutionPass::Filter { .. } => &mut self.w,
-            ConvolutionPass::Forward { .. } => &mut self.y,
-        };
-        *address = place(*address);
-        self
     }
 
     /// Elements of x, w and y.
@@ -246,7 +335,6 @@ impl Convolution {
     }
 }
 
-/// As a key of what is known about its shape.
 impl Display for Convolution {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
         let Convolution { pass, dtype, batch: b, height: h, width: w, channels: c, .. } = self;

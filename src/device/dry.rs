@@ -5,7 +5,7 @@
 use std::cell::Cell;
 
 use super::Precision;
-use super::backend::{Backend, Convolution, Product};
+use super::backend::{Backend, Job};
 use super::cuda;
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::Result;
@@ -39,11 +39,6 @@ impl Backend for Dry {
         self.precision != Precision::F32
     }
 
-    /// As cuBLASLt does.
-    fn sums_rows(&self, _: &Product) -> bool {
-        true
-    }
-
     fn reserve(&self, bytes: usize) -> Result<u64> {
         let address = self.reserved.get() + CHUNK as u64;
         self.reserved.set(address + bytes as u64);
@@ -75,11 +70,7 @@ impl Backend for Dry {
         Ok(())
     }
 
-    fn product(&self, _: &Product) -> Result<()> {
-        Ok(())
-    }
-
-    fn convolution(&self, _: &Convolution, _: u64) -> Result<()> {
+    fn compute(&self, _: &Job, _: u64) -> Result<()> {
         Ok(())
     }
 

@@ -15,7 +15,7 @@ mod replay;
 mod transfers;
 
 pub use arena::{ALIGNMENT, MemoryReport};
-pub use backend::{Convolution, ConvolutionPass, Matrix, Product};
+pub use backend::{Convolution, ConvolutionPass, Job, Matrix, Product};
 pub use host::Arithmetic;
 pub use launch::{
     Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Solo, SoloBody, Types,
@@ -29,7 +29,7 @@ use std::rc::Rc;
 
 use crate::tensor::{DType, Element, Tensor};
 use crate::{Error, Result};
-use backend::Backend;
+use backend::{Backend, no_way};
 use pools::{Pool, Pools};
 
 /// Launchers generated from the signatures in `kernels/*.cu`.
@@ -391,7 +391,7 @@ impl Device {
 
     /// Blocks for a loop over `rows`, each costing about as much as `width` elements.
     pub fn rows(&self, rows: usize, width: usize) -> Grid {
-        Grid::blocks(self.0.backend.blocks_for(rows * width.max(1)).min(rows.max(1)))
+        Grid::blocks(self.0.backend.blocks_of_rows(rows, width))
     }
 
     /// Blocks for a TEAM_ROWS loop over `rows`, each costing about as much as `width` elements.
@@ -429,11 +429,11 @@ impl Device {
     /// `out = a·b`, or `out += a·b` with `accumulate`. The operands are of one type, `out` of theirs
     /// or `real`.
     pub fn product(&self, out: &mut Tensor, a: Matrix, b: Matrix, accumulate: bool) -> Result<()> {
-        let out = Matrix::of(out);
-        self.multiply(Product::plain(out, a, b, accumulate))
+        let product = Product::plain(Matrix::of(out), a, b, accumulate);
+        self.multiply(product)?.ok_or_else(|| no_way(&Job::Product(product)))
     }
 
-    /// `out = a·b + bias` in every row, a bias of `out`'s type.
+    /// `out = a·b + bias` in every row, a bias of `out`'s type: as one product where the device has it.
     pub fn product_with_bias(
         &self,
         out: &mut Tensor,
@@ -441,13 +441,36 @@ impl Device {
         b: Matrix,
         bias: Option<&Tensor>,
     ) -> Result<()> {
-        if let Some(bias) = bias
-            && (bias.len() != out.channels() || bias.dtype() != out.dtype())
-        {
+        let Some(bias) = bias else { return self.product(out, a, b, false) };
+        if bias.len() != out.channels() || bias.dtype() != out.dtype() {
             return Err(Error::shape("product", format!("a bias {bias:?} for {out:?}")));
         }
-        let (out, bias) = (Matrix::of(out), bias.map(Tensor::address));
-        self.multiply(Product { bias, ..Product::plain(out, a, b, false) })
+        let plain = Product::plain(Matrix::of(out), a, b, false);
+        match self.multiply(Product { bias: Some(bias.address()), ..plain })? {
+            Some(()) => Ok(()),
+            None => {
+                self.fill_rows(bias, out)?;
+                self.product(out, a, b, true)
+            }
+        }
+    }
+
+    /// Every row becomes `row`, in any type: what is there is copied behind itself, again and again.
+    fn fill_rows(&self, row: &Tensor, rows: &mut Tensor) -> Result<()> {
+        let (address, bytes) = (rows.address(), rows.bytes());
+        self.timed(
+            || profile::memory("fill rows", 2 * bytes),
+            || {
+                let mut there = row.bytes().min(bytes);
+                self.0.backend.copy(row.address(), address, there)?;
+                while there < bytes {
+                    let more = there.min(bytes - there);
+                    self.0.backend.copy(address, address + there as u64, more)?;
+                    there += more;
+                }
+                Ok(())
+            },
+        )
     }
 
     /// `out += a·b` and `sums += ` the sums of a's rows, all of `real`; false, and nothing done, where
@@ -462,16 +485,16 @@ impl Device {
         let partial = self.empty(&[a.rows])?;
         let (out, row_sums) = (Matrix::of(out), Some(partial.address()));
         let product = Product { row_sums, ..Product::plain(out, a, b, true) };
-        if !self.0.backend.sums_rows(&product) {
+        if self.multiply(product)?.is_none() {
             return Ok(false);
         }
-        self.multiply(product)?;
         let (grid, n) = (self.elements(a.rows), a.rows as i64);
         kernels::add_scaled(self, grid, &partial, sums, 1.0, 1, n)?;
         Ok(true)
     }
 
-    fn multiply(&self, product: Product) -> Result<()> {
+    /// As [`compute`](Self::compute), shapes having been looked at.
+    fn multiply(&self, product: Product) -> Result<Option<()>> {
         let Product { out, a, b, .. } = product;
         if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
             let shape = |m: &Matrix| format!("{}x{}", m.rows, m.cols);
@@ -479,21 +502,26 @@ impl Device {
             return Err(Error::shape("product", problem));
         }
         if out.rows == 0 || out.cols == 0 {
-            return Ok(());
+            return Ok(Some(()));
         }
-        self.timed(|| profile::product(&product), || self.0.backend.product(&product))
+        self.compute(&Job::Product(product))
     }
 
     pub(crate) fn convolution(&self, convolution: &Convolution) -> Result<()> {
-        let bytes = self.0.backend.workspace(convolution)?;
+        let job = Job::Convolution(*convolution);
+        self.compute(&job)?.ok_or_else(|| no_way(&job))
+    }
+
+    /// None, and nothing done, where the device does no such job.
+    fn compute(&self, job: &Job) -> Result<Option<()>> {
+        let Some(bytes) = self.0.backend.workspace(job)? else { return Ok(None) };
         let space = match bytes {
             0 => None,
             _ => Some(self.alloc(&[bytes + WORKSPACE_ALIGNMENT], DType::U8)?),
         };
         let at = |space: &Tensor| space.address().next_multiple_of(WORKSPACE_ALIGNMENT as u64);
         let workspace = space.as_ref().map_or(0, at);
-        let work = || profile::convolution(convolution);
-        self.timed(work, || self.0.backend.convolution(convolution, workspace))
+        self.timed(|| profile::job(job), || self.0.backend.compute(job, workspace)).map(Some)
     }
 
     /// Waits until everything launched has run.

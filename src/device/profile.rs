@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::backend::{Convolution, ConvolutionPass, Product};
+use super::backend::{Convolution, ConvolutionPass, Job, Product};
 use super::launch::{Arg, Element, Grid, Kernel};
 use super::{Device, Inner, nvtx};
 use crate::Result;
@@ -214,7 +214,14 @@ pub(super) fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> (Work
     (Work::Kernel(Launch { kernel, grid, arguments }), bytes, grid.flops as f64)
 }
 
-pub(super) fn product(p: &Product) -> (Work, f64, f64) {
+pub(super) fn job(job: &Job) -> (Work, f64, f64) {
+    match job {
+        Job::Product(p) => product(p),
+        Job::Convolution(c) => convolution(c),
+    }
+}
+
+fn product(p: &Product) -> (Work, f64, f64) {
     let (rows, depth, cols) = (p.out.rows, p.a.cols, p.out.cols);
     let operands = (rows * depth + depth * cols) * p.a.dtype.bytes();
     let bytes = operands + rows * cols * p.out.dtype.bytes();
@@ -222,7 +229,7 @@ pub(super) fn product(p: &Product) -> (Work, f64, f64) {
     (Work::Product { rows, depth, cols }, bytes as f64, flops)
 }
 
-pub(super) fn convolution(c: &Convolution) -> (Work, f64, f64) {
+fn convolution(c: &Convolution) -> (Work, f64, f64) {
     let pass = match c.pass {
         ConvolutionPass::Forward { .. } => "forward",
         ConvolutionPass::Data { .. } => "data",

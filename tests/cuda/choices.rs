@@ -1,45 +1,67 @@
-//! Which way a convolution takes, of those that a library offers.
+//! Which way a product or a convolution takes, of those that a library offers.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
-use udass_raw::device::{Device, Replays, Types};
+use udass_raw::device::cuda::Driver;
+use udass_raw::device::{Device, Matrix, Precision, Replays, Types};
 use udass_raw::ops::{self, Conv};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
+use udass_raw::tensor::Tensor;
 
 use crate::stand_in::StandIn;
 
-/// Runs of each way before one is chosen.
+/// Runs of each way before one is chosen, and of one that takes more than twice the best time so far.
 const TRIALS: u64 = 4;
+const HOPELESS: u64 = 2;
+/// Sides of filters: of one tap, a layer is three products, otherwise three convolutions.
+const TAPS: [usize; 2] = [1, 3];
 
 struct Layer {
     device: Device,
     gpu: StandIn,
-    x: udass_raw::tensor::Tensor,
+    x: Tensor,
     filters: Param,
+    bias: Param,
+    taps: usize,
 }
 
 impl Layer {
-    fn new(ticks: &[u64], kept: Option<&Path>) -> Layer {
-        let gpu = StandIn::new().with_ways(ticks, kept);
-        let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
-        let numbers = |n: usize| (0..n).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<_>>();
-        let x = device.upload_real(&[1, 5, 4, 3], &numbers(60)).unwrap();
-        let w = device.upload_real(&[2, 3, 3, 3], &numbers(54)).unwrap();
-        let gradient = device.full(&[2, 3, 3, 3], 1.0).unwrap();
-        Layer { filters: Param::new(w, Some(gradient)), device, gpu, x }
+    fn new(taps: usize, ticks: &[u64], kept: Option<&Path>) -> Layer {
+        Self::on(StandIn::new().with_ways(ticks, kept), taps)
     }
 
-    /// The output and the filters' gradient, which 1 was in before.
-    fn run(&self) -> [Vec<f32>; 2] {
+    fn on(gpu: StandIn, taps: usize) -> Layer {
+        let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
+        let numbers = |shape: &[usize]| {
+            let n = shape.iter().product::<usize>();
+            let data: Vec<f32> = (0..n).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+            device.upload_real(shape, &data).unwrap()
+        };
+        let of =
+            |shape: &[usize]| Param::new(numbers(shape), Some(device.full(shape, 1.0).unwrap()));
+        let (x, filters, bias) = (numbers(&[1, 5, 4, 3]), of(&[2, taps, taps, 3]), of(&[2]));
+        Layer { x, filters, bias, device, gpu, taps }
+    }
+
+    fn forward(&self, tape: &Tape, x: &Tensor) -> Tensor {
+        let geometry = Conv::same(self.taps, 1);
+        ops::conv(tape, x, &self.filters, Some(&self.bias), geometry).unwrap()
+    }
+
+    /// The output and the gradients of x, filters and bias; 1 was in the latter two before.
+    fn run(&self) -> [Vec<f32>; 4] {
         let tape = Tape::recording(&self.device);
         let x = tape.leaf(&self.x);
-        let y = ops::conv(&tape, &x, &self.filters, None, Conv::same(3, 1)).unwrap();
-        let read = |tensor| self.device.read_f32(tensor).unwrap();
+        let y = self.forward(&tape, &x);
+        let read = |tensor: &Tensor| self.device.read_f32(tensor).unwrap();
         let result = read(&y);
-        tape.backward(vec![(&y, self.device.full(y.shape(), 1.0).unwrap())]).unwrap();
-        [result, read(self.filters.grad.as_ref().unwrap())]
+        let seed = self.device.full(y.shape(), 1.0).unwrap();
+        let mut gradients = tape.backward(vec![(&y, seed)]).unwrap();
+        let of = |param: &Param| read(param.grad.as_ref().unwrap());
+        [result, read(&gradients.of(&x).unwrap()), of(&self.filters), of(&self.bias)]
     }
 
     /// How often each way ran in a run of the layer.
@@ -49,59 +71,143 @@ impl Layer {
     }
 }
 
+/// The only file of a folder, and what it says.
+fn kept(folder: &Path) -> (PathBuf, String) {
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    (file.clone(), std::fs::read_to_string(file).unwrap())
+}
+
 #[test]
 fn each_is_timed_once_and_leaves_what_it_would_leave_untimed() {
     let folder = tempdir().unwrap();
-    let layer = Layer::new(&[5, 2, 3], Some(folder.path()));
-    let timed = layer.run();
-    // Forward, data and filter: each way of each, and then the fastest once more.
-    let ran: Vec<_> = layer.gpu.ways_that_ran().into_iter().collect();
-    assert_eq!(ran, [(0, 3 * TRIALS), (1, 3 * TRIALS + 3), (2, 3 * TRIALS)]);
-    assert_eq!(layer.ways(), [(1, 3)], "of a shape that is known");
-    assert_eq!(timed, Layer::new(&[1], None).run());
+    for taps in TAPS {
+        let gpu = StandIn::new().with_ways(&[5, 2, 3, 9], Some(folder.path()));
+        let layer = Layer::on(gpu.along_the_way(true, true), taps);
+        let timed = layer.run();
+        // Forward and both gradients: each way of each, and then the fastest once more.
+        let ran: Vec<_> = layer.gpu.ways_that_ran().into_iter().collect();
+        let trials = [TRIALS, TRIALS + 1, TRIALS, HOPELESS].map(|n| 3 * n);
+        assert_eq!(ran, trials.into_iter().enumerate().collect::<Vec<_>>());
+        assert_eq!(layer.ways(), [(1, 3)], "of a shape that is known");
+        assert_eq!(timed, Layer::new(taps, &[1], None).run());
+    }
+    let (_, text) = kept(folder.path());
+    let lines: BTreeSet<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 3 * TAPS.len(), "{text}");
+    let line = "Product F32 to F32, 20x3 (rows 3 apart) by 3x2 (columns 3 apart) into rows 2 apart, \
+                with a bias, at multiples of 16, 16, 16\tway 1";
+    assert!(lines.contains(line), "{text}");
 }
 
 #[test]
 fn another_process_takes_what_was_the_fastest_whatever_its_own_clock_says() {
-    let folder = tempdir().unwrap();
-    Layer::new(&[5, 2, 3], Some(folder.path())).run();
-    assert_eq!(Layer::new(&[1, 9, 1], Some(folder.path())).ways(), [(1, 3)]);
-    // Half a line, of a process that was killed, and a way that a library no longer has.
-    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-    let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.starts_with("# stand-in for a GPU\n"), "{text}");
-    let (whole, last) = text.trim_end().rsplit_once('\n').unwrap();
-    let torn = &last[..last.len() / 2];
-    std::fs::write(&file, format!("{}\n{torn}", whole.replace("way 1", "way 7"))).unwrap();
-    let layer = Layer::new(&[3, 9, 1], Some(folder.path()));
-    assert_eq!(layer.ways(), [(0, 3 * TRIALS), (1, 3 * TRIALS), (2, 3 * TRIALS + 3)]);
-    assert_eq!(Layer::new(&[1, 1, 1], Some(folder.path())).ways(), [(2, 3)]);
+    for taps in TAPS {
+        let folder = tempdir().unwrap();
+        Layer::new(taps, &[5, 2, 3], Some(folder.path())).run();
+        assert_eq!(Layer::new(taps, &[1, 9, 1], Some(folder.path())).ways(), [(1, 3)]);
+        // Half a line, of a process that was killed, and a way that a library no longer has.
+        let (file, text) = kept(folder.path());
+        assert!(text.starts_with("# stand-in for a GPU\n"), "{text}");
+        let (whole, last) = text.trim_end().rsplit_once('\n').unwrap();
+        let torn = &last[..last.len() / 2];
+        std::fs::write(&file, format!("{}\n{torn}", whole.replace("way 1", "way 7"))).unwrap();
+        let layer = Layer::new(taps, &[3, 9, 1], Some(folder.path()));
+        let trials = [(0, 3 * TRIALS), (1, 3 * HOPELESS), (2, 3 * TRIALS + 3)];
+        assert_eq!(layer.ways(), trials);
+        assert_eq!(Layer::new(taps, &[1, 1, 1], Some(folder.path())).ways(), [(2, 3)]);
+    }
 }
 
 #[test]
 fn where_nothing_can_be_kept_the_favourites_are_taken() {
-    assert_eq!(Layer::new(&[5, 2], None).ways(), [(0, 3)]);
     let folder = tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert_eq!(Layer::new(&[5, 2], Some(&file)).ways(), [(0, 3)]);
+    for taps in TAPS {
+        assert_eq!(Layer::new(taps, &[5, 2], None).ways(), [(0, 3)]);
+        assert_eq!(Layer::new(taps, &[5, 2], Some(&file)).ways(), [(0, 3)]);
+    }
 }
 
 #[test]
-fn recorded_work_takes_what_was_chosen_before() {
+fn where_none_can_be_timed_the_favourite_is_taken_and_not_kept() {
     let folder = tempdir().unwrap();
-    let layer = Layer::new(&[5, 2], Some(folder.path()));
-    let mut replays = Replays::new(&layer.device, true);
-    let mut work = |layer: &Layer| {
-        let forward = || {
-            let tape = Tape::inference(&layer.device);
-            ops::conv(&tape, &layer.x, &layer.filters, None, Conv::same(3, 1)).map(drop)
+    for taps in TAPS {
+        let gpu = StandIn::with_memory(16 << 20).with_ways(&[5, 2], Some(folder.path()));
+        let layer = Layer::on(gpu, taps);
+        let rest = layer.gpu.allocate(layer.gpu.memory().unwrap().free).unwrap();
+        assert_eq!(layer.ways(), [(0, 3)]);
+        assert_eq!(kept(folder.path()).1, "");
+        // A way needs the room that was made for it.
+        layer.gpu.free(rest).unwrap();
+        assert_eq!(layer.ways(), [(0, 3)]);
+    }
+    assert_eq!(Layer::new(3, &[5, 2], Some(folder.path())).ways()[1], (1, 3 * TRIALS + 3));
+}
+
+#[test]
+fn recorded_work_takes_what_was_chosen_before_or_else_the_favourite() {
+    for taps in TAPS {
+        let folder = tempdir().unwrap();
+        let layer = Layer::new(taps, &[4, 2], Some(folder.path()));
+        let other = layer.device.full(&[1, 5, 5, 3], 1.0).unwrap();
+        let mut replays = Replays::new(&layer.device, true);
+        let mut work = |kind, x: &Tensor| {
+            let forward = || {
+                layer.forward(&Tape::inference(&layer.device), x);
+                Ok(())
+            };
+            replays.run(kind, forward).map(drop).unwrap();
+            layer.device.synchronize().unwrap();
+            layer.gpu.ways_that_ran().into_iter().collect::<Vec<_>>()
         };
-        replays.run((), forward).map(drop).unwrap();
-        layer.device.synchronize().unwrap();
-        layer.gpu.ways_that_ran().into_iter().collect::<Vec<_>>()
-    };
-    assert_eq!(work(&layer), [(0, TRIALS), (1, TRIALS + 1)]);
-    assert_eq!(work(&layer), [(1, 1)]);
-    assert_eq!(work(&layer), [(1, 1)]);
+        assert_eq!(work("known", &other), [(0, TRIALS), (1, TRIALS + 1)]);
+        assert_eq!(work("new", &other), [(1, 1)]);
+        for _ in 0..2 {
+            assert_eq!(work("known", &other), [(1, 1)]);
+            assert_eq!(work("new", &layer.x), [(0, 1)], "first seen while it was recorded");
+        }
+    }
+}
+
+#[test]
+fn a_bias_that_no_product_adds_is_there_before() {
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let results = |gpu: StandIn| {
+            let types = if precision == Precision::Bf16 { Types::Bf16 } else { Types::F32 };
+            let device = Device::cuda_through(types, Box::new(gpu)).unwrap();
+            let numbers = |shape: &[usize]| {
+                let n = shape.iter().product::<usize>();
+                let data: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+                device.upload_real(shape, &data).unwrap()
+            };
+            let rounded = |shape: &[usize]| device.to_operand(&numbers(shape)).unwrap();
+            let product = |rows: usize, bias: &Tensor| {
+                let (a, b) = (rounded(&[rows, 6]), rounded(&[6, 5]));
+                let mut out = device.alloc(&[rows, 5], bias.dtype()).unwrap();
+                let (a, b) = (Matrix::of(&a), Matrix::of(&b));
+                device.product_with_bias(&mut out, a, b, Some(bias)).unwrap();
+                device.read_f32(&out).unwrap()
+            };
+            let of = |rows| [product(rows, &numbers(&[5])), product(rows, &rounded(&[5]))];
+            [1, 7, 64].map(of)
+        };
+        let gpu = || StandIn::with_precision(precision);
+        assert_eq!(results(gpu().along_the_way(false, false)), results(gpu()), "{precision:?}");
+    }
+    let layer = |adds| Layer::on(StandIn::new().along_the_way(adds, false), 1);
+    assert_eq!(layer(false).run(), layer(true).run());
+}
+
+#[test]
+fn what_no_library_computes_is_told() {
+    for (taps, job) in TAPS.into_iter().zip(["Product F32", "Forward"]) {
+        let layer = Layer::new(taps, &[], None);
+        let tape = Tape::inference(&layer.device);
+        let geometry = Conv::same(taps, 1);
+        let told = ops::conv(&tape, &layer.x, &layer.filters, None, geometry).unwrap_err();
+        let told = told.to_string();
+        assert!(told.contains(&format!("no way that may be taken for {job}")), "{told}");
+    }
 }

@@ -1,10 +1,10 @@
 //! What a GPU would answer with silence, or with wrong numbers much later.
 
 use udass_raw::device::cuda::{Argument, Driver, Event, Graph, Launch, Stream};
-use udass_raw::device::{Grid, Matrix, Product, Types, kernels};
+use udass_raw::device::{Grid, Job, Matrix, Product, Types, kernels};
 use udass_raw::tensor::DType;
 
-use crate::stand_in::StandIn;
+use crate::stand_in::{StandIn, WORKSPACE};
 
 const BYTES: usize = 256;
 
@@ -177,13 +177,15 @@ fn operands_of_products_are_watched() {
     let (a, b) = (matrix(device, 2, 4), matrix(device + 32, 4, 2));
     let out = matrix(device + 128, 2, 2);
     let fits = Product::plain(out, a, b, false);
-    gpu.product(stream, &fits).unwrap();
+    let space = gpu.allocate(WORKSPACE).unwrap();
+    let product = |product| gpu.compute(stream, &Job::Product(product), 0, space);
+    product(fits).unwrap();
     let bias = Product { bias: Some(device + 60), ..fits };
-    assert_eq!(told(gpu.product(stream, &bias)), "product: runs 4 bytes over a tensor's end");
+    assert_eq!(told(product(bias)), "product: runs 4 bytes over a tensor's end");
     let sums = Product { row_sums: Some(device + 140), ..fits };
-    assert_eq!(told(gpu.product(stream, &sums)), "product: runs 4 bytes over a tensor's end");
+    assert_eq!(told(product(sums)), "product: runs 4 bytes over a tensor's end");
     let over = Product { b: matrix(device + 48, 4, 2), ..fits };
-    assert_eq!(told(gpu.product(stream, &over)), "product: runs 16 bytes over a tensor's end");
+    assert_eq!(told(product(over)), "product: runs 16 bytes over a tensor's end");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use udass_raw::config::Config;
 use udass_raw::data::{Batch, Crops, RareCrops};
 use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
-use udass_raw::device::{Convolution, Device, MemoryReport, Product, Types};
+use udass_raw::device::{Device, Job, MemoryReport, Types};
 use udass_raw::run::build;
 use udass_raw::uda::inputs::StepInputs;
 use udass_raw::{Error, Result};
@@ -19,7 +19,9 @@ struct Idle {
 }
 
 const TOTAL: usize = 80 << 30;
-const WORKSPACE: usize = 80 << 20;
+/// As much as cuDNN's plans for a ResNet's and the decoder's convolutions want, and the most that a
+/// product may.
+const WORKSPACE: [usize; 2] = [80 << 20, 32 << 20];
 
 impl Driver for Idle {
     fn describe(&self) -> String {
@@ -91,24 +93,16 @@ impl Driver for Idle {
         Ok(())
     }
 
-    fn product(&self, _: Stream, _: &Product) -> Result<()> {
-        Ok(())
-    }
-
     fn rounds_operands(&self) -> bool {
         false
     }
 
-    fn sums_rows(&self, _: &Product) -> bool {
-        true
+    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
+        let workspace = WORKSPACE[usize::from(matches!(job, Job::Product(_)))];
+        Ok(vec![Way { name: "only".into(), workspace }])
     }
 
-    /// As much workspace as cuDNN's plans for a ResNet's and the decoder's convolutions want.
-    fn ways(&self, _: &Convolution) -> Result<Vec<Way>> {
-        Ok(vec![Way { name: "only".into(), workspace: WORKSPACE }])
-    }
-
-    fn convolution(&self, _: Stream, _: &Convolution, _: usize, _: u64) -> Result<()> {
+    fn compute(&self, _: Stream, _: &Job, _: usize, _: u64) -> Result<()> {
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::device::backend::{Convolution, Product};
+use crate::device::backend::Job;
 use crate::device::launch::{Grid, Kernel, Types};
 
 /// A queue of work that runs in order.
@@ -49,7 +49,7 @@ pub struct Argument {
     pub written: bool,
 }
 
-/// A way of computing a convolution.
+/// A way of doing a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The same in every process.
@@ -90,21 +90,13 @@ pub trait Driver {
     fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()>;
     fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()>;
     fn launch(&self, stream: Stream, launch: &Launch) -> Result<()>;
-    fn product(&self, stream: Stream, product: &Product) -> Result<()>;
     /// Whether operands of products are rounded to fewer digits than their sums have.
     fn rounds_operands(&self) -> bool;
-    /// Whether it computes a product's row sums along the way.
-    fn sums_rows(&self, product: &Product) -> bool;
-    /// The ways in which it computes a convolution of this shape, one at least, its favourite first.
-    fn ways(&self, convolution: &Convolution) -> Result<Vec<Way>>;
+    /// The ways in which it does a job of this shape, its favourite first. None where no library does
+    /// it: a bias or row sums are then not the product's.
+    fn ways(&self, job: &Job) -> Result<Vec<Way>>;
     /// By the way of that place among them, with its workspace.
-    fn convolution(
-        &self,
-        stream: Stream,
-        convolution: &Convolution,
-        way: usize,
-        workspace: u64,
-    ) -> Result<()>;
+    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()>;
 
     fn event(&self) -> Result<Event>;
     /// Moves the event to the stream's end.

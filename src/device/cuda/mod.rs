@@ -12,9 +12,7 @@ pub(super) use nvidia::{Nvidia, is_present};
 
 use std::cell::{Cell, RefCell};
 
-use super::backend::{
-    Backend, Convolution, Product, Recorder, Recording, Transfers, host_parts_of_teams,
-};
+use super::backend::{Backend, Job, Recorder, Recording, Transfers, host_parts_of_teams, no_way};
 use super::launch::{Arg, Grid, Kernel, Types};
 use crate::{Error, Result};
 use beside::Beside;
@@ -82,10 +80,10 @@ impl Cuda {
         }
     }
 
-    /// The way that a convolution takes, and its workspace.
-    fn way(&self, convolution: &Convolution) -> Result<(usize, usize)> {
+    /// The way that a job takes, and its workspace.
+    fn way(&self, job: &Job) -> Result<Option<(usize, usize)>> {
         let (driver, recorded) = (&*self.driver, self.recording.get());
-        self.choices.borrow_mut().of(driver, self.stream, convolution, recorded)
+        self.choices.borrow_mut().of(driver, self.stream, job, recorded)
     }
 }
 
@@ -165,25 +163,17 @@ impl Backend for Cuda {
         self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })
     }
 
-    fn product(&self, product: &Product) -> Result<()> {
-        self.driver.product(self.stream, product)
-    }
-
     fn rounds_operands(&self) -> bool {
         self.driver.rounds_operands()
     }
 
-    fn sums_rows(&self, product: &Product) -> bool {
-        self.driver.sums_rows(product)
+    fn workspace(&self, job: &Job) -> Result<Option<usize>> {
+        Ok(self.way(job)?.map(|(_, workspace)| workspace))
     }
 
-    fn workspace(&self, convolution: &Convolution) -> Result<usize> {
-        self.way(convolution).map(|(_, workspace)| workspace)
-    }
-
-    fn convolution(&self, convolution: &Convolution, workspace: u64) -> Result<()> {
-        let (way, _) = self.way(convolution)?;
-        self.driver.convolution(self.stream, convolution, way, workspace)
+    fn compute(&self, job: &Job, workspace: u64) -> Result<()> {
+        let (way, _) = self.way(job)?.ok_or_else(|| no_way(job))?;
+        self.driver.compute(self.stream, job, way, workspace)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -217,7 +207,7 @@ impl Backend for Cuda {
     fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
         match self.driver.multiprocessors() {
             Some(n) => blocks_of_teams(rows, n),
-            None => self.blocks_for(rows * width.max(1)).min(rows),
+            None => self.blocks_of_rows(rows, width),
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use memmap2::{MmapMut, MmapOptions};
 
 use super::Precision;
-use super::backend::{Backend, Convolution, Product};
+use super::backend::{Backend, Job, Product};
 use super::launch::{Arg, Grid, Kernel, Launcher, Level, Types};
 use crate::{Error, Result};
 
@@ -100,15 +100,9 @@ impl Arithmetic {
     }
 
     /// # Safety
-    /// The matrices lie in memory, the output apart from the operands.
-    pub unsafe fn product(&self, product: &Product) -> Result<()> {
-        Backend::product(&self.0, product)
-    }
-
-    /// # Safety
-    /// Its three tensors lie in memory, what is written apart from what is read.
-    pub unsafe fn convolution(&self, convolution: &Convolution) -> Result<()> {
-        Backend::convolution(&self.0, convolution, 0)
+    /// Its matrices or tensors lie in memory, what is written apart from what is read.
+    pub unsafe fn compute(&self, job: &Job) -> Result<()> {
+        self.0.compute(job, 0)
     }
 }
 
@@ -203,20 +197,21 @@ impl Backend for Host {
         self.precision != Precision::F32
     }
 
-    fn product(&self, product: &Product) -> Result<()> {
-        let parallelism = gemm::Parallelism::Rayon(self.threads);
-        let is_rounded = rounded::is(product.a.dtype, self.precision);
-        self.install(|| match is_rounded {
-            true => rounded::product(product, parallelism),
-            false => product::product(product, parallelism),
-        })
+    /// Sums of rows are a kernel's.
+    fn workspace(&self, job: &Job) -> Result<Option<usize>> {
+        let sums_rows = matches!(job, Job::Product(Product { row_sums: Some(_), .. }));
+        Ok((!sums_rows).then_some(0))
     }
 
-    fn convolution(&self, convolution: &Convolution, _: u64) -> Result<()> {
-        let is_rounded = rounded::is(convolution.dtype, self.precision);
-        self.install(|| match is_rounded {
-            true => rounded::convolution(convolution),
-            false => convolution::convolution(convolution),
+    fn compute(&self, job: &Job, _: u64) -> Result<()> {
+        let parallelism = gemm::Parallelism::Rayon(self.threads);
+        let precision = self.precision;
+        let is_rounded = |operands| rounded::is(operands, precision);
+        self.install(|| match job {
+            Job::Product(p) if is_rounded(p.a.dtype) => rounded::product(p, parallelism),
+            Job::Product(p) => product::product(p, parallelism),
+            Job::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
+            Job::Convolution(c) => convolution::convolution(c),
         })
     }
 

@@ -22,12 +22,12 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
     // per row).
     unsafe {
         let (a_copy, b_copy) =
-            (operand(a.address, a.dtype, span(a)), operand(b.address, b.dtype, span(b)));
+            (operand(a.address, a.dtype, a.span()), operand(b.address, b.dtype, b.span()));
         let at = |m: &Matrix, address: u64| Matrix { address, dtype: DType::F32, ..*m };
         let (a, b) = (at(a, a_copy.as_ptr() as u64), at(b, b_copy.as_ptr() as u64));
         let bias = bias.map(|at| widened(at, out.dtype, out.cols));
         let mut sums = row_sums.map(|_| vec![0f32; a.rows]);
-        let mut result = widened(out.address, out.dtype, span(out));
+        let mut result = widened(out.address, out.dtype, out.span());
         let single = Product {
             out: at(out, result.as_mut_ptr() as u64),
             a,
@@ -58,14 +58,6 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
         write(&mut copies[written], addresses[written], c.dtype);
     }
     Ok(())
-}
-
-/// Elements from a matrix's first to its last.
-fn span(m: &Matrix) -> usize {
-    match (m.rows, m.cols) {
-        (0, _) | (_, 0) => 0,
-        (rows, cols) => (rows - 1) * m.row_stride as usize + (cols - 1) * m.col_stride as usize + 1,
-    }
 }
 
 /// Numbers as a product takes them.

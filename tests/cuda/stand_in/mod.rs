@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
-use udass_raw::device::{Arithmetic, Convolution, Device, Precision, Product, Types};
+use udass_raw::device::{Arithmetic, Device, Job, Precision, Product, Types};
 use udass_raw::{Error, Result};
 
 use memory::{Memories, PADDING, Side, guard_of};
@@ -20,8 +20,8 @@ use work::{Call, Touch, Work};
 
 /// What a device has unless a test says otherwise.
 const TOTAL: usize = 4 << 30;
-/// Of every convolution.
-const WORKSPACE: usize = 100;
+/// Of every job.
+pub const WORKSPACE: usize = 100;
 
 /// Clones are the same GPU: a test keeps one and gives the other to a device.
 #[derive(Clone)]
@@ -30,7 +30,8 @@ pub struct StandIn(Rc<RefCell<State>>);
 struct State {
     arithmetic: Arithmetic,
     precision: Precision,
-    /// Whether products sum rows along the way; the host's do not.
+    /// Whether products add a bias along the way, as the host's do, and sum rows, as they do not.
+    adds_bias: bool,
     sums_rows: bool,
     total: usize,
     memories: Memories,
@@ -43,7 +44,7 @@ struct State {
     kept: BTreeSet<u64>,
     /// Names of the kernels that ran.
     kernels: BTreeSet<&'static str>,
-    /// Ticks that each way of a convolution takes.
+    /// Ticks that each way of a job takes.
     ways: Vec<u64>,
     /// How often each ran.
     ran: BTreeMap<usize, u64>,
@@ -86,13 +87,13 @@ pub struct Counts {
 /// Computes as the host does, bit for bit.
 pub fn device(types: Types) -> Device {
     let precision = if types == Types::Bf16 { Precision::Bf16 } else { Precision::F32 };
-    Device::cuda_through(types, Box::new(StandIn::with(TOTAL, precision, false))).unwrap()
+    Device::cuda_through(types, Box::new(StandIn::with_precision(precision))).unwrap()
 }
 
 /// As a real one at a precision: products sum rows along the way, and sums are cut for its size.
 pub fn device_in(precision: Precision) -> Device {
     let types = if precision == Precision::Bf16 { Types::Bf16 } else { Types::F32 };
-    let gpu = StandIn::with(TOTAL, precision, true);
+    let gpu = StandIn::with_precision(precision).along_the_way(true, true);
     gpu.0.borrow_mut().multiprocessors = Some(132);
     Device::cuda_through(types, Box::new(gpu)).unwrap()
 }
@@ -103,14 +104,19 @@ impl StandIn {
     }
 
     pub fn with_memory(total: usize) -> StandIn {
-        Self::with(total, Precision::F32, false)
+        Self::with(total, Precision::F32)
     }
 
-    fn with(total: usize, precision: Precision, sums_rows: bool) -> StandIn {
+    pub fn with_precision(precision: Precision) -> StandIn {
+        Self::with(TOTAL, precision)
+    }
+
+    fn with(total: usize, precision: Precision) -> StandIn {
         StandIn(Rc::new(RefCell::new(State {
             arithmetic: Arithmetic::new(1, precision).unwrap(),
             precision,
-            sums_rows,
+            adds_bias: true,
+            sums_rows: false,
             total,
             memories: Memories::default(),
             streams: Vec::new(),
@@ -127,8 +133,7 @@ impl StandIn {
         })))
     }
 
-    /// With ways of computing convolutions that take so many ticks each; the fastest is kept in a
-    /// folder.
+    /// With ways of doing jobs that take so many ticks each; the fastest is kept in a folder.
     pub fn with_ways(self, ticks: &[u64], folder: Option<&Path>) -> StandIn {
         let mut state = self.0.borrow_mut();
         state.ways = ticks.to_vec();
@@ -137,7 +142,15 @@ impl StandIn {
         self
     }
 
-    /// How often each way of a convolution ran since it was asked before.
+    /// With products that add a bias along the way, or sum rows, or do neither.
+    pub fn along_the_way(self, adds_bias: bool, sums_rows: bool) -> StandIn {
+        let mut state = self.0.borrow_mut();
+        (state.adds_bias, state.sums_rows) = (adds_bias, sums_rows);
+        drop(state);
+        self
+    }
+
+    /// How often each way ran since it was asked before.
     pub fn ways_that_ran(&self) -> BTreeMap<usize, u64> {
         std::mem::take(&mut self.0.borrow_mut().ran)
     }
@@ -241,7 +254,7 @@ impl State {
             if let Work::Launch(launch) = &call.work {
                 self.kernels.insert(launch.kernel.name);
             }
-            if let Work::Convolution { way, .. } = call.work {
+            if let Work::Job { way, .. } = call.work {
                 *self.ran.entry(way).or_default() += 1;
             }
             if let Work::Hold { queue, until } = call.work {
@@ -401,49 +414,32 @@ impl Driver for StandIn {
         self.0.borrow_mut().give(stream, call)
     }
 
-    fn product(&self, stream: Stream, product: &Product) -> Result<()> {
-        let mut touches = vec![
-            work::touched_in(&product.a, false),
-            work::touched_in(&product.b, false),
-            work::touched_in(&product.out, true),
-        ];
-        let vector = |address, n: usize, written| {
-            Touch::new(Side::Device, address, n * product.out.dtype.bytes(), written)
-        };
-        touches.extend(product.bias.map(|at| vector(at, product.out.cols, false)));
-        touches.extend(product.row_sums.map(|at| vector(at, product.out.rows, true)));
-        self.0.borrow_mut().give(stream, Call::new("product", Work::Product(*product), touches))
-    }
-
     fn rounds_operands(&self) -> bool {
         self.0.borrow().precision != Precision::F32
     }
 
-    fn sums_rows(&self, _product: &Product) -> bool {
-        self.0.borrow().sums_rows
-    }
-
-    fn ways(&self, _: &Convolution) -> Result<Vec<Way>> {
-        let ways = 0..self.0.borrow().ways.len();
+    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
+        let state = self.0.borrow();
+        let has = match job {
+            Job::Product(Product { bias, row_sums, .. }) => {
+                (bias.is_none() || state.adds_bias) && (row_sums.is_none() || state.sums_rows)
+            }
+            Job::Convolution(_) => true,
+        };
+        let ways = 0..if has { state.ways.len() } else { 0 };
         let way = |i| Way { name: format!("way {i}"), workspace: WORKSPACE };
         Ok(ways.map(way).collect())
     }
 
-    fn convolution(
-        &self,
-        stream: Stream,
-        convolution: &Convolution,
-        way: usize,
-        workspace: u64,
-    ) -> Result<()> {
+    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()> {
         let mut state = self.0.borrow_mut();
+        let (name, mut touches) = work::told_of(job);
         let Some(&ticks) = state.ways.get(way) else {
-            return misuse("convolution", format_args!("there is no way {way}"));
+            return misuse(name, format_args!("there is no way {way}"));
         };
-        let mut touches = work::touched_around(convolution);
         touches.push(Touch::new(Side::Device, workspace, WORKSPACE, true));
-        let work = Work::Convolution { convolution: *convolution, way, ticks };
-        state.give(stream, Call::new("convolution", work, touches))
+        let work = Work::Job { job: *job, way, ticks };
+        state.give(stream, Call::new(name, work, touches))
     }
 
     fn event(&self) -> Result<Event> {

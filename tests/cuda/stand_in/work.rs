@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use udass_raw::Result;
 use udass_raw::device::cuda::Launch;
-use udass_raw::device::{Arithmetic, Convolution, Matrix, Product};
+use udass_raw::device::{Arithmetic, Convolution, Job, Matrix, Product};
+use udass_raw::tensor::DType;
 
 use super::memory::Side;
 
@@ -31,9 +32,8 @@ pub enum Work {
         value: u8,
     },
     Launch(Launch),
-    Product(Product),
-    Convolution {
-        convolution: Convolution,
+    Job {
+        job: Job,
         way: usize,
         ticks: u64,
     },
@@ -77,7 +77,7 @@ impl Call {
     /// On the GPU's clock.
     pub fn ticks(&self) -> u64 {
         match self.work {
-            Work::Convolution { ticks, .. } => ticks,
+            Work::Job { ticks, .. } => ticks,
             _ => 1,
         }
     }
@@ -109,8 +109,7 @@ impl Work {
                     let words: Vec<u64> = launch.arguments.iter().map(|a| a.word).collect();
                     arithmetic.launch(launch.kernel, launch.types, launch.grid, &words)
                 }
-                Work::Product(product) => arithmetic.product(product),
-                Work::Convolution { convolution, .. } => arithmetic.convolution(convolution),
+                Work::Job { job, .. } => arithmetic.compute(job),
                 Work::Hold { .. } => Ok(()),
             }
         }
@@ -137,18 +136,27 @@ pub fn touched_by(launch: &Launch) -> Vec<Touch> {
     pointers.collect()
 }
 
-/// From a matrix's first element to its last.
-pub fn touched_in(matrix: &Matrix, written: bool) -> Touch {
-    let elements = match (matrix.rows, matrix.cols) {
-        (0, _) | (_, 0) => 0,
-        (rows, cols) => {
-            (rows - 1) * matrix.row_stride as usize + (cols - 1) * matrix.col_stride as usize + 1
-        }
-    };
-    Touch::new(Side::Device, matrix.address, elements * matrix.dtype.bytes(), written)
+/// The call's name, and all that it touches but its workspace.
+pub fn told_of(job: &Job) -> (&'static str, Vec<Touch>) {
+    match job {
+        Job::Product(product) => ("product", touched_in(product)),
+        Job::Convolution(convolution) => ("convolution", touched_around(convolution)),
+    }
 }
 
-pub fn touched_around(c: &Convolution) -> Vec<Touch> {
+fn touched_in(product: &Product) -> Vec<Touch> {
+    let Product { out, a, b, bias, row_sums, .. } = product;
+    let touch = |address, elements: usize, dtype: DType, written| {
+        Touch::new(Side::Device, address, elements * dtype.bytes(), written)
+    };
+    let matrix = |m: &Matrix, written| touch(m.address, m.span(), m.dtype, written);
+    let mut touches = vec![matrix(a, false), matrix(b, false), matrix(out, true)];
+    touches.extend(bias.map(|at| touch(at, out.cols, out.dtype, false)));
+    touches.extend(row_sums.map(|at| touch(at, out.rows, out.dtype, true)));
+    touches
+}
+
+fn touched_around(c: &Convolution) -> Vec<Touch> {
     let (addresses, elements) = ([c.x, c.w, c.y], c.elements());
     let touch = |i: usize| {
         let bytes = elements[i] * c.dtype.bytes();

@@ -18,7 +18,7 @@ use sys::cudnnBackendNumericalNote_t as Numerical;
 use super::Gpu;
 use super::graph::{Address, Descriptor, Knob, Note, check};
 use crate::device::Precision;
-use crate::device::backend::{Convolution, ConvolutionPass};
+use crate::device::backend::{Convolution, ConvolutionPass, Job, no_way};
 use crate::device::cuda::driver::Way;
 use crate::tensor::DType;
 use crate::{Error, Result};
@@ -86,7 +86,8 @@ impl Convolutions {
             return Err(Error::device("a GPU that is only described runs nothing"));
         };
         self.with_plans(c, |plans| {
-            let Plan { way, descriptor, .. } = plans.get(way).ok_or_else(|| none_of(c))?;
+            let Plan { way, descriptor, .. } =
+                plans.get(way).ok_or_else(|| no_way(&Job::Convolution(*c)))?;
             let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
             pack.set(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &TENSORS)?;
             let addresses = [c.x, c.w, c.y].map(Address);
@@ -113,7 +114,7 @@ impl Convolutions {
         f(plans)
     }
 
-    /// The library's proposals and what it falls back on, as far as they may be used.
+    /// The library's proposals and what it falls back on, as far as they may be used; maybe none.
     fn find_plans(&self, shape: Convolution) -> Result<Vec<Plan>> {
         use sys::cudnnBackendHeurMode_t as Mode;
         let graph = self.operation_graph(shape)?;
@@ -127,7 +128,7 @@ impl Convolutions {
                 plans.extend(plan.filter(|plan| plans.iter().all(|p| p.way.name != plan.way.name)));
             }
         }
-        if plans.is_empty() { Err(none_of(&shape)) } else { Ok(plans) }
+        Ok(plans)
     }
 
     fn operation_graph(&self, c: Convolution) -> Result<Descriptor> {
@@ -238,10 +239,6 @@ impl Convolutions {
             let _ = unsafe { sys::cudnnDestroy(handle) };
         }
     }
-}
-
-fn none_of(c: &Convolution) -> Error {
-    Error::device(format!("cuDNN has no way that may be taken for a convolution, {c}"))
 }
 
 /// Sizes as the library counts them, channels second, of a tensor whose channels lie together.

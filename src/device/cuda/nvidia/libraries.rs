@@ -81,6 +81,7 @@ pub const CUBLASLT: Library = Library {
         "cublasLtDestroy",
         "cublasLtGetVersion",
         "cublasLtMatmul",
+        "cublasLtMatmulAlgoConfigGetAttribute",
         "cublasLtMatmulAlgoGetHeuristic",
         "cublasLtMatmulDescCreate",
         "cublasLtMatmulDescDestroy",

@@ -18,7 +18,7 @@ use cudarc::driver::sys;
 
 use super::driver::{Driver, Event, Graph, Launch, Memory, Stream, Way};
 use crate::device::Precision;
-use crate::device::backend::{Convolution, Product};
+use crate::device::backend::Job;
 use crate::device::launch::Types;
 use crate::{Error, Result};
 
@@ -298,7 +298,7 @@ impl Drop for Nvidia {
     fn drop(&mut self) {
         // Failures leave things to the process's end.
         let _ = self.gpu.enter();
-        self.products.free(&self.gpu);
+        self.products.free();
         self.convolutions.free();
         self.graphs.get_mut().drain(..).for_each(destroy);
         // SAFETY: each was made by this driver, and nothing is under way: the device waited.
@@ -448,32 +448,24 @@ impl Driver for Nvidia {
         check(status, name)
     }
 
-    fn product(&self, stream: Stream, product: &Product) -> Result<()> {
-        self.products.run(self.enter(stream)?, product)
-    }
-
     fn rounds_operands(&self) -> bool {
         self.products.precision != Precision::F32
     }
 
-    fn sums_rows(&self, product: &Product) -> bool {
-        self.products.sums_rows(product)
-    }
-
-    fn ways(&self, convolution: &Convolution) -> Result<Vec<Way>> {
+    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
         self.gpu.enter()?;
-        self.convolutions.ways(convolution)
+        match job {
+            Job::Product(product) => self.products.ways(product),
+            Job::Convolution(convolution) => self.convolutions.ways(convolution),
+        }
     }
 
-    fn convolution(
-        &self,
-        stream: Stream,
-        convolution: &Convolution,
-        way: usize,
-        workspace: u64,
-    ) -> Result<()> {
+    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()> {
         let stream = self.enter(stream)?;
-        self.convolutions.run(stream, convolution, way, workspace)
+        match job {
+            Job::Product(product) => self.products.run(stream, product, way, workspace),
+            Job::Convolution(c) => self.convolutions.run(stream, c, way, workspace),
+        }
     }
 
     fn event(&self) -> Result<Event> {

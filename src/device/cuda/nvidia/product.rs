@@ -1,6 +1,6 @@
 //! Matrix products through cuBLASLt, with a bias added or sums for a bias's gradient taken along the
-//! way. A plan (descriptors and the algorithm that the library proposes first) is made once for every
-//! shape and kept.
+//! way. A plan (descriptors and the algorithms that the library proposes, a way each) is made once for
+//! every shape and kept.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,26 +8,28 @@ use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::null_mut;
+use std::rc::Rc;
 
 use cudarc::cublaslt::sys;
 use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
 use super::Gpu;
 use crate::device::Precision;
-use crate::device::backend::{Matrix, Product};
+use crate::device::backend::{Job, Matrix, Product, no_way};
+use crate::device::cuda::driver::Way;
 use crate::tensor::DType;
 use crate::{Error, Result};
 
 /// Bytes that an algorithm may use beside its operands: what NVIDIA advises for Hopper.
-const WORKSPACE: usize = 32 << 20;
+const MOST_WORKSPACE: usize = 32 << 20;
+/// Ways that are offered.
+const MOST_WAYS: usize = 8;
 
 pub(super) struct Products {
     pub precision: Precision,
     deterministic: bool,
     handle: sys::cublasLtHandle_t,
-    workspace: u64,
-    /// None: the library has none.
-    plans: RefCell<HashMap<Key, Option<Plan>>>,
+    plans: RefCell<HashMap<Key, Rc<Plan>>>,
 }
 
 /// What a plan depends on.
@@ -69,7 +71,8 @@ struct Plan {
     operation: sys::cublasLtMatmulDesc_t,
     /// Of a, b and out.
     layouts: [sys::cublasLtMatrixLayout_t; 3],
-    algorithm: sys::cublasLtMatmulAlgo_t,
+    /// None where the library has no such product.
+    algorithms: Vec<(Way, sys::cublasLtMatmulAlgo_t)>,
 }
 
 fn library_type(dtype: DType) -> Result<sys::cudaDataType_t> {
@@ -132,10 +135,9 @@ fn arranged(product: &Product) -> Result<(Key, [u64; 3])> {
     Ok((key, addresses))
 }
 
-impl Plan {
-    /// Gives the descriptors back.
-    fn free(&self) {
-        // SAFETY: they are this plan's, which is used no more.
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: they are this plan's; a failure leaves them to the process's end.
         unsafe {
             let _ = sys::cublasLtMatmulDescDestroy(self.operation);
             for layout in self.layouts {
@@ -155,8 +157,35 @@ fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V)
     check(status, "cublasLtMatmulDescSetAttribute")
 }
 
-fn none_of(key: &Key) -> Error {
-    Error::device(format!("cuBLASLt has no product for {key:?}"))
+/// An algorithm and its settings: `66 1=20 2=1 3=0`. The same in every process with this library.
+fn name_of(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
+    use sys::cublasLtMatmulAlgoConfigAttributes_t as Setting;
+    let settings = [
+        (Setting::CUBLASLT_ALGO_CONFIG_ID, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_TILE_ID, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_STAGES_ID, 4),
+        (Setting::CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, 2),
+        (Setting::CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 2),
+    ];
+    let told = settings.into_iter().filter_map(|(setting, bytes)| {
+        let (mut value, mut written) = (0u32, 0);
+        let to = (&raw mut value).cast();
+        // SAFETY: as many bytes of a local as NVIDIA's manual says; the low ones come first.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoConfigGetAttribute(algorithm, setting, to, bytes, &mut written)
+        };
+        // An older library knows fewer.
+        check(status, "cublasLtMatmulAlgoConfigGetAttribute").ok()?;
+        Some(match setting {
+            Setting::CUBLASLT_ALGO_CONFIG_ID => format!("{value}"),
+            _ => format!("{}={value}", setting as u32),
+        })
+    });
+    told.collect::<Vec<_>>().join(" ")
 }
 
 impl Products {
@@ -165,18 +194,26 @@ impl Products {
         let mut handle = null_mut();
         // SAFETY: an out-pointer to a local.
         check(unsafe { sys::cublasLtCreate(&mut handle) }, "cublasLtCreate")?;
-        let workspace = gpu.allocate(WORKSPACE)?;
-        Ok(Products { precision, deterministic, handle, workspace, plans: RefCell::default() })
+        Ok(Products { precision, deterministic, handle, plans: RefCell::default() })
     }
 
-    pub fn run(&self, stream: cudarc::driver::sys::CUstream, product: &Product) -> Result<()> {
+    pub fn ways(&self, product: &Product) -> Result<Vec<Way>> {
+        // What cannot be arranged is for the caller to do otherwise.
+        let Ok((key, _)) = arranged(product) else { return Ok(Vec::new()) };
+        Ok(self.plan(key)?.algorithms.iter().map(|(way, _)| way.clone()).collect())
+    }
+
+    pub fn run(
+        &self,
+        stream: cudarc::driver::sys::CUstream,
+        product: &Product,
+        way: usize,
+        workspace: u64,
+    ) -> Result<()> {
         let (key, [a, b, out]) = arranged(product)?;
-        let mut plans = self.plans.borrow_mut();
-        let plan = match plans.entry(key) {
-            Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(new) => new.insert(self.plan(&key)?),
-        };
-        let plan = plan.as_ref().ok_or_else(|| none_of(&key))?;
+        let plan = self.plan(key)?;
+        let found = plan.algorithms.get(way);
+        let (way, algorithm) = found.ok_or_else(|| no_way(&Job::Product(*product)))?;
         if let Some(vector) = product.bias.or(product.row_sums) {
             let attribute = Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             set(plan.operation, attribute, &vector)?;
@@ -184,7 +221,7 @@ impl Products {
         let (alpha, beta) = (1f32, product.accumulate as u32 as f32);
         let [a_layout, b_layout, layout] = plan.layouts;
         // SAFETY: descriptors are the plan's and of these operands' shapes; the operands are views
-        // of live tensors; scalars are read now.
+        // of live tensors, the workspace is as large as the way wants; scalars are read now.
         let status = unsafe {
             sys::cublasLtMatmul(
                 self.handle,
@@ -199,35 +236,23 @@ impl Products {
                 layout,
                 out as *mut c_void,
                 layout,
-                &plan.algorithm,
-                self.workspace as *mut c_void,
-                WORKSPACE,
+                algorithm,
+                workspace as *mut c_void,
+                way.workspace,
                 stream.cast(),
             )
         };
         check(status, "cublasLtMatmul")
     }
 
-    /// Whether the library has a product that sums a's rows along the way.
-    pub fn sums_rows(&self, product: &Product) -> bool {
-        let Ok((key, _)) = arranged(product) else { return false };
-        let mut plans = self.plans.borrow_mut();
-        match plans.entry(key) {
-            Entry::Occupied(found) => found.get().is_some(),
-            Entry::Vacant(new) => match self.plan(&key) {
-                Ok(plan) => new.insert(plan).is_some(),
-                Err(_) => false,
-            },
-        }
+    fn plan(&self, key: Key) -> Result<Rc<Plan>> {
+        Ok(match self.plans.borrow_mut().entry(key) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => new.insert(Rc::new(self.new_plan(&key)?)).clone(),
+        })
     }
 
-    /// None where the library has no such product.
-    fn plan(&self, key: &Key) -> Result<Option<Plan>> {
-        // Sums of single numbers: versions of the library have been wrong there.
-        if key.epilogue == Epilogue::ColumnSums && key.depth == 1 {
-            return Ok(None);
-        }
-        use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
+    fn new_plan(&self, key: &Key) -> Result<Plan> {
         let compute = match (key.operands, self.precision) {
             (DType::F32, Precision::Tf32) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -236,35 +261,50 @@ impl Products {
         let types = [operands, operands, library_type(key.result)?];
         // cublasOperation_t: CUBLAS_OP_N is 0, CUBLAS_OP_T is 1.
         let transposition = |m: Stored| m.transposed as i32;
-        let bytes = WORKSPACE;
+        let mut operation = null_mut();
+        // SAFETY: an out-pointer to a local.
+        let made = unsafe { sys::cublasLtMatmulDescCreate(&mut operation, compute, scale) };
+        check(made, "cublasLtMatmulDescCreate")?;
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &transposition(key.a))?;
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &transposition(key.b))?;
+        if key.epilogue != Epilogue::None {
+            let epilogue = match key.epilogue {
+                Epilogue::Bias => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+                _ => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
+            };
+            set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
+            let vector = Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE;
+            set(operation, vector, &(types[2] as u32))?;
+        }
+        let mut layouts = [null_mut(); 3];
+        for ((layout, m), real) in layouts.iter_mut().zip([key.a, key.b, key.out]).zip(types) {
+            let (rows, cols, pitch) = (m.rows as u64, m.cols as u64, m.pitch as i64);
+            // SAFETY: an out-pointer to a local.
+            let made = unsafe { sys::cublasLtMatrixLayoutCreate(layout, real, rows, cols, pitch) };
+            check(made, "cublasLtMatrixLayoutCreate")?;
+        }
+        let mut plan = Plan { operation, layouts, algorithms: Vec::new() };
+        // Sums of single numbers: versions of the library have been wrong there.
+        if key.epilogue != Epilogue::ColumnSums || key.depth > 1 {
+            plan.algorithms = self.proposals(&plan, key)?;
+        }
+        Ok(plan)
+    }
+
+    /// The library's, the first the one that it would take; maybe none.
+    fn proposals(&self, plan: &Plan, key: &Key) -> Result<Vec<(Way, sys::cublasLtMatmulAlgo_t)>> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
+        let bytes = MOST_WORKSPACE;
         // Partial sums in their full type, added in a fixed order, or in place, as they come.
         use sys::cublasLtReductionScheme_t as Scheme;
         let mut schemes = Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         if !self.deterministic {
             schemes |= Scheme::CUBLASLT_REDUCTION_SCHEME_INPLACE as u32;
         }
-        // SAFETY: out-pointers to locals; attributes are of the types that NVIDIA's manual gives.
-        unsafe {
-            let mut operation = null_mut();
-            let made = sys::cublasLtMatmulDescCreate(&mut operation, compute, scale);
-            check(made, "cublasLtMatmulDescCreate")?;
-            set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &transposition(key.a))?;
-            set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &transposition(key.b))?;
-            if key.epilogue != Epilogue::None {
-                let epilogue = match key.epilogue {
-                    Epilogue::Bias => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
-                    _ => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
-                };
-                set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
-                let vector = Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE;
-                set(operation, vector, &(types[2] as u32))?;
-            }
-            let mut layouts = [null_mut(); 3];
-            for ((layout, m), real) in layouts.iter_mut().zip([key.a, key.b, key.out]).zip(types) {
-                let (rows, cols, pitch) = (m.rows as u64, m.cols as u64, m.pitch as i64);
-                let made = sys::cublasLtMatrixLayoutCreate(layout, real, rows, cols, pitch);
-                check(made, "cublasLtMatrixLayoutCreate")?;
-            }
+        let [a, b, out] = plan.layouts;
+        // SAFETY: descriptors are the plan's; out-pointers to locals; attributes are of the types that
+        // NVIDIA's manual gives; a result of zeros is one.
+        let (asked, found) = unsafe {
             let mut preference = null_mut();
             let made = sys::cublasLtMatmulPreferenceCreate(&mut preference);
             check(made, "cublasLtMatmulPreferenceCreate")?;
@@ -277,54 +317,56 @@ impl Products {
             prefer(most, (&raw const bytes).cast(), size_of::<usize>())?;
             let scheme = Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
             prefer(scheme, (&raw const schemes).cast(), 4)?;
-            let [a, b, out] = &key.alignment;
             for (attribute, multiple) in [
-                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a),
-                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b),
-                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out),
-                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &key.alignment[0]),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &key.alignment[1]),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &key.alignment[2]),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &key.alignment[2]),
             ] {
                 prefer(attribute, (multiple as *const u32).cast(), 4)?;
             }
-            let (mut best, mut count) = (zeroed::<sys::cublasLtMatmulHeuristicResult_t>(), 0);
+            let mut found = [zeroed::<sys::cublasLtMatmulHeuristicResult_t>(); MOST_WAYS];
+            let mut count = 0;
             let asked = sys::cublasLtMatmulAlgoGetHeuristic(
                 self.handle,
-                operation,
-                layouts[0],
-                layouts[1],
-                layouts[2],
-                layouts[2],
+                plan.operation,
+                a,
+                b,
+                out,
+                out,
                 preference,
-                1,
-                &mut best,
+                MOST_WAYS as i32,
+                found.as_mut_ptr(),
                 &mut count,
             );
             let _ = sys::cublasLtMatmulPreferenceDestroy(preference);
-            let plan = Plan { operation, layouts, algorithm: best.algo };
-            let success = sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS;
-            let found = asked == success && count > 0 && best.state == success;
-            if !found {
-                plan.free();
-                return Ok(None);
+            (asked, found.into_iter().take(count as usize))
+        };
+        let mut ways: Vec<(Way, _)> = Vec::new();
+        if check(asked, "cublasLtMatmulAlgoGetHeuristic").is_ok() {
+            for result in found.filter(|result| check(result.state, "an algorithm").is_ok()) {
+                let way = Way { name: name_of(&result.algo), workspace: result.workspaceSize };
+                if ways.iter().all(|(known, _)| known.name != way.name) {
+                    ways.push((way, result.algo));
+                }
             }
-            Ok(Some(plan))
         }
+        Ok(ways)
     }
 
     /// Gives everything back; a failure leaves it to the process's end.
-    pub fn free(&mut self, gpu: &Gpu) {
+    pub fn free(&mut self) {
+        self.plans.get_mut().clear();
         // SAFETY: made by this, and no longer used.
-        unsafe {
-            self.plans.get_mut().drain().filter_map(|(_, plan)| plan).for_each(|plan| plan.free());
-            let _ = sys::cublasLtDestroy(self.handle);
-        }
-        let _ = gpu.free(self.workspace);
+        let _ = unsafe { sys::cublasLtDestroy(self.handle) };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cuda::nvidia::libraries;
+    use std::collections::BTreeSet;
 
     /// What the library would do with the arrangement, by its own definition.
     fn perform(key: &Key, [a, b, out]: [u64; 3], accumulate: bool) {
@@ -345,6 +387,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The library tells an algorithm's settings without a GPU. Skipped where it is absent (its folder
+    /// in UDASS_CUDA_LIBRARIES).
+    #[test]
+    fn every_setting_of_an_algorithm_is_in_its_name() {
+        if let Err(absent) = libraries::CUBLASLT.check() {
+            println!("skipped: {absent}");
+            return;
+        }
+        let of = |data: [u64; 8]| name_of(&sys::cublasLtMatmulAlgo_t { data });
+        let plain = of([0; 8]);
+        assert_eq!(plain, "0 1=0 2=0 3=0 4=0 5=0 6=0 7=0 8=0");
+        let bits = (0..512).map(|bit| {
+            let mut data = [0; 8];
+            data[bit / 64] = 1 << (bit % 64);
+            of(data)
+        });
+        let others: BTreeSet<_> = bits.filter(|name| *name != plain).collect();
+        assert_eq!(others.len(), 7 * 32 + 2 * 16);
     }
 
     #[test]
