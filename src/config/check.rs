@@ -239,8 +239,6 @@ impl Check {
         self.at_least("network.channels", net.channels as u64, 1);
         self.below_one("network.drop_path", net.drop_path);
         self.below_one("network.dropout", net.dropout);
-        let joins = !net.join_passes || !net.backbone.starts_with("resnet");
-        self.that(joins, "network.join_passes", format!("false with {}", net.backbone), true);
         let hrda = &net.hrda;
         let (stride, why) = match net.head.as_str() {
             "dlv2" => (16, "the head's stride of 8 at half resolution"),

@@ -37,6 +37,12 @@ impl Backbone {
         }
     }
 
+    /// Whether a sample's features are its own, whatever else is in the batch: a ResNet's batch norms
+    /// see it all.
+    pub fn joins(&self) -> bool {
+        matches!(self, Backbone::Mit(_))
+    }
+
     /// image: B,H,W,3.
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
         let image = pass.tape.device().to_operand(image)?;
@@ -46,12 +52,12 @@ impl Backbone {
         }
     }
 
-    /// Features of several inputs, each in its pass, all of one tape. A MiT takes inputs of one size
-    /// as one batch, in the first's pass: wider work for the device, and parameters are read once. A
-    /// ResNet must not, as its batch norms would see them all.
+    /// Features of several inputs, each in its pass, all of one tape. Inputs of one size go as one
+    /// batch, in the first's pass, where the backbone [`joins`](Self::joins): wider work for the
+    /// device, and parameters are read once.
     pub fn forward_each(&self, inputs: Vec<(Pass, Tensor)>) -> Result<Vec<[Tensor; 4]>> {
         let alike = |(_, image): &(Pass, Tensor)| image.shape()[1..] == inputs[0].1.shape()[1..];
-        if inputs.len() < 2 || matches!(self, Backbone::ResNet(_)) || !inputs.iter().all(alike) {
+        if inputs.len() < 2 || !self.joins() || !inputs.iter().all(alike) {
             return inputs.into_iter().map(|(pass, image)| self.forward(&pass, &image)).collect();
         }
         let (passes, images): (Vec<Pass>, Vec<Tensor>) = inputs.into_iter().unzip();

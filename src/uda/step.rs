@@ -457,7 +457,9 @@ impl Iteration<'_, '_> {
 
     /// Training passes of the student and their way back; gradients add to those there are.
     fn learn(&mut self, mut lessons: Vec<Lesson>) -> Result<()> {
-        let together = if self.learner.config.network.join_passes { lessons.len() } else { 1 };
+        let Learner { config, network, .. } = self.learner;
+        let join = config.network.join_passes && network.backbone().joins();
+        let together = if join { lessons.len() } else { 1 };
         while !lessons.is_empty() {
             let now: Vec<Lesson> = lessons.drain(..together).collect();
             self.learn_together(&now)?;
@@ -577,7 +579,7 @@ fn with_less_memory(error: Error, config: &Config, recorded: bool) -> Error {
     let Error::OutOfMemory(problem) = error else { return error };
     let (network, data) = (&config.network, &config.data);
     let mut settings = Vec::new();
-    if network.join_passes {
+    if network.join_passes && network.backbone.starts_with("mit") {
         settings.push("network.join_passes = false (slower)".to_string());
     }
     if !network.recompute {

@@ -87,4 +87,9 @@ fn joined_passes_give_the_same_numbers() {
     let (recomputed, bits, _) = train(&device(), "toy_vit", &recomputed);
     assert_eq!(recomputed, again);
     assert!(bits == same);
+    // A ResNet's passes stay apart.
+    let of_a_resnet = |sets: &[&str]| train(&Device::host(2).unwrap(), "toy_cnn", sets);
+    let ((reports, apart, _), (again, same, _)) = (of_a_resnet(&still), of_a_resnet(&joined));
+    assert_eq!(again, reports);
+    assert!(same == apart);
 }
