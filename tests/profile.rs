@@ -200,10 +200,15 @@ fn a_browser_shows_the_page() {
         return eprintln!("skipped: no browser (chromium, or what UDASS_BROWSER names)");
     };
     let flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"];
+    let quiet = ["--no-first-run", "--disable-background-networking", "--disable-quic"];
     let data = format!("--user-data-dir={}", folder.path().join("browser").display());
     let url = format!("file://{}", path.display());
-    let output =
-        Command::new(&browser).args(flags).args([&data, "--dump-dom", &url]).output().unwrap();
+    let output = Command::new(&browser)
+        .args(flags)
+        .args(quiet)
+        .args([&data, "--dump-dom", &url])
+        .output()
+        .unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     // The page as delivered has no boxes: they are the script's.
     let boxes = shown.matches(" title=\"").count();
