@@ -4,11 +4,10 @@
 //
 // A block takes a chunk of a head's queries and holds `held` keys and values in shared memory: all
 // of them where they fit, so that they are read once. A warp takes 16 queries, whose scores, weights
-// and results stay in its registers (Dao 2023). Blocks of other sizes than whole warps, and solo,
-// compute row by row.
+// and results stay in its registers (Dao 2023). What it reads for them from shared memory takes as
+// long as their products, so all else has to be few instructions: powers of two for e^x, no tests of
+// keys that are there. Blocks of other sizes than whole warps, and solo, compute row by row.
 #include "attention_mma.cuh"
-
-constexpr int64_t TILE = 64;
 
 // The portable body: one thread a query.
 DEVICE void forward_row(const T* q, const T* k, T* y, real* log, int64_t keys, int64_t size, int64_t channels) {
@@ -36,63 +35,48 @@ DEVICE void forward_row(const T* q, const T* k, T* y, real* log, int64_t keys, i
 #if defined(UDASS_WARPS)
 template <int64_t size>
 DEVICE void forward(const T* q, const T* kv, T* y, real* logs, int64_t rows, int64_t keys, int64_t channels, int64_t held) {
-    constexpr int64_t stride = size + VECTOR;
-    const float scale = 1 / sqrt_of(real(size));
-    T* key_rows = static_cast<T*>(shared_memory());
-    T* value_rows = key_rows + held * stride;
+    const float scale = 1 / sqrt_of(real(size)), steepness = scale * LOG2_E;
+    KeyTiles tiles{kv, keys, channels, held};
+    ask<size>(tiles);
     for (int64_t step = 0; step < rows; step += 16 * warp_count()) {
         const int64_t first = step + 16 * warp_index(), mine = held_to(rows - first, 0, 16);
         uint32_t from[size / DEPTH][4];
         load_a<size>(from, q + first * channels, mine, channels);
         float result[size / 8][4] = {}, high[2] = {-REAL_MAX, -REAL_MAX}, total[2] = {0, 0};
-        for (int64_t base = 0; base < keys; base += held) {
-            const int64_t here = least_of(keys - base, held), padded = (here + TILE - 1) / TILE * TILE;
-            if (step == 0 || held < keys) {
-                barrier();
-                load_rows<size>(key_rows, kv + base * 2 * channels, here, padded, 2 * channels);
-                load_rows<size>(value_rows, kv + base * 2 * channels + channels, here, padded, 2 * channels);
-                barrier();
-            }
-            for (int64_t tile = 0; tile < here; tile += TILE) {
-                float scores[TILE / 8][4] = {};
-                multiply_rows<size>(scores, from, key_rows, tile);
-                float higher[2] = {high[0], high[1]};
-                UNROLL for (int64_t n = 0; n < TILE / 8; ++n) {
-                    UNROLL for (int64_t i = 0; i < 4; ++i) {
-                        const bool there = tile + 8 * n + 2 * lane_pair() + i % 2 < here;
-                        scores[n][i] = there ? scores[n][i] * scale : -REAL_MAX;
-                        higher[i / 2] = max_of(higher[i / 2], scores[n][i]);
-                    }
-                }
-                UNROLL for (int64_t h = 0; h < 2; ++h) {
-                    higher[h] = row_max(higher[h]);
-                    const float shrink = exp_of(high[h] - higher[h]);
-                    high[h] = higher[h];
-                    total[h] *= shrink;
-                    UNROLL for (int64_t n = 0; n < size / 8; ++n) {
-                        result[n][2 * h] *= shrink;
-                        result[n][2 * h + 1] *= shrink;
-                    }
+        for (int64_t key = 0; key < keys; key += TILE) {
+            const T* tile = next_tile<size>(tiles, step + 16 * warp_count() < rows);
+            float scores[TILE / 8][4] = {};
+            multiply_rows<size>(scores, from, tile, 0);
+            hide_beyond(scores, key, keys);
+            UNROLL for (int64_t h = 0; h < 2; ++h) {
+                float higher = high[h];
+                UNROLL for (int64_t n = 0; n < TILE / 8; ++n) higher = fmaxf(higher, fmaxf(scores[n][2 * h], scores[n][2 * h + 1]));
+                higher = row_max(higher);
+                const float shrink = exp2_of((high[h] - higher) * steepness), shift = higher * steepness;
+                high[h] = higher;
+                total[h] *= shrink;
+                UNROLL for (int64_t n = 0; n < size / 8; ++n) {
+                    result[n][2 * h] *= shrink;
+                    result[n][2 * h + 1] *= shrink;
                 }
                 UNROLL for (int64_t n = 0; n < TILE / 8; ++n) {
-                    UNROLL for (int64_t i = 0; i < 4; ++i) {
-                        scores[n][i] = exp_of(scores[n][i] - high[i / 2]);
-                        total[i / 2] += scores[n][i];
+                    UNROLL for (int64_t i = 2 * h; i < 2 * h + 2; ++i) {
+                        scores[n][i] = exp2_of(fma_of(scores[n][i], steepness, -shift));
+                        total[h] += scores[n][i];
                     }
                 }
-                multiply_weights<size>(result, scores, value_rows, tile);
             }
+            multiply_weights<size>(result, scores, tile + TILE_NUMBERS<size> / 2, 0);
         }
         UNROLL for (int64_t h = 0; h < 2; ++h) {
-            const float all = row_sum(total[h]);
+            const float all = row_sum(total[h]), share = 1 / all;
             const int64_t row = lane_group() + 8 * h;
             if (row >= mine) continue;
             T* to = y + (first + row) * channels + 2 * lane_pair();
             UNROLL for (int64_t n = 0; n < size / 8; ++n) {
-                to[8 * n] = result[n][2 * h] / all;
-                to[8 * n + 1] = result[n][2 * h + 1] / all;
+                *reinterpret_cast<Pair*>(to + 8 * n) = {T(result[n][2 * h] * share), T(result[n][2 * h + 1] * share)};
             }
-            if (logs && lane_pair() == 0) logs[first + row] = high[h] + log_of(all);
+            if (logs && lane_pair() == 0) logs[first + row] = high[h] * scale + log_of(all);
         }
     }
 }

@@ -27,6 +27,9 @@ MATH real operand_of(real x) {
 }
 #endif
 
+// Rows that come to shared memory at a time.
+constexpr int64_t TILE = 64;
+
 #if defined(UDASS_WARPS)
 
 #if defined(UDASS_BF16)
@@ -42,11 +45,22 @@ DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     const uint32_t b[2] = {b0, b1};
     mma_tf32(d, a, b);
 }
+// As operand_of.
 DEVICE uint32_t fragment_of(float x) {
 #if defined(__CUDACC__)
-    return __float_as_uint(operand_of(x));
+    uint32_t rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+    return rounded;
 #else
     return __builtin_bit_cast(uint32_t, operand_of(x));
+#endif
+}
+// Of what is rounded already.
+DEVICE uint32_t bits_of(float x) {
+#if defined(__CUDACC__)
+    return __float_as_uint(x);
+#else
+    return __builtin_bit_cast(uint32_t, x);
 #endif
 }
 #endif
@@ -57,21 +71,101 @@ constexpr int64_t VECTOR = 16 / sizeof(T);
 struct alignas(16) Vector {
     T lanes[VECTOR];
 };
+struct alignas(2 * sizeof(T)) Pair {
+    T lanes[2];
+};
+
+constexpr float LOG2_E = 1.44269504f;
+
+// 2^x within 2 ulp by the GPU's own unit, zero below normal numbers. (exp_of takes some twenty
+// instructions and two branches: longer than a score's products.)
+DEVICE float exp2_of(float x) {
+#if defined(__CUDACC__)
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
 
 DEVICE int64_t lane_group() { return lane_index() / 4; }
 DEVICE int64_t lane_pair() { return lane_index() % 4; }
 
-// to[r][c] = from[r][c], `size` channels, zero from row `rows` to row `padded`; tf32 is rounded.
+// Of a tile in shared memory: TILE rows of one matrix, then of another.
 template <int64_t size>
-DEVICE void load_rows(T* to, const T* from, int64_t rows, int64_t padded, int64_t from_row) {
-    constexpr int64_t across = size / VECTOR, stride = size + VECTOR;
-    BLOCK_LOOP(i, padded * across) {
-        const int64_t r = i / across, c = i % across * VECTOR;
-        Vector v;
-        if (r < rows) v = *reinterpret_cast<const Vector*>(from + r * from_row + c);
-        UNROLL for (int64_t j = 0; j < VECTOR; ++j) v.lanes[j] = r < rows ? T(operand_of(v.lanes[j])) : T(0);
-        *reinterpret_cast<Vector*>(to + r * stride + c) = v;
+constexpr int64_t TILE_NUMBERS = 2 * TILE * (size + VECTOR);
+
+// f(r, c) for this thread's vectors of a matrix's tile, at row r and column c: always of the same
+// threads, whole rows of vectors being spread over a block of whole warps.
+template <int64_t size, class F>
+DEVICE void each_vector(F f) {
+    constexpr int64_t across = size / VECTOR;
+    const int64_t column = thread_index() % across * VECTOR;
+    for (int64_t r = thread_index() / across; r < TILE; r += thread_count() / across) f(r, column);
+}
+
+// Starts to copy this thread's part of the first `rows` rows, `apart` numbers from each other; the
+// tile is zero below them.
+template <int64_t size>
+DEVICE void copy_tile(T* to, const T* one, const T* other, int64_t rows, int64_t apart) {
+    constexpr int64_t stride = size + VECTOR;
+    each_vector<size>([=](int64_t r, int64_t c) {
+        T* at = to + r * stride + c;
+        if (r < rows) {
+            copy_async(at, one + r * apart + c);
+            copy_async(at + TILE * stride, other + r * apart + c);
+        } else {
+            *reinterpret_cast<Vector*>(at) = *reinterpret_cast<Vector*>(at + TILE * stride) = Vector{};
+        }
+    });
+}
+
+// Waits for this thread's copies, and rounds to tf32 what they brought.
+template <int64_t size>
+DEVICE void settle_tile(T* tile) {
+    wait_copies<0>();
+#if !defined(UDASS_BF16)
+    constexpr int64_t stride = size + VECTOR;
+    each_vector<size>([=](int64_t r, int64_t c) {
+        UNROLL for (int64_t which = 0; which < 2; ++which) {
+            Vector& v = *reinterpret_cast<Vector*>(tile + (which * TILE + r) * stride + c);
+            UNROLL for (int64_t j = 0; j < VECTOR; ++j) v.lanes[j] = operand_of(v.lanes[j]);
+        }
+    });
+#endif
+}
+
+// The tiles of a head's keys and values, again and again: one is copied while the one before it is
+// computed with. `held` rows have room; where all do, they stay.
+struct KeyTiles {
+    const T* kv;
+    int64_t keys, channels, held;
+    int64_t asked = 0, slot = 0;  // rows: of what is on its way, and of where it goes
+};
+template <int64_t size>
+DEVICE T* slot_of(const KeyTiles& tiles) {
+    return static_cast<T*>(shared_memory()) + tiles.slot / TILE * TILE_NUMBERS<size>;
+}
+template <int64_t size>
+DEVICE void ask(const KeyTiles& tiles) {
+    const T* from = tiles.kv + tiles.asked * 2 * tiles.channels;
+    copy_tile<size>(slot_of<size>(tiles), from, from + tiles.channels, tiles.keys - tiles.asked, 2 * tiles.channels);
+    commit_copies();
+}
+// The tile asked for; the next is on its way then, from the start where the keys are wanted `again`.
+template <int64_t size>
+DEVICE const T* next_tile(KeyTiles& tiles, bool again) {
+    T* tile = slot_of<size>(tiles);
+    tiles.slot = tiles.slot + TILE == tiles.held ? 0 : tiles.slot + TILE;
+    if (tiles.asked < tiles.keys) {
+        settle_tile<size>(tile);
+        barrier();
+        tiles.asked += TILE;
+        if (tiles.asked >= tiles.keys && tiles.held < tiles.keys && again) tiles.asked = 0;
+        if (tiles.asked < tiles.keys) ask<size>(tiles);
     }
+    return tile;
 }
 
 // A: rows 0..15 of a matrix in global memory, `size` columns; zero from row `rows` on.
@@ -83,7 +177,9 @@ DEVICE void load_a(uint32_t (&a)[size / DEPTH][4], const T* from, int64_t rows, 
             const int64_t column = k * DEPTH + i / 2 * (DEPTH / 2) + lane_pair() * (DEPTH / 8);
             const T* at = from + row * from_row + column;
 #if defined(UDASS_BF16)
-            a[k][i] = row < rows ? fragment_of(at[0], at[1]) : 0;
+            Pair two{};
+            if (row < rows) two = *reinterpret_cast<const Pair*>(at);
+            a[k][i] = two_halves(two.lanes[0].bits, two.lanes[1].bits);
 #else
             a[k][i] = row < rows ? fragment_of(at[0]) : 0;
 #endif
@@ -97,10 +193,11 @@ template <int64_t size, int columns>
 DEVICE void multiply_rows(float (&s)[columns][4], const uint32_t (&a)[size / DEPTH][4], const T* rows, int64_t first) {
     constexpr int64_t stride = size + VECTOR;
     const int64_t l = lane_index();
+    const T* mine = rows + (first + l % 8) * stride + l / 8 * VECTOR;
     UNROLL for (int64_t n = 0; n < columns; ++n) {
         UNROLL for (int64_t k = 0; k < size / DEPTH; k += 2) {
             uint32_t b[4];
-            load_matrices(b, rows + (first + 8 * n + l % 8) * stride + k * DEPTH + l / 8 * VECTOR);
+            load_matrices(b, mine, (8 * n * stride + k * DEPTH) * sizeof(T));
             multiply(s[n], a[k], b[0], b[1]);
             multiply(s[n], a[k + 1], b[2], b[3]);
         }
@@ -112,25 +209,28 @@ DEVICE void multiply_rows(float (&s)[columns][4], const uint32_t (&a)[size / DEP
 template <int64_t size, int columns>
 DEVICE void multiply_weights(float (&o)[size / 8][4], const float (&weights)[columns][4], const T* rows, int64_t first) {
     constexpr int64_t stride = size + VECTOR;
+#if defined(UDASS_BF16)
+    const int64_t l = lane_index();
+    const T* mine = rows + (first + l / 8 % 2 * 8 + l % 8) * stride + l / 16 * 8;
+#else
+    const T* mine = rows + (first + 2 * lane_pair()) * stride + lane_group();
+#endif
     UNROLL for (int64_t k = 0; k < columns * 8 / DEPTH; ++k) {
-        const T* from = rows + (first + k * DEPTH) * stride;
 #if defined(UDASS_BF16)
         const float(&low)[4] = weights[2 * k], (&high)[4] = weights[2 * k + 1];
         const uint32_t a[4] = {fragment_of(low[0], low[1]), fragment_of(low[2], low[3]),
                                fragment_of(high[0], high[1]), fragment_of(high[2], high[3])};
-        const int64_t l = lane_index();
 #else
         const float(&w)[4] = weights[k];
         const uint32_t a[4] = {fragment_of(w[0]), fragment_of(w[2]), fragment_of(w[1]), fragment_of(w[3])};
-        const T* mine = from + 2 * lane_pair() * stride + lane_group();
 #endif
         UNROLL for (int64_t n = 0; n < size / 8; n += 2) {
 #if defined(UDASS_BF16)
             uint32_t b[4];
-            load_matrices_transposed(b, from + (l / 8 % 2 * 8 + l % 8) * stride + (n + l / 16) * 8);
+            load_matrices_transposed(b, mine, (k * DEPTH * stride + n * 8) * sizeof(T));
 #else
-            const uint32_t b[4] = {fragment_of(mine[8 * n]), fragment_of(mine[stride + 8 * n]),
-                                   fragment_of(mine[8 * n + 8]), fragment_of(mine[stride + 8 * n + 8])};
+            const T* at = mine + k * DEPTH * stride + 8 * n;
+            const uint32_t b[4] = {bits_of(at[0]), bits_of(at[stride]), bits_of(at[8]), bits_of(at[stride + 8])};
 #endif
             multiply(o[n], a, b[0], b[1]);
             multiply(o[n + 1], a, b[2], b[3]);
@@ -138,14 +238,26 @@ DEVICE void multiply_weights(float (&o)[size / 8][4], const float (&weights)[col
     }
 }
 
-// Of a row, from the four lanes that hold it.
+// Makes the weights zero of keys beyond the last: column 0 is key `first`.
+template <int columns>
+DEVICE void hide_beyond(float (&scores)[columns][4], int64_t first, int64_t keys) {
+    const int64_t left = keys - first;
+    if (left >= 8 * columns) return;
+    UNROLL for (int64_t n = 0; n < columns; ++n) {
+        UNROLL for (int64_t i = 0; i < 4; ++i) {
+            if (8 * n + 2 * lane_pair() + i % 2 >= left) scores[n][i] = -REAL_MAX;
+        }
+    }
+}
+
+// Of a row, from the four lanes that hold it. A maximum passes over NaN, whose own weight is NaN.
 DEVICE float row_sum(float mine) {
     mine += shuffled(mine, lane_index() ^ 1);
     return mine + shuffled(mine, lane_index() ^ 2);
 }
 DEVICE float row_max(float mine) {
-    mine = max_of(mine, shuffled(mine, lane_index() ^ 1));
-    return max_of(mine, shuffled(mine, lane_index() ^ 2));
+    mine = fmaxf(mine, shuffled(mine, lane_index() ^ 1));
+    return fmaxf(mine, shuffled(mine, lane_index() ^ 2));
 }
 
 #endif

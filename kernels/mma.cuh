@@ -46,19 +46,24 @@ DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__c
 
 // Four 8×8 matrices of 16-bit numbers from shared memory: lane l points to row l % 8 of matrix
 // l / 8. Register m gets of matrix m row `group`, columns 2·pair and 2·pair + 1; transposed, it gets
-// column `group` of the rows 2·pair and 2·pair + 1.
-DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
+// column `group` of the rows 2·pair and 2·pair + 1. The row lies `further` bytes on: a constant there
+// is part of the instruction.
+DEVICE void load_matrices(uint32_t (&r)[4], const void* row, int64_t further = 0) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row) + static_cast<uint32_t>(further)) : "memory");
 }
-DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row, int64_t further = 0) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row) + static_cast<uint32_t>(further)) : "memory");
 }
 
 // Copies 16 bytes to shared memory, some time before the wait for its group.
 DEVICE void copy_async(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+// As copy_async, 4 bytes.
+DEVICE void copy_word_async(void* to, const void* from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 // Ends a group of this thread's copies.
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -135,9 +140,10 @@ DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 struct MatrixRow {
     uint16_t at[8];
 };
-DEVICE MatrixRow row_at(const void* row) {
-    lockstep_aligned(row, sizeof(MatrixRow));
-    return *static_cast<const MatrixRow*>(row);
+DEVICE MatrixRow row_at(const void* row, int64_t further) {
+    const char* at = static_cast<const char*>(row) + further;
+    lockstep_aligned(at, sizeof(MatrixRow));
+    return *reinterpret_cast<const MatrixRow*>(at);
 }
 UNWATCHED static void picked(uint32_t (&r)[4], const MatrixRow* rows, bool transposed) {
     const int64_t group = lane_index() / 4, pair = lane_index() % 4;
@@ -147,10 +153,15 @@ UNWATCHED static void picked(uint32_t (&r)[4], const MatrixRow* rows, bool trans
                           : two_halves(matrix[group].at[2 * pair], matrix[group].at[2 * pair + 1]);
     }
 }
-DEVICE void load_matrices(uint32_t (&r)[4], const void* row) { picked(r, exchanged(row_at(row)), false); }
-DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) { picked(r, exchanged(row_at(row)), true); }
+DEVICE void load_matrices(uint32_t (&r)[4], const void* row, int64_t further = 0) {
+    picked(r, exchanged(row_at(row, further)), false);
+}
+DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row, int64_t further = 0) {
+    picked(r, exchanged(row_at(row, further)), true);
+}
 
 DEVICE void copy_async(void* to, const void* from) { lockstep_copy_async(to, from, 16); }
+DEVICE void copy_word_async(void* to, const void* from) { lockstep_copy_async(to, from, 4); }
 DEVICE void commit_copies() { lockstep_commit_async(); }
 template <int pending>
 DEVICE void wait_copies() {

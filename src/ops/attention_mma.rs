@@ -9,18 +9,22 @@ use super::attention::Sizes;
 
 /// Channels of a head that the kernels are built for: MiT's.
 pub const SIZES: [usize; 2] = [32, 64];
-/// As in kernels/attention_mma.cu.
+/// As in kernels/attention_mma.cuh.
 const TILE: usize = 64;
-/// Eight warps, of 16 queries each; four for a tile of keys.
-const THREADS: u32 = 256;
-const KEY_THREADS: u32 = 128;
+/// Four warps, of 16 queries or keys each: what registers and shared memory have room for three
+/// times on a multiprocessor.
+const THREADS: u32 = 128;
 /// Shared memory that keys and values may take: what a block of the smallest GPU that is supported
 /// can have, less what else it needs.
 const SHARED: usize = 96 << 10;
 /// Bytes that a row in shared memory is longer by.
 const PAD: usize = 16;
-/// Chunks of queries whose parts of the keys' gradient are added up.
-const CHUNKS: usize = 16;
+/// Queries that a block may take, and how many more it could in the time that it takes to read the
+/// keys, or to write a part of their gradient.
+const CHUNKS: (&[usize], usize) = (&[64, 128, 256, 512], 32);
+const KEY_CHUNKS: (&[usize], usize) = (&[128, 256, 512, 1024, 2048], 128);
+/// What chunks are chosen for: those of an H100. On another GPU results are the same.
+const MULTIPROCESSORS: usize = 132;
 
 /// [`attention`](super::attention()) with the operands of its products rounded to bf16, or to tf32
 /// where operands are stored in single precision; those of double precision are not.
@@ -63,24 +67,21 @@ fn backward(
     logs: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let [n, m, h, d, _] = sizes.scalars();
-    let mut delta = device.empty_like(logs)?;
-    let grid = device.rows(delta.len(), sizes.size);
-    kernels::attention_delta(device, grid, y, dy, &mut delta, sizes.batch as i64, n, h, d)?;
-
-    let mut dq = device.empty_like(q)?;
+    let (mut delta, mut dq) = (device.empty_like(logs)?, device.empty_like(q)?);
     let by = ByQueries::new(sizes, q);
     let (grid, chunk, held) = (by.grid(sizes, 3), by.chunk(), by.held());
     kernels::attention_mma_queries(
-        device, grid, q, kv, dy, logs, &delta, &mut dq, chunk, held, n, m, h, d,
+        device, grid, q, kv, y, dy, logs, &mut dq, &mut delta, chunk, held, n, m, h, d,
     )?;
 
-    let chunk = sizes.queries.div_ceil(CHUNKS).next_multiple_of(TILE).max(4 * TILE);
-    let (chunks, tiles) = (sizes.queries.div_ceil(chunk), sizes.keys.div_ceil(TILE));
+    let tiles = sizes.keys.div_ceil(TILE);
+    let chunk = chunk_of(sizes.queries, sizes.batch * sizes.heads * tiles, KEY_CHUNKS);
+    let chunks = sizes.queries.div_ceil(chunk);
     let mut partial =
         device.empty(&[chunks, 2, sizes.batch, sizes.heads, tiles, TILE * sizes.size])?;
     let grid = Grid::blocks(sizes.batch * sizes.heads * tiles * chunks)
-        .threads(KEY_THREADS)
-        .shared(2 * TILE * row_bytes(sizes, q))
+        .threads(THREADS)
+        .shared(4 * TILE * row_bytes(sizes, q))
         .flops(sizes.flops(4));
     kernels::attention_mma_keys(
         device,
@@ -107,6 +108,16 @@ fn row_bytes(sizes: &Sizes, operand: &Tensor) -> usize {
     sizes.size * operand.dtype().bytes() + PAD
 }
 
+/// Queries of a block, where each of `groups` parts of the work is cut into as many: so many that the
+/// busiest multiprocessor has the least to do. (One block alone would leave it half idle.)
+fn chunk_of(queries: usize, groups: usize, (chunks, more): (&[usize], usize)) -> usize {
+    let time = |&chunk: &usize| {
+        let blocks = groups * queries.div_ceil(chunk);
+        blocks.div_ceil(MULTIPROCESSORS).max(2) * (chunk + more)
+    };
+    chunks.iter().copied().min_by_key(time).unwrap_or(TILE)
+}
+
 /// How kernels divide whose warps have queries in their rows.
 struct ByQueries {
     chunk: usize,
@@ -117,10 +128,10 @@ struct ByQueries {
 impl ByQueries {
     fn new(sizes: &Sizes, operand: &Tensor) -> ByQueries {
         let row_bytes = row_bytes(sizes, operand);
-        let fit = SHARED / (2 * row_bytes) / TILE * TILE;
-        let held = sizes.keys.next_multiple_of(TILE).min(fit.max(TILE));
-        // Long enough that reading the keys costs little, short enough that small maps fill a GPU.
-        let chunk = if sizes.queries > 4096 { 512 } else { 128 };
+        // While keys of one tile are computed with, those of the next are on their way.
+        let fit = (SHARED / (2 * row_bytes) / TILE * TILE).max(2 * TILE);
+        let held = sizes.keys.next_multiple_of(TILE).min(fit);
+        let chunk = chunk_of(sizes.queries, sizes.batch * sizes.heads, CHUNKS);
         ByQueries { chunk, held, row_bytes }
     }
 

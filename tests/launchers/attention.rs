@@ -126,25 +126,17 @@ fn attention() {
         .unwrap();
     close("attention_mma_forward: y", &host.read(&mma_y), &wanted_y);
     close("attention_mma_forward: logs", &host.read(&mma_logs), &wanted_logs);
-    let mut delta = host.room(&[BATCH, HEADS, N]);
-    kernels::attention_delta(device, GRID, &y, &dy, &mut delta, 2, 101, 3, 5).unwrap();
-    let wanted_delta: Vec<f64> = each([BATCH, HEADS, N])
-        .map(|[b, head, n]| {
-            let place = |d: usize| at(q_shape, [b, n, head, d]);
-            (0..SIZE).map(|d| wanted_y[place(d)] * dys[place(d)]).sum()
-        })
-        .collect();
-    close("delta", &host.read(&delta), &wanted_delta);
-    let mut mma_dq = host.room(&q_shape);
+    let (mut mma_dq, mut delta) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
     kernels::attention_mma_queries(
         device,
         by,
         &q,
         &kv,
+        &y,
         &dy,
         &logs,
-        &delta,
         &mut mma_dq,
+        &mut delta,
         31,
         64,
         101,
@@ -153,7 +145,14 @@ fn attention() {
         5,
     )
     .unwrap();
-    close("attention_mma_queries", &host.read(&mma_dq), &wanted_dq);
+    let wanted_delta: Vec<f64> = each([BATCH, HEADS, N])
+        .map(|[b, head, n]| {
+            let place = |d: usize| at(q_shape, [b, n, head, d]);
+            (0..SIZE).map(|d| wanted_y[place(d)] * dys[place(d)]).sum()
+        })
+        .collect();
+    close("attention_mma_queries: delta", &host.read(&delta), &wanted_delta);
+    close("attention_mma_queries: dq", &host.read(&mma_dq), &wanted_dq);
     let chunks = N.div_ceil(37);
     let mut parts = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS, SIZE]);
     let by = blocks(TILES * chunks);

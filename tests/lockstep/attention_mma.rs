@@ -189,6 +189,8 @@ fn what_is_rounded_explains_what_differs() {
         Sizes { batch: 1, queries: 70, keys: 67, heads: 2, size: 32 },
         Sizes { batch: 2, queries: 37, keys: 130, heads: 1, size: 64 },
         Sizes { batch: 3, queries: 1, keys: 1, heads: 1, size: 32 },
+        // Whole tiles.
+        Sizes { batch: 1, queries: 64, keys: 128, heads: 1, size: 32 },
     ];
     let replaced = prover::variable(prover::LIBRARY).is_some();
     for types in [Types::F32, Types::Bf16] {
@@ -200,7 +202,9 @@ fn what_is_rounded_explains_what_differs() {
         {
             check(types, *threads, sizes);
         }
-        // Keys that do not fit the shared memory at once.
-        check(types, 128, &Sizes { batch: 1, queries: 20, keys: 400, heads: 1, size: 64 });
+        // Keys that do not fit the shared memory at once, and are read for one warp's queries twice.
+        for threads in [32, 128] {
+            check(types, threads, &Sizes { batch: 1, queries: 20, keys: 400, heads: 1, size: 64 });
+        }
     }
 }
