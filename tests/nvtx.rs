@@ -109,7 +109,7 @@ fn a_tool_hears_the_names_of_the_profile() {
     let (mut open, mut told, mut names) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let mut iterations: Vec<Vec<&str>> = Vec::new();
     for line in ranges {
-        if open.is_empty() && line == "push source" {
+        if open.is_empty() && line == "push teacher" {
             iterations.push(Vec::new());
         }
         iterations.iter_mut().last().into_iter().for_each(|lines| lines.push(line));
