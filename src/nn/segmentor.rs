@@ -198,12 +198,10 @@ impl Segmentor {
         let device = pass.tape.device();
         let small = halved(pass, image)?;
         let windows = hrda.windows_over(device, image)?;
-        let images = vec![small.clone(), windows.crops(device, image)?];
-        let inputs = images.into_iter().map(|image| (pass.clone(), image)).collect();
-        let mut levels = self.backbone.forward_each(inputs)?.into_iter();
-        let (Some(features), Some(details)) = (levels.next(), levels.next()) else {
-            return Err(Error::shape("logits", "an image has no features"));
-        };
+        let inputs = [small.clone(), windows.crops(device, image)?];
+        let inputs = inputs.map(|image| (pass.clone(), image)).into();
+        let [features, details] = <[_; 2]>::try_from(self.backbone.forward_each(inputs)?)
+            .map_err(|_| Error::shape("logits", "an image has no features"))?;
         let low = self.head.forward(pass, &features)?;
         let cropped = self.head.forward(pass, &details)?;
         drop(details);

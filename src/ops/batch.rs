@@ -36,16 +36,11 @@ pub fn split(tape: &Tape, x: &Tensor, samples: &[usize]) -> Result<Vec<Tensor>> 
     if samples.len() > 1 && !(of_one * x.dtype().bytes()).is_multiple_of(ALIGNMENT) {
         return Err(Error::shape("split", format!("samples of {x:?} are not aligned")));
     }
-    let starts =
-        samples.iter().scan(0, |start, n| Some(std::mem::replace(start, *start + n * of_one)));
-    let places: Vec<(usize, Vec<usize>)> = starts
-        .zip(samples)
-        .map(|(start, &n)| {
-            let mut shape = x.shape().to_vec();
-            shape[0] = n;
-            (start, shape)
-        })
-        .collect();
+    let (mut places, mut start) = (Vec::new(), 0);
+    for &n in samples {
+        places.push((start, [&[n], &x.shape()[1..]].concat()));
+        start += n * of_one;
+    }
     let parts: Vec<Tensor> =
         places.iter().map(|(start, shape)| x.slice(*start, shape)).collect::<Result<_>>()?;
     let (slot, shape, dtype) = (x.slot.clone(), x.shape().to_vec(), x.dtype());
