@@ -30,7 +30,7 @@ const MULTIPROCESSORS: usize = 132;
 /// where operands are stored in single precision; those of double precision are not.
 ///
 /// # Errors
-/// Where shapes do not fit each other, or a head has another number of channels than [`SIZES`].
+/// Where shapes do not fit each other, or a head has another number of channels than 32 or 64.
 pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
     if !SIZES.contains(&sizes.size) {

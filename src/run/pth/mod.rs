@@ -1,7 +1,7 @@
 //! PyTorch's checkpoints (`.pth`), in the zip format and in the older one, read and written without
 //! PyTorch.
 //!
-//! Nothing in a file is run: its pickle is read as data ([`pickle`]), the functions that make tensors
+//! Nothing in a file is run: its pickle is read as data (pickle.rs), the functions that make tensors
 //! are known by name, and whatever else it would call is skipped where it is metadata, listed in
 //! [`Contents::skipped`], and refused by name where tensors are its arguments or it stands among
 //! them. The pickle alone is read when a file is opened; tensors are ranges of the memory map.
