@@ -99,6 +99,6 @@ fn options(config: &Config, method: &str) -> Map<String, Value> {
 /// training the next one arrives beside the work.
 fn iterations(device: &Device, config: &Config) -> Run {
     let mut training = Synthetic::new(device, config).unwrap();
-    let batch = training.upload().unwrap();
-    Box::new(move || training.step_on(&batch).unwrap())
+    training.load().unwrap();
+    Box::new(move || training.step_on_loaded().unwrap())
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::device::{Device, Precision};
 use crate::nn::Segmentor;
 use crate::params::Weights;
-use crate::uda::step::Learner;
+use crate::uda::state::Learner;
 use crate::{Error, Result};
 
 /// The device that `device.kind` names; `auto` takes the GPU where there is one.

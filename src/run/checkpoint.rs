@@ -26,7 +26,7 @@ use crate::data::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
 use crate::tensor::{DType, Tensor};
-use crate::uda::step::Learner;
+use crate::uda::state::Learner;
 use crate::{Error, Result};
 
 pub const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];

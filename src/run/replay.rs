@@ -10,7 +10,8 @@ use super::{build, checkpoint};
 use crate::config::Config;
 use crate::data::{Batch, Crops, RareCrops};
 use crate::uda::inputs::StepInputs;
-use crate::uda::step::Report;
+use crate::uda::report::Report;
+use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
 /// Under this string a dump keeps what of its batch is no tensor.
@@ -132,9 +133,9 @@ pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
     let mut learner = build::learner(&config, &device, Some(&file))?;
     let iteration = checkpoint::load(&file, &mut learner)?.next;
     let batch = batch_of(&file, iteration)?;
-    let on_device = learner.upload(&batch)?;
+    learner.load(&batch)?;
     let mut results = Vec::new();
-    let mut probe = |name: &str, tensor: &crate::tensor::Tensor| {
+    let mut check = |name: &str, tensor: &crate::tensor::Tensor| {
         if tensor.dtype() == device.real() {
             let numbers = device.read_f32(tensor)?;
             results.extend(numbers.iter().any(|x| !x.is_finite()).then(|| name.to_owned()));
@@ -142,7 +143,7 @@ pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
         Ok(())
     };
     let inputs = StepInputs::draw(&config, iteration);
-    let report = learner.step(&on_device, &inputs, Some(&mut probe))?;
+    let report = learner.step_with(&inputs, Trace::to(&mut check))?;
     let mut gradients = Vec::new();
     let student = &learner.student;
     if let Some(grads) = &student.grads {

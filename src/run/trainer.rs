@@ -24,8 +24,8 @@ use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
 use crate::device::Device;
-use crate::uda::inputs::StepInputs;
-use crate::uda::step::{Learner, Underway};
+use crate::uda::state::Learner;
+use crate::uda::submit::PendingStep;
 use crate::{Error, Result};
 
 /// What a run begins with.
@@ -82,12 +82,10 @@ struct Run<'a> {
     recent: VecDeque<f64>,
 }
 
-/// An iteration that was asked for, with what its report needs.
-struct Asked {
-    underway: Underway,
+/// An iteration that was submitted, with its batch, which is saved if the iteration fails.
+struct Submitted {
+    step: PendingStep,
     batch: Batch,
-    iteration: u64,
-    lr: f64,
 }
 
 /// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
@@ -134,22 +132,22 @@ pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> 
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
     }
-    let mut asked: Option<Asked> = None;
+    let mut pending: Option<Submitted> = None;
     for iteration in first..config.run.max_iters {
-        // Asked for while the device may still work on the one before, whose report comes then.
-        let next = loader.next().and_then(|batch| run.ask(batch, iteration));
-        asked.take().map_or(Ok(()), |before| run.finish(before))?;
-        let next = asked.insert(next?);
+        // Submitted while the device may still run the one before, which is reported after that.
+        let next = loader.next().and_then(|batch| run.submit(batch, iteration));
+        pending.take().map_or(Ok(()), |before| run.finish(before))?;
+        let next = pending.insert(next?);
         skip(config, &next.batch, &mut run.position, &mut run.log, &run.progress)?;
 
         let done = iteration + 1;
         let (last, stopping) = (done == config.run.max_iters, stop.asked());
         let saving = due(config.run.checkpoint_interval, done) || stopping || last;
         let evaluating = !stopping && due(config.run.eval_interval, done);
-        if !saving && !evaluating && !next.underway.is_over()? {
+        if !saving && !evaluating && !next.step.is_done()? {
             continue;
         }
-        asked.take().map_or(Ok(()), |next| run.finish(next))?;
+        pending.take().map_or(Ok(()), |next| run.finish(next))?;
         if saving {
             run.save()?;
         }
@@ -169,17 +167,15 @@ pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> 
 }
 
 impl Run<'_> {
-    fn ask(&mut self, batch: Batch, iteration: u64) -> Result<Asked> {
-        let inputs = StepInputs::draw(self.config, iteration);
-        let on_device = self.learner.upload(&batch)?;
-        let underway = self.learner.begin(&on_device, &inputs, None)?;
-        Ok(Asked { underway, batch, iteration, lr: inputs.update.lr })
+    fn submit(&mut self, batch: Batch, iteration: u64) -> Result<Submitted> {
+        Ok(Submitted { step: self.learner.submit(&batch, iteration)?, batch })
     }
 
-    /// Waits for an iteration and tells what it did; one that failed ends the run.
-    fn finish(&mut self, asked: Asked) -> Result<()> {
-        let Asked { underway, batch, iteration, lr } = asked;
-        let report = self.learner.report(underway)?;
+    /// Waits for an iteration and logs its report; one that failed ends the run.
+    fn finish(&mut self, submitted: Submitted) -> Result<()> {
+        let Submitted { step, batch } = submitted;
+        let (iteration, lr) = (step.iteration, step.learning_rate);
+        let report = self.learner.wait(step)?;
         if report.failed {
             let out = &self.config.run.out;
             let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));

@@ -1,25 +1,27 @@
 //! Everything random or scheduled that an iteration consumes, drawn before it runs.
 //!
-//! Nothing inside a step asks the host: the numbers are uploaded once and kernels read them from
-//! device memory, so that a step can be replayed and captured. Where a choice depends on what the
+//! A step reads nothing from the host: the numbers are uploaded before it and kernels read them from
+//! device memory, so that a step can be captured and replayed. Where a choice depends on what the
 //! device computes (which classes a pseudo-label holds), the uniform number it is made with is here.
 
 use bytemuck::cast_slice;
 
-use crate::Result;
 use crate::config::Config;
 use crate::device::{Device, Inlet};
 use crate::optimizer::{UpdateNumbers, learning_rate, teacher_alpha};
 use crate::rng::{Draw, Purpose};
 use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
 
-/// Forward passes of an iteration that learn, in their order; each has a detail box of its own.
+use super::augment::Augmentation;
+
+/// The student's passes in an iteration, in order; each has a detail box of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassKind {
     Source,
-    /// ClassMix, or QuadMix's T→(SS).
+    /// ClassMix's images, or those that QuadMix mixes over the source.
     Mixed,
-    /// QuadMix's T→(ST).
+    /// The images that QuadMix mixes over the target.
     MixedTarget,
     Masked,
 }
@@ -162,8 +164,8 @@ fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
 
 /// [`StepInputs`] on the device, at addresses that stay the same from step to step.
 pub struct UploadedInputs {
-    /// Where the next step's arrive.
-    inlet: Inlet,
+    /// Where the next step's inputs arrive while the current ones are in use.
+    staging: Inlet,
     reals: Tensor,
     words: Tensor,
     /// lr, decay, corrections and α: see `kernels/optimizer.cu`.
@@ -188,7 +190,7 @@ pub struct UploadedInputs {
 }
 
 impl UploadedInputs {
-    /// Room for the inputs of any iteration shaped like `inputs`.
+    /// Buffers for the inputs of any iteration shaped like `inputs`.
     pub fn new(device: &Device, inputs: &StepInputs) -> Result<UploadedInputs> {
         let batch = inputs.template_source.len();
         let cells = inputs.mask_grid.len() / batch.max(1);
@@ -198,7 +200,7 @@ impl UploadedInputs {
         let mut real = |shape: &[usize]| {
             let view = reals.slice(cursor, shape)?;
             cursor += view.len();
-            Ok::<_, crate::Error>(view)
+            Ok::<_, Error>(view)
         };
         let update = real(&[5])?;
         let class_mix = real(&[batch, MOST_CLASSES])?;
@@ -209,7 +211,7 @@ impl UploadedInputs {
         let mut word = |shape: &[usize]| {
             let view = words.slice(cursor, shape)?;
             cursor += view.len();
-            Ok::<_, crate::Error>(view)
+            Ok::<_, Error>(view)
         };
         let detail_boxes = [word(&[4])?, word(&[4])?, word(&[4])?, word(&[4])?];
         let orders = word(&[3 * batch, 4])?;
@@ -217,7 +219,7 @@ impl UploadedInputs {
         let drop_key = device.zeros(&[1], DType::U64)?;
         let parts = [&reals, &words, &drop_key].map(|tensor| (tensor.shape(), tensor.dtype()));
         Ok(UploadedInputs {
-            inlet: Inlet::new(device, &parts)?,
+            staging: Inlet::new(device, &parts)?,
             update,
             class_mix,
             template_source,
@@ -234,6 +236,24 @@ impl UploadedInputs {
         })
     }
 
+    /// Jitter and blur of a pass's images, as drawn.
+    pub fn augmentation(&self, kind: PassKind) -> Result<Augmentation> {
+        let (position, group) = match kind {
+            PassKind::Source => return Err(Error::config("source images are not augmented")),
+            PassKind::Mixed => (0, 0),
+            PassKind::MixedTarget => (1, 0),
+            PassKind::Masked => (2, 1),
+        };
+        let batch = self.mask_grid.dim(0);
+        let first = position * batch;
+        Ok(Augmentation {
+            factors: self.factors.slice(4 * first, &[batch, 4])?,
+            order: self.orders.slice(4 * first, &[batch, 4])?,
+            sigma: self.sigmas.slice(first, &[batch])?,
+            switches: self.switches[group].clone(),
+        })
+    }
+
     pub fn upload(&mut self, device: &Device, inputs: &StepInputs) -> Result<()> {
         let mut reals: Vec<f32> = inputs.update.to_array().into();
         reals.extend(&inputs.class_mix);
@@ -246,7 +266,7 @@ impl UploadedInputs {
         words.extend(inputs.augment.iter().flat_map(|a| a.order));
         words.extend(inputs.switches.iter().flat_map(|s| [s.jitter as i32, s.blur as i32]));
         let (reals, key) = (device.as_real(&reals), [inputs.drop_key]);
-        self.inlet.take_in(&[&reals, cast_slice(&words), cast_slice(&key)], |arrived| {
+        self.staging.take_in(&[&reals, cast_slice(&words), cast_slice(&key)], |arrived| {
             let places = [&mut self.reals, &mut self.words, &mut self.drop_key];
             arrived.iter().zip(places).try_for_each(|(from, to)| device.copy(from, to))
         })

@@ -2,6 +2,14 @@
 
 pub mod augment;
 pub mod batch;
+mod forward_backward;
 pub mod inputs;
+mod iteration;
 pub mod mix;
-pub mod step;
+mod passes;
+pub mod report;
+pub mod state;
+pub mod submit;
+pub mod templates;
+pub mod trace;
+mod update;

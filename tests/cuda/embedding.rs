@@ -8,7 +8,6 @@ use udass_raw::run::build;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
-use udass_raw::uda::inputs::StepInputs;
 use udass_raw::uda::mix::{Labelled, RareCrops};
 
 use crate::stand_in::StandIn;
@@ -76,12 +75,9 @@ fn training_on_images_that_are_there() {
     let mut learner = build::learner(&config, &program.device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
     for iteration in 0..ITERATIONS {
-        let inputs = StepInputs::draw(&config, iteration);
-        let batch = expected.upload(&loader.next().unwrap()).unwrap();
-        let theirs = program.batch(&host, &batch);
-        let report = expected.step(&batch, &inputs, None).unwrap();
-        let batch = learner.take(&theirs).unwrap();
-        assert_eq!(learner.step(&batch, &inputs, None).unwrap(), report);
+        let report = expected.step(&loader.next().unwrap(), iteration).unwrap();
+        let batch = program.batch(&host, &expected.batch.current());
+        assert_eq!(learner.step(&batch, iteration).unwrap(), report);
     }
     assert_eq!(program.gpu.counts().replayed, ITERATIONS - 2);
     assert_same_state("toy_vit", &learner, &expected);
@@ -92,9 +88,9 @@ fn a_batch_of_another_size_is_told() {
     let config = config_with("toy_vit", &[]);
     let program = Program::new();
     let mut learner = build::learner(&config, &program.device, None).unwrap();
-    let mut batch = learner.upload(&Loader::new(&config, 0).unwrap().next().unwrap()).unwrap();
+    let mut batch = learner.batch.current();
     batch.target = program.device.full(&[1, 2, 2, 3], 0.0).unwrap();
-    let problem = learner.take(&batch).err().unwrap().to_string();
+    let problem = learner.step(&batch, 0).err().unwrap().to_string();
     assert!(problem.contains("target is F32[1, 2, 2, 3], not F32["), "{problem}");
 }
 

@@ -8,7 +8,6 @@ use udass_raw::data::{Batch, Crops, RareCrops};
 use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
 use udass_raw::device::{Device, Job, MemoryReport, Types};
 use udass_raw::run::build;
-use udass_raw::uda::inputs::StepInputs;
 use udass_raw::{Error, Result};
 
 /// Hands out addresses that nothing lies behind. All that is read is 0.
@@ -176,11 +175,10 @@ fn memory(preset: &str, sets: &[&str]) -> MemoryReport {
     let device = Device::cuda_through(Types::F32, Box::new(Idle::default())).unwrap();
     let mut learner = build::learner(&config, &device, None).unwrap();
     for iteration in 0..6 {
-        let batch = learner.upload(&batch(&config, iteration >= 3)).unwrap();
-        let inputs = StepInputs::draw(&config, iteration);
-        let report = learner.step(&batch, &inputs, None).unwrap();
-        let four_ways = report.terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg");
-        assert_eq!(four_ways, iteration >= 3);
+        let batch = batch(&config, iteration >= 3);
+        let report = learner.step(&batch, iteration).unwrap();
+        let quad_mix = report.terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg");
+        assert_eq!(quad_mix, iteration >= 3);
     }
     device.memory()
 }

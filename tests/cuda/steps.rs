@@ -13,7 +13,10 @@ use udass_raw::run::profile::{Rates, Synthetic, predict};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::{Learner, Probe, Report, Underway};
+use udass_raw::uda::report::Report;
+use udass_raw::uda::state::Learner;
+use udass_raw::uda::submit::PendingStep;
+use udass_raw::uda::trace::Trace;
 
 use crate::stand_in::{self, StandIn};
 
@@ -36,10 +39,7 @@ fn config(preset: &str) -> Config {
 
 fn iterate(learner: &mut Learner, config: &Config, from: u64, to: u64) -> Vec<Report> {
     let mut loader = Loader::new(config, from).unwrap();
-    let one = |iteration| {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
-        learner.step(&batch, &StepInputs::draw(config, iteration), None).unwrap()
-    };
+    let one = |iteration| learner.step(&loader.next().unwrap(), iteration).unwrap();
     (from..to).map(one).collect()
 }
 
@@ -123,27 +123,27 @@ fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs(
     let (gpu, mut learner) = on_a_gpu(&config);
     let (all, uploads) = (Stream(0), Stream(1));
     let mut loader = Loader::new(&config, 0).unwrap();
-    let mut underway: Option<Underway> = None;
+    let mut pending: Option<PendingStep> = None;
     let mut reports = Vec::new();
     for iteration in 0..ITERATIONS {
         let before = gpu.counts();
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        learner.load(&loader.next().unwrap()).unwrap();
         let inputs = StepInputs::draw(&config, iteration);
-        if let Some(earlier) = &underway {
+        if let Some(earlier) = &pending {
             // All of the batch arrives, and nothing of the iteration before need be done for it.
             gpu.synchronize(uploads).unwrap();
             assert!(gpu.waiting_on(all) > 300, "{} calls wait", gpu.waiting_on(all));
-            assert!(!earlier.is_over().unwrap());
+            assert!(!earlier.is_done().unwrap());
         }
-        let next = learner.begin(&batch, &inputs, None).unwrap();
+        let next = learner.submit_with(&inputs, Trace::off()).unwrap();
         let counts = gpu.counts();
-        let synchronized = counts.synchronized - u64::from(underway.is_some());
+        let synchronized = counts.synchronized - u64::from(pending.is_some());
         assert_eq!((synchronized, counts.waited), (before.synchronized, before.waited));
-        reports.extend(underway.replace(next).map(|earlier| learner.report(earlier).unwrap()));
+        reports.extend(pending.replace(next).map(|earlier| learner.wait(earlier).unwrap()));
         let waits = gpu.counts().waited - counts.waited;
         assert_eq!(waits, if iteration == 0 { 0 } else { 2 }, "the flag and the losses");
     }
-    reports.push(learner.report(underway.unwrap()).unwrap());
+    reports.push(learner.wait(pending.unwrap()).unwrap());
     let (_, mut expected) = on_a_gpu(&config);
     assert_eq!(iterate(&mut expected, &config, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &learner, &expected);
@@ -155,21 +155,21 @@ fn an_iteration_after_one_that_failed_keeps_nothing_either() {
     let (gpu, host) = (on_a_gpu(&config).1, Device::host(2).unwrap());
     for mut learner in [gpu, build::learner(&config, &host, None).unwrap()] {
         let mut loader = Loader::new(&config, 0).unwrap();
-        let mut begin = |learner: &mut Learner, iteration: u64| {
-            let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        let mut submit = |learner: &mut Learner, iteration: u64| {
+            learner.load(&loader.next().unwrap()).unwrap();
             let mut inputs = StepInputs::draw(&config, iteration);
             if iteration == 5 {
                 inputs.augment[0].factors[0] = f32::NAN;
             }
-            learner.begin(&batch, &inputs, None).unwrap()
+            learner.submit_with(&inputs, Trace::off()).unwrap()
         };
         for iteration in 0..5 {
-            let underway = begin(&mut learner, iteration);
-            assert!(!learner.report(underway).unwrap().failed);
+            let pending = submit(&mut learner, iteration);
+            assert!(!learner.wait(pending).unwrap().failed);
         }
         let before = state(&learner);
-        let (failing, next) = (begin(&mut learner, 5), begin(&mut learner, 6));
-        let report = learner.report(failing).unwrap();
+        let (failing, next) = (submit(&mut learner, 5), submit(&mut learner, 6));
+        let report = learner.wait(failing).unwrap();
         assert!(report.failed && report.terms.iter().any(|(_, x)| x.is_nan()), "{report:?}");
         assert_eq!(learner.templates.iteration, Some(4));
         drop(next);
@@ -245,9 +245,8 @@ fn memory_of_recorded_iterations_is_nobody_elses() {
     let mut loader = Loader::new(&config, 0).unwrap();
     let mut kept = Vec::new();
     for (iteration, report) in reports.iter().enumerate() {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
-        let inputs = StepInputs::draw(&config, iteration as u64);
-        assert_eq!(&learner.step(&batch, &inputs, None).unwrap(), report);
+        let batch = loader.next().unwrap();
+        assert_eq!(&learner.step(&batch, iteration as u64).unwrap(), report);
         // Of all sizes; and as an evaluation does, in the memory between two iterations.
         kept.extend((4..22).map(|power| device.zeros(&[1 << power], DType::U8).unwrap()));
         device.transient(|| {
@@ -277,22 +276,20 @@ fn who_looks_into_an_iteration_sees_it_run() {
     let device = learner.device.clone();
     let mut loader = Loader::new(&config, 0).unwrap();
     for iteration in 0..3 {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
+        learner.load(&loader.next().unwrap()).unwrap();
         let inputs = StepInputs::draw(&config, iteration);
         let mut seen = 0;
-        let mut probe = |_: &str, tensor: &Tensor| {
+        let mut count = |_: &str, tensor: &Tensor| {
             seen +=
                 usize::from(tensor.dtype() == DType::F32 && !device.read_f32(tensor)?.is_empty());
             Ok(())
         };
-        let probe: Probe = &mut probe;
-        learner.step(&batch, &inputs, Some(probe)).unwrap();
+        learner.step_with(&inputs, Trace::to(&mut count)).unwrap();
         assert!(seen > 5);
     }
     for iteration in 3..6 {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
-        let inputs = StepInputs::draw(&config, iteration);
-        let (report, profile) = device.profile(|| learner.step(&batch, &inputs, None)).unwrap();
+        let batch = loader.next().unwrap();
+        let (report, profile) = device.profile(|| learner.step(&batch, iteration)).unwrap();
         report.unwrap();
         assert!(profile.calls.len() > 40);
     }

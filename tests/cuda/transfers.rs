@@ -5,7 +5,6 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, Types};
 use udass_raw::run::build;
 use udass_raw::tensor::DType;
-use udass_raw::uda::inputs::StepInputs;
 
 use crate::stand_in::{self, StandIn};
 use crate::steps::config_with;
@@ -72,8 +71,7 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
         let mut learner = build::learner(&config, &device, None)?;
         let mut loader = Loader::new(&config, 0).unwrap();
         for iteration in 0..3 {
-            let batch = learner.upload(&loader.next().unwrap())?;
-            learner.step(&batch, &StepInputs::draw(&config, iteration), None)?;
+            learner.step(&loader.next().unwrap(), iteration)?;
         }
         Ok::<_, Error>(device.memory())
     };

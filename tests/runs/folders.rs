@@ -10,6 +10,7 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::Device;
 use udass_raw::run::build;
 use udass_raw::uda::inputs::StepInputs;
+use udass_raw::uda::trace::Trace;
 
 use crate::support::{command, events, run_in, settings, stderr, text, world};
 
@@ -246,8 +247,7 @@ fn losses(config: &Config) -> Vec<(String, f32)> {
     let mut loader = Loader::new(config, 0).unwrap();
     let mut all = Vec::new();
     for iteration in 0..2 {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
-        let report = learner.step(&batch, &StepInputs::draw(config, iteration), None).unwrap();
+        let report = learner.step(&loader.next().unwrap(), iteration).unwrap();
         assert!(!report.failed, "{:?}", report.terms);
         all.extend(report.terms.into_iter().filter(|(name, _)| name.ends_with("loss_seg")));
     }
@@ -305,9 +305,9 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
         let device = Device::host(2).unwrap();
         let mut learner = build::learner(&config, &device, None).unwrap();
         let mut loader = Loader::new(&config, 0).unwrap();
-        let loaded = learner.upload(&loader.next().unwrap()).unwrap();
+        learner.load(&loader.next().unwrap()).unwrap();
         let mut seen = std::collections::HashMap::new();
-        let mut probe = |name: &str, tensor: &udass_raw::tensor::Tensor| {
+        let mut keep = |name: &str, tensor: &udass_raw::tensor::Tensor| {
             let bytes = match name {
                 name if name.ends_with("label") => {
                     device.read::<u8>(tensor)?.into_iter().map(f32::from).collect()
@@ -317,8 +317,8 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
             seen.insert(name.to_owned(), bytes);
             Ok(())
         };
-        learner.step(&loaded, &StepInputs::draw(&config, 0), Some(&mut probe)).unwrap();
-        let target = device.read_f32(&loaded.target).unwrap();
+        learner.step_with(&StepInputs::draw(&config, 0), Trace::to(&mut keep)).unwrap();
+        let target = device.read_f32(&learner.batch.current().target).unwrap();
         let expected = |source: &[f32], target: &[f32], each: usize| {
             let cut = of_source * each;
             [&source[..cut], &target[..(batch - of_source) * each]].concat()

@@ -6,8 +6,8 @@ use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
 use udass_raw::run::build;
-use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::{Learner, Report};
+use udass_raw::uda::report::Report;
+use udass_raw::uda::state::Learner;
 
 use crate::support::{command, folder, settings, stderr, text, world};
 
@@ -26,12 +26,8 @@ fn two_iterations(config: &Config) -> (Vec<Report>, [Vec<f32>; 3]) {
     let mut learner = build::learner(config, &device, None).unwrap();
     let mut loader = Loader::new(config, 0).unwrap();
     let before = device.read_f32(&learner.student.values).unwrap();
-    let reports = (0..2)
-        .map(|iteration| {
-            let batch = learner.upload(&loader.next().unwrap()).unwrap();
-            learner.step(&batch, &StepInputs::draw(config, iteration), None).unwrap()
-        })
-        .collect();
+    let reports =
+        (0..2).map(|iteration| learner.step(&loader.next().unwrap(), iteration).unwrap()).collect();
     let after = device.read_f32(&learner.student.values).unwrap();
     let teacher = learner
         .teacher
@@ -100,8 +96,7 @@ fn a_resnets_features_are_kept_near_the_frozen_ones_which_stay() {
         let before = state(&frozen);
         let mut learner = Learner::new(&device, &config, network, student, Some(frozen)).unwrap();
         let mut loader = Loader::new(&config, 0).unwrap();
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
-        let report = learner.step(&batch, &StepInputs::draw(&config, 0), None).unwrap();
+        let report = learner.step(&loader.next().unwrap(), 0).unwrap();
         assert!(!report.failed, "{method}");
         let distance = report.terms.iter().find(|t| t.0 == "src.loss_imnet_feat_dist");
         assert!(distance.unwrap().1 > 1e-3, "{method}: {distance:?}");

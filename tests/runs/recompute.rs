@@ -3,8 +3,7 @@
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, MemoryReport};
 use udass_raw::run::build;
-use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::step::Report;
+use udass_raw::uda::report::Report;
 
 use crate::support::settings;
 
@@ -28,8 +27,7 @@ fn train(
     let mut numbers = Vec::new();
     let mut reports = Vec::new();
     for iteration in 0..3 {
-        let batch = learner.upload(&loader.next().unwrap()).unwrap();
-        reports.push(learner.step(&batch, &StepInputs::draw(&config, iteration), None).unwrap());
+        reports.push(learner.step(&loader.next().unwrap(), iteration).unwrap());
         let (student, teacher) = (&learner.student, learner.teacher.as_ref().unwrap());
         let all = [
             student.grads.as_ref().unwrap(),

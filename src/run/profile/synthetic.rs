@@ -7,9 +7,9 @@ use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
 use crate::run::build::effective;
-use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::{StepInputs, Switches};
-use crate::uda::step::Learner;
+use crate::uda::state::Learner;
+use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
 /// A training of random weights whose every iteration is the same work: with jitter and blur, and
@@ -44,24 +44,24 @@ impl Synthetic {
         Ok(training)
     }
 
-    /// The next iteration's batch, in the place of the one before.
-    pub fn upload(&mut self) -> Result<DeviceBatch> {
-        self.learner.upload(&self.batches[self.iteration as usize % 2])
+    /// Uploads the next iteration's batch.
+    pub fn load(&mut self) -> Result<()> {
+        self.learner.load(&self.batches[self.iteration as usize % 2])
     }
 
-    /// The next iteration.
+    /// Runs the next iteration.
     pub fn step(&mut self) -> Result<()> {
-        let batch = self.upload()?;
-        self.step_on(&batch)
+        self.load()?;
+        self.step_on_loaded()
     }
 
-    /// The next iteration on a batch that was uploaded before.
-    pub fn step_on(&mut self, batch: &DeviceBatch) -> Result<()> {
+    /// Runs the next iteration on the batch that was loaded last.
+    pub fn step_on_loaded(&mut self) -> Result<()> {
         let iteration = self.iteration;
         self.iteration += 1;
         let mut inputs = StepInputs::draw(&self.learner.config, iteration);
         inputs.switches = [Switches { jitter: true, blur: true }; 2];
-        let report = self.learner.step(batch, &inputs, None)?;
+        let report = self.learner.step_with(&inputs, Trace::off())?;
         if report.failed {
             let terms = report.terms;
             return Err(Error::device(format!("iteration {iteration} is not finite: {terms:?}")));

@@ -18,7 +18,8 @@ use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
 use udass_raw::uda::inputs::{ImageAugment, MOST_CLASSES, StepInputs, Switches};
 use udass_raw::uda::mix::{Labelled, RareCrops};
-use udass_raw::uda::step::Learner;
+use udass_raw::uda::state::Learner;
+use udass_raw::uda::trace::Trace;
 
 use super::layout::{compare_map, to_reference, upload_image};
 use super::networks::{fill, network_config};
@@ -159,7 +160,7 @@ impl<'a, 'r> Run<'a, 'r> {
         Ok(Some([side(&mix.tss)?, side(&mix.tst)?]))
     }
 
-    /// Runs an iteration and answers what its stages were given, by the probe's names.
+    /// Runs an iteration and returns the intermediate results by the names that they are traced under.
     fn step(
         &mut self,
         iteration: &Iteration,
@@ -173,6 +174,7 @@ impl<'a, 'r> Run<'a, 'r> {
         let alpha = teacher_alpha(self.config.teacher.alpha, iteration.local_iter + 1);
         let update = UpdateNumbers::new(&self.config.optimizer, iteration.rates[0], number, alpha);
         let inputs = step_inputs(iteration, self.batch(), update);
+        self.learner.load(&batch).map_err(said)?;
         let mut seen = BTreeMap::new();
         let mut keep = |name: &str, tensor: &Tensor| {
             let mut copy = self.device.alloc(tensor.shape(), tensor.dtype())?;
@@ -180,7 +182,7 @@ impl<'a, 'r> Run<'a, 'r> {
             seen.insert(name.replacen('.', "/", 1), copy);
             Ok(())
         };
-        let report = self.learner.step(&batch, &inputs, Some(&mut keep)).map_err(said)?;
+        let report = self.learner.step_with(&inputs, Trace::to(&mut keep)).map_err(said)?;
         if report.failed {
             return Err("the step met a number that is not finite".into());
         }

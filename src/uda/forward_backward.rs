@@ -1,0 +1,127 @@
+//! Forward and backward through the student's passes; gradients of all passes add up.
+
+use crate::nn::{Features, Pass, Statistics, Supervision};
+use crate::ops;
+use crate::params::Weights;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::inputs::PassKind;
+use super::passes::StudentPass;
+use super::report::Terms;
+use super::state::Learner;
+use super::trace::Trace;
+
+/// Runs the passes one after the other, or all at once where `network.join_passes` says so.
+pub(super) fn forward_backward(
+    state: &Learner,
+    mut passes: Vec<StudentPass>,
+    terms: &mut Terms,
+    trace: &mut Trace,
+) -> Result<()> {
+    let joined = state.config.network.join_passes && state.network.backbone().joins();
+    let at_once = if joined { passes.len() } else { 1 };
+    while !passes.is_empty() {
+        // Each pass is dropped after its backward, which frees its images before the next one runs.
+        let now: Vec<StudentPass> = passes.drain(..at_once).collect();
+        forward_backward_together(state, &now, terms, trace)?;
+    }
+    Ok(())
+}
+
+/// One forward and one backward of the backbone for all of `passes`. In between, each pass goes
+/// through the decoder by itself, so that only one pass's decoder activations exist at a time.
+fn forward_backward_together(
+    state: &Learner,
+    passes: &[StudentPass],
+    terms: &mut Terms,
+    trace: &mut Trace,
+) -> Result<()> {
+    let Learner { device, network, .. } = state;
+    let scope = if let [one] = passes { one.kind.name() } else { "student" };
+    device.scope(scope, || {
+        let tape = Tape::recording(device);
+        let supervisions: Vec<Supervision> = passes.iter().map(|p| p.supervision(state)).collect();
+        let forwards = passes.iter().map(|pass| pass.forward(state, &tape));
+        let features = network.features(&forwards.zip(&supervisions).collect::<Vec<_>>())?;
+        let mut seeds = Vec::new();
+        for ((pass, features), supervision) in passes.iter().zip(&features).zip(&supervisions) {
+            device.scope(pass.kind.name(), || {
+                let gradients =
+                    feature_gradients(state, pass, features, supervision, terms, trace)?;
+                let maps = features.maps().zip(gradients);
+                seeds.extend(maps.filter_map(|(map, gradient)| Some((map, gradient?))));
+                Ok::<_, Error>(())
+            })?;
+        }
+        tape.backward(seeds).map(|_| ())
+    })
+}
+
+/// Decoder and losses of a pass, and their backward as far as the backbone's features.
+fn feature_gradients(
+    state: &Learner,
+    pass: &StudentPass,
+    features: &Features,
+    supervision: &Supervision,
+    terms: &mut Terms,
+    trace: &mut Trace,
+) -> Result<Vec<Option<Tensor>>> {
+    let Learner { device, network, config, .. } = state;
+    let StudentPass { kind, prefix, input, loss_weight } = pass;
+    trace.labelled(if *kind == PassKind::Source { "src." } else { prefix }, input)?;
+    let tape = Tape::recording(device);
+    let features = features.leaves(&tape);
+    let forward = pass.forward(state, &tape);
+    let output = network.losses(&forward, &features, supervision)?;
+    let mut seeds = Vec::new();
+    for ((loss, share), part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
+        // The reference logs a loss with HRDA's share, but without the weight of its pass.
+        terms.add(format!("{prefix}{part}loss_seg"), &loss.value, *share);
+        terms.add(format!("{prefix}{part}acc_seg"), &loss.accuracy, 1.0);
+        seeds.push((&loss.value, device.full(&[1], share * loss_weight)?));
+    }
+    let distance = match &state.imagenet {
+        Some(imagenet) if *kind == PassKind::Source => {
+            Some(feature_distance(state, &tape, imagenet, supervision, &features.context[3])?)
+        }
+        _ => None,
+    };
+    if let Some(distance) = &distance {
+        let weight = config.feature_distance.weight;
+        terms.add("src.loss_imnet_feat_dist", distance, weight);
+        seeds.push((distance, device.full(&[1], weight)?));
+    }
+    drop(forward);
+    let mut gradients = tape.backward(seeds)?;
+    Ok(features.maps().map(|map| gradients.of(map)).collect())
+}
+
+/// The distance of the student's features of the source to those of the frozen ImageNet model.
+fn feature_distance(
+    state: &Learner,
+    tape: &Tape,
+    imagenet: &Weights,
+    source: &Supervision,
+    student_features: &Tensor,
+) -> Result<Tensor> {
+    let Learner { device, network, thing_classes, config, .. } = state;
+    let inference = Tape::inference(device);
+    let (statistics, dropping) = (Statistics::Running, None);
+    let frozen = Pass { tape: &inference, weights: imagenet, statistics, dropping };
+    let [.., frozen_features] = device.scope("imagenet", || {
+        let context = network.context(&frozen, source.image)?;
+        network.backbone().forward(&frozen, &context)
+    })?;
+    let min_share = config.feature_distance.min_share as f64;
+    ops::feature_distance(
+        tape,
+        student_features,
+        &frozen_features,
+        source.label,
+        thing_classes,
+        min_share,
+    )
+    .map(|distance| distance.value)
+}

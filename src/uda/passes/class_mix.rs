@@ -1,0 +1,28 @@
+//! ClassMix (Olsson et al. 2021): half of the source's classes, pasted over the target.
+
+use crate::Result;
+use crate::uda::batch::DeviceBatch;
+use crate::uda::inputs::PassKind;
+use crate::uda::mix::{self, Labelled, Layer, Mix};
+use crate::uda::state::Learner;
+
+use super::mixed::{candidates, mixed};
+use super::student::StudentPass;
+
+pub(in crate::uda) fn class_mix(
+    state: &Learner,
+    batch: &DeviceBatch,
+    target: &Labelled,
+) -> Result<StudentPass> {
+    let Learner { device, inputs, .. } = state;
+    let label = &batch.source.label;
+    let table = mix::choose_half(device, label, &inputs.class_mix, candidates(state))?;
+    let pasted = Layer { of: &batch.source, table: &table, confident: None };
+    let mix = Mix { under: target, layers: [Some(pasted), None], rare: None };
+    Ok(StudentPass {
+        kind: PassKind::Mixed,
+        prefix: "mix.",
+        input: mixed(state, mix, PassKind::Mixed)?,
+        loss_weight: 1.0,
+    })
+}

@@ -1,0 +1,37 @@
+//! Masked image consistency (MIC, Hoyer et al. 2023): images with hidden blocks, trained towards the
+//! (pseudo-)labels of the whole images.
+
+use crate::Result;
+use crate::config::Masked;
+use crate::uda::augment::block_mask;
+use crate::uda::batch::DeviceBatch;
+use crate::uda::inputs::{PassKind, mask_cells};
+use crate::uda::mix::{self, Labelled};
+use crate::uda::state::Learner;
+
+use super::student::StudentPass;
+
+pub(in crate::uda) fn masked(
+    state: &Learner,
+    batch: &DeviceBatch,
+    target: &Labelled,
+) -> Result<StudentPass> {
+    let Learner { device, inputs, pixels, config, .. } = state;
+    let whole = match config.mask.images {
+        Masked::Target => target,
+        Masked::Source => &batch.source,
+        Masked::Both => &mix::half_of_each(device, &batch.source, target)?,
+    };
+    let image = match config.mask.augment {
+        true => pixels.augment(device, &whole.image, &inputs.augmentation(PassKind::Masked)?)?,
+        false => whole.image.clone(),
+    };
+    let cells = [mask_cells(config.data.crop, config.mask.block); 2];
+    let image = block_mask(device, &image, &inputs.mask_grid, cells, config.mask.ratio)?;
+    Ok(StudentPass {
+        kind: PassKind::Masked,
+        prefix: "masked.",
+        input: Labelled { image, ..whole.clone() },
+        loss_weight: config.mask.weight,
+    })
+}

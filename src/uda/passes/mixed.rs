@@ -1,0 +1,23 @@
+//! What ClassMix and QuadMix share: which classes they choose from, and how mixed images are
+//! augmented.
+
+use crate::Result;
+use crate::uda::inputs::PassKind;
+use crate::uda::mix::{self, Candidates, Labelled, Mix};
+use crate::uda::state::Learner;
+
+pub(super) fn candidates(state: &Learner) -> Candidates {
+    match state.config.mix.released_unlabelled {
+        true => Candidates::All,
+        false => Candidates::Labelled,
+    }
+}
+
+/// Mixed images with the jitter and blur that were drawn for a pass.
+pub(super) fn mixed(state: &Learner, mix: Mix, kind: PassKind) -> Result<Labelled> {
+    let Learner { device, pixels, inputs, .. } = state;
+    let augmentation = inputs.augmentation(kind)?;
+    let mut mixed = mix::mix(device, pixels, mix, Some(&augmentation))?;
+    pixels.blur(device, &mut mixed.image, &augmentation)?;
+    Ok(mixed)
+}

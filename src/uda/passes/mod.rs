@@ -1,0 +1,14 @@
+//! The forward passes of an iteration: the teacher's, and what the student is trained on.
+
+mod class_mix;
+mod masked;
+mod mixed;
+mod quad_mix;
+mod student;
+mod teacher;
+
+pub(super) use class_mix::class_mix;
+pub(super) use masked::masked;
+pub(super) use quad_mix::quad_mix;
+pub(super) use student::StudentPass;
+pub(super) use teacher::pseudo_labels;

@@ -1,0 +1,49 @@
+//! A training pass of the student.
+
+use crate::nn::{Dropping, Pass, Statistics, Supervision};
+use crate::tape::Tape;
+use crate::uda::batch::DeviceBatch;
+use crate::uda::inputs::PassKind;
+use crate::uda::mix::Labelled;
+use crate::uda::state::Learner;
+
+/// One forward and backward pass of the student: on which images, and how much its losses weigh.
+pub(in crate::uda) struct StudentPass {
+    pub kind: PassKind,
+    /// Precedes the names of its reported terms, as in the reference.
+    pub prefix: &'static str,
+    pub input: Labelled,
+    pub loss_weight: f32,
+}
+
+impl StudentPass {
+    /// Source images with their own labels.
+    pub fn source(batch: &DeviceBatch) -> StudentPass {
+        StudentPass {
+            kind: PassKind::Source,
+            prefix: "",
+            input: batch.source.clone(),
+            loss_weight: 1.0,
+        }
+    }
+
+    /// How the network runs in this pass.
+    pub fn forward<'a>(&self, state: &'a Learner, tape: &'a Tape) -> Pass<'a> {
+        let dropping = Dropping { key: state.inputs.drop_key.clone(), pass: self.kind as i64 };
+        Pass {
+            tape,
+            weights: &state.student,
+            statistics: Statistics::Batch,
+            dropping: Some(dropping),
+        }
+    }
+
+    pub fn supervision<'a>(&'a self, state: &'a Learner) -> Supervision<'a> {
+        Supervision {
+            image: &self.input.image,
+            label: &self.input.label,
+            weight: self.input.weight.as_ref(),
+            detail_box: &state.inputs.detail_boxes[self.kind as usize],
+        }
+    }
+}

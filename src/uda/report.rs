@@ -1,0 +1,43 @@
+//! What an iteration reports: losses, accuracies, and whether it failed.
+
+use crate::Result;
+use crate::device::Device;
+use crate::tensor::Tensor;
+
+/// The most terms that an iteration reports.
+pub(super) const MAX_TERMS: usize = 32;
+
+/// The result of one iteration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Losses and accuracies under the reference's names, and `pseudo_label.weight`.
+    pub terms: Vec<(String, f32)>,
+    /// A loss or gradient was not finite, so nothing was updated.
+    pub failed: bool,
+}
+
+/// The name of a reported term, and the factor that its value on the device is multiplied by.
+pub(super) type TermName = (String, f32);
+
+/// Terms of the current iteration; their values are on the device.
+#[derive(Default)]
+pub(super) struct Terms(Vec<(TermName, Tensor)>);
+
+impl Terms {
+    /// Adds `value · scale`.
+    pub fn add(&mut self, name: impl Into<String>, value: &Tensor, scale: f32) {
+        self.0.push(((name.into(), scale), value.detach()));
+    }
+
+    /// Copies the values side by side to the beginning of `to`, and returns that part.
+    pub fn gather(&self, device: &Device, to: &Tensor) -> Result<Tensor> {
+        for (i, (_, value)) in self.0.iter().enumerate() {
+            device.copy(value, &mut to.slice(i, &[1])?)?;
+        }
+        to.slice(0, &[self.0.len()])
+    }
+
+    pub fn into_names(self) -> Vec<TermName> {
+        self.0.into_iter().map(|(name, _)| name).collect()
+    }
+}

@@ -1,0 +1,137 @@
+//! Submitting iterations: with their batch and random draws, as CUDA graphs where the device can,
+//! and without waiting for the one before.
+
+use std::rc::Rc;
+
+use crate::config::{Config, Method};
+use crate::device::Readback;
+use crate::{Error, Result};
+
+use super::batch::BatchSource;
+use super::inputs::StepInputs;
+use super::report::{Report, TermName};
+use super::state::{Learner, Mixing};
+use super::trace::Trace;
+
+/// An iteration that was submitted and may still run.
+pub struct PendingStep {
+    pub iteration: u64,
+    pub learning_rate: f64,
+    terms: Rc<Vec<TermName>>,
+    failed: Readback,
+    logged: Readback,
+    /// The iteration whose images were the templates before.
+    previous_templates: Option<u64>,
+}
+
+impl PendingStep {
+    /// Whether [`Learner::wait`] would return at once.
+    pub fn is_done(&self) -> Result<bool> {
+        self.logged.is_there()
+    }
+}
+
+impl Learner {
+    /// Runs an iteration and updates everything, unless a number is not finite.
+    pub fn step<'a>(
+        &mut self,
+        batch: impl Into<BatchSource<'a>>,
+        iteration: u64,
+    ) -> Result<Report> {
+        let pending = self.submit(batch, iteration)?;
+        self.wait(pending)
+    }
+
+    /// Starts an iteration without waiting for it. The next one can be submitted meanwhile: should
+    /// this one fail, that one changes nothing either.
+    pub fn submit<'a>(
+        &mut self,
+        batch: impl Into<BatchSource<'a>>,
+        iteration: u64,
+    ) -> Result<PendingStep> {
+        self.load(batch)?;
+        let inputs = StepInputs::draw(&self.config, iteration);
+        self.submit_with(&inputs, Trace::off())
+    }
+
+    /// Waits for an iteration. If it failed, the state is the one before it, even if others were
+    /// submitted since.
+    pub fn wait(&mut self, pending: PendingStep) -> Result<Report> {
+        let failed = pending.failed.wait::<i32>()?[0] != 0;
+        if failed {
+            self.templates.iteration = pending.previous_templates;
+        }
+        let values = pending.logged.wait_f32()?;
+        let terms = pending.terms.iter().zip(values);
+        let terms = terms.map(|((name, scale), value)| (name.clone(), value * scale)).collect();
+        Ok(Report { terms, failed })
+    }
+
+    /// Puts a batch into the buffers, for [`step_with`](Self::step_with).
+    pub fn load<'a>(&mut self, batch: impl Into<BatchSource<'a>>) -> Result<()> {
+        self.batch.load(&self.device, &self.pixels, batch.into())
+    }
+
+    /// Runs an iteration on the loaded batch with inputs of the caller's.
+    pub fn step_with(&mut self, inputs: &StepInputs, trace: Trace) -> Result<Report> {
+        let pending = self.submit_with(inputs, trace)?;
+        self.wait(pending)
+    }
+
+    /// Like [`step_with`](Self::step_with), without waiting.
+    pub fn submit_with(&mut self, inputs: &StepInputs, mut trace: Trace) -> Result<PendingStep> {
+        let device = self.device.clone();
+        self.inputs.upload(&device, inputs)?;
+        let mixing = self.mixing(inputs.iteration);
+        let terms = if trace.is_on() {
+            self.iterate(mixing, &mut trace).map(Rc::new)
+        } else {
+            let graphs = self.graphs.clone();
+            graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))
+        };
+        let captured = self.graphs.borrow().are_recorded();
+        let terms = terms.map_err(|e| with_memory_advice(e, &self.config, captured))?;
+        Ok(PendingStep {
+            iteration: inputs.iteration,
+            learning_rate: inputs.update.lr,
+            failed: device.fetch(&self.failed)?,
+            logged: device.fetch(&self.logged.slice(0, &[terms.len()])?)?,
+            terms,
+            previous_templates: self.templates.iteration.replace(inputs.iteration),
+        })
+    }
+
+    /// QuadMix pastes from the iteration before, so the first iteration of a run uses ClassMix.
+    fn mixing(&self, iteration: u64) -> Mixing {
+        let quad_mix = self.config.method == Method::Quadmix
+            && self.batch.has_rare()
+            && iteration >= self.config.quadmix.start.max(1)
+            && iteration.checked_sub(1) == self.templates.iteration;
+        if quad_mix { Mixing::QuadMix } else { Mixing::ClassMix }
+    }
+}
+
+/// Adds the settings that need less memory to an out-of-memory error.
+fn with_memory_advice(error: Error, config: &Config, captured: bool) -> Error {
+    let Error::OutOfMemory(problem) = error else { return error };
+    let (network, data) = (&config.network, &config.data);
+    let mut settings = Vec::new();
+    if network.join_passes && network.backbone.starts_with("mit") {
+        settings.push("network.join_passes = false (slower)".to_string());
+    }
+    if !network.recompute {
+        settings.push("network.recompute = true (slower, the same numbers)".to_string());
+    }
+    if captured {
+        settings.push("device.graph = false (up to an eighth)".to_string());
+    }
+    if data.batch > 1 {
+        settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));
+    }
+    let crop = format!("data.crop = {} instead of {}", data.crop / 128 * 64, data.crop);
+    settings.push(match network.hrda.enabled {
+        true => format!("{crop}, with network.hrda.detail_crop = {}", data.crop / 128 * 32),
+        false => crop,
+    });
+    Error::OutOfMemory(format!("{problem}\n  Less is needed with {}", settings.join("; ")))
+}
