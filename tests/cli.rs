@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use udass_raw::run::signal::{EXIT_CODE, Stop};
+use udass_raw::run::train::signal::{EXIT_CODE, Stop};
 
 /// Runs the binary in an empty folder: nothing but what it brings along.
 fn run(args: &[&str]) -> Output {

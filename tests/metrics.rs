@@ -2,8 +2,8 @@
 
 use safetensors::SafeTensors;
 use udass_raw::data::classes::Classes;
-use udass_raw::run::metrics::{Confusion, nan_mean, percent};
-use udass_raw::run::report::{Report, Validated};
+use udass_raw::run::eval::metrics::{Confusion, nan_mean, percent};
+use udass_raw::run::eval::report::{Report, Validated};
 
 const FIXTURE: &[u8] = include_bytes!("golden/pub_piece_metrics.safetensors");
 

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::config::{Config, DatasetConfig};
 use udass_raw::data::classes::Classes;
-use udass_raw::run::atomic::write_atomic;
-use udass_raw::run::log::{Iteration, Log, read};
-use udass_raw::run::metrics::Confusion;
-use udass_raw::run::pictures::{
+use udass_raw::run::eval::images::{
     Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
-use udass_raw::run::report::{Report, Validated};
+use udass_raw::run::eval::metrics::Confusion;
+use udass_raw::run::eval::report::{Report, Validated};
+use udass_raw::run::train::log::{Iteration, Log, read};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();

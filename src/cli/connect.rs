@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::{identity, state as checkpoint, tensor_file};
 use udass_raw::config::{Config, EvalConfig, FILES};
 use udass_raw::data::classes::Classes;
 use udass_raw::data::eval::EvalSet;
@@ -14,11 +16,11 @@ use udass_raw::data::toy::ToyWorld;
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
-use udass_raw::run::evaluate::evaluate as measure;
-use udass_raw::run::inference::Predictor;
-use udass_raw::run::report::Report;
-use udass_raw::run::tensor_file::TensorFile;
-use udass_raw::run::{build, checkpoint, identity, pictures, submission, tensor_file};
+use udass_raw::run::build;
+use udass_raw::run::eval::evaluate::evaluate as measure;
+use udass_raw::run::eval::inference::Predictor;
+use udass_raw::run::eval::report::Report;
+use udass_raw::run::eval::{images as pictures, submission};
 use udass_raw::tensor::Tensor;
 
 use super::configured::Which;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::run::atomic::write_atomic;
+use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::progress::Counter;
 
 use super::configured::{Configured, Which};

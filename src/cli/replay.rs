@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::run::replay::replay;
+use udass_raw::run::train::replay::replay;
 
 use super::configured::Device;
 use super::print;

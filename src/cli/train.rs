@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use udass_raw::data::toy::ToyWorld;
 use udass_raw::run::progress::Counter;
-use udass_raw::run::signal::{self, Stop};
-use udass_raw::run::trainer::{End, Start, train};
+use udass_raw::run::train::signal::{self, Stop};
+use udass_raw::run::train::trainer::{End, Start, train};
 
 use super::configured::{Configured, path_override};
 use super::{connect, print, tell};

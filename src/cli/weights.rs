@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use sha2::{Digest, Sha256};
 use udass_raw::Error;
-use udass_raw::run::tensor_file::{TensorFile, hex};
-use udass_raw::run::{checkpoint, convert, identity};
+use udass_raw::checkpoint::tensor_file::{TensorFile, hex};
+use udass_raw::checkpoint::{convert, identity, state as checkpoint};
 
 use super::configured::Which;
 use super::{print, tell};

@@ -1,7 +1,7 @@
 //! From a configuration to what it describes: device, network, weights.
 
-use super::tensor_file::TensorFile;
-use super::weights::{Network, load_backbone, load_network};
+use crate::checkpoint::tensor_file::TensorFile;
+use crate::checkpoint::weights::{Network, load_backbone, load_network};
 use crate::config::Config;
 use crate::device::{Device, Precision};
 use crate::nn::Segmentor;

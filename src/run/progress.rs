@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::log::Iteration;
+use super::train::log::Iteration;
 
 /// Seconds between two lines where there is no terminal.
 const PLAIN_EVERY: f64 = 10.0;

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use udass_raw::checkpoint::state as checkpoints;
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
 use udass_raw::device::Types;
-use udass_raw::run::checkpoint as checkpoints;
-use udass_raw::run::replay::replay;
-use udass_raw::run::signal::Stop;
-use udass_raw::run::tensor_file::TensorFile;
-use udass_raw::run::trainer::{Start, train_on};
+use udass_raw::run::train::replay::replay;
+use udass_raw::run::train::signal::Stop;
+use udass_raw::run::train::trainer::{Start, train_on};
 
 use super::steps::support::{
     Contents, checkpoint, events, folder, reference_checkpoint, settings, text, wait_for,

@@ -1,6 +1,7 @@
 //! Whole training: on the stand-in every iteration leaves the bits that the host device leaves.
 
 use tempfile::tempdir;
+use udass_raw::checkpoint::state::{self as checkpoint, Position};
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
@@ -8,7 +9,6 @@ use udass_raw::device::profile::Call;
 use udass_raw::device::{Device, Precision, Types};
 use udass_raw::nn::{Pass, Statistics};
 use udass_raw::run::build;
-use udass_raw::run::checkpoint::{self, Position};
 use udass_raw::run::profile::{Rates, Synthetic, predict};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};

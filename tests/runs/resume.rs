@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use udass_raw::checkpoint::convert::convert;
+use udass_raw::checkpoint::pth::{self, Node};
+use udass_raw::checkpoint::state as checkpoints;
+use udass_raw::checkpoint::tensor_file::{Entry, TensorFile};
+use udass_raw::checkpoint::weights::{Network, load_network};
 use udass_raw::params::Weights;
-use udass_raw::run::convert::convert;
-use udass_raw::run::pth::{self, Node};
-use udass_raw::run::tensor_file::{Entry, TensorFile};
-use udass_raw::run::weights::{Network, load_network};
-use udass_raw::run::{build, checkpoint as checkpoints};
+use udass_raw::run::build;
 
 use crate::support::{
     Contents, ITERATIONS, START, assert_same, checkpoint, command, config, events, folder,

@@ -89,7 +89,7 @@ fn test_split(root: &Path, images: &[(&str, &str, (usize, usize))]) {
     for (city, name, (width, height)) in images {
         let rgb: Vec<u8> = (0..3 * width * height).map(|i| (i * 7 % 251) as u8).collect();
         let path = root.join("leftImg8bit/test").join(city).join(name);
-        udass_raw::run::pictures::save_rgb(path, *width, *height, &rgb).unwrap();
+        udass_raw::run::eval::images::save_rgb(path, *width, *height, &rgb).unwrap();
     }
 }
 

@@ -223,7 +223,7 @@ pub fn assert_same(a: &Path, b: &Path) {
 
 /// The log's lines about one kind of event.
 pub fn events(out: &Path, event: &str) -> Vec<Value> {
-    let lines = udass_raw::run::log::read(out.join("log.jsonl")).unwrap_or_default();
+    let lines = udass_raw::run::train::log::read(out.join("log.jsonl")).unwrap_or_default();
     lines.into_iter().filter(|line| line["event"] == event).collect()
 }
 

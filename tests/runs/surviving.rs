@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use udass_raw::checkpoint::atomic::{Step, inject};
+use udass_raw::checkpoint::state as checkpoints;
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
-use udass_raw::run::atomic::{Step, inject};
-use udass_raw::run::checkpoint as checkpoints;
-use udass_raw::run::signal::Stop;
-use udass_raw::run::tensor_file::TensorFile;
-use udass_raw::run::trainer::{Start, train};
+use udass_raw::run::train::signal::Stop;
+use udass_raw::run::train::trainer::{Start, train};
 
 use crate::support::{
     Contents, ITERATIONS, assert_same, checkpoint, command, command_on, copy_folder, events,

@@ -2,13 +2,14 @@
 //! keeps the two from being comparable.
 
 mod html;
+pub mod published;
 mod saved;
 mod text;
 
 use std::path::{Path, PathBuf};
 
+use self::published::{Mean, Network, Row, Table, tables};
 use self::saved::Saved;
-use super::published::{Mean, Network, Row, Table, tables};
 use crate::config::Config;
 use crate::data::classes;
 use crate::error::{Error, Result};

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{CITIES, Config, Error, IMAGES, Network, Result, Run, SIZE, Setting, Table};
 use crate::data::classes;
-use crate::run::log;
-use crate::run::report::Validated;
+use crate::run::eval::report::Validated;
+use crate::run::train::log;
 
 /// A run's last evaluation and the configuration it was made with.
 pub(super) struct Saved {

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::atomic::write_atomic;
-use super::pictures::{label_ids_name, label_ids_png};
+use super::images::{label_ids_name, label_ids_png};
+use crate::checkpoint::atomic::write_atomic;
 use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 

@@ -11,10 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use super::atomic::write_atomic;
-use super::report::Report;
+use crate::checkpoint::atomic::write_atomic;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::run::eval::report::Report;
 
 /// What one iteration has to tell: to the log, and to whoever watches.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::metrics::nan_mean;
 use crate::error::{Error, Result};
+use crate::run::eval::metrics::nan_mean;
 
 /// The published results of one task.
 #[derive(Clone, Debug, Deserialize)]

@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 use super::convert::moments;
-use super::replay;
 use super::tensor_file::{Entry, TensorFile, write};
 use super::weights::{Network, is_count, load_network, network_prefix};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
+use crate::run::train::replay;
 use crate::tensor::{DType, Tensor};
 use crate::uda::step::Learner;
 use crate::{Error, Result};

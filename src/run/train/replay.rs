@@ -5,10 +5,11 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::tensor_file::{Entry, TensorFile};
-use super::{build, checkpoint};
+use crate::checkpoint::state as checkpoint;
+use crate::checkpoint::tensor_file::{Entry, TensorFile};
 use crate::config::Config;
 use crate::data::{Batch, Crops, RareCrops};
+use crate::run::build;
 use crate::uda::inputs::StepInputs;
 use crate::uda::step::Report;
 use crate::{Error, Result};

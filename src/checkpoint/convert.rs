@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::checkpoint::MOMENTS;
 use super::identity::{Identity, Kind, identify};
 use super::pth::{self, Node};
+use super::state::MOMENTS;
 use super::tensor_file::{Entry, TORCH_TREE, TensorFile, TensorInfo, write};
 use super::weights::{Network, network_prefix};
 use crate::config::{Config, OptimizerConfig};

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::atomic::write_atomic;
+use crate::checkpoint::atomic::write_atomic;
 use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 

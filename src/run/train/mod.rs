@@ -1,0 +1,7 @@
+//! The training loop, and what a run keeps and tells while it trains.
+
+pub mod lock;
+pub mod log;
+pub mod replay;
+pub mod signal;
+pub mod trainer;
