@@ -59,6 +59,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
+mod hex;
 pub mod nn;
 pub mod ops;
 pub mod optimizer;

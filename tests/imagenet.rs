@@ -5,8 +5,9 @@ use std::path::Path;
 
 use safetensors::tensor::Dtype;
 use tempfile::TempDir;
-use udass_raw::checkpoint::tensor_file::{Entry, TensorFile, write};
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::checkpoint::weights::load_backbone;
+use udass_raw::checkpoint::writer::{Entry, write};
 use udass_raw::config::Config;
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;

@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use udass_raw::checkpoint::convert::convert;
 use udass_raw::checkpoint::identity::{Kind, complete, identify};
 use udass_raw::checkpoint::pth::{self, Node};
-use udass_raw::checkpoint::tensor_file::{Entry, TensorFile, write};
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::checkpoint::weights::Network;
+use udass_raw::checkpoint::writer::{Entry, write};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

@@ -1,13 +1,14 @@
 //! Weights from one kind of file to another: names, numbers, types and order stay.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::identity::{Identity, Kind, identify};
+use super::moments::{MOMENTS, parameters};
 use super::pth::{self, Node};
-use super::state::MOMENTS;
-use super::tensor_file::{Entry, TORCH_TREE, TensorFile, TensorInfo, write};
+use super::tensor_file::{TORCH_TREE, TensorFile, TensorInfo};
 use super::weights::{Network, network_prefix};
+use super::writer::{self, Entry};
 use crate::config::{Config, OptimizerConfig};
 use crate::{Error, Result};
 
@@ -54,7 +55,7 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
     let mut strings = strings;
     // A state dict and nothing else needs no tree: it is made anew.
     strings.extend(tree.map(|tree| (TORCH_TREE.into(), tree.to_json().to_string())));
-    write(out, entries, strings)
+    writer::write(out, entries, strings)
 }
 
 type Converted<'a> = (Vec<(String, &'a TensorInfo)>, Option<Node>, BTreeMap<String, String>);
@@ -181,31 +182,4 @@ fn run_again<'a>(file: &'a TensorFile, own: &Node) -> Result<Converted<'a>> {
         }
     }
     Ok((named, None, strings))
-}
-
-/// A network's parameters in the order in which an optimiser of PyTorch numbers them.
-pub fn parameters<'a>(file: &'a TensorFile, prefix: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-    const BUFFERS: [&str; 3] = ["running_mean", "running_var", "num_batches_tracked"];
-    (file.tensors().iter())
-        .filter_map(move |info| info.name.strip_prefix(prefix))
-        .filter(|name| !BUFFERS.iter().any(|buffer| name.ends_with(buffer)))
-}
-
-/// The names under which a file keeps a parameter's two moments: this program's, or PyTorch's by
-/// number; none where it has none.
-pub fn moments(file: &TensorFile, prefix: &str) -> Option<HashMap<String, [String; 2]>> {
-    let numbered = file.find("optimizer.state.0.exp_avg").is_some();
-    let own = file.tensors().iter().any(|info| info.name.starts_with(MOMENTS[0]));
-    if !numbered && !own {
-        return None;
-    }
-    let named = parameters(file, prefix).enumerate().map(|(index, param)| {
-        let names = if own {
-            MOMENTS.map(|moment| format!("{moment}{param}"))
-        } else {
-            ["exp_avg", "exp_avg_sq"].map(|m| format!("optimizer.state.{index}.{m}"))
-        };
-        (param.to_owned(), names)
-    });
-    Some(named.collect())
 }

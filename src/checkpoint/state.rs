@@ -13,84 +13,21 @@
 //! There is no random state: every draw is a hash of seed and iteration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
-use super::convert::moments;
-use super::tensor_file::{Entry, TensorFile, write};
+use super::batch;
+use super::moments::{self, MOMENTS};
+use super::tensor_file::TensorFile;
 use super::weights::{Network, is_count, load_network, network_prefix};
+use super::writer::{self, Entry};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
-use crate::run::train::replay;
 use crate::tensor::{DType, Tensor};
 use crate::uda::step::Learner;
 use crate::{Error, Result};
-
-pub const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
-
-/// Where a run keeps its checkpoints.
-pub fn folder(out: &Path) -> PathBuf {
-    out.join("checkpoints")
-}
-
-pub fn path_of(out: &Path, iteration: u64) -> PathBuf {
-    folder(out).join(format!("iteration_{iteration:06}.safetensors"))
-}
-
-/// The checkpoints of a run, oldest first.
-pub fn list(out: &Path) -> Vec<(u64, PathBuf)> {
-    let entries = std::fs::read_dir(folder(out)).into_iter().flatten().flatten();
-    let mut all: Vec<_> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let number = name.to_str()?.strip_prefix("iteration_")?.strip_suffix(".safetensors")?;
-            Some((number.parse().ok()?, entry.path()))
-        })
-        .collect();
-    all.sort();
-    all
-}
-
-/// A file as it is, a run's folder as its newest checkpoint.
-pub fn resolve(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.into());
-    }
-    let newest = list(path).pop();
-    newest.map(|(_, file)| file).ok_or_else(|| {
-        let problem = "this folder holds no checkpoint; a run saves its first after \
-                       run.checkpoint_interval iterations";
-        Error::weights(path, problem)
-    })
-}
-
-/// Opens a file, or the newest checkpoint of a run's folder, which may be removed between the look
-/// into the folder and the opening: then there is a newer one.
-pub fn open(path: &Path) -> Result<TensorFile> {
-    let mut attempts = 8;
-    loop {
-        match TensorFile::open(resolve(path)?) {
-            Err(Error::Io { source, .. })
-                if path.is_dir() && source.kind() == ErrorKind::NotFound && attempts > 0 =>
-            {
-                attempts -= 1;
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Removes all but the newest `keep` checkpoints.
-pub fn prune(out: &Path, keep: usize) -> Result<()> {
-    let all = list(out);
-    for (_, old) in &all[..all.len().saturating_sub(keep.max(1))] {
-        std::fs::remove_file(old).map_err(|e| Error::io(old, "remove", e))?;
-    }
-    Ok(())
-}
 
 /// Where a run stands, beside what its learner holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -147,11 +84,11 @@ pub fn save(
         });
     }
     if let Some(batch) = batch {
-        let (pixels, notes) = replay::entries(batch)?;
+        let (pixels, notes) = batch::entries(batch)?;
         entries.extend(pixels);
-        metadata.insert(replay::BATCH.into(), notes);
+        metadata.insert(batch::KEY.into(), notes);
     }
-    write(path, entries, metadata)
+    writer::write(path, entries, metadata)
 }
 
 /// Restores what [`save`] wrote, and says where the run stands.
@@ -192,7 +129,7 @@ pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
 /// AdamW's moments of a checkpoint, this program's or the reference's; false where it has none.
 pub fn load_moments(file: &TensorFile, learner: &mut Learner) -> Result<bool> {
     let prefix = network_prefix(file, Network::Student)?;
-    let Some(names) = moments(file, prefix) else { return Ok(false) };
+    let Some(names) = moments::names(file, prefix) else { return Ok(false) };
     let device = learner.device.clone();
     let Learner { optimizer, student, .. } = learner;
     for (which, flat) in [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq].into_iter().enumerate()

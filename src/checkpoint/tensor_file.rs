@@ -1,20 +1,19 @@
-//! Files of named tensors, safetensors and PyTorch's: read through a memory map, the one way that
-//! weights and checkpoints come in; and safetensors written as a stream.
+//! Files of named tensors, safetensors and PyTorch's, read through a memory map: the one way that
+//! weights and checkpoints come in.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors};
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::atomic::write_atomic;
 use super::pth::{self, Node};
+use crate::hex::hex;
 use crate::{Error, Result};
 
 /// The string under which a safetensors file made of a torch file carries what stood around its
@@ -219,6 +218,11 @@ impl TensorFile {
         hex(&hash.finalize())
     }
 
+    /// SHA-256 of the file itself, as `sha256sum` prints it.
+    pub fn sha256(&self) -> String {
+        hex(&Sha256::digest(self.bytes()))
+    }
+
     /// Checks what the container says of its own content.
     ///
     /// # Errors
@@ -236,11 +240,6 @@ impl TensorFile {
         }
         Ok(())
     }
-}
-
-/// As sha256sum prints it.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn of_torch(tensor: pth::PthTensor) -> TensorInfo {
@@ -274,59 +273,4 @@ fn safetensors_header(bytes: &[u8]) -> Result<Header, safetensors::SafeTensorErr
     });
     let strings = header.metadata().clone().unwrap_or_default();
     Ok((tensors.collect(), strings.into_iter().collect()))
-}
-
-/// One tensor to be written; its bytes are asked for when their turn comes.
-pub struct Entry<'a> {
-    pub name: String,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub bytes: Box<dyn FnOnce() -> Result<Vec<u8>> + 'a>,
-}
-
-/// Writes a safetensors file, all of it or nothing. Equal content makes equal bytes.
-pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>) -> Result<()> {
-    // Written here rather than by the crate, whose header is a hash map in an order of its own.
-    let mut header = Map::new();
-    if !strings.is_empty() {
-        header.insert("__metadata__".into(), json!(strings));
-    }
-    let mut end = 0;
-    for entry in &entries {
-        let start = end;
-        end += entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8;
-        let info =
-            json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, end]});
-        if header.insert(entry.name.clone(), info).is_some() {
-            let problem = format!("two tensors would be called `{}`", entry.name);
-            return Err(Error::weights(path, problem));
-        }
-    }
-    let mut header = Json::Object(header).to_string().into_bytes();
-    // Tensor data starts at a multiple of 8 bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    // A device that fails in mid-file fails the whole write, with its own message.
-    let mut failed = None;
-    let written = write_atomic(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for entry in entries {
-            match (entry.bytes)() {
-                Ok(bytes) => file.write_all(&bytes)?,
-                Err(error) => {
-                    failed = Some(error);
-                    return Err(std::io::Error::other("the device failed"));
-                }
-            }
-        }
-        Ok(())
-    });
-    failed.map_or(written, Err)
-}
-
-/// Writes one tensor of single-precision numbers.
-pub fn write_numbers(path: &Path, name: &str, shape: Vec<usize>, numbers: Vec<f32>) -> Result<()> {
-    let bytes = move || Ok(bytemuck::cast_slice(&numbers).to_vec());
-    let entry = Entry { name: name.into(), dtype: Dtype::F32, shape, bytes: Box::new(bytes) };
-    write(path, vec![entry], BTreeMap::new())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use udass_raw::checkpoint::tensor_file::TensorFile;
-use udass_raw::checkpoint::{identity, state as checkpoint, tensor_file};
+use udass_raw::checkpoint::{files, identity, writer};
 use udass_raw::config::{Config, EvalConfig, FILES};
 use udass_raw::data::classes::Classes;
 use udass_raw::data::eval::EvalSet;
@@ -81,7 +81,7 @@ pub fn evaluate(
     which: Which,
     advance: Advance,
 ) -> anyhow::Result<Report> {
-    let file = checkpoint::open(path)?;
+    let file = files::open(path)?;
     let loaded = Loaded::new(config, &file, which)?;
     let set = EvalSet::new(&config.target, config.network.classes, config.eval.fit)?;
     let predictor = loaded.predictor(&config.eval)?;
@@ -102,7 +102,7 @@ pub fn predict(
     advance: Advance,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let outputs = outputs(wanted)?;
-    let file = checkpoint::open(wanted.checkpoint)?;
+    let file = files::open(wanted.checkpoint)?;
     let loaded = Loaded::new(config, &file, wanted.weights)?;
     let predictor = loaded.predictor(&config.eval)?;
     let names = Classes::new(&config.dataset);
@@ -117,7 +117,7 @@ pub fn predict(
         if let Some(file) = wanted.logits {
             let shape = logits.shape().to_vec();
             let numbers = loaded.device.read_f32(&logits)?;
-            tensor_file::write_numbers(file, "logits", shape, numbers)?;
+            writer::write_numbers(file, "logits", shape, numbers)?;
             files.push(file.into());
         }
         let classes = predictor.classes(&logits, (height, width))?;
@@ -150,7 +150,7 @@ pub fn submit(config: &Config, wanted: &Submission, advance: Advance) -> anyhow:
         "[dataset] names classes of its own, but the evaluation server takes those of Cityscapes"
     );
     let images = layouts::find(layout)?.images(&config.target.root, wanted.split)?;
-    let loaded = Loaded::new(config, &checkpoint::open(wanted.checkpoint)?, Which::Student)?;
+    let loaded = Loaded::new(config, &files::open(wanted.checkpoint)?, Which::Student)?;
     let predictor = loaded.predictor(&config.eval)?;
     let mut done = 0;
     submission::write(wanted.zip, &images, |path| {

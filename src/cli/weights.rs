@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use sha2::{Digest, Sha256};
 use udass_raw::Error;
-use udass_raw::checkpoint::tensor_file::{TensorFile, hex};
-use udass_raw::checkpoint::{convert, identity, state as checkpoint};
+use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::{convert, files, identity};
 
 use super::configured::Which;
 use super::{print, tell};
@@ -60,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { file } => inspect(file),
         Command::Convert { file, out, weights } => {
-            let file = checkpoint::open(file)?;
+            let file = files::open(file)?;
             note_skipped(&file);
             convert::convert(&file, out, weights.map(Which::network))?;
             print(&format!("{}: {}", out.display(), summary(&TensorFile::open(out)?)?))
@@ -89,7 +88,7 @@ fn summary(file: &TensorFile) -> anyhow::Result<String> {
 }
 
 fn inspect(path: &Path) -> anyhow::Result<()> {
-    let file = checkpoint::open(path)?;
+    let file = files::open(path)?;
     let mut text = format!("{}: {}", file.path().display(), summary(&file)?);
     for (at, class) in file.skipped() {
         // Writing to a string cannot fail.
@@ -110,10 +109,10 @@ fn note_skipped(file: &TensorFile) {
 }
 
 fn verify(path: &Path) -> anyhow::Result<()> {
-    let file = checkpoint::open(path)?;
+    let file = files::open(path)?;
     note_skipped(&file);
     file.check()?;
-    let sha256 = hex(&Sha256::digest(file.bytes()));
+    let sha256 = file.sha256();
     // As torch.hub names files: the name ends in the first digits of their SHA-256.
     let stem = file.path().file_stem().unwrap_or_default().to_string_lossy();
     let named = stem.rsplit_once('-').map(|(_, digits)| digits);

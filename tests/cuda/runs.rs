@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use udass_raw::checkpoint::state as checkpoints;
+use udass_raw::checkpoint::files as checkpoints;
 use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
 use udass_raw::device::Types;

@@ -1,7 +1,8 @@
 //! Whole training: on the stand-in every iteration leaves the bits that the host device leaves.
 
 use tempfile::tempdir;
-use udass_raw::checkpoint::state::{self as checkpoint, Position};
+use udass_raw::checkpoint::files;
+use udass_raw::checkpoint::state::{self, Position};
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
@@ -189,11 +190,11 @@ fn a_checkpoint_moves_between_devices() {
     let path = folder.path().join("half.safetensors");
     let mut half = build::learner(&config, &stand_in::device(Types::F32), None).unwrap();
     iterate(&mut half, &config, 0, 2);
-    checkpoint::save(&path, &mut half, &Position { next: 2, ..Position::default() }, None).unwrap();
+    state::save(&path, &mut half, &Position { next: 2, ..Position::default() }, None).unwrap();
     for device in [stand_in::device(Types::F32), Device::host(2).unwrap()] {
-        let file = checkpoint::open(&path).unwrap();
+        let file = files::open(&path).unwrap();
         let mut rest = build::learner(&config, &device, Some(&file)).unwrap();
-        assert_eq!(checkpoint::load(&file, &mut rest).unwrap().next, 2);
+        assert_eq!(state::load(&file, &mut rest).unwrap().next, 2);
         let going_on = iterate(&mut rest, &config, 2, ITERATIONS);
         assert_eq!(going_on, reports[2..], "{}", device.describe());
         assert_same_state("toy_vit", &rest, &whole);

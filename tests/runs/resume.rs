@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use udass_raw::checkpoint::convert::convert;
 use udass_raw::checkpoint::pth::{self, Node};
-use udass_raw::checkpoint::state as checkpoints;
-use udass_raw::checkpoint::tensor_file::{Entry, TensorFile};
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::checkpoint::weights::{Network, load_network};
+use udass_raw::checkpoint::writer::Entry;
+use udass_raw::checkpoint::{files as checkpoints, state};
 use udass_raw::params::Weights;
 use udass_raw::run::build;
 
@@ -116,12 +117,12 @@ fn a_checkpoint_loads_and_saves_to_the_same_bits() {
     let device = build::device(&config).unwrap();
     let mut learner = build::learner(&config, &device, None).unwrap();
     let file = TensorFile::open(reference_checkpoint()).unwrap();
-    let position = checkpoints::load(&file, &mut learner).unwrap();
+    let position = state::load(&file, &mut learner).unwrap();
     assert_eq!(position.next, ITERATIONS);
     let folder = folder();
     let copies = ["copy", "other"].map(|name| folder.path().join(name));
     for copy in &copies {
-        checkpoints::save(copy, &mut learner, &position, None).unwrap();
+        state::save(copy, &mut learner, &position, None).unwrap();
         assert_same(copy, &reference_checkpoint());
     }
     let [copy, other] = copies.map(|copy| fs::read(copy).unwrap());

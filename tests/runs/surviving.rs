@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use udass_raw::checkpoint::atomic::{Step, inject};
-use udass_raw::checkpoint::state as checkpoints;
+use udass_raw::checkpoint::files as checkpoints;
 use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
 use udass_raw::run::train::signal::Stop;

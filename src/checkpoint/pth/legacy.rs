@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::contents::Contents;
 use super::pickle::{self, Pickle};
 use super::value::{Outcome, Value};
-use super::{Contents, walk};
+use super::walk::walk;
 
 /// 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -74,7 +75,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         places.insert(key, at..at + length);
         at += length;
     }
-    walk::walk(&content, bytes.len(), |storage| {
+    walk(&content, bytes.len(), |storage| {
         let place = places.get(storage.key.as_ref());
         place.cloned().ok_or_else(|| format!("lacks the storage {}", storage.key))
     })

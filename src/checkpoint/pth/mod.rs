@@ -10,67 +10,17 @@
 //! or read through buffers, forget the order of a state dict and let unknown functions pass
 //! without a word (pytorch-reader 0.22).
 
+mod contents;
 mod legacy;
 mod node;
 mod pickle;
+mod read;
 mod value;
 mod walk;
 mod write;
 mod zip_format;
 
-use std::ops::Range;
-
-use safetensors::Dtype;
-
+pub use contents::{Contents, PthTensor};
 pub use node::Node;
+pub use read::{is_torch, read};
 pub use write::write;
-
-use value::Outcome;
-
-/// A whole torch file but for its numbers.
-#[derive(Debug)]
-pub struct Contents {
-    /// In the file's order.
-    pub tensors: Vec<PthTensor>,
-    /// All that is not a tensor's numbers.
-    pub tree: Node,
-    /// Metadata of classes that are not understood: where it stands, and the class.
-    pub skipped: Vec<(String, String)>,
-    /// What a zip file says of each of its records.
-    pub checksums: Vec<(Range<usize>, u32)>,
-}
-
-/// Where a tensor's numbers stand.
-#[derive(Debug)]
-pub struct PthTensor {
-    /// The key in the state dict; for what stands beside it, the keys on the way there, by dots.
-    pub name: String,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    /// Elements from one to the next on each axis.
-    pub strides: Vec<usize>,
-    /// Bytes of the file from the first element to the end of the storage.
-    pub place: Range<usize>,
-}
-
-/// Whether a file that begins like this is a torch file, or pretends to be.
-pub fn is_torch(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04") || legacy::is_pickle(bytes) || is_tar(bytes)
-}
-
-fn is_tar(bytes: &[u8]) -> bool {
-    bytes.get(257..262) == Some(b"ustar")
-}
-
-/// Reads all but the numbers.
-pub fn read(bytes: &[u8]) -> Outcome<Contents> {
-    if bytes.starts_with(b"PK\x03\x04") {
-        return zip_format::read(bytes);
-    }
-    if is_tar(bytes) {
-        return Err("is of the format before PyTorch 0.2 (tar): load and save it with a newer \
-                    PyTorch"
-            .into());
-    }
-    legacy::read(bytes)
-}

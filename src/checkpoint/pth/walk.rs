@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::contents::{Contents, PthTensor};
+use super::node::Node;
 use super::pickle::{MAX_TENSORS, MAX_VALUES, Pickle};
 use super::value::{Foreign, Id, Outcome, Storage, Tensor, Value};
-use super::{Contents, Node, PthTensor};
 
 /// Dictionaries within dictionaries.
 const MAX_DEPTH: usize = 64;

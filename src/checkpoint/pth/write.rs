@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::node::Node;
 use super::value::storage_name;
 use crate::checkpoint::atomic::write_atomic;
-use crate::checkpoint::tensor_file::Entry;
+use crate::checkpoint::writer::Entry;
 use crate::{Error, Result};
 
 /// Records begin at multiples of it, as PyTorch writes them.

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
+use super::contents::Contents;
 use super::pickle;
 use super::value::Outcome;
-use super::{Contents, walk};
+use super::walk::walk;
 
 /// Records of a file; a UDASS checkpoint has some 6000.
 const MAX_RECORDS: usize = 1 << 18;
@@ -57,7 +58,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     }
     let Some(pickle) = find("data.pkl") else { return Err("has no data.pkl".into()) };
     let pickle = pickle::read(&bytes[pickle.clone()])?;
-    let mut contents = walk::walk(&pickle, bytes.len(), |storage| {
+    let mut contents = walk(&pickle, bytes.len(), |storage| {
         let name = format!("data/{}", storage.key);
         find(&name).cloned().ok_or_else(|| format!("lacks the record {folder}{name}"))
     })?;

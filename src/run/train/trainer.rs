@@ -10,9 +10,9 @@ use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
 use super::signal::Stop;
 use crate::checkpoint::atomic::remove_leftovers;
-use crate::checkpoint::state::Position;
+use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::tensor_file::TensorFile;
-use crate::checkpoint::{identity, state as checkpoint};
+use crate::checkpoint::{files, identity};
 use crate::config::{Config, Method};
 use crate::data::Batch;
 use crate::data::classes::Classes;
@@ -184,7 +184,7 @@ impl Run<'_> {
         if report.failed {
             let out = &self.config.run.out;
             let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));
-            let saved = checkpoint::save(&dump, &mut self.learner, &self.position, Some(&batch));
+            let saved = state::save(&dump, &mut self.learner, &self.position, Some(&batch));
             return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
         }
         let seconds = self.elapsed();
@@ -211,9 +211,9 @@ impl Run<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        let path = checkpoint::path_of(&self.config.run.out, self.position.next);
-        checkpoint::save(&path, &mut self.learner, &self.position, None)?;
-        checkpoint::prune(&self.config.run.out, self.config.run.keep)?;
+        let path = files::path_of(&self.config.run.out, self.position.next);
+        state::save(&path, &mut self.learner, &self.position, None)?;
+        files::prune(&self.config.run.out, self.config.run.keep)?;
         self.elapsed();
         Ok(())
     }
@@ -252,7 +252,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             Begun { learner, position: at(0), notes: Vec::new(), lock: None }
         }
         Start::Checkpoint { path, iteration } => {
-            let file = checkpoint::open(path)?;
+            let file = files::open(path)?;
             let first = iteration.or(identity::iteration(&file)?).unwrap_or(0);
             if first >= config.run.max_iters {
                 return Err(Error::config(format!(
@@ -264,7 +264,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             }
             let mut learner = build::learner(config, device, Some(&file))?;
             let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
-            if !checkpoint::begin(&file, &mut learner, first)? {
+            if !state::begin(&file, &mut learner, first)? {
                 notes.push(format!("{}: no moments, they begin at zero", path.display()));
             }
             Begun { learner, position: at(first), notes, lock: None }
@@ -273,11 +273,11 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             let out = &config.run.out;
             // Before looking for the newest checkpoint: another run may be about to write a newer.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
-            let file = checkpoint::open(out)?;
+            let file = files::open(out)?;
             same_run(&build::effective(config), &file)?;
             let mut learner = build::learner(config, device, Some(&file))?;
-            let position = checkpoint::load(&file, &mut learner)?;
-            remove_leftovers(&checkpoint::folder(out))?;
+            let position = state::load(&file, &mut learner)?;
+            remove_leftovers(&files::folder(out))?;
             Begun { learner, position, notes: Vec::new(), lock }
         }
     })
@@ -311,7 +311,7 @@ fn open_log(config: &Config, start: &Start, first: u64) -> Result<Log> {
         return Log::resume(&path, first, config);
     }
     // A run that saved nothing cannot go on: it makes room for the next attempt.
-    if checkpoint::list(out).is_empty() && path.exists() {
+    if files::list(out).is_empty() && path.exists() {
         let aside = out.join("log.jsonl.old");
         std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
     }
