@@ -5,6 +5,11 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::run::eval::metrics::nan_mean;
 
+/// Cityscapes' validation set, which all published results were measured on.
+pub const IMAGES: u64 = 500;
+pub const SIZE: [usize; 2] = [2048, 1024];
+pub const CITIES: [&str; 3] = ["frankfurt", "lindau", "munster"];
+
 /// The published results of one task.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
