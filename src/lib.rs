@@ -61,6 +61,7 @@ pub mod device;
 pub mod error;
 mod hex;
 pub mod nn;
+pub mod observer;
 pub mod ops;
 pub mod optimizer;
 pub mod params;

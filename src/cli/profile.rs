@@ -8,7 +8,7 @@ use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::{build, profile};
 
 use super::configured::Configured;
-use super::print;
+use super::output::print;
 
 /// Tell where an iteration spends its time.
 ///

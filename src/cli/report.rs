@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::comparison::Comparison;
 
-use super::print;
+use super::output::print;
 
 /// Put runs beside published results.
 ///

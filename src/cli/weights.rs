@@ -11,7 +11,7 @@ use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::checkpoint::{convert, files, identity};
 
 use super::configured::Which;
-use super::{print, tell};
+use super::output::{print, tell};
 
 /// Look into files of weights, convert and check them.
 ///

@@ -4,5 +4,4 @@ pub mod build;
 pub mod comparison;
 pub mod eval;
 pub mod profile;
-pub mod progress;
 pub mod train;

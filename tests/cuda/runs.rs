@@ -37,7 +37,7 @@ fn child_that_trains() {
     let config = Config::load("toy_vit", &sets).unwrap();
     let begun = !checkpoints::list(&out).is_empty();
     let start = if begun { Start::Resume } else { Start::Weights };
-    if let Err(e) = train_on(&stand_in::device(Types::F32), &config, start, &Stop::new()) {
+    if let Err(e) = train_on(&stand_in::device(Types::F32), &config, start, &Stop::new(), &()) {
         eprintln!("error: {e}");
         std::process::exit(1);
     }

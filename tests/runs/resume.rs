@@ -13,6 +13,7 @@ use udass_raw::checkpoint::writer::Entry;
 use udass_raw::checkpoint::{files as checkpoints, state};
 use udass_raw::params::Weights;
 use udass_raw::run::build;
+use udass_raw::run::train::learner;
 
 use crate::support::{
     Contents, ITERATIONS, START, assert_same, checkpoint, command, config, events, folder,
@@ -115,7 +116,7 @@ fn another_seed_is_another_run() {
 fn a_checkpoint_loads_and_saves_to_the_same_bits() {
     let config = config(&[]);
     let device = build::device(&config).unwrap();
-    let mut learner = build::learner(&config, &device, None).unwrap();
+    let mut learner = learner::build(&config, &device, None).unwrap();
     let file = TensorFile::open(reference_checkpoint()).unwrap();
     let position = state::load(&file, &mut learner).unwrap();
     assert_eq!(position.next, ITERATIONS);
@@ -137,7 +138,7 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
     let state = Contents::of(&path);
     // Started from a checkpoint, both networks are its student.
     let file = TensorFile::open(&path).unwrap();
-    let learner = build::learner(&config, &device, Some(&file)).unwrap();
+    let learner = learner::build(&config, &device, Some(&file)).unwrap();
     let mut teacher = Weights::new(&device, learner.student.spec(), false).unwrap();
     load_network(&file, &device, &mut teacher, Network::Teacher).unwrap();
     let all = [

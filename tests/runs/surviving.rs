@@ -54,7 +54,7 @@ fn child_with_a_fault() {
     let config = Config::load("toy_vit", &sets).unwrap();
     let begun = !checkpoints::list(Path::new(&out)).is_empty();
     let start = if begun { Start::Resume } else { Start::Weights };
-    if let Err(e) = train(&config, start, &Stop::new()) {
+    if let Err(e) = train(&config, start, &Stop::new(), &()) {
         eprintln!("error: {e}");
         std::process::exit(1);
     }

@@ -10,12 +10,15 @@ mod cast;
 mod dice;
 mod files;
 mod look;
+mod make;
 mod render;
 mod sensor;
 mod stage;
 mod street;
 mod texture;
 mod vehicles;
+
+pub use make::{make, make_missing};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +31,7 @@ use self::files::{Pixels, write_png};
 use self::look::Look;
 use self::render::Air;
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 
 /// Written last: the folder holds a complete world with these parameters.
 const MARKER: &str = "toy.json";
@@ -156,12 +160,12 @@ impl ToyWorld {
     /// Labels are raw ids: palette indices in `gta`, grey values in `cityscapes`, the first of three
     /// channels of 16 bits in `synthia`, which has 16 of the classes. What a previous
     /// run has written is kept, so that an interrupted one goes on and a complete one costs
-    /// nothing. `progress` gets (pictures done, pictures in all), from any thread.
+    /// nothing.
     ///
     /// # Errors
     /// If the parameters make no sense, if `dir` holds anything but this very world, or if a file
     /// cannot be written.
-    pub fn write(&self, dir: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
+    pub fn write(&self, dir: &Path, observer: &dyn Observer) -> Result<()> {
         self.check()?;
         self.claim(dir)?;
         let jobs = self.jobs(dir);
@@ -177,7 +181,7 @@ impl ToyWorld {
             if !job.files().all(|file| file.is_file()) {
                 self.draw_to(job)?;
             }
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
+            observer.advance(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len(), "");
             Ok(())
         })?;
         let (from, to) = (dir.join(UNFINISHED), dir.join(MARKER));

@@ -5,24 +5,51 @@ use std::time::Instant;
 
 use super::inference::Predictor;
 use super::metrics::Confusion;
-use super::report::{Report, Validated};
-use crate::Result;
+use super::report::{Report, Subject, Validated};
+use super::trained::Trained;
+use crate::checkpoint::weights::Network;
+use crate::checkpoint::{files, identity};
+use crate::config::Config;
 use crate::data::classes::Classes;
 use crate::data::eval::{EvalSample, EvalSet};
-use crate::device::Device;
+use crate::observer::Observer;
 use crate::ops;
+use crate::{Error, Result};
+
+/// Evaluates a checkpoint (a file, or a run's folder: its newest one) on the target's validation
+/// images. `name`: the configuration, as its user named it.
+pub fn evaluate(
+    config: &Config,
+    name: &str,
+    checkpoint: &Path,
+    which: Network,
+    observer: &dyn Observer,
+) -> Result<Report> {
+    let file = files::open(checkpoint)?;
+    let trained = Trained::load(config, &file, which, observer)?;
+    let set = EvalSet::new(&config.target, config.network.classes, config.eval.fit)?;
+    let subject = Subject {
+        config: name.into(),
+        checkpoint: Some(file.path().into()),
+        iteration: identity::iteration(&file)?,
+        training: file.metadata("config").and_then(|text| toml::from_str(text).ok()),
+    };
+    let predictor = trained.predictor(&config.eval)?;
+    measure(config, subject, &predictor, &set, observer, &mut |_, _| Ok(()))
+}
 
 /// Measures a network on every image of `set`. `see` gets each image with its prediction (train
-/// ids at the label's size); `advance`: images done, images in all.
-pub fn evaluate(
-    device: &Device,
+/// ids at the label's size); what it fails with ends the evaluation.
+pub fn measure(
+    config: &Config,
+    subject: Subject,
     predictor: &Predictor,
     set: &EvalSet,
-    classes: &Classes,
-    advance: &dyn Fn(usize, usize),
+    observer: &dyn Observer,
     see: &mut dyn FnMut(&EvalSample, &[u8]) -> Result<()>,
 ) -> Result<Report> {
     let started = Instant::now();
+    let (device, classes) = (predictor.device(), Classes::new(&config.dataset));
     let mut confusion = ops::Confusion::new(device, classes.len())?;
     let mut data = Validated::default();
     for (done, sample) in set.iter()?.enumerate() {
@@ -36,19 +63,18 @@ pub fn evaluate(
         let label = device.upload(&[1, size.height, size.width], &sample.label.data)?;
         confusion.add(&prediction, &label)?;
         see(&sample, &device.read::<u8>(&prediction)?)?;
-        advance(done + 1, set.len());
+        observer.advance(done + 1, set.len(), "");
     }
     let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
+    let configuration = serde_json::to_value(config)
+        .map_err(|e| Error::config(format!("the configuration cannot be reported: {e}")))?;
     Ok(Report {
+        subject,
+        configuration,
         confusion: Confusion::from_counts(classes.len(), counts)?,
-        classes: classes.clone(),
-        config: String::new(),
-        checkpoint: None,
-        iteration: None,
+        classes,
         images: set.len(),
         data,
-        configuration: None,
-        training: None,
         seconds: started.elapsed().as_secs_f64(),
     })
 }

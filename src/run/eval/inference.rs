@@ -34,6 +34,11 @@ impl<'a> Predictor<'a> {
         Ok(Predictor { device, network, weights, pixels: Pixels::new(device)?, config })
     }
 
+    /// The device that it computes on.
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
     /// Logits 1,H,W,classes of an image of H×W RGB bytes, before any softmax.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
         let device = self.device;

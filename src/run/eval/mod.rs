@@ -4,5 +4,7 @@ pub mod evaluate;
 pub mod images;
 pub mod inference;
 pub mod metrics;
+pub mod predict;
 pub mod report;
 pub mod submission;
+pub mod trained;

@@ -19,23 +19,29 @@ pub struct Validated {
     pub folders: Vec<String>,
 }
 
-/// What an evaluation found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    pub confusion: Confusion,
-    pub classes: Classes,
+/// What was evaluated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subject {
     /// The configuration, as its user named it.
     pub config: String,
-    /// What was evaluated; none when it was a network in memory.
+    /// None when it was a network in memory.
     pub checkpoint: Option<PathBuf>,
     /// Iterations the network has trained for, where known.
     pub iteration: Option<u64>,
+    /// The whole configuration of the training, where the checkpoint holds it.
+    pub training: Option<Value>,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub subject: Subject,
+    /// The whole configuration of the evaluation.
+    pub configuration: Value,
+    pub confusion: Confusion,
+    pub classes: Classes,
     pub images: usize,
     pub data: Validated,
-    /// The whole configuration of the evaluation.
-    pub configuration: Option<Value>,
-    /// That of the training, where the checkpoint holds it.
-    pub training: Option<Value>,
     /// Wall-clock time of the evaluation.
     pub seconds: f64,
 }
@@ -85,7 +91,7 @@ impl Report {
     /// Everything, as JSON. Shares are from 0 to 1 and unrounded, those of absent classes `null`;
     /// `percent` holds the means as they are published.
     pub fn to_json(&self) -> Value {
-        let c = &self.confusion;
+        let (c, subject) = (&self.confusion, &self.subject);
         let (iou, accuracy) = (c.iou(), c.accuracy());
         let classes: Vec<Value> = (0..c.classes())
             .map(|k| json!({"name": self.classes.name(k), "IoU": iou[k], "Acc": accuracy[k]}))
@@ -99,9 +105,9 @@ impl Report {
             .map(|(name, mean)| (name.clone(), json!(mean.as_f64().map(percent))))
             .collect();
         let mut json = json!({
-            "config": self.config,
-            "checkpoint": self.checkpoint.as_ref().map(|path| path.display().to_string()),
-            "iteration": self.iteration,
+            "config": subject.config,
+            "checkpoint": subject.checkpoint.as_ref().map(|path| path.display().to_string()),
+            "iteration": subject.iteration,
             "version": env!("CARGO_PKG_VERSION"),
             "images": self.images,
             "data": self.data,
@@ -112,7 +118,7 @@ impl Report {
             "percent": percent,
             "classes": classes,
             "configuration": self.configuration,
-            "training": self.training,
+            "training": subject.training,
             "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
         });
         if let (Value::Object(all), Value::Object(rest)) = (&mut json, rest) {

@@ -28,17 +28,17 @@ pub struct LabelMap {
     pub ids: Vec<u8>,
 }
 
-/// Writes a zip with a prediction for every image, which `predict` makes one after the other. The zip
+/// Writes a zip with the prediction of every image; `predictions` come in the images' order. The zip
 /// takes its place when it is whole. The same predictions make the same bytes.
 ///
 /// # Errors
 /// [`Error::Data`] before the first prediction when an image is not called
-/// `<city>_<sequence>_<frame>_leftImg8bit.png`, or two have one name; [`Error::Io`]; what `predict`
-/// returns.
+/// `<city>_<sequence>_<frame>_leftImg8bit.png`, or two have one name; [`Error::Io`]; what a
+/// prediction failed with.
 pub fn write(
     path: &Path,
     images: &[PathBuf],
-    mut predict: impl FnMut(&Path) -> Result<LabelMap>,
+    predictions: impl Iterator<Item = Result<LabelMap>>,
 ) -> Result<()> {
     let names = names(images)?;
     let classes = Classes::cityscapes();
@@ -47,8 +47,7 @@ pub fn write(
         let mut zip = ZipWriter::new(file);
         // A PNG is compressed already, and there is no date, which would differ every time.
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-        for (image, name) in images.iter().zip(names) {
-            let map = predict(image);
+        for (name, map) in names.into_iter().zip(predictions) {
             let png = map.and_then(|m| label_ids_png(m.width, m.height, &m.ids, &classes));
             let png = png.map_err(|e| {
                 failed = Some(e);

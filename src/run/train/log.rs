@@ -4,6 +4,7 @@
 //! or resumed), `iteration`, `evaluation`, and whatever [`Log::note`] is given. Each is one write, so
 //! that a killed run leaves at most its last line torn.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,19 @@ pub struct Iteration {
     pub pseudo_label_weight: Option<f32>,
     /// Anything else worth a key: skipped files, empty masks, …
     pub more: Map<String, Value>,
+}
+
+/// In one line: losses, rate, speed.
+impl fmt::Display for Iteration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.losses {
+            write!(f, "{name} {value:.3}  ")?;
+        }
+        if let Some(weight) = self.pseudo_label_weight {
+            write!(f, "confident {:.0}%  ", 100.0 * weight)?;
+        }
+        write!(f, "lr {:.1e}  {:.2} images/s", self.lr, self.images_per_second)
+    }
 }
 
 /// A log that is open for more lines.
@@ -185,4 +199,24 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<Value>> {
                 .map_err(|e| Error::data(path, format!("line {}: {e}", i + 1)))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_iteration_is_one_line() {
+        let it = Iteration {
+            losses: vec![("decode.loss_seg".into(), 1.23456), ("mix.decode.loss_seg".into(), 0.5)],
+            lr: 6e-5,
+            images_per_second: 1.5,
+            pseudo_label_weight: Some(0.256),
+            ..Iteration::default()
+        };
+        assert_eq!(
+            it.to_string(),
+            "decode.loss_seg 1.235  mix.decode.loss_seg 0.500  confident 26%  lr 6.0e-5  1.50 images/s"
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::learner;
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{batch, state};
 use crate::config::Config;
@@ -31,7 +32,7 @@ pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
         config.device.kind = kind.into();
     }
     let device = build::device(&config)?;
-    let mut learner = build::learner(&config, &device, Some(&file))?;
+    let mut learner = learner::build(&config, &device, Some(&file))?;
     let iteration = state::load(&file, &mut learner)?.next;
     let batch = batch::read(&file, iteration)?;
     let on_device = learner.upload(&batch)?;

@@ -25,11 +25,11 @@ impl Stop {
     }
 
     /// Listens for Ctrl-C and SIGTERM, from now to the end of the process. The first is remembered,
-    /// the second exits with [`EXIT_CODE`]; `message` tells the user so at the first.
+    /// the second exits with [`EXIT_CODE`]. `heard` is called at the first, to tell the user so.
     ///
     /// # Errors
     /// [`Error::Device`] when the process listens already.
-    pub fn install(message: &'static str) -> Result<Self> {
+    pub fn install(heard: impl Fn() + Send + 'static) -> Result<Self> {
         static LISTENING: AtomicBool = AtomicBool::new(false);
         let problem = |e: &dyn std::fmt::Display| {
             Error::device(format!("cannot listen for Ctrl-C and SIGTERM: {e}"))
@@ -39,16 +39,14 @@ impl Stop {
         }
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| problem(&e))?;
         let stop = Stop::new();
-        let heard = stop.clone();
+        let request = stop.clone();
         let listen = move || {
             for signal in signals.forever() {
-                if heard.asked.swap(true, Ordering::SeqCst) {
+                if request.asked.swap(true, Ordering::SeqCst) {
                     std::process::exit(EXIT_CODE.into());
                 }
-                heard.terminated.store(signal == SIGTERM, Ordering::SeqCst);
-                // The terminal stands behind its "^C"; it may be gone, which is no reason to fail.
-                let message = format_args!("\n{message}\n");
-                let _ = std::io::Write::write_fmt(&mut std::io::stderr(), message);
+                request.terminated.store(signal == SIGTERM, Ordering::SeqCst);
+                heard();
             }
         };
         let thread = std::thread::Builder::new().name("signals".into());

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::learner;
 use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
 use super::signal::Stop;
@@ -19,12 +20,12 @@ use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
 use crate::device::Device;
+use crate::observer::Observer;
 use crate::run::build;
-use crate::run::eval::evaluate::evaluate;
+use crate::run::eval::evaluate::measure;
 use crate::run::eval::images::{Picture, save_comparison};
 use crate::run::eval::inference::Predictor;
-use crate::run::eval::report::Report;
-use crate::run::progress::Progress;
+use crate::run::eval::report::{Report, Subject};
 use crate::uda::inputs::StepInputs;
 use crate::uda::step::{Learner, Underway};
 use crate::{Error, Result};
@@ -76,7 +77,7 @@ struct Run<'a> {
     learner: Learner,
     position: Position,
     log: Log,
-    progress: Progress,
+    observer: &'a dyn Observer,
     /// When the last report was there, or what came after it was over.
     since: Instant,
     /// Seconds of the last iterations.
@@ -92,12 +93,18 @@ struct Asked {
 }
 
 /// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
-pub fn train(config: &Config, start: Start, stop: &Stop) -> Result<End> {
-    train_on(&build::device(config)?, config, start, stop)
+pub fn train(config: &Config, start: Start, stop: &Stop, observer: &dyn Observer) -> Result<End> {
+    train_on(&build::device(config)?, config, start, stop, observer)
 }
 
 /// As [`train`], on a device other than `device.kind`.
-pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> Result<End> {
+pub fn train_on(
+    device: &Device,
+    config: &Config,
+    start: Start,
+    stop: &Stop,
+    observer: &dyn Observer,
+) -> Result<End> {
     let out = &config.run.out;
     let mut begun = begin(config, device, &start)?;
     let first = begun.position.next;
@@ -123,14 +130,14 @@ pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> 
     };
     let log = open_log(config, &start, first)?;
     let Begun { learner, position, notes, .. } = begun;
-    let progress = Progress::new("it", config.run.max_iters, first);
-    progress.say(&format!("{} on {}", config_line(config), device.describe()));
-    notes.iter().for_each(|note| progress.say(note));
+    observer.begin(first as usize, config.run.max_iters as usize);
+    observer.message(&format!("{} on {}", config_line(config), device.describe()));
+    notes.iter().for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
-        progress.say("weights.init is random: the feature distance is off");
+        observer.message("weights.init is random: the feature distance is off");
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
-    let mut run = Run { config, learner, position, log, progress, since, recent };
+    let mut run = Run { config, learner, position, log, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -141,7 +148,7 @@ pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> 
         let next = loader.next().and_then(|batch| run.ask(batch, iteration));
         asked.take().map_or(Ok(()), |before| run.finish(before))?;
         let next = asked.insert(next?);
-        skip(config, &next.batch, &mut run.position, &mut run.log, &run.progress)?;
+        skip(config, &next.batch, &mut run.position, &mut run.log, observer)?;
 
         let done = iteration + 1;
         let (last, stopping) = (done == config.run.max_iters, stop.asked());
@@ -161,11 +168,9 @@ pub fn train_on(device: &Device, config: &Config, start: Start, stop: &Stop) -> 
             if !saving {
                 run.save()?;
             }
-            run.progress.finish();
             return Ok(End::Stopped);
         }
     }
-    run.progress.finish();
     Ok(End::Finished(last_report.map(Box::new)))
 }
 
@@ -205,7 +210,8 @@ impl Run<'_> {
             more: memory(&self.learner.device),
         };
         self.log.iteration(&line)?;
-        self.progress.iteration(&line);
+        let total = self.config.run.max_iters as usize;
+        self.observer.advance(iteration as usize + 1, total, &line.to_string());
         self.position.next = iteration + 1;
         Ok(())
     }
@@ -225,14 +231,13 @@ impl Run<'_> {
         let learner = &self.learner;
         // Between two iterations their memory is free for it.
         let validated = (learner.device)
-            .transient(|| validate(self.config, learner, set, pictures.as_deref(), stop));
-        let mut report = match validated {
+            .transient(|| validate(self.config, learner, set, done, pictures.as_deref(), stop));
+        let report = match validated {
             Err(_) if stop.asked() => return Ok(None),
             other => other?,
         };
-        report.iteration = Some(done);
         self.log.evaluation(done, &report)?;
-        self.progress.say(&format!("iteration {done}: {}", report.summary()));
+        self.observer.message(&format!("iteration {done}: {}", report.summary()));
         self.elapsed();
         Ok(Some(report))
     }
@@ -248,7 +253,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
     let at = |next| Position { next, ..Position::default() };
     Ok(match start {
         Start::Weights => {
-            let learner = build::learner(config, device, None)?;
+            let learner = learner::build(config, device, None)?;
             Begun { learner, position: at(0), notes: Vec::new(), lock: None }
         }
         Start::Checkpoint { path, iteration } => {
@@ -262,7 +267,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
                     config.run.max_iters
                 )));
             }
-            let mut learner = build::learner(config, device, Some(&file))?;
+            let mut learner = learner::build(config, device, Some(&file))?;
             let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
             if !state::begin(&file, &mut learner, first)? {
                 notes.push(format!("{}: no moments, they begin at zero", path.display()));
@@ -274,8 +279,8 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             // Before looking for the newest checkpoint: another run may be about to write a newer.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
             let file = files::open(out)?;
-            same_run(&build::effective(config), &file)?;
-            let mut learner = build::learner(config, device, Some(&file))?;
+            same_run(&learner::effective(config), &file)?;
+            let mut learner = learner::build(config, device, Some(&file))?;
             let position = state::load(&file, &mut learner)?;
             remove_leftovers(&files::folder(out))?;
             Begun { learner, position, notes: Vec::new(), lock }
@@ -324,7 +329,7 @@ fn skip(
     batch: &Batch,
     position: &mut Position,
     log: &mut Log,
-    progress: &Progress,
+    observer: &dyn Observer,
 ) -> Result<()> {
     for bad in &batch.skipped {
         if !position.skipped.insert(bad.path.clone()) {
@@ -342,24 +347,27 @@ fn skip(
             ("skipped".to_string(), count.into()),
         ];
         log.note("skipped_file", batch.iteration, fields.into_iter().collect())?;
-        progress.say(&format!("skipped ({count} of at most {most}): {}", bad.problem));
+        observer.message(&format!("skipped ({count} of at most {most}): {}", bad.problem));
     }
     Ok(())
 }
 
-/// Evaluates the student on the target's validation images; `pictures`: a folder for some of them.
+/// Evaluates the student on the target's validation images, after `done` iterations; `pictures`: a
+/// folder for some of them.
 fn validate(
     config: &Config,
     learner: &Learner,
     set: &EvalSet,
+    done: u64,
     pictures: Option<&Path>,
     stop: &Stop,
 ) -> Result<Report> {
     let classes = Classes::new(&config.dataset);
     let Learner { device, network, student, .. } = learner;
     let predictor = Predictor::new(device, network, student, &config.eval)?;
+    let subject = Subject { iteration: Some(done), ..Subject::default() };
     let mut saved = 0;
-    evaluate(device, &predictor, set, &classes, &|_, _| {}, &mut |sample, ids| {
+    measure(config, subject, &predictor, set, &(), &mut |sample, ids| {
         if stop.asked() {
             return Err(Error::Training("asked to stop".into()));
         }
