@@ -2,64 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::{Error, Result};
-
-/// What a write does, in this order; [`Step::Write`] as often as it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Create,
-    Write,
-    Sync,
-    Rename,
-    SyncFolder,
-}
-
-/// Called before each step on the file of this path; its error is the step's.
-pub type Fault = dyn Fn(Step, &Path) -> io::Result<()> + Send + Sync;
-
-static FAULT: RwLock<Option<Arc<Fault>>> = RwLock::new(None);
-
-/// Lets steps fail, or the process die in them: how tests try a full disk and a power cut. Writes are
-/// then made in halves, so that there is a middle to fail in.
-pub fn inject(fault: Option<Arc<Fault>>) {
-    *FAULT.write().unwrap_or_else(PoisonError::into_inner) = fault;
-}
-
-fn fault() -> Option<Arc<Fault>> {
-    FAULT.read().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-fn before(step: Step, path: &Path) -> io::Result<()> {
-    fault().map_or(Ok(()), |fault| fault(step, path))
-}
-
-/// The temporary file under way to `path`.
-pub struct Target {
-    file: File,
-    path: PathBuf,
-}
-
-impl Write for Target {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(fault) = fault() else { return self.file.write(bytes) };
-        fault(Step::Write, &self.path)?;
-        self.file.write(&bytes[..bytes.len().div_ceil(2)])
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Seek for Target {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
-    }
-}
 
 /// Replaces `path` by what `write` writes.
 ///
@@ -71,38 +17,30 @@ impl Seek for Target {
 /// [`Error::Io`] naming `path` and the cause; a full disk is called that.
 pub fn write_atomic(
     path: impl AsRef<Path>,
-    write: impl FnOnce(&mut BufWriter<Target>) -> io::Result<()>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
     let temporary = temporary(path)?;
-    let written = fill(&temporary, path, write).and_then(|()| {
-        before(Step::Rename, path)?;
-        fs::rename(&temporary, path)
-    });
+    let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, path));
     if let Err(e) = written {
         // The first failure is the one to tell; a leftover is overwritten by the next attempt.
         let _ = fs::remove_file(&temporary);
         return Err(Error::io(path, "write", explain(e, path.exists())));
     }
-    let synced = before(Step::SyncFolder, path).and_then(|()| sync_folder(folder(path)));
-    synced.map_err(|e| Error::io(path, "write", e))
+    sync_folder(folder(path)).map_err(|e| Error::io(path, "write", e))
 }
 
 fn fill(
     temporary: &Path,
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<Target>) -> io::Result<()>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
     if let Some(folder) = temporary.parent() {
         fs::create_dir_all(folder)?;
     }
-    before(Step::Create, path)?;
-    let target = Target { file: File::create(temporary)?, path: path.into() };
-    let mut file = BufWriter::with_capacity(1 << 20, target);
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
     write(&mut file)?;
     file.flush()?;
-    before(Step::Sync, path)?;
-    file.get_ref().file.sync_all()
+    file.get_ref().sync_all()
 }
 
 /// Removes what killed writers of files in this folder have left.
