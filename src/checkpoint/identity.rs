@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use super::pth::Node;
 use super::tensor_file::TensorFile;
-use super::weights::{Network, is_count};
+use super::weights::{Misfit, Network, misfits};
 use crate::config::{Config, NetworkConfig};
 use crate::nn::Segmentor;
+use crate::params::ParamSpec;
 use crate::{Error, Result};
 
 /// What the networks in a file are for.
@@ -53,7 +55,7 @@ pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
     let tree = file.tree()?;
     let iteration = tree.as_ref().and_then(|tree| tree.get("meta")?.get("iter"));
     Ok(match iteration {
-        Some(super::pth::Node::Int(number)) => u64::try_from(*number).ok(),
+        Some(Node::Int(number)) => u64::try_from(*number).ok(),
         _ => None,
     })
 }
@@ -153,25 +155,21 @@ pub fn complete(file: &TensorFile, identity: &Identity) -> Option<Result<()>> {
         prefixes.push("");
     }
     let alone = identity.kind == Kind::Backbone;
-    let spec = network.spec();
-    let mut problems = Vec::new();
-    for param in spec.params().iter().chain(spec.buffers()) {
+    let names = |param: &ParamSpec| {
         let name = match (alone, param.name.strip_prefix("backbone.")) {
-            (true, None) => continue,
+            (true, None) => return Vec::new(),
             (true, Some(_)) if file.find(&param.name).is_some() => &param.name,
             (true, Some(name)) => name,
             (false, _) => param.name.as_str(),
         };
-        for prefix in &prefixes {
-            match file.find(&format!("{prefix}{name}")) {
-                Some(info) if info.shape == param.shape => {}
-                None if is_count(name) => {}
-                Some(info) => problems
-                    .push(format!("`{prefix}{name}` is {:?}, not {:?}", info.shape, param.shape)),
-                None => problems.push(format!("`{prefix}{name}` is missing")),
-            }
-        }
-    }
+        prefixes.iter().map(|prefix| format!("{prefix}{name}")).collect()
+    };
+    let tell = |Misfit { param, name, found }: Misfit| match found {
+        Some(shape) => format!("`{name}` is {shape:?}, not {:?}", param.shape),
+        None => format!("`{name}` is missing"),
+    };
+    let spec = network.spec();
+    let mut problems: Vec<String> = misfits(file, spec, names).into_iter().map(tell).collect();
     let more = problems.len().saturating_sub(8);
     problems.truncate(8);
     if more > 0 {

@@ -1,10 +1,10 @@
 //! Weight files: from the names, shapes and layouts of the reference's state dict to a network's.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::tensor_file::TensorFile;
 use crate::device::Device;
-use crate::params::{ParamSpec, Weights};
+use crate::params::{ParamSpec, Spec, Weights};
 use crate::{Error, Result};
 
 /// Tensors listed in an error before "and N more".
@@ -44,7 +44,7 @@ pub fn load_network(
     let prefix = network_prefix(file, network)?;
     let there = (file.tensors().iter())
         .filter(|info| !prefix.is_empty() || !OTHERS.iter().any(|p| info.name.starts_with(p)))
-        .filter_map(|info| Some((info.name.strip_prefix(prefix)?.to_string(), &info.shape)))
+        .filter_map(|info| Some(info.name.strip_prefix(prefix)?.to_string()))
         .collect();
     load(file, device, weights, there, |_| true, |name| format!("{prefix}{name}"))
 }
@@ -73,9 +73,7 @@ pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) 
     let prefix = known.into_iter().find(|prefix| has(file, prefix)).unwrap_or("");
     let there = (file.tensors().iter())
         .filter(|info| !CLASSIFIERS.iter().any(|p| info.name.starts_with(p)))
-        .filter_map(|info| {
-            Some((format!("backbone.{}", info.name.strip_prefix(prefix)?), &info.shape))
-        })
+        .filter_map(|info| Some(format!("backbone.{}", info.name.strip_prefix(prefix)?)))
         .collect();
     // How many batches a norm has seen says nothing here, and older files do not tell.
     let uncounted = |name: &str| name.ends_with(".num_batches_tracked");
@@ -90,29 +88,60 @@ pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) 
     )
 }
 
-/// `there`: shapes in the file by the names used here; `stored`: from those to the file's own.
+/// A tensor that a network needs and a file does not hold, or holds in another shape.
+pub struct Misfit<'a> {
+    pub param: &'a ParamSpec,
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape in the file; none where it is missing.
+    pub found: Option<&'a [usize]>,
+}
+
+/// Compares a file with a network; `names`: those under which the file should hold a parameter or
+/// buffer, none where it need not.
+pub fn misfits<'a>(
+    file: &'a TensorFile,
+    spec: &'a Spec,
+    names: impl Fn(&ParamSpec) -> Vec<String>,
+) -> Vec<Misfit<'a>> {
+    let mut found = Vec::new();
+    for param in spec.params().iter().chain(spec.buffers()) {
+        for name in names(param) {
+            match file.find(&name).map(|info| info.shape.as_slice()) {
+                Some(shape) if shape == param.shape => {}
+                None if is_count(&name) => {}
+                other => found.push(Misfit { param, name, found: other }),
+            }
+        }
+    }
+    found
+}
+
+/// `there`: what the file holds, by the names used here; `stored`: from those to the file's own.
 fn load(
     file: &TensorFile,
     device: &Device,
     weights: &mut Weights,
-    mut there: BTreeMap<String, &Vec<usize>>,
+    mut there: BTreeSet<String>,
     wanted: impl Fn(&ParamSpec) -> bool,
     stored: impl Fn(&str) -> String,
 ) -> Result<()> {
     let spec = weights.spec().clone();
-    let mut missing = Vec::new();
-    let mut misshapen = Vec::new();
-    for param in spec.params().iter().chain(spec.buffers()).filter(|param| wanted(param)) {
-        match there.remove(&param.name) {
-            None if is_count(&param.name) => {}
+    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    let names =
+        |param: &ParamSpec| wanted(param).then(|| stored(&param.name)).into_iter().collect();
+    for Misfit { param, found, .. } in misfits(file, &spec, names) {
+        match found {
             None => missing.push(param.name.clone()),
-            Some(shape) if *shape != param.shape => {
+            Some(shape) => {
                 misshapen.push(format!("{} is {shape:?}, not {:?}", param.name, param.shape));
             }
-            Some(_) => {}
         }
     }
-    let extra: Vec<String> = there.into_keys().collect();
+    for param in spec.params().iter().chain(spec.buffers()).filter(|param| wanted(param)) {
+        there.remove(&param.name);
+    }
+    let extra: Vec<String> = there.into_iter().collect();
     let mut problems = Vec::new();
     for (what, names) in [("missing", missing), ("of another shape", misshapen), ("extra", extra)] {
         if !names.is_empty() {
