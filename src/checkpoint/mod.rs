@@ -9,5 +9,6 @@ pub mod moments;
 pub mod pth;
 pub mod state;
 pub mod tensor_file;
+pub mod verify;
 pub mod weights;
 pub mod writer;
