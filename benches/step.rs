@@ -10,8 +10,8 @@ mod record;
 use serde_json::{Map, Value, json};
 use udass_raw::config::{Config, METHODS};
 use udass_raw::device::Device;
-use udass_raw::run::build::effective;
 use udass_raw::run::profile::Synthetic;
+use udass_raw::run::train::learner::effective;
 
 use record::{Amount, Case, Run};
 

@@ -199,7 +199,7 @@ def gpu(record: dict, settings: list[str]) -> list[str]:
 
 def published(network: str) -> dict[str, float]:
     """Published mIoU by method, on GTA -> Cityscapes."""
-    rows = tomllib.loads((ROOT / "src/run/published/gta_cityscapes.toml").read_text())["rows"]
+    rows = tomllib.loads((ROOT / "src/run/comparison/published/gta_cityscapes.toml").read_text())["rows"]
     return {row["method"]: row["means"][0] for row in rows if row["network"] == network and "method" in row}
 
 

@@ -5,10 +5,9 @@
 //! segments a picture on the GPU, or on the CPU where there is none:
 //!
 //! ```no_run
+//! use udass_raw::checkpoint::{tensor_file::TensorFile, weights::Network};
 //! use udass_raw::config::Config;
-//! use udass_raw::run::inference::Predictor;
-//! use udass_raw::run::tensor_file::TensorFile;
-//! use udass_raw::run::{build, weights::Network};
+//! use udass_raw::run::{build, eval::inference::Predictor};
 //!
 //! # let (rgb, width, height) = (vec![0u8; 3], 1, 1);
 //! let config = Config::load("gta_vit", &[])?;
@@ -55,11 +54,14 @@
 //! }
 //! ```
 
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
+mod hex;
 pub mod nn;
+pub mod observer;
 pub mod ops;
 pub mod optimizer;
 pub mod params;

@@ -138,11 +138,6 @@ impl Spec {
         name.rsplit_once('.').map_or(name, |(layer, _)| layer)
     }
 
-    /// Elements of the flat store, padding included.
-    pub fn flat_len(&self) -> usize {
-        self.params_len
-    }
-
     /// For every chunk of the flat store, the index of its parameter.
     pub fn chunk_owners(&self) -> Vec<usize> {
         let chunks = |p: &ParamSpec| p.len().div_ceil(CHUNK);
@@ -164,12 +159,6 @@ pub struct Param {
 impl Param {
     pub fn new(value: Tensor, grad: Option<Tensor>) -> Param {
         Param { value, shadow: None, grad }
-    }
-
-    /// Keeps the value as products take it; it does not follow later changes.
-    pub fn with_shadow(mut self, device: &Device) -> Result<Param> {
-        self.shadow = Some(device.to_operand(&self.value)?);
-        Ok(self)
     }
 
     /// The value as products take it.

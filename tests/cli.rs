@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use udass_raw::run::signal::{EXIT_CODE, Stop};
+use udass_raw::run::train::signal::{EXIT_CODE, Stop};
 
 /// Runs the binary in an empty folder: nothing but what it brings along.
 fn run(args: &[&str]) -> Output {
@@ -159,8 +159,8 @@ fn an_unknown_configuration_is_told_with_the_nearest() {
 #[test]
 #[ignore = "started by the tests of Ctrl-C"]
 fn child_that_listens() {
-    let stop = Stop::install("stopping after this iteration").unwrap();
-    assert!(Stop::install("").is_err(), "one listener is enough");
+    let stop = Stop::install(|| eprintln!("stopping after this iteration")).unwrap();
+    assert!(Stop::install(|| ()).is_err(), "one listener is enough");
     eprintln!("listening");
     let patience = Instant::now() + Duration::from_secs(60);
     while !stop.asked() && Instant::now() < patience {

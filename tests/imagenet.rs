@@ -5,12 +5,13 @@ use std::path::Path;
 
 use safetensors::tensor::Dtype;
 use tempfile::TempDir;
+use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::weights::load_backbone;
+use udass_raw::checkpoint::writer::{Entry, write};
 use udass_raw::config::Config;
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::{ParamSpec, Weights};
-use udass_raw::run::tensor_file::{Entry, TensorFile, write};
-use udass_raw::run::weights::load_backbone;
 
 /// What stands at the start of a tensor: of its name's length, so that a wrong one shows.
 fn first(name: &str) -> f32 {

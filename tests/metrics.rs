@@ -2,8 +2,8 @@
 
 use safetensors::SafeTensors;
 use udass_raw::data::classes::Classes;
-use udass_raw::run::metrics::{Confusion, nan_mean, percent};
-use udass_raw::run::report::{Report, Validated};
+use udass_raw::run::eval::metrics::{Confusion, nan_mean, percent};
+use udass_raw::run::eval::report::{Report, Subject, Validated};
 
 const FIXTURE: &[u8] = include_bytes!("golden/pub_piece_metrics.safetensors");
 
@@ -154,15 +154,17 @@ fn report() -> Report {
     let mut confusion = Confusion::new(19);
     confusion.add(&[0, 0, 1, 1], &[0, 0, 0, 1]).unwrap();
     Report {
+        subject: Subject {
+            config: "toy_vit".into(),
+            checkpoint: Some("runs/a.safetensors".into()),
+            iteration: Some(600),
+            training: None,
+        },
+        configuration: serde_json::json!({"method": "mic"}),
         confusion,
         classes: Classes::cityscapes(),
-        config: "toy_vit".into(),
-        checkpoint: Some("runs/a.safetensors".into()),
-        iteration: Some(600),
         images: 2,
         data: Validated { sizes: vec![[4, 1]], folders: vec!["ulm".into()] },
-        configuration: Some(serde_json::json!({"method": "mic"})),
-        training: None,
         seconds: 4.0,
     }
 }

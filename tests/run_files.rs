@@ -6,15 +6,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::config::{Config, DatasetConfig};
 use udass_raw::data::classes::Classes;
-use udass_raw::run::atomic::write_atomic;
-use udass_raw::run::log::{Iteration, Log, read};
-use udass_raw::run::metrics::Confusion;
-use udass_raw::run::pictures::{
+use udass_raw::run::eval::images::{
     Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
-use udass_raw::run::report::{Report, Validated};
+use udass_raw::run::eval::metrics::Confusion;
+use udass_raw::run::eval::report::{Report, Subject, Validated};
+use udass_raw::run::train::log::{Iteration, Log, read};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
@@ -107,17 +107,13 @@ fn iteration(iteration: u64) -> Iteration {
 fn evaluation() -> Report {
     let mut confusion = Confusion::new(19);
     confusion.add(&[0, 1], &[0, 0]).unwrap();
-    let config = "toy_vit".into();
     Report {
+        subject: Subject { config: "toy_vit".into(), ..Subject::default() },
+        configuration: Value::Null,
         confusion,
         classes: Classes::cityscapes(),
-        config,
-        checkpoint: None,
-        iteration: None,
         images: 1,
         data: Validated { sizes: vec![[2, 1]], folders: vec!["ulm".into()] },
-        configuration: None,
-        training: None,
         seconds: 1.0,
     }
 }

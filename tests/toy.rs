@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS};
 use udass_raw::data::toy::{Domain, Split, ToyWorld};
+use udass_raw::observer::Observer;
 
 /// Raw label ids of the 19 classes.
 const CLASSES: [u8; 19] =
@@ -21,6 +22,21 @@ const SPLITS: [(Domain, Split); 4] = [
     (Domain::Target, Split::Train),
     (Domain::Target, Split::Val),
 ];
+
+/// Counts 13 steps.
+#[derive(Default)]
+struct Calls(AtomicUsize);
+
+impl Observer for Calls {
+    fn begin(&self, _: usize, _: usize) {}
+
+    fn advance(&self, done: usize, total: usize, _: &str) {
+        assert!((1..=13).contains(&done) && total == 13);
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn message(&self, _: &str) {}
+}
 
 fn small() -> ToyWorld {
     ToyWorld {
@@ -36,7 +52,7 @@ fn small() -> ToyWorld {
 }
 
 fn write(world: &ToyWorld, dir: &Path) {
-    world.write(dir, &|_, _| {}).unwrap();
+    world.write(dir, &()).unwrap();
 }
 
 /// Every file below `dir`: its name and its bytes.
@@ -272,13 +288,9 @@ fn a_complete_world_is_left_as_it_is_and_an_interrupted_one_completed() {
 
     std::fs::rename(dir.path().join("toy.json"), dir.path().join("toy.unfinished.json")).unwrap();
     std::fs::remove_file(&image).unwrap();
-    let calls = AtomicUsize::new(0);
-    let progress = |done: usize, all: usize| {
-        assert!(done >= 1 && done <= all && all == 13);
-        calls.fetch_add(1, Ordering::Relaxed);
-    };
-    world.write(dir.path(), &progress).unwrap();
-    assert_eq!(calls.into_inner(), 13);
+    let calls = Calls::default();
+    world.write(dir.path(), &calls).unwrap();
+    assert_eq!(calls.0.into_inner(), 13);
     assert!(contents(dir.path()) == before, "the completed world differs");
 }
 
@@ -286,7 +298,7 @@ fn a_complete_world_is_left_as_it_is_and_an_interrupted_one_completed() {
 fn foreign_folders_and_other_worlds_are_refused() {
     let refused = |world: &ToyWorld, dir: &Path, word: &str| {
         let before = contents(dir);
-        let message = world.write(dir, &|_, _| {}).unwrap_err().to_string();
+        let message = world.write(dir, &()).unwrap_err().to_string();
         assert!(message.contains(word), "'{message}' does not say '{word}'");
         assert!(contents(dir) == before, "the folder was changed");
     };
@@ -313,5 +325,5 @@ fn foreign_folders_and_other_worlds_are_refused() {
 
     let file = empty.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(small().write(&file, &|_, _| {}).is_err());
+    assert!(small().write(&file, &()).is_err());
 }

@@ -7,11 +7,12 @@ use std::process::{Command, Output};
 
 use safetensors::Dtype;
 use tempfile::TempDir;
-use udass_raw::run::convert::convert;
-use udass_raw::run::identity::{Kind, complete, identify};
-use udass_raw::run::pth::{self, Node};
-use udass_raw::run::tensor_file::{Entry, TensorFile, write};
-use udass_raw::run::weights::Network;
+use udass_raw::checkpoint::convert::convert;
+use udass_raw::checkpoint::identity::{Kind, complete, identify};
+use udass_raw::checkpoint::pth::{self, Node};
+use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::weights::Network;
+use udass_raw::checkpoint::writer::{Entry, write};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -299,7 +300,7 @@ fn hostile_pickles_cost_no_more_than_their_limits() {
 /// Everything of a file, in its order.
 fn contents(path: &Path) -> Vec<(String, Dtype, Vec<usize>, Vec<u8>)> {
     let file = TensorFile::open(path).unwrap();
-    let of = |info: &udass_raw::run::tensor_file::TensorInfo| {
+    let of = |info: &udass_raw::checkpoint::tensor_file::TensorInfo| {
         (info.name.clone(), info.dtype, info.shape.clone(), file.data(info).into_owned())
     };
     file.tensors().iter().map(of).collect()

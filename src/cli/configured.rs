@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use clap::ValueEnum;
+use udass_raw::checkpoint::weights::Network;
 use udass_raw::config::{Config, METHODS};
-use udass_raw::run::weights::Network;
 
 #[derive(Debug, clap::Args)]
 pub struct Configured {

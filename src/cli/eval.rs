@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::run::atomic::write_atomic;
-use udass_raw::run::progress::Counter;
+use udass_raw::checkpoint::atomic::write_atomic;
+use udass_raw::run::eval::evaluate::evaluate;
 
 use super::configured::{Configured, Which};
-use super::{connect, print};
+use super::output::print;
+use super::progress::Progress;
 
 /// Measure a network on the target's validation images.
 ///
@@ -39,11 +40,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.configured.load([])?;
-    let counter = Counter::new("images");
-    let mut report =
-        connect::evaluate(&config, &args.checkpoint, args.weights, &counter.advance())?;
-    counter.finish();
-    report.config.clone_from(&args.configured.config);
+    let progress = Progress::new("images");
+    let (name, which) = (&args.configured.config, args.weights.network());
+    let report = evaluate(&config, name, &args.checkpoint, which, &progress)?;
+    progress.finish();
     // First what needs no disk: an evaluation takes long, and the file may fail.
     print(&report.table())?;
     if let Some(path) = &args.json {

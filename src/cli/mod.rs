@@ -1,11 +1,12 @@
 //! The commands: arguments in, errors and progress out. What they do is the library's.
 
 mod configured;
-mod connect;
 mod eval;
+mod output;
 mod predict;
 mod prepare;
 mod profile;
+mod progress;
 mod replay;
 mod report;
 mod size;
@@ -13,11 +14,13 @@ mod toy;
 mod train;
 mod weights;
 
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use udass_raw::device::profile::tool_problem;
+
+use output::tell;
+pub use output::tell_error;
 
 /// Trains and evaluates unsupervised domain-adaptive semantic segmentation, on the GPU or the CPU,
 /// with kernels of its own.
@@ -71,18 +74,5 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Toy(args) => toy::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Weights(args) => weights::run(&args),
-    }
-}
-
-/// A line or block for the user, on standard error. Nobody listening is no failure.
-pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// A result, on standard output. A reader that has seen enough (`| head`) is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
-        _ => Ok(()),
     }
 }

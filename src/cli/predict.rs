@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use udass_raw::data::layouts;
-use udass_raw::run::progress::Counter;
+use udass_raw::data::resize::Size;
+use udass_raw::run::eval::predict::{Prediction, Submission, predict, submit};
 
 use super::configured::{Configured, Which};
-use super::connect::{self, Prediction, Submission};
-use super::print;
-use super::size::Size;
+use super::output::print;
+use super::progress::Progress;
+use super::size;
 
 /// Segment images.
 ///
@@ -54,7 +55,7 @@ pub struct Args {
 
     /// Scale images to exactly this before the network; results come in the image's own size.
     /// [default: the image's own size]
-    #[arg(long, value_name = "WxH")]
+    #[arg(long, value_name = "WxH", value_parser = size::parse)]
     resize: Option<Size>,
 
     /// Segment a split of the configuration's Cityscapes, as eval does, and write this zip of label
@@ -81,29 +82,29 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "--logits: takes one image, not {}",
         args.images.len()
     );
-    let counter = Counter::new("images");
+    let progress = Progress::new("images");
+    let (checkpoint, weights) = (args.checkpoint.as_path(), args.weights.network());
     if let Some(zip) = &args.submission {
         let split = match args.split {
             Split::Test => layouts::Split::Test,
             Split::Val => layouts::Split::Val,
         };
-        let wanted = Submission { checkpoint: &args.checkpoint, zip, split };
-        connect::submit(&config, &wanted, &counter.advance())?;
-        counter.finish();
+        submit(&config, &Submission { checkpoint, weights, zip, split }, &progress)?;
+        progress.finish();
         print(&zip.display().to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     let wanted = Prediction {
-        checkpoint: &args.checkpoint,
-        weights: args.weights,
+        checkpoint,
+        weights,
         images: &args.images,
         // Required where there is no --submission.
         out: args.out.as_deref().unwrap_or(Path::new("")),
         logits: args.logits.as_deref(),
         resize: args.resize,
     };
-    let files = connect::predict(&config, &wanted, &counter.advance())?;
-    counter.finish();
+    let files = predict(&config, &wanted, &progress)?;
+    progress.finish();
     for file in files {
         print(&file.display().to_string())?;
     }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use udass_raw::config::LAYOUTS;
-use udass_raw::run::progress::Counter;
+use udass_raw::data::prepare::prepare_named;
 
-use super::{connect, tell};
+use super::output::tell;
+use super::progress::Progress;
 
 /// Get a downloaded data set ready for training.
 ///
@@ -31,9 +32,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let counter = Counter::new("labels");
-    connect::prepare(&args.layout, &args.place, &counter.advance())?;
-    counter.finish();
-    tell(&format!("prepared {}: {} labels", args.place.display(), counter.done()));
+    let progress = Progress::new("labels");
+    prepare_named(&args.layout, &args.place, &progress)?;
+    progress.finish();
+    tell(&format!("prepared {}: {} labels", args.place.display(), progress.done()));
     Ok(ExitCode::SUCCESS)
 }

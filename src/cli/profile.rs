@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::run::atomic::write_atomic;
+use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::{build, profile};
 
 use super::configured::Configured;
-use super::print;
+use super::output::print;
 
 /// Tell where an iteration spends its time.
 ///

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::run::replay::replay;
+use udass_raw::run::train::replay::replay;
 
 use super::configured::Device;
-use super::print;
+use super::output::print;
 
 /// Names listed before "and N more".
 const LISTED: usize = 8;

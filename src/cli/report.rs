@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::run::atomic::write_atomic;
+use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::comparison::Comparison;
 
-use super::print;
+use super::output::print;
 
 /// Put runs beside published results.
 ///

@@ -1,25 +1,14 @@
 //! `WxH` on the command line.
 
-use std::str::FromStr;
+use udass_raw::data::resize::Size;
 
-/// Width and height, pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    pub width: usize,
-    pub height: usize,
-}
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let sides = text.split_once(['x', 'X']).and_then(|(width, height)| {
-            Some(Size { width: width.parse().ok()?, height: height.parse().ok()? })
-        });
-        sides
-            .filter(|size| {
-                (1..=65_535).contains(&size.width) && (1..=65_535).contains(&size.height)
-            })
-            .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as in 2048x1024".into())
-    }
+/// Width and height in pixels, each at most what an image file can have.
+pub fn parse(text: &str) -> Result<Size, String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(width, height)| {
+        Some(Size { width: width.parse().ok()?, height: height.parse().ok()? })
+    });
+    let possible = |side: usize| (1..=65_535).contains(&side);
+    sides
+        .filter(|size| possible(size.width) && possible(size.height))
+        .ok_or_else(|| "expected WIDTHxHEIGHT in pixels, as in 2048x1024".into())
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use udass_raw::data::toy::ToyWorld;
-use udass_raw::run::progress::Counter;
+use udass_raw::data::resize::Size;
+use udass_raw::data::toy::{self, ToyWorld};
 
-use super::size::Size;
-use super::{connect, tell};
+use super::output::tell;
+use super::progress::Progress;
+use super::size;
 
 /// Make a toy world to try everything on: painted streets, as GTA, as SYNTHIA and as Cityscapes.
 ///
@@ -62,7 +63,7 @@ impl FromStr for Sizes {
             "full" => return Ok(FULL),
             _ => {}
         }
-        let target: Size = text.parse().map_err(|e| format!("{e}; or small, or full"))?;
+        let target = size::parse(text).map_err(|e| format!("{e}; or small, or full"))?;
         let part = |side: usize, of: usize, to: usize| (side * to + of / 2) / of;
         let source = Size {
             width: part(target.width, SMALL.target.width, SMALL.source.width).max(1),
@@ -73,7 +74,7 @@ impl FromStr for Sizes {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let counter = Counter::new("images");
+    let progress = Progress::new("images");
     let Sizes { source, target } = args.size;
     let few = if args.size == FULL { ToyWorld::full() } else { ToyWorld::default() };
     let world = ToyWorld {
@@ -83,9 +84,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         target_size: (target.width, target.height),
         ..few
     };
-    connect::toy(&args.dir, &world, &counter.advance())?;
-    counter.finish();
-    tell(&format!("made {}: {} images", args.dir.display(), counter.done()));
+    toy::make(&args.dir, &world, &progress)?;
+    progress.finish();
+    tell(&format!("made {}: {} images", args.dir.display(), progress.done()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::data::toy::ToyWorld;
-use udass_raw::run::progress::Counter;
-use udass_raw::run::signal::{self, Stop};
-use udass_raw::run::trainer::{End, Start, train};
+use udass_raw::data::toy;
+use udass_raw::run::train::signal::{self, Stop};
+use udass_raw::run::train::trainer::{End, Start, train};
 
 use super::configured::{Configured, path_override};
-use super::{connect, print, tell};
+use super::output::{print, tell};
+use super::progress::Progress;
 
 /// Train a network.
 ///
@@ -87,17 +87,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(file) => Start::Checkpoint { path: file.clone(), iteration: args.start_iteration },
         None => Start::Weights,
     };
-    let stop = Stop::install(
-        "stopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",
-    )?;
-    let toy = &config.data.toy;
-    if !toy.as_os_str().is_empty() && !toy.join("toy.json").exists() {
-        tell(&format!("drawing the toy world in {}", toy.display()));
-        let counter = Counter::new("images");
-        connect::toy(toy, &ToyWorld::default(), &counter.advance())?;
-        counter.finish();
+    // The terminal's cursor is behind its own "^C", so the line begins with a new one.
+    let stop = Stop::install(|| {
+        tell(
+            "\nstopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",
+        );
+    })?;
+    if !config.data.toy.as_os_str().is_empty() {
+        let progress = Progress::new("images");
+        toy::make_missing(&config.data.toy, &progress)?;
+        progress.finish();
     }
-    match train(&config, start, &stop)? {
+    let progress = Progress::new("it");
+    let end = train(&config, start, &stop, &progress)?;
+    progress.finish();
+    match end {
         End::Finished(report) => {
             if let Some(report) = report {
                 print(&report.table())?;

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use sha2::{Digest, Sha256};
-use udass_raw::Error;
-use udass_raw::run::tensor_file::{TensorFile, hex};
-use udass_raw::run::{checkpoint, convert, identity};
+use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::verify::verify as verify_file;
+use udass_raw::checkpoint::{convert, files, identity};
 
 use super::configured::Which;
-use super::{print, tell};
+use super::output::{print, tell};
 
 /// Look into files of weights, convert and check them.
 ///
@@ -60,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { file } => inspect(file),
         Command::Convert { file, out, weights } => {
-            let file = checkpoint::open(file)?;
+            let file = files::open(file)?;
             note_skipped(&file);
             convert::convert(&file, out, weights.map(Which::network))?;
             print(&format!("{}: {}", out.display(), summary(&TensorFile::open(out)?)?))
@@ -89,7 +88,7 @@ fn summary(file: &TensorFile) -> anyhow::Result<String> {
 }
 
 fn inspect(path: &Path) -> anyhow::Result<()> {
-    let file = checkpoint::open(path)?;
+    let file = files::open(path)?;
     let mut text = format!("{}: {}", file.path().display(), summary(&file)?);
     for (at, class) in file.skipped() {
         // Writing to a string cannot fail.
@@ -110,39 +109,20 @@ fn note_skipped(file: &TensorFile) {
 }
 
 fn verify(path: &Path) -> anyhow::Result<()> {
-    let file = checkpoint::open(path)?;
+    let file = files::open(path)?;
     note_skipped(&file);
-    file.check()?;
-    let sha256 = hex(&Sha256::digest(file.bytes()));
-    // As torch.hub names files: the name ends in the first digits of their SHA-256.
-    let stem = file.path().file_stem().unwrap_or_default().to_string_lossy();
-    let named = stem.rsplit_once('-').map(|(_, digits)| digits);
-    let named = named.filter(|d| d.len() >= 8 && d.chars().all(|c| c.is_ascii_hexdigit()));
-    if let Some(digits) = named.filter(|digits| !sha256.starts_with(&digits.to_lowercase())) {
-        let problem = format!(
-            "its name says that its SHA-256 begins with {digits}, but it is {sha256}: download it \
-             again"
-        );
-        return Err(Error::weights(file.path(), problem).into());
-    }
-    let mut counted = 0;
-    for info in file.tensors() {
-        let numbers = file.numbers(&info.name)?;
-        if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
-            let problem = format!("tensor `{}` holds {} at {at}", info.name, numbers[at]);
-            return Err(Error::weights(file.path(), problem).into());
-        }
-        counted += numbers.len();
-    }
-    let identity = identity::identify(&file)?;
-    let network = match identity::complete(&file, &identity) {
-        Some(complete) => complete.map(|()| "the network is complete")?,
-        None => "this program has no such network to compare it with",
+    let verified = verify_file(&file)?;
+    let network = match verified.known {
+        true => "the network is complete",
+        false => "this program has no such network to compare it with",
     };
-    let name = if named.is_some() { ", as its name says" } else { "" };
+    let name = if verified.named { ", as its name says" } else { "" };
     print(&format!(
-        "{}: {identity}\n{} tensors, {counted} numbers, all finite; {network}\nsha256 {sha256}{name}",
+        "{}: {}\n{} tensors, {} numbers, all finite; {network}\nsha256 {}{name}",
         file.path().display(),
+        verified.identity,
         file.tensors().len(),
+        verified.numbers,
+        verified.sha256
     ))
 }

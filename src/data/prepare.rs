@@ -15,13 +15,15 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    config::{Config, FILES},
     data::{
         labels::{LabelFile, Plane, TRAIN_IDS, check_size, encode},
-        layouts::{Layout, RawLabel},
+        layouts::{self, Files, Layout, RawLabel},
         picture,
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
+    observer::Observer,
 };
 
 /// What a preparation did.
@@ -41,26 +43,21 @@ const LISTED: usize = 5;
 
 /// Writes a train-id label beside every label below `root`, the statistics, and the layout's lists.
 ///
-/// Runs on all cores and calls `progress(done, total)` from any of them. Every file is replaced
-/// whole, so that it can be interrupted and run again; labels already converted are then read
-/// instead.
+/// Runs on all cores. Every file is replaced whole, so that it can be interrupted and run again;
+/// labels already converted are then read instead.
 ///
 /// # Errors
 /// Folders are missing, or labels are damaged, hold ids out of range or differ in size from their
 /// image: all labels are looked at, and the first few problems listed. The statistics are then not
 /// written.
-pub fn prepare(
-    layout: &dyn Layout,
-    root: &Path,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Prepared> {
+pub fn prepare(layout: &dyn Layout, root: &Path, observer: &dyn Observer) -> Result<Prepared> {
     let labels = layout.raw_labels(root)?;
     let done = AtomicUsize::new(0);
     let converted: Vec<Result<Converted>> = labels
         .par_iter()
         .map(|label| {
             let converted = convert(label);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, labels.len());
+            observer.advance(done.fetch_add(1, Ordering::Relaxed) + 1, labels.len(), "");
             converted
         })
         .collect();
@@ -96,6 +93,29 @@ pub fn prepare(
     }
     prepared.pixels = (0..).zip(pixels).filter(|&(_, count)| count > 0).collect();
     Ok(prepared)
+}
+
+/// Prepares a data set by the name of its layout. `place`: its folder; for the layout "files", the
+/// configuration whose `[source.files]` describes it.
+///
+/// # Errors
+/// There is no such layout; the configuration's source has another; what [`prepare`] fails with.
+pub fn prepare_named(layout: &str, place: &Path, observer: &dyn Observer) -> Result<Prepared> {
+    if layout != FILES {
+        return prepare(layouts::find(layout)?, place, observer);
+    }
+    let config = Config::load(&place.display().to_string(), &[])?;
+    let (domain, classes) = (&config.source, config.network.classes);
+    if domain.layout != FILES {
+        let problem = format!(
+            "source.layout is \"{}\": `udass-raw prepare {} {}` prepares it",
+            domain.layout,
+            domain.layout,
+            domain.root.display()
+        );
+        return Err(Error::data(place, problem));
+    }
+    prepare(&Files::new(&domain.files, classes)?, &domain.root, observer)
 }
 
 fn summary(root: &Path, problems: &[Error]) -> Error {

@@ -4,7 +4,7 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::{ALIGNMENT, Device, Types};
 use udass_raw::nn::{Pass, Statistics};
-use udass_raw::run::build;
+use udass_raw::run::train::learner;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
@@ -70,9 +70,9 @@ impl Program {
 fn training_on_images_that_are_there() {
     let config = config_with("toy_vit", &[]);
     let host = Device::host(2).unwrap();
-    let mut expected = build::learner(&config, &host, None).unwrap();
+    let mut expected = learner::build(&config, &host, None).unwrap();
     let program = Program::new();
-    let mut learner = build::learner(&config, &program.device, None).unwrap();
+    let mut learner = learner::build(&config, &program.device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
     for iteration in 0..ITERATIONS {
         let report = expected.step(&loader.next().unwrap(), iteration).unwrap();
@@ -87,7 +87,7 @@ fn training_on_images_that_are_there() {
 fn a_batch_of_another_size_is_told() {
     let config = config_with("toy_vit", &[]);
     let program = Program::new();
-    let mut learner = build::learner(&config, &program.device, None).unwrap();
+    let mut learner = learner::build(&config, &program.device, None).unwrap();
     let mut batch = learner.batch.current();
     batch.target = program.device.full(&[1, 2, 2, 3], 0.0).unwrap();
     let problem = learner.step(&batch, 0).err().unwrap().to_string();
@@ -99,7 +99,7 @@ fn predicting_from_and_into_memory_that_is_there() {
     let config = config_with("toy_vit", &[]);
     let image: Vec<f32> = (0..64 * 96 * 3).map(|i| (i % 17) as f32 / 17.0).collect();
     let logits = |device: &Device, image: &Tensor| {
-        let learner = build::learner(&config, device, None).unwrap();
+        let learner = learner::build(&config, device, None).unwrap();
         let (tape, weights) = (Tape::inference(device), &learner.student);
         let pass = Pass { tape: &tape, weights, statistics: Statistics::Running, dropping: None };
         learner.network.logits(&pass, image).unwrap()

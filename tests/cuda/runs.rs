@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use udass_raw::checkpoint::files as checkpoints;
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
 use udass_raw::device::Types;
-use udass_raw::run::checkpoint as checkpoints;
-use udass_raw::run::replay::replay;
-use udass_raw::run::signal::Stop;
-use udass_raw::run::tensor_file::TensorFile;
-use udass_raw::run::trainer::{Start, train_on};
+use udass_raw::run::train::replay::replay;
+use udass_raw::run::train::signal::Stop;
+use udass_raw::run::train::trainer::{Start, train_on};
 
 use super::steps::support::{
     Contents, checkpoint, events, folder, reference_checkpoint, settings, text, wait_for,
@@ -37,7 +37,7 @@ fn child_that_trains() {
     let config = Config::load("toy_vit", &sets).unwrap();
     let begun = !checkpoints::list(&out).is_empty();
     let start = if begun { Start::Resume } else { Start::Weights };
-    if let Err(e) = train_on(&stand_in::device(Types::F32), &config, start, &Stop::new()) {
+    if let Err(e) = train_on(&stand_in::device(Types::F32), &config, start, &Stop::new(), &()) {
         eprintln!("error: {e}");
         std::process::exit(1);
     }

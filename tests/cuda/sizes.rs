@@ -7,7 +7,7 @@ use udass_raw::config::Config;
 use udass_raw::data::{Batch, Crops, RareCrops};
 use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
 use udass_raw::device::{Device, Job, MemoryReport, Types};
-use udass_raw::run::build;
+use udass_raw::run::train::learner;
 use udass_raw::{Error, Result};
 
 /// Hands out addresses that nothing lies behind. All that is read is 0.
@@ -173,7 +173,7 @@ fn memory(preset: &str, sets: &[&str]) -> MemoryReport {
     let sets: Vec<String> = own.iter().chain(sets).map(|set| set.to_string()).collect();
     let config = Config::load(preset, &sets).unwrap();
     let device = Device::cuda_through(Types::F32, Box::new(Idle::default())).unwrap();
-    let mut learner = build::learner(&config, &device, None).unwrap();
+    let mut learner = learner::build(&config, &device, None).unwrap();
     for iteration in 0..6 {
         let batch = batch(&config, iteration >= 3);
         let report = learner.step(&batch, iteration).unwrap();

@@ -1,15 +1,16 @@
 //! Whole training: on the stand-in every iteration leaves the bits that the host device leaves.
 
 use tempfile::tempdir;
+use udass_raw::checkpoint::files;
+use udass_raw::checkpoint::state::{self, Position};
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::profile::Call;
 use udass_raw::device::{Device, Precision, Types};
 use udass_raw::nn::{Pass, Statistics};
-use udass_raw::run::build;
-use udass_raw::run::checkpoint::{self, Position};
 use udass_raw::run::profile::{Rates, Synthetic, predict};
+use udass_raw::run::train::learner;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::inputs::StepInputs;
@@ -82,13 +83,13 @@ fn training_leaves_the_bits_of_the_host_device() {
     for preset in ["toy_vit", "toy_cnn"] {
         let config = config(preset);
         let host = Device::host(2).unwrap();
-        let mut expected = build::learner(&config, &host, None).unwrap();
+        let mut expected = learner::build(&config, &host, None).unwrap();
         let reports = iterate(&mut expected, &config, 0, ITERATIONS);
         assert_finite(&reports);
 
         let gpu = StandIn::new();
         let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
-        let mut learner = build::learner(&config, &device, None).unwrap();
+        let mut learner = learner::build(&config, &device, None).unwrap();
         assert_eq!(iterate(&mut learner, &config, 0, ITERATIONS), reports, "{preset}");
         assert_eq!(gpu.counts().replayed, ITERATIONS - 2, "{preset}");
         assert_same_state(preset, &learner, &expected);
@@ -101,11 +102,11 @@ fn training_leaves_the_bits_of_the_host_device() {
 fn shadows_follow_the_parameters_in_bf16() {
     let config = config("toy_vit");
     let host = Device::host_in(2, Precision::Bf16).unwrap();
-    let mut expected = build::learner(&config, &host, None).unwrap();
+    let mut expected = learner::build(&config, &host, None).unwrap();
     let reports = iterate(&mut expected, &config, 0, 4);
     assert_finite(&reports);
 
-    let mut learner = build::learner(&config, &stand_in::device(Types::Bf16), None).unwrap();
+    let mut learner = learner::build(&config, &stand_in::device(Types::Bf16), None).unwrap();
     assert_eq!(iterate(&mut learner, &config, 0, 4), reports);
     assert_same_state("toy_vit", &learner, &expected);
     for weights in [&learner.student, learner.teacher.as_ref().unwrap()] {
@@ -153,7 +154,7 @@ fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs(
 fn an_iteration_after_one_that_failed_keeps_nothing_either() {
     let config = config("toy_vit");
     let (gpu, host) = (on_a_gpu(&config).1, Device::host(2).unwrap());
-    for mut learner in [gpu, build::learner(&config, &host, None).unwrap()] {
+    for mut learner in [gpu, learner::build(&config, &host, None).unwrap()] {
         let mut loader = Loader::new(&config, 0).unwrap();
         let mut submit = |learner: &mut Learner, iteration: u64| {
             learner.load(&loader.next().unwrap()).unwrap();
@@ -181,19 +182,19 @@ fn an_iteration_after_one_that_failed_keeps_nothing_either() {
 fn a_checkpoint_moves_between_devices() {
     let config = config("toy_vit");
     let device = stand_in::device(Types::F32);
-    let mut whole = build::learner(&config, &device, None).unwrap();
+    let mut whole = learner::build(&config, &device, None).unwrap();
     let reports = iterate(&mut whole, &config, 0, ITERATIONS);
     assert_finite(&reports);
 
     let folder = tempdir().unwrap();
     let path = folder.path().join("half.safetensors");
-    let mut half = build::learner(&config, &stand_in::device(Types::F32), None).unwrap();
+    let mut half = learner::build(&config, &stand_in::device(Types::F32), None).unwrap();
     iterate(&mut half, &config, 0, 2);
-    checkpoint::save(&path, &mut half, &Position { next: 2, ..Position::default() }, None).unwrap();
+    state::save(&path, &mut half, &Position { next: 2, ..Position::default() }, None).unwrap();
     for device in [stand_in::device(Types::F32), Device::host(2).unwrap()] {
-        let file = checkpoint::open(&path).unwrap();
-        let mut rest = build::learner(&config, &device, Some(&file)).unwrap();
-        assert_eq!(checkpoint::load(&file, &mut rest).unwrap().next, 2);
+        let file = files::open(&path).unwrap();
+        let mut rest = learner::build(&config, &device, Some(&file)).unwrap();
+        assert_eq!(state::load(&file, &mut rest).unwrap().next, 2);
         let going_on = iterate(&mut rest, &config, 2, ITERATIONS);
         assert_eq!(going_on, reports[2..], "{}", device.describe());
         assert_same_state("toy_vit", &rest, &whole);
@@ -204,7 +205,7 @@ fn a_checkpoint_moves_between_devices() {
 fn on_a_gpu(config: &Config) -> (StandIn, Learner) {
     let gpu = StandIn::new();
     let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
-    (gpu, build::learner(config, &device, None).unwrap())
+    (gpu, learner::build(config, &device, None).unwrap())
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     assert_same_state("toy_vit", &recomputed, &eager);
     let joined = config_with("toy_vit", &["network.join_passes=true"]);
     let ((_, mut on_gpu), host) = (on_a_gpu(&joined), Device::host(2).unwrap());
-    let mut on_host = build::learner(&joined, &host, None).unwrap();
+    let mut on_host = learner::build(&joined, &host, None).unwrap();
     let reports = iterate(&mut on_host, &joined, 0, ITERATIONS);
     assert_eq!(iterate(&mut on_gpu, &joined, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &on_gpu, &on_host);

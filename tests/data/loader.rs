@@ -183,7 +183,7 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
     sets.add_gta(1, [64, 64], &label);
     sets.add_cityscapes("train", 1, [64, 64], &[0; 64 * 64]);
     let gta = layouts::find("gta").unwrap();
-    prepare(gta, &sets.gta(), &|_, _| {}).unwrap();
+    prepare(gta, &sets.gta(), &()).unwrap();
     let mut config = sets.config();
     config.method = Method::Dacs;
     (config.source.fit, config.target.fit) = ([64, 64], [64, 64]);
@@ -278,7 +278,7 @@ fn images_smaller_than_a_crop_are_padded_right_and_below() {
     let sets = Sets::new();
     sets.add_gta(1, [9, 5], &(0..45).map(|i| if i % 2 == 0 { 7 } else { 8 }).collect::<Vec<_>>());
     sets.add_cityscapes("train", 1, [3, 30], &[0; 90]);
-    prepare(layouts::find("gta").unwrap(), &sets.gta(), &|_, _| {}).unwrap();
+    prepare(layouts::find("gta").unwrap(), &sets.gta(), &()).unwrap();
     let mut config = sets.config();
     config.method = Method::Mic;
     (config.source.fit, config.target.fit) = ([9, 5], [30, 3]);

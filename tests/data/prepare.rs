@@ -11,12 +11,28 @@ use udass_raw::{
         layouts,
         prepare::{self, Prepared},
     },
+    observer::Observer,
 };
 
 use crate::support::{Sets, grey, located, png, train_ids, write};
 
+/// Counts three steps.
+#[derive(Default)]
+struct Calls(AtomicUsize);
+
+impl Observer for Calls {
+    fn begin(&self, _: usize, _: usize) {}
+
+    fn advance(&self, done: usize, total: usize, _: &str) {
+        assert!((1..=3).contains(&done) && total == 3);
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn message(&self, _: &str) {}
+}
+
 fn prepare_as(layout: &str, root: &Path) -> Result<Prepared> {
-    prepare::prepare(layouts::find(layout)?, root, &|_, _| {})
+    prepare::prepare(layouts::find(layout)?, root, &())
 }
 
 fn text(path: impl AsRef<Path>) -> String {
@@ -29,14 +45,10 @@ fn gta_statistics_have_the_released_form() {
     sets.add_gta(2, [3, 2], &[7, 7, 11, 0, 0, 7]);
     sets.add_gta(1, [3, 2], &[0; 6]);
     sets.add_gta(3, [2, 1], &[33, 11]);
-    let calls = AtomicUsize::new(0);
+    let calls = Calls::default();
     let gta = layouts::find("gta").unwrap();
-    let prepared = prepare::prepare(gta, &sets.gta(), &|done, total| {
-        assert!((1..=3).contains(&done) && total == 3);
-        calls.fetch_add(1, Ordering::Relaxed);
-    })
-    .unwrap();
-    assert_eq!(calls.into_inner(), 3);
+    let prepared = prepare::prepare(gta, &sets.gta(), &calls).unwrap();
+    assert_eq!(calls.0.into_inner(), 3);
     assert_eq!(prepared, Prepared { written: 3, kept: 0, pixels: vec![(0, 3), (2, 2), (18, 1)] });
 
     let labels = sets.gta().join("labels");

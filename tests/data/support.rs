@@ -108,7 +108,7 @@ impl Sets {
             sets.add_cityscapes("train", number, [48, 24], &[7; 48 * 24]);
         }
         let gta = udass_raw::data::layouts::find("gta").unwrap();
-        udass_raw::data::prepare::prepare(gta, &sets.gta(), &|_, _| {}).unwrap();
+        udass_raw::data::prepare::prepare(gta, &sets.gta(), &()).unwrap();
         sets
     }
 

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use udass_raw::checkpoint::identity::identify;
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
 use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS};
-use udass_raw::run::identity::identify;
-use udass_raw::run::log::{Log, read};
-use udass_raw::run::tensor_file::TensorFile;
+use udass_raw::run::train::log::{Log, read};
 
 type Target = fn(&[u8]);
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::Device;
-use udass_raw::run::build;
+use udass_raw::run::train::learner;
 use udass_raw::uda::inputs::StepInputs;
 use udass_raw::uda::trace::Trace;
 
@@ -243,7 +243,7 @@ fn what_does_not_fit_the_description_is_named() {
 /// Two iterations, the second mixing four ways; every loss of them.
 fn losses(config: &Config) -> Vec<(String, f32)> {
     let device = Device::host(2).unwrap();
-    let mut learner = build::learner(config, &device, None).unwrap();
+    let mut learner = learner::build(config, &device, None).unwrap();
     let mut loader = Loader::new(config, 0).unwrap();
     let mut all = Vec::new();
     for iteration in 0..2 {
@@ -303,7 +303,7 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
         let own = ["mask.images=both", "mask.augment=false", "mask.ratio=0.0", &batch_set];
         let config = toy(&own);
         let device = Device::host(2).unwrap();
-        let mut learner = build::learner(&config, &device, None).unwrap();
+        let mut learner = learner::build(&config, &device, None).unwrap();
         let mut loader = Loader::new(&config, 0).unwrap();
         learner.load(&loader.next().unwrap()).unwrap();
         let mut seen = std::collections::HashMap::new();

@@ -5,7 +5,7 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
-use udass_raw::run::build;
+use udass_raw::run::train::learner;
 use udass_raw::uda::report::Report;
 use udass_raw::uda::state::Learner;
 
@@ -23,7 +23,7 @@ fn config(preset: &str, method: &str, more: &[&str]) -> Config {
 /// Two iterations: what each reported, and parameters and teacher at the end.
 fn two_iterations(config: &Config) -> (Vec<Report>, [Vec<f32>; 3]) {
     let device = Device::host(2).unwrap();
-    let mut learner = build::learner(config, &device, None).unwrap();
+    let mut learner = learner::build(config, &device, None).unwrap();
     let mut loader = Loader::new(config, 0).unwrap();
     let before = device.read_f32(&learner.student.values).unwrap();
     let reports =

@@ -19,7 +19,7 @@ fn picture(path: &Path, width: usize, height: usize) {
         .flat_map(|y| (0..width).flat_map(move |x| [7 * x + y, 3 * y + 40, x * y / 3]))
         .map(|value| value as u8)
         .collect();
-    udass_raw::run::pictures::save_rgb(path, width, height, &rgb).unwrap();
+    udass_raw::run::eval::images::save_rgb(path, width, height, &rgb).unwrap();
 }
 
 /// Width, height, channels and bytes of a PNG.

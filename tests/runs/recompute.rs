@@ -2,7 +2,7 @@
 
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, MemoryReport};
-use udass_raw::run::build;
+use udass_raw::run::train::learner;
 use udass_raw::uda::report::Report;
 
 use crate::support::settings;
@@ -22,7 +22,7 @@ fn train(
         .map(|set| set.to_string());
     let sets: Vec<String> = settings().into_iter().chain(more).collect();
     let config = udass_raw::config::Config::load(preset, &sets).unwrap();
-    let mut learner = build::learner(&config, device, None).unwrap();
+    let mut learner = learner::build(&config, device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
     let mut numbers = Vec::new();
     let mut reports = Vec::new();

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use udass_raw::checkpoint::convert::convert;
+use udass_raw::checkpoint::pth::{self, Node};
+use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::weights::{Network, load_network};
+use udass_raw::checkpoint::writer::Entry;
+use udass_raw::checkpoint::{files as checkpoints, state};
 use udass_raw::params::Weights;
-use udass_raw::run::convert::convert;
-use udass_raw::run::pth::{self, Node};
-use udass_raw::run::tensor_file::{Entry, TensorFile};
-use udass_raw::run::weights::{Network, load_network};
-use udass_raw::run::{build, checkpoint as checkpoints};
+use udass_raw::run::build;
+use udass_raw::run::train::learner;
 
 use crate::support::{
     Contents, ITERATIONS, START, assert_same, checkpoint, command, config, events, folder,
@@ -113,14 +116,14 @@ fn another_seed_is_another_run() {
 fn a_checkpoint_loads_and_saves_to_the_same_bits() {
     let config = config(&[]);
     let device = build::device(&config).unwrap();
-    let mut learner = build::learner(&config, &device, None).unwrap();
+    let mut learner = learner::build(&config, &device, None).unwrap();
     let file = TensorFile::open(reference_checkpoint()).unwrap();
-    let position = checkpoints::load(&file, &mut learner).unwrap();
+    let position = state::load(&file, &mut learner).unwrap();
     assert_eq!(position.next, ITERATIONS);
     let folder = folder();
     let copies = ["copy", "other"].map(|name| folder.path().join(name));
     for copy in &copies {
-        checkpoints::save(copy, &mut learner, &position, None).unwrap();
+        state::save(copy, &mut learner, &position, None).unwrap();
         assert_same(copy, &reference_checkpoint());
     }
     let [copy, other] = copies.map(|copy| fs::read(copy).unwrap());
@@ -135,7 +138,7 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
     let state = Contents::of(&path);
     // Started from a checkpoint, both networks are its student.
     let file = TensorFile::open(&path).unwrap();
-    let learner = build::learner(&config, &device, Some(&file)).unwrap();
+    let learner = learner::build(&config, &device, Some(&file)).unwrap();
     let mut teacher = Weights::new(&device, learner.student.spec(), false).unwrap();
     load_network(&file, &device, &mut teacher, Network::Teacher).unwrap();
     let all = [

@@ -84,12 +84,35 @@ fn the_zip_holds_what_predict_says_of_every_image() {
     assert!(fs::read(&zip).unwrap() == fs::read(&again).unwrap(), "the same bytes");
 }
 
+#[test]
+fn the_zip_is_of_the_network_asked_for() {
+    let folder = folder();
+    let of = |network: &str| {
+        let zip = folder.path().join(format!("{network}.zip"));
+        submit(&zip, &["--split", "val", "--weights", network]);
+        contents(&zip)
+    };
+    let (student, teacher) = (of("student"), of("teacher"));
+    assert!(student.keys().eq(teacher.keys()));
+    assert_ne!(student, teacher, "the two networks differ");
+
+    let out = folder.path().join("out");
+    let images = images(&world().join("cityscapes"), "val");
+    let mut args: Vec<&str> = images.iter().map(|image| text(image)).collect();
+    args.extend(["--checkpoint", text(reference()), "--weights", "teacher", "--out", text(&out)]);
+    succeed("predict", &args);
+    for (name, bytes) in teacher {
+        let name = name.strip_prefix("results/").unwrap();
+        assert!(bytes == fs::read(out.join(name)).unwrap(), "{name}");
+    }
+}
+
 /// A data set of a `test` split alone, without labels.
 fn test_split(root: &Path, images: &[(&str, &str, (usize, usize))]) {
     for (city, name, (width, height)) in images {
         let rgb: Vec<u8> = (0..3 * width * height).map(|i| (i * 7 % 251) as u8).collect();
         let path = root.join("leftImg8bit/test").join(city).join(name);
-        udass_raw::run::pictures::save_rgb(path, *width, *height, &rgb).unwrap();
+        udass_raw::run::eval::images::save_rgb(path, *width, *height, &rgb).unwrap();
     }
 }
 

@@ -64,14 +64,14 @@ pub fn world() -> &'static Path {
             target_val: 4,
             ..ToyWorld::default()
         };
-        if world.write(&folder, &|_, _| {}).is_err() {
+        if world.write(&folder, &()).is_err() {
             // Left by another version.
             fs::remove_dir_all(&folder).unwrap();
-            world.write(&folder, &|_, _| {}).unwrap();
+            world.write(&folder, &()).unwrap();
         }
         for name in ["gta", "synthia", "cityscapes"] {
             let layout = layouts::find(name).unwrap();
-            prepare::prepare(layout, &folder.join(name), &|_, _| {}).unwrap();
+            prepare::prepare(layout, &folder.join(name), &()).unwrap();
         }
         folder
     })
@@ -223,7 +223,7 @@ pub fn assert_same(a: &Path, b: &Path) {
 
 /// The log's lines about one kind of event.
 pub fn events(out: &Path, event: &str) -> Vec<Value> {
-    let lines = udass_raw::run::log::read(out.join("log.jsonl")).unwrap_or_default();
+    let lines = udass_raw::run::train::log::read(out.join("log.jsonl")).unwrap_or_default();
     lines.into_iter().filter(|line| line["event"] == event).collect()
 }
 

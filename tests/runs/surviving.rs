@@ -2,73 +2,45 @@
 //! in the bits of the run that nothing happened to.
 
 use std::fs;
-use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
-use udass_raw::config::Config;
-use udass_raw::run::atomic::{Step, inject};
-use udass_raw::run::checkpoint as checkpoints;
-use udass_raw::run::signal::Stop;
-use udass_raw::run::tensor_file::TensorFile;
-use udass_raw::run::trainer::{Start, train};
+use udass_raw::checkpoint::files as checkpoints;
+use udass_raw::checkpoint::tensor_file::TensorFile;
 
 use crate::support::{
     Contents, ITERATIONS, assert_same, checkpoint, command, command_on, copy_folder, events,
-    folder, reference_checkpoint, run, settings, stderr, succeed, text, wait_for, world,
+    folder, reference_checkpoint, run, stderr, succeed, text, wait_for, world,
 };
 
 // ---- faults in the middle of a write
 
-/// Trains in this process, which dies or whose disk is full at a step of writing a checkpoint.
-/// `FAULT` says: kill or full, the step, and how many of them go well.
-#[test]
-#[ignore = "started by the tests of faults"]
-fn child_with_a_fault() {
-    let variable = |name: &str| std::env::var(name).unwrap();
-    let (out, fault) = (variable("OUT"), variable("FAULT"));
-    let [kind, step, well] = fault.split(' ').collect::<Vec<_>>()[..] else { panic!("{fault}") };
-    let (kill, well) = (kind == "kill", well.parse::<usize>().unwrap());
-    let step = step.to_owned();
-    let seen = AtomicUsize::new(0);
-    inject(Some(Arc::new(move |at, path: &Path| {
-        let checkpoint = path.parent().is_some_and(|folder| folder.ends_with("checkpoints"));
-        if !checkpoint || format!("{at:?}") != step || seen.fetch_add(1, Ordering::SeqCst) != well {
-            return Ok(());
-        }
-        if kill {
-            // No destructor, no handler: the process is gone.
-            let id = std::process::id().to_string();
-            let _ = Command::new("kill").args(["-KILL", &id]).status();
-            std::thread::sleep(Duration::from_secs(60));
-        }
-        Err(Error::from(ErrorKind::StorageFull))
-    })));
-    let mut sets = settings();
-    sets.extend([format!("run.out={out}"), format!("run.max_iters={}", variable("ITERATIONS"))]);
-    sets.push(format!("run.checkpoint_interval={}", variable("INTERVAL")));
-    let config = Config::load("toy_vit", &sets).unwrap();
-    let begun = !checkpoints::list(Path::new(&out)).is_empty();
-    let start = if begun { Start::Resume } else { Start::Weights };
-    if let Err(e) = train(&config, start, &Stop::new()) {
-        eprintln!("error: {e}");
-        std::process::exit(1);
-    }
+/// fault.c as a library.
+fn fault_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runs/fault.c");
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fault.so");
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+        let mut command = Command::new(compiler);
+        command.args(["-shared", "-fPIC", "-O1", "-o", text(&library), text(&source)]);
+        assert!(command.status().unwrap().success(), "{command:?}");
+        library
+    })
 }
 
+/// Trains, begun or resumed, in a process that dies or whose disk is full at a step of writing a
+/// checkpoint, as fault.c says.
 fn with_fault(out: &Path, fault: &str, interval: &str) -> Output {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["surviving::child_with_a_fault", "--exact", "--ignored", "--nocapture"])
-        .env("OUT", out)
-        .env("FAULT", fault)
-        .env("INTERVAL", interval)
-        .env("ITERATIONS", ITERATIONS.to_string())
-        .output()
-        .unwrap()
+    let (iterations, interval) =
+        (ITERATIONS.to_string(), format!("run.checkpoint_interval={interval}"));
+    let mut args = vec!["--max-iters", &iterations, "--set", &interval, "--out", text(out)];
+    args.extend((!checkpoints::list(out).is_empty()).then_some("--resume"));
+    let mut command = command("train", &args);
+    command.env("LD_PRELOAD", fault_library()).env("FAULT", fault).output().unwrap()
 }
 
 /// Training to `iterations`, a checkpoint after each, begun or resumed.
@@ -182,20 +154,19 @@ fn a_full_disk_ends_a_run_and_loses_nothing() {
 
 #[test]
 fn steps_come_in_the_order_that_is_safe() {
-    // In a process of its own, for faults are the process's: a kill before each step leaves the old
-    // file or the new one.
+    // A kill before each step leaves the old file or the new one.
     let folder = folder();
     let begun = folder.path().join("begun");
     succeed("train", &["--max-iters", "4", "--out", text(&begun)]);
-    for step in [Step::Create, Step::Write, Step::Sync, Step::Rename, Step::SyncFolder] {
-        let out = folder.path().join(format!("{step:?}"));
+    for step in ["Create", "Write", "Sync", "Rename", "SyncFolder"] {
+        let out = folder.path().join(step);
         copy_folder(&begun, &out);
-        assert_killed(with_fault(&out, &format!("kill {step:?} 0"), "4").status);
-        let expected = if step == Step::SyncFolder { ITERATIONS } else { 4 };
-        assert_eq!(newest(&out), expected, "{step:?}");
+        assert_killed(with_fault(&out, &format!("kill {step} 0"), "4").status);
+        let expected = if step == "SyncFolder" { ITERATIONS } else { 4 };
+        assert_eq!(newest(&out), expected, "{step}");
         let temporary = checkpoints::folder(&out).join(".iteration_000008.safetensors.tmp");
-        let half = matches!(step, Step::Write | Step::Sync | Step::Rename);
-        assert_eq!(temporary.exists(), half, "{step:?}");
+        let half = matches!(step, "Write" | "Sync" | "Rename");
+        assert_eq!(temporary.exists(), half, "{step}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 use udass_raw::device::Device;
-use udass_raw::params::Param;
+use udass_raw::params::{Init, Layout, Param, ParamId, ParamSpec, Spec, Weights};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 
@@ -56,6 +56,25 @@ impl Op {
         Op { more: Rc::new(more), ..self }
     }
 
+    /// Parameters as a network has them, with their values in the type of products beside them.
+    fn parameters(
+        &self,
+        bed: &Bed,
+        mut slots: impl Iterator<Item = u64>,
+        learns: bool,
+    ) -> Vec<Param> {
+        let mut spec = Spec::default();
+        let param = |shape: &Vec<usize>| spec.param("", shape, Layout::Same, Init::Constant(0.0));
+        let ids: Vec<ParamId> = self.params.iter().map(param).collect();
+        let mut weights = Weights::new(&bed.device, &Rc::new(spec), learns).unwrap();
+        let mut next = |param: &ParamSpec| {
+            let numbers = bed.numbers(&param.shape, slots.next().unwrap_or_default());
+            bed.device.read_f32(&numbers).map(Some)
+        };
+        weights.load(&bed.device, &mut next).unwrap();
+        ids.into_iter().map(|id| weights.param(id).unwrap()).collect()
+    }
+
     fn set(&self, bed: &Bed, slot: u64, learns: bool, outputs: &[(Vec<usize>, DType)]) -> Set {
         let device = &bed.device;
         let slots = (0..).map(|i| 64 * slot + i);
@@ -65,12 +84,7 @@ impl Op {
                 Input::Real(shape) => bed.numbers(shape, slot),
             })
             .collect();
-        let p = (self.params.iter().zip(slots.clone().skip(16)))
-            .map(|(shape, slot)| {
-                let grad = learns.then(|| device.zeros(shape, device.real()).unwrap());
-                Param::new(bed.numbers(shape, slot), grad).with_shadow(device).unwrap()
-            })
-            .collect();
+        let p = self.parameters(bed, slots.clone().skip(16), learns);
         let gradients = (outputs.iter().zip(slots.skip(32)))
             .map(|((shape, dtype), slot)| match *dtype == device.real() {
                 true => bed.numbers(shape, slot),

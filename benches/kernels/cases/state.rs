@@ -6,14 +6,14 @@ use udass_raw::device::{Matrix, kernels};
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
 use udass_raw::optimizer::{Optimizer, UpdateNumbers, commit};
-use udass_raw::params::Weights;
+use udass_raw::params::{CHUNK, Weights};
 use udass_raw::tensor::DType;
 
 use super::{Bed, List};
 
 pub fn add(list: &mut List, config: &Config) {
     let spec = Segmentor::new(&config.network).unwrap().spec().clone();
-    let gradients = spec.flat_len();
+    let gradients = spec.chunk_owners().len() * CHUNK;
     let parameters: usize = spec.params().iter().map(|p| p.len()).sum();
     let shape = json!({"parameters": parameters, "tensors": spec.params().len()});
     let settings = config.optimizer.clone();

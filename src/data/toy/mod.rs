@@ -11,6 +11,7 @@ mod dice;
 mod files;
 mod id;
 mod look;
+mod make;
 mod render;
 mod sensor;
 mod stage;
@@ -19,4 +20,5 @@ mod texture;
 mod vehicles;
 mod world;
 
+pub use make::{make, make_missing};
 pub use world::{Domain, Split, ToyWorld};

@@ -13,9 +13,10 @@ use super::render::{Air, render};
 use super::sensor::Sensor;
 use super::street::street;
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 
 /// Written last: the folder holds a complete world with these parameters.
-const MARKER: &str = "toy.json";
+pub(super) const MARKER: &str = "toy.json";
 /// Written first, renamed to [`MARKER`] in the end: a world that may be incomplete.
 const UNFINISHED: &str = "toy.unfinished.json";
 /// Goes up whenever the pictures change, so that no old world passes for a new one.
@@ -146,7 +147,7 @@ impl ToyWorld {
     /// # Errors
     /// If the parameters make no sense, if `dir` holds anything but this very world, or if a file
     /// cannot be written.
-    pub fn write(&self, dir: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
+    pub fn write(&self, dir: &Path, observer: &dyn Observer) -> Result<()> {
         self.check()?;
         self.claim(dir)?;
         let jobs = self.jobs(dir);
@@ -162,7 +163,7 @@ impl ToyWorld {
             if !job.files().all(|file| file.is_file()) {
                 self.draw_to(job)?;
             }
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
+            observer.advance(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len(), "");
             Ok(())
         })?;
         let (from, to) = (dir.join(UNFINISHED), dir.join(MARKER));

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::driver::{Driver, Event, Stream, Way};
 use crate::Result;
 use crate::device::backend::Job;
+use crate::hex::hex;
 
 /// How often a way is timed.
 const TRIALS: usize = 3;
@@ -32,7 +33,7 @@ impl Choices {
     /// `gpu`: all that times depend on.
     pub fn new(folder: Option<PathBuf>, gpu: &str) -> Choices {
         let digest = Sha256::digest(gpu);
-        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&digest[..8]);
         let file = folder.map(|folder| folder.join(format!("{name}.txt")));
         Choices { file, gpu: gpu.into(), made: HashMap::new() }
     }

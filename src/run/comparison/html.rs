@@ -1,23 +1,30 @@
 //! A comparison as one page of HTML: bars for every class, then all numbers.
 
-use super::{Comparison, Row, Run, Section, footnotes, marked, number, signed};
+use super::format::{footnotes, marked, number, signed};
+use super::published::Row;
+use super::run::Run;
+use super::runs::Comparison;
+use super::section::Section;
 use crate::data::classes;
 
 const STYLE: &str = include_str!("page.css");
 /// Colours of runs in the style.
 const COLORS: usize = 4;
 
-pub(super) fn page(comparison: &Comparison) -> String {
-    let sections: Vec<String> = comparison.sections.iter().map(section).collect();
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+impl Comparison {
+    /// A page that needs no other file.
+    pub fn html(&self) -> String {
+        let sections: Vec<String> = self.sections.iter().map(section).collect();
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>Beside published results</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <h1>Beside published results</h1>\n\
          <p class=\"soft\">IoU of every class in percent, by udass-raw {}</p>\n{}</body>\n</html>\n",
-        env!("CARGO_PKG_VERSION"),
-        sections.concat()
-    )
+            env!("CARGO_PKG_VERSION"),
+            sections.concat()
+        )
+    }
 }
 
 fn section(section: &Section) -> String {

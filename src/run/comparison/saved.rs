@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CITIES, Config, Error, IMAGES, Network, Result, Run, SIZE, Setting, Table};
+use super::published::{CITIES, IMAGES, Network, Row, SIZE, Table};
+use super::run::{Run, Setting};
+use crate::config::Config;
 use crate::data::classes;
-use crate::run::log;
-use crate::run::report::Validated;
+use crate::error::{Error, Result};
+use crate::run::eval::report::Validated;
+use crate::run::train::log;
 
 /// A run's last evaluation and the configuration it was made with.
 pub(super) struct Saved {
@@ -143,8 +146,7 @@ impl Saved {
     pub fn judge(self, name: String, path: &Path, table: Option<&Table>) -> Result<Run> {
         let (method, network) = (self.facts.method(), Network::of(&self.facts.network.backbone));
         let row = table.and_then(|table| {
-            let same =
-                |row: &super::Row| row.network == network && row.method.as_deref() == Some(method);
+            let same = |row: &Row| row.network == network && row.method.as_deref() == Some(method);
             table.rows.iter().position(same)
         });
         let preset = match (table, row) {

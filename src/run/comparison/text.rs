@@ -3,7 +3,11 @@
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table as Grid, TableStyle};
 
-use super::{Comparison, Network, Row, Run, Section, footnotes, marked, number, signed};
+use super::format::{footnotes, marked, number, signed};
+use super::published::{Network, Row};
+use super::run::Run;
+use super::runs::Comparison;
+use super::section::Section;
 use crate::data::classes;
 
 /// Without lines between the rows.
@@ -12,46 +16,52 @@ const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 /// Settings that the terminal names of each run.
 const NAMED: usize = 4;
 
-pub(super) fn terminal(comparison: &Comparison) -> String {
-    let mut parts = Vec::new();
-    for section in &comparison.sections {
-        // The kinds of network that the runs' rows are of; all of them where no run has a row.
-        let kinds: Vec<Network> =
-            section.runs.iter().filter_map(|run| Some(section.row(run)?.1.network)).collect();
-        let mut rows = section.rows();
-        rows.retain(|row| kinds.is_empty() || kinds.contains(&row.network));
-        let mut lines = vec![section.title().to_owned()];
-        let mut grid = grid(section, &rows, |name| name.replace('(', "\n("));
-        lines.push(grid.load_style(STYLE).to_string());
-        lines.extend(footnotes(&rows));
-        for run in &section.runs {
-            lines.push(format!("\n{} ({}, {})", run.name, run.describe(), run.path.display()));
-            lines.extend(remarks(section, run, NAMED).into_iter().map(|text| format!("  {text}")));
-        }
-        parts.push(lines.join("\n"));
-    }
-    parts.join("\n\n\n")
-}
-
-pub(super) fn markdown(comparison: &Comparison) -> String {
-    let mut parts = vec!["# Beside published results".to_owned()];
-    for section in &comparison.sections {
-        let mut lines = vec![format!("## {}", section.title())];
-        for run in &section.runs {
-            let (name, what) = (escaped(&run.name), escaped(&run.describe()));
-            let mut text = format!("**{name}** ({what})\n");
-            for remark in remarks(section, run, usize::MAX) {
-                text.push_str(&format!("\n- {}", escaped(&remark)));
+impl Comparison {
+    /// For a terminal: published rows of the runs' kinds of network only.
+    pub fn terminal(&self) -> String {
+        let mut parts = Vec::new();
+        for section in &self.sections {
+            // The kinds of network that the runs' rows are of; all of them where no run has a row.
+            let kinds: Vec<Network> =
+                section.runs.iter().filter_map(|run| Some(section.row(run)?.1.network)).collect();
+            let mut rows = section.rows();
+            rows.retain(|row| kinds.is_empty() || kinds.contains(&row.network));
+            let mut lines = vec![section.title().to_owned()];
+            let mut grid = grid(section, &rows, |name| name.replace('(', "\n("));
+            lines.push(grid.load_style(STYLE).to_string());
+            lines.extend(footnotes(&rows));
+            for run in &section.runs {
+                lines.push(format!("\n{} ({}, {})", run.name, run.describe(), run.path.display()));
+                lines.extend(
+                    remarks(section, run, NAMED).into_iter().map(|text| format!("  {text}")),
+                );
             }
-            lines.push(text);
+            parts.push(lines.join("\n"));
         }
-        lines.push(format!("IoU in percent; {}", legend(section)));
-        let rows = section.rows();
-        lines.push(grid(section, &rows, escaped).load_style(ASCII_MARKDOWN).to_string());
-        lines.extend(footnotes(&rows));
-        parts.push(lines.join("\n\n"));
+        parts.join("\n\n\n")
     }
-    format!("{}\n", parts.join("\n\n"))
+
+    /// All published rows, as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut parts = vec!["# Beside published results".to_owned()];
+        for section in &self.sections {
+            let mut lines = vec![format!("## {}", section.title())];
+            for run in &section.runs {
+                let (name, what) = (escaped(&run.name), escaped(&run.describe()));
+                let mut text = format!("**{name}** ({what})\n");
+                for remark in remarks(section, run, usize::MAX) {
+                    text.push_str(&format!("\n- {}", escaped(&remark)));
+                }
+                lines.push(text);
+            }
+            lines.push(format!("IoU in percent; {}", legend(section)));
+            let rows = section.rows();
+            lines.push(grid(section, &rows, escaped).load_style(ASCII_MARKDOWN).to_string());
+            lines.extend(footnotes(&rows));
+            parts.push(lines.join("\n\n"));
+        }
+        format!("{}\n", parts.join("\n\n"))
+    }
 }
 
 /// What is said of a run; `settings`: the most of them that are named.

@@ -9,8 +9,9 @@ use crate::run::build;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-use super::table::time;
-use super::{Rates, Synthetic};
+use super::rates::Rates;
+use super::synthetic::Synthetic;
+use super::units::time;
 
 /// A kernel's launch in an iteration.
 pub struct Kernel {

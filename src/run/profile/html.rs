@@ -6,9 +6,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::Measured;
+use super::measured::Measured;
 use super::summary::{Group, Row};
-use super::table::{heading, per_second, time};
+use super::table::heading;
+use super::units::{per_second, time};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -17,24 +18,27 @@ const POINTS: usize = 80;
 /// Branches of the flame chart below this share of the time are left out.
 const LEAST_SHARE: f64 = 1e-4;
 
-pub(super) fn page(m: &Measured) -> String {
-    let mut lines = heading(m).into_iter();
-    let title = escaped(&lines.next().unwrap_or_default());
-    let about: String =
-        lines.map(|line| format!("<p class=\"soft\">{}</p>\n", escaped(&line))).collect();
-    let tables: String = Group::ALL.iter().map(|&group| table(m, group)).collect();
-    // A script ends at "</": none is left in the data.
-    let flame = flame(m).to_string().replace("</", "<\\/");
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+impl Measured {
+    /// One page that needs nothing but a browser.
+    pub fn html(&self) -> String {
+        let mut lines = heading(self).into_iter();
+        let title = escaped(&lines.next().unwrap_or_default());
+        let about: String =
+            lines.map(|line| format!("<p class=\"soft\">{}</p>\n", escaped(&line))).collect();
+        let tables: String = Group::ALL.iter().map(|&group| table(self, group)).collect();
+        // A script ends at "</": none is left in the data.
+        let flame = flame(self).to_string().replace("</", "<\\/");
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{about}\
          <h2>Flame chart</h2>\n<p class=\"soft\">pass, direction, layer, kernel; the wider the longer. \
          A click looks closer, one on a line above steps back.</p>\n<div id=\"flame\"></div>\n\
          <p id=\"told\" class=\"soft\">&nbsp;</p>\n<h2>Roofline</h2>\n{}{tables}\
          <script>\nconst flame = {flame};\n{SCRIPT}</script>\n</body>\n</html>\n",
-        roofline(m)
-    )
+            roofline(self)
+        )
+    }
 }
 
 /// A part of the time, and what it consists of.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::Rates;
+use super::rates::Rates;
 use crate::device::profile::{Call, Profile};
 
 /// What calls are added up by.

@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
-use crate::run::build::effective;
+use crate::run::train::learner::effective;
 use crate::uda::inputs::{StepInputs, Switches};
 use crate::uda::state::Learner;
 use crate::uda::trace::Trace;

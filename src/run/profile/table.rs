@@ -3,28 +3,33 @@
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
+use super::measured::Measured;
+use super::rates::Rates;
 use super::summary::{Group, Row};
-use super::{Measured, Rates};
+use super::units::{per_second, time};
 
 /// Without lines between the rows.
 const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 
-pub(super) fn terminal(m: &Measured, most: usize) -> String {
-    let mut text = heading(m).join("\n");
-    for group in Group::ALL {
-        let rows = m.rows(group);
-        let shown = match group {
-            Group::Pass | Group::Stage => &rows[..],
-            Group::Kernel | Group::Shape | Group::Layer => &rows[..rows.len().min(most)],
-        };
-        text.push_str(&format!("\n\n{}", grid(group, shown, m.predicted)));
-        if shown.len() < rows.len() {
-            let share: f64 = shown.iter().map(|row| row.share).sum();
-            let (count, share) = (rows.len() - shown.len(), 100.0 * (1.0 - share));
-            text.push_str(&format!("\n{count} more, {share:.1} % of the time"));
+impl Measured {
+    /// The tables, with at most `most` rows of kernels and of layers.
+    pub fn terminal(&self, most: usize) -> String {
+        let mut text = heading(self).join("\n");
+        for group in Group::ALL {
+            let rows = self.rows(group);
+            let shown = match group {
+                Group::Pass | Group::Stage => &rows[..],
+                Group::Kernel | Group::Shape | Group::Layer => &rows[..rows.len().min(most)],
+            };
+            text.push_str(&format!("\n\n{}", grid(group, shown, self.predicted)));
+            if shown.len() < rows.len() {
+                let share: f64 = shown.iter().map(|row| row.share).sum();
+                let (count, share) = (rows.len() - shown.len(), 100.0 * (1.0 - share));
+                text.push_str(&format!("\n{count} more, {share:.1} % of the time"));
+            }
         }
+        text
     }
-    text
 }
 
 /// What was profiled, in lines.
@@ -102,21 +107,4 @@ fn grid(group: Group, rows: &[Row], predicted: bool) -> Table {
 /// Nothing for zero.
 fn some(x: f64, digits: usize) -> String {
     if x > 0.0 { format!("{x:.digits$}") } else { String::new() }
-}
-
-/// Seconds in a unit that suits them.
-pub(super) fn time(seconds: f64) -> String {
-    match seconds {
-        s if s >= 1.0 => format!("{s:.3} s"),
-        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
-        s => format!("{:.1} µs", s * 1e6),
-    }
-}
-
-pub(super) fn per_second(amount: f64, unit: &str) -> String {
-    match amount {
-        a if a >= 1e12 => format!("{:.2} T{unit}/s", a * 1e-12),
-        a if a >= 1e9 => format!("{:.1} G{unit}/s", a * 1e-9),
-        a => format!("{:.1} M{unit}/s", a * 1e-6),
-    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Measured;
+use super::measured::Measured;
 use crate::device::profile::Call;
 
 /// A line of the picture: its name, and what a call belongs to there; calls of the same follow as one.
@@ -11,41 +11,45 @@ type Line = (&'static str, fn(&Call) -> String);
 const LINES: [Line; 2] =
     [("pass", |call| call.place.pass()), ("layer", |call| call.place.layer.to_string())];
 
-pub(super) fn trace(m: &Measured) -> Value {
-    let calls = &m.profile.calls;
-    let mut events = Vec::new();
-    for (thread, (name, of)) in LINES.into_iter().enumerate() {
-        events.push(named(thread, name));
-        let mut at = 0;
-        while at < calls.len() {
-            let label = of(&calls[at]);
-            let alike = calls[at..].iter().take_while(|call| of(call) == label).count();
-            let (first, last) = (&calls[at], &calls[at + alike - 1]);
-            if !label.is_empty() {
-                let end = last.start + last.seconds;
-                events.push(complete(thread, name, &label, first.start, end, json!({})));
+impl Measured {
+    /// For chrome://tracing and ui.perfetto.dev.
+    pub fn trace(&self) -> Value {
+        let calls = &self.profile.calls;
+        let mut events = Vec::new();
+        for (thread, (name, of)) in LINES.into_iter().enumerate() {
+            events.push(named(thread, name));
+            let mut at = 0;
+            while at < calls.len() {
+                let label = of(&calls[at]);
+                let alike = calls[at..].iter().take_while(|call| of(call) == label).count();
+                let (first, last) = (&calls[at], &calls[at + alike - 1]);
+                if !label.is_empty() {
+                    let end = last.start + last.seconds;
+                    events.push(complete(thread, name, &label, first.start, end, json!({})));
+                }
+                at += alike;
             }
-            at += alike;
         }
+        let thread = LINES.len();
+        events.push(named(thread, "kernels"));
+        for call in calls {
+            let seconds = call.seconds.max(f64::MIN_POSITIVE);
+            let about = json!({
+                "shape": call.work.shape(),
+                "layer": &*call.place.layer,
+                "bytes": call.bytes,
+                "flops": call.flops,
+                "GB/s": call.bytes * 1e-9 / seconds,
+                "TFLOP/s": call.flops * 1e-12 / seconds,
+                "of bound": self.rates.bound(call.bytes, call.flops) / seconds,
+            });
+            let (name, end) = (call.work.name(), call.start + call.seconds);
+            events.push(complete(thread, "kernel", &name, call.start, end, about));
+        }
+        let about =
+            json!({"config": self.config, "device": self.device, "predicted": self.predicted});
+        json!({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})
     }
-    let thread = LINES.len();
-    events.push(named(thread, "kernels"));
-    for call in calls {
-        let seconds = call.seconds.max(f64::MIN_POSITIVE);
-        let about = json!({
-            "shape": call.work.shape(),
-            "layer": &*call.place.layer,
-            "bytes": call.bytes,
-            "flops": call.flops,
-            "GB/s": call.bytes * 1e-9 / seconds,
-            "TFLOP/s": call.flops * 1e-12 / seconds,
-            "of bound": m.rates.bound(call.bytes, call.flops) / seconds,
-        });
-        let (name, end) = (call.work.name(), call.start + call.seconds);
-        events.push(complete(thread, "kernel", &name, call.start, end, about));
-    }
-    let about = json!({"config": m.config, "device": m.device, "predicted": m.predicted});
-    json!({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})
 }
 
 fn named(thread: usize, name: &str) -> Value {

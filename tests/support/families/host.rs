@@ -8,7 +8,7 @@ use udass_raw::data::resize::{
 };
 use udass_raw::data::sampling::{FileStats, rare_class_probabilities};
 use udass_raw::device::Device;
-use udass_raw::run::metrics::{Confusion, percent};
+use udass_raw::run::eval::metrics::{Confusion, percent};
 use udass_raw::uda::augment::Pixels;
 
 use super::said;

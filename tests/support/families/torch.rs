@@ -1,8 +1,8 @@
 //! PyTorch's files: every tensor of each, to the bit.
 
 use safetensors::Dtype;
+use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::device::Device;
-use udass_raw::run::tensor_file::TensorFile;
 
 use super::said;
 use crate::support::cases::{Outcome, folder, numbers};

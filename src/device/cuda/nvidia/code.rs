@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{cache, check, libraries};
 use crate::device::launch::{Kernel, Types};
+use crate::hex::hex;
 use crate::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/gpu.rs"));
@@ -154,8 +155,7 @@ fn key(source: &str, options: &[String]) -> String {
     // SAFETY: out-pointers to locals; the library was found to have it.
     let _ = unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) };
     hash.update(format!("{options:?} {major}.{minor}"));
-    let digest: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
-    format!("{digest}.cubin")
+    format!("{}.cubin", hex(&hash.finalize()[..16]))
 }
 
 fn options(types: &str, (major, minor): (c_int, c_int)) -> [String; 4] {

@@ -1,0 +1,99 @@
+//! Files that are either the old version or the new one, never a torn one.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Replaces `path` by what `write` writes.
+///
+/// The bytes go to `.<name>.tmp` in the same folder (made if need be), reach the disk, and take the
+/// place of `path` by a rename, which reaches the disk too. When anything fails, the temporary file is
+/// removed and the previous `path` stays as it was. One writer at a time for one path.
+///
+/// # Errors
+/// [`Error::Io`] naming `path` and the cause; a full disk is called that.
+pub fn write_atomic(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let temporary = temporary(path)?;
+    let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, path));
+    if let Err(e) = written {
+        // The first failure is the one to tell; a leftover is overwritten by the next attempt.
+        let _ = fs::remove_file(&temporary);
+        return Err(Error::io(path, "write", explain(e, path.exists())));
+    }
+    sync_folder(folder(path)).map_err(|e| Error::io(path, "write", e))
+}
+
+fn fill(
+    temporary: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    if let Some(folder) = temporary.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
+    write(&mut file)?;
+    file.flush()?;
+    file.get_ref().sync_all()
+}
+
+/// Removes what killed writers of files in this folder have left.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|e| Error::io(&path, "remove", e))?;
+        }
+    }
+    Ok(())
+}
+
+fn temporary(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        let e = io::Error::new(ErrorKind::InvalidInput, "the path names no file");
+        return Err(Error::io(path, "write", e));
+    };
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(".tmp");
+    Ok(path.with_file_name(hidden))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A rename is durable once its folder is.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some network file systems cannot sync a folder; they order renames themselves.
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
+}
+
+/// Says what a full disk means for whoever reads it.
+fn explain(e: io::Error, previous: bool) -> io::Error {
+    let kept = if previous { "; the previous file is unchanged" } else { "" };
+    match e.kind() {
+        ErrorKind::StorageFull => io::Error::new(e.kind(), format!("the disk is full{kept} ({e})")),
+        ErrorKind::QuotaExceeded => {
+            io::Error::new(e.kind(), format!("the disk quota is used up{kept} ({e})"))
+        }
+        _ => e,
+    }
+}

@@ -1,0 +1,108 @@
+//! A training batch in a checkpoint: the dump of a failed iteration holds the batch that it failed
+//! on, so that it can be run again without the data set.
+
+use std::path::PathBuf;
+
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use super::tensor_file::TensorFile;
+use super::writer::Entry;
+use crate::data::{Batch, Crops, RareCrops};
+use crate::{Error, Result};
+
+/// The metadata string that describes a dump's batch; its pixels are tensors.
+pub const KEY: &str = "batch";
+
+/// All of a batch but its pixels.
+#[derive(Deserialize, Serialize)]
+struct Notes {
+    size: usize,
+    source: Domain,
+    target: Domain,
+    rare: Option<(Domain, [u8; 2])>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Domain {
+    batch: usize,
+    extent: Vec<[u32; 2]>,
+    files: Vec<PathBuf>,
+}
+
+/// A batch's pixels for a dump, and its other half as text.
+pub fn entries(batch: &Batch) -> Result<(Vec<Entry<'_>>, String)> {
+    let planes = |name: &str, crops: &'_ Crops| {
+        [("rgb", 3, crops.rgb.clone()), ("label", 1, crops.label.clone())].map(
+            |(plane, channels, bytes)| {
+                let count = bytes.len() / (crops.size * crops.size * channels).max(1);
+                bytes_entry(format!("batch.{name}.{plane}"), count, crops.size, channels, bytes)
+            },
+        )
+    };
+    let mut entries = Vec::new();
+    entries.extend(planes("source", &batch.source));
+    entries.extend(planes("target", &batch.target));
+    entries.extend(batch.rare.iter().flat_map(|rare| planes("rare", &rare.crops)));
+    let size = batch.source.size;
+    let count = batch.valid.len() / (size * size).max(1);
+    entries.push(bytes_entry("batch.valid".into(), count, size, 1, batch.valid.clone()));
+    let domain = |crops: &Crops| Domain {
+        batch: crops.batch,
+        extent: crops.extent.clone(),
+        files: crops.files.clone(),
+    };
+    let notes = Notes {
+        size,
+        source: domain(&batch.source),
+        target: domain(&batch.target),
+        rare: batch.rare.as_ref().map(|rare| (domain(&rare.crops), rare.classes)),
+    };
+    let text = serde_json::to_string(&notes)
+        .map_err(|e| Error::config(format!("the batch cannot be described: {e}")))?;
+    Ok((entries, text))
+}
+
+fn bytes_entry<'a>(
+    name: String,
+    count: usize,
+    size: usize,
+    channels: usize,
+    bytes: Vec<u8>,
+) -> Entry<'a> {
+    let shape = vec![count, size, size, channels];
+    Entry { name, dtype: Dtype::U8, shape, bytes: Box::new(move || Ok(bytes)) }
+}
+
+/// The batch that [`entries`] described: that of `iteration`.
+pub fn read(file: &TensorFile, iteration: u64) -> Result<Batch> {
+    let Some(text) = file.metadata(KEY) else {
+        let problem = "holds no iteration to replay: a run writes such a file when a number is not \
+                       finite";
+        return Err(Error::weights(file.path(), problem));
+    };
+    let notes: Notes = serde_json::from_str(text)
+        .map_err(|e| Error::weights(file.path(), format!("its `{KEY}`: {e}")))?;
+    let bytes = |name: &str| file.exactly(&format!("batch.{name}"), Dtype::U8);
+    let crops = |name: &str, domain: Domain| {
+        Ok::<_, Error>(Crops {
+            batch: domain.batch,
+            size: notes.size,
+            rgb: bytes(&format!("{name}.rgb"))?,
+            label: bytes(&format!("{name}.label"))?,
+            extent: domain.extent,
+            files: domain.files,
+        })
+    };
+    let rare = notes.rare.map(|(domain, classes)| {
+        Ok::<_, Error>(RareCrops { classes, crops: crops("rare", domain)? })
+    });
+    Ok(Batch {
+        iteration,
+        source: crops("source", notes.source)?,
+        target: crops("target", notes.target)?,
+        valid: bytes("valid")?,
+        rare: rare.transpose()?,
+        skipped: Vec::new(),
+    })
+}

@@ -1,0 +1,185 @@
+//! Weights from one kind of file to another: names, numbers, types and order stay.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::identity::{Identity, Kind, identify};
+use super::moments::{MOMENTS, parameters};
+use super::pth::{self, Node};
+use super::tensor_file::{TORCH_TREE, TensorFile, TensorInfo};
+use super::weights::{Network, network_prefix};
+use super::writer::{self, Entry};
+use crate::config::{Config, OptimizerConfig};
+use crate::{Error, Result};
+
+/// Under this key a torch file made of a run's checkpoint keeps what the reference has no place for.
+const OWN: &str = "udass_raw";
+
+/// Writes `file`, or one of its networks without prefix, as the kind of file that `out` is called.
+///
+/// A checkpoint of a run becomes one of the reference as `.pth`: `meta.iter`, `state_dict`, and
+/// `optimizer` as `torch.optim.AdamW` numbers its parameters, with groups for the three networks
+/// that the reference has. The way back is exact, in every case.
+pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<()> {
+    let extension = out.extension().and_then(|e| e.to_str());
+    let to_torch = match extension {
+        Some("pth" | "pt") => true,
+        Some("safetensors") => false,
+        _ => {
+            let problem = "the ending says what to write: .pth or .safetensors";
+            return Err(Error::weights(out, problem));
+        }
+    };
+    let same = |path: &Path| path.canonicalize().ok();
+    if same(out).is_some_and(|out| same(file.path()) == Some(out)) {
+        return Err(Error::weights(out, "is the file to be converted: choose another name"));
+    }
+    let identity = identify(file)?;
+    let (named, tree, strings) = match only {
+        Some(network) => one(file, network)?,
+        None if to_torch && identity.kind == Kind::Run => reference(file, &identity)?,
+        None => whole(file)?,
+    };
+    let entries = named.into_iter().map(|(name, info)| Entry {
+        name,
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        bytes: Box::new(move || Ok(file.data(info).into_owned())),
+    });
+    let entries: Vec<Entry> = entries.collect();
+    if to_torch {
+        let bare = || Node::Ordered(entries.iter().map(|e| leaf(&e.name, &e.name)).collect());
+        let tree = tree.unwrap_or_else(bare);
+        return pth::write(out, &tree, entries);
+    }
+    let mut strings = strings;
+    // A state dict and nothing else needs no tree: it is made anew.
+    strings.extend(tree.map(|tree| (TORCH_TREE.into(), tree.to_json().to_string())));
+    writer::write(out, entries, strings)
+}
+
+type Converted<'a> = (Vec<(String, &'a TensorInfo)>, Option<Node>, BTreeMap<String, String>);
+
+fn leaf(key: &str, tensor: &str) -> (Node, Node) {
+    (Node::text(key), Node::Tensor(tensor.into()))
+}
+
+/// One network of a file, as `state_dict`.
+fn one(file: &TensorFile, network: Network) -> Result<Converted<'_>> {
+    let prefix = network_prefix(file, network)?;
+    let named: Vec<_> = (file.tensors().iter())
+        .filter_map(|info| Some((info.name.strip_prefix(prefix)?.to_owned(), info)))
+        .collect();
+    let state = named.iter().map(|(name, _)| leaf(name, name)).collect();
+    Ok((named, Some(Node::dict([("state_dict", Node::Ordered(state))])), BTreeMap::new()))
+}
+
+/// Everything as it stands.
+fn whole(file: &TensorFile) -> Result<Converted<'_>> {
+    let tree = file.tree()?;
+    if let Some(own) = tree.as_ref().and_then(|tree| tree.get(OWN)) {
+        return run_again(file, own);
+    }
+    let named: Vec<_> = file.tensors().iter().map(|info| (info.name.clone(), info)).collect();
+    let bare = |items: &[(Node, Node)]| {
+        items.len() == named.len()
+            && items.iter().zip(&named).all(|(item, (name, _))| *item == leaf(name, name))
+    };
+    let tree = tree.filter(|tree| !matches!(tree, Node::Ordered(items) if bare(items)));
+    let mut strings = file.strings().clone();
+    strings.remove(TORCH_TREE);
+    Ok((named, tree, strings))
+}
+
+/// A run's checkpoint in the reference's layout.
+fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<'a>> {
+    let missing = |key: &str| Error::weights(file.path(), format!("its `{key}` is missing"));
+    let iteration = identity.iteration.ok_or_else(|| missing("iteration"))?;
+    let text = file.metadata("config").ok_or_else(|| missing("config"))?;
+    let config = Config::from_toml(text, &format!("configuration in {}", file.path().display()))?;
+    let named: Vec<_> = file.tensors().iter().map(|info| (info.name.clone(), info)).collect();
+    let under = |prefix: &'static str| {
+        named.iter().filter_map(move |(name, _)| Some((name.strip_prefix(prefix)?, name)))
+    };
+    let [first, second] = MOMENTS;
+    let networks = [Network::Student.prefix(), Network::Teacher.prefix()];
+    let state = networks.into_iter().flat_map(under).map(|(_, name)| leaf(name, name));
+    let params: Vec<&str> = under(first).map(|(param, _)| param).collect();
+    let moments = params.iter().enumerate().map(|(index, param)| {
+        let moments = Node::dict([
+            ("step", Node::Int(iteration as i64)),
+            ("exp_avg", Node::Tensor(format!("{first}{param}"))),
+            ("exp_avg_sq", Node::Tensor(format!("{second}{param}"))),
+        ]);
+        (Node::Int(index as i64), moments)
+    });
+    let mut networks = vec![Network::Student.prefix()];
+    networks.extend(identity.teacher.then_some(Network::Teacher.prefix()));
+    networks.extend(config.feature_distance.enabled.then_some("imnet_model."));
+    let groups = networks.iter().flat_map(|prefix| params.iter().map(move |p| (*prefix, *p)));
+    let groups = groups.enumerate().map(|(index, (prefix, param))| {
+        group(&config.optimizer, &format!("{prefix}{param}"), index)
+    });
+    let templates = under("templates.").map(|(key, name)| leaf(key, name)).collect();
+    let strings = file.strings().iter();
+    let strings = strings.map(|(key, value)| (Node::text(key), Node::text(value))).collect();
+    let optimizer = Node::dict([
+        ("state", Node::Dict(moments.collect())),
+        ("param_groups", Node::List(groups.collect())),
+    ]);
+    let tree = Node::dict([
+        ("meta", Node::dict([("iter", Node::Int(iteration as i64)), ("epoch", Node::Int(0))])),
+        ("state_dict", Node::Ordered(state.collect())),
+        ("optimizer", optimizer),
+        (OWN, Node::dict([("strings", Node::Dict(strings)), ("templates", Node::Dict(templates))])),
+    ]);
+    Ok((named, Some(tree), BTreeMap::new()))
+}
+
+/// A parameter's group, as mmcv's constructor makes one for each.
+fn group(config: &OptimizerConfig, name: &str, index: usize) -> Node {
+    let rule = config.rules.iter().find(|rule| name.contains(&rule.contains));
+    let (lr, decay) = rule.map_or((1.0, 1.0), |rule| (rule.lr, rule.decay));
+    let betas = config.betas.map(Node::Float).to_vec();
+    Node::dict([
+        ("lr", Node::Float(config.lr * lr)),
+        ("initial_lr", Node::Float(config.lr * lr)),
+        ("betas", Node::Tuple(betas)),
+        ("eps", Node::Float(config.eps)),
+        ("weight_decay", Node::Float(config.weight_decay * decay)),
+        ("amsgrad", Node::Bool(false)),
+        ("params", Node::List(vec![Node::Int(index as i64)])),
+    ])
+}
+
+/// A run's checkpoint out of the torch file that [`reference`] made of it.
+fn run_again<'a>(file: &'a TensorFile, own: &Node) -> Result<Converted<'a>> {
+    let student = Network::Student.prefix();
+    let params: Vec<&str> = parameters(file, student).collect();
+    let mut named = Vec::new();
+    // In the order of a run's own: networks, moments, templates.
+    for info in file.tensors() {
+        if info.name.starts_with(student) || info.name.starts_with(Network::Teacher.prefix()) {
+            named.push((info.name.clone(), info));
+        }
+    }
+    for (prefix, moment) in MOMENTS.into_iter().zip(["exp_avg", "exp_avg_sq"]) {
+        for (index, param) in params.iter().enumerate() {
+            let info = file.find(&format!("optimizer.state.{index}.{moment}"));
+            named.extend(info.map(|info| (format!("{prefix}{param}"), info)));
+        }
+    }
+    for info in file.tensors() {
+        let template = info.name.strip_prefix(OWN).and_then(|rest| rest.strip_prefix('.'));
+        named.extend(template.map(|name| (name.to_owned(), info)));
+    }
+    let mut strings = BTreeMap::new();
+    if let Some(Node::Dict(items)) = own.get("strings") {
+        for item in items {
+            if let (Node::Text(key), Node::Text(value)) = item {
+                strings.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    Ok((named, None, strings))
+}

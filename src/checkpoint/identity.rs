@@ -1,0 +1,216 @@
+//! What a file of weights is, told from its keys and shapes.
+
+use std::fmt;
+
+use super::pth::Node;
+use super::tensor_file::TensorFile;
+use super::weights::{Misfit, Network, misfits};
+use crate::config::{Config, NetworkConfig};
+use crate::nn::Segmentor;
+use crate::params::ParamSpec;
+use crate::{Error, Result};
+
+/// What the networks in a file are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A run of this program: everything that it needs to go on.
+    Run,
+    /// DAFormer, HRDA, MIC or UDASS, whose keys are the same: student, teacher, ImageNet model.
+    Adaptation,
+    /// One network for segmentation.
+    Segmentor,
+    /// Trained on ImageNet, without a decoder.
+    Backbone,
+    /// Nothing known.
+    Other,
+}
+
+/// A file's content by its keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    pub kind: Kind,
+    pub student: bool,
+    pub teacher: bool,
+    pub imagenet: bool,
+    /// `mit_b0` … `mit_b5`, `resnet50_v1c`, `resnet101_v1c`.
+    pub backbone: Option<&'static str>,
+    /// `daformer`, `dlv2`, `segformer`.
+    pub head: Option<&'static str>,
+    pub hrda: bool,
+    pub classes: Option<usize>,
+    /// Channels of the decoder.
+    pub channels: Option<usize>,
+    /// Iterations that the weights were trained for.
+    pub iteration: Option<u64>,
+}
+
+/// The iteration that a checkpoint would go on with: this program's own, or the reference's.
+pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
+    if let Some(text) = file.metadata("iteration") {
+        let number = text.parse().map_err(|_| {
+            Error::weights(file.path(), format!("its iteration, `{text}`, is no number"))
+        })?;
+        return Ok(Some(number));
+    }
+    let tree = file.tree()?;
+    let iteration = tree.as_ref().and_then(|tree| tree.get("meta")?.get("iter"));
+    Ok(match iteration {
+        Some(Node::Int(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    })
+}
+
+/// Recognises a file.
+pub fn identify(file: &TensorFile) -> Result<Identity> {
+    let has = |prefix: &str| file.tensors().iter().any(|info| info.name.starts_with(prefix));
+    let (student, teacher) = (has(Network::Student.prefix()), has(Network::Teacher.prefix()));
+    let imagenet = has("imnet_model.");
+    let root = if student { Network::Student.prefix() } else { "" };
+    let head = format!("{root}decode_head.");
+    let segments = has(&head);
+    let inner = if segments || has(&format!("{root}backbone.")) { "backbone." } else { "" };
+    let hrda = has(&format!("{head}head."));
+    let head = if hrda { format!("{head}head.") } else { head };
+    let backbone = backbone(file, &format!("{root}{inner}"));
+    let kind = match file.metadata("format") {
+        Some(format) if format.starts_with("udass-raw checkpoint") => Kind::Run,
+        _ if student && (teacher || imagenet) => Kind::Adaptation,
+        _ if segments => Kind::Segmentor,
+        _ if backbone.is_some() => Kind::Backbone,
+        _ => Kind::Other,
+    };
+    let known =
+        [("fuse_layer.", "daformer"), ("aspp_modules.", "dlv2"), ("linear_fuse.", "segformer")];
+    let decoder = known.into_iter().find(|(part, _)| has(&format!("{head}{part}")));
+    let classifier = ["linear_pred.weight", "conv_seg.weight", "aspp_modules.0.conv.weight"];
+    let classifier = classifier.iter().find_map(|part| file.find(&format!("{head}{part}")));
+    let axis = |axis: usize| classifier.and_then(|info| info.shape.get(axis).copied());
+    Ok(Identity {
+        kind,
+        student,
+        teacher,
+        imagenet,
+        backbone,
+        head: decoder.map(|(_, name)| name),
+        hrda,
+        classes: axis(0),
+        channels: axis(1),
+        iteration: iteration(file)?,
+    })
+}
+
+fn backbone(file: &TensorFile, prefix: &str) -> Option<&'static str> {
+    // Blocks of the third stage tell the sizes of either family apart.
+    let blocks = |stage: &str| {
+        let stage = format!("{prefix}{stage}.");
+        let index = |name: &str| name.strip_prefix(&stage)?.split('.').next()?.parse().ok();
+        let indices = file.tensors().iter().filter_map(|info| index(&info.name));
+        indices.max().map_or(0usize, |last: usize| last.saturating_add(1))
+    };
+    if let Some(embed) = file.find(&format!("{prefix}patch_embed1.proj.weight")) {
+        return match (embed.shape.first(), blocks("block3")) {
+            (Some(32), 2) => Some("mit_b0"),
+            (Some(64), 2) => Some("mit_b1"),
+            (Some(64), 6) => Some("mit_b2"),
+            (Some(64), 18) => Some("mit_b3"),
+            (Some(64), 27) => Some("mit_b4"),
+            (Some(64), 40) => Some("mit_b5"),
+            _ => None,
+        };
+    }
+    file.find(&format!("{prefix}stem.0.weight"))?;
+    match blocks("layer3") {
+        6 => Some("resnet50_v1c"),
+        23 => Some("resnet101_v1c"),
+        _ => None,
+    }
+}
+
+impl Identity {
+    /// The network that the file is for, where this program has it.
+    pub fn network(&self) -> Option<NetworkConfig> {
+        let mut config = Config::load("gta_vit", &[]).ok()?.network;
+        config.backbone = self.backbone?.into();
+        config.hrda.enabled = self.hrda;
+        if self.kind != Kind::Backbone {
+            config.head = self.head?.into();
+            config.classes = self.classes?;
+            config.channels = self.channels?;
+        }
+        Some(config)
+    }
+}
+
+/// Whether every tensor of the network that a file is for is there in its shape, in each of the
+/// networks that it holds. None where this program does not have that network.
+pub fn complete(file: &TensorFile, identity: &Identity) -> Option<Result<()>> {
+    let network = Segmentor::new(&identity.network()?).ok()?;
+    let here = [
+        (identity.student, Network::Student.prefix()),
+        (identity.teacher, Network::Teacher.prefix()),
+        (identity.imagenet, "imnet_model."),
+    ];
+    let mut prefixes: Vec<&str> = here.into_iter().filter(|p| p.0).map(|p| p.1).collect();
+    if prefixes.is_empty() {
+        prefixes.push("");
+    }
+    let alone = identity.kind == Kind::Backbone;
+    let names = |param: &ParamSpec| {
+        let name = match (alone, param.name.strip_prefix("backbone.")) {
+            (true, None) => return Vec::new(),
+            (true, Some(_)) if file.find(&param.name).is_some() => &param.name,
+            (true, Some(name)) => name,
+            (false, _) => param.name.as_str(),
+        };
+        prefixes.iter().map(|prefix| format!("{prefix}{name}")).collect()
+    };
+    let tell = |Misfit { param, name, found }: Misfit| match found {
+        Some(shape) => format!("`{name}` is {shape:?}, not {:?}", param.shape),
+        None => format!("`{name}` is missing"),
+    };
+    let spec = network.spec();
+    let mut problems: Vec<String> = misfits(file, spec, names).into_iter().map(tell).collect();
+    let more = problems.len().saturating_sub(8);
+    problems.truncate(8);
+    if more > 0 {
+        problems.push(format!("and {more} more"));
+    }
+    Some(match problems.as_slice() {
+        [] => Ok(()),
+        problems => {
+            Err(Error::weights(file.path(), format!("is incomplete: {}", problems.join(", "))))
+        }
+    })
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Run => "checkpoint of a run of this program",
+            Kind::Adaptation => "checkpoint of DAFormer, HRDA, MIC or UDASS",
+            Kind::Segmentor => "segmentation network",
+            Kind::Backbone => "backbone (ImageNet weights)",
+            Kind::Other => "tensors of no network known here",
+        };
+        f.write_str(kind)?;
+        let networks = [
+            (self.student, "student"),
+            (self.teacher, "teacher"),
+            (self.imagenet, "ImageNet model"),
+        ];
+        let networks: Vec<&str> = networks.into_iter().filter(|n| n.0).map(|n| n.1).collect();
+        if !networks.is_empty() {
+            write!(f, ": {}", networks.join(", "))?;
+        }
+        if let Some(iteration) = self.iteration {
+            write!(f, "; iteration {iteration}")?;
+        }
+        if let Some(backbone) = self.backbone {
+            write!(f, "; {backbone}")?;
+        }
+        if let Some(head) = self.head {
+            write!(f, ", {}{head}", if self.hrda { "HRDA " } else { "" })?;
+        }
+        self.classes.map_or(Ok(()), |n| write!(f, ", {n} classes"))
+    }
+}

@@ -1,0 +1,97 @@
+//! PyTorch's format before 1.6: five pickles (magic number, version, the writer's types, the content,
+//! the storages' keys), then each storage: its length, 8 bytes, and its numbers.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::contents::Contents;
+use super::pickle::{self, Pickle};
+use super::value::{Outcome, Value};
+use super::walk::walk;
+
+/// 0x1950a86a20f9469cfc6c.
+const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+const VERSION: i64 = 1001;
+
+/// Whether a file begins like a pickle and not like a safetensors file, which holds a length of 8
+/// bytes and a bracket.
+pub fn is_pickle(bytes: &[u8]) -> bool {
+    let binary = bytes.first() == Some(&0x80) && bytes.get(1).is_some_and(|&v| v <= 5);
+    // The text form begins with a class or a bracket.
+    let text = bytes.iter().take(64).any(|&b| b == b'\n')
+        && matches!(bytes.first(), Some(b'c' | b'(' | b'}' | b']'));
+    (binary || text) && bytes.get(8) != Some(&b'{')
+}
+
+pub fn read(bytes: &[u8]) -> Outcome<Contents> {
+    let mut at = 0;
+    let mut next = || -> Outcome<Pickle> {
+        let pickle = pickle::read(bytes.get(at..).unwrap_or_default())?;
+        at += pickle.length;
+        Ok(pickle)
+    };
+    let magic = next()?;
+    match magic.value(magic.root) {
+        Value::BigInt(number) if **number == MAGIC => {}
+        Value::Foreign(foreign) => {
+            let class = magic.name(foreign.global);
+            return Err(format!(
+                "is a pickle of `{class}`, which was not run; PyTorch's checkpoints begin otherwise"
+            ));
+        }
+        _ => return Err("is a pickle, but none that PyTorch writes".into()),
+    }
+    let version = next()?;
+    if !matches!(version.value(version.root), Value::Int(VERSION)) {
+        return Err(format!("is of another version of PyTorch's format than {VERSION}"));
+    }
+    let system = next()?;
+    check_order(&system)?;
+    let content = next()?;
+    let keys = next()?;
+    let Value::List(list) = keys.value(keys.root) else {
+        return Err("does not list its storages".into());
+    };
+    // Their types stand where they are used.
+    let mut sizes = HashMap::new();
+    for value in &content.values {
+        if let Value::Storage(storage) = value {
+            sizes.insert(storage.key.as_ref(), storage.dtype.bitsize() / 8);
+        }
+    }
+    let mut places: HashMap<&str, Range<usize>> = HashMap::new();
+    for &key in list {
+        let Value::Text(key) = keys.value(key) else {
+            return Err("does not list its storages".into());
+        };
+        // Nothing says how long it is, nor refers to it: what follows cannot be found.
+        let Some(size) = sizes.get(key.as_ref()) else { break };
+        let ends = || format!("ends before its storage {key} does");
+        let (length, rest) =
+            bytes.get(at..).and_then(|rest| rest.split_first_chunk()).ok_or_else(ends)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| ends())?;
+        let length = length.checked_mul(*size).filter(|&n| n <= rest.len()).ok_or_else(ends)?;
+        at += 8;
+        places.insert(key, at..at + length);
+        at += length;
+    }
+    walk(&content, bytes.len(), |storage| {
+        let place = places.get(storage.key.as_ref());
+        place.cloned().ok_or_else(|| format!("lacks the storage {}", storage.key))
+    })
+}
+
+fn check_order(system: &Pickle) -> Outcome<()> {
+    let Value::Dict(system_info) = system.value(system.root) else {
+        return Err("does not say what machine it was written on".into());
+    };
+    for (key, value) in &system_info.items {
+        if let (Value::Text(key), Value::Bool(little)) = (system.value(*key), system.value(*value))
+            && key.as_ref() == "little_endian"
+            && !little
+        {
+            return Err("was written on a big-endian machine".into());
+        }
+    }
+    Ok(())
+}

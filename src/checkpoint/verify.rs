@@ -1,0 +1,56 @@
+//! Whether a file is whole, its numbers finite, and its network complete.
+
+use super::identity::{self, Identity};
+use super::tensor_file::TensorFile;
+use crate::{Error, Result};
+
+/// What was found of a file in which nothing is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    pub identity: Identity,
+    /// Numbers of all tensors, each of which is finite.
+    pub numbers: usize,
+    /// Whether this program has the network, which then is complete.
+    pub known: bool,
+    /// Of the file.
+    pub sha256: String,
+    /// Whether the file's name ends in the first digits of its SHA-256, as torch.hub names files.
+    pub named: bool,
+}
+
+/// Checks a file.
+///
+/// # Errors
+/// [`Error::Weights`] naming the first thing that is wrong.
+pub fn verify(file: &TensorFile) -> Result<Verified> {
+    file.check()?;
+    let sha256 = file.sha256();
+    let stem = file.path().file_stem().unwrap_or_default().to_string_lossy();
+    let named = stem.rsplit_once('-').map(|(_, digits)| digits);
+    let named = named.filter(|d| d.len() >= 8 && d.chars().all(|c| c.is_ascii_hexdigit()));
+    if let Some(digits) = named.filter(|digits| !sha256.starts_with(&digits.to_lowercase())) {
+        let problem = format!(
+            "its name says that its SHA-256 begins with {digits}, but it is {sha256}: download it \
+             again"
+        );
+        return Err(Error::weights(file.path(), problem));
+    }
+    let mut counted = 0;
+    for info in file.tensors() {
+        let numbers = file.numbers(&info.name)?;
+        if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+            let problem = format!("tensor `{}` holds {} at {at}", info.name, numbers[at]);
+            return Err(Error::weights(file.path(), problem));
+        }
+        counted += numbers.len();
+    }
+    let identity = identity::identify(file)?;
+    let complete = identity::complete(file, &identity).transpose()?;
+    Ok(Verified {
+        identity,
+        numbers: counted,
+        known: complete.is_some(),
+        named: named.is_some(),
+        sha256,
+    })
+}

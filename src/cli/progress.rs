@@ -1,0 +1,165 @@
+//! Progress for whoever watches: one line that moves on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use udass_raw::observer::Observer;
+
+use super::output::tell;
+
+/// Seconds between two lines where there is no terminal.
+const PLAIN_EVERY: f64 = 10.0;
+
+/// Shows the progress of work on standard error: steps called `unit` (plural).
+#[derive(Debug)]
+pub struct Progress {
+    unit: &'static str,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    done: usize,
+    /// None before anything is known of the work.
+    bar: Option<Bar>,
+}
+
+impl Progress {
+    /// Nothing is shown before the work begins.
+    pub fn new(unit: &'static str) -> Self {
+        Progress { unit, state: Mutex::default() }
+    }
+
+    /// Steps done so far.
+    pub fn done(&self) -> usize {
+        self.lock().done
+    }
+
+    /// Takes the moving line away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.lock().bar {
+            bar.line.finish_and_clear();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves a count that is still good to show.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Progress {
+    fn begin(&self, done: usize, total: usize) {
+        *self.lock() = State { done, bar: Some(Bar::new(self.unit, total, done)) };
+    }
+
+    fn advance(&self, done: usize, total: usize, detail: &str) {
+        let mut state = self.lock();
+        // Threads may report out of order.
+        let done = done.max(state.done);
+        state.done = done;
+        state.bar.get_or_insert_with(|| Bar::new(self.unit, total, 0)).step(done, detail);
+    }
+
+    fn message(&self, text: &str) {
+        match &self.lock().bar {
+            Some(bar) => bar.say(text),
+            None => tell(text),
+        }
+    }
+}
+
+/// One line that moves on a terminal, a line now and then elsewhere.
+#[derive(Debug)]
+struct Bar {
+    line: ProgressBar,
+    unit: &'static str,
+    total: usize,
+    /// Steps done before this process began.
+    first: usize,
+    begun: Instant,
+    /// Last plain line; `None` on a terminal.
+    plain: Option<Option<Instant>>,
+}
+
+impl Bar {
+    fn new(unit: &'static str, total: usize, first: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let line = if terminal { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
+        if terminal {
+            line.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {wide_msg}");
+        line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        line.set_position(first as u64);
+        let plain = (!terminal).then_some(None);
+        Bar { line, unit, total, first, begun: Instant::now(), plain }
+    }
+
+    /// `done` steps of the total, `message` beside them.
+    fn step(&mut self, done: usize, message: &str) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let left = remaining(self.first, done, self.total, seconds);
+        let message = match left {
+            Some(left) if message.is_empty() => format!("{} left", duration(left)),
+            Some(left) => format!("{message}  {} left", duration(left)),
+            None => message.to_owned(),
+        };
+        self.line.set_position(done as u64);
+        self.line.set_message(message.clone());
+        if let Some(last) = &mut self.plain {
+            let due = last.is_none_or(|at| at.elapsed().as_secs_f64() >= PLAIN_EVERY);
+            if due || done == self.total {
+                *last = Some(Instant::now());
+                tell(&format!("{} {done}/{}  {message}", self.unit, self.total));
+            }
+        }
+    }
+
+    /// A line that stays, above the moving one.
+    fn say(&self, message: &str) {
+        if self.plain.is_some() { tell(message) } else { self.line.suspend(|| tell(message)) }
+    }
+}
+
+/// Time that the rest takes at the pace so far.
+fn remaining(first: usize, done: usize, total: usize, seconds: f64) -> Option<Duration> {
+    let paced = done.checked_sub(first).filter(|&steps| steps > 0)?;
+    let left = total.saturating_sub(done) as f64 * seconds / paced as f64;
+    Duration::try_from_secs_f64(left).ok()
+}
+
+/// `2:03`, `4:05:06`, `3 d 04 h`.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours) {
+        (0, 0) => format!("{minutes}:{:02}", seconds % 60),
+        (0, _) => format!("{hours}:{:02}:{:02}", minutes % 60, seconds % 60),
+        _ => format!("{days} d {:02} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_told_at_the_pace_of_this_process() {
+        // 10 steps took 20 s, 90 are left; the 100 before a resume took no time here.
+        assert_eq!(remaining(100, 110, 200, 20.0), Some(Duration::from_secs(180)));
+        assert_eq!(remaining(100, 100, 200, 20.0), None);
+        assert_eq!(remaining(0, 200, 200, 20.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn durations_read_like_a_clock() {
+        let told = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!(told(7), "0:07");
+        assert_eq!(told(3599), "59:59");
+        assert_eq!(told(3600 * 4 + 306), "4:05:06");
+        assert_eq!(told(86_400 * 3 + 3600 * 4), "3 d 04 h");
+    }
+}

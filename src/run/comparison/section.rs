@@ -1,0 +1,97 @@
+//! The runs of one task, and what is said of each beside the published results.
+
+use super::format::number;
+use super::published::{IMAGES, Mean, Row, SIZE, Table};
+use super::run::Run;
+use crate::data::classes;
+
+/// The runs of one task.
+#[derive(Debug)]
+pub struct Section {
+    /// None for a task without published results.
+    pub table: Option<Table>,
+    pub runs: Vec<Run>,
+}
+
+impl Section {
+    pub fn title(&self) -> &str {
+        self.table.as_ref().map_or("No published task", |table| &table.title)
+    }
+
+    /// The means that are shown: the published ones, or the mean of all classes.
+    pub fn means(&self) -> Vec<Mean> {
+        match &self.table {
+            Some(table) => table.means.clone(),
+            None => {
+                vec![Mean {
+                    name: "mIoU".into(),
+                    classes: (0..classes::CITYSCAPES.len()).collect(),
+                }]
+            }
+        }
+    }
+
+    pub fn rows(&self) -> Vec<&Row> {
+        self.table.iter().flat_map(|table| &table.rows).collect()
+    }
+
+    /// The table and the run's row in it.
+    pub fn row(&self, run: &Run) -> Option<(&Table, &Row)> {
+        let table = self.table.as_ref()?;
+        Some((table, table.rows.get(run.row?)?))
+    }
+
+    /// Of a train id, run minus published, percent points.
+    pub fn difference(&self, run: &Run, class: usize) -> Option<f64> {
+        let (table, row) = self.row(run)?;
+        Some(run.iou.get(class)? - table.iou(row, class))
+    }
+
+    /// `mIoU 54.9, 21.1 below the published QuadMix(ViT) (76.1)`; a reason where there is no row.
+    pub fn verdict(&self, run: &Run) -> String {
+        let Some((table, row)) = self.row(run) else {
+            let means = self.means();
+            let told: Vec<String> = (means.iter())
+                .map(|mean| format!("{} {}", mean.name, number(mean.of(&run.iou))))
+                .collect();
+            return format!("{}; {}", told.join(", "), run.no_row);
+        };
+        let told: Vec<String> = (table.means.iter().zip(&row.means))
+            .map(|(mean, &published)| {
+                let ours = mean.of(&run.iou);
+                let gap = ours - published;
+                let side = if gap < 0.0 { "below" } else { "above" };
+                format!(
+                    "{} {}, {} {side} the published {} ({})",
+                    mean.name,
+                    number(ours),
+                    number(gap.abs()),
+                    row.name,
+                    number(published)
+                )
+            })
+            .collect();
+        told.join("; ")
+    }
+
+    /// What the run's data is, against what was published.
+    pub fn data(&self, run: &Run) -> String {
+        if run.foreign.is_empty() {
+            return format!(
+                "validated on Cityscapes' {IMAGES} images of {}x{}, as the published results were",
+                SIZE[0], SIZE[1]
+            );
+        }
+        format!("NOT the published benchmark's data: {}", run.foreign.join("; "))
+    }
+
+    /// How many settings differ from the preset; none where the row has no preset.
+    pub fn settings(&self, run: &Run) -> Option<String> {
+        let preset = self.row(run)?.1.preset.as_ref()?;
+        Some(match run.settings.len() {
+            0 => format!("settings as in preset {preset}"),
+            1 => format!("1 setting differs from preset {preset}"),
+            count => format!("{count} settings differ from preset {preset}"),
+        })
+    }
+}

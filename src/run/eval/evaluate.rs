@@ -1,0 +1,86 @@
+//! Evaluation on a validation set.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::inference::Predictor;
+use super::metrics::Confusion;
+use super::report::{Report, Subject, Validated};
+use super::trained::Trained;
+use crate::checkpoint::weights::Network;
+use crate::checkpoint::{files, identity};
+use crate::config::Config;
+use crate::data::classes::Classes;
+use crate::data::eval::{EvalSample, EvalSet};
+use crate::observer::Observer;
+use crate::ops;
+use crate::{Error, Result};
+
+/// Evaluates a checkpoint (a file, or a run's folder: its newest one) on the target's validation
+/// images. `name`: the configuration, as its user named it.
+pub fn evaluate(
+    config: &Config,
+    name: &str,
+    checkpoint: &Path,
+    which: Network,
+    observer: &dyn Observer,
+) -> Result<Report> {
+    let file = files::open(checkpoint)?;
+    let trained = Trained::load(config, &file, which, observer)?;
+    let set = EvalSet::new(&config.target, config.network.classes, config.eval.fit)?;
+    let subject = Subject {
+        config: name.into(),
+        checkpoint: Some(file.path().into()),
+        iteration: identity::iteration(&file)?,
+        training: file.metadata("config").and_then(|text| toml::from_str(text).ok()),
+    };
+    let predictor = trained.predictor(&config.eval)?;
+    measure(config, subject, &predictor, &set, observer, &mut |_, _| Ok(()))
+}
+
+/// Measures a network on every image of `set`. `see` gets each image with its prediction (train
+/// ids at the label's size); what it fails with ends the evaluation.
+pub fn measure(
+    config: &Config,
+    subject: Subject,
+    predictor: &Predictor,
+    set: &EvalSet,
+    observer: &dyn Observer,
+    see: &mut dyn FnMut(&EvalSample, &[u8]) -> Result<()>,
+) -> Result<Report> {
+    let started = Instant::now();
+    let (device, classes) = (predictor.device(), Classes::new(&config.dataset));
+    let mut confusion = ops::Confusion::new(device, classes.len())?;
+    let mut data = Validated::default();
+    for (done, sample) in set.iter()?.enumerate() {
+        let sample = sample?;
+        let size = sample.original();
+        let folder = sample.file.parent().and_then(Path::file_name).unwrap_or_default();
+        note(&mut data.sizes, [size.width, size.height]);
+        note(&mut data.folders, folder.to_string_lossy().into_owned());
+        let logits = predictor.logits(&sample.rgb, sample.fitted.width, sample.fitted.height)?;
+        let prediction = predictor.classes(&logits, (size.height, size.width))?;
+        let label = device.upload(&[1, size.height, size.width], &sample.label.data)?;
+        confusion.add(&prediction, &label)?;
+        see(&sample, &device.read::<u8>(&prediction)?)?;
+        observer.advance(done + 1, set.len(), "");
+    }
+    let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
+    let configuration = serde_json::to_value(config)
+        .map_err(|e| Error::config(format!("the configuration cannot be reported: {e}")))?;
+    Ok(Report {
+        subject,
+        configuration,
+        confusion: Confusion::from_counts(classes.len(), counts)?,
+        classes,
+        images: set.len(),
+        data,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn note<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if !all.contains(&one) {
+        all.push(one);
+    }
+}

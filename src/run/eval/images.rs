@@ -1,0 +1,180 @@
+//! Predictions as pictures: overlays, comparisons, and label files for the evaluation server.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::atomic::write_atomic;
+use crate::data::classes::Classes;
+use crate::error::{Error, Result};
+
+/// How much of a class's colour an overlay shows; the rest is the photograph.
+pub const OVERLAY: f32 = 0.6;
+
+/// A photograph and its size.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    pub width: usize,
+    pub height: usize,
+    /// H,W,3 in RGB order.
+    pub rgb: &'a [u8],
+}
+
+impl Picture<'_> {
+    fn check(&self, what: &str, ids: &[u8]) -> Result<()> {
+        let pixels = self.width * self.height;
+        if self.rgb.len() != 3 * pixels || ids.len() != pixels {
+            let problem = format!(
+                "a {}x{} picture of {} bytes, {what} of {} pixels",
+                self.width,
+                self.height,
+                self.rgb.len(),
+                ids.len()
+            );
+            return Err(Error::shape("picture", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Train ids in their classes' colours, black where there is none: H,W to H,W,3.
+pub fn colors(ids: &[u8], classes: &Classes) -> Vec<u8> {
+    ids.iter().flat_map(|&id| classes.color(id).unwrap_or_default()).collect()
+}
+
+/// The photograph with each pixel's class colour over it, `alpha` of it (0 to 1); pixels that are no
+/// class stay as they are. H,W,3.
+///
+/// # Errors
+/// [`Error::Shape`] when picture and ids differ in size.
+pub fn overlay(picture: Picture, ids: &[u8], classes: &Classes, alpha: f32) -> Result<Vec<u8>> {
+    picture.check("an overlay", ids)?;
+    let blend = |below: u8, above: u8| {
+        (f32::from(below) * (1.0 - alpha) + f32::from(above) * alpha).round() as u8
+    };
+    let mut out = picture.rgb.to_vec();
+    for (pixel, &id) in out.chunks_exact_mut(3).zip(ids) {
+        if let Some(color) = classes.color(id) {
+            pixel.iter_mut().zip(color).for_each(|(below, above)| *below = blend(*below, above));
+        }
+    }
+    Ok(out)
+}
+
+/// Writes an overlay as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] as [`overlay`]; [`Error::Io`].
+pub fn save_overlay(
+    path: impl AsRef<Path>,
+    picture: Picture,
+    ids: &[u8],
+    classes: &Classes,
+) -> Result<()> {
+    let rgb = overlay(picture, ids, classes, OVERLAY)?;
+    save_rgb(path, picture.width, picture.height, &rgb)
+}
+
+/// Writes photograph, prediction and (where there is one) label side by side as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] when sizes differ; [`Error::Io`].
+pub fn save_comparison(
+    path: impl AsRef<Path>,
+    picture: Picture,
+    prediction: &[u8],
+    label: Option<&[u8]>,
+    classes: &Classes,
+) -> Result<()> {
+    picture.check("a prediction", prediction)?;
+    let mut panels = vec![picture.rgb.to_vec(), colors(prediction, classes)];
+    if let Some(label) = label {
+        picture.check("a label", label)?;
+        panels.push(colors(label, classes));
+    }
+    let row = 3 * picture.width;
+    let mut rgb = Vec::with_capacity(row * panels.len() * picture.height);
+    for y in 0..picture.height {
+        panels.iter().for_each(|panel| rgb.extend_from_slice(&panel[y * row..(y + 1) * row]));
+    }
+    save_rgb(path, picture.width * panels.len(), picture.height, &rgb)
+}
+
+/// Writes train ids as label ids ([`Classes::label_id`]) into `folder`, as an 8-bit grey PNG called as
+/// [`label_ids_name`] says, and returns its path.
+///
+/// # Errors
+/// [`Error::Shape`] when `ids` is not `width`·`height` long; [`Error::Io`].
+pub fn save_label_ids(
+    folder: impl AsRef<Path>,
+    image: impl AsRef<Path>,
+    width: usize,
+    height: usize,
+    ids: &[u8],
+    classes: &Classes,
+) -> Result<PathBuf> {
+    let path = folder.as_ref().join(label_ids_name(image.as_ref()));
+    let bytes = label_ids_png(width, height, ids, classes)?;
+    write_atomic(&path, |file| file.write_all(&bytes))?;
+    Ok(path)
+}
+
+/// Classes as the bytes of an 8-bit grey PNG of their label ids.
+///
+/// # Errors
+/// [`Error::Shape`] when `ids` is not `width`·`height` long, or that is too large for a PNG.
+pub fn label_ids_png(
+    width: usize,
+    height: usize,
+    ids: &[u8],
+    classes: &Classes,
+) -> Result<Vec<u8>> {
+    let wrong = |problem| Error::shape("label picture", problem);
+    if ids.len() != width * height {
+        return Err(wrong(format!("{} ids for {width}x{height} pixels", ids.len())));
+    }
+    let label_ids: Vec<u8> = ids.iter().map(|&id| classes.label_id(id)).collect();
+    let mut bytes = Vec::new();
+    encode(&mut bytes, width, height, png::ColorType::Grayscale, &label_ids)
+        .map_err(|e| wrong(e.to_string()))?;
+    Ok(bytes)
+}
+
+/// The file name for the prediction of an image. Cityscapes' evaluation looks for
+/// `<city>_<sequence>_<frame>*.png`, so `…_leftImg8bit.png` becomes `…_labelIds.png`; any other name
+/// keeps its stem.
+pub fn label_ids_name(image: &Path) -> String {
+    let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+    match stem.strip_suffix("_leftImg8bit") {
+        Some(frame) => format!("{frame}_labelIds.png"),
+        None => format!("{stem}.png"),
+    }
+}
+
+/// Writes H,W,3 as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] when `rgb` has not `3·width·height` bytes; [`Error::Io`].
+pub fn save_rgb(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8]) -> Result<()> {
+    if rgb.len() != 3 * width * height {
+        let problem = format!("{} bytes for {width}x{height} pixels", rgb.len());
+        return Err(Error::shape("picture", problem));
+    }
+    write_atomic(path, |file| encode(file, width, height, png::ColorType::Rgb, rgb))
+}
+
+fn encode(
+    to: impl Write,
+    width: usize,
+    height: usize,
+    color: png::ColorType,
+    data: &[u8],
+) -> io::Result<()> {
+    let side = |n: usize| u32::try_from(n).map_err(|_| io::Error::other("too large for a PNG"));
+    let mut encoder = png::Encoder::new(to, side(width)?, side(height)?);
+    encoder.set_color(color);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(data)?;
+    Ok(writer.finish()?)
+}

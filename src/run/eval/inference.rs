@@ -1,0 +1,100 @@
+//! A trained network over whole images: windows that slide, their logits averaged.
+
+use crate::Result;
+use crate::config::EvalConfig;
+use crate::device::Device;
+use crate::nn::{Pass, Segmentor, Statistics};
+use crate::ops::{self, Windows};
+use crate::params::Weights;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use crate::uda::augment::Pixels;
+
+/// Sides are padded to multiples of it (mmsegmentation's test pipeline).
+const DIVISOR: usize = 32;
+/// The least that both of HRDA's scales can take.
+const SMALLEST: usize = 64;
+
+/// A network and how it slides over images.
+pub struct Predictor<'a> {
+    device: &'a Device,
+    network: &'a Segmentor,
+    weights: &'a Weights,
+    pixels: Pixels,
+    config: &'a EvalConfig,
+}
+
+impl<'a> Predictor<'a> {
+    pub fn new(
+        device: &'a Device,
+        network: &'a Segmentor,
+        weights: &'a Weights,
+        config: &'a EvalConfig,
+    ) -> Result<Predictor<'a>> {
+        Ok(Predictor { device, network, weights, pixels: Pixels::new(device)?, config })
+    }
+
+    /// The device that it computes on.
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
+    /// Logits 1,H,W,classes of an image of H×W RGB bytes, before any softmax.
+    pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
+        let device = self.device;
+        let padded = |side: usize| side.next_multiple_of(DIVISOR).max(SMALLEST);
+        let (w, h) = (padded(width), padded(height));
+        let mut bytes = vec![0u8; w * h * 3];
+        for (to, from) in bytes.chunks_exact_mut(3 * w).zip(rgb.chunks_exact(3 * width)) {
+            to[..3 * width].copy_from_slice(from);
+        }
+        let bytes = device.upload(&[1, h, w, 3], &bytes)?;
+        let image = self.pixels.normalize(device, &bytes, &[[width as u32, height as u32]])?;
+        let (window, step) = match self.config.window {
+            0 => ((h, w), (h, w)),
+            side => ((side, side), (self.config.stride, self.config.stride)),
+        };
+        let windows = Windows::new(device, (h, w), window, step)?;
+        let crops = windows.crops(device, &image)?;
+        let logits = windows.average(device, &self.in_batches(&crops)?, 1)?;
+        if (w, h) == (width, height) {
+            return Ok(logits);
+        }
+        let place = device.upload(&[4], &[0, height as i32, 0, width as i32])?;
+        ops::crop(device, &logits, &place, (height, width), 1)
+    }
+
+    /// The class of every pixel at `size` (height, width), from logits of another size.
+    pub fn classes(&self, logits: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+        ops::predict(self.device, logits, size)
+    }
+
+    /// Logits of all windows, `eval.batch` of them at a time.
+    fn in_batches(&self, crops: &Tensor) -> Result<Tensor> {
+        let [count, h, w, _] = crops.bhwc("predict")?;
+        let (rows, columns) = (h / self.network.stride(), w / self.network.stride());
+        let mut all: Option<Tensor> = None;
+        let tape = Tape::inference(self.device);
+        let pass = Pass {
+            tape: &tape,
+            weights: self.weights,
+            statistics: Statistics::Running,
+            dropping: None,
+        };
+        let step = self.config.batch.max(1);
+        for first in (0..count).step_by(step) {
+            let n = step.min(count - first);
+            let part = crops.slice(first * h * w * 3, &[n, h, w, 3])?;
+            let logits = self.network.logits(&pass, &part)?;
+            let classes = logits.channels();
+            let shape = [count, rows, columns, classes];
+            let all = match &mut all {
+                Some(all) => all,
+                none => none.insert(self.device.empty(&shape)?),
+            };
+            let mut place = all.slice(first * rows * columns * classes, logits.shape())?;
+            self.device.copy(&logits, &mut place)?;
+        }
+        all.ok_or_else(|| crate::Error::shape("predict", "no windows"))
+    }
+}

@@ -1,0 +1,169 @@
+//! Predictions of a trained network: pictures of single images, and a whole split for Cityscapes'
+//! evaluation server.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::images;
+use super::inference::Predictor;
+use super::submission::{self, LabelMap};
+use super::trained::Trained;
+use crate::checkpoint::weights::Network;
+use crate::checkpoint::{files, writer};
+use crate::config::Config;
+use crate::data::classes::Classes;
+use crate::data::layouts::{self, Split};
+use crate::data::picture::{Picture, load_rgb};
+use crate::data::resize::{Size, Window, cv_bilinear};
+use crate::observer::Observer;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// What [`predict`] is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Prediction<'a> {
+    /// A file, or a run's folder: its newest checkpoint.
+    pub checkpoint: &'a Path,
+    /// Which of the checkpoint's networks.
+    pub weights: Network,
+    pub images: &'a [PathBuf],
+    /// The folder for the results.
+    pub out: &'a Path,
+    /// Where the logits go, of the last image where there are several.
+    pub logits: Option<&'a Path>,
+    /// Size of the network's input, instead of the image's own.
+    pub resize: Option<Size>,
+}
+
+/// What [`submit`] is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    /// A file, or a run's folder: its newest checkpoint.
+    pub checkpoint: &'a Path,
+    /// Which of the checkpoint's networks.
+    pub weights: Network,
+    /// The file to write.
+    pub zip: &'a Path,
+    pub split: Split,
+}
+
+/// An image and what the network says of it.
+struct Segmented {
+    picture: Picture,
+    logits: Tensor,
+    /// Train ids in the image's own size.
+    ids: Vec<u8>,
+}
+
+/// Writes an overlay and a label map of every image, and returns the files written.
+///
+/// # Errors
+/// Before the first prediction, where one result would take the place of another, or of an image.
+pub fn predict(
+    config: &Config,
+    wanted: &Prediction,
+    observer: &dyn Observer,
+) -> Result<Vec<PathBuf>> {
+    let overlays = overlays(wanted)?;
+    let file = files::open(wanted.checkpoint)?;
+    let trained = Trained::load(config, &file, wanted.weights, observer)?;
+    let predictor = trained.predictor(&config.eval)?;
+    let classes = Classes::new(&config.dataset);
+    let input = |own: Size| wanted.resize.unwrap_or(own);
+    let mut written = Vec::new();
+    let segmented = segment(&predictor, wanted.images, input, observer);
+    for ((segmented, image), overlay) in segmented.zip(wanted.images).zip(overlays) {
+        let Segmented { picture, logits, ids } = segmented?;
+        if let Some(file) = wanted.logits {
+            let numbers = trained.device().read_f32(&logits)?;
+            writer::write_numbers(file, "logits", logits.shape().to_vec(), numbers)?;
+            written.push(file.into());
+        }
+        let Size { width, height } = picture.size;
+        let shown = images::Picture { width, height, rgb: &picture.rgb };
+        images::save_overlay(&overlay, shown, &ids, &classes)?;
+        written.push(overlay);
+        let label = images::save_label_ids(wanted.out, image, width, height, &ids, &classes)?;
+        written.push(label);
+    }
+    Ok(written)
+}
+
+/// Segments a split of Cityscapes, at the size of evaluation, into a zip for its evaluation server.
+///
+/// # Errors
+/// Before the first prediction, where the data set, its classes or its images' names are not those
+/// that the server takes.
+pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> Result<()> {
+    let layout = &config.target.layout;
+    if layout != "cityscapes" {
+        return Err(Error::config(format!(
+            "target.layout: `{layout}`, but the evaluation server takes predictions of Cityscapes"
+        )));
+    }
+    if !Classes::new(&config.dataset).are_cityscapes() {
+        return Err(Error::config(
+            "[dataset] names classes of its own, but the evaluation server takes those of Cityscapes",
+        ));
+    }
+    let images = layouts::find(layout)?.images(&config.target.root, wanted.split)?;
+    let file = files::open(wanted.checkpoint)?;
+    let trained = Trained::load(config, &file, wanted.weights, observer)?;
+    let predictor = trained.predictor(&config.eval)?;
+    let segmented = segment(&predictor, &images, |own| own.fitted(config.eval.fit), observer);
+    let maps = segmented.map(|segmented| {
+        let Segmented { picture, ids, .. } = segmented?;
+        Ok(LabelMap { width: picture.size.width, height: picture.size.height, ids })
+    });
+    submission::write(wanted.zip, &images, maps)
+}
+
+/// Segments images one after the other; `input`: the size that an image of this size is scaled to
+/// before the network.
+fn segment<'a>(
+    predictor: &'a Predictor,
+    images: &'a [PathBuf],
+    input: impl Fn(Size) -> Size + 'a,
+    observer: &'a dyn Observer,
+) -> impl Iterator<Item = Result<Segmented>> + 'a {
+    images.iter().enumerate().map(move |(done, path)| {
+        let picture = load_rgb(path)?;
+        let (own, input) = (picture.size, input(picture.size));
+        let scaled = cv_bilinear(picture.rows(), input, Window::whole(input));
+        let logits = predictor.logits(&scaled, input.width, input.height)?;
+        let classes = predictor.classes(&logits, (own.height, own.width))?;
+        let ids = predictor.device().read::<u8>(&classes)?;
+        observer.advance(done + 1, images.len(), "");
+        Ok(Segmented { picture, logits, ids })
+    })
+}
+
+/// The overlay's path for every image.
+///
+/// # Errors
+/// One result would take the place of another, or of an image.
+fn overlays(wanted: &Prediction) -> Result<Vec<PathBuf>> {
+    let (mut overlays, mut owners) = (Vec::new(), HashMap::new());
+    // A file that is not there is nobody's image.
+    for image in wanted.images {
+        owners.extend(image.canonicalize().map(|file| (file, image)));
+    }
+    let folder = wanted.out.canonicalize().unwrap_or_else(|_| wanted.out.into());
+    for image in wanted.images {
+        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        let overlay = format!("{stem}_overlay.png");
+        for name in [overlay.clone(), images::label_ids_name(image)] {
+            if let Some(other) = owners.insert(folder.join(&name), image) {
+                let problem = format!(
+                    "its {name} in {} would take the place of one that belongs to {}: choose another \
+                     --out",
+                    wanted.out.display(),
+                    other.display()
+                );
+                return Err(Error::data(image, problem));
+            }
+        }
+        overlays.push(wanted.out.join(overlay));
+    }
+    Ok(overlays)
+}

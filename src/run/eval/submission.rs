@@ -1,0 +1,94 @@
+//! Predictions as Cityscapes' evaluation server takes them: one zip of label-id PNGs.
+//!
+//! The server looks for one file for every image of the split, anywhere in the zip, whose name begins
+//! with the image's `<city>_<sequence>_<frame>`, and reads label ids (not train ids) at the image's
+//! own size. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py, `getPrediction`,
+//! which its authors say the server runs; it looks in a folder `results`, which the zip holds.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::images::{label_ids_name, label_ids_png};
+use crate::checkpoint::atomic::write_atomic;
+use crate::data::classes::Classes;
+use crate::error::{Error, Result};
+
+/// The folder inside the zip.
+const FOLDER: &str = "results";
+
+/// A prediction: train ids, H,W.
+#[derive(Clone, Debug)]
+pub struct LabelMap {
+    pub width: usize,
+    pub height: usize,
+    pub ids: Vec<u8>,
+}
+
+/// Writes a zip with the prediction of every image; `predictions` come in the images' order. The zip
+/// takes its place when it is whole. The same predictions make the same bytes.
+///
+/// # Errors
+/// [`Error::Data`] before the first prediction when an image is not called
+/// `<city>_<sequence>_<frame>_leftImg8bit.png`, or two have one name; [`Error::Io`]; what a
+/// prediction failed with.
+pub fn write(
+    path: &Path,
+    images: &[PathBuf],
+    predictions: impl Iterator<Item = Result<LabelMap>>,
+) -> Result<()> {
+    let names = names(images)?;
+    let classes = Classes::cityscapes();
+    let mut failed = None;
+    let written = write_atomic(path, |file| {
+        let mut zip = ZipWriter::new(file);
+        // A PNG is compressed already, and there is no date, which would differ every time.
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for (name, map) in names.into_iter().zip(predictions) {
+            let png = map.and_then(|m| label_ids_png(m.width, m.height, &m.ids, &classes));
+            let png = png.map_err(|e| {
+                failed = Some(e);
+                io::Error::other("a prediction failed")
+            })?;
+            zip.start_file(format!("{FOLDER}/{name}"), options)?;
+            zip.write_all(&png)?;
+        }
+        zip.finish()?;
+        Ok(())
+    });
+    failed.map_or(written, Err)
+}
+
+/// The file name of every image's prediction.
+fn names(images: &[PathBuf]) -> Result<Vec<String>> {
+    let mut owners: HashMap<String, &PathBuf> = HashMap::new();
+    let mut names = Vec::with_capacity(images.len());
+    for image in images {
+        if !is_cityscapes(image) {
+            let problem = "Cityscapes' images are called <city>_<sequence>_<frame>_leftImg8bit.png, \
+                           and its server finds predictions by these names";
+            return Err(Error::data(image, problem));
+        }
+        let name = label_ids_name(image);
+        if let Some(other) = owners.insert(name.clone(), image) {
+            let problem = format!("has the same name as {}: the server takes one", other.display());
+            return Err(Error::data(image, problem));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+fn is_cityscapes(image: &Path) -> bool {
+    let name = image.file_name().and_then(|name| name.to_str());
+    let Some(frame) = name.and_then(|name| name.strip_suffix("_leftImg8bit.png")) else {
+        return false;
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = frame.split('_').collect();
+    matches!(parts[..], [city, sequence, number]
+        if !city.is_empty() && digits(sequence) && digits(number))
+}

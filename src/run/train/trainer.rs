@@ -1,0 +1,429 @@
+//! The training loop: batches in, log and checkpoints out.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::learner;
+use super::lock::FolderLock;
+use super::log::{self, Iteration, Log};
+use super::signal::Stop;
+use crate::checkpoint::atomic::remove_leftovers;
+use crate::checkpoint::state::{self, Position};
+use crate::checkpoint::tensor_file::TensorFile;
+use crate::checkpoint::{files, identity};
+use crate::config::{Config, Method};
+use crate::data::Batch;
+use crate::data::classes::Classes;
+use crate::data::eval::EvalSet;
+use crate::data::loader::Loader;
+use crate::device::Device;
+use crate::observer::Observer;
+use crate::run::build;
+use crate::run::eval::evaluate::measure;
+use crate::run::eval::images::{Picture, save_comparison};
+use crate::run::eval::inference::Predictor;
+use crate::run::eval::report::{Report, Subject};
+use crate::uda::state::Learner;
+use crate::uda::submit::PendingStep;
+use crate::{Error, Result};
+
+/// What a run begins with.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// `weights.init` of the configuration.
+    Weights,
+    /// The newest checkpoint in the run's folder, with all of its state.
+    Resume,
+    /// The student and the moments of a checkpoint, this program's or the reference's, or the student
+    /// alone of other weights. It goes on at `iteration`: where none is given, the checkpoint's own,
+    /// or 0.
+    Checkpoint { path: PathBuf, iteration: Option<u64> },
+}
+
+/// How a run ended.
+pub enum End {
+    /// At `run.max_iters`, with the last evaluation where there is one.
+    Finished(Option<Box<Report>>),
+    /// There was nothing left to do.
+    FinishedBefore,
+    /// Asked to stop, after saving.
+    Stopped,
+}
+
+/// Iterations that the shown speed is averaged over.
+const WINDOW: usize = 20;
+/// Validation images saved beside prediction and label at the end of a run.
+const PICTURES: usize = 8;
+/// In a run's folder: the state before an iteration that produced a number that is not finite.
+const NOT_FINITE: &str = "not_finite";
+const LOG: &str = "log.jsonl";
+
+/// A run at its beginning, or where it goes on.
+struct Begun {
+    learner: Learner,
+    position: Position,
+    /// What its user is to be told.
+    notes: Vec<String>,
+    /// Only this process writes to the run's folder; a new run takes it when all else is there.
+    lock: Option<FolderLock>,
+}
+
+/// A run under way.
+struct Run<'a> {
+    config: &'a Config,
+    learner: Learner,
+    position: Position,
+    log: Log,
+    observer: &'a dyn Observer,
+    /// When the last report was there, or what came after it was over.
+    since: Instant,
+    /// Seconds of the last iterations.
+    recent: VecDeque<f64>,
+}
+
+/// An iteration that was submitted, with its batch, which is saved if the iteration fails.
+struct Submitted {
+    step: PendingStep,
+    batch: Batch,
+}
+
+/// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
+pub fn train(config: &Config, start: Start, stop: &Stop, observer: &dyn Observer) -> Result<End> {
+    train_on(&build::device(config)?, config, start, stop, observer)
+}
+
+/// As [`train`], on a device other than `device.kind`.
+pub fn train_on(
+    device: &Device,
+    config: &Config,
+    start: Start,
+    stop: &Stop,
+    observer: &dyn Observer,
+) -> Result<End> {
+    let out = &config.run.out;
+    let mut begun = begin(config, device, &start)?;
+    let first = begun.position.next;
+    let due = |interval: u64, done: u64| {
+        interval > 0 && (done.is_multiple_of(interval) || done == config.run.max_iters)
+    };
+    // Stopped before or in this evaluation.
+    let owed = matches!(start, Start::Resume)
+        && due(config.run.eval_interval, first)
+        && !is_evaluated(out, first);
+    if first >= config.run.max_iters && !owed {
+        return Ok(End::FinishedBefore);
+    }
+    let validation = match config.run.eval_interval {
+        0 => None,
+        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.fit)?),
+    };
+    // The log makes a folder a run's: only once everything that a run needs is there.
+    let mut loader = Loader::new(config, first)?;
+    let _lock = match begun.lock.take() {
+        Some(lock) => lock,
+        None => FolderLock::take(out)?,
+    };
+    let log = open_log(config, &start, first)?;
+    let Begun { learner, position, notes, .. } = begun;
+    observer.begin(first as usize, config.run.max_iters as usize);
+    observer.message(&format!("{} on {}", config_line(config), device.describe()));
+    notes.iter().for_each(|note| observer.message(note));
+    if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
+        observer.message("weights.init is random: the feature distance is off");
+    }
+    let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
+    let mut run = Run { config, learner, position, log, observer, since, recent };
+    let mut last_report = None;
+    if let Some(set) = validation.as_ref().filter(|_| owed) {
+        last_report = run.evaluation(set, first, stop)?;
+    }
+    let mut pending: Option<Submitted> = None;
+    for iteration in first..config.run.max_iters {
+        // Submitted while the device may still run the one before, which is reported after that.
+        let next = loader.next().and_then(|batch| run.submit(batch, iteration));
+        pending.take().map_or(Ok(()), |before| run.finish(before))?;
+        let next = pending.insert(next?);
+        skip(config, &next.batch, &mut run.position, &mut run.log, observer)?;
+
+        let done = iteration + 1;
+        let (last, stopping) = (done == config.run.max_iters, stop.asked());
+        let saving = due(config.run.checkpoint_interval, done) || stopping || last;
+        let evaluating = !stopping && due(config.run.eval_interval, done);
+        if !saving && !evaluating && !next.step.is_done()? {
+            continue;
+        }
+        pending.take().map_or(Ok(()), |next| run.finish(next))?;
+        if saving {
+            run.save()?;
+        }
+        if let Some(set) = validation.as_ref().filter(|_| evaluating) {
+            last_report = run.evaluation(set, done, stop)?;
+        }
+        if stop.asked() && !last {
+            if !saving {
+                run.save()?;
+            }
+            return Ok(End::Stopped);
+        }
+    }
+    Ok(End::Finished(last_report.map(Box::new)))
+}
+
+impl Run<'_> {
+    fn submit(&mut self, batch: Batch, iteration: u64) -> Result<Submitted> {
+        Ok(Submitted { step: self.learner.submit(&batch, iteration)?, batch })
+    }
+
+    /// Waits for an iteration and logs its report; one that failed ends the run.
+    fn finish(&mut self, submitted: Submitted) -> Result<()> {
+        let Submitted { step, batch } = submitted;
+        let (iteration, lr) = (step.iteration, step.learning_rate);
+        let report = self.learner.wait(step)?;
+        if report.failed {
+            let out = &self.config.run.out;
+            let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));
+            let saved = state::save(&dump, &mut self.learner, &self.position, Some(&batch));
+            return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
+        }
+        let seconds = self.elapsed();
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(seconds);
+        let images = images_per_iteration(self.config) * self.recent.len() as f64;
+        let line = Iteration {
+            iteration,
+            pseudo_label_weight: (report.terms.iter())
+                .find(|(name, _)| name == "pseudo_label.weight")
+                .map(|(_, value)| *value),
+            losses: report.terms.into_iter().filter(|(name, _)| name.contains("loss")).collect(),
+            lr,
+            images_per_second: images / self.recent.iter().sum::<f64>(),
+            seconds,
+            more: memory(&self.learner.device),
+        };
+        self.log.iteration(&line)?;
+        let total = self.config.run.max_iters as usize;
+        self.observer.advance(iteration as usize + 1, total, &line.to_string());
+        self.position.next = iteration + 1;
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let path = files::path_of(&self.config.run.out, self.position.next);
+        state::save(&path, &mut self.learner, &self.position, None)?;
+        files::prune(&self.config.run.out, self.config.run.keep)?;
+        self.elapsed();
+        Ok(())
+    }
+
+    /// Evaluates, logs and tells; none when the run is asked to stop meanwhile.
+    fn evaluation(&mut self, set: &EvalSet, done: u64, stop: &Stop) -> Result<Option<Report>> {
+        let last = done == self.config.run.max_iters;
+        let pictures = last.then(|| self.config.run.out.join("pictures"));
+        let learner = &self.learner;
+        // Between two iterations their memory is free for it.
+        let validated = (learner.device)
+            .transient(|| validate(self.config, learner, set, done, pictures.as_deref(), stop));
+        let report = match validated {
+            Err(_) if stop.asked() => return Ok(None),
+            other => other?,
+        };
+        self.log.evaluation(done, &report)?;
+        self.observer.message(&format!("iteration {done}: {}", report.summary()));
+        self.elapsed();
+        Ok(Some(report))
+    }
+
+    /// Seconds since it was called last.
+    fn elapsed(&mut self) -> f64 {
+        let before = std::mem::replace(&mut self.since, Instant::now());
+        (self.since - before).as_secs_f64()
+    }
+}
+
+fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
+    let at = |next| Position { next, ..Position::default() };
+    Ok(match start {
+        Start::Weights => {
+            let learner = learner::build(config, device, None)?;
+            Begun { learner, position: at(0), notes: Vec::new(), lock: None }
+        }
+        Start::Checkpoint { path, iteration } => {
+            let file = files::open(path)?;
+            let first = iteration.or(identity::iteration(&file)?).unwrap_or(0);
+            if first >= config.run.max_iters {
+                return Err(Error::config(format!(
+                    "{}: begins at iteration {first}, where run.max_iters = {} ends; \
+                     --start-iteration 0 takes its weights alone",
+                    path.display(),
+                    config.run.max_iters
+                )));
+            }
+            let mut learner = learner::build(config, device, Some(&file))?;
+            let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
+            if !state::begin(&file, &mut learner, first)? {
+                notes.push(format!("{}: no moments, they begin at zero", path.display()));
+            }
+            Begun { learner, position: at(first), notes, lock: None }
+        }
+        Start::Resume => {
+            let out = &config.run.out;
+            // Before looking for the newest checkpoint: another run may be about to write a newer.
+            let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
+            let file = files::open(out)?;
+            same_run(&learner::effective(config), &file)?;
+            let mut learner = learner::build(config, device, Some(&file))?;
+            let position = state::load(&file, &mut learner)?;
+            remove_leftovers(&files::folder(out))?;
+            Begun { learner, position, notes: Vec::new(), lock }
+        }
+    })
+}
+
+/// Refuses to go on with a run under a configuration that computes something else.
+fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
+    let Some(saved) = file.metadata("config") else { return Ok(()) };
+    let differences = config.differences(saved)?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let problem = format!(
+        "the run was begun with another configuration\n  {}\nIt goes on with its own; --checkpoint \
+         begins a new run from it, with this one",
+        differences.join("\n  ")
+    );
+    Err(Error::weights(file.path(), problem))
+}
+
+/// Whether the log has an evaluation made when `done` iterations were.
+fn is_evaluated(out: &Path, done: u64) -> bool {
+    let at = |line: &Value| line["event"] == "evaluation" && line["iteration"] == done;
+    log::read(out.join(LOG)).unwrap_or_default().iter().any(at)
+}
+
+fn open_log(config: &Config, start: &Start, first: u64) -> Result<Log> {
+    let out = &config.run.out;
+    let path = out.join(LOG);
+    if matches!(start, Start::Resume) {
+        return Log::resume(&path, first, config);
+    }
+    // A run that saved nothing cannot go on: it makes room for the next attempt.
+    if files::list(out).is_empty() && path.exists() {
+        let aside = out.join("log.jsonl.old");
+        std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
+    }
+    Log::create(&path, first, config)
+}
+
+/// Tells and counts the files that a batch could not be made of.
+fn skip(
+    config: &Config,
+    batch: &Batch,
+    position: &mut Position,
+    log: &mut Log,
+    observer: &dyn Observer,
+) -> Result<()> {
+    for bad in &batch.skipped {
+        if !position.skipped.insert(bad.path.clone()) {
+            continue;
+        }
+        let (count, most) = (position.skipped.len(), config.data.max_bad_files);
+        if count > most {
+            let problem =
+                format!("{}; {most} files were skipped before (data.max_bad_files)", bad.problem);
+            return Err(Error::Training(problem));
+        }
+        let fields = [
+            ("file".to_string(), bad.path.display().to_string().into()),
+            ("problem".to_string(), bad.problem.clone().into()),
+            ("skipped".to_string(), count.into()),
+        ];
+        log.note("skipped_file", batch.iteration, fields.into_iter().collect())?;
+        observer.message(&format!("skipped ({count} of at most {most}): {}", bad.problem));
+    }
+    Ok(())
+}
+
+/// Evaluates the student on the target's validation images, after `done` iterations; `pictures`: a
+/// folder for some of them.
+fn validate(
+    config: &Config,
+    learner: &Learner,
+    set: &EvalSet,
+    done: u64,
+    pictures: Option<&Path>,
+    stop: &Stop,
+) -> Result<Report> {
+    let classes = Classes::new(&config.dataset);
+    let Learner { device, network, student, .. } = learner;
+    let predictor = Predictor::new(device, network, student, &config.eval)?;
+    let subject = Subject { iteration: Some(done), ..Subject::default() };
+    let mut saved = 0;
+    measure(config, subject, &predictor, set, &(), &mut |sample, ids| {
+        if stop.asked() {
+            return Err(Error::Training("asked to stop".into()));
+        }
+        let Some(folder) = pictures.filter(|_| saved < PICTURES) else { return Ok(()) };
+        if sample.fitted != sample.original() {
+            return Ok(());
+        }
+        saved += 1;
+        let (width, height) = (sample.fitted.width, sample.fitted.height);
+        let picture = Picture { width, height, rgb: &sample.rgb };
+        let path = folder.join(format!("{saved:02}.png"));
+        save_comparison(path, picture, ids, Some(&sample.label.data), &classes)
+    })
+}
+
+/// The most memory that tensors have taken up, and that this process has held, where the system
+/// tells.
+fn memory(device: &Device) -> serde_json::Map<String, serde_json::Value> {
+    let peak = ("peak_device_bytes".to_string(), device.memory().peak.into());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let resident = kib.map(|kib| ("peak_resident_bytes".to_string(), (kib << 10).into()));
+    std::iter::once(peak).chain(resident).collect()
+}
+
+fn images_per_iteration(config: &Config) -> f64 {
+    let domains = if config.method == Method::SourceOnly { 1 } else { 2 };
+    (domains * config.data.batch) as f64
+}
+
+fn config_line(config: &Config) -> String {
+    let network = &config.network;
+    let hrda = if network.hrda.enabled { "HRDA " } else { "" };
+    format!("{:?}: {hrda}{} {}", config.method, network.head, network.backbone)
+}
+
+/// `dump`: where the state before the iteration was saved, and whether that worked.
+fn not_finite(
+    iteration: u64,
+    terms: &[(String, f32)],
+    batch: &Batch,
+    (dump, saved): (&Path, Result<()>),
+) -> Error {
+    let bad: Vec<&str> =
+        terms.iter().filter(|t| !t.1.is_finite()).map(|(name, _)| name.as_str()).collect();
+    let what = if bad.is_empty() { "a gradient".into() } else { bad.join(", ") };
+    let files: Vec<String> = (batch.source.files.iter().chain(&batch.target.files))
+        .map(|file| file.display().to_string())
+        .collect();
+    let replay = match saved {
+        Ok(()) => format!(
+            "the state before it is saved with them: `udass-raw replay {}` runs it again",
+            dump.display()
+        ),
+        Err(e) => format!("the state before it could not be saved: {e}"),
+    };
+    Error::NotFinite(format!(
+        "iteration {iteration}: {what} is not finite; nothing of this iteration was kept\n\
+         images: {}\n{replay}",
+        files.join(", ")
+    ))
+}
