@@ -26,9 +26,11 @@ import re
 import statistics
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CASES = ROOT / "benches/kernels/cases"
 SLOWER = ROOT / "benches/slower.toml"
 FILES = [ROOT / "README.md", ROOT / "docs/operations.md"]
 # FLOPs per byte from which on it is arithmetic that takes the time.
@@ -134,11 +136,20 @@ def sizes(o: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
+def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
+    """Name, options and result of each case whose operation benches/kernels still measures. A record stays as it was
+    written; an operation that the program no longer has is in no table."""
+    known = {word for source in CASES.glob("*.rs") for word in re.findall(r'"(\w+)"', source.read_text())}
+    for name, result in record["results"].items():
+        options = record["options"][name]
+        if options["op"] in known:
+            yield name, options, result
+
+
 def ops(record: dict, presets: list[str]) -> list[str]:
     """A row for each size, both passes beside each other."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name, result in record["results"].items():
-        o = record["options"][name]
+    for _, o, result in operations(record):
         if o["preset"] in presets:
             of = measure(record)
             over, ours = ratio(result, of), result["ours"][of]
@@ -155,8 +166,7 @@ def slower(record: dict, _: list[str]) -> list[str]:
     """Fails where an operation that is slower than PyTorch's has no reason."""
     reasons = tomllib.loads(SLOWER.read_text())["reason"]
     rows, unknown = [], []
-    for name, result in record["results"].items():
-        o = record["options"][name]
+    for name, o, result in operations(record):
         over = ratio(result, measure(record))
         if over is None or over >= 1.0:
             continue

@@ -1,23 +1,9 @@
-//! GELU, sums with a rectifier, and the way back from operands.
+//! Sums with a rectifier, and operands cast to what is computed in.
 
 use crate::device::kernels;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-
-/// `x·Φ(x)`, exact; any shape.
-pub fn gelu(tape: &Tape, x: &Tensor) -> Result<Tensor> {
-    let device = tape.device();
-    let (n, grid) = (x.len() as i64, device.elements(x.len()));
-    let mut y = device.empty_like(x)?;
-    kernels::gelu_forward(device, grid, x, &mut y, n)?;
-    let x = x.clone();
-    Ok(tape.record(y, move |gradients, dy| {
-        let mut dx = gradients.device().empty_like(&x)?;
-        kernels::gelu_backward(gradients.device(), grid, &x, &dy, &mut dx, n)?;
-        gradients.give(&x.slot, dx)
-    }))
-}
 
 /// An operand as `real`; any shape.
 pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {

@@ -100,10 +100,10 @@ impl BatchBuffers {
     }
 
     /// Makes a batch the current one.
-    pub fn load(&mut self, device: &Device, pixels: &Pixels, batch: BatchSource) -> Result<()> {
+    pub fn load(&mut self, device: &Device, normalizer: &Pixels, batch: BatchSource) -> Result<()> {
         let has_rare = match batch {
             BatchSource::Host(batch) => {
-                self.upload(device, pixels, batch)?;
+                self.upload(device, normalizer, batch)?;
                 batch.rare.is_some()
             }
             BatchSource::Device(batch) => {
@@ -116,7 +116,7 @@ impl BatchBuffers {
     }
 
     /// Uploads a batch and normalises it.
-    fn upload(&mut self, device: &Device, pixels: &Pixels, batch: &Batch) -> Result<()> {
+    fn upload(&mut self, device: &Device, normalizer: &Pixels, batch: &Batch) -> Result<()> {
         let extents = [extents(&batch.source), extents(&batch.target)];
         let [of_source, of_target] = extents.each_ref().map(|extents| cast_slice(extents));
         let mut data: Vec<&[u8]> = vec![&batch.source.rgb, of_source, &batch.source.label];
@@ -132,9 +132,9 @@ impl BatchBuffers {
         }
         self.staging.take_in(&data, |arrived| {
             let (image, target) = (&mut contents.source.image, &mut contents.target);
-            pixels.normalize_into(device, &arrived[0], Some(&arrived[1]), image)?;
+            normalizer.normalize_into(device, &arrived[0], Some(&arrived[1]), image)?;
             device.copy(&arrived[2], &mut contents.source.label)?;
-            pixels.normalize_into(device, &arrived[3], Some(&arrived[4]), target)?;
+            normalizer.normalize_into(device, &arrived[3], Some(&arrived[4]), target)?;
             device.copy(&arrived[5], &mut contents.valid)?;
             for (half, crops) in rare.into_iter().flatten().enumerate() {
                 device.copy(&arrived[6 + half], &mut crops.rgb)?;

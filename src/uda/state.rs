@@ -41,7 +41,7 @@ pub struct Learner {
     pub templates: Templates,
     /// Set by the first loss or gradient that is not finite. From then on nothing else changes.
     pub failed: Tensor,
-    pub(super) pixels: Pixels,
+    pub(super) normalizer: Pixels,
     /// How long-tail crops are normalised.
     pub(super) crop_colours: RareColours,
     /// 256: 1 for the classes that the feature distance compares.
@@ -76,18 +76,18 @@ impl Learner {
         for &class in &config.feature_distance.classes {
             things[class as usize] = 1;
         }
-        let pixels = Pixels::new(device)?;
+        let normalizer = Pixels::new(device)?;
         let crop_colours = if config.quadmix.released_colours {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
             RareColours { gain, reversed: true }
         } else {
-            RareColours { gain: pixels.inverse_std.clone(), reversed: false }
+            RareColours { gain: normalizer.inverse_std.clone(), reversed: false }
         };
         Ok(Learner {
             optimizer: Optimizer::new(device, &student, &config.optimizer)?,
             templates: Templates::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,
-            pixels,
+            normalizer,
             crop_colours,
             thing_classes: device.upload(&[256], &things)?,
             inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,

@@ -69,7 +69,7 @@ impl Learner {
 
     /// Puts a batch into the buffers, for [`step_with`](Self::step_with).
     pub fn load<'a>(&mut self, batch: impl Into<BatchSource<'a>>) -> Result<()> {
-        self.batch.load(&self.device, &self.pixels, batch.into())
+        self.batch.load(&self.device, &self.normalizer, batch.into())
     }
 
     /// Runs an iteration on the loaded batch with inputs of the caller's.

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use udass_raw::config::Config;
-use udass_raw::device::kernels;
 use udass_raw::tensor::Tensor;
 use udass_raw::uda::augment::{Augmentation, Pixels, block_mask};
 use udass_raw::uda::inputs::mask_cells;
@@ -18,7 +17,6 @@ pub fn add(list: &mut List, config: &Config) {
     pictures.quad_mix(list);
     pictures.augment(list);
     pictures.mask(list, mask_cells(side, config.mask.block), config.mask.ratio);
-    pictures.hues(list);
 }
 
 #[derive(Clone, Copy)]
@@ -138,20 +136,6 @@ impl Pictures {
             };
             bed.rotating(make, move |device, (image, grid)| {
                 block_mask(device, image, grid, [cells; 2], ratio).unwrap()
-            })
-        });
-    }
-
-    /// The first half of a jitter: no iteration runs it apart.
-    fn hues(self, list: &mut List) {
-        let shape = json!({"batch": self.batch, "side": self.side});
-        list.plain("rgb_to_hsv", shape, move |bed: &Bed| {
-            let make = |slot| bed.numbers(&self.colours(), slot);
-            bed.rotating(make, move |device, rgb| {
-                let mut hsv = device.empty_like(rgb).unwrap();
-                let (grid, n) = (device.elements(4 * rgb.len()), rgb.len() as i64 / 3);
-                kernels::rgb_to_hsv(device, grid, rgb, &mut hsv, n).unwrap();
-                hsv
             })
         });
     }

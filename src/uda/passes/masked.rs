@@ -16,14 +16,16 @@ pub(in crate::uda) fn masked(
     batch: &DeviceBatch,
     target: &Labelled,
 ) -> Result<StudentPass> {
-    let Learner { device, inputs, pixels, config, .. } = state;
+    let Learner { device, inputs, normalizer, config, .. } = state;
     let whole = match config.mask.images {
         Masked::Target => target,
         Masked::Source => &batch.source,
         Masked::Both => &mix::half_of_each(device, &batch.source, target)?,
     };
     let image = match config.mask.augment {
-        true => pixels.augment(device, &whole.image, &inputs.augmentation(PassKind::Masked)?)?,
+        true => {
+            normalizer.augment(device, &whole.image, &inputs.augmentation(PassKind::Masked)?)?
+        }
         false => whole.image.clone(),
     };
     let cells = [mask_cells(config.data.crop, config.mask.block); 2];

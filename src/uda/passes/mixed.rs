@@ -15,9 +15,9 @@ pub(super) fn candidates(state: &Learner) -> Candidates {
 
 /// Mixed images with the jitter and blur that were drawn for a pass.
 pub(super) fn mixed(state: &Learner, mix: Mix, kind: PassKind) -> Result<Labelled> {
-    let Learner { device, pixels, inputs, .. } = state;
+    let Learner { device, normalizer, inputs, .. } = state;
     let augmentation = inputs.augmentation(kind)?;
-    let mut mixed = mix::mix(device, pixels, mix, Some(&augmentation))?;
-    pixels.blur(device, &mut mixed.image, &augmentation)?;
+    let mut mixed = mix::mix(device, normalizer, mix, Some(&augmentation))?;
+    normalizer.blur(device, &mut mixed.image, &augmentation)?;
     Ok(mixed)
 }

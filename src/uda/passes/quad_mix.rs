@@ -17,7 +17,7 @@ pub(in crate::uda) fn quad_mix(
     target: &Labelled,
     trace: &mut Trace,
 ) -> Result<[StudentPass; 2]> {
-    let Learner { device, inputs, templates, pixels, crop_colours, config, .. } = state;
+    let Learner { device, inputs, templates, normalizer, crop_colours, config, .. } = state;
     let Some([rare_on_source, rare_on_target]) = &batch.rare else {
         return Err(Error::config("QuadMix needs a batch with long-tail crops"));
     };
@@ -48,7 +48,7 @@ pub(in crate::uda) fn quad_mix(
     if trace.is_on() {
         for (name, under) in [("tss", &batch.source), ("tst", target)] {
             let background = Mix { under, layers: [Some(lower), None], rare: None };
-            let background = mix::mix(device, pixels, background, None)?;
+            let background = mix::mix(device, normalizer, background, None)?;
             trace.labelled(&format!("quad/{name}/background_"), &background)?;
         }
     }
