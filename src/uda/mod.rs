@@ -4,4 +4,5 @@ pub mod augment;
 pub mod batch;
 pub mod inputs;
 pub mod mix;
+mod optimizer;
 pub mod step;
