@@ -9,8 +9,8 @@ use std::rc::Rc;
 use lockstep::compile;
 use udass_raw::Result;
 use udass_raw::device::{
-    Arg, Arithmetic, Device, Grid, Kernel, Launcher, Level, Precision, Solo, SoloBody, Types,
-    kernels,
+    Arg, Arithmetic, Device, Grid, Kernel, Launcher, Level, Precision, Solo, SoloBody, TensorView,
+    Types, kernels,
 };
 use udass_raw::tensor::Tensor;
 
@@ -96,12 +96,12 @@ impl Version {
     }
 }
 
-/// A launch as an op made it.
+/// A launch as an op made it, on copies of its tensors.
 pub struct Launch {
     kernel: &'static Kernel,
     grid: Grid,
     words: Vec<u64>,
-    /// They stay as long as this does. Those that are written come last.
+    /// Those that are written come last.
     tensors: Vec<Tensor>,
 }
 
@@ -122,8 +122,8 @@ impl Launch {
 pub struct Bench {
     arithmetic: Rc<Arithmetic>,
     replaced: Rc<HashMap<&'static str, &'static Kernel>>,
-    /// The kernel whose first launch is kept.
-    wanted: Option<String>,
+    /// The kernel whose first launch is kept, and the device that its tensors are copied to.
+    wanted: Option<(String, Device)>,
     kept: Rc<RefCell<Option<Launch>>>,
     /// Launches of replaced kernels, by name.
     counts: Rc<RefCell<HashMap<&'static str, usize>>>,
@@ -155,10 +155,11 @@ impl Bench {
 
     /// The first launch of a kernel by `op`, if it makes one, and the device that its memory is of.
     pub fn launch_of(&self, kernel: &str, op: &Op) -> Option<(Launch, Device)> {
-        let bench = Bench { wanted: Some(kernel.into()), kept: Rc::default(), ..self.clone() };
-        let device = bench.device();
-        op.run(&device);
-        Some((bench.kept.take()?, device))
+        let home = self.device();
+        let wanted = Some((kernel.into(), home.clone()));
+        let bench = Bench { wanted, kept: Rc::default(), ..self.clone() };
+        op.run(&bench.device());
+        Some((bench.kept.take()?, home))
     }
 
     fn device(&self) -> Device {
@@ -189,17 +190,21 @@ impl Launcher for Bench {
         if replacing.is_some() {
             *self.counts.borrow_mut().entry(kernel.name).or_default() += 1;
         }
-        let first = self.kept.borrow().is_none();
-        if first && self.wanted.as_deref() == Some(kernel.name) {
-            let mut tensors: Vec<(bool, Tensor)> = (args.iter())
-                .filter_map(|arg| match *arg {
-                    Arg::Pointer { written, tensor, .. } => Some((written, tensor?.clone())),
-                    _ => None,
-                })
-                .collect();
+        if let Some((wanted, home)) = &self.wanted
+            && wanted == kernel.name
+            && self.kept.borrow().is_none()
+        {
+            let (mut words, mut tensors) = (words.clone(), Vec::new());
+            for (word, arg) in words.iter_mut().zip(args) {
+                if let Arg::Pointer { written, tensor: Some(tensor), .. } = *arg {
+                    let copy = copy_to(home, tensor)?;
+                    *word = copy.address();
+                    tensors.push((written, copy));
+                }
+            }
             tensors.sort_by_key(|(written, _)| *written);
             let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
-            *self.kept.borrow_mut() = Some(Launch { kernel, grid, words: words.clone(), tensors });
+            *self.kept.borrow_mut() = Some(Launch { kernel, grid, words, tensors });
         }
         // SAFETY: the words are those of the kernel's own launcher; a version has its signature.
         unsafe { self.arithmetic.launch(replacing.unwrap_or(kernel), types, grid, &words) }
@@ -208,6 +213,17 @@ impl Launcher for Bench {
     fn elements_per_block(&self) -> usize {
         ELEMENTS_PER_BLOCK
     }
+}
+
+/// A tensor of a host device, on another one.
+fn copy_to(home: &Device, tensor: TensorView) -> Result<Tensor> {
+    let copy = home.alloc(tensor.shape, tensor.dtype)?;
+    // SAFETY: a live tensor in the host's memory, and a new one of as many bytes.
+    unsafe {
+        let (from, to) = (tensor.address as *const u8, copy.address() as *mut u8);
+        std::ptr::copy_nonoverlapping(from, to, tensor.bytes());
+    }
+    Ok(copy)
 }
 
 /// Whether a version's results are as good as today's: nowhere further from the exact ones than

@@ -4,10 +4,11 @@
 
 use std::cell::Cell;
 
-use super::Precision;
-use super::backend::{Backend, Job};
+use super::backend::Backend;
 use super::cuda;
-use super::launch::{Arg, Grid, Kernel, Types};
+use super::job::Job;
+use super::launch::{Arg, Grid, Kernel};
+use super::precision::{Precision, Types};
 use crate::Result;
 
 /// Address space taken at once, more than a step can need.

@@ -12,8 +12,10 @@ pub(super) use nvidia::{Nvidia, is_present};
 
 use std::cell::{Cell, RefCell};
 
-use super::backend::{Backend, Job, Recorder, Recording, Transfers, host_parts_of_teams, no_way};
-use super::launch::{Arg, Grid, Kernel, Types};
+use super::backend::{Backend, Recorder, Recording, Transfers, host_parts_of_teams};
+use super::job::{Job, no_way};
+use super::launch::{Arg, Grid, Kernel};
+use super::precision::Types;
 use crate::{Error, Result};
 use beside::Beside;
 use choices::Choices;

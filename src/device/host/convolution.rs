@@ -10,8 +10,8 @@ mod runs;
 use rayon::prelude::*;
 
 use super::product::product;
-use crate::device::backend::{Convolution, ConvolutionPass, Matrix, Product};
-use crate::tensor::DType;
+use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
+use crate::dtype::DType;
 use crate::{Error, Result};
 use runs::Runs;
 

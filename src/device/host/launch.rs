@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use rayon::prelude::*;
 
 use super::Host;
-use crate::device::launch::{Grid, Kernel, SoloBody, SoloLaunch, Types};
+use crate::device::launch::{Grid, Kernel, SoloBody, SoloLaunch};
+use crate::device::precision::Types;
 use crate::{Error, Result};
 
 /// `words`: arguments as [`Arg::word`](crate::device::Arg::word) gives them.

@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use memmap2::{MmapMut, MmapOptions};
 
-use super::Precision;
-use super::backend::{Backend, Job, Product};
-use super::launch::{Arg, Grid, Kernel, Launcher, Level, Types};
+use super::backend::Backend;
+use super::job::{Job, Product};
+use super::launch::{Arg, Grid, Kernel, Launcher, Level};
+use super::precision::{Precision, Types};
 use crate::{Error, Result};
 
 /// Elements of elementwise work that are worth handing to another core.

@@ -6,8 +6,8 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
-use crate::device::backend::{Matrix, Product};
-use crate::tensor::DType;
+use crate::device::job::{Matrix, Product};
+use crate::dtype::DType;
 use crate::{Error, Result};
 
 pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Result<()> {

@@ -12,7 +12,8 @@ use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
 use super::{cache, check, libraries};
-use crate::device::launch::{Kernel, Types};
+use crate::device::launch::Kernel;
+use crate::device::precision::Types;
 use crate::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/gpu.rs"));

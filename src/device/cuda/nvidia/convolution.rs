@@ -17,10 +17,10 @@ use sys::cudnnBackendNumericalNote_t as Numerical;
 
 use super::Gpu;
 use super::graph::{Address, Descriptor, Knob, Note, check};
-use crate::device::Precision;
-use crate::device::backend::{Convolution, ConvolutionPass, Job, no_way};
 use crate::device::cuda::driver::Way;
-use crate::tensor::DType;
+use crate::device::job::{Convolution, ConvolutionPass, Job, no_way};
+use crate::device::precision::Precision;
+use crate::dtype::DType;
 use crate::{Error, Result};
 
 /// Bytes that a way may use beside its operands.

@@ -17,9 +17,8 @@ use cudarc::cudnn::sys as cudnn;
 use cudarc::driver::sys;
 
 use super::driver::{Driver, Event, Graph, Launch, Memory, Stream, Way};
-use crate::device::Precision;
-use crate::device::backend::Job;
-use crate::device::launch::Types;
+use crate::device::job::Job;
+use crate::device::precision::{Precision, Types};
 use crate::{Error, Result};
 
 use code::Code;

@@ -14,10 +14,10 @@ use cudarc::cublaslt::sys;
 use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
 use super::Gpu;
-use crate::device::Precision;
-use crate::device::backend::{Job, Matrix, Product, no_way};
 use crate::device::cuda::driver::Way;
-use crate::tensor::DType;
+use crate::device::job::{Job, Matrix, Product, no_way};
+use crate::device::precision::Precision;
+use crate::dtype::DType;
 use crate::{Error, Result};
 
 /// Bytes that an algorithm may use beside its operands: what NVIDIA advises for Hopper.

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::{SERIAL, Transposed, clear_filter, filter};
 use crate::Result;
-use crate::device::backend::{Convolution, ConvolutionPass, Matrix, Product};
 use crate::device::host::product::product;
+use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
 
 /// Numbers of a filter row that a piece of the filter's gradient takes: fewer lose speed, more leave too
 /// few pieces.
