@@ -73,9 +73,9 @@ fn launcher(text: &mut String, kernel: &Kernel, solo: &[Solo]) {
         let _ = match &argument.kind {
             Kind::Pointer { element, written, optional } => {
                 let tensor = match (written, optional) {
-                    (_, false) => format!("Some(&*{name})"),
-                    (false, true) => name.clone(),
-                    (true, true) => format!("{name}.as_deref()"),
+                    (_, false) => format!("Some({name}.view())"),
+                    (false, true) => format!("{name}.map(Tensor::view)"),
+                    (true, true) => format!("{name}.as_deref().map(Tensor::view)"),
                 };
                 writeln!(
                     text,

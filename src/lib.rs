@@ -58,6 +58,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod dtype;
 pub mod error;
 mod hex;
 pub mod nn;

@@ -17,7 +17,7 @@ mod weights;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use udass_raw::device::profile::tool_problem;
+use udass_raw::device::tool_problem;
 
 use output::tell;
 pub use output::tell_error;

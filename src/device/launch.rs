@@ -2,17 +2,9 @@
 
 use std::ffi::c_void;
 
+use super::precision::Types;
+use super::view::TensorView;
 use crate::Result;
-use crate::tensor::Tensor;
-
-/// How numbers are stored: see `kernels/dtype.cuh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Types {
-    F32,
-    /// Operands of products and attention in 16 bits, all else as in `F32`.
-    Bf16,
-    F64,
-}
 
 /// Instruction set that a solo body was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +33,7 @@ pub enum Arg<'a> {
         name: &'static str,
         element: Element,
         written: bool,
-        tensor: Option<&'a Tensor>,
+        tensor: Option<TensorView<'a>>,
     },
     I64(i64),
     I32(i32),
@@ -54,7 +46,7 @@ impl Arg<'_> {
     /// The argument's bytes, the lowest first; a narrower parameter takes the low ones.
     pub fn word(&self, types: Types) -> u64 {
         match *self {
-            Arg::Pointer { tensor, .. } => tensor.map_or(0, |t| t.address()),
+            Arg::Pointer { tensor, .. } => tensor.map_or(0, |t| t.address),
             Arg::I64(x) => x as u64,
             Arg::I32(x) => x as u32 as u64,
             Arg::U64(x) => x,

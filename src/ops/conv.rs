@@ -1,7 +1,6 @@
 //! Convolutions, B,H,W,C with filters K,R,S,C.
 
-use crate::device::backend::{Convolution, ConvolutionPass};
-use crate::device::{Device, Grid, Matrix, kernels};
+use crate::device::{Convolution, ConvolutionPass, Device, Grid, Matrix, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};

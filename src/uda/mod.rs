@@ -6,6 +6,7 @@ mod forward_backward;
 pub mod inputs;
 mod iteration;
 pub mod mix;
+mod optimizer;
 mod passes;
 pub mod report;
 pub mod state;
