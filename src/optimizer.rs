@@ -1,9 +1,10 @@
 //! AdamW over the flat store, its schedule, and the update of the mean teacher that goes with it.
 
 use crate::config::{OptimizerConfig, ScheduleConfig};
-use crate::device::{Device, kernels};
-use crate::params::{CHUNK, Weights};
-use crate::tensor::{DType, Tensor};
+use crate::device::Device;
+use crate::ops::AdamW;
+use crate::params::Weights;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Moments and rules of one network's parameters.
@@ -100,41 +101,22 @@ impl Optimizer {
         let Some(grads) = &student.grads else {
             return Err(Error::shape("adamw", "these weights have no gradients"));
         };
-        let chunks = self.rules.dim(0);
         let (teacher, teacher_shadow) =
             teacher.map_or((None, None), |t| (Some(&mut t.values), t.shadow.as_mut()));
-        kernels::adamw(
-            device,
-            device.rows(chunks, 4 * CHUNK),
-            &mut student.values,
+        AdamW {
+            values: &mut student.values,
             grads,
-            &mut self.exp_avg,
-            &mut self.exp_avg_sq,
+            exp_avg: &mut self.exp_avg,
+            exp_avg_sq: &mut self.exp_avg_sq,
             teacher,
-            student.shadow.as_mut(),
+            shadow: student.shadow.as_mut(),
             teacher_shadow,
-            &self.rules,
-            numbers,
+            rules: &self.rules,
+            schedule: numbers,
             failed,
-            self.betas[0],
-            1.0 - self.betas[0],
-            self.betas[1],
-            1.0 - self.betas[1],
-            self.eps,
-            chunks as i64,
-            CHUNK as i64,
-        )
-    }
-}
-
-/// Copies `from` into `to`, unless the step failed.
-pub fn commit(device: &Device, from: &Tensor, to: &mut Tensor, failed: &Tensor) -> Result<()> {
-    if from.len() != to.len() || from.dtype() != to.dtype() {
-        return Err(Error::shape("commit", format!("{from:?} into {to:?}")));
-    }
-    let (n, grid) = (from.len() as i64, device.elements(from.len()));
-    match from.dtype() {
-        DType::U8 => kernels::commit_bytes(device, grid, from, to, failed, n),
-        _ => kernels::commit_real(device, grid, from, to, failed, n),
+            betas: self.betas,
+            eps: self.eps,
+        }
+        .run(device)
     }
 }

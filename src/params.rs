@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use crate::device::Device;
+use crate::ops::{round, to_operand};
 use crate::rng::{Draw, Purpose};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -168,7 +169,7 @@ impl Param {
 
     /// Keeps the value as products take it; it does not follow later changes.
     pub fn with_shadow(mut self, device: &Device) -> Result<Param> {
-        self.shadow = Some(device.to_operand(&self.value)?);
+        self.shadow = Some(to_operand(device, &self.value)?);
         Ok(self)
     }
 
@@ -176,7 +177,7 @@ impl Param {
     pub fn operand(&self, device: &Device) -> Result<Tensor> {
         match &self.shadow {
             Some(shadow) => Ok(shadow.clone()),
-            None => device.to_operand(&self.value),
+            None => to_operand(device, &self.value),
         }
     }
 
@@ -293,7 +294,7 @@ impl Weights {
 
     fn refresh_shadow(&mut self, device: &Device) -> Result<()> {
         match &mut self.shadow {
-            Some(shadow) => device.round(&self.values, shadow),
+            Some(shadow) => round(device, &self.values, shadow),
             None => Ok(()),
         }
     }

@@ -2,12 +2,12 @@
 
 use udass_raw::Result;
 use udass_raw::device::Device;
-use udass_raw::ops::{self, BatchNorm, Conv, DropPath, Mode, Norm, Windows};
+use udass_raw::ops::augment::{Augmentation, augment};
+use udass_raw::ops::mix;
+use udass_raw::ops::{self, BatchNorm, Conv, DropPath, ImageNormalizer, Mode, Norm, Windows};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
-use udass_raw::uda::augment::{Augmentation, Pixels};
-use udass_raw::uda::mix;
 
 /// An op, forward and backward, and its sizes. Maps are square.
 #[derive(Clone, Debug)]
@@ -215,7 +215,7 @@ impl Op {
                 let x = leaf(&[batch, side, side, channels], 1);
                 let (weight, bias) = (param(&[channels], 2), param(&[channels], 3));
                 let mean = tensor(device, &[channels], 4);
-                let var = device.full(&[channels], 1.0)?;
+                let var = ops::full(device, &[channels], 1.0)?;
                 let norm = BatchNorm {
                     weight: &weight,
                     bias: &bias,
@@ -272,10 +272,10 @@ impl Op {
                     factors: device
                         .upload_real(&[batch, 4], &[1.1, 0.9, 1.2, 0.1].repeat(batch))?,
                     order: device.upload(&[batch, 4], &[2i32, 0, 3, 1].repeat(batch))?,
-                    sigma: device.full(&[batch], 0.8)?,
+                    sigma: ops::full(device, &[batch], 0.8)?,
                     switches: device.upload(&[2], &[1i32, 0])?,
                 };
-                Made::plain(Pixels::new(device)?.augment(device, &image, &how)?)
+                Made::plain(augment(device, &ImageNormalizer::new(device)?, &image, &how)?)
             }
         })
     }

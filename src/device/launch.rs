@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use super::shapes::Parameter;
 use crate::Result;
 use crate::tensor::Tensor;
 
@@ -119,6 +120,8 @@ pub struct Kernel {
     /// In `kernels/`.
     pub file: &'static str,
     pub line: u32,
+    /// In the order of a launch's arguments.
+    pub parameters: &'static [Parameter],
     pub solo: &'static [Solo],
 }
 

@@ -12,6 +12,7 @@ mod nvtx;
 mod pools;
 pub mod profile;
 mod replay;
+mod shapes;
 mod transfers;
 
 pub use arena::{ALIGNMENT, MemoryReport};
@@ -21,6 +22,7 @@ pub use launch::{
     Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Solo, SoloBody, Types,
 };
 pub use replay::Replays;
+pub use shapes::{Dim, Parameter, ParameterKind, Shape};
 pub use transfers::{Inlet, Readback};
 
 use std::borrow::Cow;
@@ -32,16 +34,23 @@ use crate::{Error, Result};
 use backend::{Backend, no_way};
 use pools::{Pool, Pools};
 
-/// Launchers generated from the signatures in `kernels/*.cu`.
+/// Launchers generated from the signatures in `kernels/*.cu`: a struct a kernel, whose fields are the
+/// kernel's arguments. An `int64_t` is a `usize` here: a size, a number of things or a place.
 #[allow(clippy::all)]
 pub mod kernels {
     use super::launch::{Arg, Element, Grid, Kernel, Level, Solo, SoloLaunch, Types};
+    use super::shapes::{Dim, Parameter, ParameterKind, Shape, size};
     use crate::Result;
     use crate::device::Device;
     use crate::tensor::Tensor;
     use std::ffi::c_void;
 
     include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
+}
+
+/// Constants that kernels and their launches share, by the kernels' files.
+pub mod constants {
+    include!(concat!(env!("OUT_DIR"), "/constants.rs"));
 }
 
 /// What libraries want workspaces to lie at multiples of.
@@ -200,24 +209,6 @@ impl Device {
         }
     }
 
-    /// A tensor as operands are stored: itself, or a rounded copy. No gradient.
-    pub fn to_operand(&self, x: &Tensor) -> Result<Tensor> {
-        if x.dtype() == self.operand() {
-            return Ok(x.clone());
-        }
-        let mut y = self.alloc(x.shape(), self.operand())?;
-        self.round(x, &mut y)?;
-        Ok(y)
-    }
-
-    /// Replaces an operand's content by `x`, rounded; as many elements.
-    pub fn round(&self, x: &Tensor, operand: &mut Tensor) -> Result<()> {
-        if x.len() != operand.len() {
-            return Err(Error::shape("round", format!("{x:?} into {operand:?}")));
-        }
-        kernels::narrow(self, self.elements(x.len()), x, operand, x.len() as i64)
-    }
-
     /// Whether operands of products are rounded, so that attention may take the kernels that do.
     pub fn rounds_operands(&self) -> bool {
         self.0.backend.rounds_operands()
@@ -295,14 +286,6 @@ impl Device {
     pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut tensor = self.alloc(shape, dtype)?;
         self.zero(&mut tensor)?;
-        Ok(tensor)
-    }
-
-    /// A tensor of `real` whose elements are all `value`.
-    pub fn full(&self, shape: &[usize], value: f32) -> Result<Tensor> {
-        let mut tensor = self.empty(shape)?;
-        let n = tensor.len();
-        kernels::fill(self, self.elements(n), &mut tensor, value as f64, n as i64)?;
         Ok(tensor)
     }
 
@@ -422,6 +405,7 @@ impl Device {
                 }
             }
         }
+        shapes::check(kernel, grid, args)?;
         let work = || profile::launch(kernel, grid, args);
         self.timed(work, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }
@@ -488,8 +472,9 @@ impl Device {
         if self.multiply(product)?.is_none() {
             return Ok(false);
         }
-        let (grid, n) = (self.elements(a.rows), a.rows as i64);
-        kernels::add_scaled(self, grid, &partial, sums, 1.0, 1, n)?;
+        let elements = a.rows;
+        kernels::AddScaled { x: &partial, y: sums, scale: 1.0, accumulate: true, elements }
+            .launch(self, self.elements(elements))?;
         Ok(true)
     }
 

@@ -5,13 +5,10 @@ use bytemuck::cast_slice;
 use crate::config::{Config, Method};
 use crate::data::{Batch, Crops};
 use crate::device::{Device, Inlet};
-use crate::ops::PseudoLabels;
-use crate::optimizer::commit;
+use crate::ops::mix::{Labelled, RareCrops};
+use crate::ops::{ImageNormalizer, PseudoLabels, commit};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
-
-use super::augment::Pixels;
-use super::mix::{Labelled, RareCrops};
 
 /// A batch on the device.
 #[derive(Clone)]
@@ -78,7 +75,12 @@ impl BatchRoom {
     }
 
     /// Uploads a batch and normalises it, in the place of the one before.
-    pub fn fill(&mut self, device: &Device, pixels: &Pixels, batch: &Batch) -> Result<DeviceBatch> {
+    pub fn fill(
+        &mut self,
+        device: &Device,
+        normalizer: &ImageNormalizer,
+        batch: &Batch,
+    ) -> Result<DeviceBatch> {
         let extents = [extents(&batch.source), extents(&batch.target)];
         let [of_source, of_target] = extents.each_ref().map(|extents| cast_slice(extents));
         let mut data: Vec<&[u8]> = vec![&batch.source.rgb, of_source, &batch.source.label];
@@ -94,9 +96,9 @@ impl BatchRoom {
         }
         self.inlet.take_in(&data, |arrived| {
             let (image, target) = (&mut filled.source.image, &mut filled.target);
-            pixels.normalize_into(device, &arrived[0], Some(&arrived[1]), image)?;
+            normalizer.normalize_into(device, &arrived[0], Some(&arrived[1]), image)?;
             device.copy(&arrived[2], &mut filled.source.label)?;
-            pixels.normalize_into(device, &arrived[3], Some(&arrived[4]), target)?;
+            normalizer.normalize_into(device, &arrived[3], Some(&arrived[4]), target)?;
             device.copy(&arrived[5], &mut filled.valid)?;
             for (half, crops) in rare.into_iter().flatten().enumerate() {
                 device.copy(&arrived[6 + half], &mut crops.rgb)?;

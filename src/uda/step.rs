@@ -7,17 +7,18 @@ use crate::config::{Config, Masked, Method};
 use crate::data::Batch;
 use crate::device::{Device, Readback, Replays};
 use crate::nn::{Dropping, Features, Pass, Segmentor, Statistics, Supervision};
-use crate::ops::{self, Confidence, PseudoLabels};
-use crate::optimizer::{Optimizer, commit};
+use crate::ops::augment::{Augmentation, augment, block_mask, blur};
+use crate::ops::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
+use crate::ops::{self, Confidence, ImageNormalizer, PseudoLabels, commit};
+use crate::optimizer::Optimizer;
 use crate::params::Weights;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-use super::augment::{Augmentation, Pixels, block_mask};
 use super::batch::{BatchRoom, DeviceBatch, Templates};
 use super::inputs::{PassKind, StepInputs, UploadedInputs, mask_cells};
-use super::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
+use super::mix::half_of_each;
 
 /// Sees intermediate results by name: tests compare them, dumps keep them.
 pub type Probe<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
@@ -36,7 +37,7 @@ pub struct Learner {
     pub templates: Templates,
     /// Set by the first loss or gradient that is not finite; state then stays as it was.
     pub failed: Tensor,
-    pixels: Pixels,
+    normalizer: ImageNormalizer,
     rare_colours: RareColours,
     /// 256: 1 for the classes that the feature distance compares.
     thing_classes: Tensor,
@@ -131,18 +132,18 @@ impl Learner {
         for &class in &config.feature_distance.classes {
             things[class as usize] = 1;
         }
-        let pixels = Pixels::new(device)?;
+        let normalizer = ImageNormalizer::new(device)?;
         let rare_colours = if config.quadmix.released_colours {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
             RareColours { gain, reversed: true }
         } else {
-            RareColours { gain: pixels.inverse_std.clone(), reversed: false }
+            RareColours { gain: normalizer.inverse_std.clone(), reversed: false }
         };
         Ok(Learner {
             optimizer: Optimizer::new(device, &student, &config.optimizer)?,
             templates: Templates::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,
-            pixels,
+            normalizer,
             rare_colours,
             thing_classes: device.upload(&[256], &things)?,
             inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
@@ -160,7 +161,7 @@ impl Learner {
 
     /// Uploads a batch and normalises it, in the place of the one before: a learner has room for one.
     pub fn upload(&mut self, batch: &Batch) -> Result<DeviceBatch> {
-        self.room.fill(&self.device, &self.pixels, batch)
+        self.room.fill(&self.device, &self.normalizer, batch)
     }
 
     /// As [`upload`](Self::upload), of a batch that lies on the device already: at addresses that
@@ -286,7 +287,7 @@ impl Lesson {
     }
 
     fn pass<'a>(&self, learner: &'a Learner, tape: &'a Tape) -> Pass<'a> {
-        let dropping = Dropping { key: learner.inputs.drop_key.clone(), pass: self.kind as i64 };
+        let dropping = Dropping { key: learner.inputs.drop_key.clone(), pass: self.kind as usize };
         let (weights, statistics) = (&learner.student, Statistics::Batch);
         Pass { tape, weights, statistics, dropping: Some(dropping) }
     }
@@ -377,7 +378,8 @@ impl Iteration<'_, '_> {
         target: &Labelled,
         rare: &[RareCrops; 2],
     ) -> Result<[Lesson; 2]> {
-        let Learner { device, inputs, templates, pixels, rare_colours, config, .. } = self.learner;
+        let Learner { device, inputs, templates, normalizer, rare_colours, config, .. } =
+            self.learner;
         let positions = config.quadmix.released_exclusion;
         let (of_source, of_target) = (&inputs.template_source, &inputs.template_target);
         let candidates = self.candidates();
@@ -395,7 +397,7 @@ impl Iteration<'_, '_> {
         let mut over = |i: usize, under: &Labelled| {
             if self.probe.is_some() {
                 let background = Mix { under, layers: [Some(lower), None], rare: None };
-                let background = mix::mix(device, pixels, background, None)?;
+                let background = mix::mix(device, normalizer, background, None)?;
                 self.show_labelled(&format!("quad/{}/background_", names[i]), &background)?;
             }
             let (layers, rare) = ([Some(lower), Some(upper)], Some((&rare[i], rare_colours)));
@@ -418,14 +420,14 @@ impl Iteration<'_, '_> {
 
     /// Masked image consistency: clean images, partly hidden, against the same (pseudo-)labels.
     fn masked(&self, source: &Labelled, target: &Labelled) -> Result<Lesson> {
-        let Learner { device, inputs, pixels, config, .. } = self.learner;
+        let Learner { device, inputs, normalizer, config, .. } = self.learner;
         let clean = match config.mask.images {
             Masked::Target => target,
             Masked::Source => source,
-            Masked::Both => &mix::half_of_each(device, source, target)?,
+            Masked::Both => &half_of_each(device, source, target)?,
         };
         let image = match config.mask.augment {
-            true => pixels.augment(device, &clean.image, &self.augmentation(1, 2)?)?,
+            true => augment(device, normalizer, &clean.image, &self.augmentation(1, 2)?)?,
             false => clean.image.clone(),
         };
         let cells = [mask_cells(config.data.crop, config.mask.block); 2];
@@ -436,10 +438,10 @@ impl Iteration<'_, '_> {
 
     /// A mixed image, augmented: see [`augmentation`](Self::augmentation).
     fn mix(&self, mix: Mix, call: usize) -> Result<Labelled> {
-        let Learner { device, pixels, .. } = self.learner;
+        let Learner { device, normalizer, .. } = self.learner;
         let augmentation = self.augmentation(0, call)?;
-        let mut mixed = mix::mix(device, pixels, mix, Some(&augmentation))?;
-        pixels.blur(device, &mut mixed.image, &augmentation)?;
+        let mut mixed = mix::mix(device, normalizer, mix, Some(&augmentation))?;
+        blur(device, &mut mixed.image, &augmentation)?;
         Ok(mixed)
     }
 
@@ -513,7 +515,7 @@ impl Iteration<'_, '_> {
             // As the reference logs it: with HRDA's share, without the term's weight.
             self.log(&format!("{name}{part}loss_seg"), &loss.value, *share);
             self.log(&format!("{name}{part}acc_seg"), &loss.accuracy, 1.0);
-            seeds.push((&loss.value, device.full(&[1], share * scale)?));
+            seeds.push((&loss.value, ops::full(device, &[1], share * scale)?));
         }
         let distance = match &learner.imagenet {
             Some(imagenet) if *kind == PassKind::Source => {
@@ -524,7 +526,7 @@ impl Iteration<'_, '_> {
         if let Some(distance) = &distance {
             let weight = learner.config.feature_distance.weight;
             self.log("src.loss_imnet_feat_dist", distance, weight);
-            seeds.push((distance, device.full(&[1], weight)?));
+            seeds.push((distance, ops::full(device, &[1], weight)?));
         }
         drop(pass);
         let mut gradients = tape.backward(seeds)?;

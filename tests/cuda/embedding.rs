@@ -4,12 +4,13 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::{ALIGNMENT, Device, Types};
 use udass_raw::nn::{Pass, Statistics};
+use udass_raw::ops;
+use udass_raw::ops::mix::{Labelled, RareCrops};
 use udass_raw::run::build;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
 use udass_raw::uda::inputs::StepInputs;
-use udass_raw::uda::mix::{Labelled, RareCrops};
 
 use crate::stand_in::StandIn;
 use crate::steps::{ITERATIONS, assert_same_state, config_with};
@@ -93,7 +94,7 @@ fn a_batch_of_another_size_is_told() {
     let program = Program::new();
     let mut learner = build::learner(&config, &program.device, None).unwrap();
     let mut batch = learner.upload(&Loader::new(&config, 0).unwrap().next().unwrap()).unwrap();
-    batch.target = program.device.full(&[1, 2, 2, 3], 0.0).unwrap();
+    batch.target = ops::full(&program.device, &[1, 2, 2, 3], 0.0).unwrap();
     let problem = learner.take(&batch).err().unwrap().to_string();
     assert!(problem.contains("target is F32[1, 2, 2, 3], not F32["), "{problem}");
 }

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::config::Config;
 use crate::device::profile::Profile;
-use crate::device::{Device, Matrix, MemoryReport, kernels};
+use crate::device::{Device, Matrix, MemoryReport};
+use crate::ops;
 use crate::run::build;
 use summary::{Group, Row};
 
@@ -60,10 +61,7 @@ impl Rates {
         let x = device.upload_real(&[STREAM], &vec![1.0; STREAM])?;
         let mut y = device.empty_like(&x)?;
         let copy = best(device, || device.copy(&x, &mut y))?;
-        let n = STREAM as i64;
-        let sum = best(device, || {
-            kernels::add_scaled(device, device.elements(STREAM), &x, &mut y, 1.0, 0, n)
-        })?;
+        let sum = best(device, || ops::scaled(device, &x, 1.0, &mut y))?;
         let memory = 2.0 * x.bytes() as f64 / copy.min(sum);
         let mut matrix: f64 = 0.0;
         for side in SIDES {
