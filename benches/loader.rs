@@ -11,7 +11,7 @@ use udass_raw::{
     config::{Config, Method},
     data::{
         crops::Counter,
-        labels::{Plane, encode, read_ids},
+        labels::{LabelFile, Plane, TRAIN_IDS, encode},
         layouts,
         loader::Loader,
         picture::{load_rgb, load_rows},
@@ -93,7 +93,8 @@ fn stages(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     make_sets(folder.path());
     let image = folder.path().join("gta/images/00001.png");
-    let label_file = folder.path().join("gta/labels/00001_labelTrainIds.png");
+    let path = folder.path().join("gta/labels/00001_labelTrainIds.png");
+    let label_file = LabelFile { path, ids: TRAIN_IDS.clone() };
     let bytes = std::fs::metadata(&image).unwrap().len();
     println!("a source picture takes {:.2} MB", bytes as f64 / 1e6);
     let fitted = GTA.fitted([2560, 1440]);
@@ -107,9 +108,9 @@ fn stages(c: &mut Criterion) {
     group.bench_function("picture, rows of a crop", |b| {
         b.iter(|| load_rows(&image, |size| Ok(cv_bilinear_rows(size, fitted, window))).unwrap())
     });
-    group.bench_function("label", |b| b.iter(|| read_ids(&label_file).unwrap()));
+    group.bench_function("label", |b| b.iter(|| label_file.load().unwrap()));
     let whole = load_rgb(&image).unwrap();
-    let label = read_ids(&label_file).unwrap();
+    let label = label_file.load().unwrap();
     let counter = Counter::new(
         &label,
         cv_nearest_map(GTA.width, fitted.width, 0..fitted.width),

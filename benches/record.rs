@@ -102,22 +102,11 @@ pub fn on_gpu() -> bool {
 }
 
 /// Runs the cases as the command line says, then writes the record.
-pub fn main(what: &str, device: &Device, cases: Vec<Case>) {
-    run(what, device, cases.into_iter().map(|case| vec![case]).collect(), None);
-}
-
-/// Runs the cases of each group in turns, so that what disturbs one disturbs all, then writes the
-/// record. So many `samples`, where the command line says nothing else; without criterion.
-pub fn in_turns(what: &str, device: &Device, groups: Vec<Vec<Case>>, samples: usize) {
-    run(what, device, groups, Some(samples));
-}
-
-fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<usize>) {
+pub fn main(what: &str, device: &Device, mut cases: Vec<Case>) {
     let args: Vec<String> = std::env::args().collect();
     if args.iter().any(|arg| arg == "--cases") {
-        let cases = groups.into_iter().flatten();
         let all: Map<String, Value> =
-            cases.map(|case| (case.name, Value::Object(case.options))).collect();
+            cases.into_iter().map(|case| (case.name, Value::Object(case.options))).collect();
         return println!("{}", Value::Object(all));
     }
     let value = |name: &str| {
@@ -130,21 +119,19 @@ fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<
     let count = |name: &str| number(name).map(|n| n as usize);
     let record = value("--record").or(std::env::var("UDASS_RECORD").ok());
     let record = record.map_or_else(|| default_path(what), PathBuf::from);
-    let results = match count("--samples").or(samples) {
+    let results = match count("--samples") {
         Some(samples) => {
             let wanted = value("--case").unwrap_or_default();
-            let exact = groups.iter().flatten().any(|case| case.name == wanted);
-            for group in &mut groups {
-                group.retain(|case| match exact {
-                    true => case.name == wanted,
-                    false => case.name.contains(&wanted),
-                });
-            }
+            let exact = cases.iter().any(|case| case.name == wanted);
+            cases.retain(|case| match exact {
+                true => case.name == wanted,
+                false => case.name.contains(&wanted),
+            });
             let warmup = count("--warmup").unwrap_or(1);
             let seconds = number("--seconds").unwrap_or(f64::INFINITY);
-            plain(device, &groups, &Sampling { samples, warmup, seconds })
+            plain(device, &cases, &Sampling { samples, warmup, seconds })
         }
-        None => with_criterion(device, groups.into_iter().flatten().collect()),
+        None => with_criterion(device, cases),
     };
     // Nothing was measured: criterion only tried the cases, or listed them.
     if !results.is_empty() {
@@ -152,40 +139,34 @@ fn run(what: &str, device: &Device, mut groups: Vec<Vec<Case>>, samples: Option<
     }
 }
 
-fn plain(device: &Device, groups: &[Vec<Case>], how: &Sampling) -> Vec<Value> {
+fn plain(device: &Device, cases: &[Case], how: &Sampling) -> Vec<Value> {
     let mut results = Vec::new();
-    for group in groups {
-        let mut runs: Vec<(Run, Samples)> =
-            group.iter().map(|case| warmed(device, case, how)).collect();
+    for case in cases {
+        let (mut run, mut taken) = warmed(device, case, how);
         device.reset_peak_memory();
-        let start = Instant::now();
+        let begin = Instant::now();
         for i in 0..how.samples {
-            if i > 0 && start.elapsed().as_secs_f64() > how.seconds * group.len() as f64 {
+            if i > 0 && begin.elapsed().as_secs_f64() > how.seconds {
                 break;
             }
-            for (run, taken) in &mut runs {
-                let (busy, cpu, start) = (busy_elsewhere(), cpu_used(), Instant::now());
-                (0..taken.runs).for_each(|_| run());
-                device.synchronize().unwrap();
-                let seconds = start.elapsed().as_secs_f64();
-                taken.push(seconds, busy, cpu);
-            }
+            let (busy, cpu, start) = (busy_elsewhere(), cpu_used(), Instant::now());
+            (0..taken.runs).for_each(|_| run());
+            device.synchronize().unwrap();
+            taken.push(start.elapsed().as_secs_f64(), busy, cpu);
         }
-        for (case, (_, taken)) in group.iter().zip(&runs) {
-            if taken.seconds.is_empty() {
-                continue;
-            }
-            println!(
-                "{}: median {:.3} ms, min {:.3} ms{}",
-                case.name,
-                taken.median() * 1e3,
-                taken.least() * 1e3,
-                rate(case.amount, taken.median()),
-            );
-            let mut result = result(case, taken);
-            result["peak_bytes"] = json!(device.memory().peak);
-            results.push(result);
+        if taken.seconds.is_empty() {
+            continue;
         }
+        println!(
+            "{}: median {:.3} ms, min {:.3} ms{}",
+            case.name,
+            taken.median() * 1e3,
+            taken.least() * 1e3,
+            rate(case.amount, taken.median()),
+        );
+        let mut result = result(case, &taken);
+        result["peak_bytes"] = json!(device.memory().peak);
+        results.push(result);
     }
     results
 }

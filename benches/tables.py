@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of measurements in README.md, docs and benches/lab from the records in benches/results.
+"""Writes the tables of measurements in README.md and docs from the records in benches/results.
 
     python3 benches/tables.py            (writes them)
     python3 benches/tables.py --check    (fails where they are not what the records say)
@@ -15,7 +15,6 @@ A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
                                 mIoU of the method on GTA beside them
     ops RECORD PRESET           operations of compare.py ops: a row for each
     slower RECORD               those of them that are slower than PyTorch's, with the reason that benches/slower.toml gives
-    lab RECORD                  earlier versions of kernels, by the lines at their top; without times where the record has none
 """
 
 from __future__ import annotations
@@ -27,12 +26,13 @@ import re
 import statistics
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LAB = ROOT / "benches/lab"
+CASES = ROOT / "benches/kernels/cases"
 SLOWER = ROOT / "benches/slower.toml"
-FILES = [ROOT / "README.md", ROOT / "docs/operations.md", LAB / "README.md"]
+FILES = [ROOT / "README.md", ROOT / "docs/operations.md"]
 # FLOPs per byte from which on it is arithmetic that takes the time.
 MANY = 10
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -136,11 +136,20 @@ def sizes(o: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
+def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
+    """Name, options and result of each case whose operation benches/kernels still measures. A record stays as it was
+    written; an operation that the program no longer has is in no table."""
+    known = {word for source in CASES.glob("*.rs") for word in re.findall(r'"(\w+)"', source.read_text())}
+    for name, result in record["results"].items():
+        options = record["options"][name]
+        if options["op"] in known:
+            yield name, options, result
+
+
 def ops(record: dict, presets: list[str]) -> list[str]:
     """A row for each size, both passes beside each other."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name, result in record["results"].items():
-        o = record["options"][name]
+    for _, o, result in operations(record):
         if o["preset"] in presets:
             of = measure(record)
             over, ours = ratio(result, of), result["ours"][of]
@@ -157,8 +166,7 @@ def slower(record: dict, _: list[str]) -> list[str]:
     """Fails where an operation that is slower than PyTorch's has no reason."""
     reasons = tomllib.loads(SLOWER.read_text())["reason"]
     rows, unknown = [], []
-    for name, result in record["results"].items():
-        o = record["options"][name]
+    for name, o, result in operations(record):
         over = ratio(result, measure(record))
         if over is None or over >= 1.0:
             continue
@@ -232,53 +240,13 @@ def toy(record: dict, presets: list[str]) -> list[str]:
     return [*grid(heads, rows), "", about]
 
 
-def top_of(source: Path) -> dict[str, str]:
-    """What the lines at a version's top say: `// Key: text`, and lines of the same that begin further in."""
-    said, key = {}, ""
-    for line in source.read_text().split("\n//\n")[0].splitlines():
-        if match := re.fullmatch(r"// (\w+): (.*)", line):
-            key, said[match[1]] = match[1], match[2]
-        else:
-            said[key] += " " + line.removeprefix("//").strip()
-    return said
-
-
-def from_to(before: float, after: float) -> str:
-    scale, unit = (1e3, "ms") if max(before, after) >= 1e-4 else (1e6, "µs")
-    return f"{scale * before:.2f} → {scale * after:.2f} {unit}"
-
-
-def lab(record: dict | None, _: list[str]) -> list[str]:
-    of = {(r["folder"], r["version"], r["kernel"]): r for r in record["results"]} if record else {}
-    rows = []
-    for folder in sorted(path for path in LAB.iterdir() if path.is_dir()):
-        versions = sorted(folder.glob("*.cu"))
-        for version, following in zip(versions, [*(v.stem for v in versions[1:]), "today"]):
-            top = top_of(version)
-            link = f"[{folder.name}/{version.stem}]({folder.name}/{version.name})"
-            first = [link, f"{top['Then']} ({top['Until']})", top["Predicted"]]
-            for kernel in top["Kernels"].split(", "):
-                before, after = (of.get((folder.name, name, kernel)) for name in (version.stem, following))
-                measured = ["not yet"] if not (before and after) else [
-                    f"{before['size']}: {from_to(before['median'], after['median'])}, "
-                    f"{before['median'] / after['median']:.2f} ×"]
-                rows.append([*first, f"`{kernel}`", *measured])
-                first = ["", "", ""]
-    heads = ["version", "what the next one changed (commit)", "predicted", "kernel", "measured"]
-    table = grid(heads, rows)
-    if record:
-        table += ["", f"Medians; commit {record['commit'][:7]}, {record['cpu']}, {record['threads']} threads."]
-    return table
-
-
-KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy, "lab": lab, "ops": ops, "slower": slower,
-         "gpu": gpu}
+KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy, "ops": ops, "slower": slower, "gpu": gpu}
 
 
 def rendered(match: re.Match) -> str:
     kind, paths, *words = match[2].split()
-    records = [json.loads((ROOT / path).read_text()) for path in paths.split("+") if (ROOT / path).exists() or kind != "lab"]
-    record = records[0] if records else None
+    records = [json.loads((ROOT / path).read_text()) for path in paths.split("+")]
+    record = records[0]
     if kind == "gpu":
         record["more"] = records[1:]
     if kind == "toy":

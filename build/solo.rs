@@ -1,4 +1,4 @@
-//! How the host's C++ compiler builds kernels. Also a part of benches/lab.
+//! How the host's C++ compiler builds kernels.
 
 /// No fast-math and no implicit FMA: what a kernel says is what is computed. Not trapping and not
 /// setting errno change no value, and let loops over sqrt and floor vectorise.

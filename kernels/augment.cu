@@ -21,11 +21,6 @@ KERNEL(color_jitter,
     }
 }
 
-// The colour conversion alone: a test compares it.
-KERNEL(rgb_to_hsv, const real* rgb /* pixels,3 */, real* hsv /* pixels,3 */, int64_t pixels) {
-    GRID_LOOP(i, pixels) set_colour(hsv, i, hsv_of(colour_at(rgb, i)));
-}
-
 // weights[b, d] = e^(-d² / 2σ²) / Σ for offsets d of 0 to half; one block an image.
 KERNEL(blur_weights,
        const real* sigma /* blocks */, real* weights /* blocks,half+1 */,

@@ -50,11 +50,12 @@ pub enum Purpose {
     Init = 21,
 }
 
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+/// What SplitMix64's state grows by: 2⁶⁴ over the golden ratio.
+pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// SplitMix64's finalizer: a bijection in which every input bit flips each output bit with
 /// probability near ½.
-fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix64(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
@@ -70,7 +71,7 @@ impl Draw {
     /// `slot` tells apart the same decision for several images of an iteration, `attempt` the
     /// repetitions of a decision that was rejected.
     pub fn new(seed: u64, iteration: u64, purpose: Purpose, slot: u64, attempt: u64) -> Self {
-        let absorb = |state: u64, word: u64| mix(state.wrapping_add(GOLDEN) ^ mix(word));
+        let absorb = |state: u64, word: u64| mix64(state.wrapping_add(GOLDEN) ^ mix64(word));
         let state = [seed, iteration, purpose as u64, slot, attempt].into_iter().fold(0, absorb);
         Draw { state }
     }
@@ -78,7 +79,7 @@ impl Draw {
     /// 64 uniform bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
-        mix(self.state)
+        mix64(self.state)
     }
 
     /// Uniform in [0, 1), a multiple of 2⁻⁵³.
@@ -131,7 +132,7 @@ impl Draw {
         loop {
             let (mut left, mut right) = (value >> half, value & mask);
             for round in 1..=4u64 {
-                let keyed = mix(self.state ^ mix(right ^ round.wrapping_mul(GOLDEN)));
+                let keyed = mix64(self.state ^ mix64(right ^ round.wrapping_mul(GOLDEN)));
                 (left, right) = (right, left ^ (keyed & mask));
             }
             value = left << half | right;

@@ -49,7 +49,7 @@ fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_picture_that_claims_to_be_larger_than_its_file_is_refused_before_it_is_allocated() {
-    use udass_raw::data::labels::read_ids;
+    use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile};
     use udass_raw::data::picture::load_rgb;
     let good = png(4, 2, &[7; 8]);
     targets::label(&good);
@@ -66,7 +66,8 @@ fn a_picture_that_claims_to_be_larger_than_its_file_is_refused_before_it_is_allo
         let crc = crc32fast::hash(&claims[12..29]);
         claims[29..33].copy_from_slice(&crc.to_be_bytes());
         fs::write(&path, &claims).unwrap();
-        for told in [read_ids(&path).unwrap_err(), load_rgb(&path).unwrap_err()] {
+        let label = LabelFile { path: path.clone(), ids: CITYSCAPES_IDS.clone() };
+        for told in [label.load().unwrap_err(), load_rgb(&path).unwrap_err()] {
             assert!(told.to_string().contains(problem), "{told}");
         }
     }

@@ -86,11 +86,6 @@ def add_layernorm(batch: int, tokens: int, channels: int, rate: float) -> Op:
 
 
 @op
-def gelu(rows: int, channels: int) -> Op:
-    return F.gelu, lambda: (leaf(rows, channels),)
-
-
-@op
 def linear(rows: int, channels: int, out: int, bias: bool) -> Op:
     return F.linear, lambda: (leaf(rows, channels), leaf(out, channels), *([leaf(out)] if bias else []))
 

@@ -1,7 +1,7 @@
 //! The threads of a block as coroutines of one thread of the system, run in a random order from
 //! one barrier to the next.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_void};
 use std::ops::Range;
@@ -9,11 +9,9 @@ use std::ops::Range;
 use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use crate::Error;
-use crate::hooks;
-use crate::library::ThreadBody;
-use crate::memory::{Access, Memory, Now, Region, WARP};
-use crate::report::{Problem, Violation, lines_of};
+use crate::error::Error;
+use crate::memory::{Memory, Now, Region, WARP};
+use crate::report::{Access, Problem, Violation, lines_of};
 
 /// Of a thread; a kernel's frame is a few hundred bytes.
 const STACK: usize = 64 << 10;
@@ -32,6 +30,9 @@ pub enum Pause {
     Failed,
 }
 
+/// The kernel as each thread of a block calls it.
+pub type ThreadBody = unsafe extern "C" fn(args: *mut *mut c_void);
+
 type Thread = Coroutine<(), Pause, (), DefaultStack>;
 
 #[derive(Clone, Copy)]
@@ -44,6 +45,24 @@ enum State {
 thread_local! {
     /// Stacks are kept from block to block.
     static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
+    /// The block that a kernel's hooks on this thread of the system belong to.
+    static RUNNING: Cell<*mut Block> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// Makes `block` the running one while `work` runs.
+fn during<R>(block: *mut Block, work: impl FnOnce() -> R) -> R {
+    RUNNING.set(block);
+    let result = work();
+    RUNNING.set(std::ptr::null_mut());
+    result
+}
+
+/// The running block. Only its kernel's hooks ask for it, one thread at a time, and they hold the
+/// reference no longer than until they return or pause.
+pub fn running<'a>() -> &'a mut Block {
+    // SAFETY: `during` set it, and its caller touches the block only while the coroutine that
+    // called the hook is paused.
+    unsafe { &mut *RUNNING.get() }
 }
 
 fn stack() -> Result<DefaultStack, Error> {
@@ -151,7 +170,7 @@ impl Block {
             let stack = stack()?;
             ranges.push(stack.limit().get() as u64..stack.base().get() as u64);
             coroutines.push(Thread::with_stack(stack, move |yielder, ()| {
-                hooks::block().yielder = yielder;
+                running().yielder = yielder;
                 // SAFETY: the arguments are the kernel's, and it is watched from here on.
                 unsafe { body(arguments) };
             }));
@@ -168,7 +187,7 @@ impl Block {
                 self.thread = thread;
                 self.stack = ranges[thread].clone();
                 self.yielder = yielders[thread];
-                let result = hooks::during(self, || coroutines[thread].resume(()));
+                let result = during(self, || coroutines[thread].resume(()));
                 yielders[thread] = self.yielder;
                 states[thread] = match result {
                     CoroutineResult::Yield(pause) => State::Paused(pause),
@@ -288,7 +307,7 @@ impl Block {
 
     /// Stops the running thread until it is its turn again.
     pub fn pause(pause: Pause) {
-        let yielder = hooks::block().yielder;
+        let yielder = running().yielder;
         // SAFETY: the yielder is that of the coroutine that this is called on.
         unsafe { (*yielder).suspend(pause) };
     }

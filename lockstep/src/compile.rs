@@ -52,18 +52,8 @@ pub fn object(
         }
         Flavour::Ordered => flags.push("-DUDASS_ORDERED".into()),
     };
-    object_with(&flags, source, include, out)
-}
-
-/// The same, built as `flags` say.
-pub fn object_with(
-    flags: &[String],
-    source: &Path,
-    include: &Path,
-    out: &Path,
-) -> Result<(), String> {
     let mut command = compiler();
-    command.args(flags).arg("-I").arg(include);
+    command.args(&flags).arg("-I").arg(include);
     command.args(["-x", "c++", "-c"]).arg(source).arg("-o").arg(out);
     run(command, source)
 }

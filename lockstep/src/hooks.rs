@@ -1,12 +1,9 @@
 //! What a kernel calls while it runs in lockstep: see `runtime.cpp`.
 
-use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
-use std::ptr;
 
-use crate::block::{Block, Pause};
-use crate::memory::Access;
-use crate::report::Problem;
+use crate::block::{Block, Pause, running};
+use crate::report::{Access, Problem};
 
 /// Mirrors `Hooks` of `runtime.cpp`.
 #[repr(C)]
@@ -38,32 +35,12 @@ pub static HOOKS: Hooks = Hooks {
     wait_async,
 };
 
-thread_local! {
-    static RUNNING: Cell<*mut Block> = const { Cell::new(ptr::null_mut()) };
-}
-
-/// Makes `block` the one that hooks on this thread of the system belong to, while `work` runs.
-pub fn during<R>(block: *mut Block, work: impl FnOnce() -> R) -> R {
-    RUNNING.set(block);
-    let result = work();
-    RUNNING.set(ptr::null_mut());
-    result
-}
-
-/// The running block. Hooks are called by its kernel alone, one thread at a time, and hold the
-/// reference no longer than until they return or pause.
-pub fn block<'a>() -> &'a mut Block {
-    // SAFETY: `during` set it, and its caller touches the block only while the coroutine that
-    // called the hook is paused.
-    unsafe { &mut *RUNNING.get() }
-}
-
 /// Stops this thread of the block for good if something is wrong.
 fn checked<R>(result: Result<R, Problem>, from: u64) -> R {
     match result {
         Ok(value) => value,
         Err(problem) => {
-            block().fail(problem, from);
+            running().fail(problem, from);
             loop {
                 Block::pause(Pause::Failed);
             }
@@ -77,7 +54,7 @@ extern "C" fn access(address: u64, bytes: usize, kind: i32, from: u64) {
         1 => Access::Write,
         _ => Access::Atomic,
     };
-    checked(block().access(address, bytes, access), from);
+    checked(running().access(address, bytes, access), from);
 }
 
 extern "C" fn aligned(address: u64, bytes: usize, from: u64) {
@@ -102,15 +79,15 @@ extern "C" fn shared(
 ) -> *mut c_void {
     // SAFETY: the SHARED macro passes a literal.
     let name = unsafe { CStr::from_ptr(name) };
-    block().shared(place as usize, name, bytes, element)
+    running().shared(place as usize, name, bytes, element)
 }
 
 extern "C" fn dynamic_shared() -> *mut c_void {
-    block().dynamic_shared()
+    running().dynamic_shared()
 }
 
 extern "C" fn number(which: i32) -> i64 {
-    block().number(which)
+    running().number(which)
 }
 
 extern "C" fn exchange(mine: *const c_void, bytes: usize, from: u64) -> *const c_void {
@@ -119,19 +96,19 @@ extern "C" fn exchange(mine: *const c_void, bytes: usize, from: u64) -> *const c
         // SAFETY: the caller passes `bytes` of its own.
         _ => unsafe { std::slice::from_raw_parts(mine.cast::<u8>(), bytes) },
     };
-    block().deposit(mine);
+    running().deposit(mine);
     Block::pause(Pause::Exchange { from });
-    block().deposits()
+    running().deposits()
 }
 
 extern "C" fn copy_async(to: u64, source: u64, bytes: usize, from: u64) {
-    checked(block().copy_async(to, source, bytes), from);
+    checked(running().copy_async(to, source, bytes), from);
 }
 
 extern "C" fn commit_async() {
-    block().commit_async();
+    running().commit_async();
 }
 
 extern "C" fn wait_async(pending: i64) {
-    block().wait_async(pending.max(0) as usize);
+    running().wait_async(pending.max(0) as usize);
 }

@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 use std::ops::Range;
 
-use crate::Error;
 use crate::block::{Block, Setting};
+use crate::error::Error;
 use crate::library::{Library, OrderedLaunch};
 use crate::memory::{Memory, Region};
 

@@ -7,53 +7,18 @@
 //! order of the block's threads, so that every bit must agree.
 
 mod block;
+mod built;
 pub mod compile;
+mod error;
 mod hooks;
 mod launch;
 mod library;
 mod memory;
 mod report;
 
+pub use built::{built, kernels, runtime};
 pub use compile::Flavour;
+pub use error::Error;
 pub use launch::{Argument, Launch, Value, compare, perform, watch};
 pub use library::Library;
-pub use memory::Access;
-pub use report::{Problem, Violation};
-
-use std::path::PathBuf;
-
-/// Why a launch cannot be run, or what is wrong with it.
-#[derive(Debug)]
-pub enum Error {
-    Library(String),
-    Stack(String),
-    Violation(Box<Violation>),
-    Difference(String),
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Error::Library(problem) | Error::Difference(problem) => f.write_str(problem),
-            Error::Stack(problem) => write!(f, "no stack for a thread: {problem}"),
-            Error::Violation(violation) => violation.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// The folder of the kernels' sources.
-pub fn kernels() -> PathBuf {
-    env!("LOCKSTEP_KERNELS").into()
-}
-
-/// A library that the build made; `types` is F32, BF16 or F64.
-pub fn built(types: &str, flavour: Flavour) -> PathBuf {
-    PathBuf::from(env!("OUT_DIR")).join(format!("{}_{types}.so", flavour.name()))
-}
-
-/// The object with the hooks' answers, which a library in lockstep is linked with.
-pub fn runtime() -> PathBuf {
-    PathBuf::from(env!("OUT_DIR")).join("runtime.o")
-}
+pub use report::{Access, Problem, Violation};

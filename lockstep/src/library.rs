@@ -4,9 +4,10 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::Error;
+use crate::block::ThreadBody;
 use crate::compile::Flavour;
-use crate::hooks;
+use crate::error::Error;
+use crate::hooks::{HOOKS, Hooks};
 
 /// A shared library of kernels of one flavour.
 pub struct Library {
@@ -16,8 +17,6 @@ pub struct Library {
     pub(crate) bounds: Range<u64>,
 }
 
-/// A kernel in lockstep, called by every thread of a block.
-pub(crate) type ThreadBody = unsafe extern "C" fn(args: *mut *mut c_void);
 /// A kernel's reference.
 pub(crate) type OrderedBody =
     unsafe extern "C" fn(args: *mut *mut c_void, launch: *const OrderedLaunch);
@@ -41,9 +40,9 @@ impl Library {
         if flavour == Flavour::Lockstep {
             // SAFETY: the signatures are those of lockstep/runtime.cpp.
             unsafe {
-                let install: libloading::Symbol<unsafe extern "C" fn(*const hooks::Hooks)> =
+                let install: libloading::Symbol<unsafe extern "C" fn(*const Hooks)> =
                     library.get(b"lockstep_install").map_err(problem)?;
-                install(&hooks::HOOKS);
+                install(&HOOKS);
                 let find: libloading::Symbol<unsafe extern "C" fn(*mut u64, *mut u64)> =
                     library.get(b"lockstep_bounds").map_err(problem)?;
                 find(&mut bounds.start, &mut bounds.end);

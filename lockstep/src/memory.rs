@@ -3,17 +3,10 @@
 
 use std::ops::Range;
 
-use crate::report::Problem;
+use crate::report::{Access, Problem};
 
 /// Lanes of a warp.
 pub const WARP: usize = 32;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    Read,
-    Write,
-    Atomic,
-}
 
 /// Who did something last: one thread, or several of a warp, or several.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]

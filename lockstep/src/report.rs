@@ -3,7 +3,13 @@
 use std::ffi::c_void;
 use std::fmt;
 
-use crate::memory::Access;
+/// What a thread does to a word of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    Atomic,
+}
 
 /// What a thread did, or did not do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Config, FilesConfig, LabelValue, Method, NetworkConfig};
+use super::dataset::{FilesConfig, LabelValue};
+use super::schema::{Config, Method, NetworkConfig};
 
 /// Layouts of data sets. All but the last have Cityscapes' classes.
 pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];

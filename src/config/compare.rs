@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::schema::Config;
 use crate::error::{Error, Result};
 
 /// Keys, or sections, that change nothing of what a run computes: where it reads and writes, how often

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::load::{COMPLETE, PRESETS};
+use super::presets::{COMPLETE, PRESETS};
 use super::report::{Problem, nearest};
 use crate::error::{Error, Result};
 

@@ -2,7 +2,8 @@
 
 use crate::{
     data::{
-        labels::{IGNORE, Plane},
+        classes::IGNORE,
+        labels::Plane,
         resize::{Size, Window},
     },
     rng::Draw,

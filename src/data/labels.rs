@@ -12,17 +12,12 @@ use png::{BitDepth, ColorType, Decoder, Transformations};
 use crate::{
     config::{FilesConfig, LabelValue},
     data::{
-        classes,
+        classes::{self, CITYSCAPES, IGNORE},
         picture::{check_claim, is_png, load_rgb, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
 };
-
-/// Classes that training and evaluation know: Cityscapes' train ids 0 to 18.
-pub const CLASSES: usize = 19;
-/// The train id of a pixel that belongs to no class.
-pub const IGNORE: u8 = 255;
 
 /// One byte a pixel, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +63,7 @@ const INVALID: u8 = 254;
 
 /// Train ids as preparation writes them.
 pub static TRAIN_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
-    let ids = (0..CLASSES as u8).chain([IGNORE]).map(|id| (id.into(), id));
+    let ids = (0..CITYSCAPES.len() as u8).chain([IGNORE]).map(|id| (id.into(), id));
     let expected = "0 to 18, or 255 for unlabelled";
     Arc::new(IdMap::new("train id", expected, Storage::Bytes, ids))
 });
@@ -76,7 +71,7 @@ pub static TRAIN_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
 /// Label ids of Cityscapes, which GTA shares: 0 to 34, and 255.
 pub static CITYSCAPES_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
     let unlabelled = (0..=34).chain([255]).map(|id| (id, IGNORE));
-    let ids = (0..).zip(&classes::CITYSCAPES).map(|(train_id, c)| (c.label_id.into(), train_id));
+    let ids = (0..).zip(&CITYSCAPES).map(|(train_id, c)| (c.label_id.into(), train_id));
     let ids = unlabelled.chain(ids);
     Arc::new(IdMap::new("label id", "0 to 34, or 255", Storage::Bytes, ids))
 });
@@ -222,19 +217,8 @@ enum Data {
     Words(Vec<u32>),
 }
 
-/// The numbers stored in a label PNG: palette *indices* (the colours are for the eye only) or grey
-/// values.
-///
-/// # Errors
-/// The file is missing, truncated, damaged, or stores colours or 16 bits.
-pub fn read_ids(path: &Path) -> Result<Plane> {
-    let Values { size, data } = read_values(path, Storage::Bytes)?;
-    match data {
-        Data::Bytes(data) => Ok(Plane { size, data }),
-        Data::Words(_) => Err(Error::data(path, "stores more than 8 bits")),
-    }
-}
-
+/// The numbers stored in a label PNG: palette *indices* (the colours are for the eye only), grey
+/// values, the first of several channels, or colours, as `storage` says.
 fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     let bytes = read(path)?;
     if !is_png(&bytes) {

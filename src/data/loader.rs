@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::{
     config::{Config, Method},
     data::{
-        BadFile, Batch, Crops, PAD_RGB, RareCrops,
+        batch::{BadFile, Batch, Crops, PAD_RGB, RareCrops},
+        classes::IGNORE,
         crops::{Counter, pad, random_window, varied_window},
-        labels::{IGNORE, check_size},
+        labels::check_size,
         layouts::{self, Pair, Split},
         picture::load_rows,
         prefetch::{Job, Prefetcher},

@@ -1,4 +1,4 @@
-//! GELU, sums with a rectifier, and the way back from operands.
+//! Sums with a rectifier, and operands cast to what is computed in.
 
 use crate::device::kernels;
 use crate::tape::Tape;
@@ -6,21 +6,6 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::elementwise::{to_operand, to_real};
-
-/// `x·Φ(x)`, exact; any shape.
-pub fn gelu(tape: &Tape, x: &Tensor) -> Result<Tensor> {
-    let device = tape.device();
-    let (elements, grid) = (x.len(), device.elements(x.len()));
-    let mut y = device.empty_like(x)?;
-    kernels::GeluForward { x, y: &mut y, elements }.launch(device, grid)?;
-    let x = x.clone();
-    Ok(tape.record(y, move |gradients, dy| {
-        let mut dx = gradients.device().empty_like(&x)?;
-        kernels::GeluBackward { x: &x, dy: &dy, dx: &mut dx, elements }
-            .launch(gradients.device(), grid)?;
-        gradients.give(&x.slot, dx)
-    }))
-}
 
 /// An operand as `real`; any shape.
 pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {

@@ -75,7 +75,7 @@ mod resize_gradients;
 
 use udass_raw::device::{Device, Types};
 
-pub use host::{GRID, Host, at, close, each, hsv, jittered, taps, uniform_of};
+pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
 
 /// Where the cases of launchers and gradients run.
 pub fn double() -> Device {

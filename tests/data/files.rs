@@ -6,14 +6,14 @@ use png::{BitDepth, ColorType};
 use udass_raw::{
     Result,
     data::{
-        labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS, encode, read_ids},
+        labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS, encode},
         layouts::{self, Split},
         picture::{self, load_rgb, load_rows},
         resize::Size,
     },
 };
 
-use crate::support::{Sets, grey, located, palette, plane, png, write};
+use crate::support::{Sets, grey, located, palette, plane, png, train_ids, write};
 
 fn file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -34,7 +34,6 @@ fn message<T: std::fmt::Debug>(result: Result<T>, path: &Path, parts: &[&str]) {
 fn a_palette_label_gives_indices_not_colours() {
     let ids = [0, 7, 33, 34, 255, 11];
     let (_folder, path) = file(&palette([3, 2], &ids));
-    assert_eq!(read_ids(&path).unwrap(), plane([3, 2], ids.to_vec()));
     let label = LabelFile { path, ids: CITYSCAPES_IDS.clone() }.load().unwrap();
     assert_eq!(label.data, [255, 0, 18, 255, 255, 2]);
 }
@@ -128,13 +127,13 @@ fn labels_of_fewer_bits_are_unpacked() {
     // Rows of 3 pixels: 2-bit indices 1, 2, 3 and 0, 1, 0, each row padded to a byte.
     let packed = [0b01_10_11_00, 0b00_01_00_00];
     let (_folder, path) = file(&png([3, 2], ColorType::Indexed, BitDepth::Two, &packed));
-    assert_eq!(read_ids(&path).unwrap().data, [1, 2, 3, 0, 1, 0]);
+    assert_eq!(train_ids(&path).unwrap().data, [1, 2, 3, 0, 1, 0]);
     let packed = [0x12, 0x30, 0xf0, 0x70];
     let (_folder, path) = file(&png([3, 2], ColorType::Grayscale, BitDepth::Four, &packed));
-    assert_eq!(read_ids(&path).unwrap().data, [1, 2, 3, 15, 0, 7]);
+    assert_eq!(train_ids(&path).unwrap().data, [1, 2, 3, 15, 0, 7]);
     let (_folder, path) =
         file(&png([9, 1], ColorType::Grayscale, BitDepth::One, &[0b1010_0001, 0x80]));
-    assert_eq!(read_ids(&path).unwrap().data, [1, 0, 1, 0, 0, 0, 0, 1, 1]);
+    assert_eq!(train_ids(&path).unwrap().data, [1, 0, 1, 0, 0, 0, 0, 1, 1]);
 }
 
 #[test]
@@ -149,13 +148,13 @@ fn an_id_out_of_range_is_named_with_its_place() {
 #[test]
 fn a_label_that_is_a_picture_is_refused() {
     let (_folder, path) = file(&located([4, 4], 9));
-    message(read_ids(&path), &path, &["Rgb pixels of 8 bits", "palette or grey"]);
+    message(train_ids(&path), &path, &["Rgb pixels of 8 bits", "palette or grey"]);
     let (_folder, path) = file(&png([2, 1], ColorType::Grayscale, BitDepth::Sixteen, &[0; 4]));
-    message(read_ids(&path), &path, &["16 bits"]);
+    message(train_ids(&path), &path, &["16 bits"]);
     let (_folder, path) = file(b"GIF89a");
-    message(read_ids(&path), &path, &["not a PNG file"]);
+    message(train_ids(&path), &path, &["not a PNG file"]);
     let (_folder, path) = file(b"");
-    message(read_ids(&path), &path, &["not a PNG file"]);
+    message(train_ids(&path), &path, &["not a PNG file"]);
 }
 
 #[test]
@@ -164,7 +163,7 @@ fn truncated_and_damaged_files_are_told_apart() {
     let picture = located([64, 64], 9);
     for cut in [20, 60, 100] {
         let (_folder, path) = file(&label[..label.len() - cut]);
-        message(read_ids(&path), &path, &["truncated"]);
+        message(train_ids(&path), &path, &["truncated"]);
         let (_folder, path) = file(&picture[..picture.len() - cut]);
         message(load_rgb(&path), &path, &["truncated"]);
     }
@@ -175,7 +174,7 @@ fn truncated_and_damaged_files_are_told_apart() {
     message(load_rgb(&path), &path, &["damaged PNG file"]);
     let missing = path.with_file_name("other.png");
     message(load_rgb(&missing), &missing, &["cannot read"]);
-    message(read_ids(&missing), &missing, &["cannot read"]);
+    message(train_ids(&missing), &missing, &["cannot read"]);
     let (_folder, path) = file(b"hello, this is text");
     message(load_rgb(&path), &path, &["not a PNG or JPEG"]);
 }
@@ -244,7 +243,7 @@ fn interlaced_files_are_read_whole() {
     assert_eq!(load_rows(&path, |_| Ok(1..1)).unwrap().rgb, [0u8; 0]);
     let (_folder, path) = file(&interlaced(ColorType::Grayscale, &[9, 4]));
     assert_eq!(load_rgb(&path).unwrap().rgb, [9, 9, 9, 4, 4, 4]);
-    assert_eq!(read_ids(&path).unwrap(), plane([2, 1], vec![9, 4]));
+    assert_eq!(train_ids(&path).unwrap(), plane([2, 1], vec![9, 4]));
 }
 
 #[test]

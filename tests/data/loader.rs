@@ -130,7 +130,7 @@ fn crops_are_parts_of_the_scaled_images_with_their_labels() {
     };
     let train_ids = |n: u8| {
         let path = sets.gta().join(format!("labels/{n:05}_labelTrainIds.png"));
-        udass_raw::data::labels::read_ids(&path).unwrap().data
+        crate::support::train_ids(&path).unwrap().data
     };
     for batch in batches(&config, 3, 12) {
         let (size, fitted) = (Size::new(40, 24), Size::new(60, 36));

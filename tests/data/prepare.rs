@@ -8,13 +8,12 @@ use std::{
 use udass_raw::{
     Result,
     data::{
-        labels::read_ids,
         layouts,
         prepare::{self, Prepared},
     },
 };
 
-use crate::support::{Sets, grey, located, png, write};
+use crate::support::{Sets, grey, located, png, train_ids, write};
 
 fn prepare_as(layout: &str, root: &Path) -> Result<Prepared> {
     prepare::prepare(layouts::find(layout)?, root, &|_, _| {})
@@ -41,8 +40,8 @@ fn gta_statistics_have_the_released_form() {
     assert_eq!(prepared, Prepared { written: 3, kept: 0, pixels: vec![(0, 3), (2, 2), (18, 1)] });
 
     let labels = sets.gta().join("labels");
-    let train_ids = read_ids(&labels.join("00002_labelTrainIds.png")).unwrap();
-    assert_eq!(train_ids.data, [0, 0, 2, 255, 255, 0]);
+    let prepared = train_ids(&labels.join("00002_labelTrainIds.png")).unwrap();
+    assert_eq!(prepared.data, [0, 0, 2, 255, 255, 0]);
     // What Python's json.dump(…, indent=2) writes, to the byte.
     let file = |n: u8| labels.join(format!("0000{n}_labelTrainIds.png")).display().to_string();
     let (one, two, three) = (file(1), file(2), file(3));
@@ -83,8 +82,8 @@ fn synthia_is_prepared_like_gta() {
     let prepared = prepare_as("synthia", &root).unwrap();
     let pixels = vec![(0, 3), (10, 1), (14, 1), (18, 1)];
     assert_eq!(prepared, Prepared { written: 2, kept: 0, pixels });
-    let train_ids = labels.join("0000000_labelTrainIds.png");
-    assert_eq!(read_ids(&train_ids).unwrap().data, [18, 255, 0, 10]);
+    let prepared_label = labels.join("0000000_labelTrainIds.png");
+    assert_eq!(train_ids(&prepared_label).unwrap().data, [18, 255, 0, 10]);
     let stats: serde_json::Value =
         serde_json::from_str(&text(root.join("sample_class_stats.json"))).unwrap();
     let file = |n| labels.join(format!("000000{n}_labelTrainIds.png")).display().to_string();
@@ -96,7 +95,7 @@ fn synthia_is_prepared_like_gta() {
     // Ready for training: the prepared labels are found beside the downloaded ones.
     let pairs = layouts::find("synthia").unwrap().pairs(&root, layouts::Split::Train).unwrap();
     assert_eq!(pairs.len(), 2);
-    assert_eq!(pairs[0].label.path, train_ids);
+    assert_eq!(pairs[0].label.path, prepared_label);
     assert_eq!(pairs[0].image, root.join("RGB/0000000.png"));
     assert_eq!(prepare_as("synthia", &root).unwrap().kept, 2);
 }
@@ -114,7 +113,7 @@ fn cityscapes_counts_train_only_and_lists_every_split() {
     assert_eq!(text(root.join("val.txt")), "ulm/ulm_000001_000019\n");
     assert_eq!(text(root.join("test.txt")), "");
     let val = root.join("gtFine/val/ulm/ulm_000001_000019_gtFine_labelTrainIds.png");
-    assert_eq!(read_ids(&val).unwrap().data, [18, 18]);
+    assert_eq!(train_ids(&val).unwrap().data, [18, 18]);
     assert!(!text(root.join("sample_class_stats.json")).contains("000001"));
 }
 

@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use udass_raw::{
+    Result,
     config::Config,
-    data::{labels::Plane, resize::Size},
+    data::{
+        labels::{LabelFile, Plane, TRAIN_IDS},
+        resize::Size,
+    },
 };
 
 pub fn write(path: &Path, bytes: &[u8]) {
@@ -45,6 +49,11 @@ pub fn located([width, height]: [u32; 2], number: u8) -> Vec<u8> {
 pub fn plane([width, height]: [usize; 2], data: Vec<u8>) -> Plane {
     assert_eq!(data.len(), width * height);
     Plane { size: Size::new(width, height), data }
+}
+
+/// A label of train ids.
+pub fn train_ids(path: &Path) -> Result<Plane> {
+    LabelFile { path: path.into(), ids: TRAIN_IDS.clone() }.load()
 }
 
 /// A GTA and a Cityscapes folder below one temporary folder.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use udass_raw::config::Config;
-use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, read_ids};
+use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS};
 use udass_raw::run::identity::identify;
 use udass_raw::run::log::{Log, read};
 use udass_raw::run::tensor_file::TensorFile;
@@ -51,11 +51,10 @@ pub fn safetensors(bytes: &[u8]) {
 /// Label maps in PNG files, and their numbers as train ids.
 pub fn label(bytes: &[u8]) {
     let path = file(bytes);
-    if let Ok(plane) = read_ids(&path) {
-        assert_eq!(plane.data.len(), plane.size.width * plane.size.height);
-    }
-    for ids in [&CITYSCAPES_IDS, &SYNTHIA_IDS] {
-        let _ = LabelFile { path: path.clone(), ids: Arc::clone(ids) }.load();
+    for ids in [&TRAIN_IDS, &CITYSCAPES_IDS, &SYNTHIA_IDS] {
+        if let Ok(plane) = (LabelFile { path: path.clone(), ids: Arc::clone(ids) }).load() {
+            assert_eq!(plane.data.len(), plane.size.width * plane.size.height);
+        }
     }
 }
 

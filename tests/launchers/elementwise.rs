@@ -49,39 +49,6 @@ fn fills_and_sums() {
     assert_eq!(host.read(&rows), bs.repeat(11));
 }
 
-/// ½ + ∫ φ from 0 to x, by Simpson's rule.
-fn normal_cdf(x: f64) -> f64 {
-    let steps = 2000;
-    let h = x / steps as f64;
-    let weight = |i: usize| if i == 0 || i == steps { 1.0 } else { 2.0 + (i % 2 * 2) as f64 };
-    let sum: f64 = (0..=steps).map(|i| weight(i) * density(i as f64 * h)).sum();
-    0.5 + sum * h / 3.0
-}
-
-fn density(x: f64) -> f64 {
-    (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
-}
-
-#[test]
-fn gelu() {
-    let host = Host::double();
-    let device = &host.device;
-    for n in SIZES {
-        let xs: Vec<f64> = host.reals(&[n]).1.iter().map(|x| 7.0 * x).collect();
-        let x = host.upload(&[n], &xs);
-        let (dy, dys) = host.reals(&[n]);
-        let (mut y, mut dx) = (host.room(&[n]), host.room(&[n]));
-        kernels::GeluForward { x: &x, y: &mut y, elements: n }.launch(device, GRID).unwrap();
-        kernels::GeluBackward { x: &x, dy: &dy, dx: &mut dx, elements: n }
-            .launch(device, GRID)
-            .unwrap();
-        let of = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
-        close("gelu", &host.read(&y), &of(&|i| xs[i] * normal_cdf(xs[i])));
-        let slope = |x: f64| normal_cdf(x) + x * density(x);
-        close("gelu's slope", &host.read(&dx), &of(&|i| dys[i] * slope(xs[i])));
-    }
-}
-
 #[test]
 fn numbers_that_are_not_finite_raise_the_flag() {
     let host = Host::double();

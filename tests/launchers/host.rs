@@ -5,6 +5,11 @@ use std::cell::Cell;
 use udass_raw::device::{Device, Grid};
 use udass_raw::tensor::Tensor;
 
+#[path = "../support/hsv.rs"]
+mod hsv;
+
+use hsv::hsv;
+
 /// The double-precision host, and numbers to feed it.
 pub struct Host {
     pub device: Device,
@@ -125,19 +130,6 @@ pub fn uniform_of(key: u64, stream: u64, element: u64) -> f64 {
     (bits >> 40) as f64 / 16_777_216.0
 }
 
-/// Hue as a part of the circle, saturation, value.
-pub fn hsv([r, g, b]: [f64; 3]) -> [f64; 3] {
-    let (high, low) = (r.max(g).max(b), r.min(g).min(b));
-    let (span, sixth) = (high - low, 1.0 / 6.0);
-    let hue = match span {
-        0.0 => 0.0,
-        _ if r == high => sixth * (g - b) / span,
-        _ if g == high => sixth * (2.0 + (b - r) / span),
-        _ => sixth * (4.0 + (r - g) / span),
-    };
-    [hue.rem_euclid(1.0), span / (high + 1e-6), high]
-}
-
 /// A channel is high over a third of the circle around its own hue, and falls off over sixths.
 fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
     [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|own| {
@@ -160,4 +152,28 @@ pub fn jittered(colour: [f64; 3], factors: &[f64], order: &[i32]) -> [f64; 3] {
             _ => colour,
         }
     })
+}
+
+/// x·Φ(x).
+pub fn gelu(x: f64) -> f64 {
+    x * normal_cdf(x)
+}
+
+pub fn gelu_slope(x: f64) -> f64 {
+    normal_cdf(x) + x * density(x)
+}
+
+/// ½ + ∫ φ from 0 to x, by Simpson's rule.
+fn normal_cdf(x: f64) -> f64 {
+    // Beyond that, Φ is 0 or 1 to the last bit.
+    let x = x.clamp(-9.0, 9.0);
+    let steps = 2000;
+    let h = x / steps as f64;
+    let weight = |i: usize| if i == 0 || i == steps { 1.0 } else { 2.0 + (i % 2 * 2) as f64 };
+    let sum: f64 = (0..=steps).map(|i| weight(i) * density(i as f64 * h)).sum();
+    0.5 + sum * h / 3.0
+}
+
+fn density(x: f64) -> f64 {
+    (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
 }

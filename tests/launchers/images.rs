@@ -1,10 +1,8 @@
 //! Pictures: normalising, masks, jitter, blur, mixing.
 
-use std::f64::consts::TAU;
-
 use udass_raw::device::{Grid, kernels};
 
-use crate::{GRID, Host, at, close, each, hsv, jittered};
+use crate::{GRID, Host, at, close, each, jittered};
 
 #[test]
 fn normalize() {
@@ -88,34 +86,6 @@ const COLOURS: [[f64; 3]; 13] = [
 ];
 
 #[test]
-fn rgb_to_hsv() {
-    let host = Host::double();
-    for count in [COLOURS.len(), 11] {
-        let x = host.upload(&[count, 3], COLOURS[..count].as_flattened());
-        let mut y = host.room(&[count, 3]);
-        kernels::RgbToHsv { rgb: &x, hsv: &mut y, pixels: count }
-            .launch(&host.device, GRID)
-            .unwrap();
-        let expected: Vec<f64> = (COLOURS[..count].iter())
-            .flat_map(|&colour| {
-                let [hue, saturation, value] = hsv(colour);
-                [TAU * hue, saturation, value]
-            })
-            .collect();
-        close("rgb_to_hsv", &host.read(&y), &expected);
-    }
-    // A pixel that is no number stays none, whichever channel it is.
-    for channel in 0..3 {
-        let mut pixel = [0.3, 0.2, 0.1];
-        pixel[channel] = f64::NAN;
-        let mut y = host.room(&[1, 3]);
-        let x = host.upload(&[1, 3], &pixel);
-        kernels::RgbToHsv { rgb: &x, hsv: &mut y, pixels: 1 }.launch(&host.device, GRID).unwrap();
-        assert!(host.read(&y).iter().all(|x| x.is_nan()));
-    }
-}
-
-#[test]
 fn color_jitter() {
     let host = Host::double();
     let device = &host.device;
@@ -172,6 +142,34 @@ fn color_jitter() {
             }
             close("color_jitter", &host.read(&y), &expected);
         }
+    }
+}
+
+#[test]
+fn color_jitter_of_what_is_no_number() {
+    let host = Host::double();
+    let order = host.ints(&[3, -1, -1, -1]);
+    let (switches, factors) = (host.ints(&[1, 0]), host.upload(&[1, 4], &[1.0, 1.0, 1.0, 0.1]));
+    let (mean, std) = (host.upload(&[3], &[0.0; 3]), host.upload(&[3], &[1.0; 3]));
+    for channel in 0..3 {
+        let mut pixel = [0.3, 0.2, 0.1];
+        pixel[channel] = f64::NAN;
+        let (x, mut y) = (host.upload(&[1, 3], &pixel), host.room(&[1, 3]));
+        kernels::ColorJitter {
+            x: &x,
+            factors: &factors,
+            order: &order,
+            switches: &switches,
+            mean: &mean,
+            std: &std,
+            y: &mut y,
+            unit: 1.0,
+            batch: 1,
+            pixels: 1,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
+        assert!(host.read(&y).iter().all(|x| x.is_nan()));
     }
 }
 

@@ -7,6 +7,7 @@ pub mod cases;
 pub mod compare;
 pub mod families;
 pub mod formula;
+pub mod hsv;
 pub mod precision;
 pub mod report;
 pub mod uda;

@@ -70,12 +70,6 @@ impl List {
         self.op("add_layernorm", shape, op);
     }
 
-    pub fn gelu(&mut self, rows: usize, channels: usize) {
-        let shape = json!({"rows": rows, "channels": channels});
-        let apply = |tape: &Tape, s: &Set| vec![ops::gelu(tape, &s.x[0]).unwrap()];
-        self.op("gelu", shape, Op::new(vec![Operand(vec![rows, channels])], vec![], apply));
-    }
-
     pub fn linear(&mut self, rows: usize, channels: usize, out: usize, bias: bool) {
         let shape = json!({"rows": rows, "channels": channels, "out": out, "bias": bias});
         let mut params = vec![vec![out, channels]];

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use udass_raw::config::Config;
-use udass_raw::device::kernels;
 use udass_raw::ops::ImageNormalizer;
 use udass_raw::ops::augment::{Augmentation, augment, block_mask};
 use udass_raw::ops::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
@@ -19,7 +18,6 @@ pub fn add(list: &mut List, config: &Config) {
     pictures.quad_mix(list);
     pictures.augment(list);
     pictures.mask(list, mask_cells(side, config.mask.block), config.mask.ratio);
-    pictures.hues(list);
 }
 
 #[derive(Clone, Copy)]
@@ -143,20 +141,6 @@ impl Pictures {
             };
             bed.rotating(make, move |device, (image, grid)| {
                 block_mask(device, image, grid, [cells; 2], ratio).unwrap()
-            })
-        });
-    }
-
-    /// The first half of a jitter: no iteration runs it apart.
-    fn hues(self, list: &mut List) {
-        let shape = json!({"batch": self.batch, "side": self.side});
-        list.plain("rgb_to_hsv", shape, move |bed: &Bed| {
-            let make = |slot| bed.numbers(&self.colours(), slot);
-            bed.rotating(make, move |device, rgb| {
-                let mut hsv = device.empty_like(rgb).unwrap();
-                let (grid, n) = (device.elements(4 * rgb.len()), rgb.len() / 3);
-                kernels::RgbToHsv { rgb, hsv: &mut hsv, pixels: n }.launch(device, grid).unwrap();
-                hsv
             })
         });
     }

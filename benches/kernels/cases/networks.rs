@@ -56,7 +56,6 @@ fn mit(list: &mut List, widths: [usize; 4], batch: usize, side: usize) {
         list.add_layernorm(batch, map.side * map.side, width, 0.1);
         list.linear(rows, width, 4 * width, true);
         list.depthwise_gelu(Map { channels: 4 * width, ..map });
-        list.gelu(rows, 4 * width);
         list.linear(rows, 4 * width, width, true);
         // Gradients of what two read.
         list.add(map, false);

@@ -9,7 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{Layout, RawLabel, Split, beside, files_below, moved, renamed};
+use super::layout::{Layout, RawLabel, Split, beside, files_below};
+use super::paths::{moved, renamed};
 use crate::{
     data::labels::{CITYSCAPES_IDS, LabelFile},
     error::{Error, Result},

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use super::{Layout, Pair, RawLabel, Split, by_path};
+use super::layout::{Layout, Pair, RawLabel, Split};
+use super::paths::files;
 use crate::config::{FILES, FilesConfig};
 use crate::data::labels::{IdMap, LabelFile};
 use crate::error::{Error, Result};
@@ -195,25 +196,10 @@ impl Glob {
             true => usize::MAX,
             false => self.parts.len(),
         };
-        let mut found = Vec::new();
-        let mut open = vec![(start, 1)];
-        while let Some((folder, level)) = open.pop() {
-            let entries = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "list", e))?;
-            for entry in entries {
-                let path = entry.map_err(|e| Error::io(&folder, "list", e))?.path();
-                if path.is_dir() {
-                    if level < depth {
-                        open.push((path, level + 1));
-                    }
-                } else if self.matches(root, &path).is_some() {
-                    found.push(path);
-                }
-            }
-        }
+        let found = files(&start, depth, |path| self.matches(root, path).is_some())?;
         if found.is_empty() {
             return Err(Error::data(root, format!("no file matches {}", self.told)));
         }
-        found.sort_by(|a, b| by_path(a, b));
         Ok(found)
     }
 }

@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use super::{Layout, RawLabel, Split, beside, files_below, moved, renamed};
+use super::layout::{Layout, RawLabel, Split, beside, files_below};
+use super::paths::{moved, renamed};
 use crate::{
     data::labels::{CITYSCAPES_IDS, IdMap, LabelFile, SYNTHIA_IDS},
     error::Result,

@@ -1,9 +1,9 @@
 //! People, two-wheelers and street furniture.
 
 use super::dice::Dice;
+use super::id;
 use super::look::Material as M;
-use super::stage::{Board, Stage, Stuff};
-use super::street::id;
+use super::stage::{Board, Shape, Stage, Stuff, Surface};
 
 fn shadow(stage: &mut Stage, x: f32, z: f32, width: f32, height: f32) {
     stage.cast_shadow(x, z, width, 0.4, height);
@@ -231,7 +231,7 @@ pub fn hood(stage: &mut Stage, rise: f32) {
         [c + 0.27 * aspect, 1.0 - 0.6 * rise],
         [c + 0.36 * aspect, 1.01],
     ];
-    let shape = super::stage::Shape::Polygon(outline.to_vec());
-    let surface = super::stage::Surface::Front { x: 0.0, z: 1.0 };
+    let shape = Shape::Polygon(outline.to_vec());
+    let surface = Surface::Front { x: 0.0, z: 1.0 };
     stage.put(shape, surface, Stuff::new(M::Hood, 0, id::EGO));
 }

@@ -1,16 +1,11 @@
 //! Random draws as pure functions of a key: the same scene on any machine, in any order, on any
 //! number of threads.
 
-/// SplitMix64's finaliser: a bijection that mixes every bit into every other.
-pub fn mix(mut h: u64) -> u64 {
-    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    h ^ (h >> 31)
-}
+use crate::rng::{GOLDEN, mix64};
 
 /// Hash of a key and a slot.
 pub fn hash(key: u64, slot: u64) -> u64 {
-    mix(key ^ mix(slot.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+    mix64(key ^ mix64(slot.wrapping_add(GOLDEN)))
 }
 
 /// Hash of a lattice point to `0..1`, for textures: cheap, since it runs per pixel.

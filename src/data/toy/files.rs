@@ -8,43 +8,31 @@ use crate::data::classes;
 use crate::data::labels::CITYSCAPES_IDS;
 use crate::error::{Error, Result};
 
-/// Cityscapes' colours of the raw label ids, as GTA's label palettes hold them.
-const PALETTE: [[u8; 3]; 34] = [
-    [0, 0, 0],
-    [0, 0, 0],
-    [0, 0, 0],
-    [0, 0, 0],
-    [0, 0, 0],
-    [111, 74, 0],
-    [81, 0, 81],
-    [128, 64, 128],
-    [244, 35, 232],
-    [250, 170, 160],
-    [230, 150, 140],
-    [70, 70, 70],
-    [102, 102, 156],
-    [190, 153, 153],
-    [180, 165, 180],
-    [150, 100, 100],
-    [150, 120, 90],
-    [153, 153, 153],
-    [153, 153, 153],
-    [250, 170, 30],
-    [220, 220, 0],
-    [107, 142, 35],
-    [152, 251, 152],
-    [70, 130, 180],
-    [220, 20, 60],
-    [255, 0, 0],
-    [0, 0, 142],
-    [0, 0, 70],
-    [0, 60, 100],
-    [0, 0, 90],
-    [0, 0, 110],
-    [0, 80, 100],
-    [0, 0, 230],
-    [119, 11, 32],
+/// Cityscapes' colours of label ids that are no class; those that are missing are black.
+const VOID: [(usize, [u8; 3]); 10] = [
+    (5, [111, 74, 0]),
+    (6, [81, 0, 81]),
+    (9, [250, 170, 160]),
+    (10, [230, 150, 140]),
+    (14, [180, 165, 180]),
+    (15, [150, 100, 100]),
+    (16, [150, 120, 90]),
+    (18, [153, 153, 153]),
+    (29, [0, 0, 90]),
+    (30, [0, 0, 110]),
 ];
+
+/// Colours of the raw label ids, as GTA's label palettes hold them.
+fn palette() -> [[u8; 3]; 34] {
+    let mut palette = [[0; 3]; 34];
+    for (id, color) in VOID {
+        palette[id] = color;
+    }
+    for class in &classes::CITYSCAPES {
+        palette[usize::from(class.label_id)] = class.color;
+    }
+    palette
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pixels {
@@ -87,7 +75,7 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
         }
         Pixels::Palette => {
             encoder.set_color(png::ColorType::Indexed);
-            encoder.set_palette(PALETTE.as_flattened());
+            encoder.set_palette(palette().as_flattened().to_vec());
         }
     }
     if pixels != Pixels::Rgb {

@@ -1,9 +1,10 @@
 //! What stands between a scene and its pixels: exposure, colour cast, contrast, vignette, blur,
 //! noise.
 
-use super::dice::{Dice, mix};
+use super::dice::Dice;
 use super::look::Look;
 use super::render::Canvas;
+use crate::rng::{GOLDEN, mix64};
 
 /// The camera of one picture.
 pub struct Sensor {
@@ -60,7 +61,7 @@ impl Sensor {
     /// Noise of one pixel: mostly brightness, some colour. Sums of bytes are near enough to a
     /// normal distribution, and need no logarithm that differs between machines.
     fn grain(&self, pixel: u64) -> [f32; 3] {
-        let bytes = mix(self.key ^ pixel.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes();
+        let bytes = mix64(self.key ^ pixel.wrapping_mul(GOLDEN)).to_le_bytes();
         let sum = |range: std::ops::Range<usize>| {
             let n = range.len() as f32;
             let total: u32 = bytes[range].iter().map(|&b| u32::from(b)).sum();

@@ -2,34 +2,10 @@
 
 use super::cast::{self, Carries, Cycle};
 use super::dice::Dice;
+use super::id;
 use super::look::{Look, Material as M};
 use super::stage::{Camera, Shape, Stage, Stuff, Surface};
 use super::vehicles::{Pose, Vehicle};
-
-/// Raw label ids of Cityscapes, which GTA's labels use too.
-pub mod id {
-    pub const NONE: u8 = 0;
-    pub const EGO: u8 = 1;
-    pub const ROAD: u8 = 7;
-    pub const SIDEWALK: u8 = 8;
-    pub const BUILDING: u8 = 11;
-    pub const WALL: u8 = 12;
-    pub const FENCE: u8 = 13;
-    pub const POLE: u8 = 17;
-    pub const LIGHT: u8 = 19;
-    pub const SIGN: u8 = 20;
-    pub const VEGETATION: u8 = 21;
-    pub const TERRAIN: u8 = 22;
-    pub const SKY: u8 = 23;
-    pub const PERSON: u8 = 24;
-    pub const RIDER: u8 = 25;
-    pub const CAR: u8 = 26;
-    pub const TRUCK: u8 = 27;
-    pub const BUS: u8 = 28;
-    pub const TRAIN: u8 = 31;
-    pub const MOTORCYCLE: u8 = 32;
-    pub const BICYCLE: u8 = 33;
-}
 
 /// What a scene is sure to show near the camera: scenes take turns, so that even a small split
 /// holds every class.

@@ -1,9 +1,9 @@
 //! Cars, trucks, buses and trains, from the front or rear in perspective, and from the side.
 
 use super::dice::Dice;
+use super::id;
 use super::look::Material as M;
 use super::stage::{Board, Stage, Stuff, octagon};
-use super::street::id;
 
 /// How a vehicle stands to the camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

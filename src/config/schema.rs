@@ -1,0 +1,310 @@
+//! Every hyper-parameter of a run, as the keys of a configuration file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::dataset::{DatasetConfig, FilesConfig};
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Every random draw of the run is derived from it.
+    pub seed: u64,
+    pub method: Method,
+    pub device: DeviceConfig,
+    pub source: DomainConfig,
+    pub target: DomainConfig,
+    pub dataset: DatasetConfig,
+    pub data: DataConfig,
+    pub rare_class_sampling: RareClassSampling,
+    pub network: NetworkConfig,
+    pub teacher: TeacherConfig,
+    pub pseudo_label: PseudoLabelConfig,
+    pub augment: AugmentConfig,
+    pub mix: MixConfig,
+    pub mask: MaskConfig,
+    pub feature_distance: FeatureDistanceConfig,
+    pub quadmix: QuadMixConfig,
+    pub optimizer: OptimizerConfig,
+    pub schedule: ScheduleConfig,
+    pub run: RunConfig,
+    pub eval: EvalConfig,
+    pub weights: WeightsConfig,
+}
+
+/// What an iteration consists of; each entry adds to the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Supervised on the source domain alone: no teacher, no mixing.
+    SourceOnly,
+    /// ClassMix with pseudo-labels of a mean teacher (the DACS family: which of rare-class
+    /// sampling, feature distance and HRDA are on is said by their own sections).
+    Dacs,
+    /// DACS plus masked image consistency.
+    Mic,
+    /// MIC, and from `quadmix.start` on QuadMix instead of ClassMix.
+    Quadmix,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// `auto`, `host` or `cuda`.
+    pub kind: String,
+    /// `f32`, `tf32` or `bf16`.
+    pub precision: String,
+    pub deterministic: bool,
+    /// Whole iterations are recorded and replayed where the device can.
+    pub graph: bool,
+    /// Worker threads of the host device; 0 means one per core.
+    pub threads: usize,
+}
+
+/// Where one domain's images are and how they are scaled before cropping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainConfig {
+    /// One of [`LAYOUTS`](super::LAYOUTS).
+    pub layout: String,
+    pub root: PathBuf,
+    /// `[width, height]`: images are scaled, keeping their aspect, to fit.
+    pub fit: [usize; 2],
+    /// Read with the layout `files` alone.
+    pub files: FilesConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Side of the square training crops, pixels.
+    pub crop: usize,
+    /// Images per domain and iteration.
+    pub batch: usize,
+    /// Probability of a horizontal flip.
+    pub flip: f32,
+    /// A source crop is redrawn while one class covers this share of its labelled pixels.
+    pub max_class_share: f32,
+    pub crop_attempts: usize,
+    /// Decoding threads; 0 means as many as cores.
+    pub workers: usize,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+    /// Files that cannot be read which a run skips; the next one ends it.
+    pub max_bad_files: usize,
+    /// Folder of a toy world that `train` draws when it is not there; empty for real data.
+    pub toy: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RareClassSampling {
+    pub enabled: bool,
+    pub temperature: f64,
+    /// Pixels of the class that an image's label must exceed to be drawn for it.
+    pub min_pixels: u64,
+    /// Times `min_pixels`: what the crop must exceed.
+    pub min_crop_ratio: f64,
+    /// Redraws of a crop that holds too little of its class.
+    pub attempts: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// `mit_b0` … `mit_b5`, `resnet50_v1c` or `resnet101_v1c`.
+    pub backbone: String,
+    /// `daformer`, `segformer` or `dlv2`.
+    pub head: String,
+    pub classes: usize,
+    /// Width of the decoder (256 as published; SegFormer's: 768). `dlv2` has none.
+    pub channels: usize,
+    /// Of the convolutions that `dlv2` sums.
+    pub dilations: Vec<usize>,
+    pub drop_path: f32,
+    pub dropout: f32,
+    /// The backbone's blocks run again on the way back instead of leaving what that needs.
+    pub recompute: bool,
+    /// The student's passes go through a MiT as one batch.
+    pub join_passes: bool,
+    pub hrda: HrdaConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HrdaConfig {
+    pub enabled: bool,
+    /// Side of the high-resolution detail crop, pixels.
+    pub detail_crop: usize,
+    /// Detail crop coordinates are multiples of it.
+    pub divisible: usize,
+    /// The last possible coordinate is never drawn, as in the released code.
+    pub released_offsets: bool,
+    /// Weight of the detail loss; the fused loss weighs the rest.
+    pub detail_loss: f32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    pub alpha: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PseudoLabelConfig {
+    /// Confidence that counts towards the weight of a batch's pseudo-labels.
+    pub threshold: f32,
+    /// Confidence a template pixel needs to be pasted by QuadMix.
+    pub confident: f32,
+    /// Rows and columns of the full image without weight: `[top, bottom, left, right]`.
+    pub margins: [usize; 4],
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// Jitter is applied when a uniform draw exceeds it.
+    pub jitter_threshold: f32,
+    /// Strength of brightness, contrast, saturation and hue.
+    pub jitter_strength: f32,
+    /// Blur is applied when a uniform draw exceeds it.
+    pub blur_threshold: f32,
+    /// Range of the blur's sigma.
+    pub blur_sigma: [f32; 2],
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixConfig {
+    /// Unlabelled (255) is among the classes that ClassMix and QuadMix draw from, as in the released
+    /// code.
+    pub released_unlabelled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskConfig {
+    pub images: Masked,
+    /// Jitter and blur, with switches of their own.
+    pub augment: bool,
+    /// Side of a mask block, pixels.
+    pub block: usize,
+    /// Share of blocks hidden.
+    pub ratio: f32,
+    /// Weight of the masked loss.
+    pub weight: f32,
+}
+
+/// Which images masked image consistency hides a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Masked {
+    /// The target's, learned from pseudo-labels.
+    Target,
+    /// The source's, learned from their labels.
+    Source,
+    /// Half of each, rounded down for the source.
+    Both,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureDistanceConfig {
+    pub enabled: bool,
+    pub weight: f32,
+    /// Classes whose cells are compared.
+    pub classes: Vec<u8>,
+    /// Share of a cell that its majority class must cover.
+    pub min_share: f32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuadMixConfig {
+    /// First iteration (counting from 0) that mixes four ways.
+    pub start: u64,
+    /// Long-tail classes, drawn without replacement from this list (duplicates count).
+    pub classes: Vec<u8>,
+    /// A pasted crop must hold more pixels of its class.
+    pub min_pixels: u64,
+    /// `[width, height]` that a long-tail source image is resized to before cropping.
+    pub resize: [usize; 2],
+    /// Long-tail pixels enter as the released code makes them: BGR minus the RGB mean, over 255.
+    /// `false` normalises them like every other pixel.
+    pub released_colours: bool,
+    /// The target template's classes exclude the *positions* of the source template's, as the
+    /// released code does. `false` excludes the classes themselves.
+    pub released_exclusion: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    pub lr: f64,
+    pub betas: [f64; 2],
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// In order; the first whose `contains` is part of a parameter's name applies.
+    pub rules: Vec<ParameterRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterRule {
+    pub contains: String,
+    #[serde(default = "one")]
+    pub lr: f64,
+    #[serde(default = "one")]
+    pub decay: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Iterations of linear warm-up.
+    pub warmup: u64,
+    /// Share of the rate that the warm-up starts from.
+    pub warmup_ratio: f64,
+    /// The rate falls linearly to 0 here.
+    pub end: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    pub max_iters: u64,
+    pub checkpoint_interval: u64,
+    /// Checkpoints kept, the newest ones.
+    pub keep: usize,
+    /// 0: never during training.
+    pub eval_interval: u64,
+    /// Log, checkpoints and pictures go here. Empty in a file: a folder of the file's name.
+    pub out: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// `[width, height]` that an image is scaled to fit, keeping its aspect.
+    pub fit: [usize; 2],
+    /// Side of the sliding windows, pixels; 0: the whole image at once.
+    pub window: usize,
+    /// Step of the sliding windows, pixels.
+    pub stride: usize,
+    /// Windows per forward pass.
+    pub batch: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsConfig {
+    /// ImageNet weights of the backbone (a file), or `random`.
+    pub init: String,
+}

@@ -1,0 +1,52 @@
+//! Walking a data set's folders, and the name of one file by that of another.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Files that `wanted` accepts, at most `depth` levels below `folder`, sorted by path as text.
+/// Links are followed: data sets are often linked to where there is space.
+pub(super) fn files(
+    folder: &Path,
+    depth: usize,
+    wanted: impl Fn(&Path) -> bool,
+) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![(folder.to_owned(), 1)];
+    while let Some((folder, level)) = open.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "list", e))?;
+        for entry in entries {
+            let path = entry.map_err(|e| Error::io(&folder, "list", e))?.path();
+            if path.is_dir() {
+                if level < depth {
+                    open.push((path, level + 1));
+                }
+            } else if wanted(&path) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    Ok(found)
+}
+
+/// `path` with `from` at the end of its name replaced by `to`.
+fn with_suffix(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(from)?;
+    Some(path.with_file_name(OsString::from(format!("{name}{to}"))))
+}
+
+/// What [`with_suffix`] gives for a path that was listed by that very suffix.
+pub(super) fn renamed(path: &Path, from: &str, to: &str) -> Result<PathBuf> {
+    with_suffix(path, from, to)
+        .ok_or_else(|| Error::data(path, format!("expected a name that ends in {from}")))
+}
+
+/// `path`, which is below `from`, at the same place below `to`.
+pub(super) fn moved(path: &Path, from: &Path, to: &Path) -> Result<PathBuf> {
+    let relative = path.strip_prefix(from);
+    relative
+        .map(|relative| to.join(relative))
+        .map_err(|_| Error::data(path, format!("expected a file below {}", from.display())))
+}
