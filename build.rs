@@ -1,13 +1,17 @@
 //! Builds the kernels and generates their Rust launchers.
 //!
-//! Every `KERNEL(…)` line in `kernels/*.cu` is read by [`signature`], written out as a typed Rust
-//! function by [`launchers`], and its file is compiled solo by the host C++ compiler and, where
-//! nvcc is found, for the GPU.
+//! Every `KERNEL(…)` in `kernels/*.cu` is read by [`signature`] and written out as a Rust struct that
+//! launches it by [`launchers`]; its file is compiled solo by the host C++ compiler and, where nvcc is
+//! found, for the GPU. Constants that Rust shares are read by [`constants`].
 
 #[path = "build/compile.rs"]
 mod compile;
+#[path = "build/constants.rs"]
+mod constants;
 #[path = "build/launchers.rs"]
 mod launchers;
+#[path = "build/shape.rs"]
+mod shape;
 #[path = "build/signature.rs"]
 mod signature;
 
@@ -28,14 +32,17 @@ fn build() -> Result<(), String> {
 
     let sources = files_with_extension(&root.join("kernels"), "cu")?;
     let headers = files_with_extension(&root.join("kernels"), "cuh")?;
+    let constants = constants::read_files(headers.iter().chain(&sources).map(PathBuf::as_path))?;
     let mut kernels = Vec::new();
     for source in &sources {
-        kernels.extend(signature::read_file(source)?);
+        kernels.extend(signature::read_file(source, &constants)?);
     }
     let solo = compile::solo(&sources, &headers, &out)?;
     let code = compile::gpu(&sources, &headers, &out)?;
     let text = launchers::embed(&sources, &headers, &code)?;
     std::fs::write(out.join("gpu.rs"), text).map_err(|e| e.to_string())?;
+    let text = constants::generate(&constants);
+    std::fs::write(out.join("constants.rs"), text).map_err(|e| e.to_string())?;
     let text = launchers::generate(&kernels, &solo);
     std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())
 }

@@ -84,22 +84,28 @@ DEVICE void forward(const T* q, const T* kv, T* y, real* logs, int64_t rows, int
 
 // Blocks: B·heads·⌈N/chunk⌉. `held`, a multiple of 64, rows of keys and of values fit the shared
 // memory. logs may be absent where no backward pass follows.
-KERNEL(attention_mma_forward, const T* q /* B,N,C */, const T* kv /* B,M,2C */, T* y /* B,N,C */, real* OPTIONAL logs /* B,heads,N */, int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads, int64_t size) {
-    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * size;
+KERNEL(attention_mma_forward,
+       const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
+       const T* kv /* blocks/ceil(queries/chunk)/heads,keys,2*heads*head_dim */,
+       T* y /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
+       real* OPTIONAL logs /* blocks/ceil(queries/chunk),queries */,
+       int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads,
+       int64_t head_dim) {
+    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * head_dim;
     const int64_t sample_head = block_index() / chunks, begin = block_index() % chunks * chunk;
     const int64_t rows = least_of(queries - begin, chunk);
     const int64_t head = sample_head % heads, sample = sample_head / heads;
-    const T* from = q + (sample * queries + begin) * channels + head * size;
-    const T* others = kv + sample * keys * 2 * channels + head * size;
-    T* to = y + (sample * queries + begin) * channels + head * size;
+    const T* from = q + (sample * queries + begin) * channels + head * head_dim;
+    const T* others = kv + sample * keys * 2 * channels + head * head_dim;
+    T* to = y + (sample * queries + begin) * channels + head * head_dim;
     real* kept = logs ? logs + sample_head * queries + begin : nullptr;
 #if defined(UDASS_WARPS)
     if (thread_count() % WARP == 0) {
-        if (size == 64) forward<64>(from, others, to, kept, rows, keys, channels, held);
+        if (head_dim == 64) forward<64>(from, others, to, kept, rows, keys, channels, held);
         else forward<32>(from, others, to, kept, rows, keys, channels, held);
         return;
     }
 #endif
     (void)held;
-    BLOCK_LOOP(r, rows) forward_row(from + r * channels, others, to + r * channels, kept ? kept + r : nullptr, keys, size, channels);
+    BLOCK_LOOP(r, rows) forward_row(from + r * channels, others, to + r * channels, kept ? kept + r : nullptr, keys, head_dim, channels);
 }

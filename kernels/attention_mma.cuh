@@ -6,6 +6,7 @@
 // neighbours are a fragment of A; in tf32 place `pair` of A's eight columns stands for column 2·pair
 // and place pair + 4 for 2·pair + 1, and B's rows are read in that order.
 #pragma once
+#include "attention.cuh"
 #include "mma.cuh"
 #include "strip.cuh"
 
@@ -28,7 +29,7 @@ MATH real operand_of(real x) {
 #endif
 
 // Rows that come to shared memory at a time.
-constexpr int64_t TILE = 64;
+constexpr int64_t TILE = KEYS;
 
 #if defined(UDASS_WARPS)
 
@@ -65,10 +66,9 @@ DEVICE uint32_t bits_of(float x) {
 }
 #endif
 
-// Elements of 16 bytes, and what a row in shared memory is longer by, so that rows start in
-// different banks.
-constexpr int64_t VECTOR = 16 / sizeof(T);
-struct alignas(16) Vector {
+// Elements of 16 bytes, by which a row in shared memory is longer.
+constexpr int64_t VECTOR = ROW_PADDING / sizeof(T);
+struct alignas(ROW_PADDING) Vector {
     T lanes[VECTOR];
 };
 struct alignas(2 * sizeof(T)) Pair {

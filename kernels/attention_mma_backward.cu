@@ -139,36 +139,45 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
 #endif
 
 // Blocks: B·heads·⌈N/chunk⌉; `held` as of the forward pass.
-KERNEL(attention_mma_queries, const T* q /* B,N,C */, const T* kv /* B,M,2C */, const T* y /* B,N,C */, const T* dy /* B,N,C */, const real* logs /* B,heads,N */, T* dq /* B,N,C */, real* delta /* B,heads,N */, int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads, int64_t size) {
-    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * size;
+KERNEL(attention_mma_queries,
+       const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
+       const T* kv /* blocks/ceil(queries/chunk)/heads,keys,2*heads*head_dim */,
+       const T* y /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
+       const T* dy /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
+       const real* logs /* blocks/ceil(queries/chunk),queries */,
+       T* dq /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
+       real* delta /* blocks/ceil(queries/chunk),queries */,
+       int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads,
+       int64_t head_dim) {
+    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * head_dim;
     const int64_t sample_head = block_index() / chunks, begin = block_index() % chunks * chunk;
     const int64_t rows = least_of(queries - begin, chunk), kept = sample_head * queries + begin;
-    const int64_t at = (sample_head / heads * queries + begin) * channels + sample_head % heads * size;
-    const T* others = kv + sample_head / heads * keys * 2 * channels + sample_head % heads * size;
+    const int64_t at = (sample_head / heads * queries + begin) * channels + sample_head % heads * head_dim;
+    const T* others = kv + sample_head / heads * keys * 2 * channels + sample_head % heads * head_dim;
 #if defined(UDASS_WARPS)
     if (thread_count() % WARP == 0) {
-        if (size == 64) queries_gradient<64>(q + at, others, y + at, dy + at, logs + kept, dq + at, delta + kept, rows, keys, channels, held);
+        if (head_dim == 64) queries_gradient<64>(q + at, others, y + at, dy + at, logs + kept, dq + at, delta + kept, rows, keys, channels, held);
         else queries_gradient<32>(q + at, others, y + at, dy + at, logs + kept, dq + at, delta + kept, rows, keys, channels, held);
         return;
     }
 #endif
     (void)held;
-    const real scale = 1 / sqrt_of(real(size));
+    const real scale = 1 / sqrt_of(real(head_dim));
     BLOCK_LOOP(r, rows) {
         real result[TILE], shift = 0;
         const int64_t row = at + r * channels;
-        for (int64_t c = 0; c < size; ++c) {
+        for (int64_t c = 0; c < head_dim; ++c) {
             result[c] = 0;
             shift += real(y[row + c]) * real(dy[row + c]);
         }
         delta[kept + r] = shift;
         for (int64_t m = 0; m < keys; ++m) {
             const T* key = others + m * 2 * channels;
-            const real weight = exp_of(dot(q + row, key, size) * scale - logs[kept + r]);
-            const real slope = operand_of(weight * (dot(dy + row, key + channels, size) - shift));
-            for (int64_t c = 0; c < size; ++c) result[c] += slope * operand_of(key[c]);
+            const real weight = exp_of(dot(q + row, key, head_dim) * scale - logs[kept + r]);
+            const real slope = operand_of(weight * (dot(dy + row, key + channels, head_dim) - shift));
+            for (int64_t c = 0; c < head_dim; ++c) result[c] += slope * operand_of(key[c]);
         }
-        for (int64_t c = 0; c < size; ++c) dq[row + c] = result[c] * scale;
+        for (int64_t c = 0; c < head_dim; ++c) dq[row + c] = result[c] * scale;
     }
 }
 
@@ -176,42 +185,50 @@ KERNEL(attention_mma_queries, const T* q /* B,N,C */, const T* kv /* B,M,2C */, 
 #define LIMITS __launch_bounds__(128, 3)
 
 // Blocks: B·heads·⌈M/64⌉·⌈N/chunk⌉, a tile of 64 keys and a chunk of queries each.
-KERNEL(attention_mma_keys, const T* q /* B,N,C */, const T* kv /* B,M,2C */, const T* dy /* B,N,C */, const real* logs /* B,heads,N */, const real* delta /* B,heads,N */, real* partial /* chunks,2,B,heads,tiles,64,D */, int64_t chunk, int64_t queries, int64_t keys, int64_t heads, int64_t size) {
-    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * size, tiles = (keys + TILE - 1) / TILE;
+// partial: chunks,2,B,heads,tiles,64,D.
+KERNEL(attention_mma_keys,
+       const T* q /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,queries,heads*head_dim */,
+       const T* kv /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,keys,2*heads*head_dim */,
+       const T* dy /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,queries,heads*head_dim */,
+       const real* logs /* blocks/ceil(queries/chunk)/ceil(keys/KEYS),queries */,
+       const real* delta /* blocks/ceil(queries/chunk)/ceil(keys/KEYS),queries */,
+       real* partial /* 2*blocks,KEYS,head_dim */,
+       int64_t chunk, int64_t queries, int64_t keys, int64_t heads, int64_t head_dim) {
+    const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * head_dim, tiles = (keys + TILE - 1) / TILE;
     const int64_t group = block_index() / chunks, begin = block_index() % chunks * chunk;
     const int64_t sample_head = group / tiles, first = group % tiles * TILE;
     const int64_t rows = least_of(queries - begin, chunk), here = least_of(keys - first, TILE);
     const int64_t kept = sample_head * queries + begin;
-    const int64_t at = (sample_head / heads * queries + begin) * channels + sample_head % heads * size;
-    const T* others = kv + (sample_head / heads * keys + first) * 2 * channels + sample_head % heads * size;
-    const int64_t part = block_count() / chunks * TILE * size;
-    real* dk = partial + block_index() % chunks * 2 * part + group * TILE * size;
+    const int64_t at = (sample_head / heads * queries + begin) * channels + sample_head % heads * head_dim;
+    const T* others = kv + (sample_head / heads * keys + first) * 2 * channels + sample_head % heads * head_dim;
+    const int64_t part = block_count() / chunks * TILE * head_dim;
+    real* dk = partial + block_index() % chunks * 2 * part + group * TILE * head_dim;
     real* dv = dk + part;
 #if defined(UDASS_WARPS)
     if (thread_count() % WARP == 0) {
-        if (size == 64) keys_gradient<64>(q + at, others, dy + at, logs + kept, delta + kept, dk, dv, rows, here, channels);
+        if (head_dim == 64) keys_gradient<64>(q + at, others, dy + at, logs + kept, delta + kept, dk, dv, rows, here, channels);
         else keys_gradient<32>(q + at, others, dy + at, logs + kept, delta + kept, dk, dv, rows, here, channels);
         return;
     }
 #endif
-    const real scale = 1 / sqrt_of(real(size));
+    const real scale = 1 / sqrt_of(real(head_dim));
     BLOCK_LOOP(m, TILE) {
         real sum_dk[TILE], sum_dv[TILE];
-        for (int64_t c = 0; c < size; ++c) sum_dk[c] = sum_dv[c] = 0;
+        for (int64_t c = 0; c < head_dim; ++c) sum_dk[c] = sum_dv[c] = 0;
         const T* key = others + m * 2 * channels;
         for (int64_t r = 0; r < rows && m < here; ++r) {
             const T* query = q + at + r * channels;
             const T* gradient = dy + at + r * channels;
-            const real weight = exp_of(dot(key, query, size) * scale - logs[kept + r]);
-            const real slope = operand_of(weight * (dot(key + channels, gradient, size) - delta[kept + r]));
-            for (int64_t c = 0; c < size; ++c) {
+            const real weight = exp_of(dot(key, query, head_dim) * scale - logs[kept + r]);
+            const real slope = operand_of(weight * (dot(key + channels, gradient, head_dim) - delta[kept + r]));
+            for (int64_t c = 0; c < head_dim; ++c) {
                 sum_dk[c] += slope * operand_of(query[c]);
                 sum_dv[c] += operand_of(weight) * operand_of(gradient[c]);
             }
         }
-        for (int64_t c = 0; c < size; ++c) {
-            dk[m * size + c] = sum_dk[c] * scale;
-            dv[m * size + c] = sum_dv[c];
+        for (int64_t c = 0; c < head_dim; ++c) {
+            dk[m * head_dim + c] = sum_dk[c] * scale;
+            dv[m * head_dim + c] = sum_dv[c];
         }
     }
 }

@@ -6,7 +6,11 @@
 #include "colour.cuh"
 
 // y = x, jittered where the switch is on: see colour.cuh.
-KERNEL(color_jitter, const real* x /* B,pixels,3 */, const real* factors /* B,4 */, const int32_t* order /* B,4 */, const int32_t* switches /* 2 */, const real* mean /* 3 */, const real* std /* 3 */, real* y /* B,pixels,3 */, real unit, int64_t batch, int64_t pixels) {
+KERNEL(color_jitter,
+       const real* x /* batch,pixels,3 */, const real* factors /* batch,4 */,
+       const int32_t* order /* batch,4 */, const int32_t* switches /* 2 */,
+       const real* mean /* 3 */, const real* std /* 3 */, real* y /* batch,pixels,3 */,
+       real unit, int64_t batch, int64_t pixels) {
     const bool on = switches[0] != 0;
     for (int64_t b = 0; b < batch; ++b) {
         GRID_LOOP(p, pixels) {
@@ -18,7 +22,9 @@ KERNEL(color_jitter, const real* x /* B,pixels,3 */, const real* factors /* B,4 
 }
 
 // weights[b, d] = e^(-d² / 2σ²) / Σ for offsets d of 0 to half; one block an image.
-KERNEL(blur_weights, const real* sigma /* B */, real* weights /* B,half+1 */, int64_t half) {
+KERNEL(blur_weights,
+       const real* sigma /* blocks */, real* weights /* blocks,half+1 */,
+       int64_t half) {
     const real s = sigma[block_index()];
     real* w = weights + block_index() * (half + 1);
     auto bell = [&](int64_t d) { return exp_of(real(d * d) / (-2 * s * s)); };
@@ -39,7 +45,10 @@ DEVICE int64_t reach_of(const real* weights, int64_t half) {
 }
 
 // y = x blurred along its rows.
-KERNEL(blur_rows, const real* x /* B,H,W,3 */, const real* weights /* B,half+1 */, const int32_t* switches /* 2 */, real* y /* B,H,W,3 */, int64_t half, int64_t batch, int64_t height, int64_t width) {
+KERNEL(blur_rows,
+       const real* x /* batch,height,width,3 */, const real* weights /* batch,half+1 */,
+       const int32_t* switches /* 2 */, real* y /* batch,height,width,3 */,
+       int64_t half, int64_t batch, int64_t height, int64_t width) {
     if (!switches[1]) return;
     ROW_LOOP(row, batch * height) {
         const real* w = weights + row / height * (half + 1);
@@ -65,7 +74,10 @@ KERNEL(blur_rows, const real* x /* B,H,W,3 */, const real* weights /* B,half+1 *
 }
 
 // y = x blurred along its columns.
-KERNEL(blur_columns, const real* x /* B,H,W,3 */, const real* weights /* B,half+1 */, const int32_t* switches /* 2 */, real* y /* B,H,W,3 */, int64_t half, int64_t batch, int64_t height, int64_t width) {
+KERNEL(blur_columns,
+       const real* x /* batch,height,width,3 */, const real* weights /* batch,half+1 */,
+       const int32_t* switches /* 2 */, real* y /* batch,height,width,3 */,
+       int64_t half, int64_t batch, int64_t height, int64_t width) {
     if (!switches[1]) return;
     const int64_t n = width * 3;
     ROW_LOOP(row, batch * height) {

@@ -7,7 +7,10 @@
 #include "columns.cuh"
 
 // means[p,c], deviations[p,c] = Σ (x - means[p,c])²: one block a part.
-KERNEL(batchnorm_partial, const T* x /* rows,C */, real* means /* parts,C */, real* deviations /* parts,C */, int64_t rows, int64_t channels) {
+KERNEL(batchnorm_partial,
+       const T* x /* rows,channels */, real* means /* blocks,channels */,
+       real* deviations /* blocks,channels */,
+       int64_t rows, int64_t channels) {
     real* mean = means + block_index() * channels;
     real* deviation = deviations + block_index() * channels;
     const int64_t begin = chunk_begin(rows);
@@ -71,14 +74,20 @@ DEVICE void merge_parts(const real* means, const real* deviations, real* mean, r
 
 // Merges the parts, and moves the running statistics towards the batch's by `momentum`; the running
 // variance is the unbiased one.
-KERNEL(batchnorm_statistics, const real* means /* parts,C */, const real* deviations /* parts,C */, real* mean /* C */, real* inv_std /* C */, real* running_mean /* C */, real* running_var /* C */, real* OPTIONAL tracked /* 1 */, int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
+KERNEL(batchnorm_statistics,
+       const real* means /* parts,channels */, const real* deviations /* parts,channels */,
+       real* mean /* channels */, real* inv_std /* channels */, real* running_mean /* channels */,
+       real* running_var /* channels */, real* OPTIONAL tracked /* 1 */,
+       int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
     if (channels % STRIP == 0) merge_parts<strip>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
     else merge_parts<real>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
     if (tracked != nullptr && block_index() == 0 && thread_index() == 0) tracked[0] += 1;
 }
 
 // inv_std = 1/√(variance + eps)
-KERNEL(batchnorm_inverse, const real* variance /* C */, real* inv_std /* C */, int64_t channels, real eps) {
+KERNEL(batchnorm_inverse,
+       const real* variance /* channels */, real* inv_std /* channels */,
+       int64_t channels, real eps) {
     GRID_LOOP(c, channels) inv_std[c] = 1 / sqrt_of(variance[c] + eps);
 }
 
@@ -86,10 +95,14 @@ KERNEL(batchnorm_inverse, const real* variance /* C */, real* inv_std /* C */, i
 // fused multiply-add is written out so that no compiler decides it.
 DEVICE real affine(real n, real weight, real bias) { return fma_of(n, weight, bias); }
 // NaN is kept.
-DEVICE real rectified(real y, int32_t relu) { return relu ? max_of(y, 0) : y; }
-DEVICE real passed(real dy, real y, int32_t relu) { return relu && y <= 0 ? real(0) : dy; }
+DEVICE real rectified(real y, bool relu) { return relu ? max_of(y, 0) : y; }
+DEVICE real passed(real dy, real y, bool relu) { return relu && y <= 0 ? real(0) : dy; }
 
-KERNEL(batchnorm_forward, const T* x /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, T* y /* rows,C */, int64_t rows, int64_t channels, int32_t relu) {
+KERNEL(batchnorm_forward,
+       const T* x /* rows,channels */, const real* mean /* channels */,
+       const real* inv_std /* channels */, const real* weight /* channels */,
+       const real* bias /* channels */, T* y /* rows,channels */,
+       int64_t rows, int64_t channels, bool relu) {
     ROW_LOOP(r, rows) {
         const T* from = x + r * channels;
         T* to = y + r * channels;
@@ -103,7 +116,7 @@ KERNEL(batchnorm_forward, const T* x /* rows,C */, const real* mean /* C */, con
 // sums[p,c] = Σ g, products[p,c] = Σ g·n over part p, g being dy where the ReLU let y through. Rows are
 // added one after the other, ROWS at a time, so that what belongs to a channel is read once for them.
 template <int64_t ROWS>
-DEVICE void add_rows(const T* row, const T* gradient, const real* mean, const real* inv_std, const real* weight, const real* bias, real* sum, real* product, int64_t channels, int32_t relu) {
+DEVICE void add_rows(const T* row, const T* gradient, const real* mean, const real* inv_std, const real* weight, const real* bias, real* sum, real* product, int64_t channels, bool relu) {
     BLOCK_LOOP(c, channels) {
         real s = sum[c], p = product[c];
         for (int64_t k = 0; k < ROWS; ++k) {
@@ -117,7 +130,12 @@ DEVICE void add_rows(const T* row, const T* gradient, const real* mean, const re
     }
 }
 
-KERNEL(batchnorm_gradient_partial, const T* x /* rows,C */, const T* dy /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, real* sums /* parts,C */, real* products /* parts,C */, int64_t rows, int64_t channels, int32_t relu) {
+KERNEL(batchnorm_gradient_partial,
+       const T* x /* rows,channels */, const T* dy /* rows,channels */,
+       const real* mean /* channels */, const real* inv_std /* channels */,
+       const real* weight /* channels */, const real* bias /* channels */,
+       real* sums /* blocks,channels */, real* products /* blocks,channels */,
+       int64_t rows, int64_t channels, bool relu) {
     constexpr int64_t MANY = 4;
     real* sum = sums + block_index() * channels;
     real* product = products + block_index() * channels;
@@ -130,7 +148,11 @@ KERNEL(batchnorm_gradient_partial, const T* x /* rows,C */, const T* dy /* rows,
 }
 
 // Sums over the parts; adds them to the gradients of bias and weight.
-KERNEL(batchnorm_gradient_final, const real* sums /* parts,C */, const real* products /* parts,C */, real* sum /* C */, real* product /* C */, real* OPTIONAL dweight /* C */, real* OPTIONAL dbias /* C */, int64_t parts, int64_t channels) {
+KERNEL(batchnorm_gradient_final,
+       const real* sums /* parts,channels */, const real* products /* parts,channels */,
+       real* sum /* channels */, real* product /* channels */,
+       real* OPTIONAL dweight /* channels */, real* OPTIONAL dbias /* channels */,
+       int64_t parts, int64_t channels) {
     each_sum(sums, parts, channels, [&](int64_t c, real all) {
         sum[c] = all;
         if (dbias != nullptr) dbias[c] += all;
@@ -143,7 +165,13 @@ KERNEL(batchnorm_gradient_final, const real* sums /* parts,C */, const real* pro
 
 // dx = weight·inv_std·(g - sum/rows - n·product/rows); without the last two terms where the
 // statistics were given (train 0). dx may be dy.
-KERNEL(batchnorm_backward, const T* x /* rows,C */, const T* dy /* rows,C */, const real* mean /* C */, const real* inv_std /* C */, const real* weight /* C */, const real* bias /* C */, const real* sum /* C */, const real* product /* C */, T* dx /* rows,C */, int64_t rows, int64_t channels, int32_t train, int32_t relu) {
+KERNEL(batchnorm_backward,
+       const T* x /* rows,channels */, const T* dy /* rows,channels */,
+       const real* mean /* channels */, const real* inv_std /* channels */,
+       const real* weight /* channels */, const real* bias /* channels */,
+       const real* sum /* channels */, const real* product /* channels */,
+       T* dx /* rows,channels */,
+       int64_t rows, int64_t channels, bool train, bool relu) {
     const real share = train ? 1 / static_cast<real>(rows) : real(0);
     ROW_LOOP(r, rows) {
         const T* row = x + r * channels;

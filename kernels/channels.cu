@@ -3,7 +3,10 @@
 
 // y[r, y_first + c] (+)= x[r, x_first + c] for c < channels: puts a tensor's channels into a wider
 // one, or takes them out of it. Pitches are the channels of a row there.
-KERNEL(move_channels, const T* x /* rows,x_pitch */, T* y /* rows,y_pitch */, int32_t accumulate, int64_t rows, int64_t channels, int64_t x_pitch, int64_t x_first, int64_t y_pitch, int64_t y_first) {
+KERNEL(move_channels,
+       const T* x /* rows,x_pitch */, T* y /* rows,y_pitch */,
+       bool accumulate, int64_t rows, int64_t channels, int64_t x_pitch, int64_t x_first,
+       int64_t y_pitch, int64_t y_first) {
     ROW_LOOP(r, rows) {
         const T* from = x + r * x_pitch + x_first;
         T* to = y + r * y_pitch + y_first;
@@ -16,12 +19,17 @@ KERNEL(move_channels, const T* x /* rows,x_pitch */, T* y /* rows,y_pitch */, in
 }
 
 // mask[b,c] = 0 with probability p, else 1/(1-p): what dropout multiplies a sample's channel by.
-KERNEL(channel_mask, const uint64_t* key /* 1 */, real* mask /* B,C */, int64_t n, real p, int64_t stream) {
-    GRID_LOOP(i, n) mask[i] = uniform_of(key[0], stream, i) < p ? real(0) : 1 / (1 - p);
+KERNEL(channel_mask,
+       const uint64_t* key /* 1 */, real* mask /* elements */,
+       int64_t elements, real probability, int64_t stream) {
+    GRID_LOOP(i, elements) mask[i] = uniform_of(key[0], stream, i) < probability ? real(0) : 1 / (1 - probability);
 }
 
 // y[b,i,c] (+)= x[b,i,c] · mask[b,c]
-KERNEL(scale_channels, const T* x /* B,pixels,C */, const real* mask /* B,C */, T* y /* B,pixels,C */, int32_t accumulate, int64_t batch, int64_t pixels, int64_t channels) {
+KERNEL(scale_channels,
+       const T* x /* batch,pixels,channels */, const real* mask /* batch,channels */,
+       T* y /* batch,pixels,channels */,
+       bool accumulate, int64_t batch, int64_t pixels, int64_t channels) {
     const int64_t rows = batch * pixels;
     ROW_LOOP(r, rows) {
         const T* from = x + r * channels;

@@ -4,8 +4,11 @@
 #pragma once
 #include "strip.cuh"
 
+// Columns of a group on the GPU: 32 bytes, the least that memory moves.
+EXPORTED constexpr int64_t COLUMN_GROUP = 8;
+
 #if defined(UDASS_SHAPED_FOR_GPU)
-constexpr int64_t BESIDE = 2;  // strips of a group: 32 bytes, the least that memory moves
+constexpr int64_t BESIDE = COLUMN_GROUP / STRIP;  // strips of a group
 constexpr int64_t SHARES = 64;  // of the parts, for each of them
 #else
 constexpr int64_t BESIDE = 1;

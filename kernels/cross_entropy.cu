@@ -4,35 +4,41 @@
 // pass, with upstream 1:
 //   slope[b,y,j,c]       = Σ_x share of cell j in pixel x · weight·(softmax_c − [c = label])
 //   dvalue/dlogits[i,j]  = 1/N · Σ_y share of row i in row y · slope[y,j]
-// B, h, w, C: logits; H, W: label.
+// height, width: logits; out_height, out_width: label.
+#include "label.cuh"
 #include "upsample.cuh"
 
-constexpr int32_t IGNORED = 255;
-
 // One output row at a time. partial: sums over the row of loss, hits, and labels that are no class.
-KERNEL(cross_entropy_rows, const real* logits /* B,h,w,C */, const uint8_t* labels /* B,H,W */, const real* OPTIONAL weight /* B,H,W */, real* partial /* B*H,3 */, real* OPTIONAL slope /* B,H,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t run, int64_t cells) {
+KERNEL(cross_entropy_rows,
+       const real* logits /* batch,height,width,channels */,
+       const uint8_t* labels /* batch,out_height,out_width */,
+       const real* OPTIONAL weight /* batch,out_height,out_width */,
+       real* partial /* batch*out_height,3 */,
+       real* OPTIONAL slope /* batch,out_height,width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
+       int64_t out_width, real ratio_y, real ratio_x, int64_t run, int64_t cells) {
     real* rest;
     Tile tile = tile_in(shared_memory(), channels, cells, run, &rest);
     real* loss = rest;
     real* hits = rest + run;
     real* unknown = rest + 2 * run;
-    ROW_LOOP(r, batch * height) {
-        const Taps row = taps_at(r % height, ratio_y, h);
-        const real* image = logits + r / height * h * w * channels;
-        if (slope) BLOCK_LOOP(k, w * channels) slope[r * w * channels + k] = 0;
+    ROW_LOOP(r, batch * out_height) {
+        const Taps row = taps_at(r % out_height, ratio_y, height);
+        const real* image = logits + r / out_height * height * width * channels;
+        if (slope) BLOCK_LOOP(k, width * channels) slope[r * width * channels + k] = 0;
         BLOCK_LOOP(p, run) loss[p] = hits[p] = unknown[p] = 0;
 
-        for (int64_t x = 0; x < width; x += run) {
-            const int64_t n = least_of(width - x, run);
-            tile_load(tile, image, row, w, ratio_x, x, n);
+        for (int64_t x = 0; x < out_width; x += run) {
+            const int64_t n = least_of(out_width - x, run);
+            tile_load(tile, image, row, width, ratio_x, x, n);
             BLOCK_LOOP(p, n) {
-                const int64_t label = labels[r * width + x + p];
+                const int64_t label = labels[r * out_width + x + p];
                 real* z = tile.pixels + p * tile.stride;
                 if (label >= channels) {
                     unknown[p] += label != IGNORED;
                     for (int64_t c = 0; c < channels; c += LANES) LANE_LOOP(l) z[c + l] = 0;
                 } else {
-                    const real scale = weight ? weight[r * width + x + p] : real(1);
+                    const real scale = weight ? weight[r * out_width + x + p] : real(1);
                     const real top = tile_pixel(tile, p);
                     const real logit = z[label];
                     bool hit = logit == top;
@@ -62,7 +68,7 @@ KERNEL(cross_entropy_rows, const real* logits /* B,h,w,C */, const uint8_t* labe
                         const real* z = tile.pixels + p * tile.stride + c;
                         LANE_LOOP(l) sum[l] += share * z[l];
                     }
-                    real* gathered = slope + (r * w + tile.first + cell) * channels + c;
+                    real* gathered = slope + (r * width + tile.first + cell) * channels + c;
                     LANE_LOOP(l) if (c + l < channels) gathered[l] += sum[l];
                 }
             }
@@ -76,7 +82,10 @@ KERNEL(cross_entropy_rows, const real* logits /* B,h,w,C */, const uint8_t* labe
 }
 
 // One block. accuracy in percent of all pixels; unknown: how many labels are neither class nor 255.
-KERNEL(cross_entropy_final, const real* partial /* rows,3 */, real* value /* 1 */, real* accuracy /* 1 */, real* unknown /* 1 */, int64_t rows, int64_t pixels) {
+KERNEL(cross_entropy_final,
+       const real* partial /* rows,3 */, real* value /* 1 */, real* accuracy /* 1 */,
+       real* unknown /* 1 */,
+       int64_t rows, int64_t pixels) {
     const real loss = block_sum(rows, [&](int64_t r) { return partial[r * 3]; });
     const real hits = block_sum(rows, [&](int64_t r) { return partial[r * 3 + 1]; });
     const real strange = block_sum(rows, [&](int64_t r) { return partial[r * 3 + 2]; });
@@ -88,23 +97,27 @@ KERNEL(cross_entropy_final, const real* partial /* rows,3 */, real* value /* 1 *
 }
 
 // gradient[b,i] = scale · Σ_y share of row i in row y · slope[b,y]; rows are w·C long.
-KERNEL(cross_entropy_gather, const real* slope /* B,H,row */, real* gradient /* B,h,row */, int64_t batch, int64_t h, int64_t height, int64_t row, real ratio_y, real scale) {
-    ROW_LOOP(r, batch * h) {
-        const int64_t image = r / h, i = r - image * h;
+KERNEL(cross_entropy_gather,
+       const real* slope /* batch,out_height,row */, real* gradient /* batch,height,row */,
+       int64_t batch, int64_t height, int64_t out_height, int64_t row, real ratio_y, real scale) {
+    ROW_LOOP(r, batch * height) {
+        const int64_t image = r / height, i = r - image * height;
         real* gathered = gradient + r * row;
         BLOCK_LOOP(k, row) gathered[k] = 0;
-        const int64_t end = reach_end(i, ratio_y, height);
+        const int64_t end = reach_end(i, ratio_y, out_height);
         for (int64_t y = reach_begin(i, ratio_y); y < end; ++y) {
-            const real share = weight_of(taps_at(y, ratio_y, h), i) * scale;
+            const real share = weight_of(taps_at(y, ratio_y, height), i) * scale;
             if (share == 0) continue;
-            const real* from = slope + (image * height + y) * row;
+            const real* from = slope + (image * out_height + y) * row;
             BLOCK_LOOP(k, row) gathered[k] += share * from[k];
         }
     }
 }
 
 // dx = gradient · upstream
-KERNEL(cross_entropy_backward, const real* gradient /* n */, const real* upstream /* 1 */, real* dx /* n */, int32_t accumulate, int64_t n) {
+KERNEL(cross_entropy_backward,
+       const real* gradient /* elements */, const real* upstream /* 1 */, real* dx /* elements */,
+       bool accumulate, int64_t elements) {
     const real factor = upstream[0];
-    GRID_LOOP(i, n) dx[i] = accumulated(dx, i, accumulate) + gradient[i] * factor;
+    GRID_LOOP(i, elements) dx[i] = accumulated(dx, i, accumulate) + gradient[i] * factor;
 }

@@ -14,8 +14,10 @@
 #include "strip.cuh"
 
 constexpr int64_t PIXELS = 4;
-constexpr int64_t SEGMENT = 32;
-constexpr int64_t SLICE = 256;
+// Pixels of a segment of a line.
+EXPORTED constexpr int64_t SEGMENT = 32;
+// Channels of a slice.
+EXPORTED constexpr int64_t SLICE = 256;
 
 struct Map {
     int64_t batch, height, width, channels, dilation;
@@ -213,7 +215,11 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
 }
 
 // y (+)= x * w + b; `turned` is the gradient of x from dy.
-KERNEL(depthwise, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, T* y /* B,H,W,C */, int32_t turned, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
+KERNEL(depthwise,
+       const T* x /* batch,height,width,channels */, const real* filter /* 3,3,channels */,
+       const real* OPTIONAL bias /* channels */, T* y /* batch,height,width,channels */,
+       bool turned, bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
+       int64_t dilation) {
     const Map map = map_of(batch, height, width, channels, dilation);
     const auto same = [](auto v) { return v; };
     if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, turned, accumulate, same);
@@ -221,7 +227,10 @@ KERNEL(depthwise, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, cons
 }
 
 // y = gelu(x * w + b), undilated.
-KERNEL(depthwise_gelu, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, T* y /* B,H,W,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
+KERNEL(depthwise_gelu,
+       const T* x /* batch,height,width,channels */, const real* filter /* 3,3,channels */,
+       const real* OPTIONAL bias /* channels */, T* y /* batch,height,width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = map_of(batch, height, width, channels, 1);
     const auto gelu = [](auto v) { return map_lanes(v, gelu_of); };
     if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, false, false, gelu);
@@ -229,14 +238,24 @@ KERNEL(depthwise_gelu, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */,
 }
 
 // Parts of the gradients of filter and bias: as many blocks for each as there are slices.
-KERNEL(depthwise_filter, const T* x /* B,H,W,C */, const T* dy /* B,H,W,C */, real* dw /* parts,3,3,C */, real* db /* parts,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
+KERNEL(depthwise_filter,
+       const T* x /* batch,height,width,channels */, const T* dy /* batch,height,width,channels */,
+       real* dw /* blocks/ceil(channels/SLICE),3,3,channels */,
+       real* db /* blocks/ceil(channels/SLICE),channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
     const Map map = map_of(batch, height, width, channels, dilation);
     if (channels % STRIP == 0) filter_gradient<strip, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
     else filter_gradient<real, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
 }
 
 // The same behind a GELU; dz is the gradient in front of it.
-KERNEL(depthwise_gelu_filter, const T* x /* B,H,W,C */, const real* filter /* 3,3,C */, const real* OPTIONAL bias /* C */, const T* dy /* B,H,W,C */, T* dz /* B,H,W,C */, real* dw /* parts,3,3,C */, real* db /* parts,C */, int64_t batch, int64_t height, int64_t width, int64_t channels) {
+KERNEL(depthwise_gelu_filter,
+       const T* x /* batch,height,width,channels */, const real* filter /* 3,3,channels */,
+       const real* OPTIONAL bias /* channels */, const T* dy /* batch,height,width,channels */,
+       T* dz /* batch,height,width,channels */,
+       real* dw /* blocks/ceil(channels/SLICE),3,3,channels */,
+       real* db /* blocks/ceil(channels/SLICE),channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = map_of(batch, height, width, channels, 1);
     if (channels % STRIP == 0) filter_gradient<strip, true>(x, filter, bias, dy, dz, dw, db, map);
     else filter_gradient<real, true>(x, filter, bias, dy, dz, dw, db, map);

@@ -57,3 +57,5 @@ using real = float;
 
 // A pointer argument that may be null: `Option` in the Rust launcher.
 #define OPTIONAL
+// Before a constant that Rust shares: `device::constants` has it, in a module by the file's name.
+#define EXPORTED

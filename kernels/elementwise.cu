@@ -2,46 +2,58 @@
 #include "columns.cuh"
 
 // y = value
-KERNEL(fill, real* y /* n */, real value, int64_t n) {
-    GRID_LOOP(i, n) y[i] = value;
+KERNEL(fill, real* y /* elements */, real value, int64_t elements) {
+    GRID_LOOP(i, elements) y[i] = value;
 }
 
 // y = y·keep + x·scale (keep 1: accumulate; keep 0 overwrites and reads nothing of y)
-KERNEL(add_scaled, const real* x /* n */, real* y /* n */, real scale, int32_t accumulate, int64_t n) {
-    GRID_LOOP(i, n) y[i] = accumulated(y, i, accumulate) + x[i] * scale;
+KERNEL(add_scaled,
+       const real* x /* elements */, real* y /* elements */,
+       real scale, bool accumulate, int64_t elements) {
+    GRID_LOOP(i, elements) y[i] = accumulated(y, i, accumulate) + x[i] * scale;
 }
 
 // y = x as operands are stored, and back (with `accumulate` added to what is there).
-KERNEL(narrow, const real* x /* n */, T* y /* n */, int64_t n) {
-    GRID_LOOP(i, n) y[i] = x[i];
+KERNEL(narrow, const real* x /* elements */, T* y /* elements */, int64_t elements) {
+    GRID_LOOP(i, elements) y[i] = x[i];
 }
-KERNEL(widen, const T* x /* n */, real* y /* n */, int32_t accumulate, int64_t n) {
-    GRID_LOOP(i, n) y[i] = accumulated(y, i, accumulate) + real(x[i]);
+KERNEL(widen,
+       const T* x /* elements */, real* y /* elements */,
+       bool accumulate, int64_t elements) {
+    GRID_LOOP(i, elements) y[i] = accumulated(y, i, accumulate) + real(x[i]);
 }
 
 // z = x + y, and max(z, 0) with `relu`. z may be x or y.
-KERNEL(add, const T* x /* n */, const T* y /* n */, T* z /* n */, int32_t relu, int64_t n) {
+KERNEL(add,
+       const T* x /* elements */, const T* y /* elements */, T* z /* elements */,
+       bool relu, int64_t elements) {
     if (relu) {
-        GRID_LOOP(i, n) z[i] = max_of(real(x[i]) + real(y[i]), real(0));
+        GRID_LOOP(i, elements) z[i] = max_of(real(x[i]) + real(y[i]), real(0));
     } else {
-        GRID_LOOP(i, n) z[i] = real(x[i]) + real(y[i]);
+        GRID_LOOP(i, elements) z[i] = real(x[i]) + real(y[i]);
     }
 }
 
 // dx = dz where the rectifier let z through. dx may be dz.
-KERNEL(relu_backward, const T* z /* n */, const T* dz /* n */, T* dx /* n */, int64_t n) {
-    GRID_LOOP(i, n) dx[i] = real(z[i]) > 0 ? real(dz[i]) : real(0);
+KERNEL(relu_backward,
+       const T* z /* elements */, const T* dz /* elements */, T* dx /* elements */,
+       int64_t elements) {
+    GRID_LOOP(i, elements) dx[i] = real(z[i]) > 0 ? real(dz[i]) : real(0);
 }
 
 // y[r,c] = bias[c]: what a convolution then accumulates onto.
-KERNEL(fill_rows, const real* bias /* C */, T* y /* rows,C */, int64_t rows, int64_t channels) {
+KERNEL(fill_rows,
+       const real* bias /* channels */, T* y /* rows,channels */,
+       int64_t rows, int64_t channels) {
     GRID_LOOP(r, rows) {
         for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = bias[c];
     }
 }
 
 // partial[p,c] = Σ x[r,c] over the p-th part of the rows; one block a part.
-KERNEL(column_sums_partial, const T* x /* rows,C */, real* partial /* parts,C */, int64_t rows, int64_t channels) {
+KERNEL(column_sums_partial,
+       const T* x /* rows,channels */, real* partial /* blocks,channels */,
+       int64_t rows, int64_t channels) {
     real* sums = partial + block_index() * channels;
     BLOCK_LOOP(c, channels) sums[c] = 0;
     int64_t r = chunk_begin(rows);
@@ -55,6 +67,8 @@ KERNEL(column_sums_partial, const T* x /* rows,C */, real* partial /* parts,C */
 }
 
 // sums[c] += Σ_p partial[p,c]
-KERNEL(column_sums_final, const real* partial /* parts,C */, real* sums /* C */, int64_t parts, int64_t channels) {
+KERNEL(column_sums_final,
+       const real* partial /* parts,channels */, real* sums /* channels */,
+       int64_t parts, int64_t channels) {
     each_sum(partial, parts, channels, [&](int64_t c, real sum) { sums[c] += sum; });
 }

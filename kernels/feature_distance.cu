@@ -2,10 +2,15 @@
 // of some classes:
 //   value = mean over masked positions of ‖f1 − f2‖,  ‖·‖ over channels; 0 for an empty mask
 //   df1   = upstream/count · (f1 − f2)/‖f1 − f2‖ on the mask; 0 where the norm is 0
+#include "label.cuh"
 #include "simt.cuh"
 
 // One position at a time. distance = -1 off the mask.
-KERNEL(feature_distance_rows, const T* f1 /* rows,C */, const T* f2 /* rows,C */, const uint8_t* labels /* rows */, const uint8_t* classes /* 256 */, real* distance /* rows */, int64_t rows, int64_t channels) {
+KERNEL(feature_distance_rows,
+       const T* f1 /* rows,channels */, const T* f2 /* rows,channels */,
+       const uint8_t* labels /* rows */, const uint8_t* classes /* LABEL_VALUES */,
+       real* distance /* rows */,
+       int64_t rows, int64_t channels) {
     ROW_LOOP(r, rows) {
         const T* a = f1 + r * channels;
         const T* b = f2 + r * channels;
@@ -21,7 +26,9 @@ KERNEL(feature_distance_rows, const T* f1 /* rows,C */, const T* f2 /* rows,C */
 }
 
 // One block. A distance that is NaN is on the mask.
-KERNEL(feature_distance_final, const real* distance /* rows */, real* value /* 1 */, real* count /* 1 */, int64_t rows) {
+KERNEL(feature_distance_final,
+       const real* distance /* rows */, real* value /* 1 */, real* count /* 1 */,
+       int64_t rows) {
     const real masked = block_sum(rows, [&](int64_t r) { return distance[r] < 0 ? real(0) : real(1); });
     const real sum = block_sum(rows, [&](int64_t r) { return max_of(distance[r], 0); });
     BLOCK_LOOP(k, 1) {
@@ -30,7 +37,11 @@ KERNEL(feature_distance_final, const real* distance /* rows */, real* value /* 1
     }
 }
 
-KERNEL(feature_distance_backward, const T* f1 /* rows,C */, const T* f2 /* rows,C */, const real* distance /* rows */, const real* count /* 1 */, const real* upstream /* 1 */, T* df1 /* rows,C */, int32_t accumulate, int64_t rows, int64_t channels) {
+KERNEL(feature_distance_backward,
+       const T* f1 /* rows,channels */, const T* f2 /* rows,channels */,
+       const real* distance /* rows */, const real* count /* 1 */, const real* upstream /* 1 */,
+       T* df1 /* rows,channels */,
+       bool accumulate, int64_t rows, int64_t channels) {
     ROW_LOOP(r, rows) {
         const real norm = distance[r];
         const bool still = norm <= 0;

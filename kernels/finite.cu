@@ -2,9 +2,11 @@
 #include "simt.cuh"
 
 // bad[block] = 1 if the block's part of x holds a number that is not finite.
-KERNEL(not_finite_partial, const real* x /* n */, int32_t* bad /* blocks */, int64_t n) {
-    const int64_t begin = chunk_begin(n);
-    const real found = block_max(chunk_end(n) - begin, [&](int64_t i) { return is_finite(x[begin + i]) ? real(0) : real(1); });
+KERNEL(not_finite_partial,
+       const real* x /* elements */, int32_t* bad /* blocks */,
+       int64_t elements) {
+    const int64_t begin = chunk_begin(elements);
+    const real found = block_max(chunk_end(elements) - begin, [&](int64_t i) { return is_finite(x[begin + i]) ? real(0) : real(1); });
     BLOCK_LOOP(k, 1) bad[block_index()] = found > 0;
 }
 

@@ -2,9 +2,9 @@
 // (Hoyer et al. 2022).
 //   a      = sigmoid(attention logits) · [cell inside the detail's box]
 //   fused  = up(a)·detail + up((1 − a)·context)
-// The detail stands in zeros at its box. B, h, w, C: context and attention; H, W: fused grid;
-// hc, wc: detail. A box is y1, y2, x1, x2 in pixels of the picture; without one the detail covers
-// the whole grid. stride: pixels of the picture per cell of the fused grid.
+// The detail stands in zeros at its box. A box is y1, y2, x1, x2 in pixels of the picture; without one
+// the detail covers the whole grid. height, width: context and attention; stride: pixels of the
+// picture per cell of the fused grid.
 #include "upsample.cuh"
 
 // Where a detail stands on a grid of `stride` pixels a cell, held inside it.
@@ -18,9 +18,14 @@ DEVICE Corner corner_of(const int32_t* place, int64_t stride, int64_t height, in
 }
 
 // a, and the context times 1 − a. `stride`: pixels per cell of the context.
-KERNEL(hrda_attention, const real* logits /* B,h,w,C */, const real* context /* B,h,w,C */, const int32_t* OPTIONAL place /* 4 */, real* attention /* B,h,w,C */, real* scaled /* B,h,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t stride) {
-    ROW_LOOP(r, batch * h) {
-        const int64_t y = r % h, row = w * channels;
+KERNEL(hrda_attention,
+       const real* logits /* batch,height,width,channels */,
+       const real* context /* batch,height,width,channels */, const int32_t* OPTIONAL place /* 4 */,
+       real* attention /* batch,height,width,channels */,
+       real* scaled /* batch,height,width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t stride) {
+    ROW_LOOP(r, batch * height) {
+        const int64_t y = r % height, row = width * channels;
         const bool inside = !place || (y >= place[0] / stride && y < place[1] / stride);
         const int64_t begin = !inside ? row : place ? place[2] / stride * channels : 0;
         const int64_t end = !inside ? row : place ? place[3] / stride * channels : row;
@@ -33,37 +38,52 @@ KERNEL(hrda_attention, const real* logits /* B,h,w,C */, const real* context /* 
     }
 }
 
-KERNEL(hrda_fuse, const real* attention /* B,h,w,C */, const real* scaled /* B,h,w,C */, const real* detail /* B,hc,wc,C */, const int32_t* OPTIONAL place /* 4 */, real* fused /* B,H,W,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t hc, int64_t wc, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t stride) {
-    const Corner corner = corner_of(place, stride, height, width, hc, wc);
-    GRID_LOOP(i, items_of(batch * height * width, channels)) {
-        const Item at = item_at(i, height, width, channels);
-        const Taps ty = taps_at(at.y, ratio_y, h), tx = taps_at(at.x, ratio_x, w);
-        const int64_t low = (at.image * h + ty.low) * w, high = (at.image * h + ty.high) * w;
+KERNEL(hrda_fuse,
+       const real* attention /* batch,height,width,channels */,
+       const real* scaled /* batch,height,width,channels */,
+       const real* detail /* batch,detail_height,detail_width,channels */,
+       const int32_t* OPTIONAL place /* 4 */,
+       real* fused /* batch,fused_height,fused_width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t detail_height,
+       int64_t detail_width, int64_t fused_height, int64_t fused_width, real ratio_y, real ratio_x,
+       int64_t stride) {
+    const Corner corner = corner_of(place, stride, fused_height, fused_width, detail_height, detail_width);
+    GRID_LOOP(i, items_of(batch * fused_height * fused_width, channels)) {
+        const Item at = item_at(i, fused_height, fused_width, channels);
+        const Taps ty = taps_at(at.y, ratio_y, height), tx = taps_at(at.x, ratio_x, width);
+        const int64_t low = (at.image * height + ty.low) * width, high = (at.image * height + ty.high) * width;
         const int64_t ll = (low + tx.low) * channels, lh = (low + tx.high) * channels;
         const int64_t hl = (high + tx.low) * channels, hh = (high + tx.high) * channels;
         const real wll = (1 - ty.upper) * (1 - tx.upper), wlh = (1 - ty.upper) * tx.upper;
         const real whl = ty.upper * (1 - tx.upper), whh = ty.upper * tx.upper;
-        real* out = fused + ((at.image * height + at.y) * width + at.x) * channels;
+        real* out = fused + ((at.image * fused_height + at.y) * fused_width + at.x) * channels;
         CHANNEL_LOOP(c, at) out[c] = scaled[ll + c] * wll + scaled[lh + c] * wlh + scaled[hl + c] * whl + scaled[hh + c] * whh;
         const int64_t y = at.y - corner.y, x = at.x - corner.x;
-        if (y >= 0 && y < hc && x >= 0 && x < wc) {
-            const real* seen = detail + ((at.image * hc + y) * wc + x) * channels;
+        if (y >= 0 && y < detail_height && x >= 0 && x < detail_width) {
+            const real* seen = detail + ((at.image * detail_height + y) * detail_width + x) * channels;
             CHANNEL_LOOP(c, at) out[c] += (attention[ll + c] * wll + attention[lh + c] * wlh + attention[hl + c] * whl + attention[hh + c] * whh) * seen[c];
         }
     }
 }
 
 // ddetail = dfused · up(a)
-KERNEL(hrda_backward_detail, const real* dfused /* B,H,W,C */, const real* attention /* B,h,w,C */, const int32_t* OPTIONAL place /* 4 */, real* ddetail /* B,hc,wc,C */, int32_t accumulate, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t hc, int64_t wc, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t stride) {
-    const Corner corner = corner_of(place, stride, height, width, hc, wc);
-    GRID_LOOP(i, items_of(batch * hc * wc, channels)) {
-        const Item at = item_at(i, hc, wc, channels);
-        const Taps ty = taps_at(at.y + corner.y, ratio_y, h), tx = taps_at(at.x + corner.x, ratio_x, w);
-        const real* low = attention + (at.image * h + ty.low) * w * channels;
-        const real* high = attention + (at.image * h + ty.high) * w * channels;
+KERNEL(hrda_backward_detail,
+       const real* dfused /* batch,fused_height,fused_width,channels */,
+       const real* attention /* batch,height,width,channels */,
+       const int32_t* OPTIONAL place /* 4 */,
+       real* ddetail /* batch,detail_height,detail_width,channels */,
+       bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
+       int64_t detail_height, int64_t detail_width, int64_t fused_height, int64_t fused_width,
+       real ratio_y, real ratio_x, int64_t stride) {
+    const Corner corner = corner_of(place, stride, fused_height, fused_width, detail_height, detail_width);
+    GRID_LOOP(i, items_of(batch * detail_height * detail_width, channels)) {
+        const Item at = item_at(i, detail_height, detail_width, channels);
+        const Taps ty = taps_at(at.y + corner.y, ratio_y, height), tx = taps_at(at.x + corner.x, ratio_x, width);
+        const real* low = attention + (at.image * height + ty.low) * width * channels;
+        const real* high = attention + (at.image * height + ty.high) * width * channels;
         const int64_t l = tx.low * channels, u = tx.high * channels;
-        const real* from = dfused + ((at.image * height + at.y + corner.y) * width + at.x + corner.x) * channels;
-        real* out = ddetail + ((at.image * hc + at.y) * wc + at.x) * channels;
+        const real* from = dfused + ((at.image * fused_height + at.y + corner.y) * fused_width + at.x + corner.x) * channels;
+        real* out = ddetail + ((at.image * detail_height + at.y) * detail_width + at.x) * channels;
         CHANNEL_LOOP(c, at) {
             const real above = low[l + c] * (1 - tx.upper) + low[u + c] * tx.upper;
             const real below = high[l + c] * (1 - tx.upper) + high[u + c] * tx.upper;
@@ -75,26 +95,35 @@ KERNEL(hrda_backward_detail, const real* dfused /* B,H,W,C */, const real* atten
 // Each cell gathers from the fused grid: with s the share of the cell in a position,
 //   dcontext = (1 − a)·Σ s·dfused,   dlogit = a(1 − a)·(Σ s·dfused·detail − context·Σ s·dfused)
 // which is 0 outside the box, as a is.
-KERNEL(hrda_backward_context, const real* dfused /* B,H,W,C */, const real* attention /* B,h,w,C */, const real* context /* B,h,w,C */, const real* detail /* B,hc,wc,C */, const int32_t* OPTIONAL place /* 4 */, real* dcontext /* B,h,w,C */, real* dlogits /* B,h,w,C */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t hc, int64_t wc, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t stride) {
-    const Corner corner = corner_of(place, stride, height, width, hc, wc);
-    GRID_LOOP(i, items_of(batch * h * w, channels)) {
-        const Item at = item_at(i, h, w, channels);
-        const int64_t cell = ((at.image * h + at.y) * w + at.x) * channels;
+KERNEL(hrda_backward_context,
+       const real* dfused /* batch,fused_height,fused_width,channels */,
+       const real* attention /* batch,height,width,channels */,
+       const real* context /* batch,height,width,channels */,
+       const real* detail /* batch,detail_height,detail_width,channels */,
+       const int32_t* OPTIONAL place /* 4 */, real* dcontext /* batch,height,width,channels */,
+       real* dlogits /* batch,height,width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t detail_height,
+       int64_t detail_width, int64_t fused_height, int64_t fused_width, real ratio_y, real ratio_x,
+       int64_t stride) {
+    const Corner corner = corner_of(place, stride, fused_height, fused_width, detail_height, detail_width);
+    GRID_LOOP(i, items_of(batch * height * width, channels)) {
+        const Item at = item_at(i, height, width, channels);
+        const int64_t cell = ((at.image * height + at.y) * width + at.x) * channels;
         real* plain = dcontext + cell;
         real* seen = dlogits + cell;
         CHANNEL_LOOP(c, at) plain[c] = seen[c] = 0;
-        const int64_t y_end = reach_end(at.y, ratio_y, height), x_end = reach_end(at.x, ratio_x, width);
+        const int64_t y_end = reach_end(at.y, ratio_y, fused_height), x_end = reach_end(at.x, ratio_x, fused_width);
         for (int64_t y = reach_begin(at.y, ratio_y); y < y_end; ++y) {
-            const real share_y = weight_of(taps_at(y, ratio_y, h), at.y);
+            const real share_y = weight_of(taps_at(y, ratio_y, height), at.y);
             if (share_y == 0) continue;
             for (int64_t x = reach_begin(at.x, ratio_x); x < x_end; ++x) {
-                const real share = share_y * weight_of(taps_at(x, ratio_x, w), at.x);
+                const real share = share_y * weight_of(taps_at(x, ratio_x, width), at.x);
                 if (share == 0) continue;
-                const real* from = dfused + ((at.image * height + y) * width + x) * channels;
+                const real* from = dfused + ((at.image * fused_height + y) * fused_width + x) * channels;
                 CHANNEL_LOOP(c, at) plain[c] += share * from[c];
                 const int64_t dy = y - corner.y, dx = x - corner.x;
-                if (dy < 0 || dy >= hc || dx < 0 || dx >= wc) continue;
-                const real* there = detail + ((at.image * hc + dy) * wc + dx) * channels;
+                if (dy < 0 || dy >= detail_height || dx < 0 || dx >= detail_width) continue;
+                const real* there = detail + ((at.image * detail_height + dy) * detail_width + dx) * channels;
                 CHANNEL_LOOP(c, at) seen[c] += share * from[c] * there[c];
             }
         }

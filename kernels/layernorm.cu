@@ -43,7 +43,13 @@ MATH real normal_of(real s, real mean, real inverse) { return (s - mean) * inver
 
 // `branch` and `sum` are absent together: a norm without a residual. The result goes to `y`, or to
 // `wide` where it starts a residual stream. stats: mean, 1/√(var + eps).
-KERNEL(layernorm_forward, const real* x /* rows,C */, const T* OPTIONAL branch /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* C */, const real* beta /* C */, real* OPTIONAL sum /* rows,C */, T* OPTIONAL y /* rows,C */, real* OPTIONAL wide /* rows,C */, real* OPTIONAL stats /* rows,2 */, int64_t stream, real rate, real eps, int64_t sample_rows, int64_t rows, int64_t channels) {
+KERNEL(layernorm_forward,
+       const real* x /* rows,channels */, const T* OPTIONAL branch /* rows,channels */,
+       const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* channels */,
+       const real* beta /* channels */, real* OPTIONAL sum /* rows,channels */,
+       T* OPTIONAL y /* rows,channels */, real* OPTIONAL wide /* rows,channels */,
+       real* OPTIONAL stats /* rows,2 */,
+       int64_t stream, real rate, real eps, int64_t sample_rows, int64_t rows, int64_t channels) {
     Drop drop = {key, stream, sample_rows, rate, 0, 1};
     auto tell = [&](int64_t r, real mean, real inverse) {
         if (stats == nullptr || team_lane() != 0) return;
@@ -124,7 +130,13 @@ DEVICE real over_teams(const real* sums, int64_t stride) {
 // ds: what comes along the stream, absent where nothing follows; dx may be the same tensor. One
 // block sums one part of the rows into its row of `partial`: dgamma, then dbeta. The shared memory
 // holds MOST_TEAMS such rows.
-KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* rows,C */, const real* OPTIONAL dwide /* rows,C */, const real* OPTIONAL ds /* rows,C */, const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* C */, const real* stats /* rows,2 */, real* dx /* rows,C */, T* OPTIONAL dbranch /* rows,C */, real* partial /* parts,2,C */, int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
+KERNEL(layernorm_backward,
+       const real* s /* rows,channels */, const T* OPTIONAL dy /* rows,channels */,
+       const real* OPTIONAL dwide /* rows,channels */, const real* OPTIONAL ds /* rows,channels */,
+       const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* channels */,
+       const real* stats /* rows,2 */, real* dx /* rows,channels */,
+       T* OPTIONAL dbranch /* rows,channels */, real* partial /* blocks,2,channels */,
+       int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
     Drop drop = {key, stream, sample_rows, rate, 0, 1};
     real* part = partial + block_index() * 2 * channels;
     // Several teams sum apart.
@@ -214,7 +226,10 @@ KERNEL(layernorm_backward, const real* s /* rows,C */, const T* OPTIONAL dy /* r
 
 // dgamma[c] += Σ_p partial[p,0,c]      dbeta[c] += Σ_p partial[p,1,c]
 // Teams share the parts. The shared memory is that of layernorm_backward.
-KERNEL(layernorm_weights, const real* partial /* parts,2,C */, real* dgamma /* C */, real* dbeta /* C */, int64_t parts, int64_t channels) {
+KERNEL(layernorm_weights,
+       const real* partial /* parts,2,channels */, real* dgamma /* channels */,
+       real* dbeta /* channels */,
+       int64_t parts, int64_t channels) {
     const bool apart = team_count() > 1;
     real* sums = static_cast<real*>(shared_memory());
     const int64_t first = chunk_begin(channels), count = chunk_end(channels) - first;

@@ -9,44 +9,57 @@
 //
 // One row of the store is a chunk of one parameter; `rules` has its multipliers of lr and decay.
 // rest is 1 - β, rounded once: in single precision 1 - 0.999 would be off by 1e-5.
-// schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α. Nothing changes when `failed` is set.
+// p: values; g: grads; m, v: exp_avg, exp_avg_sq. schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α.
+// Nothing changes when `failed` is set.
 #include "simt.cuh"
 
-KERNEL(adamw, real* p /* chunks,n */, const real* g /* chunks,n */, real* m /* chunks,n */, real* v /* chunks,n */, real* OPTIONAL teacher /* chunks,n */, T* OPTIONAL shadow /* chunks,n */, T* OPTIONAL teacher_shadow /* chunks,n */, const real* rules /* chunks,2 */, const real* schedule /* 5 */, const int32_t* failed /* 1 */, real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks, int64_t n) {
+KERNEL(adamw,
+       real* values /* chunks,chunk_size */, const real* grads /* chunks,chunk_size */,
+       real* exp_avg /* chunks,chunk_size */, real* exp_avg_sq /* chunks,chunk_size */,
+       real* OPTIONAL teacher /* chunks,chunk_size */, T* OPTIONAL shadow /* chunks,chunk_size */,
+       T* OPTIONAL teacher_shadow /* chunks,chunk_size */, const real* rules /* chunks,2 */,
+       const real* schedule /* 5 */, const int32_t* failed /* 1 */,
+       real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks,
+       int64_t chunk_size) {
     if (*failed) return;
     const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
     ROW_LOOP(chunk, chunks) {
         const real lr = schedule[0] * rules[2 * chunk];
         const real keep = 1 - lr * (schedule[1] * rules[2 * chunk + 1]);
         const real step = lr / correction1;
-        const int64_t first = chunk * n;
-        BLOCK_LOOP(j, n) {
+        const int64_t first = chunk * chunk_size;
+        BLOCK_LOOP(j, chunk_size) {
             const int64_t i = first + j;
-            const real gradient = g[i];
-            const real m1 = beta1 * m[i] + rest1 * gradient;
-            const real v1 = beta2 * v[i] + rest2 * gradient * gradient;
-            const real p1 = p[i] * keep - step * (m1 / (sqrt_of(v1) / correction2 + eps));
-            m[i] = m1;
-            v[i] = v1;
-            p[i] = p1;
+            const real gradient = grads[i];
+            const real m1 = beta1 * exp_avg[i] + rest1 * gradient;
+            const real v1 = beta2 * exp_avg_sq[i] + rest2 * gradient * gradient;
+            const real p1 = values[i] * keep - step * (m1 / (sqrt_of(v1) / correction2 + eps));
+            exp_avg[i] = m1;
+            exp_avg_sq[i] = v1;
+            values[i] = p1;
         }
         if (teacher != nullptr) {
-            BLOCK_LOOP(j, n) {
+            BLOCK_LOOP(j, chunk_size) {
                 const int64_t i = first + j;
-                teacher[i] = alpha * teacher[i] + (1 - alpha) * p[i];
+                teacher[i] = alpha * teacher[i] + (1 - alpha) * values[i];
             }
         }
-        if (shadow != nullptr) BLOCK_LOOP(j, n) shadow[first + j] = p[first + j];
-        if (teacher_shadow != nullptr) BLOCK_LOOP(j, n) teacher_shadow[first + j] = teacher[first + j];
+        if (shadow != nullptr) BLOCK_LOOP(j, chunk_size) shadow[first + j] = values[first + j];
+        if (teacher_shadow != nullptr) BLOCK_LOOP(j, chunk_size) teacher_shadow[first + j] = teacher[first + j];
     }
 }
 
 // to ← from, unless the step failed: how buffers and templates become the next step's.
-KERNEL(commit_real, const real* from /* n */, real* to /* n */, const int32_t* failed /* 1 */, int64_t n) {
+KERNEL(commit_real,
+       const real* from /* elements */, real* to /* elements */, const int32_t* failed /* 1 */,
+       int64_t elements) {
     if (*failed) return;
-    GRID_LOOP(i, n) to[i] = from[i];
+    GRID_LOOP(i, elements) to[i] = from[i];
 }
-KERNEL(commit_bytes, const uint8_t* from /* n */, uint8_t* to /* n */, const int32_t* failed /* 1 */, int64_t n) {
+KERNEL(commit_bytes,
+       const uint8_t* from /* elements */, uint8_t* to /* elements */,
+       const int32_t* failed /* 1 */,
+       int64_t elements) {
     if (*failed) return;
-    GRID_LOOP(i, n) to[i] = from[i];
+    GRID_LOOP(i, elements) to[i] = from[i];
 }

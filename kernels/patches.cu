@@ -3,23 +3,26 @@
 // and zero outside the image. A convolution is then a product with the filters; the gradient of x
 // is the product's, sent back by `patches_scatter`, written as a gather: every input pixel sums the
 // patches that hold it, in the order of the taps.
-//
-// B,H,W,C input; Ho,Wo output; R,S taps.
 #include "simt.cuh"
 
 // With dilation 1 the S taps of a filter row are neighbours in memory: one run of S·C elements.
 // Otherwise every tap is a run of its own.
-KERNEL(patches_gather, const T* x /* B,H,W,C */, T* patches /* B,Ho,Wo,R,S,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t taps_h, int64_t taps_w, int64_t stride, int64_t padding, int64_t dilation) {
-    const int64_t runs = dilation == 1 ? 1 : taps_w;
-    const int64_t run = taps_w / runs * channels;
+KERNEL(patches_gather,
+       const T* x /* batch,height,width,channels */,
+       T* patches /* batch,out_height,out_width,kernel_height,kernel_width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
+       int64_t out_width, int64_t kernel_height, int64_t kernel_width, int64_t stride,
+       int64_t padding, int64_t dilation) {
+    const int64_t runs = dilation == 1 ? 1 : kernel_width;
+    const int64_t run = kernel_width / runs * channels;
     const int64_t pixels = batch * out_height * out_width;
     int64_t p = chunk_begin(pixels);
     int64_t wo = p % out_width;
     int64_t ho = p / out_width % out_height;
     int64_t b = p / out_width / out_height;
     for (; p < chunk_end(pixels); ++p) {
-        T* out = patches + p * taps_h * taps_w * channels;
-        for (int64_t r = 0; r < taps_h; ++r) {
+        T* out = patches + p * kernel_height * kernel_width * channels;
+        for (int64_t r = 0; r < kernel_height; ++r) {
             const int64_t h = ho * stride - padding + r * dilation;
             const bool inside = h >= 0 && h < height;
             for (int64_t g = 0; g < runs; ++g, out += run) {
@@ -65,7 +68,12 @@ DEVICE int64_t tap_at(int64_t offset, int64_t dilation) {
 }
 
 // Shared memory: C sums.
-KERNEL(patches_scatter, const T* patches /* B,Ho,Wo,R,S,C */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t taps_h, int64_t taps_w, int64_t stride, int64_t padding, int64_t dilation) {
+KERNEL(patches_scatter,
+       const T* patches /* batch,out_height,out_width,kernel_height,kernel_width,channels */,
+       T* dx /* batch,height,width,channels */,
+       bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
+       int64_t out_height, int64_t out_width, int64_t kernel_height, int64_t kernel_width,
+       int64_t stride, int64_t padding, int64_t dilation) {
     // A thread reads and writes only its own channels' sums, so no barrier is needed.
     real* sums = static_cast<real*>(shared_memory());
     const int64_t pixels = batch * height * width;
@@ -80,8 +88,8 @@ KERNEL(patches_scatter, const T* patches /* B,Ho,Wo,R,S,C */, T* dx /* B,H,W,C *
         } else {
             BLOCK_LOOP(c, channels) sums[c] = 0;
         }
-        const Reach rows = reach_of(h, taps_h, stride, padding, dilation, out_height);
-        const Reach columns = reach_of(w, taps_w, stride, padding, dilation, out_width);
+        const Reach rows = reach_of(h, kernel_height, stride, padding, dilation, out_height);
+        const Reach columns = reach_of(w, kernel_width, stride, padding, dilation, out_width);
         for (int64_t ho = rows.last; ho >= rows.first; --ho) {
             const int64_t r = tap_at(h + padding - ho * stride, dilation);
             if (r < 0) continue;
@@ -89,7 +97,7 @@ KERNEL(patches_scatter, const T* patches /* B,Ho,Wo,R,S,C */, T* dx /* B,H,W,C *
                 const int64_t s = tap_at(w + padding - wo * stride, dilation);
                 if (s < 0) continue;
                 const int64_t row = (b * out_height + ho) * out_width + wo;
-                const T* from = patches + ((row * taps_h + r) * taps_w + s) * channels;
+                const T* from = patches + ((row * kernel_height + r) * kernel_width + s) * channels;
                 BLOCK_LOOP(c, channels) sums[c] += real(from[c]);
             }
         }

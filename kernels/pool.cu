@@ -2,16 +2,21 @@
 //   y[b,ho,wo,c] = max x[b, 2·ho - 1 + r, 2·wo - 1 + s, c] over r, s in 0 … 2
 // The first tap that holds the maximum (in the order of memory) gets the gradient, as in PyTorch:
 // after a rectifier, zeros tie.
-//
-// B,H,W,C input; Ho,Wo output: H/2 and W/2, rounded up.
+// Outputs are half of the inputs along each side, rounded up.
 #include "simt.cuh"
 
-constexpr int64_t SIDE = 3;
-constexpr int64_t STRIDE = 2;
+// Pixels of a window along a side.
+EXPORTED constexpr int64_t SIDE = 3;
+// Pixels from a window to the next.
+EXPORTED constexpr int64_t STRIDE = 2;
 constexpr int64_t PADDING = 1;
 
 // tap: 3·r + s of the winner.
-KERNEL(max_pool, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,C */, uint8_t* OPTIONAL tap /* B,Ho,Wo,C */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width) {
+KERNEL(max_pool,
+       const T* x /* batch,height,width,channels */, T* y /* batch,out_height,out_width,channels */,
+       uint8_t* OPTIONAL tap /* batch,out_height,out_width,channels */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
+       int64_t out_width) {
     for (int64_t p = chunk_begin(batch * out_height * out_width); p < chunk_end(batch * out_height * out_width); ++p) {
         const int64_t top = p / out_width % out_height * STRIDE - PADDING, left = p % out_width * STRIDE - PADDING;
         const int64_t b = p / out_width / out_height;
@@ -46,7 +51,7 @@ KERNEL(max_pool, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,C */, uint8_t* OPTION
 
 // out[c] (+)= the gradients of those of N windows whose maximum is this input: `won` is its tap in each.
 template <int64_t N>
-DEVICE void sum_won(const T* dy, const uint8_t* tap, const int64_t* window, const uint8_t* won, T* out, int32_t accumulate, int64_t channels) {
+DEVICE void sum_won(const T* dy, const uint8_t* tap, const int64_t* window, const uint8_t* won, T* out, bool accumulate, int64_t channels) {
     BLOCK_LOOP(c, channels) {
         real sum = accumulate ? real(out[c]) : real(0);
         for (int64_t k = 0; k < N; ++k) {
@@ -58,7 +63,12 @@ DEVICE void sum_won(const T* dy, const uint8_t* tap, const int64_t* window, cons
 }
 
 // Every input sums the windows, at most four, that it won.
-KERNEL(max_pool_backward, const T* dy /* B,Ho,Wo,C */, const uint8_t* tap /* B,Ho,Wo,C */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width) {
+KERNEL(max_pool_backward,
+       const T* dy /* batch,out_height,out_width,channels */,
+       const uint8_t* tap /* batch,out_height,out_width,channels */,
+       T* dx /* batch,height,width,channels */,
+       bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
+       int64_t out_height, int64_t out_width) {
     for (int64_t p = chunk_begin(batch * height * width); p < chunk_end(batch * height * width); ++p) {
         const int64_t h = p / width % height, w = p % width, b = p / width / height;
         int64_t window[4], windows = 0;

@@ -1,23 +1,31 @@
 // What a network says of each pixel: class, confidence, and from them a teacher's pseudo-labels.
-// Logits are upsampled to the picture on the fly. B, h, w, C: logits; H, W: picture.
+// Logits are upsampled to the picture on the fly. out_height, out_width: the picture.
 #include "upsample.cuh"
 
 // label = argmax, the first of equals; 255 where a logit is NaN. probability = max softmax;
 // confident = probability >= confident_from; counts: pixels of each row with probability
 // >= counted_from. Softmax is computed only where something asks for it.
-KERNEL(classify_rows, const real* logits /* B,h,w,C */, uint8_t* label /* B,H,W */, real* OPTIONAL probability /* B,H,W */, uint8_t* OPTIONAL confident /* B,H,W */, real* OPTIONAL counts /* B*H */, int64_t batch, int64_t h, int64_t w, int64_t channels, int64_t height, int64_t width, real ratio_y, real ratio_x, int64_t run, int64_t cells, real confident_from, real counted_from) {
+KERNEL(classify_rows,
+       const real* logits /* batch,height,width,channels */,
+       uint8_t* label /* batch,out_height,out_width */,
+       real* OPTIONAL probability /* batch,out_height,out_width */,
+       uint8_t* OPTIONAL confident /* batch,out_height,out_width */,
+       real* OPTIONAL counts /* batch*out_height */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
+       int64_t out_width, real ratio_y, real ratio_x, int64_t run, int64_t cells,
+       real confident_from, real counted_from) {
     real* counted;
     Tile tile = tile_in(shared_memory(), channels, cells, run, &counted);
     const bool softmax = probability || confident || counts;
-    ROW_LOOP(r, batch * height) {
-        const Taps row = taps_at(r % height, ratio_y, h);
-        const real* image = logits + r / height * h * w * channels;
+    ROW_LOOP(r, batch * out_height) {
+        const Taps row = taps_at(r % out_height, ratio_y, height);
+        const real* image = logits + r / out_height * height * width * channels;
         BLOCK_LOOP(p, run) counted[p] = 0;
-        for (int64_t x = 0; x < width; x += run) {
-            const int64_t n = least_of(width - x, run);
-            tile_load(tile, image, row, w, ratio_x, x, n);
+        for (int64_t x = 0; x < out_width; x += run) {
+            const int64_t n = least_of(out_width - x, run);
+            tile_load(tile, image, row, width, ratio_x, x, n);
             BLOCK_LOOP(p, n) {
-                const int64_t pixel = r * width + x + p;
+                const int64_t pixel = r * out_width + x + p;
                 const real top = tile_pixel(tile, p);
                 label[pixel] = static_cast<uint8_t>(tile_class(tile, p, top));
                 if (softmax) {
@@ -37,13 +45,18 @@ KERNEL(classify_rows, const real* logits /* B,h,w,C */, uint8_t* label /* B,H,W 
 }
 
 // One block: the share of the batch's pixels that were counted.
-KERNEL(pseudo_share, const real* counts /* rows */, real* share /* 1 */, int64_t rows, int64_t pixels) {
+KERNEL(pseudo_share,
+       const real* counts /* rows */, real* share /* 1 */,
+       int64_t rows, int64_t pixels) {
     const real sum = block_sum(rows, [&](int64_t r) { return counts[r]; });
     BLOCK_LOOP(k, 1) share[k] = sum / static_cast<real>(pixels);
 }
 
 // weight = share where valid, else 0.
-KERNEL(pseudo_weight, const real* share /* 1 */, const uint8_t* OPTIONAL valid /* n */, real* weight /* n */, int64_t n) {
+KERNEL(pseudo_weight,
+       const real* share /* 1 */, const uint8_t* OPTIONAL valid /* elements */,
+       real* weight /* elements */,
+       int64_t elements) {
     const real everywhere = share[0];
-    GRID_LOOP(i, n) weight[i] = !valid || valid[i] ? everywhere : real(0);
+    GRID_LOOP(i, elements) weight[i] = !valid || valid[i] ? everywhere : real(0);
 }

@@ -3,7 +3,6 @@
 // the last. `scale` is input over output size, or what the caller divides by.
 //
 // Either side may be some channels of a wider tensor: `pitch` channels a pixel, from `first` on.
-// B,H,W,C input; B,Ho,Wo,pitch output.
 #include "strip.cuh"
 
 // Output i mixes inputs `low` and `high`: (1 - t)·low + t·high.
@@ -51,37 +50,46 @@ DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t w
     }
 }
 
-// A picture's three channels are too few for a loop: threads take pixels of a row.
+// Channels of a picture.
+EXPORTED constexpr int64_t PICTURE_CHANNELS = 3;
+
+// A picture's channels are too few for a loop: threads take pixels of a row.
 template <class E>
 DEVICE void resize_picture(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t out_height, int64_t out_width, real scale_h, real scale_w) {
-    constexpr int64_t CHANNELS = 3;
     ROW_LOOP(r, batch * out_height) {
         const int64_t b = r / out_height;
         const Source v = source_of(r - b * out_height, scale_h, height);
-        const E* top = x + (b * height + v.low) * width * CHANNELS;
-        const E* bottom = x + (b * height + v.high) * width * CHANNELS;
+        const E* top = x + (b * height + v.low) * width * PICTURE_CHANNELS;
+        const E* bottom = x + (b * height + v.high) * width * PICTURE_CHANNELS;
         const real a = 1 - v.t, d = v.t;
         BLOCK_LOOP(wo, out_width) {
             const Source u = source_of(wo, scale_w, width);
-            const int64_t left = u.low * CHANNELS, right = u.high * CHANNELS;
+            const int64_t left = u.low * PICTURE_CHANNELS, right = u.high * PICTURE_CHANNELS;
             const real e = 1 - u.t, f = u.t;
-            E* out = y + (r * out_width + wo) * CHANNELS;
-            for (int64_t c = 0; c < CHANNELS; ++c)
+            E* out = y + (r * out_width + wo) * PICTURE_CHANNELS;
+            for (int64_t c = 0; c < PICTURE_CHANNELS; ++c)
                 out[c] = a * (e * real(top[left + c]) + f * real(top[right + c])) +
                          d * (e * real(bottom[left + c]) + f * real(bottom[right + c]));
         }
     }
 }
 
-KERNEL(resize_forward, const T* x /* B,H,W,C */, T* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    if (channels == 3 && pitch == 3) resize_picture(x, y, batch, height, width, out_height, out_width, scale_h, scale_w);
-    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+KERNEL(resize_forward,
+       const T* x /* batch,height,width,channels */, T* y /* batch,out_height,out_width,pitch */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
+       int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
+    if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
+    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
 // As computed, not as operands are stored: pictures and logits.
-KERNEL(resize_forward_wide, const real* x /* B,H,W,C */, real* y /* B,Ho,Wo,pitch */, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
-    if (channels == 3 && pitch == 3) resize_picture(x, y, batch, height, width, out_height, out_width, scale_h, scale_w);
-    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_h, scale_w);
+KERNEL(resize_forward_wide,
+       const real* x /* batch,height,width,channels */,
+       real* y /* batch,out_height,out_width,pitch */,
+       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
+       int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
+    if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
+    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
 // Outputs [begin, end) hold all that may read input i; some of them may not.
@@ -153,15 +161,19 @@ DEVICE void gather_outputs(const Gather& g, T* to, int64_t channels, bool accumu
 }
 
 // dx[b,h,w,c] (+)= Σ over the outputs that read it. Shared memory: Ho + Wo shares.
-KERNEL(resize_backward, const T* dy /* B,Ho,Wo,pitch */, T* dx /* B,H,W,C */, int32_t accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
+KERNEL(resize_backward,
+       const T* dy /* batch,out_height,out_width,pitch */, T* dx /* batch,height,width,channels */,
+       bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
+       int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_y,
+       real scale_x) {
     real* row_shares = static_cast<real*>(shared_memory());
     real* column_shares = row_shares + out_height;
     const int64_t line = out_width * pitch;
     const bool in_strips = channels % STRIP == 0 && pitch % STRIP == 0 && first % STRIP == 0;
     ROW_LOOP(p, batch * height * width) {
         const int64_t w = p % width, h = p / width % height, b = p / width / height;
-        const Readers rows = shares_of(row_shares, h, scale_h, height, out_height);
-        const Readers columns = shares_of(column_shares, w, scale_w, width, out_width);
+        const Readers rows = shares_of(row_shares, h, scale_y, height, out_height);
+        const Readers columns = shares_of(column_shares, w, scale_x, width, out_width);
         barrier();
         const T* from = dy + b * out_height * line + first;
         const Gather gather = {from, line, pitch, trimmed(row_shares, rows), trimmed(column_shares, columns), row_shares, column_shares};

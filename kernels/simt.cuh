@@ -225,6 +225,6 @@ DEVICE int64_t chunk_end(int64_t n) {
 }
 
 // The first writer of a gradient overwrites, later ones add.
-DEVICE real accumulated(const real* destination, int64_t i, int32_t accumulate) {
+DEVICE real accumulated(const real* destination, int64_t i, bool accumulate) {
     return accumulate ? destination[i] : real(0);
 }

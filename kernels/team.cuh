@@ -10,7 +10,8 @@
 #pragma once
 #include "simt.cuh"
 
-constexpr int64_t MOST_TEAMS = 8;
+// Teams that a block may have.
+EXPORTED constexpr int64_t MOST_TEAMS = 8;
 
 #define TEAM_ROWS(r, n)                                                                \
     for (int64_t r = chunk_begin(n) + team_index(), r##_n = chunk_end(n); r < r##_n; \

@@ -6,13 +6,14 @@
 #pragma once
 #include "simt.cuh"
 
-// Channels that one thread takes at once: a vector on the host. On the GPU the threads are the
-// vector.
+// Channels that one thread takes at once: a vector on the host, whose channels are padded to whole
+// ones. On the GPU the threads are the vector.
+EXPORTED constexpr int64_t HOST_LANES = 16;
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t LANES = 1;
 #define LANE_LOOP(l) for (int64_t l = 0; l < LANES; ++l)
 #else
-constexpr int64_t LANES = 16;
+constexpr int64_t LANES = HOST_LANES;
 #define LANE_LOOP(l) _Pragma("omp simd") for (int64_t l = 0; l < LANES; ++l)
 #endif
 

@@ -1,8 +1,8 @@
 //! AdamW over the flat store, its schedule, and the update of the mean teacher that goes with it.
 
-use crate::device::{Device, kernels};
-use crate::dtype::DType;
-use crate::params::{CHUNK, Weights};
+use crate::device::Device;
+use crate::ops::AdamW;
+use crate::params::Weights;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -125,41 +125,22 @@ impl Optimizer {
             return Err(Error::shape("adamw", "these weights have no gradients"));
         };
         let AdamWSettings { betas, eps, .. } = self.settings;
-        let chunks = self.multipliers.dim(0);
         let (teacher, teacher_shadow) =
             teacher.map_or((None, None), |t| (Some(&mut t.values), t.shadow.as_mut()));
-        kernels::adamw(
-            device,
-            device.rows(chunks, 4 * CHUNK),
-            &mut student.values,
+        AdamW {
+            values: &mut student.values,
             grads,
-            &mut self.exp_avg,
-            &mut self.exp_avg_sq,
+            exp_avg: &mut self.exp_avg,
+            exp_avg_sq: &mut self.exp_avg_sq,
             teacher,
-            student.shadow.as_mut(),
+            shadow: student.shadow.as_mut(),
             teacher_shadow,
-            &self.multipliers,
-            numbers,
+            multipliers: &self.multipliers,
+            schedule: numbers,
             failed,
-            betas[0],
-            1.0 - betas[0],
-            betas[1],
-            1.0 - betas[1],
+            betas,
             eps,
-            chunks as i64,
-            CHUNK as i64,
-        )
-    }
-}
-
-/// Copies `from` into `to`, unless the step failed.
-pub fn commit(device: &Device, from: &Tensor, to: &mut Tensor, failed: &Tensor) -> Result<()> {
-    if from.len() != to.len() || from.dtype() != to.dtype() {
-        return Err(Error::shape("commit", format!("{from:?} into {to:?}")));
-    }
-    let (n, grid) = (from.len() as i64, device.elements(from.len()));
-    match from.dtype() {
-        DType::U8 => kernels::commit_bytes(device, grid, from, to, failed, n),
-        _ => kernels::commit_real(device, grid, from, to, failed, n),
+        }
+        .run(device)
     }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::device::Device;
 use crate::dtype::DType;
+use crate::ops::{round, to_operand};
 use crate::rng::{Draw, Purpose};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -166,7 +167,7 @@ impl Param {
     pub fn operand(&self, device: &Device) -> Result<Tensor> {
         match &self.shadow {
             Some(shadow) => Ok(shadow.clone()),
-            None => device.to_operand(&self.value),
+            None => to_operand(device, &self.value),
         }
     }
 
@@ -283,7 +284,7 @@ impl Weights {
 
     fn refresh_shadow(&mut self, device: &Device) -> Result<()> {
         match &mut self.shadow {
-            Some(shadow) => device.round(&self.values, shadow),
+            Some(shadow) => round(device, &self.values, shadow),
             None => Ok(()),
         }
     }

@@ -7,7 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::device::{Device, kernels};
+use crate::device::Device;
+use crate::ops::accumulate;
 use crate::tensor::{GradId, Tensor};
 use crate::{Error, Result};
 
@@ -205,13 +206,6 @@ impl Gradients {
             return Ok(());
         }
         let device = self.device.clone();
-        self.write(slot, |sum, _| {
-            let (n, grid) = (gradient.len() as i64, device.elements(gradient.len()));
-            if gradient.dtype() == device.operand() {
-                let before = sum.clone();
-                return kernels::add(&device, grid, &gradient, &before, sum, 0, n);
-            }
-            kernels::add_scaled(&device, grid, &gradient, sum, 1.0, 1, n)
-        })
+        self.write(slot, |sum, _| accumulate(&device, &gradient, sum))
     }
 }

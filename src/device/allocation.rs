@@ -2,7 +2,6 @@
 
 use super::arena::{ALIGNMENT, MemoryReport};
 use super::handle::{Device, Inner};
-use super::kernels;
 use super::memory::{Allocation, Block, Owner};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
@@ -91,14 +90,6 @@ impl Device {
     pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut tensor = self.alloc(shape, dtype)?;
         self.zero(&mut tensor)?;
-        Ok(tensor)
-    }
-
-    /// A tensor of `real` whose elements are all `value`.
-    pub fn full(&self, shape: &[usize], value: f32) -> Result<Tensor> {
-        let mut tensor = self.empty(shape)?;
-        let n = tensor.len();
-        kernels::fill(self, self.elements(n), &mut tensor, value as f64, n as i64)?;
         Ok(tensor)
     }
 

@@ -3,6 +3,7 @@
 use super::handle::Device;
 use super::launch::{Arg, Element, Grid, Kernel};
 use super::profile::Request;
+use super::shapes;
 use crate::dtype::DType;
 use crate::{Error, Result};
 
@@ -38,6 +39,7 @@ impl Device {
                 }
             }
         }
+        shapes::check(kernel, grid, args)?;
         let request = || Request::launch(kernel, grid, args);
         self.timed(request, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }

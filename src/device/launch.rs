@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use super::precision::Types;
+use super::shapes::Parameter;
 use super::view::TensorView;
 use crate::Result;
 
@@ -111,6 +112,8 @@ pub struct Kernel {
     /// In `kernels/`.
     pub file: &'static str,
     pub line: u32,
+    /// In the order of a launch's arguments.
+    pub parameters: &'static [Parameter],
     pub solo: &'static [Solo],
 }
 

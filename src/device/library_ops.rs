@@ -91,8 +91,9 @@ impl Device {
         if self.multiply(product)?.is_none() {
             return Ok(false);
         }
-        let (grid, n) = (self.elements(a.rows), a.rows as i64);
-        kernels::add_scaled(self, grid, &partial, sums, 1.0, 1, n)?;
+        let elements = a.rows;
+        kernels::AddScaled { x: &partial, y: sums, scale: 1.0, accumulate: true, elements }
+            .launch(self, self.elements(elements))?;
         Ok(true)
     }
 

@@ -16,13 +16,13 @@ mod launch;
 mod library_ops;
 mod memory;
 mod nvtx;
-mod operands;
 mod overlapped;
 mod pools;
 mod precision;
 pub mod profile;
 mod replay;
 mod scopes;
+mod shapes;
 mod timing;
 mod transfers;
 mod view;
@@ -37,4 +37,10 @@ pub use nvtx::tool_problem;
 pub use overlapped::{Inlet, Readback};
 pub use precision::{Precision, Types};
 pub use replay::Replays;
+pub use shapes::{Dim, Parameter, ParameterKind, Shape};
 pub use view::TensorView;
+
+/// Constants that kernels and their launches share, by the kernels' files.
+pub mod constants {
+    include!(concat!(env!("OUT_DIR"), "/constants.rs"));
+}

@@ -54,7 +54,7 @@ impl DaformerHead {
         widths: [usize; 4],
         config: &NetworkConfig,
         kind: FusionKind,
-        site: i64,
+        site: usize,
     ) -> DaformerHead {
         let channels = config.channels;
         let name = format!("{prefix}.conv_seg");
@@ -80,7 +80,7 @@ impl DaformerHead {
         prefix: &str,
         widths: [usize; 4],
         config: &NetworkConfig,
-        site: i64,
+        site: usize,
     ) -> DaformerHead {
         /// The reference's state dict holds a classifier that nothing uses.
         const UNUSED: usize = 128;

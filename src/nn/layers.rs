@@ -23,11 +23,11 @@ pub struct Dropping {
     /// One u64 on the device, drawn anew every step.
     pub key: Tensor,
     /// Tells this pass apart from the others of the step.
-    pub pass: i64,
+    pub pass: usize,
 }
 
 /// Streams of random numbers within a pass: more than a network has places that drop.
-const SITES: i64 = 1024;
+const SITES: usize = 1024;
 
 /// One forward pass of a network: with which weights, in which mode.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// The same pass over another input (the detail crop): its random numbers differ.
-    pub(super) fn part(&self, part: i64) -> Self {
+    pub(super) fn part(&self, part: usize) -> Self {
         let dropping = self
             .dropping
             .as_ref()
@@ -73,7 +73,7 @@ impl Pass<'_> {
         })
     }
 
-    pub(super) fn drop_path(&self, rate: f32, site: i64) -> Option<DropPath> {
+    pub(super) fn drop_path(&self, rate: f32, site: usize) -> Option<DropPath> {
         let dropping = self.dropping.as_ref().filter(|_| rate > 0.0)?;
         let stream = dropping.pass * SITES + site;
         Some(DropPath { rate: rate as f64, key: dropping.key.clone(), stream })
@@ -320,7 +320,7 @@ impl BatchNorm {
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     pub rate: f32,
-    pub site: i64,
+    pub site: usize,
 }
 
 impl Dropout {

@@ -45,7 +45,7 @@ struct Block {
     fc2: Linear,
     /// Probability of dropping either branch, and the first of the block's two random streams.
     drop_path: f32,
-    site: i64,
+    site: usize,
 }
 
 #[derive(Clone)]
@@ -94,7 +94,7 @@ impl Mit {
                 .map(|j| {
                     // The rate rises linearly from 0 at the first block to `drop_path` at the last.
                     let rate = drop_path * index as f32 / (total - 1) as f32;
-                    let site = 2 * index as i64;
+                    let site = 2 * index;
                     index += 1;
                     let name = format!("{prefix}.block{}.{j}", i + 1);
                     Block::new(spec, &name, widths[i], HEADS[i], REDUCTION[i], rate, site)
@@ -152,7 +152,7 @@ impl Block {
         heads: usize,
         reduction: usize,
         drop_path: f32,
-        site: i64,
+        site: usize,
     ) -> Block {
         let hidden = width * MLP_RATIO;
         Block {
@@ -258,7 +258,7 @@ mod tests {
                 let expected = 0.1 * i as f32 / (blocks - 1) as f32;
                 assert!((block.drop_path - expected).abs() < 1e-7, "{name}, block {i}");
                 // Two streams a block, of its own.
-                assert_eq!(block.site, 2 * i as i64);
+                assert_eq!(block.site, 2 * i);
             }
         }
     }

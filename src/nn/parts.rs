@@ -45,7 +45,7 @@ impl Backbone {
 
     /// image: B,H,W,3.
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
-        let image = pass.tape.device().to_operand(image)?;
+        let image = ops::to_operand(pass.tape.device(), image)?;
         match self {
             Backbone::Mit(mit) => mit.forward(pass, &image),
             Backbone::ResNet(resnet) => resnet.forward(pass, &image),
@@ -100,7 +100,7 @@ impl Head {
         widths: [usize; 4],
         config: &NetworkConfig,
         role: Role,
-        site: i64,
+        site: usize,
     ) -> Result<Head> {
         let fusion = match role {
             Role::Classes => FusionKind::Aspp,

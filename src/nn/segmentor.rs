@@ -16,8 +16,8 @@ use super::layers::Pass;
 use super::parts::{Backbone, Head, Role};
 
 /// Random streams of the two heads' dropouts, behind those of the backbone's blocks.
-const HEAD_SITE: i64 = 900;
-const ATTENTION_SITE: i64 = 901;
+const HEAD_SITE: usize = 900;
+const ATTENTION_SITE: usize = 901;
 
 pub struct Segmentor {
     backbone: Backbone,

@@ -5,6 +5,8 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+use super::elementwise::{to_operand, to_real};
+
 /// An operand as `real`; any shape.
 pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     let device = tape.device();
@@ -12,10 +14,10 @@ pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let mut y = device.empty(x.shape())?;
-    kernels::widen(device, device.elements(x.len()), x, &mut y, 0, x.len() as i64)?;
+    to_real(device, x, &mut y, false)?;
     let slot = x.slot.clone();
     Ok(tape.record(y, move |gradients, dy| {
-        let dx = gradients.device().to_operand(&dy)?;
+        let dx = to_operand(gradients.device(), &dy)?;
         gradients.give(&slot, dx)
     }))
 }
@@ -26,9 +28,9 @@ pub fn add(tape: &Tape, x: &Tensor, y: &Tensor, relu: bool) -> Result<Tensor> {
         return Err(Error::shape("add", format!("{x:?} and {y:?}")));
     }
     let device = tape.device();
-    let (n, grid) = (x.len() as i64, device.elements(x.len()));
+    let (elements, grid) = (x.len(), device.elements(x.len()));
     let mut sum = device.alloc(x.shape(), x.dtype())?;
-    kernels::add(device, grid, x, y, &mut sum, relu as i32, n)?;
+    kernels::Add { x, y, z: &mut sum, relu, elements }.launch(device, grid)?;
     let (slots, kept) = ([x.slot.clone(), y.slot.clone()], relu.then(|| sum.clone()));
     Ok(tape.record(sum, move |gradients, dsum| {
         let passed = match kept {
@@ -37,7 +39,8 @@ pub fn add(tape: &Tape, x: &Tensor, y: &Tensor, relu: bool) -> Result<Tensor> {
                 // Every element is read before it is written, so the result may take dsum's place.
                 let mut passed =
                     if dsum.is_unique() { dsum.detach() } else { device.empty_like(&dsum)? };
-                kernels::relu_backward(&device, grid, &sum, &dsum, &mut passed, n)?;
+                kernels::ReluBackward { z: &sum, dz: &dsum, dx: &mut passed, elements }
+                    .launch(&device, grid)?;
                 passed
             }
             None => dsum,

@@ -1,16 +1,14 @@
 //! Multi-head attention.
 
+use crate::Result;
+use crate::device::constants::attention::{KEYS, QUERIES};
 use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
 
 use super::attention_mma::{self, attention_mma};
+use super::attention_sizes::Sizes;
 
-/// As in kernels/attention.cu.
-const QUERIES: usize = 32;
-const KEYS: usize = 64;
-const PAD: usize = 32;
 const THREADS: u32 = 128;
 
 /// `softmax(q·kᵀ/√d)·v` for every head; head `h` is channels `h·d..(h+1)·d`. q: B,N,C; kv: B,M,2C,
@@ -24,7 +22,7 @@ const THREADS: u32 = 128;
 pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
     let device = tape.device();
-    if device.rounds_operands() && attention_mma::SIZES.contains(&sizes.size) {
+    if device.rounds_operands() && attention_mma::SIZES.contains(&sizes.head_dim) {
         return attention_mma(tape, q, kv, heads);
     }
     let keys = sizes.pack(device, kv, Part::Keys, true)?;
@@ -35,21 +33,19 @@ pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<T
         false => None,
     };
     let grid = sizes.grid(device, sizes.queries.div_ceil(QUERIES), 2, 1).flops(sizes.flops(2));
-    let [n, m, h, d, width] = sizes.scalars();
-    kernels::attention_forward(
-        device,
-        grid,
+    kernels::AttentionForward {
         q,
-        &keys,
-        &values,
-        &mut y,
-        logs.as_mut(),
-        n,
-        m,
-        h,
-        d,
-        width,
-    )?;
+        keys_across: &keys,
+        values: &values,
+        y: &mut y,
+        logs: logs.as_mut(),
+        queries: sizes.queries,
+        keys: sizes.keys,
+        heads: sizes.heads,
+        head_dim: sizes.head_dim,
+        width: sizes.width(),
+    }
+    .launch(device, grid)?;
     let Some(logs) = logs else { return Ok(y) };
     let (q, kv, result) = (q.clone(), kv.clone(), y.clone());
     Ok(tape.record(y, move |gradients, dy| {
@@ -76,26 +72,24 @@ fn backward(
     let mut dq = device.empty_like(q)?;
     let mut partial = device.empty(&[chunks, 2, keys_across.len()])?;
     let grid = sizes.grid(device, chunks, 3, 2).flops(sizes.flops(5));
-    let [n, m, h, d, width] = sizes.scalars();
-    kernels::attention_backward(
-        device,
-        grid,
+    kernels::AttentionBackward {
         q,
-        &keys_across,
-        &values_across,
-        &key_rows,
+        keys_across: &keys_across,
+        values_across: &values_across,
+        key_rows: &key_rows,
         y,
         dy,
         logs,
-        &mut dq,
-        &mut partial,
-        chunk as i64,
-        n,
-        m,
-        h,
-        d,
-        width,
-    )?;
+        dq: &mut dq,
+        partial: &mut partial,
+        chunk,
+        queries: sizes.queries,
+        keys: sizes.keys,
+        heads: sizes.heads,
+        head_dim: sizes.head_dim,
+        width: sizes.width(),
+    }
+    .launch(device, grid)?;
     let mut dkv = device.empty_like(kv)?;
     sizes.add_up(device, &mut partial, &mut dkv)?;
     Ok((dq, dkv))
@@ -107,46 +101,7 @@ enum Part {
     Values = 1,
 }
 
-pub(super) struct Sizes {
-    pub batch: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    /// Channels of a head.
-    pub size: usize,
-}
-
 impl Sizes {
-    pub fn new(q: &Tensor, kv: &Tensor, heads: usize) -> Result<Sizes> {
-        let wrong = |problem: String| Err(Error::shape("attention", problem));
-        let (&[batch, queries, channels], &[kv_batch, keys, kv_channels]) = (q.shape(), kv.shape())
-        else {
-            return wrong(format!("expected B,N,C and B,M,2C, got {q:?} and {kv:?}"));
-        };
-        if kv_batch != batch || kv_channels != 2 * channels || keys == 0 {
-            return wrong(format!("keys and values {kv:?} do not fit queries {q:?}"));
-        }
-        if heads == 0 || channels == 0 || channels % heads != 0 {
-            return wrong(format!("{channels} channels cannot be split between {heads} heads"));
-        }
-        Ok(Sizes { batch, queries, keys, heads, size: channels / heads })
-    }
-
-    /// Of `products` products of queries, keys and channels.
-    pub fn flops(&self, products: usize) -> usize {
-        2 * products * self.batch * self.heads * self.queries * self.keys * self.size
-    }
-
-    /// Channels of a packed head.
-    fn width(&self) -> usize {
-        self.size.next_multiple_of(PAD)
-    }
-
-    /// N, M, heads, D and the packed width.
-    pub fn scalars(&self) -> [i64; 5] {
-        [self.queries, self.keys, self.heads, self.size, self.width()].map(|n| n as i64)
-    }
-
     /// The keys or the values in the tiles that products read, with a tile's channels `across` its
     /// rows or along them.
     fn pack(&self, device: &Device, kv: &Tensor, part: Part, across: bool) -> Result<Tensor> {
@@ -154,40 +109,20 @@ impl Sizes {
         let mut packed = device.empty(&[self.batch, self.heads, tiles, KEYS * width])?;
         let (key_step, channel_step) = if across { (1, KEYS) } else { (width, 1) };
         let grid = device.rows(packed.len() / width, width);
-        let [_, m, h, d, width] = self.scalars();
-        let (batch, steps) = (self.batch as i64, (key_step as i64, channel_step as i64));
-        kernels::attention_pack(
-            device,
-            grid,
+        kernels::AttentionPack {
             kv,
-            &mut packed,
-            part as i64,
-            batch,
-            m,
-            h,
-            d,
+            packed: &mut packed,
+            part: part as usize,
+            batch: self.batch,
+            keys: self.keys,
+            heads: self.heads,
+            head_dim: self.head_dim,
             width,
-            steps.0,
-            steps.1,
-        )?;
+            key_step,
+            channel_step,
+        }
+        .launch(device, grid)?;
         Ok(packed)
-    }
-
-    /// The keys' and the values' gradient, from the parts of it that chunks of the queries make:
-    /// chunks,2,B,heads,tiles,KEYS,width.
-    pub(super) fn add_up(
-        &self,
-        device: &Device,
-        partial: &mut Tensor,
-        dkv: &mut Tensor,
-    ) -> Result<()> {
-        /// As in kernels/attention.cu.
-        const FEW: usize = 16;
-        let (chunks, row) = (partial.dim(0), FEW * self.width());
-        let grid = device.rows(partial.len() / (chunks * row), row * chunks);
-        let [_, m, h, d, width] = self.scalars();
-        let (batch, chunks) = (self.batch as i64, chunks as i64);
-        kernels::attention_keys_gradient(device, grid, partial, dkv, chunks, batch, m, h, d, width)
     }
 
     /// Blocks for `blocks` parts of every head's queries, with shared memory for `tiles` tiles of

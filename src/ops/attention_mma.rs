@@ -1,24 +1,21 @@
 //! Multi-head attention with rounded operands, on the tensor cores where there are any.
 
+use crate::device::constants::attention::{KEYS, ROW_PADDING};
 use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::attention::Sizes;
+use super::attention_sizes::Sizes;
 
 /// Channels of a head that the kernels are built for: MiT's.
 pub const SIZES: [usize; 2] = [32, 64];
-/// As in kernels/attention_mma.cuh.
-const TILE: usize = 64;
 /// Four warps, of 16 queries or keys each: what registers and shared memory have room for three
 /// times on a multiprocessor.
 const THREADS: u32 = 128;
 /// Shared memory that keys and values may take: what a block of the smallest GPU that is supported
 /// can have, less what else it needs.
 const SHARED: usize = 96 << 10;
-/// Bytes that a row in shared memory is longer by.
-const PAD: usize = 16;
 /// Queries that a block may take, and how many more it could in the time that it takes to read the
 /// keys, or to write a part of their gradient.
 const CHUNKS: (&[usize], usize) = (&[64, 128, 256, 512], 32);
@@ -33,8 +30,8 @@ const MULTIPROCESSORS: usize = 132;
 /// Where shapes do not fit each other, or a head has another number of channels than 32 or 64.
 pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
-    if !SIZES.contains(&sizes.size) {
-        let problem = format!("heads of {} channels, not of {SIZES:?}", sizes.size);
+    if !SIZES.contains(&sizes.head_dim) {
+        let problem = format!("heads of {} channels, not of {SIZES:?}", sizes.head_dim);
         return Err(Error::shape("attention_mma", problem));
     }
     let device = tape.device();
@@ -43,11 +40,20 @@ pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Resu
         true => Some(device.empty(&[sizes.batch, heads, sizes.queries])?),
         false => None,
     };
-    let [n, m, h, d, _] = sizes.scalars();
-    let by_queries = ByQueries::new(&sizes, q);
-    let (grid, chunk, held) = (by_queries.grid(&sizes, 2), by_queries.chunk(), by_queries.held());
-    let kept = logs.as_mut();
-    kernels::attention_mma_forward(device, grid, q, kv, &mut y, kept, chunk, held, n, m, h, d)?;
+    let by = ByQueries::new(&sizes, q);
+    kernels::AttentionMmaForward {
+        q,
+        kv,
+        y: &mut y,
+        logs: logs.as_mut(),
+        chunk: by.chunk,
+        held: by.held,
+        queries: sizes.queries,
+        keys: sizes.keys,
+        heads: sizes.heads,
+        head_dim: sizes.head_dim,
+    }
+    .launch(device, by.grid(&sizes, 2))?;
     let Some(logs) = logs else { return Ok(y) };
     let (q, kv, result) = (q.clone(), kv.clone(), y.clone());
     Ok(tape.record(y, move |gradients, dy| {
@@ -66,38 +72,48 @@ fn backward(
     dy: &Tensor,
     logs: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let [n, m, h, d, _] = sizes.scalars();
     let (mut delta, mut dq) = (device.empty_like(logs)?, device.empty_like(q)?);
     let by = ByQueries::new(sizes, q);
-    let (grid, chunk, held) = (by.grid(sizes, 3), by.chunk(), by.held());
-    kernels::attention_mma_queries(
-        device, grid, q, kv, y, dy, logs, &mut dq, &mut delta, chunk, held, n, m, h, d,
-    )?;
+    kernels::AttentionMmaQueries {
+        q,
+        kv,
+        y,
+        dy,
+        logs,
+        dq: &mut dq,
+        delta: &mut delta,
+        chunk: by.chunk,
+        held: by.held,
+        queries: sizes.queries,
+        keys: sizes.keys,
+        heads: sizes.heads,
+        head_dim: sizes.head_dim,
+    }
+    .launch(device, by.grid(sizes, 3))?;
 
-    let tiles = sizes.keys.div_ceil(TILE);
+    let tiles = sizes.keys.div_ceil(KEYS);
     let chunk = chunk_of(sizes.queries, sizes.batch * sizes.heads * tiles, KEY_CHUNKS);
     let chunks = sizes.queries.div_ceil(chunk);
     let mut partial =
-        device.empty(&[chunks, 2, sizes.batch, sizes.heads, tiles, TILE * sizes.size])?;
+        device.empty(&[chunks, 2, sizes.batch, sizes.heads, tiles, KEYS * sizes.head_dim])?;
     let grid = Grid::blocks(sizes.batch * sizes.heads * tiles * chunks)
         .threads(THREADS)
-        .shared(4 * TILE * row_bytes(sizes, q))
+        .shared(4 * KEYS * row_bytes(sizes, q))
         .flops(sizes.flops(4));
-    kernels::attention_mma_keys(
-        device,
-        grid,
+    kernels::AttentionMmaKeys {
         q,
         kv,
         dy,
         logs,
-        &delta,
-        &mut partial,
-        chunk as i64,
-        n,
-        m,
-        h,
-        d,
-    )?;
+        delta: &delta,
+        partial: &mut partial,
+        chunk,
+        queries: sizes.queries,
+        keys: sizes.keys,
+        heads: sizes.heads,
+        head_dim: sizes.head_dim,
+    }
+    .launch(device, grid)?;
     let mut dkv = device.empty_like(kv)?;
     sizes.add_up(device, &mut partial, &mut dkv)?;
     Ok((dq, dkv))
@@ -105,7 +121,7 @@ fn backward(
 
 /// Bytes of a row of operands in shared memory.
 fn row_bytes(sizes: &Sizes, operand: &Tensor) -> usize {
-    sizes.size * operand.dtype().bytes() + PAD
+    sizes.head_dim * operand.dtype().bytes() + ROW_PADDING
 }
 
 /// Queries of a block, where each of `groups` parts of the work is cut into as many: so many that the
@@ -115,7 +131,7 @@ fn chunk_of(queries: usize, groups: usize, (chunks, more): (&[usize], usize)) ->
         let blocks = groups * queries.div_ceil(chunk);
         blocks.div_ceil(MULTIPROCESSORS).max(2) * (chunk + more)
     };
-    chunks.iter().copied().min_by_key(time).unwrap_or(TILE)
+    chunks.iter().copied().min_by_key(time).unwrap_or(KEYS)
 }
 
 /// How kernels divide whose warps have queries in their rows.
@@ -129,18 +145,10 @@ impl ByQueries {
     fn new(sizes: &Sizes, operand: &Tensor) -> ByQueries {
         let row_bytes = row_bytes(sizes, operand);
         // While keys of one tile are computed with, those of the next are on their way.
-        let fit = (SHARED / (2 * row_bytes) / TILE * TILE).max(2 * TILE);
-        let held = sizes.keys.next_multiple_of(TILE).min(fit);
+        let fit = (SHARED / (2 * row_bytes) / KEYS * KEYS).max(2 * KEYS);
+        let held = sizes.keys.next_multiple_of(KEYS).min(fit);
         let chunk = chunk_of(sizes.queries, sizes.batch * sizes.heads, CHUNKS);
         ByQueries { chunk, held, row_bytes }
-    }
-
-    fn chunk(&self) -> i64 {
-        self.chunk as i64
-    }
-
-    fn held(&self) -> i64 {
-        self.held as i64
     }
 
     fn grid(&self, sizes: &Sizes, products: usize) -> Grid {

@@ -72,66 +72,86 @@ pub fn batchnorm(
             // A copy: a training pass may move the running mean before the backward pass.
             device.copy(&running_mean, &mut mean)?;
             let grid = device.elements(channels);
-            let c = channels as i64;
-            kernels::batchnorm_inverse(device, grid, &running_var, &mut inv_std, c, eps)?;
+            kernels::BatchnormInverse {
+                variance: &running_var,
+                inv_std: &mut inv_std,
+                channels,
+                eps,
+            }
+            .launch(device, grid)?;
         }
     }
     let mut y = device.empty_like(x)?;
     let grid = lanes(device.rows(rows, channels), channels);
-    let (r, c, relu) = (rows as i64, channels as i64, relu as i32);
-    let (w, b) = (&weight.value, &bias.value);
-    kernels::batchnorm_forward(device, grid, x, &mean, &inv_std, w, b, &mut y, r, c, relu)?;
+    kernels::BatchnormForward {
+        x,
+        mean: &mean,
+        inv_std: &inv_std,
+        weight: &weight.value,
+        bias: &bias.value,
+        y: &mut y,
+        rows,
+        channels,
+        relu,
+    }
+    .launch(device, grid)?;
 
     let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
-        let (w, b) = (&weight.value, &bias.value);
         let parts = parts(rows, channels);
         let mut sums = device.empty(&[parts, channels])?;
         let mut products = device.empty(&[parts, channels])?;
         let mut sum = device.empty(&[channels])?;
         let mut product = device.empty(&[channels])?;
         let blocks = lanes(Grid::blocks(parts), channels);
-        kernels::batchnorm_gradient_partial(
-            &device,
-            blocks,
-            &x,
-            &dy,
-            &mean,
-            &inv_std,
-            w,
-            b,
-            &mut sums,
-            &mut products,
-            r,
-            c,
+        kernels::BatchnormGradientPartial {
+            x: &x,
+            dy: &dy,
+            mean: &mean,
+            inv_std: &inv_std,
+            weight: &weight.value,
+            bias: &bias.value,
+            sums: &mut sums,
+            products: &mut products,
+            rows,
+            channels,
             relu,
-        )?;
+        }
+        .launch(&device, blocks)?;
         let (mut dw, mut db) = (weight.grad.clone(), bias.grad.clone());
-        let (dw, db) = (dw.as_mut(), db.as_mut());
-        let (p, over) = (parts as i64, over_parts(&device, parts, channels));
-        kernels::batchnorm_gradient_final(
-            &device,
-            over,
-            &sums,
-            &products,
-            &mut sum,
-            &mut product,
-            dw,
-            db,
-            p,
-            c,
-        )?;
+        kernels::BatchnormGradientFinal {
+            sums: &sums,
+            products: &products,
+            sum: &mut sum,
+            product: &mut product,
+            dweight: dw.as_mut(),
+            dbias: db.as_mut(),
+            parts,
+            channels,
+        }
+        .launch(&device, over_parts(&device, parts, channels))?;
         if x.slot.is_none() {
             return Ok(());
         }
         // Every element is read before it is written, so dx may take dy's place.
         let mut dx = if dy.is_unique() { dy.detach() } else { device.empty_like(&x)? };
-        let train = train as i32;
-        kernels::batchnorm_backward(
-            &device, grid, &x, &dy, &mean, &inv_std, w, b, &sum, &product, &mut dx, r, c, train,
+        kernels::BatchnormBackward {
+            x: &x,
+            dy: &dy,
+            mean: &mean,
+            inv_std: &inv_std,
+            weight: &weight.value,
+            bias: &bias.value,
+            sum: &sum,
+            product: &product,
+            dx: &mut dx,
+            rows,
+            channels,
+            train,
             relu,
-        )?;
+        }
+        .launch(&device, grid)?;
         gradients.give(&x.slot, dx)
     }))
 }
@@ -149,25 +169,24 @@ fn batch_statistics(
     let parts = parts(rows, channels);
     let mut means = device.empty(&[parts, channels])?;
     let mut deviations = device.empty(&[parts, channels])?;
-    let (p, r, c) = (parts as i64, rows as i64, channels as i64);
     let blocks = lanes(Grid::blocks(parts), channels);
-    kernels::batchnorm_partial(device, blocks, x, &mut means, &mut deviations, r, c)?;
-    kernels::batchnorm_statistics(
-        device,
-        over_parts(device, parts, channels),
-        &means,
-        &deviations,
+    kernels::BatchnormPartial { x, means: &mut means, deviations: &mut deviations, rows, channels }
+        .launch(device, blocks)?;
+    kernels::BatchnormStatistics {
+        means: &means,
+        deviations: &deviations,
         mean,
         inv_std,
         running_mean,
         running_var,
-        tracked.as_mut(),
-        p,
-        r,
-        c,
+        tracked: tracked.as_mut(),
+        parts,
+        rows,
+        channels,
         momentum,
         eps,
-    )
+    }
+    .launch(device, over_parts(device, parts, channels))
 }
 
 /// Parts that the rows are summed in: enough to fill a device, and small enough to stay in cache

@@ -41,7 +41,7 @@ pub fn concat(tape: &Tape, inputs: &[Tensor]) -> Result<Tensor> {
 
 /// Drops whole channels of each sample with probability `p`, and scales the others by 1/(1-p).
 /// x: B,…,C. What is dropped is a function of `key` (one number in device memory) and `stream`.
-pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: i64) -> Result<Tensor> {
+pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: usize) -> Result<Tensor> {
     if !(0.0..1.0).contains(&p) {
         return Err(Error::shape("dropout2d", format!("probability {p} is not in [0, 1)")));
     }
@@ -55,7 +55,8 @@ pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: i64) -> 
     let device = tape.device();
     let n = x.dim(0) * x.channels();
     let mut mask = device.empty(&[x.dim(0), x.channels()])?;
-    kernels::channel_mask(device, device.elements(n), key, &mut mask, n as i64, p, stream)?;
+    kernels::ChannelMask { key, mask: &mut mask, elements: n, probability: p, stream }
+        .launch(device, device.elements(n))?;
     let mut y = device.empty_like(x)?;
     scale_channels(device, x, &mask, &mut y, false)?;
     let slot = x.slot.clone();
@@ -75,8 +76,7 @@ fn scale_channels(
     let [batch, channels] = [mask.dim(0), mask.dim(1)];
     let pixels = x.len() / (batch * channels).max(1);
     let grid = lanes(device.rows(batch * pixels, channels), channels);
-    let (b, n, c) = (batch as i64, pixels as i64, channels as i64);
-    kernels::scale_channels(device, grid, x, mask, y, accumulate as i32, b, n, c)
+    kernels::ScaleChannels { x, mask, y, accumulate, batch, pixels, channels }.launch(device, grid)
 }
 
 /// Writes x to channels `start..` of a wider tensor with as many pixels.
@@ -86,10 +86,19 @@ pub(super) fn put_channels(
     wide: &mut Tensor,
     start: usize,
 ) -> Result<()> {
-    let (rows, channels) = (x.rows(), x.channels());
-    let grid = lanes(device.rows(rows, channels), channels).touching(2 * x.bytes());
-    let (r, c, pitch) = (rows as i64, channels as i64, wide.channels() as i64);
-    kernels::move_channels(device, grid, x, wide, 0, r, c, c, 0, pitch, start as i64)
+    let (rows, channels) = within(x, wide, start)?;
+    kernels::MoveChannels {
+        x,
+        x_pitch: channels,
+        x_first: 0,
+        y_pitch: wide.channels(),
+        y_first: start,
+        y: wide,
+        accumulate: false,
+        rows,
+        channels,
+    }
+    .launch(device, moving(device, x))
 }
 
 /// The reverse: takes channels `start..` of a wider tensor, as many as `x` has.
@@ -100,22 +109,35 @@ pub(super) fn take_channels(
     x: &mut Tensor,
     accumulate: bool,
 ) -> Result<()> {
+    let (rows, channels) = within(x, wide, start)?;
+    let grid = moving(device, x);
+    kernels::MoveChannels {
+        x: wide,
+        x_pitch: wide.channels(),
+        x_first: start,
+        y: x,
+        y_pitch: channels,
+        y_first: 0,
+        accumulate,
+        rows,
+        channels,
+    }
+    .launch(device, grid)
+}
+
+/// Rows and channels of `x`, which channels `start..` of a wider tensor have room for.
+fn within(x: &Tensor, wide: &Tensor, start: usize) -> Result<(usize, usize)> {
     let (rows, channels) = (x.rows(), x.channels());
-    let grid = lanes(device.rows(rows, channels), channels).touching(2 * x.bytes());
-    let (r, c, pitch) = (rows as i64, channels as i64, wide.channels() as i64);
-    kernels::move_channels(
-        device,
-        grid,
-        wide,
-        x,
-        accumulate as i32,
-        r,
-        c,
-        pitch,
-        start as i64,
-        c,
-        0,
-    )
+    if start + channels > wide.channels() {
+        let problem = format!("{x:?} from channel {start} on of {wide:?}");
+        return Err(Error::shape("move_channels", problem));
+    }
+    Ok((rows, channels))
+}
+
+/// Blocks that move the channels of `x`, which is all that they touch of either tensor.
+fn moving(device: &Device, x: &Tensor) -> Grid {
+    lanes(device.rows(x.rows(), x.channels()), x.channels()).touching(2 * x.bytes())
 }
 
 /// The grid with as many threads a block as a loop over `width` neighbours can use.

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 use super::activation::widen;
 use super::channels::lanes;
+use super::elementwise::{to_operand, to_real};
 use super::linear::{column_sums, linear_into, parameter_gradients};
 
 /// How filters lie on the image.
@@ -161,9 +162,10 @@ impl Same {
         let mut y =
             device.alloc(&[self.batch, self.height, self.width, self.filters], x.dtype())?;
         if let Some(b) = b {
-            let (rows, filters) = (y.rows() as i64, y.channels() as i64);
-            let grid = device.rows(y.rows(), y.channels());
-            kernels::fill_rows(device, grid, &b.value, &mut y, rows, filters)?;
+            let (rows, filters) = (y.rows(), y.channels());
+            let grid = device.rows(rows, filters);
+            kernels::FillRows { bias: &b.value, y: &mut y, rows, channels: filters }
+                .launch(device, grid)?;
         }
         let weights = w.operand(device)?;
         let forward = ConvolutionPass::Forward { accumulate: b.is_some() };
@@ -200,8 +202,7 @@ impl Same {
         }
         let rounded = device.alloc(dw.shape(), x.dtype())?;
         self.pass(device, filter, x, &rounded, dy)?;
-        let (grid, n) = (device.elements(dw.len()), dw.len() as i64);
-        kernels::widen(device, grid, &rounded, &mut dw, 1, n)
+        to_real(device, &rounded, &mut dw, true)
     }
 }
 
@@ -253,25 +254,22 @@ impl Patches {
         let mut patches = device.alloc(&[batch * rows, depth], x.dtype())?;
         let run = if self.geometry.dilation == 1 { self.taps_w } else { 1 } * self.channels;
         let grid = lanes(device.rows(batch * rows, depth), run);
-        let [h, w, c, ho, wo, r, s, stride, padding, dilation] = self.sizes();
-        let b = batch as i64;
-        kernels::patches_gather(
-            device,
-            grid,
+        kernels::PatchesGather {
             x,
-            &mut patches,
-            b,
-            h,
-            w,
-            c,
-            ho,
-            wo,
-            r,
-            s,
-            stride,
-            padding,
-            dilation,
-        )?;
+            patches: &mut patches,
+            batch,
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+            out_height: self.out_height,
+            out_width: self.out_width,
+            kernel_height: self.taps_h,
+            kernel_width: self.taps_w,
+            stride: self.geometry.stride,
+            padding: self.geometry.padding,
+            dilation: self.geometry.dilation,
+        }
+        .launch(device, grid)?;
         Ok(patches)
     }
 
@@ -286,32 +284,28 @@ impl Patches {
         let batch = dx.dim(0);
         let pixels = batch * self.height * self.width;
         let grid = self.sums(device.rows(pixels, batch * rows * depth / pixels), device);
-        let [h, w, c, ho, wo, r, s, stride, padding, dilation] = self.sizes();
-        let (b, acc) = (batch as i64, accumulate as i32);
-        kernels::patches_scatter(
-            device, grid, patches, dx, acc, b, h, w, c, ho, wo, r, s, stride, padding, dilation,
-        )
+        kernels::PatchesScatter {
+            patches,
+            dx,
+            accumulate,
+            batch,
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+            out_height: self.out_height,
+            out_width: self.out_width,
+            kernel_height: self.taps_h,
+            kernel_width: self.taps_w,
+            stride: self.geometry.stride,
+            padding: self.geometry.padding,
+            dilation: self.geometry.dilation,
+        }
+        .launch(device, grid)
     }
 
     /// A block's shared memory holds one sum per channel.
     fn sums(self, grid: Grid, device: &Device) -> Grid {
         lanes(grid, self.channels).shared(self.channels * device.real().bytes())
-    }
-
-    fn sizes(self) -> [i64; 10] {
-        [
-            self.height,
-            self.width,
-            self.channels,
-            self.out_height,
-            self.out_width,
-            self.taps_h,
-            self.taps_w,
-            self.geometry.stride,
-            self.geometry.padding,
-            self.geometry.dilation,
-        ]
-        .map(|n| n as i64)
     }
 
     fn record(
@@ -339,7 +333,7 @@ impl Patches {
         let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
         Ok(tape.record(y, move |gradients, dy| {
             let device = gradients.device().clone();
-            let dy = device.to_operand(&dy)?;
+            let dy = to_operand(&device, &dy)?;
             if dw.is_some() || db.is_some() {
                 for part in self.parts(batch) {
                     let patches = self.gather(&device, &self.input(&x, part)?)?;

@@ -38,62 +38,65 @@ pub fn cross_entropy(
     let mut partial = device.empty(&[rows, 3])?;
     let wanted = tape.is_recording() && logits.slot.is_some();
     let mut slope = if wanted { Some(device.empty(&[batch, size.0, w, channels])?) } else { None };
-    kernels::cross_entropy_rows(
-        device,
-        u.grid,
+    kernels::CrossEntropyRows {
         logits,
         labels,
         weight,
-        &mut partial,
-        slope.as_mut(),
-        u.batch,
-        u.h,
-        u.w,
-        u.channels,
-        u.height,
-        u.width,
-        u.ratio_y,
-        u.ratio_x,
-        u.run,
-        u.cells,
-    )?;
+        partial: &mut partial,
+        slope: slope.as_mut(),
+        batch,
+        height: h,
+        width: w,
+        channels,
+        out_height: size.0,
+        out_width: size.1,
+        ratio_y: u.ratio_y,
+        ratio_x: u.ratio_x,
+        run: u.run,
+        cells: u.cells,
+    }
+    .launch(device, u.grid)?;
     let mut loss = Loss {
         value: device.empty(&[1])?,
         accuracy: device.empty(&[1])?,
         unknown: device.empty(&[1])?,
     };
-    kernels::cross_entropy_final(
-        device,
-        Grid::blocks(1),
-        &partial,
-        &mut loss.value,
-        &mut loss.accuracy,
-        &mut loss.unknown,
-        rows as i64,
-        pixels as i64,
-    )?;
+    kernels::CrossEntropyFinal {
+        partial: &partial,
+        value: &mut loss.value,
+        accuracy: &mut loss.accuracy,
+        unknown: &mut loss.unknown,
+        rows,
+        pixels,
+    }
+    .launch(device, Grid::blocks(1))?;
     let Some(slope) = slope else { return Ok(loss) };
 
     let mut gradient = device.empty_like(logits)?;
-    kernels::cross_entropy_gather(
-        device,
-        device.rows(batch * h, w * channels),
-        &slope,
-        &mut gradient,
-        u.batch,
-        u.h,
-        u.height,
-        u.w * u.channels,
-        u.ratio_y,
-        1.0 / pixels as f64,
-    )?;
+    kernels::CrossEntropyGather {
+        slope: &slope,
+        gradient: &mut gradient,
+        batch,
+        height: h,
+        out_height: size.0,
+        row: w * channels,
+        ratio_y: u.ratio_y,
+        scale: 1.0 / pixels as f64,
+    }
+    .launch(device, device.rows(batch * h, w * channels))?;
     let slot = logits.slot.clone();
     loss.value = tape.record(loss.value, move |gradients, upstream| {
         let device = gradients.device().clone();
-        let (n, grid) = (gradient.len() as i64, device.elements(gradient.len()));
+        let (elements, grid) = (gradient.len(), device.elements(gradient.len()));
         gradients.write(&slot, |dx, accumulate| {
-            let accumulate = accumulate as i32;
-            kernels::cross_entropy_backward(&device, grid, &gradient, &upstream, dx, accumulate, n)
+            kernels::CrossEntropyBackward {
+                gradient: &gradient,
+                upstream: &upstream,
+                dx,
+                accumulate,
+                elements,
+            }
+            .launch(&device, grid)
         })
     });
     Ok(loss)

@@ -1,15 +1,13 @@
 //! Depthwise 3×3 convolutions.
 
 use super::linear::over_parts;
+use crate::device::constants::depthwise::{SEGMENT, SLICE};
 use crate::device::{Device, Grid, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// As in kernels/depthwise.cu.
-const SEGMENT: usize = 32;
-const SLICE: usize = 256;
 /// One for every four channels of a slice.
 const THREADS: u32 = 64;
 /// That the gradient of a filter is spread over, where a part has as many pixels left as pay for it.
@@ -35,8 +33,18 @@ pub fn depthwise(
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
         map.filter_gradient(&device, &w, b.as_ref(), |grid, dw, db| {
-            let [n, h, width, c, d] = map.scalars();
-            kernels::depthwise_filter(&device, grid, &x, &dy, dw, db, n, h, width, c, d)
+            kernels::DepthwiseFilter {
+                x: &x,
+                dy: &dy,
+                dw,
+                db,
+                batch: map.batch,
+                height: map.height,
+                width: map.width,
+                channels: map.channels,
+                dilation: map.dilation,
+            }
+            .launch(&device, grid)
         })?;
         gradients.write(&x.slot, |dx, accumulate| {
             map.convolve(&device, &dy, &w, None, dx, Pass::Data { accumulate })
@@ -51,18 +59,38 @@ pub fn depthwise_gelu(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> 
     let map = Map::new("depthwise_gelu", x, w, b, 1)?;
     let device = tape.device();
     let mut y = device.empty_like(x)?;
-    let [n, h, width, c, _] = map.scalars();
     let bias = b.map(|b| &b.value);
-    kernels::depthwise_gelu(device, map.grid(device), x, &w.value, bias, &mut y, n, h, width, c)?;
+    kernels::DepthwiseGelu {
+        x,
+        filter: &w.value,
+        bias,
+        y: &mut y,
+        batch: map.batch,
+        height: map.height,
+        width: map.width,
+        channels: map.channels,
+    }
+    .launch(device, map.grid(device))?;
     let (x, w, b) = (x.clone(), w.clone(), b.cloned());
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
         let mut dz = device.empty_like(&dy)?;
         let bias = b.as_ref().map(|b| &b.value);
         map.filter_gradient(&device, &w, b.as_ref(), |grid, dw, db| {
-            kernels::depthwise_gelu_filter(
-                &device, grid, &x, &w.value, bias, &dy, &mut dz, dw, db, n, h, width, c,
-            )
+            kernels::DepthwiseGeluFilter {
+                x: &x,
+                filter: &w.value,
+                bias,
+                dy: &dy,
+                dz: &mut dz,
+                dw,
+                db,
+                batch: map.batch,
+                height: map.height,
+                width: map.width,
+                channels: map.channels,
+            }
+            .launch(&device, grid)
         })?;
         drop(dy);
         gradients.write(&x.slot, |dx, accumulate| {
@@ -109,10 +137,6 @@ impl Map {
         Ok(Map { batch, height, width, channels, dilation })
     }
 
-    fn scalars(&self) -> [i64; 5] {
-        [self.batch, self.height, self.width, self.channels, self.dilation].map(|n| n as i64)
-    }
-
     /// Nine multiplications and additions for every number of the map.
     fn flops(&self) -> usize {
         18 * self.batch * self.height * self.width * self.channels
@@ -146,14 +170,24 @@ impl Map {
         pass: Pass,
     ) -> Result<()> {
         let (turned, accumulate) = match pass {
-            Pass::Forward => (0, 0),
-            Pass::Data { accumulate } => (1, i32::from(accumulate)),
+            Pass::Forward => (false, false),
+            Pass::Data { accumulate } => (true, accumulate),
         };
-        let [n, h, width, c, d] = self.scalars();
         let (grid, bias) = (self.grid(device), b.map(|b| &b.value));
-        kernels::depthwise(
-            device, grid, x, &w.value, bias, y, turned, accumulate, n, h, width, c, d,
-        )
+        kernels::Depthwise {
+            x,
+            filter: &w.value,
+            bias,
+            y,
+            turned,
+            accumulate,
+            batch: self.batch,
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+            dilation: self.dilation,
+        }
+        .launch(device, grid)
     }
 
     /// Adds up the parts of the gradients of filter and bias that `parts` computes. It is called
@@ -173,9 +207,9 @@ impl Map {
         let add = |partial: &Tensor, param: Option<&Param>| match param.and_then(|p| p.grad.clone())
         {
             Some(mut sums) => {
-                let n = sums.len();
-                let (grid, parts) = (over_parts(device, count, n), count as i64);
-                kernels::column_sums_final(device, grid, partial, &mut sums, parts, n as i64)
+                let (parts, channels) = (count, sums.len());
+                kernels::ColumnSumsFinal { partial, sums: &mut sums, parts, channels }
+                    .launch(device, over_parts(device, parts, channels))
             }
             None => Ok(()),
         };

@@ -1,6 +1,7 @@
 //! The feature distance of DAFormer: keeps the student's features of things near ImageNet's.
 
 use super::labels::downscale_labels;
+use crate::device::constants::label::LABEL_VALUES;
 use crate::device::{Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -28,7 +29,7 @@ pub fn feature_distance(
     const OP: &str = "feature_distance";
     let device = tape.device();
     let [batch, h, w, channels] = f1.bhwc(OP)?;
-    if f2.shape() != f1.shape() || classes.len() != 256 || labels.shape().len() != 3 {
+    if f2.shape() != f1.shape() || classes.len() != LABEL_VALUES || labels.shape().len() != 3 {
         let problem = format!("{f1:?} and {f2:?}, labels {labels:?}, {} classes", classes.len());
         return Err(Error::shape(OP, problem));
     }
@@ -38,30 +39,43 @@ pub fn feature_distance(
         return Err(Error::shape(OP, problem));
     }
     let rows = batch * h * w;
-    let (r, c) = (rows as i64, channels as i64);
     let grid = device.rows(rows, channels);
     let mut distance = device.empty(&[rows])?;
-    kernels::feature_distance_rows(device, grid, f1, f2, &small, classes, &mut distance, r, c)?;
+    kernels::FeatureDistanceRows {
+        f1,
+        f2,
+        labels: &small,
+        classes,
+        distance: &mut distance,
+        rows,
+        channels,
+    }
+    .launch(device, grid)?;
     let (mut value, mut count) = (device.empty(&[1])?, device.empty(&[1])?);
-    kernels::feature_distance_final(device, Grid::blocks(1), &distance, &mut value, &mut count, r)?;
+    kernels::FeatureDistanceFinal {
+        distance: &distance,
+        value: &mut value,
+        count: &mut count,
+        rows,
+    }
+    .launch(device, Grid::blocks(1))?;
 
     let (f1, f2, masked) = (f1.clone(), f2.clone(), count.clone());
     let value = tape.record(value, move |gradients, upstream| {
         let device = gradients.device().clone();
         gradients.write(&f1.slot, |df1, accumulate| {
-            kernels::feature_distance_backward(
-                &device,
-                grid,
-                &f1,
-                &f2,
-                &distance,
-                &masked,
-                &upstream,
+            kernels::FeatureDistanceBackward {
+                f1: &f1,
+                f2: &f2,
+                distance: &distance,
+                count: &masked,
+                upstream: &upstream,
                 df1,
-                accumulate as i32,
-                r,
-                c,
-            )
+                accumulate,
+                rows,
+                channels,
+            }
+            .launch(&device, grid)
         })
     });
     Ok(Distance { value, count })

@@ -9,6 +9,7 @@ use crate::tensor::{DType, Tensor};
 pub fn flag_not_finite(device: &Device, x: &Tensor, flag: &mut Tensor) -> Result<()> {
     let parts = x.len().div_ceil(16 << 10).clamp(1, 1024);
     let mut bad = device.alloc(&[parts], DType::I32)?;
-    kernels::not_finite_partial(device, Grid::blocks(parts), x, &mut bad, x.len() as i64)?;
-    kernels::not_finite_final(device, Grid::blocks(1), &bad, flag, parts as i64)
+    kernels::NotFinitePartial { x, bad: &mut bad, elements: x.len() }
+        .launch(device, Grid::blocks(parts))?;
+    kernels::NotFiniteFinal { bad: &bad, flag, parts }.launch(device, Grid::blocks(1))
 }

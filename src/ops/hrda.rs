@@ -37,11 +37,13 @@ pub fn hrda_fuse(
 ) -> Result<Fused> {
     const OP: &str = "hrda_fuse";
     let device = tape.device();
-    let [batch, h, w, channels] = context.bhwc(OP)?;
-    let [details, hc, wc, classes] = detail.bhwc(OP)?;
-    let (height, width) = (2 * h, 2 * w);
-    let fits =
-        if place.is_some() { hc <= height && wc <= width } else { (hc, wc) == (height, width) };
+    let [batch, height, width, channels] = context.bhwc(OP)?;
+    let [details, detail_height, detail_width, classes] = detail.bhwc(OP)?;
+    let (fused_height, fused_width) = (2 * height, 2 * width);
+    let fits = match place {
+        Some(_) => detail_height <= fused_height && detail_width <= fused_width,
+        None => (detail_height, detail_width) == (fused_height, fused_width),
+    };
     if attention.shape() != context.shape() || (details, classes) != (batch, channels) || !fits {
         let problem = format!("context {context:?}, detail {detail:?}, attention {attention:?}");
         return Err(Error::shape(OP, problem));
@@ -49,104 +51,98 @@ pub fn hrda_fuse(
     if let Some(place) = place.filter(|place| place.pixels.len() != 4 || place.stride == 0) {
         return Err(Error::shape(OP, format!("box {:?}, stride {}", place.pixels, place.stride)));
     }
-    let stride = place.map_or(1, |place| place.stride) as i64;
+    let stride = place.map_or(1, |place| place.stride);
     let pixels = place.map(|place| place.pixels.clone());
-    let [b, hi, wi, c, hci, wci, hf, wf] =
-        [batch, h, w, channels, hc, wc, height, width].map(|n| n as i64);
     // The size ratio; also the inverse of the scale factor.
     let ratio = 0.5;
 
     let mut masked = device.empty_like(context)?;
     let mut scaled = device.empty_like(context)?;
-    kernels::hrda_attention(
-        device,
-        device.rows(batch * h, w * channels),
-        attention,
+    kernels::HrdaAttention {
+        logits: attention,
         context,
-        pixels.as_ref(),
-        &mut masked,
-        &mut scaled,
-        b,
-        hi,
-        wi,
-        c,
-        2 * stride,
-    )?;
-    let mut fused = device.empty(&[batch, height, width, channels])?;
-    kernels::hrda_fuse(
-        device,
-        device.rows(batch * height * width, channels),
-        &masked,
-        &scaled,
+        place: pixels.as_ref(),
+        attention: &mut masked,
+        scaled: &mut scaled,
+        batch,
+        height,
+        width,
+        channels,
+        stride: 2 * stride,
+    }
+    .launch(device, device.rows(batch * height, width * channels))?;
+    let mut fused = device.empty(&[batch, fused_height, fused_width, channels])?;
+    kernels::HrdaFuse {
+        attention: &masked,
+        scaled: &scaled,
         detail,
-        pixels.as_ref(),
-        &mut fused,
-        b,
-        hi,
-        wi,
-        c,
-        hci,
-        wci,
-        hf,
-        wf,
-        ratio,
-        ratio,
+        place: pixels.as_ref(),
+        fused: &mut fused,
+        batch,
+        height,
+        width,
+        channels,
+        detail_height,
+        detail_width,
+        fused_height,
+        fused_width,
+        ratio_y: ratio,
+        ratio_x: ratio,
         stride,
-    )?;
+    }
+    .launch(device, device.rows(batch * fused_height * fused_width, channels))?;
 
     let (saved, context, detail) = (masked.clone(), context.clone(), detail.clone());
     let slot = attention.slot.clone();
     let logits = tape.record(fused, move |gradients, dfused| {
         let device = gradients.device().clone();
         gradients.write(&detail.slot, |ddetail, accumulate| {
-            kernels::hrda_backward_detail(
-                &device,
-                device.rows(batch * hc * wc, channels),
-                &dfused,
-                &saved,
-                pixels.as_ref(),
+            kernels::HrdaBackwardDetail {
+                dfused: &dfused,
+                attention: &saved,
+                place: pixels.as_ref(),
                 ddetail,
-                accumulate as i32,
-                b,
-                hi,
-                wi,
-                c,
-                hci,
-                wci,
-                hf,
-                wf,
-                ratio,
-                ratio,
+                accumulate,
+                batch,
+                height,
+                width,
+                channels,
+                detail_height,
+                detail_width,
+                fused_height,
+                fused_width,
+                ratio_y: ratio,
+                ratio_x: ratio,
                 stride,
-            )
+            }
+            .launch(&device, device.rows(batch * detail_height * detail_width, channels))
         })?;
         if context.slot.is_none() && slot.is_none() {
             return Ok(());
         }
         let mut dcontext = device.empty_like(&context)?;
         let mut dlogits = device.empty_like(&context)?;
-        kernels::hrda_backward_context(
-            &device,
-            device.rows(batch * h * w, channels),
-            &dfused,
-            &saved,
-            &context,
-            &detail,
-            pixels.as_ref(),
-            &mut dcontext,
-            &mut dlogits,
-            b,
-            hi,
-            wi,
-            c,
-            hci,
-            wci,
-            hf,
-            wf,
-            ratio,
-            ratio,
+        kernels::HrdaBackwardContext {
+            dfused: &dfused,
+            attention: &saved,
+            context: &context,
+            detail: &detail,
+            place: pixels.as_ref(),
+            dcontext: &mut dcontext,
+            dlogits: &mut dlogits,
+            batch,
+            height,
+            width,
+            channels,
+            detail_height,
+            detail_width,
+            fused_height,
+            fused_width,
+            ratio_y: ratio,
+            ratio_x: ratio,
             stride,
-        )?;
+        }
+        .launch(&device, device.rows(batch * height * width, channels))?;
         gradients.give(&context.slot, dcontext)?;
         gradients.give(&slot, dlogits)
     });

@@ -22,17 +22,8 @@ pub fn downscale_labels(
     }
     let (h, w) = (height / scale, width / scale);
     let mut small = device.alloc(&[batch, h, w], DType::U8)?;
-    kernels::downscale_labels(
-        device,
-        device.rows(batch * h * w, scale * scale),
-        labels,
-        &mut small,
-        batch as i64,
-        height as i64,
-        width as i64,
-        scale as i64,
-        min_share,
-    )?;
+    kernels::DownscaleLabels { labels, small: &mut small, batch, height, width, scale, min_share }
+        .launch(device, device.rows(batch * h * w, scale * scale))?;
     Ok(small)
 }
 
@@ -70,13 +61,19 @@ impl Confusion {
         }
         let (device, counters) = (&self.device, self.counts.len());
         let parts = labels.len().div_ceil(8 << 10).clamp(1, PARTS);
-        let (classes, n) = (self.classes as i64, labels.len() as i64);
         let mut partial = device.alloc(&[parts, counters], DType::I32)?;
         let grid = Grid::blocks(parts);
-        kernels::confusion_partial(device, grid, prediction, labels, &mut partial, classes, n)?;
+        kernels::ConfusionPartial {
+            prediction,
+            labels,
+            partial: &mut partial,
+            classes: self.classes,
+            pixels: labels.len(),
+        }
+        .launch(device, grid)?;
         let grid = device.elements(counters);
-        let (parts, n) = (parts as i64, counters as i64);
-        kernels::confusion_final(device, grid, &partial, &mut self.counts, parts, n)
+        kernels::ConfusionFinal { partial: &partial, counts: &mut self.counts, parts, counters }
+            .launch(device, grid)
     }
 
     /// Waits for the device and reads the counts.

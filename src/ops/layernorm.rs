@@ -1,13 +1,11 @@
 //! Layer norm, alone or fused with the residual connection before it.
 
+use crate::device::constants::team::MOST_TEAMS;
 use crate::device::{Device, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-
-/// As `MOST_TEAMS` in kernels/team.cuh.
-const MOST_TEAMS: usize = 8;
 
 /// Scale, shift and eps of a norm.
 #[derive(Clone)]
@@ -25,7 +23,7 @@ pub struct DropPath {
     /// One u64 on the device, drawn anew every step.
     pub key: Tensor,
     /// Tells this branch and pass apart from all others of the step.
-    pub stream: i64,
+    pub stream: usize,
 }
 
 /// Normalises over channels. x: …,C of the residual stream.
@@ -127,31 +125,30 @@ fn forward(
     let recording = tape.is_recording();
     let mut stats = device.empty(&[if recording { rows } else { 0 }, 2])?;
     let drop = branch.and_then(|(_, drop)| drop.as_ref());
-    kernels::layernorm_forward(
-        device,
-        device.team_rows(rows, 4 * channels),
+    kernels::LayernormForward {
         x,
-        branch.map(|(branch, _)| branch),
-        drop.map(|drop| &drop.key),
-        &norm.weight.value,
-        &norm.bias.value,
-        outputs.sum.as_deref_mut(),
-        outputs.y.as_deref_mut(),
-        outputs.wide.as_deref_mut(),
-        recording.then_some(&mut stats),
-        drop.map_or(0, |drop| drop.stream),
-        drop.map_or(0.0, |drop| drop.rate),
-        norm.eps,
-        sample_rows(x),
-        rows as i64,
-        channels as i64,
-    )?;
+        branch: branch.map(|(branch, _)| branch),
+        key: drop.map(|drop| &drop.key),
+        gamma: &norm.weight.value,
+        beta: &norm.bias.value,
+        sum: outputs.sum.as_deref_mut(),
+        y: outputs.y.as_deref_mut(),
+        wide: outputs.wide.as_deref_mut(),
+        stats: recording.then_some(&mut stats),
+        stream: drop.map_or(0, |drop| drop.stream),
+        rate: drop.map_or(0.0, |drop| drop.rate),
+        eps: norm.eps,
+        sample_rows: sample_rows(x),
+        rows,
+        channels,
+    }
+    .launch(device, device.team_rows(rows, 4 * channels))?;
     Ok(stats)
 }
 
 /// Rows of one sample. x: B,…,C.
-fn sample_rows(x: &Tensor) -> i64 {
-    (x.rows() / x.dim(0).max(1)).max(1) as i64
+fn sample_rows(x: &Tensor) -> usize {
+    (x.rows() / x.dim(0).max(1)).max(1)
 }
 
 /// Gradient of the stream before the norm, what came along it (`ds`) included; parameters' are
@@ -180,31 +177,35 @@ fn backward(
         _ => device.empty(s.shape())?,
     };
     let (dbranch, drop) = branch.map_or((None, None), |(to, drop)| (to, drop.as_ref()));
-    let c = channels as i64;
-    kernels::layernorm_backward(
-        device,
-        grid,
+    kernels::LayernormBackward {
         s,
-        narrow,
-        wide,
-        ds.as_ref(),
-        drop.map(|drop| &drop.key),
-        &norm.weight.value,
+        dy: narrow,
+        dwide: wide,
+        ds: ds.as_ref(),
+        key: drop.map(|drop| &drop.key),
+        gamma: &norm.weight.value,
         stats,
-        &mut dx,
+        dx: &mut dx,
         dbranch,
-        &mut partial,
-        drop.map_or(0, |drop| drop.stream),
-        drop.map_or(0.0, |drop| drop.rate),
-        sample_rows(s),
-        rows as i64,
-        c,
-    )?;
+        partial: &mut partial,
+        stream: drop.map_or(0, |drop| drop.stream),
+        rate: drop.map_or(0.0, |drop| drop.rate),
+        sample_rows: sample_rows(s),
+        rows,
+        channels,
+    }
+    .launch(device, grid)?;
     if let (Some(mut dgamma), Some(mut dbeta)) = (norm.weight.grad.clone(), norm.bias.grad.clone())
     {
         let grid = device.team_rows(channels, 2 * parts).shared(shared);
-        let parts = parts as i64;
-        kernels::layernorm_weights(device, grid, &partial, &mut dgamma, &mut dbeta, parts, c)?;
+        kernels::LayernormWeights {
+            partial: &partial,
+            dgamma: &mut dgamma,
+            dbeta: &mut dbeta,
+            parts,
+            channels,
+        }
+        .launch(device, grid)?;
     }
     Ok(dx)
 }

@@ -1,10 +1,13 @@
 //! Fully connected layers, which 1×1 convolutions are too.
 
+use crate::device::constants::columns::COLUMN_GROUP;
 use crate::device::{Device, Grid, Matrix, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
+
+use super::elementwise::to_operand;
 
 /// `y = x·wᵀ + b`. x: …,C; w: K,C (or K,1,1,C); b: K; y: …,K.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
@@ -43,7 +46,7 @@ pub(super) fn linear_into(
     let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
-        let dy = device.to_operand(&dy)?;
+        let dy = to_operand(&device, &dy)?;
         parameter_gradients(&device, &dy, &x, dw, db)?;
         let dy = Matrix::of(&dy);
         gradients
@@ -81,16 +84,10 @@ pub fn column_sums(device: &Device, x: &Tensor, sums: &mut Tensor) -> Result<()>
     let (rows, channels) = (x.rows(), x.channels());
     let parts = row_parts(rows);
     let mut partial = device.empty(&[parts, channels])?;
-    let (r, c) = (rows as i64, channels as i64);
-    kernels::column_sums_partial(device, Grid::blocks(parts), x, &mut partial, r, c)?;
-    kernels::column_sums_final(
-        device,
-        over_parts(device, parts, channels),
-        &partial,
-        sums,
-        parts as i64,
-        c,
-    )
+    kernels::ColumnSumsPartial { x, partial: &mut partial, rows, channels }
+        .launch(device, Grid::blocks(parts))?;
+    kernels::ColumnSumsFinal { partial: &partial, sums, parts, channels }
+        .launch(device, over_parts(device, parts, channels))
 }
 
 /// Blocks that a reduction over rows is cut into: enough to fill a device, few enough to be cheap
@@ -99,10 +96,11 @@ pub fn row_parts(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, 128)
 }
 
-/// Blocks that add up `parts` rows of as many columns: a group of columns each, as in
-/// kernels/columns.cuh. One costs no less than its threads could add.
+/// Blocks that add up `parts` rows of as many columns, a group of columns each. One costs no less than
+/// its threads could add.
 pub(super) fn over_parts(device: &Device, parts: usize, columns: usize) -> Grid {
-    const GROUP: usize = 8;
     const THREADS: usize = 128;
-    device.rows(columns.div_ceil(GROUP), GROUP * parts.max(THREADS)).threads(THREADS as u32)
+    device
+        .rows(columns.div_ceil(COLUMN_GROUP), COLUMN_GROUP * parts.max(THREADS))
+        .threads(THREADS as u32)
 }

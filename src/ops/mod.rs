@@ -2,20 +2,26 @@
 //! record take the tape; what has no gradient takes the device.
 
 mod activation;
+mod adamw;
 mod attention;
 mod attention_mma;
+mod attention_sizes;
+pub mod augment;
 mod batch;
 mod batchnorm;
 mod channels;
 mod conv;
 mod cross_entropy;
 mod depthwise;
+mod elementwise;
 mod feature_distance;
 mod finite;
 mod hrda;
+mod images;
 mod labels;
 mod layernorm;
 mod linear;
+pub mod mix;
 mod pool;
 mod pseudo_label;
 mod resize;
@@ -23,6 +29,7 @@ mod upsampled;
 mod windows;
 
 pub use activation::{add, widen};
+pub use adamw::{AdamW, commit};
 pub use attention::attention;
 pub use attention_mma::attention_mma;
 pub use batch::{split, stack};
@@ -31,9 +38,11 @@ pub use channels::{concat, dropout2d};
 pub use conv::{Conv, conv, conv_wide};
 pub use cross_entropy::{Loss, cross_entropy};
 pub use depthwise::{depthwise, depthwise_gelu};
+pub use elementwise::{accumulate, add_scaled, fill, full, round, scaled, to_operand};
 pub use feature_distance::{Distance, feature_distance};
 pub use finite::flag_not_finite;
 pub use hrda::{DetailBox, Fused, hrda_fuse};
+pub use images::{ImageNormalizer, MEAN, STD};
 pub use labels::{Confusion, ConfusionCounts, downscale_labels};
 pub use layernorm::{DropPath, Norm, add_layernorm, layernorm, layernorm_stream};
 pub use linear::{column_sums, linear, linear_wide};

@@ -1,5 +1,6 @@
 //! Max pooling.
 
+use crate::device::constants::pool::{SIDE, STRIDE};
 use crate::device::kernels;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -14,23 +15,43 @@ pub fn max_pool(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     if height == 0 || width == 0 {
         return Err(Error::shape("max_pool", format!("{x:?} holds no pixels")));
     }
-    let (out_height, out_width) = (height.div_ceil(2), width.div_ceil(2));
+    let (out_height, out_width) = (height.div_ceil(STRIDE), width.div_ceil(STRIDE));
     let shape = [batch, out_height, out_width, channels];
     let mut y = device.alloc(&shape, x.dtype())?;
     let learns = tape.is_recording() && x.slot.is_some();
     let mut tap = if learns { Some(device.alloc(&shape, DType::U8)?) } else { None };
-    let sizes = [batch, height, width, channels, out_height, out_width].map(|n| n as i64);
-    let [b, h, w, c, ho, wo] = sizes;
-    let grid = lanes(device.rows(batch * out_height * out_width, 9 * channels), channels);
-    kernels::max_pool(device, grid, x, &mut y, tap.as_mut(), b, h, w, c, ho, wo)?;
+    let grid = lanes(device.rows(batch * out_height * out_width, SIDE * SIDE * channels), channels);
+    kernels::MaxPool {
+        x,
+        y: &mut y,
+        tap: tap.as_mut(),
+        batch,
+        height,
+        width,
+        channels,
+        out_height,
+        out_width,
+    }
+    .launch(device, grid)?;
     let Some(tap) = tap else { return Ok(y) };
     let slot = x.slot.clone();
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
         gradients.write(&slot, |dx, accumulate| {
             let grid = lanes(device.rows(batch * height * width, 3 * channels), channels);
-            let acc = accumulate as i32;
-            kernels::max_pool_backward(&device, grid, &dy, &tap, dx, acc, b, h, w, c, ho, wo)
+            kernels::MaxPoolBackward {
+                dy: &dy,
+                tap: &tap,
+                dx,
+                accumulate,
+                batch,
+                height,
+                width,
+                channels,
+                out_height,
+                out_width,
+            }
+            .launch(&device, grid)
         })
     }))
 }

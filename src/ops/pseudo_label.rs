@@ -65,10 +65,16 @@ pub fn pseudo_labels(
         counts: Some(&mut counts),
     };
     classify(OP, device, logits, size, &mut labels.label, asked, confidence)?;
-    let (r, n) = (rows as i64, pixels as i64);
-    kernels::pseudo_share(device, Grid::blocks(1), &counts, &mut labels.share, r, n)?;
+    kernels::PseudoShare { counts: &counts, share: &mut labels.share, rows, pixels }
+        .launch(device, Grid::blocks(1))?;
     let grid = device.elements(pixels);
-    kernels::pseudo_weight(device, grid, &labels.share, valid, &mut labels.weight, n)?;
+    kernels::PseudoWeight {
+        share: &labels.share,
+        valid,
+        weight: &mut labels.weight,
+        elements: pixels,
+    }
+    .launch(device, grid)?;
     Ok(labels)
 }
 
@@ -99,25 +105,24 @@ fn classify(
     confidence: Confidence,
 ) -> Result<()> {
     let u = Upsampled::new(op, device, logits, size)?;
-    kernels::classify_rows(
-        device,
-        u.grid,
+    kernels::ClassifyRows {
         logits,
         label,
-        asked.probability,
-        asked.confident,
-        asked.counts,
-        u.batch,
-        u.h,
-        u.w,
-        u.channels,
-        u.height,
-        u.width,
-        u.ratio_y,
-        u.ratio_x,
-        u.run,
-        u.cells,
-        confidence.confident,
-        confidence.counted,
-    )
+        probability: asked.probability,
+        confident: asked.confident,
+        counts: asked.counts,
+        batch: u.batch,
+        height: u.height,
+        width: u.width,
+        channels: u.channels,
+        out_height: size.0,
+        out_width: size.1,
+        ratio_y: u.ratio_y,
+        ratio_x: u.ratio_x,
+        run: u.run,
+        cells: u.cells,
+        confident_from: confidence.confident,
+        counted_from: confidence.counted,
+    }
+    .launch(device, u.grid)
 }

@@ -1,5 +1,6 @@
 //! Bilinear resize: half-pixel centres, corners not aligned, no antialias.
 
+use crate::device::constants::resize::PICTURE_CHANNELS;
 use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -106,40 +107,56 @@ impl Plan {
         self.size_in == self.size_out && self.scale == (1.0, 1.0)
     }
 
-    fn sizes(&self) -> [i64; 6] {
-        let ((h, w), (ho, wo)) = (self.size_in, self.size_out);
-        [self.batch, h, w, self.channels, ho, wo].map(|n| n as i64)
-    }
-
     fn forward(&self, device: &Device, x: &Tensor, y: &mut Tensor, start: usize) -> Result<()> {
         if self.is_copy() {
             return put_channels(device, x, y, start);
         }
         // Of what may be wider than x.
         let grid = self.over_outputs(device).touching(x.bytes() + self.outputs(x));
-        let [b, h, w, c, ho, wo] = self.sizes();
-        let (pitch, start, scale) = (y.channels() as i64, start as i64, self.scale);
-        kernels::resize_forward(
-            device, grid, x, y, b, h, w, c, ho, wo, pitch, start, scale.0, scale.1,
-        )
+        kernels::ResizeForward {
+            x,
+            pitch: y.channels(),
+            y,
+            batch: self.batch,
+            height: self.size_in.0,
+            width: self.size_in.1,
+            channels: self.channels,
+            out_height: self.size_out.0,
+            out_width: self.size_out.1,
+            first: start,
+            scale_y: self.scale.0,
+            scale_x: self.scale.1,
+        }
+        .launch(device, grid)
     }
 
     fn forward_wide(&self, device: &Device, x: &Tensor, y: &mut Tensor) -> Result<()> {
         if self.is_copy() {
             return device.copy(x, y);
         }
-        let [b, h, w, c, ho, wo] = self.sizes();
         let grid = self.over_outputs(device);
-        let (y_scale, x_scale) = self.scale;
-        kernels::resize_forward_wide(device, grid, x, y, b, h, w, c, ho, wo, c, 0, y_scale, x_scale)
+        kernels::ResizeForwardWide {
+            x,
+            y,
+            batch: self.batch,
+            height: self.size_in.0,
+            width: self.size_in.1,
+            channels: self.channels,
+            out_height: self.size_out.0,
+            out_width: self.size_out.1,
+            pitch: self.channels,
+            first: 0,
+            scale_y: self.scale.0,
+            scale_x: self.scale.1,
+        }
+        .launch(device, grid)
     }
 
     fn over_outputs(&self, device: &Device) -> Grid {
-        /// Channels of a picture: the kernel's threads take pixels of a row.
-        const PICTURE: usize = 3;
         let (rows, columns) = (self.batch * self.size_out.0, self.size_out.1);
         match self.channels {
-            PICTURE => device.rows(rows, PICTURE * columns),
+            // Threads take pixels of a row.
+            PICTURE_CHANNELS => device.rows(rows, PICTURE_CHANNELS * columns),
             _ => lanes(device.rows(rows * columns, self.channels), self.channels),
         }
     }
@@ -168,11 +185,21 @@ impl Plan {
         let grid = lanes(rows, self.channels.div_ceil(4))
             .shared((self.size_out.0 + self.size_out.1) * device.real().bytes())
             .touching(dx.bytes() + self.outputs(dx));
-        let [b, h, w, c, ho, wo] = self.sizes();
-        let (pitch, start, scale) = (dy.channels() as i64, start as i64, self.scale);
-        let acc = accumulate as i32;
-        kernels::resize_backward(
-            device, grid, dy, dx, acc, b, h, w, c, ho, wo, pitch, start, scale.0, scale.1,
-        )
+        kernels::ResizeBackward {
+            dy,
+            dx,
+            accumulate,
+            batch: self.batch,
+            height: self.size_in.0,
+            width: self.size_in.1,
+            channels: self.channels,
+            out_height: self.size_out.0,
+            out_width: self.size_out.1,
+            pitch: dy.channels(),
+            first: start,
+            scale_y: self.scale.0,
+            scale_x: self.scale.1,
+        }
+        .launch(device, grid)
     }
 }

@@ -1,5 +1,6 @@
 //! Geometry of kernels that read logits as if they were upsampled to the picture.
 
+use crate::device::constants::upsample::HOST_LANES;
 use crate::device::{Device, Grid};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -12,17 +13,16 @@ const LONGEST_RUN: usize = 64;
 /// Logits B,h,w,C seen as B,H,W,C.
 #[derive(Clone, Copy)]
 pub(super) struct Upsampled {
-    pub batch: i64,
-    pub h: i64,
-    pub w: i64,
-    pub channels: i64,
-    pub height: i64,
-    pub width: i64,
+    /// Of the logits.
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
     pub ratio_y: f64,
     pub ratio_x: f64,
     /// Pixels of a run, and input cells under one at most.
-    pub run: i64,
-    pub cells: i64,
+    pub run: usize,
+    pub cells: usize,
     /// For a loop over the B·H rows.
     pub grid: Grid,
 }
@@ -32,21 +32,21 @@ impl Upsampled {
         op: &'static str,
         device: &Device,
         logits: &Tensor,
-        (height, width): (usize, usize),
+        size: (usize, usize),
     ) -> Result<Upsampled> {
-        let [batch, h, w, channels] = logits.bhwc(op)?;
-        if logits.is_empty() || height * width == 0 {
-            let problem = format!("{logits:?} seen at {height}×{width} holds nothing");
+        let [batch, height, width, channels] = logits.bhwc(op)?;
+        if logits.is_empty() || size.0 * size.1 == 0 {
+            let problem = format!("{logits:?} seen at {}×{} holds nothing", size.0, size.1);
             return Err(Error::shape(op, problem));
         }
         if channels > 255 {
             let problem = format!("{channels} classes; labels are bytes, so 255 is the most");
             return Err(Error::shape(op, problem));
         }
-        let (ratio_y, ratio_x) = (h as f64 / height as f64, w as f64 / width as f64);
-        let cells = |run: usize| (((run - 1) as f64 * ratio_x) as usize + 3).min(w);
-        // Mirrors `tile_in` of kernels/upsample.cuh, channels padded as widely as any build does.
-        let padded = (channels / 16 + 1) * 16;
+        let (ratio_y, ratio_x) = (height as f64 / size.0 as f64, width as f64 / size.1 as f64);
+        let cells = |run: usize| (((run - 1) as f64 * ratio_x) as usize + 3).min(width);
+        // What `tile_in` of kernels/upsample.cuh lays out, channels padded as widely as any build does.
+        let padded = (channels / HOST_LANES + 1) * HOST_LANES;
         let real = device.real().bytes();
         let bytes = |run: usize| ((cells(run) + run) * padded + 4 * run) * real + 4 * run;
         // The narrow type decides, so that every build cuts rows alike.
@@ -55,21 +55,19 @@ impl Upsampled {
             .take_while(|&run| run > 0)
             .find(|&run| narrow(run) <= SHARED_BYTES)
             .ok_or_else(|| {
-                let problem = format!("{channels} classes are too many to shrink {w} cells by");
+                let problem = format!("{channels} classes are too many to shrink {width} cells by");
                 Error::shape(op, problem)
             })?;
-        let grid = device.rows(batch * height, width * channels);
+        let grid = device.rows(batch * size.0, size.1 * channels);
         Ok(Upsampled {
-            batch: batch as i64,
-            h: h as i64,
-            w: w as i64,
-            channels: channels as i64,
-            height: height as i64,
-            width: width as i64,
+            batch,
+            height,
+            width,
+            channels,
             ratio_y,
             ratio_x,
-            run: run as i64,
-            cells: cells(run) as i64,
+            run,
+            cells: cells(run),
             grid: grid.threads(LONGEST_RUN as u32).shared(bytes(run)),
         })
     }

@@ -27,24 +27,35 @@ pub fn crop(
     (shape[1], shape[2]) = size;
     let mut y = device.alloc(&shape, x.dtype())?;
     let grid = device.rows(batch * size.0, size.1 * channels);
-    let kernel = match x.dtype() {
-        DType::U8 => kernels::crop_bytes,
-        _ => kernels::crop_reals,
-    };
-    kernel(
-        device,
-        grid,
-        x,
-        place,
-        &mut y,
-        batch as i64,
-        height as i64,
-        width as i64,
-        channels as i64,
-        size.0 as i64,
-        size.1 as i64,
-        stride as i64,
-    )?;
+    let (crop_height, crop_width) = size;
+    match x.dtype() {
+        DType::U8 => kernels::CropBytes {
+            x,
+            place,
+            y: &mut y,
+            batch,
+            height,
+            width,
+            channels,
+            crop_height,
+            crop_width,
+            stride,
+        }
+        .launch(device, grid)?,
+        _ => kernels::CropReals {
+            x,
+            place,
+            y: &mut y,
+            batch,
+            height,
+            width,
+            channels,
+            crop_height,
+            crop_width,
+            stride,
+        }
+        .launch(device, grid)?,
+    }
     Ok(y)
 }
 
@@ -109,22 +120,21 @@ impl Windows {
             let problem = format!("{x:?}, but the windows cover {:?}", self.picture);
             return Err(Error::shape("window crops", problem));
         }
-        let (windows, (hc, wc)) = (self.boxes.len(), self.size);
-        let mut y = device.empty(&[windows * batch, hc, wc, channels])?;
-        kernels::window_crops(
-            device,
-            device.rows(windows * batch * hc, wc * channels),
+        let (windows, (crop_height, crop_width)) = (self.boxes.len(), self.size);
+        let mut y = device.empty(&[windows * batch, crop_height, crop_width, channels])?;
+        kernels::WindowCrops {
             x,
-            &self.on_device,
-            &mut y,
-            windows as i64,
-            batch as i64,
-            height as i64,
-            width as i64,
-            channels as i64,
-            hc as i64,
-            wc as i64,
-        )?;
+            boxes: &self.on_device,
+            y: &mut y,
+            windows,
+            batch,
+            height,
+            width,
+            channels,
+            crop_height,
+            crop_width,
+        }
+        .launch(device, device.rows(windows * batch * crop_height, crop_width * channels))?;
         Ok(y)
     }
 
@@ -134,7 +144,7 @@ impl Windows {
     /// No gradient.
     pub fn average(&self, device: &Device, x: &Tensor, stride: usize) -> Result<Tensor> {
         const OP: &str = "window average";
-        let [crops, hc, wc, channels] = x.bhwc(OP)?;
+        let [crops, crop_height, crop_width, channels] = x.bhwc(OP)?;
         let windows = self.boxes.len();
         let stride = stride.max(1);
         let whole = self.boxes.iter().flatten().all(|edge| edge % stride == 0);
@@ -147,23 +157,22 @@ impl Windows {
         let (height, width) = (self.picture.0 / stride, self.picture.1 / stride);
         let on_grid = (self.size.0 / stride, self.size.1 / stride);
         let mut y = device.empty(&[batch, height, width, channels])?;
-        kernels::window_average(
-            device,
-            device.rows(batch * height * width, channels),
+        kernels::WindowAverage {
             x,
-            &self.on_device,
-            &mut y,
-            windows as i64,
-            batch as i64,
-            height as i64,
-            width as i64,
-            channels as i64,
-            hc as i64,
-            wc as i64,
-            stride as i64,
-            hc as f64 / on_grid.0 as f64,
-            wc as f64 / on_grid.1 as f64,
-        )?;
+            boxes: &self.on_device,
+            y: &mut y,
+            windows,
+            batch,
+            height,
+            width,
+            channels,
+            crop_height,
+            crop_width,
+            stride,
+            ratio_y: crop_height as f64 / on_grid.0 as f64,
+            ratio_x: crop_width as f64 / on_grid.1 as f64,
+        }
+        .launch(device, device.rows(batch * height * width, channels))?;
         Ok(y)
     }
 }

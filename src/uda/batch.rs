@@ -5,11 +5,10 @@ use bytemuck::cast_slice;
 use crate::config::{Config, Method};
 use crate::data::{Batch, Crops};
 use crate::device::{Device, Inlet};
+use crate::ops::mix::{Labelled, RareCrops};
+use crate::ops::ImageNormalizer;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
-
-use super::augment::Pixels;
-use super::mix::{Labelled, RareCrops};
 
 /// A batch on the device.
 #[derive(Clone)]
@@ -100,7 +99,12 @@ impl BatchBuffers {
     }
 
     /// Makes a batch the current one.
-    pub fn load(&mut self, device: &Device, normalizer: &Pixels, batch: BatchSource) -> Result<()> {
+    pub fn load(
+        &mut self,
+        device: &Device,
+        normalizer: &ImageNormalizer,
+        batch: BatchSource,
+    ) -> Result<()> {
         let has_rare = match batch {
             BatchSource::Host(batch) => {
                 self.upload(device, normalizer, batch)?;
@@ -116,7 +120,12 @@ impl BatchBuffers {
     }
 
     /// Uploads a batch and normalises it.
-    fn upload(&mut self, device: &Device, normalizer: &Pixels, batch: &Batch) -> Result<()> {
+    fn upload(
+        &mut self,
+        device: &Device,
+        normalizer: &ImageNormalizer,
+        batch: &Batch,
+    ) -> Result<()> {
         let extents = [extents(&batch.source), extents(&batch.target)];
         let [of_source, of_target] = extents.each_ref().map(|extents| cast_slice(extents));
         let mut data: Vec<&[u8]> = vec![&batch.source.rgb, of_source, &batch.source.label];

@@ -80,7 +80,7 @@ fn feature_gradients(
         // The reference logs a loss with HRDA's share, but without the weight of its pass.
         terms.add(format!("{prefix}{part}loss_seg"), &loss.value, *share);
         terms.add(format!("{prefix}{part}acc_seg"), &loss.accuracy, 1.0);
-        seeds.push((&loss.value, device.full(&[1], share * loss_weight)?));
+        seeds.push((&loss.value, ops::full(device, &[1], share * loss_weight)?));
     }
     let distance = match &state.imagenet {
         Some(imagenet) if *kind == PassKind::Source => {
@@ -91,7 +91,7 @@ fn feature_gradients(
     if let Some(distance) = &distance {
         let weight = config.feature_distance.weight;
         terms.add("src.loss_imnet_feat_dist", distance, weight);
-        seeds.push((distance, device.full(&[1], weight)?));
+        seeds.push((distance, ops::full(device, &[1], weight)?));
     }
     drop(forward);
     let mut gradients = tape.backward(seeds)?;

@@ -8,12 +8,11 @@ use bytemuck::cast_slice;
 
 use crate::config::Config;
 use crate::device::{Device, Inlet};
+use crate::ops::augment::Augmentation;
 use crate::optimizer::{UpdateNumbers, learning_rate, teacher_alpha};
 use crate::rng::{Draw, Purpose};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
-
-use super::augment::Augmentation;
 
 /// The student's passes in an iteration, in order; each has a detail box of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

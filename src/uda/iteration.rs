@@ -4,10 +4,10 @@
 //! inputs and results are at fixed addresses: that is what lets `submit` capture it as a CUDA graph.
 
 use crate::config::Method;
+use crate::ops::mix::Labelled;
 use crate::{Error, Result};
 
 use super::forward_backward::forward_backward;
-use super::mix::Labelled;
 use super::passes::{StudentPass, class_mix, masked, pseudo_labels, quad_mix};
 use super::report::{TermName, Terms};
 use super::state::{Learner, Mixing};

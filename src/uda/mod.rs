@@ -1,6 +1,5 @@
 //! The method: one iteration of unsupervised domain adaptation.
 
-pub mod augment;
 pub mod batch;
 mod forward_backward;
 pub mod inputs;

@@ -7,14 +7,14 @@ use crate::Result;
 use crate::config::{Config, Method};
 use crate::device::{Device, Replays};
 use crate::nn::Segmentor;
+use crate::ops::ImageNormalizer;
+use crate::ops::mix::RareColours;
 use crate::optimizer::Optimizer;
 use crate::params::Weights;
 use crate::tensor::{DType, Tensor};
 
-use super::augment::Pixels;
 use super::batch::BatchBuffers;
 use super::inputs::{StepInputs, UploadedInputs};
-use super::mix::RareColours;
 use super::report::{MAX_TERMS, TermName};
 use super::templates::Templates;
 
@@ -41,7 +41,7 @@ pub struct Learner {
     pub templates: Templates,
     /// Set by the first loss or gradient that is not finite. From then on nothing else changes.
     pub failed: Tensor,
-    pub(super) normalizer: Pixels,
+    pub(super) normalizer: ImageNormalizer,
     /// How long-tail crops are normalised.
     pub(super) crop_colours: RareColours,
     /// 256: 1 for the classes that the feature distance compares.
@@ -76,7 +76,7 @@ impl Learner {
         for &class in &config.feature_distance.classes {
             things[class as usize] = 1;
         }
-        let normalizer = Pixels::new(device)?;
+        let normalizer = ImageNormalizer::new(device)?;
         let crop_colours = if config.quadmix.released_colours {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
             RareColours { gain, reversed: true }

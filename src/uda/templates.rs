@@ -3,12 +3,12 @@
 use crate::config::{Config, Method};
 use crate::device::Device;
 use crate::ops::PseudoLabels;
-use crate::optimizer::commit;
+use crate::ops::commit;
+use crate::ops::mix::Labelled;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 use super::batch::DeviceBatch;
-use super::mix::Labelled;
 
 /// The previous iteration's images with their labels and pseudo-labels.
 pub struct Templates {

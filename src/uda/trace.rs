@@ -1,9 +1,8 @@
 //! Tracing: intermediate results of an iteration, handed out by name.
 
 use crate::Result;
+use crate::ops::mix::Labelled;
 use crate::tensor::Tensor;
-
-use super::mix::Labelled;
 
 /// Receives an intermediate result and its name.
 type Sink<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;

@@ -5,7 +5,7 @@
 
 use crate::Result;
 use crate::ops;
-use crate::optimizer::commit;
+use crate::ops::commit;
 
 use super::report::Terms;
 use super::state::Learner;

@@ -40,8 +40,9 @@ impl Layer {
             let data: Vec<f32> = (0..n).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
             device.upload_real(shape, &data).unwrap()
         };
-        let of =
-            |shape: &[usize]| Param::new(numbers(shape), Some(device.full(shape, 1.0).unwrap()));
+        let of = |shape: &[usize]| {
+            Param::new(numbers(shape), Some(ops::full(&device, shape, 1.0).unwrap()))
+        };
         let (x, filters, bias) = (numbers(&[1, 5, 4, 3]), of(&[2, taps, taps, 3]), of(&[2]));
         Layer { x, filters, bias, device, gpu, taps }
     }
@@ -58,7 +59,7 @@ impl Layer {
         let y = self.forward(&tape, &x);
         let read = |tensor: &Tensor| self.device.read_f32(tensor).unwrap();
         let result = read(&y);
-        let seed = self.device.full(y.shape(), 1.0).unwrap();
+        let seed = ops::full(&self.device, y.shape(), 1.0).unwrap();
         let mut gradients = tape.backward(vec![(&y, seed)]).unwrap();
         let of = |param: &Param| read(param.grad.as_ref().unwrap());
         [result, read(&gradients.of(&x).unwrap()), of(&self.filters), of(&self.bias)]
@@ -151,7 +152,7 @@ fn recorded_work_takes_what_was_chosen_before_or_else_the_favourite() {
     for taps in TAPS {
         let folder = tempdir().unwrap();
         let layer = Layer::new(taps, &[4, 2], Some(folder.path()));
-        let other = layer.device.full(&[1, 5, 5, 3], 1.0).unwrap();
+        let other = ops::full(&layer.device, &[1, 5, 5, 3], 1.0).unwrap();
         let mut replays = Replays::new(&layer.device, true);
         let mut work = |kind, x: &Tensor| {
             let forward = || {
@@ -182,7 +183,7 @@ fn a_bias_that_no_product_adds_is_there_before() {
                 let data: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
                 device.upload_real(shape, &data).unwrap()
             };
-            let rounded = |shape: &[usize]| device.to_operand(&numbers(shape)).unwrap();
+            let rounded = |shape: &[usize]| ops::to_operand(&device, &numbers(shape)).unwrap();
             let product = |rows: usize, bias: &Tensor| {
                 let (a, b) = (rounded(&[rows, 6]), rounded(&[6, 5]));
                 let mut out = device.alloc(&[rows, 5], bias.dtype()).unwrap();

@@ -4,11 +4,12 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::{ALIGNMENT, Device, Types};
 use udass_raw::nn::{Pass, Statistics};
+use udass_raw::ops;
+use udass_raw::ops::mix::{Labelled, RareCrops};
 use udass_raw::run::train::learner;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
-use udass_raw::uda::mix::{Labelled, RareCrops};
 
 use crate::stand_in::StandIn;
 use crate::steps::{ITERATIONS, assert_same_state, config_with};
@@ -89,7 +90,7 @@ fn a_batch_of_another_size_is_told() {
     let program = Program::new();
     let mut learner = learner::build(&config, &program.device, None).unwrap();
     let mut batch = learner.batch.current();
-    batch.target = program.device.full(&[1, 2, 2, 3], 0.0).unwrap();
+    batch.target = ops::full(&program.device, &[1, 2, 2, 3], 0.0).unwrap();
     let problem = learner.step(&batch, 0).err().unwrap().to_string();
     assert!(problem.contains("target is F32[1, 2, 2, 3], not F32["), "{problem}");
 }

@@ -1,6 +1,7 @@
 //! Work that is recorded once and replayed.
 
-use udass_raw::device::{Device, Replays, Types, kernels};
+use udass_raw::device::{Device, Replays, Types};
+use udass_raw::ops;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::{Error, Result};
 
@@ -17,9 +18,8 @@ fn gpu() -> (StandIn, Device) {
 /// `sum += x`, by way of memory that the work itself allocates.
 fn add(device: &Device, x: &Tensor, sum: &mut Tensor) -> Result<()> {
     let mut doubled = device.zeros(&[N], DType::F32)?;
-    let (grid, n) = (device.elements(N), N as i64);
-    kernels::add_scaled(device, grid, x, &mut doubled, 2.0, 1, n)?;
-    kernels::add_scaled(device, grid, &doubled, sum, 0.5, 1, n)
+    ops::add_scaled(device, x, 2.0, &mut doubled)?;
+    ops::add_scaled(device, &doubled, 0.5, sum)
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_host_asks_every_time() {
 #[test]
 fn work_that_cannot_be_recorded_is_told_and_harms_nothing() {
     let (gpu, device) = gpu();
-    let x = device.full(&[N], 1.0).unwrap();
+    let x = ops::full(&device, &[N], 1.0).unwrap();
     let mut sum = device.zeros(&[N], DType::F32).unwrap();
     let wrong: [(&str, &dyn Fn() -> Result<()>); 3] = [
         ("an upload inside recorded work", &|| device.upload(&[1], &[1f32]).map(drop)),
@@ -89,7 +89,7 @@ fn a_tensor_that_outlives_its_work_is_told() {
     let mut replays = Replays::new(&device, true);
     let mut kept = Vec::new();
     let mut keep = |tensor: Result<Tensor>| tensor.map(|tensor| kept.push(tensor));
-    replays.run((), || keep(device.full(&[N], 1.0))).unwrap();
+    replays.run((), || keep(ops::full(&device, &[N], 1.0))).unwrap();
     let told = replays.run((), || Ok(())).unwrap_err().to_string();
     assert!(told.contains("of a step's memory are still held"), "{told}");
     kept.clear();
@@ -97,7 +97,7 @@ fn a_tensor_that_outlives_its_work_is_told() {
     // What must outlive its work can, from the first time on.
     let mut replays = Replays::new(&device, true);
     let mut keep = |tensor: Result<Tensor>| tensor.map(|tensor| kept.push(tensor));
-    replays.run((), || keep(device.lasting(|| device.full(&[N], 1.0)))).unwrap();
+    replays.run((), || keep(device.lasting(|| ops::full(&device, &[N], 1.0)))).unwrap();
     replays.run((), || Ok(())).unwrap();
     assert_eq!(device.read::<f32>(&kept[0]).unwrap(), [1.0; N]);
 }

@@ -9,6 +9,7 @@ use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::profile::Call;
 use udass_raw::device::{Device, Precision, Types};
 use udass_raw::nn::{Pass, Statistics};
+use udass_raw::ops;
 use udass_raw::run::profile::{Rates, Synthetic, predict};
 use udass_raw::run::train::learner;
 use udass_raw::tape::Tape;
@@ -251,7 +252,7 @@ fn memory_of_recorded_iterations_is_nobody_elses() {
         // Of all sizes; and as an evaluation does, in the memory between two iterations.
         kept.extend((4..22).map(|power| device.zeros(&[1 << power], DType::U8).unwrap()));
         device.transient(|| {
-            let image = device.full(&[1, 64, 96, 3], 0.5).unwrap();
+            let image = ops::full(&device, &[1, 64, 96, 3], 0.5).unwrap();
             let tape = Tape::inference(&device);
             let pass = Pass {
                 tape: &tape,

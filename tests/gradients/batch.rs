@@ -44,8 +44,8 @@ fn split_undoes_stack() {
 #[test]
 fn what_is_no_batch_is_told() {
     let device = double();
-    let x = device.full(&[2, 8], 1.0).unwrap();
-    let other = device.full(&[2, 4], 1.0).unwrap();
+    let x = ops::full(&device, &[2, 8], 1.0).unwrap();
+    let other = ops::full(&device, &[2, 4], 1.0).unwrap();
     assert!(ops::stack(&device, &[x.clone(), other.clone()]).is_err());
     assert!(ops::stack(&device, &[]).is_err());
     let tape = Tape::inference(&device);

@@ -9,7 +9,7 @@ fn feature_distance() {
         let device = tape.device();
         // Numbers that an operand holds exactly.
         let f2: Vec<f32> = (0..x[0].len()).map(|i| (i * 37 % 64) as f32 / 32.0 - 1.0).collect();
-        let f2 = device.to_operand(&device.upload_real(x[0].shape(), &f2)?)?;
+        let f2 = ops::to_operand(device, &device.upload_real(x[0].shape(), &f2)?)?;
         // Cells of 2×2 pixels, every third of a class that counts.
         let labels: Vec<u8> = (0..3 * 6 * 10)
             .map(|i| if (i / 60 * 15 + i / 20 % 3 * 5 + i % 10 / 2) % 3 == 0 { 6 } else { 1 })

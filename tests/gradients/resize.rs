@@ -115,7 +115,7 @@ fn dropout2d_drops_whole_channels_of_a_sample_and_scales_the_rest() {
     let (batch, pixels, channels, p) = (3usize, 10usize, 700usize, 0.1);
     let shape = [batch, 2, 5, channels];
     let x: Vec<f32> = numbers(4, batch * pixels * channels).iter().map(|&x| x as f32).collect();
-    let run = |key: u64, stream: i64| {
+    let run = |key: u64, stream: usize| {
         let tape = Tape::recording(&device);
         let input = tape.leaf(&device.upload(&shape, &x).unwrap());
         let key = device.upload(&[1], &[key]).unwrap();

@@ -1,14 +1,10 @@
 //! Attention: packing, the pass forward, the pass back.
 
+use udass_raw::device::constants::attention::{KEYS, PAD, QUERIES};
 use udass_raw::device::{Grid, kernels};
 use udass_raw::tensor::Tensor;
 
 use crate::{GRID, Host, at, close, each};
-
-/// As in kernels/attention.cu.
-const QUERIES: usize = 32;
-const KEYS: usize = 64;
-const PAD: usize = 32;
 
 const BATCH: usize = 2;
 const N: usize = 101;
@@ -17,23 +13,22 @@ const HEADS: usize = 3;
 const SIZE: usize = 5;
 const TILES: usize = 2;
 
-fn pack(host: &Host, kv: &Tensor, part: i64, across: bool) -> Tensor {
+fn pack(host: &Host, kv: &Tensor, part: usize, across: bool) -> Tensor {
     let mut packed = host.room(&[BATCH, HEADS, TILES, KEYS * PAD]);
-    let (key_step, channel_step) = if across { (1, 64) } else { (32, 1) };
-    kernels::attention_pack(
-        &host.device,
-        GRID,
+    let (key_step, channel_step) = if across { (1, KEYS) } else { (PAD, 1) };
+    kernels::AttentionPack {
         kv,
-        &mut packed,
+        packed: &mut packed,
         part,
-        2,
-        67,
-        3,
-        5,
-        32,
+        batch: BATCH,
+        keys: M,
+        heads: HEADS,
+        head_dim: SIZE,
+        width: PAD,
         key_step,
         channel_step,
-    )
+    }
+    .launch(&host.device, GRID)
     .unwrap();
     packed
 }
@@ -53,7 +48,7 @@ fn attention() {
         for [b, key, head, d] in each([BATCH, M, HEADS, SIZE]) {
             let place = if across { d * KEYS + key % KEYS } else { key % KEYS * PAD + d };
             expected[at(shape, [b, head, key / KEYS]) * KEYS * PAD + place] =
-                kvs[at(kv_shape, [b, key, part as usize, head, d])];
+                kvs[at(kv_shape, [b, key, part, head, d])];
         }
         close("attention_pack", &host.read(&pack(&host, &kv, part, across)), &expected);
     }
@@ -68,20 +63,19 @@ fn attention() {
     };
     let blocks = N.div_ceil(QUERIES);
     for (y, logs) in [(&mut y, Some(&mut logs)), (&mut without_logs, None)] {
-        kernels::attention_forward(
-            device,
-            grid(blocks, 2, 1),
-            &q,
-            &keys_across,
-            &values,
+        kernels::AttentionForward {
+            q: &q,
+            keys_across: &keys_across,
+            values: &values,
             y,
             logs,
-            101,
-            67,
-            3,
-            5,
-            32,
-        )
+            queries: N,
+            keys: M,
+            heads: HEADS,
+            head_dim: SIZE,
+            width: PAD,
+        }
+        .launch(device, grid(blocks, 2, 1))
         .unwrap();
     }
 
@@ -122,28 +116,39 @@ fn attention() {
     let kept = Some(&mut mma_logs);
     let blocks = |n: usize| Grid::blocks(BATCH * HEADS * n).shared(2 * 64 * (SIZE + 2) * 8);
     let by = blocks(N.div_ceil(31));
-    kernels::attention_mma_forward(device, by, &q, &kv, &mut mma_y, kept, 31, 64, 101, 67, 3, 5)
-        .unwrap();
+    kernels::AttentionMmaForward {
+        q: &q,
+        kv: &kv,
+        y: &mut mma_y,
+        logs: kept,
+        chunk: 31,
+        held: 64,
+        queries: N,
+        keys: M,
+        heads: HEADS,
+        head_dim: SIZE,
+    }
+    .launch(device, by)
+    .unwrap();
     close("attention_mma_forward: y", &host.read(&mma_y), &wanted_y);
     close("attention_mma_forward: logs", &host.read(&mma_logs), &wanted_logs);
     let (mut mma_dq, mut delta) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
-    kernels::attention_mma_queries(
-        device,
-        by,
-        &q,
-        &kv,
-        &y,
-        &dy,
-        &logs,
-        &mut mma_dq,
-        &mut delta,
-        31,
-        64,
-        101,
-        67,
-        3,
-        5,
-    )
+    kernels::AttentionMmaQueries {
+        q: &q,
+        kv: &kv,
+        y: &y,
+        dy: &dy,
+        logs: &logs,
+        dq: &mut mma_dq,
+        delta: &mut delta,
+        chunk: 31,
+        held: 64,
+        queries: N,
+        keys: M,
+        heads: HEADS,
+        head_dim: SIZE,
+    }
+    .launch(device, by)
     .unwrap();
     let wanted_delta: Vec<f64> = each([BATCH, HEADS, N])
         .map(|[b, head, n]| {
@@ -156,9 +161,20 @@ fn attention() {
     let chunks = N.div_ceil(37);
     let mut parts = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS, SIZE]);
     let by = blocks(TILES * chunks);
-    kernels::attention_mma_keys(
-        device, by, &q, &kv, &dy, &logs, &delta, &mut parts, 37, 101, 67, 3, 5,
-    )
+    kernels::AttentionMmaKeys {
+        q: &q,
+        kv: &kv,
+        dy: &dy,
+        logs: &logs,
+        delta: &delta,
+        partial: &mut parts,
+        chunk: 37,
+        queries: N,
+        keys: M,
+        heads: HEADS,
+        head_dim: SIZE,
+    }
+    .launch(device, by)
     .unwrap();
     let mut sums = vec![0.0; kvs.len()];
     let parts = host.read(&parts);
@@ -173,40 +189,38 @@ fn attention() {
     for (chunk, chunks) in [(32, 4), (64, 2)] {
         let mut dq = host.room(&q_shape);
         let mut partial = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS * PAD]);
-        kernels::attention_backward(
-            device,
-            grid(chunks, 3, 2),
-            &q,
-            &keys_across,
-            &values_across,
-            &key_rows,
-            &y,
-            &dy,
-            &logs,
-            &mut dq,
-            &mut partial,
+        kernels::AttentionBackward {
+            q: &q,
+            keys_across: &keys_across,
+            values_across: &values_across,
+            key_rows: &key_rows,
+            y: &y,
+            dy: &dy,
+            logs: &logs,
+            dq: &mut dq,
+            partial: &mut partial,
             chunk,
-            101,
-            67,
-            3,
-            5,
-            32,
-        )
+            queries: N,
+            keys: M,
+            heads: HEADS,
+            head_dim: SIZE,
+            width: PAD,
+        }
+        .launch(device, grid(chunks, 3, 2))
         .unwrap();
         close("dq", &host.read(&dq), &wanted_dq);
         let mut dkv = host.room(&kv_shape);
-        kernels::attention_keys_gradient(
-            device,
-            GRID,
-            &mut partial,
-            &mut dkv,
-            chunks as i64,
-            2,
-            67,
-            3,
-            5,
-            32,
-        )
+        kernels::AttentionKeysGradient {
+            partial: &mut partial,
+            dkv: &mut dkv,
+            chunks,
+            batch: BATCH,
+            keys: M,
+            heads: HEADS,
+            head_dim: SIZE,
+            width: PAD,
+        }
+        .launch(device, GRID)
         .unwrap();
         close("dkv", &host.read(&dkv), &wanted_dkv);
     }

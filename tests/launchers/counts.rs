@@ -27,21 +27,27 @@ fn confusion() {
         let (said, labels) =
             (device.upload(&[n], &said).unwrap(), device.upload(&[n], &labels).unwrap());
         let mut partial = host.ints(&vec![9; parts * (odd + 1)]);
-        kernels::confusion_partial(
-            device,
-            Grid::blocks(parts),
-            &said,
-            &labels,
-            &mut partial,
-            classes as i64,
-            n as i64,
-        )
+        kernels::ConfusionPartial {
+            prediction: &said,
+            labels: &labels,
+            partial: &mut partial,
+            classes,
+            pixels: n,
+        }
+        .launch(device, Grid::blocks(parts))
         .unwrap();
         assert_eq!(device.read::<i32>(&partial).unwrap(), expected, "{n} pixels");
 
         let before: Vec<i64> = (0..=odd as i64).map(|k| (k - 3) << 33).collect();
         let mut counts = device.upload(&[odd + 1], &before).unwrap();
-        kernels::confusion_final(device, GRID, &partial, &mut counts, 6, odd as i64 + 1).unwrap();
+        kernels::ConfusionFinal {
+            partial: &partial,
+            counts: &mut counts,
+            parts: 6,
+            counters: odd + 1,
+        }
+        .launch(device, GRID)
+        .unwrap();
         let total = |k: usize| expected.iter().skip(k).step_by(odd + 1).sum::<i32>() as i64;
         let wanted: Vec<i64> = (0..=odd).map(|k| before[k] + total(k)).collect();
         assert_eq!(device.read::<i64>(&counts).unwrap(), wanted);
@@ -60,8 +66,17 @@ fn downscale_labels() {
         let all: Vec<u8> = drawn.into_iter().map(|v| values[v as usize]).collect();
         let labels = host.device.upload(&[b, h, w], &all).unwrap();
         let mut small = host.room_for_bytes(&[b, sh, sw]);
-        kernels::downscale_labels(&host.device, GRID, &labels, &mut small, 2, 17, 23, 5, share)
-            .unwrap();
+        kernels::DownscaleLabels {
+            labels: &labels,
+            small: &mut small,
+            batch: 2,
+            height: 17,
+            width: 23,
+            scale: 5,
+            min_share: share,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
         let expected: Vec<u8> = each([b, sh, sw])
             .map(|[i, y, x]| {
                 let mut votes = [0; 256];

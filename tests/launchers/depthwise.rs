@@ -72,52 +72,50 @@ fn in_five_parts(channels: usize) -> Grid {
 fn depthwise() {
     let host = Host::double();
     for (shape, dilation) in SHAPES {
-        let [b, h, w, c] = shape.map(|n| n as i64);
+        let [b, h, w, c] = shape;
         let channels = shape[3];
         let (x, xs) = host.reals(&shape);
         let (filter, ws) = host.reals(&[9, channels]);
         let (bias, bs) = host.reals(&[channels]);
-        for (turned, accumulate) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+        for (turned, accumulate) in [(false, false), (true, false), (false, true), (true, true)] {
             let (mut y, before) = host.reals(&shape);
-            let with_bias = (accumulate == 0).then_some(&bias);
-            kernels::depthwise(
-                &host.device,
-                GRID,
-                &x,
-                &filter,
-                with_bias,
-                &mut y,
+            let with_bias = (!accumulate).then_some(&bias);
+            kernels::Depthwise {
+                x: &x,
+                filter: &filter,
+                bias: with_bias,
+                y: &mut y,
                 turned,
                 accumulate,
-                b,
-                h,
-                w,
-                c,
-                dilation as i64,
-            )
+                batch: b,
+                height: h,
+                width: w,
+                channels: c,
+                dilation,
+            }
+            .launch(&host.device, GRID)
             .unwrap();
-            let mut expected = convolved(&xs, &ws, shape, dilation, turned == 1);
+            let mut expected = convolved(&xs, &ws, shape, dilation, turned);
             for (i, e) in expected.iter_mut().enumerate() {
-                *e += if accumulate == 1 { before[i] } else { bs[i % channels] };
+                *e += if accumulate { before[i] } else { bs[i % channels] };
             }
             close("depthwise", &host.read(&y), &expected);
         }
         let (dy, dys) = host.reals(&shape);
         let (mut dw, mut db) = (host.room(&[5, 9, channels]), host.room(&[5, channels]));
         let blocks = in_five_parts(channels);
-        kernels::depthwise_filter(
-            &host.device,
-            blocks,
-            &x,
-            &dy,
-            &mut dw,
-            &mut db,
-            b,
-            h,
-            w,
-            c,
-            dilation as i64,
-        )
+        kernels::DepthwiseFilter {
+            x: &x,
+            dy: &dy,
+            dw: &mut dw,
+            db: &mut db,
+            batch: b,
+            height: h,
+            width: w,
+            channels: c,
+            dilation,
+        }
+        .launch(&host.device, blocks)
         .unwrap();
         let (wanted_w, wanted_b) = filter_gradient(&xs, &dys, shape, dilation);
         close("dw", &summed(&host.read(&dw), 9 * channels), &wanted_w);
@@ -130,7 +128,7 @@ fn depthwise_gelu() {
     let host = Host::double();
     let device = &host.device;
     for (shape, _) in SHAPES {
-        let [b, h, w, c] = shape.map(|n| n as i64);
+        let [b, h, w, c] = shape;
         let channels = shape[3];
         // Wide enough that GELU is curved in some places and flat in others.
         let xs: Vec<f64> = host.reals(&shape).1.iter().map(|x| 4.0 * x).collect();
@@ -139,8 +137,18 @@ fn depthwise_gelu() {
         let (bias, bs) = host.reals(&[channels]);
         let (dy, dys) = host.reals(&shape);
         let mut y = host.room(&shape);
-        kernels::depthwise_gelu(device, GRID, &x, &filter, Some(&bias), &mut y, b, h, w, c)
-            .unwrap();
+        kernels::DepthwiseGelu {
+            x: &x,
+            filter: &filter,
+            bias: Some(&bias),
+            y: &mut y,
+            batch: b,
+            height: h,
+            width: w,
+            channels: c,
+        }
+        .launch(device, GRID)
+        .unwrap();
         let mut z = convolved(&xs, &ws, shape, 1, false);
         z.iter_mut().enumerate().for_each(|(i, z)| *z += bs[i % channels]);
         let expected: Vec<f64> = z.iter().map(|&z| gelu(z)).collect();
@@ -149,21 +157,20 @@ fn depthwise_gelu() {
         let mut dz = host.room(&shape);
         let (mut dw, mut db) = (host.room(&[5, 9, channels]), host.room(&[5, channels]));
         let blocks = in_five_parts(channels);
-        kernels::depthwise_gelu_filter(
-            device,
-            blocks,
-            &x,
-            &filter,
-            Some(&bias),
-            &dy,
-            &mut dz,
-            &mut dw,
-            &mut db,
-            b,
-            h,
-            w,
-            c,
-        )
+        kernels::DepthwiseGeluFilter {
+            x: &x,
+            filter: &filter,
+            bias: Some(&bias),
+            dy: &dy,
+            dz: &mut dz,
+            dw: &mut dw,
+            db: &mut db,
+            batch: b,
+            height: h,
+            width: w,
+            channels: c,
+        }
+        .launch(device, blocks)
         .unwrap();
         let slopes: Vec<f64> = z.iter().zip(&dys).map(|(&z, dy)| dy * gelu_slope(z)).collect();
         close("dz", &host.read(&dz), &slopes);

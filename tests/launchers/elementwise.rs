@@ -16,24 +16,36 @@ fn fills_and_sums() {
         let (y, ys) = host.reals(&[n]);
         let of = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
         let mut z = host.room(&[n]);
-        kernels::add(device, GRID, &x, &y, &mut z, 0, n as i64).unwrap();
+        kernels::Add { x: &x, y: &y, z: &mut z, relu: false, elements: n }
+            .launch(device, GRID)
+            .unwrap();
         close("add", &host.read(&z), &of(&|i| xs[i] + ys[i]));
-        kernels::add(device, GRID, &x, &y, &mut z, 1, n as i64).unwrap();
+        kernels::Add { x: &x, y: &y, z: &mut z, relu: true, elements: n }
+            .launch(device, GRID)
+            .unwrap();
         assert_eq!(host.read(&z), of(&|i| (xs[i] + ys[i]).max(0.0)));
-        kernels::relu_backward(device, GRID, &x, &y, &mut z, n as i64).unwrap();
+        kernels::ReluBackward { z: &x, dz: &y, dx: &mut z, elements: n }
+            .launch(device, GRID)
+            .unwrap();
         assert_eq!(host.read(&z), of(&|i| if xs[i] > 0.0 { ys[i] } else { 0.0 }));
-        kernels::narrow(device, GRID, &x, &mut z, n as i64).unwrap();
+        kernels::Narrow { x: &x, y: &mut z, elements: n }.launch(device, GRID).unwrap();
         assert_eq!(host.read(&z), xs);
-        kernels::widen(device, GRID, &y, &mut z, 1, n as i64).unwrap();
+        kernels::Widen { x: &y, y: &mut z, accumulate: true, elements: n }
+            .launch(device, GRID)
+            .unwrap();
         assert_eq!(host.read(&z), of(&|i| xs[i] + ys[i]));
-        kernels::widen(device, GRID, &y, &mut z, 0, n as i64).unwrap();
+        kernels::Widen { x: &y, y: &mut z, accumulate: false, elements: n }
+            .launch(device, GRID)
+            .unwrap();
         assert_eq!(host.read(&z), ys);
-        kernels::fill(device, GRID, &mut z, 0.7, n as i64).unwrap();
+        kernels::Fill { y: &mut z, value: 0.7, elements: n }.launch(device, GRID).unwrap();
         assert_eq!(host.read(&z), vec![0.7; n]);
     }
     let (bias, bs) = host.reals(&[7]);
     let mut rows = host.room(&[11, 7]);
-    kernels::fill_rows(device, GRID, &bias, &mut rows, 11, 7).unwrap();
+    kernels::FillRows { bias: &bias, y: &mut rows, rows: 11, channels: 7 }
+        .launch(device, GRID)
+        .unwrap();
     assert_eq!(host.read(&rows), bs.repeat(11));
 }
 
@@ -49,7 +61,9 @@ fn numbers_that_are_not_finite_raise_the_flag() {
             data[place] = value;
             let x = host.upload(&[n], &data);
             let mut bad = host.ints(&[9; 5]);
-            kernels::not_finite_partial(device, GRID, &x, &mut bad, n as i64).unwrap();
+            kernels::NotFinitePartial { x: &x, bad: &mut bad, elements: n }
+                .launch(device, GRID)
+                .unwrap();
             let mut expected = vec![0; 5];
             expected[place / n.div_ceil(5)] = !value.is_finite() as i32;
             assert_eq!(device.read::<i32>(&bad).unwrap(), expected, "{value} at {place} of {n}");
@@ -62,7 +76,9 @@ fn numbers_that_are_not_finite_raise_the_flag() {
             place.into_iter().for_each(|place| bad[place] = 1);
             let bad = host.ints(&bad);
             let mut flag = host.ints(&[raised]);
-            kernels::not_finite_final(device, one, &bad, &mut flag, parts as i64).unwrap();
+            kernels::NotFiniteFinal { bad: &bad, flag: &mut flag, parts }
+                .launch(device, one)
+                .unwrap();
             let expected = (raised == 1 || place.is_some()) as i32;
             assert_eq!(device.read::<i32>(&flag).unwrap(), [expected], "{raised} {place:?}");
         }
@@ -79,10 +95,14 @@ fn commits() {
         for failed in [0, 1] {
             let flag = host.ints(&[failed]);
             let (mut to, old) = host.reals(&[n]);
-            kernels::commit_real(device, GRID, &from, &mut to, &flag, n as i64).unwrap();
+            kernels::CommitReal { from: &from, to: &mut to, failed: &flag, elements: n }
+                .launch(device, GRID)
+                .unwrap();
             assert_eq!(host.read(&to), if failed == 1 { &old[..] } else { &new[..] });
             let (mut to, old) = host.bytes(&[n], 256);
-            kernels::commit_bytes(device, GRID, &bytes, &mut to, &flag, n as i64).unwrap();
+            kernels::CommitBytes { from: &bytes, to: &mut to, failed: &flag, elements: n }
+                .launch(device, GRID)
+                .unwrap();
             assert_eq!(host.read_bytes(&to), if failed == 1 { &old[..] } else { &new_bytes[..] });
         }
     }
@@ -106,27 +126,26 @@ fn adamw() {
     let [mut shadow, mut teacher_shadow] = [host.room(&shape), host.room(&shape)];
     for failed in [1, 0] {
         let flag = host.ints(&[failed]);
-        kernels::adamw(
-            &host.device,
-            GRID,
-            &mut p,
-            &g,
-            &mut m,
-            &mut v,
-            Some(&mut teacher),
-            Some(&mut shadow),
-            Some(&mut teacher_shadow),
-            &rules,
-            &schedule,
-            &flag,
+        kernels::Adamw {
+            values: &mut p,
+            grads: &g,
+            exp_avg: &mut m,
+            exp_avg_sq: &mut v,
+            teacher: Some(&mut teacher),
+            shadow: Some(&mut shadow),
+            teacher_shadow: Some(&mut teacher_shadow),
+            rules: &rules,
+            schedule: &schedule,
+            failed: &flag,
             beta1,
-            1.0 - beta1,
+            rest1: 1.0 - beta1,
             beta2,
-            1.0 - beta2,
+            rest2: 1.0 - beta2,
             eps,
-            5,
-            11,
-        )
+            chunks: 5,
+            chunk_size: 11,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         if failed == 1 {
             assert_eq!(host.read(&p), p0, "a failed step changes nothing");
@@ -137,27 +156,26 @@ fn adamw() {
             );
         }
     }
-    kernels::adamw(
-        &host.device,
-        GRID,
-        &mut p2,
-        &g,
-        &mut m2,
-        &mut v2,
-        None,
-        None,
-        None,
-        &rules,
-        &schedule,
-        &host.ints(&[0]),
+    kernels::Adamw {
+        values: &mut p2,
+        grads: &g,
+        exp_avg: &mut m2,
+        exp_avg_sq: &mut v2,
+        teacher: None,
+        shadow: None,
+        teacher_shadow: None,
+        rules: &rules,
+        schedule: &schedule,
+        failed: &host.ints(&[0]),
         beta1,
-        1.0 - beta1,
+        rest1: 1.0 - beta1,
         beta2,
-        1.0 - beta2,
+        rest2: 1.0 - beta2,
         eps,
-        5,
-        11,
-    )
+        chunks: 5,
+        chunk_size: 11,
+    }
+    .launch(&host.device, GRID)
     .unwrap();
     let of = |f: &dyn Fn(usize) -> f64| (0..chunks * n).map(f).collect::<Vec<f64>>();
     let m1 = of(&|i| beta1 * m0[i] + (1.0 - beta1) * gs[i]);

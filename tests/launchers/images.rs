@@ -15,8 +15,18 @@ fn normalize() {
     let extent = host.ints(&[3, 4, 7, 2]);
     for (extent, covered) in [(Some(&extent), [[3, 4], [7, 2]]), (None, [[w, h]; 2])] {
         let mut y = host.room(&shape);
-        kernels::normalize(&host.device, GRID, &x, extent, &mean, &inverse, &mut y, 2, 5, 7)
-            .unwrap();
+        kernels::Normalize {
+            x: &x,
+            extent,
+            mean: &mean,
+            inverse_std: &inverse,
+            y: &mut y,
+            batch: 2,
+            height: 5,
+            width: 7,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
         let expected: Vec<f64> = each(shape)
             .map(|i| {
                 let inside = i[2] < covered[i[0]][0] && i[1] < covered[i[0]][1];
@@ -36,7 +46,19 @@ fn block_mask() {
     let (x, xs) = host.reals(&shape);
     let (cells, grid) = host.reals(&[b, gh, gw]);
     let mut y = host.room(&shape);
-    kernels::block_mask(&host.device, GRID, &x, &cells, &mut y, 0.1, 3, 17, 13, 5, 7).unwrap();
+    kernels::BlockMask {
+        image: &x,
+        cells: &cells,
+        masked: &mut y,
+        ratio: 0.1,
+        batch: 3,
+        height: 17,
+        width: 13,
+        grid_height: 5,
+        grid_width: 7,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
     let expected: Vec<f64> = each(shape)
         .map(|i| {
             let cell = at([b, gh, gw], [i[0], i[1] * gh / h, i[2] * gw / w]);
@@ -95,9 +117,19 @@ fn color_jitter() {
         for switched in [1, 0] {
             let mut y = host.room(&shape);
             let switches = host.ints(&[switched, 1 - switched]);
-            kernels::color_jitter(
-                device, GRID, &x, &factors, &order, &switches, &mean, &std, &mut y, unit, 6, 13,
-            )
+            kernels::ColorJitter {
+                x: &x,
+                factors: &factors,
+                order: &order,
+                switches: &switches,
+                mean: &mean,
+                std: &std,
+                y: &mut y,
+                unit,
+                batch: 6,
+                pixels: 13,
+            }
+            .launch(device, GRID)
             .unwrap();
             if switched == 0 {
                 assert_eq!(host.read(&y), xs);
@@ -123,20 +155,19 @@ fn color_jitter_of_what_is_no_number() {
         let mut pixel = [0.3, 0.2, 0.1];
         pixel[channel] = f64::NAN;
         let (x, mut y) = (host.upload(&[1, 3], &pixel), host.room(&[1, 3]));
-        kernels::color_jitter(
-            &host.device,
-            GRID,
-            &x,
-            &factors,
-            &order,
-            &switches,
-            &mean,
-            &std,
-            &mut y,
-            1.0,
-            1,
-            1,
-        )
+        kernels::ColorJitter {
+            x: &x,
+            factors: &factors,
+            order: &order,
+            switches: &switches,
+            mean: &mean,
+            std: &std,
+            y: &mut y,
+            unit: 1.0,
+            batch: 1,
+            pixels: 1,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         assert!(host.read(&y).iter().all(|x| x.is_nan()));
     }
@@ -150,7 +181,9 @@ fn blur_weights() {
     for half in [2, 19, 0] {
         let mut weights = host.room(&[3, half + 1]);
         let grid = Grid::blocks(3);
-        kernels::blur_weights(&host.device, grid, &sigma, &mut weights, half as i64).unwrap();
+        kernels::BlurWeights { sigma: &sigma, weights: &mut weights, half }
+            .launch(&host.device, grid)
+            .unwrap();
         let expected: Vec<f64> = (sigmas.iter())
             .flat_map(|s| {
                 let bell = move |d: i64| (-((d * d) as f64) / (2.0 * s * s)).exp();
@@ -193,16 +226,60 @@ fn blur() {
         each(shape).map(value).collect()
     };
     let mut y = host.room(&shape);
-    kernels::blur_rows(&host.device, GRID, &x, &weights, &switches, &mut y, 2, 4, 7, 5).unwrap();
+    kernels::BlurRows {
+        x: &x,
+        weights: &weights,
+        switches: &switches,
+        y: &mut y,
+        half: 2,
+        batch: 4,
+        height: 7,
+        width: 5,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
     close("blur_rows", &host.read(&y), &blurred(2));
     let mut y = host.room(&shape);
-    kernels::blur_columns(&host.device, GRID, &x, &weights, &switches, &mut y, 2, 4, 7, 5).unwrap();
+    kernels::BlurColumns {
+        x: &x,
+        weights: &weights,
+        switches: &switches,
+        y: &mut y,
+        half: 2,
+        batch: 4,
+        height: 7,
+        width: 5,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
     close("blur_columns", &host.read(&y), &blurred(1));
 
     // Switched off, nothing is written.
     let off = host.ints(&[1, 0]);
     let (mut y, before) = host.reals(&shape);
-    kernels::blur_rows(&host.device, GRID, &x, &weights, &off, &mut y, 2, 4, 7, 5).unwrap();
-    kernels::blur_columns(&host.device, GRID, &x, &weights, &off, &mut y, 2, 4, 7, 5).unwrap();
+    kernels::BlurRows {
+        x: &x,
+        weights: &weights,
+        switches: &off,
+        y: &mut y,
+        half: 2,
+        batch: 4,
+        height: 7,
+        width: 5,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
+    kernels::BlurColumns {
+        x: &x,
+        weights: &weights,
+        switches: &off,
+        y: &mut y,
+        half: 2,
+        batch: 4,
+        height: 7,
+        width: 5,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
     assert_eq!(host.read(&y), before);
 }

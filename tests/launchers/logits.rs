@@ -1,5 +1,6 @@
 //! Logits read as if they were upsampled: cross-entropy and pseudo-labels; and the feature distance.
 
+use udass_raw::device::constants::upsample::HOST_LANES;
 use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, at, close, each, taps};
@@ -13,13 +14,11 @@ const WIDTH: usize = 13;
 const RATIO_Y: f64 = H as f64 / HEIGHT as f64;
 const RATIO_X: f64 = W as f64 / WIDTH as f64;
 /// Pixels of a run, not a part of the width, and room for the cells under it.
-const RUN: i64 = 6;
-const CELLS: i64 = 8;
+const RUN: usize = 6;
+const CELLS: usize = 8;
 
 fn grid() -> Grid {
-    // Channels are padded to 16: kernels/upsample.cuh.
-    let (run, cells) = (RUN as usize, CELLS as usize);
-    GRID.shared(((cells + run) * 16 + 4 * run) * 8 + 4 * run)
+    GRID.shared(((CELLS + RUN) * HOST_LANES + 4 * RUN) * 8 + 4 * RUN)
 }
 
 /// Softmax of every pixel, upsampled before.
@@ -61,25 +60,24 @@ fn cross_entropy() {
     let mut slope = host.room(&[B, HEIGHT, W, C]);
     for [weighted, differentiated] in [[0, 1], [1, 0], [0, 0], [1, 1]] {
         partial = host.room(&[rows, 3]);
-        kernels::cross_entropy_rows(
-            device,
-            grid(),
-            &logits,
-            &label,
-            (weighted == 1).then_some(&weight),
-            &mut partial,
-            (differentiated == 1).then_some(&mut slope),
-            2,
-            5,
-            7,
-            3,
-            11,
-            13,
-            RATIO_Y,
-            RATIO_X,
-            RUN,
-            CELLS,
-        )
+        kernels::CrossEntropyRows {
+            logits: &logits,
+            labels: &label,
+            weight: (weighted == 1).then_some(&weight),
+            partial: &mut partial,
+            slope: (differentiated == 1).then_some(&mut slope),
+            batch: 2,
+            height: 5,
+            width: 7,
+            channels: 3,
+            out_height: 11,
+            out_width: 13,
+            ratio_y: RATIO_Y,
+            ratio_x: RATIO_X,
+            run: RUN,
+            cells: CELLS,
+        }
+        .launch(device, grid())
         .unwrap();
 
         (wanted_partial, wanted_slope) = (vec![0.0; rows * 3], vec![0.0; rows * W * C]);
@@ -110,16 +108,15 @@ fn cross_entropy() {
 
     let one = || host.room(&[1]);
     let (mut value, mut accuracy, mut unknown) = (one(), one(), one());
-    kernels::cross_entropy_final(
-        device,
-        Grid::blocks(1),
-        &partial,
-        &mut value,
-        &mut accuracy,
-        &mut unknown,
-        22,
-        286,
-    )
+    kernels::CrossEntropyFinal {
+        partial: &partial,
+        value: &mut value,
+        accuracy: &mut accuracy,
+        unknown: &mut unknown,
+        rows: 22,
+        pixels: 286,
+    }
+    .launch(device, Grid::blocks(1))
     .unwrap();
     let total = |k: usize| wanted_partial.iter().skip(k).step_by(3).sum::<f64>();
     close("value", &host.read(&value), &[total(0) / 286.0]);
@@ -128,8 +125,18 @@ fn cross_entropy() {
 
     let row = W * C;
     let mut gradient = host.room(&[B, H, row]);
-    kernels::cross_entropy_gather(device, GRID, &slope, &mut gradient, 2, 5, 11, 21, RATIO_Y, 0.3)
-        .unwrap();
+    kernels::CrossEntropyGather {
+        slope: &slope,
+        gradient: &mut gradient,
+        batch: 2,
+        height: 5,
+        out_height: 11,
+        row: 21,
+        ratio_y: RATIO_Y,
+        scale: 0.3,
+    }
+    .launch(device, GRID)
+    .unwrap();
     let mut expected = vec![0.0; B * H * row];
     for [i, y, k] in each([B, HEIGHT, row]) {
         for (cell, share) in taps(y, RATIO_Y, H) {
@@ -140,13 +147,18 @@ fn cross_entropy() {
     close("gradient", &host.read(&gradient), &expected);
 
     let (upstream, n) = (host.upload(&[1], &[0.7]), B * H * row);
-    for accumulate in [0, 1] {
+    for accumulate in [false, true] {
         let (mut dx, before) = host.reals(&[n]);
-        kernels::cross_entropy_backward(
-            device, GRID, &gradient, &upstream, &mut dx, accumulate, n as i64,
-        )
+        kernels::CrossEntropyBackward {
+            gradient: &gradient,
+            upstream: &upstream,
+            dx: &mut dx,
+            accumulate,
+            elements: n,
+        }
+        .launch(device, GRID)
         .unwrap();
-        let kept = |i: usize| accumulate as f64 * before[i];
+        let kept = |i: usize| f64::from(accumulate) * before[i];
         let wanted: Vec<f64> = (0..n).map(|i| kept(i) + 0.7 * expected[i]).collect();
         close("cross_entropy_backward", &host.read(&dx), &wanted);
     }
@@ -179,27 +191,26 @@ fn classify() {
         let mut label = host.room_for_bytes(&pixels);
         let (mut probability, mut confident) = (host.room(&pixels), host.room_for_bytes(&pixels));
         let mut counts = host.room(&[B * HEIGHT]);
-        kernels::classify_rows(
-            &host.device,
-            grid(),
-            &logits,
-            &mut label,
-            asked[0].then_some(&mut probability),
-            asked[1].then_some(&mut confident),
-            asked[2].then_some(&mut counts),
-            2,
-            5,
-            7,
-            3,
-            11,
-            13,
-            RATIO_Y,
-            RATIO_X,
-            RUN,
-            CELLS,
-            from,
+        kernels::ClassifyRows {
+            logits: &logits,
+            label: &mut label,
+            probability: asked[0].then_some(&mut probability),
+            confident: asked[1].then_some(&mut confident),
+            counts: asked[2].then_some(&mut counts),
+            batch: 2,
+            height: 5,
+            width: 7,
+            channels: 3,
+            out_height: 11,
+            out_width: 13,
+            ratio_y: RATIO_Y,
+            ratio_x: RATIO_X,
+            run: RUN,
+            cells: CELLS,
+            confident_from: from,
             counted_from,
-        )
+        }
+        .launch(&host.device, grid())
         .unwrap();
         assert_eq!(host.read_bytes(&label), classes);
         if asked[0] {
@@ -231,27 +242,26 @@ fn a_logit_that_is_no_number_is_no_class() {
         let (mut label, mut confident) =
             (host.room_for_bytes(&pixels), host.room_for_bytes(&pixels));
         let mut counts = host.room(&[B * HEIGHT]);
-        kernels::classify_rows(
-            &host.device,
-            grid(),
-            &logits,
-            &mut label,
-            None,
-            Some(&mut confident),
-            Some(&mut counts),
-            2,
-            5,
-            7,
-            3,
-            11,
-            13,
-            RATIO_Y,
-            RATIO_X,
-            RUN,
-            CELLS,
-            0.0,
-            0.0,
-        )
+        kernels::ClassifyRows {
+            logits: &logits,
+            label: &mut label,
+            probability: None,
+            confident: Some(&mut confident),
+            counts: Some(&mut counts),
+            batch: 2,
+            height: 5,
+            width: 7,
+            channels: 3,
+            out_height: 11,
+            out_width: 13,
+            ratio_y: RATIO_Y,
+            ratio_x: RATIO_X,
+            run: RUN,
+            cells: CELLS,
+            confident_from: 0.0,
+            counted_from: 0.0,
+        }
+        .launch(&host.device, grid())
         .unwrap();
         // Every pixel that mixes the cell in, with whatever weight.
         let reached = |[i, y, x]: [usize; 3]| {
@@ -277,7 +287,8 @@ fn pseudo_labels_weigh_by_the_share_that_is_confident() {
     for (rows, pixels) in [(3, 37), (300, 4100), (1, 5)] {
         let (counts, cs) = host.positive(&[rows]);
         let mut share = host.room(&[1]);
-        kernels::pseudo_share(device, one, &counts, &mut share, rows as i64, pixels as i64)
+        kernels::PseudoShare { counts: &counts, share: &mut share, rows, pixels }
+            .launch(device, one)
             .unwrap();
         close("share", &host.read(&share), &[cs.iter().sum::<f64>() / pixels as f64]);
         let share = host.upload(&[1], &[0.7]);
@@ -286,8 +297,14 @@ fn pseudo_labels_weigh_by_the_share_that_is_confident() {
             let (valid, seen) = host.bytes(&[pixels], below);
             for with in [None, Some(&valid)] {
                 let mut weight = host.room(&[pixels]);
-                kernels::pseudo_weight(device, GRID, &share, with, &mut weight, pixels as i64)
-                    .unwrap();
+                kernels::PseudoWeight {
+                    share: &share,
+                    valid: with,
+                    weight: &mut weight,
+                    elements: pixels,
+                }
+                .launch(device, GRID)
+                .unwrap();
                 let zero = |i: usize| with.is_some() && seen[i] == 0;
                 let expected: Vec<f64> =
                     (0..pixels).map(|i| if zero(i) { 0.0 } else { 0.7 }).collect();
@@ -322,17 +339,16 @@ fn feature_distance() {
         }
         let flags = device.upload(&[256], &classes).unwrap();
         let mut distance = host.room(&[ROWS]);
-        kernels::feature_distance_rows(
-            device,
-            GRID,
-            &f1,
-            &f2,
-            &label,
-            &flags,
-            &mut distance,
-            23,
-            37,
-        )
+        kernels::FeatureDistanceRows {
+            f1: &f1,
+            f2: &f2,
+            labels: &label,
+            classes: &flags,
+            distance: &mut distance,
+            rows: ROWS,
+            channels: C,
+        }
+        .launch(device, GRID)
         .unwrap();
         let wanted: Vec<f64> = (0..ROWS)
             .map(|r| {
@@ -347,8 +363,14 @@ fn feature_distance() {
         close("distance", &numbers(&got), &numbers(&wanted));
 
         let (mut value, mut count) = (host.room(&[1]), host.room(&[1]));
-        kernels::feature_distance_final(device, one, &distance, &mut value, &mut count, 23)
-            .unwrap();
+        kernels::FeatureDistanceFinal {
+            distance: &distance,
+            value: &mut value,
+            count: &mut count,
+            rows: ROWS,
+        }
+        .launch(device, one)
+        .unwrap();
         let of_mask: Vec<f64> = wanted.iter().copied().filter(|&x| x != -1.0).collect();
         assert_eq!(host.read(&count), [of_mask.len() as f64]);
         match (masked, broken) {
@@ -374,27 +396,26 @@ fn feature_distance_backward() {
     distances[1] = 0.0;
     let distance = host.upload(&[ROWS], &distances);
     let (count, upstream) = (host.upload(&[1], &[15.0]), host.upload(&[1], &[0.7]));
-    for accumulate in [0, 1] {
+    for accumulate in [false, true] {
         let (mut df, before) = host.reals(&[ROWS, C]);
-        kernels::feature_distance_backward(
-            &host.device,
-            GRID,
-            &f1,
-            &f2,
-            &distance,
-            &count,
-            &upstream,
-            &mut df,
+        kernels::FeatureDistanceBackward {
+            f1: &f1,
+            f2: &f2,
+            distance: &distance,
+            count: &count,
+            upstream: &upstream,
+            df1: &mut df,
             accumulate,
-            23,
-            37,
-        )
+            rows: ROWS,
+            channels: C,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         let expected: Vec<f64> = (0..ROWS * C)
             .map(|i| {
                 let norm = distances[i / C];
                 let slope = if norm <= 0.0 { 0.0 } else { 0.7 / (15.0 * norm) * (a[i] - b[i]) };
-                accumulate as f64 * before[i] + slope
+                f64::from(accumulate) * before[i] + slope
             })
             .collect();
         close("feature_distance_backward", &host.read(&df), &expected);

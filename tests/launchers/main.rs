@@ -16,8 +16,8 @@ mod windows;
 
 use std::path::Path;
 
-use udass_raw::device::{Device, kernels};
-use udass_raw::tensor::DType;
+use udass_raw::device::{Device, Grid, kernels};
+use udass_raw::tensor::{DType, Tensor};
 
 pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
 
@@ -34,30 +34,68 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     let (bytes, _) = host.bytes(&[4], 9);
     let told = |result: udass_raw::Result<()>| result.unwrap_err().to_string();
 
-    let mut y = host.room(&[4]);
-    let problem = told(kernels::add(device, GRID, &reals, &bytes, &mut y, 0, 4));
-    assert_eq!(problem, "add: `y` must be F64, is U8[4]");
+    let mut z = host.room(&[4]);
+    let add = kernels::Add { x: &reals, y: &bytes, z: &mut z, relu: false, elements: 4 };
+    assert_eq!(told(add.launch(device, GRID)), "add: `y` must be F64, is U8[4]");
     let mut y = host.room_for_bytes(&[4]);
-    let problem = told(kernels::fill(device, GRID, &mut y, 1.0, 4));
-    assert_eq!(problem, "fill: `y` must be F64, is U8[4]");
+    let fill = kernels::Fill { y: &mut y, value: 1.0, elements: 4 };
+    assert_eq!(told(fill.launch(device, GRID)), "fill: `y` must be F64, is U8[4]");
     assert_eq!(host.read_bytes(&y), [77; 4], "nothing ran");
     let extent = Some(&reals);
-    let problem =
-        told(kernels::normalize(device, GRID, &bytes, extent, &reals, &reals, &mut y, 1, 2, 2));
+    let (mean, inverse_std, x) = (&reals, &reals, &bytes);
+    let (batch, height, width) = (1, 2, 2);
+    let y = &mut y;
+    let normalize = kernels::Normalize { x, extent, mean, inverse_std, y, batch, height, width };
+    let problem = told(normalize.launch(device, GRID));
     assert_eq!(problem, "normalize: `extent` must be I32, is F64[4]");
-    let mut y = host.room(&[4]);
-    let place = host.ints(&[0; 4]);
-    let problem =
-        told(kernels::crop_reals(device, GRID, &reals, &reals, &mut y, 1, 2, 2, 1, 2, 2, 1));
-    assert_eq!(problem, "crop_reals: `place` must be I32, is F64[4]");
-    let single = Device::host(1).unwrap();
-    let narrow = single.upload(&[4], &[0f32; 4]).unwrap();
-    let problem =
-        told(kernels::crop_reals(device, GRID, &narrow, &place, &mut y, 1, 2, 2, 1, 2, 2, 1));
-    assert_eq!(problem, "crop_reals: `x` must be F64, is F32[4]");
     let key = device.alloc(&[1], DType::I64).unwrap();
-    let problem = told(kernels::channel_mask(device, GRID, &key, &mut y, 4, 0.5, 0));
+    let mask = &mut host.room(&[4]);
+    let mask = kernels::ChannelMask { key: &key, mask, elements: 4, probability: 0.5, stream: 0 };
+    let problem = told(mask.launch(device, GRID));
     assert_eq!(problem, "channel_mask: `key` must be U64, is I64[1]");
+
+    // Single precision is no double precision.
+    let single = Device::host(1).unwrap();
+    let x = single.upload(&[4], &[0f32; 4]).unwrap();
+    let narrow = kernels::Narrow { x: &x, y: &mut host.room(&[4]), elements: 4 };
+    assert_eq!(told(narrow.launch(device, GRID)), "narrow: `x` must be F64, is F32[4]");
+}
+
+#[test]
+fn a_launcher_refuses_a_wrong_size_and_says_which_is_right() {
+    let host = Host::double();
+    let device = &host.device;
+    let told = |result: udass_raw::Result<()>| result.unwrap_err().to_string();
+    let (x, _) = host.reals(&[5, 3]);
+    let (mask, _) = host.reals(&[12]);
+    let scale = |batch, pixels, y: &mut Tensor| {
+        let (x, mask, accumulate) = (&x, &mask, false);
+        told(
+            kernels::ScaleChannels { x, mask, y, accumulate, batch, pixels, channels: 3 }
+                .launch(device, GRID),
+        )
+    };
+    let mut y = host.room(&[15]);
+    let problem = scale(5, 1, &mut y);
+    assert_eq!(problem, "scale_channels: `mask` holds 12 elements, not 5x3=15");
+    let problem = scale(4, 1, &mut y);
+    assert_eq!(problem, "scale_channels: `x` holds 15 elements, not 4x1x3=12");
+    let problem = scale(usize::MAX / 2, 3, &mut y);
+    assert_eq!(
+        problem,
+        "scale_channels: `x` has no size: the launch's own sizes do not fit each other"
+    );
+    let problem = scale(usize::MAX, 0, &mut y);
+    assert_eq!(problem, format!("scale_channels: `batch` is {}", usize::MAX));
+
+    let parts = |parts: usize, blocks| {
+        let (mean, deviations) = (&mut host.room(&[parts, 3]), &mut host.room(&[parts, 3]));
+        kernels::BatchnormPartial { x: &x, means: mean, deviations, rows: 5, channels: 3 }
+            .launch(device, Grid::blocks(blocks))
+    };
+    parts(2, 2).unwrap();
+    let problem = told(parts(2, 7));
+    assert_eq!(problem, "batchnorm_partial: `means` holds 6 elements, not 7x3=21");
 }
 
 #[test]
@@ -67,8 +105,12 @@ fn every_kernel_is_called_here() {
     // Here nothing that is launched is compared.
     let cases = files.filter(|path| !path.ends_with("main.rs"));
     let text: String = cases.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let launcher = |name: &str| -> String {
+        let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+        name.split('_').map(capital).collect()
+    };
     let names = kernels::ALL.iter().map(|kernel| kernel.name);
-    let missed: Vec<&str> =
-        names.filter(|name| !text.contains(&format!("kernels::{name}("))).collect();
+    let called = |name: &&str| text.contains(&format!("kernels::{} {{", launcher(name)));
+    let missed: Vec<&str> = names.filter(|name| !called(name)).collect();
     assert!(missed.is_empty(), "not called: {}", missed.join(", "));
 }

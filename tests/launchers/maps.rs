@@ -13,34 +13,32 @@ fn resizes() {
     let scales = [(0.43, 0.57), (0.71, 0.83)];
     // Single channels, more than the threads of some blocks; a strip of them, and several.
     let channels = [[35, 53, 17], [8, 24, 16], [32, 40, 8]];
-    for ((scale_h, scale_w), [c, pitch, first]) in
+    for ((scale_y, scale_x), [c, pitch, first]) in
         scales.into_iter().flat_map(|scale| channels.map(|channels| (scale, channels)))
     {
-        let [depth, step, start] = [c, pitch, first].map(|n| n as i64);
         let (small, wide) = ([b, h, w, c], [b, ho, wo, pitch]);
         let (x, xs) = host.reals(&small);
         let (mut y, mut expected) = host.reals(&wide);
-        kernels::resize_forward(
-            &host.device,
-            GRID,
-            &x,
-            &mut y,
-            3,
-            5,
-            7,
-            depth,
-            11,
-            13,
-            step,
-            start,
-            scale_h,
-            scale_w,
-        )
+        kernels::ResizeForward {
+            x: &x,
+            y: &mut y,
+            batch: 3,
+            height: 5,
+            width: 7,
+            channels: c,
+            out_height: 11,
+            out_width: 13,
+            pitch,
+            first,
+            scale_y,
+            scale_x,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         for [i, y, x, ch] in each([b, ho, wo, c]) {
             let mut sum = 0.0;
-            for (ty, wy) in taps(y, scale_h, h) {
-                for (tx, wx) in taps(x, scale_w, w) {
+            for (ty, wy) in taps(y, scale_y, h) {
+                for (tx, wx) in taps(x, scale_x, w) {
                     sum += wy * wx * xs[at(small, [i, ty, tx, ch])];
                 }
             }
@@ -48,22 +46,21 @@ fn resizes() {
         }
         close("resize_forward", &host.read(&y), &expected);
         let (mut y_wide, before) = host.reals(&wide);
-        kernels::resize_forward_wide(
-            &host.device,
-            GRID,
-            &x,
-            &mut y_wide,
-            3,
-            5,
-            7,
-            depth,
-            11,
-            13,
-            step,
-            start,
-            scale_h,
-            scale_w,
-        )
+        kernels::ResizeForwardWide {
+            x: &x,
+            y: &mut y_wide,
+            batch: 3,
+            height: 5,
+            width: 7,
+            channels: c,
+            out_height: 11,
+            out_width: 13,
+            pitch,
+            first,
+            scale_y,
+            scale_x,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         let outside = |at: usize| !(first..first + c).contains(&(at % pitch));
         let mixed: Vec<f64> = (0..before.len())
@@ -72,31 +69,30 @@ fn resizes() {
         close("resize_forward_wide", &host.read(&y_wide), &mixed);
 
         let (dy, dys) = host.reals(&wide);
-        for accumulate in [0, 1] {
+        for accumulate in [false, true] {
             let (mut dx, before) = host.reals(&small);
             let grid = GRID.shared((ho + wo) * 8);
-            kernels::resize_backward(
-                &host.device,
-                grid,
-                &dy,
-                &mut dx,
+            kernels::ResizeBackward {
+                dy: &dy,
+                dx: &mut dx,
                 accumulate,
-                3,
-                5,
-                7,
-                depth,
-                11,
-                13,
-                step,
-                start,
-                scale_h,
-                scale_w,
-            )
+                batch: 3,
+                height: 5,
+                width: 7,
+                channels: c,
+                out_height: 11,
+                out_width: 13,
+                pitch,
+                first,
+                scale_y,
+                scale_x,
+            }
+            .launch(&host.device, grid)
             .unwrap();
-            let mut expected = if accumulate == 1 { before } else { vec![0.0; before.len()] };
+            let mut expected = if accumulate { before } else { vec![0.0; before.len()] };
             for [i, y, x, ch] in each([b, ho, wo, c]) {
-                for (ty, wy) in taps(y, scale_h, h) {
-                    for (tx, wx) in taps(x, scale_w, w) {
+                for (ty, wy) in taps(y, scale_y, h) {
+                    for (tx, wx) in taps(x, scale_x, w) {
                         let gradient = dys[at(wide, [i, y, x, first + ch])];
                         expected[at(small, [i, ty, tx, ch])] += wy * wx * gradient;
                     }
@@ -112,24 +108,54 @@ fn resizes() {
 fn resizes_pictures() {
     let host = Host::double();
     let [b, h, w, c, ho, wo] = [2, 5, 7, 3, 9, 4];
-    let (scale_h, scale_w) = (0.57, 1.9);
+    let (scale_y, scale_x) = (0.57, 1.9);
     let (x, xs) = host.reals(&[b, h, w, c]);
     let mut expected = Vec::new();
     for [i, y, x, ch] in each([b, ho, wo, c]) {
         let mut sum = 0.0;
-        for (ty, wy) in taps(y, scale_h, h) {
-            for (tx, wx) in taps(x, scale_w, w) {
+        for (ty, wy) in taps(y, scale_y, h) {
+            for (tx, wx) in taps(x, scale_x, w) {
                 sum += wy * wx * xs[at([b, h, w, c], [i, ty, tx, ch])];
             }
         }
         expected.push(sum);
     }
-    for kernel in [kernels::resize_forward, kernels::resize_forward_wide] {
-        let (mut y, _) = host.reals(&[b, ho, wo, c]);
-        let device = &host.device;
-        kernel(device, GRID, &x, &mut y, 2, 5, 7, 3, 9, 4, 3, 0, scale_h, scale_w).unwrap();
-        close("resize of pictures", &host.read(&y), &expected);
+    let (mut y, _) = host.reals(&[b, ho, wo, c]);
+    kernels::ResizeForward {
+        x: &x,
+        y: &mut y,
+        batch: b,
+        height: h,
+        width: w,
+        channels: c,
+        out_height: ho,
+        out_width: wo,
+        pitch: c,
+        first: 0,
+        scale_y,
+        scale_x,
     }
+    .launch(&host.device, GRID)
+    .unwrap();
+    close("resize of pictures", &host.read(&y), &expected);
+    let (mut y, _) = host.reals(&[b, ho, wo, c]);
+    kernels::ResizeForwardWide {
+        x: &x,
+        y: &mut y,
+        batch: b,
+        height: h,
+        width: w,
+        channels: c,
+        out_height: ho,
+        out_width: wo,
+        pitch: c,
+        first: 0,
+        scale_y,
+        scale_x,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
+    close("resize of pictures, not as operands", &host.read(&y), &expected);
 }
 
 #[test]
@@ -147,25 +173,23 @@ fn patches() {
             let x = (x * stride + tap_x * dilation).checked_sub(padding)?;
             (y < h && x < w).then(|| at(image, [i, y, x, ch]))
         };
-        let d = dilation as i64;
         let mut gathered = host.room(&rows);
-        kernels::patches_gather(
-            &host.device,
-            GRID,
-            &x,
-            &mut gathered,
-            5,
-            13,
-            17,
-            7,
-            8,
-            9,
-            4,
-            6,
-            2,
-            11,
-            d,
-        )
+        kernels::PatchesGather {
+            x: &x,
+            patches: &mut gathered,
+            batch: 5,
+            height: 13,
+            width: 17,
+            channels: 7,
+            out_height: 8,
+            out_width: 9,
+            kernel_height: 4,
+            kernel_width: 6,
+            stride: 2,
+            padding: 11,
+            dilation,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         let expected: Vec<f64> =
             each(rows).map(|i| source(i).map_or(0.0, |from| xs[from])).collect();
@@ -173,24 +197,23 @@ fn patches() {
 
         let (mut dx, mut expected) = host.reals(&image);
         let grid = GRID.shared(c * 8);
-        kernels::patches_scatter(
-            &host.device,
-            grid,
-            &p,
-            &mut dx,
-            1,
-            5,
-            13,
-            17,
-            7,
-            8,
-            9,
-            4,
-            6,
-            2,
-            11,
-            d,
-        )
+        kernels::PatchesScatter {
+            patches: &p,
+            dx: &mut dx,
+            accumulate: true,
+            batch: 5,
+            height: 13,
+            width: 17,
+            channels: 7,
+            out_height: 8,
+            out_width: 9,
+            kernel_height: 4,
+            kernel_width: 6,
+            stride: 2,
+            padding: 11,
+            dilation,
+        }
+        .launch(&host.device, grid)
         .unwrap();
         for i in each(rows) {
             if let Some(to) = source(i) {
@@ -206,20 +229,33 @@ fn channels() {
     let host = Host::double();
     let [rows, c, from_pitch, from, to_pitch, to] = [11, 3, 13, 5, 17, 7];
     let (x, xs) = host.reals(&[rows, from_pitch]);
-    for accumulate in [0, 1] {
+    for accumulate in [false, true] {
         let (mut y, mut expected) = host.reals(&[rows, to_pitch]);
-        kernels::move_channels(&host.device, GRID, &x, &mut y, accumulate, 11, 3, 13, 5, 17, 7)
-            .unwrap();
+        kernels::MoveChannels {
+            x: &x,
+            y: &mut y,
+            accumulate,
+            rows: 11,
+            channels: 3,
+            x_pitch: 13,
+            x_first: 5,
+            y_pitch: 17,
+            y_first: 7,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
         for [r, k] in each([rows, c]) {
             let cell = &mut expected[r * to_pitch + to + k];
-            *cell = xs[r * from_pitch + from + k] + if accumulate == 1 { *cell } else { 0.0 };
+            *cell = xs[r * from_pitch + from + k] + if accumulate { *cell } else { 0.0 };
         }
         close("move_channels", &host.read(&y), &expected);
     }
 
     let key = host.device.upload(&[1], &[41u64]).unwrap();
     let mut mask = host.room(&[23]);
-    kernels::channel_mask(&host.device, GRID, &key, &mut mask, 23, 0.3, 5).unwrap();
+    kernels::ChannelMask { key: &key, mask: &mut mask, elements: 23, probability: 0.3, stream: 5 }
+        .launch(&host.device, GRID)
+        .unwrap();
     let expected: Vec<f64> =
         (0..23).map(|i| if uniform_of(41, 5, i) < 0.3 { 0.0 } else { 1.0 / 0.7 }).collect();
     assert!(expected.contains(&0.0));
@@ -228,14 +264,23 @@ fn channels() {
     let [b, n, c] = [3, 5, 7];
     let (x, xs) = host.reals(&[b, n, c]);
     let (mask, ms) = host.reals(&[b, c]);
-    for accumulate in [0, 1] {
+    for accumulate in [false, true] {
         let (mut y, before) = host.reals(&[b, n, c]);
-        kernels::scale_channels(&host.device, GRID, &x, &mask, &mut y, accumulate, 3, 5, 7)
-            .unwrap();
+        kernels::ScaleChannels {
+            x: &x,
+            mask: &mask,
+            y: &mut y,
+            accumulate,
+            batch: 3,
+            pixels: 5,
+            channels: 7,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
         let expected: Vec<f64> = each([b, n, c])
             .map(|i| {
                 let cell = at([b, n, c], i);
-                xs[cell] * ms[i[0] * c + i[2]] + accumulate as f64 * before[cell]
+                xs[cell] * ms[i[0] * c + i[2]] + f64::from(accumulate) * before[cell]
             })
             .collect();
         close("scale_channels", &host.read(&y), &expected);
@@ -246,10 +291,12 @@ fn channels() {
 fn scaled_sums() {
     let host = Host::double();
     let (x, xs) = host.reals(&[3, 11]);
-    for accumulate in [0, 1] {
-        let kept = |y: f64| accumulate as f64 * y;
+    for accumulate in [false, true] {
+        let kept = |y: f64| f64::from(accumulate) * y;
         let (mut y, before) = host.reals(&[3, 11]);
-        kernels::add_scaled(&host.device, GRID, &x, &mut y, 0.3, accumulate, 33).unwrap();
+        kernels::AddScaled { x: &x, y: &mut y, scale: 0.3, accumulate, elements: 33 }
+            .launch(&host.device, GRID)
+            .unwrap();
         let expected: Vec<f64> = (0..33).map(|i| kept(before[i]) + 0.3 * xs[i]).collect();
         close("add_scaled", &host.read(&y), &expected);
     }
@@ -262,7 +309,19 @@ fn max_pooling() {
     let (wide, small) = ([b, h, w, c], [b, ho, wo, c]);
     let (x, xs) = host.reals(&wide);
     let (mut y, mut tap) = (host.room(&small), host.room_for_bytes(&small));
-    kernels::max_pool(&host.device, GRID, &x, &mut y, Some(&mut tap), 5, 7, 12, 2, 4, 6).unwrap();
+    kernels::MaxPool {
+        x: &x,
+        y: &mut y,
+        tap: Some(&mut tap),
+        batch: 5,
+        height: 7,
+        width: 12,
+        channels: 2,
+        out_height: 4,
+        out_width: 6,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
     let (dy, dys) = host.reals(&small);
     let (dx, before) = host.reals(&wide);
     let (mut maxima, mut taps) = (Vec::new(), Vec::new());
@@ -283,22 +342,21 @@ fn max_pooling() {
     }
     close("max_pool", &host.read(&y), &maxima);
     assert_eq!(host.read_bytes(&tap), taps);
-    for (accumulate, expected) in [(1, &gradients[1]), (0, &gradients[0])] {
+    for (accumulate, expected) in [(true, &gradients[1]), (false, &gradients[0])] {
         let mut dx = dx.clone();
-        kernels::max_pool_backward(
-            &host.device,
-            GRID,
-            &dy,
-            &tap,
-            &mut dx,
+        kernels::MaxPoolBackward {
+            dy: &dy,
+            tap: &tap,
+            dx: &mut dx,
             accumulate,
-            5,
-            7,
-            12,
-            2,
-            4,
-            6,
-        )
+            batch: 5,
+            height: 7,
+            width: 12,
+            channels: 2,
+            out_height: 4,
+            out_width: 6,
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         close("max_pool_backward", &host.read(&dx), expected);
     }

@@ -16,8 +16,9 @@ fn presence_of_values() {
         let label = host.device.upload(&[images, pixels], &all).unwrap();
         let mut counts = host.ints(&vec![9; images * parts * 256]);
         let grid = Grid::blocks(images * parts);
-        let (p, n) = (parts as i64, pixels as i64);
-        kernels::count_values(&host.device, grid, &label, &mut counts, p, n).unwrap();
+        kernels::CountValues { label: &label, counts: &mut counts, parts, pixels }
+            .launch(&host.device, grid)
+            .unwrap();
         let mut expected = vec![0; images * parts * 256];
         for [image, pixel] in each([images, pixels]) {
             let part = image * parts + pixel / pixels.div_ceil(parts);
@@ -27,7 +28,9 @@ fn presence_of_values() {
         assert_eq!(counted, expected, "{parts} parts of {pixels} pixels");
 
         let mut present = host.room_for_bytes(&[images, 256]);
-        kernels::value_presence(&host.device, GRID, &counts, &mut present, p, 3).unwrap();
+        kernels::ValuePresence { counts: &counts, present: &mut present, parts, images: 3 }
+            .launch(&host.device, GRID)
+            .unwrap();
         let mut flags = vec![0; images * 256];
         for [image, pixel] in each([images, pixels]) {
             flags[image * 256 + all[image * pixels + pixel] as usize] = 1;
@@ -133,39 +136,38 @@ fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Par
     let (mut image, mut weight) = (host.room(&[b, n, 3]), host.room(&[b, n]));
     let mut label = host.room_for_bytes(&[b, n]);
     let [under, lower, upper] = &layers;
-    kernels::mix(
-        &host.device,
-        GRID,
-        &under.image.0,
-        &under.label.0,
-        has(Weight(0)).then_some(&under.weight.0),
-        has(Layer(1)).then_some(&lower.image.0),
-        has(Layer(1)).then_some(&lower.label.0),
-        has(Weight(1)).then_some(&lower.weight.0),
-        has(Layer(1)).then_some(&lower.table.0),
-        has(Confident(1)).then_some(&lower.confident.0),
-        has(Layer(2)).then_some(&upper.image.0),
-        has(Layer(2)).then_some(&upper.label.0),
-        has(Weight(2)).then_some(&upper.weight.0),
-        has(Layer(2)).then_some(&upper.table.0),
-        has(Confident(2)).then_some(&upper.confident.0),
-        has(Crops).then_some(&rgb),
-        has(Crops).then_some(&crop_label),
-        has(Crops).then_some(&on_device),
-        has(Crops).then_some(&host.upload(&[3], &gains)),
-        has(Jitter).then_some(&factors),
-        has(Jitter).then_some(&host.ints(orders)),
-        has(Jitter).then_some(&switches),
-        &host.upload(&[3], &means),
-        &std,
-        &mut image,
-        &mut label,
-        &mut weight,
-        has(Reversed) as i32,
+    kernels::Mix {
+        under: &under.image.0,
+        under_label: &under.label.0,
+        under_weight: has(Weight(0)).then_some(&under.weight.0),
+        lower: has(Layer(1)).then_some(&lower.image.0),
+        lower_label: has(Layer(1)).then_some(&lower.label.0),
+        lower_weight: has(Weight(1)).then_some(&lower.weight.0),
+        lower_table: has(Layer(1)).then_some(&lower.table.0),
+        lower_confident: has(Confident(1)).then_some(&lower.confident.0),
+        upper: has(Layer(2)).then_some(&upper.image.0),
+        upper_label: has(Layer(2)).then_some(&upper.label.0),
+        upper_weight: has(Weight(2)).then_some(&upper.weight.0),
+        upper_table: has(Layer(2)).then_some(&upper.table.0),
+        upper_confident: has(Confident(2)).then_some(&upper.confident.0),
+        rgb: has(Crops).then_some(&rgb),
+        crop_label: has(Crops).then_some(&crop_label),
+        classes: has(Crops).then_some(&on_device),
+        gain: has(Crops).then_some(&host.upload(&[3], &gains)),
+        factors: has(Jitter).then_some(&factors),
+        order: has(Jitter).then_some(&host.ints(orders)),
+        switches: has(Jitter).then_some(&switches),
+        mean: &host.upload(&[3], &means),
+        std: &std,
+        image: &mut image,
+        label: &mut label,
+        weight: &mut weight,
+        reversed: has(Reversed),
         unit,
-        b as i64,
-        n as i64,
-    )
+        batch: b,
+        pixels: n,
+    }
+    .launch(&host.device, GRID)
     .unwrap();
 
     let (mut pixels, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
@@ -231,7 +233,16 @@ fn choices_of_classes() {
         listed(rows, without).into_iter().filter(|&v| v < values).collect()
     };
     let device = &host.device;
-    kernels::choose_half(device, one, &present, &uniforms, &mut table, 233, 3, 131).unwrap();
+    kernels::ChooseHalf {
+        present: &present,
+        uniforms: &uniforms,
+        table: &mut table,
+        values: 233,
+        batch: 3,
+        most: 131,
+    }
+    .launch(device, one)
+    .unwrap();
     let mut expected = vec![0u8; b * 256];
     for i in 0..b {
         let mut list = listed(&flags, &[]);
@@ -249,20 +260,19 @@ fn choices_of_classes() {
     let avoided: Vec<i32> =
         (0..b).flat_map(|i| listed(rows(i), &[])[..2].to_vec()).map(|v| v as i32).collect();
     let avoid = host.ints(&avoided);
-    for positions in [0, 1] {
+    for positions in [false, true] {
         let mut chosen = host.ints(&[9; 6]);
-        kernels::choose_two(
-            &host.device,
-            one,
-            &present,
-            &uniforms,
-            Some(&avoid),
-            &mut table,
-            Some(&mut chosen),
+        kernels::ChooseTwo {
+            present: &present,
+            uniforms: &uniforms,
+            avoid: Some(&avoid),
+            table: &mut table,
+            chosen: Some(&mut chosen),
             positions,
-            233,
-            3,
-        )
+            values: 233,
+            batch: 3,
+        }
+        .launch(&host.device, one)
         .unwrap();
         let (mut expected, mut handed_on) = (vec![0u8; b * 256], Vec::new());
         for i in 0..b {
@@ -272,7 +282,7 @@ fn choices_of_classes() {
                 let value = take(&mut list, u[2 * i + j]);
                 expected[i * 256 + value] = 1;
                 let rank = all.iter().position(|&v| v == value).unwrap();
-                handed_on.push(if positions == 1 { rank } else { value } as i32);
+                handed_on.push(if positions { rank } else { value } as i32);
             }
         }
         assert_eq!(host.read_bytes(&table), expected);
@@ -307,27 +317,26 @@ fn choices_of_few_classes() {
     let rest: [&[usize]; 4] = [&[], &[255], &[19], &[3, 4]];
     let labelled: [&[usize]; 4] = [&[], &[], &[0, 19], &[4, 3]];
     for (avoid, positions, values, rows, handed_on) in [
-        (None, 0, 256, all, [-1, -1, 255, -1, 19, 0, 255, 4]),
-        (None, 1, 256, all, [-1, -1, 0, -1, 1, 0, 2, 1]),
-        (None, 0, 255, labelled, [-1, -1, -1, -1, 19, 0, 4, 3]),
-        (Some(&avoid), 0, 256, rest, [-1, -1, 255, -1, 19, -1, 4, 3]),
-        (Some(&avoid), 1, 256, rest, [-1, -1, 0, -1, 0, -1, 1, 0]),
+        (None, false, 256, all, [-1, -1, 255, -1, 19, 0, 255, 4]),
+        (None, true, 256, all, [-1, -1, 0, -1, 1, 0, 2, 1]),
+        (None, false, 255, labelled, [-1, -1, -1, -1, 19, 0, 4, 3]),
+        (Some(&avoid), false, 256, rest, [-1, -1, 255, -1, 19, -1, 4, 3]),
+        (Some(&avoid), true, 256, rest, [-1, -1, 0, -1, 0, -1, 1, 0]),
     ] {
         for asked in [true, false] {
             let mut table = host.room_for_bytes(&[b, 256]);
             let mut chosen = host.ints(&[9; 8]);
-            kernels::choose_two(
-                device,
-                one,
-                &present,
-                &uniforms,
+            kernels::ChooseTwo {
+                present: &present,
+                uniforms: &uniforms,
                 avoid,
-                &mut table,
-                asked.then_some(&mut chosen),
+                table: &mut table,
+                chosen: asked.then_some(&mut chosen),
                 positions,
                 values,
-                4,
-            )
+                batch: 4,
+            }
+            .launch(device, one)
             .unwrap();
             assert_eq!(host.read_bytes(&table), marked(rows));
             let wanted = if asked { handed_on } else { [9; 8] };
@@ -339,10 +348,28 @@ fn choices_of_few_classes() {
     let uniforms =
         host.upload(&[b, 3], &[1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.3, 0.6, 0.9]);
     let mut table = host.room_for_bytes(&[b, 256]);
-    kernels::choose_half(device, one, &present, &uniforms, &mut table, 256, 4, 3).unwrap();
+    kernels::ChooseHalf {
+        present: &present,
+        uniforms: &uniforms,
+        table: &mut table,
+        values: 256,
+        batch: 4,
+        most: 3,
+    }
+    .launch(device, one)
+    .unwrap();
     let expected = marked([&[255, 19, 4], &[0, 3, 4], &[4, 19, 3], &[3, 19, 255]]);
     assert_eq!(host.read_bytes(&table), expected);
     // And of the four that are labels.
-    kernels::choose_half(device, one, &present, &uniforms, &mut table, 255, 4, 3).unwrap();
+    kernels::ChooseHalf {
+        present: &present,
+        uniforms: &uniforms,
+        table: &mut table,
+        values: 255,
+        batch: 4,
+        most: 3,
+    }
+    .launch(device, one)
+    .unwrap();
     assert_eq!(host.read_bytes(&table), marked([&[19, 4], &[0, 3], &[4, 3], &[3, 4]]));
 }

@@ -50,25 +50,24 @@ fn layernorm_with_drop_path() {
         let (beta, betas) = host.reals(&[c]);
         let (mut sum, mut y) = (host.room(&shape), host.room(&shape));
         let mut stats = host.room(&[rows, 2]);
-        kernels::layernorm_forward(
-            device,
-            GRID,
-            &x,
-            Some(&branch),
-            Some(&key),
-            &gamma,
-            &beta,
-            Some(&mut sum),
-            Some(&mut y),
-            None,
-            Some(&mut stats),
+        kernels::LayernormForward {
+            x: &x,
+            branch: Some(&branch),
+            key: Some(&key),
+            gamma: &gamma,
+            beta: &beta,
+            sum: Some(&mut sum),
+            y: Some(&mut y),
+            wide: None,
+            stats: Some(&mut stats),
             stream,
             rate,
             eps,
-            sample_rows as i64,
-            rows as i64,
-            c as i64,
-        )
+            sample_rows,
+            rows,
+            channels: c,
+        }
+        .launch(device, GRID)
         .unwrap();
         let factor = |r: usize| {
             let dropped = uniform_of(7, 11, (r / sample_rows) as u64) < rate;
@@ -91,25 +90,24 @@ fn layernorm_with_drop_path() {
         let (ds, dss) = host.reals(&shape);
         let (mut dx, mut partial) = (host.room(&shape), host.room(&[3, 2, c]));
         let mut dbranch = host.room(&shape);
-        kernels::layernorm_backward(
-            device,
-            Grid::blocks(3).shared(team_sums(c)),
-            &sum,
-            Some(&dy),
-            None,
-            Some(&ds),
-            Some(&key),
-            &gamma,
-            &stats,
-            &mut dx,
-            Some(&mut dbranch),
-            &mut partial,
+        kernels::LayernormBackward {
+            s: &sum,
+            dy: Some(&dy),
+            dwide: None,
+            ds: Some(&ds),
+            key: Some(&key),
+            gamma: &gamma,
+            stats: &stats,
+            dx: &mut dx,
+            dbranch: Some(&mut dbranch),
+            partial: &mut partial,
             stream,
             rate,
-            sample_rows as i64,
-            rows as i64,
-            c as i64,
-        )
+            sample_rows,
+            rows,
+            channels: c,
+        }
+        .launch(device, Grid::blocks(3).shared(team_sums(c)))
         .unwrap();
         let g = |i: usize| dys[i] * gs[i % c];
         let expected = of(&|i| {
@@ -127,9 +125,16 @@ fn layernorm_with_drop_path() {
         }
         let (mut dgamma, before_g) = host.reals(&[c]);
         let (mut dbeta, before_b) = host.reals(&[c]);
-        let n = c as i64;
         let grid = GRID.shared(team_sums(c));
-        kernels::layernorm_weights(device, grid, &partial, &mut dgamma, &mut dbeta, 3, n).unwrap();
+        kernels::LayernormWeights {
+            partial: &partial,
+            dgamma: &mut dgamma,
+            dbeta: &mut dbeta,
+            parts: 3,
+            channels: c,
+        }
+        .launch(device, grid)
+        .unwrap();
         let summed = |before: &[f64], f: &dyn Fn(usize) -> f64| -> Vec<f64> {
             let column = |k: usize| (0..rows).map(|r| f(r * c + k)).sum::<f64>();
             (0..c).map(|k| before[k] + column(k)).collect()
@@ -146,10 +151,16 @@ fn layernorm_weights_of_many_parts() {
         let (partial, ps) = host.reals(&[parts, 2, c]);
         let (mut dgamma, before_g) = host.reals(&[c]);
         let (mut dbeta, before_b) = host.reals(&[c]);
-        let (p, n) = (parts as i64, c as i64);
         let grid = GRID.shared(team_sums(c));
-        kernels::layernorm_weights(&host.device, grid, &partial, &mut dgamma, &mut dbeta, p, n)
-            .unwrap();
+        kernels::LayernormWeights {
+            partial: &partial,
+            dgamma: &mut dgamma,
+            dbeta: &mut dbeta,
+            parts,
+            channels: c,
+        }
+        .launch(&host.device, grid)
+        .unwrap();
         let column = |k: usize| ps.iter().skip(k).step_by(2 * c).sum::<f64>();
         let of = |before: &[f64], k: usize| -> Vec<f64> {
             (0..c).map(|i| before[i] + column(k + i)).collect()
@@ -183,25 +194,24 @@ fn layernorm_of_less(c: usize) {
         let mut stats = host.room(&[ROWS, 2]);
         for measured in [true, false] {
             wide = host.room(&shape);
-            kernels::layernorm_forward(
-                device,
-                GRID,
-                &x,
-                branched.then_some(&branch),
+            kernels::LayernormForward {
+                x: &x,
+                branch: branched.then_some(&branch),
                 key,
-                &gamma,
-                &beta,
-                branched.then_some(&mut sum),
-                None,
-                Some(&mut wide),
-                measured.then_some(&mut stats),
-                11,
+                gamma: &gamma,
+                beta: &beta,
+                sum: branched.then_some(&mut sum),
+                y: None,
+                wide: Some(&mut wide),
+                stats: measured.then_some(&mut stats),
+                stream: 11,
                 rate,
                 eps,
-                5,
-                23,
-                c as i64,
-            )
+                sample_rows: 5,
+                rows: ROWS,
+                channels: c,
+            }
+            .launch(device, GRID)
             .unwrap();
         }
         let s: Vec<f64> =
@@ -219,28 +229,27 @@ fn layernorm_of_less(c: usize) {
 
         let stream = if branched { &sum } else { &x };
         let (mut dx, mut partial) = (host.room(&shape), host.room(&[6, 2, c]));
-        // A sixth part has no rows: 23 in chunks of 4.
+        // A sixth part has no rows: ROWS in chunks of 4.
         let parts = Grid::blocks(6).shared(team_sums(c));
         let mut dbranch = host.room(&shape);
-        kernels::layernorm_backward(
-            device,
-            parts,
-            stream,
-            None,
-            Some(&dy),
-            None,
+        kernels::LayernormBackward {
+            s: stream,
+            dy: None,
+            dwide: Some(&dy),
+            ds: None,
             key,
-            &gamma,
-            &stats,
-            &mut dx,
-            branched.then_some(&mut dbranch),
-            &mut partial,
-            11,
+            gamma: &gamma,
+            stats: &stats,
+            dx: &mut dx,
+            dbranch: branched.then_some(&mut dbranch),
+            partial: &mut partial,
+            stream: 11,
             rate,
-            5,
-            23,
-            c as i64,
-        )
+            sample_rows: 5,
+            rows: ROWS,
+            channels: c,
+        }
+        .launch(device, parts)
         .unwrap();
         let g = |i: usize| dys[i] * gs[i % c];
         let slope = |i: usize| {
@@ -275,27 +284,34 @@ fn batchnorm() {
     let stats: Vec<(f64, f64)> = (0..C).map(|c| statistics(column(c), eps)).collect();
     let blocks = Grid::blocks(parts);
     let (mut means, mut deviations) = (host.room(&[parts, C]), host.room(&[parts, C]));
-    kernels::batchnorm_partial(device, blocks, &x, &mut means, &mut deviations, 23, 37).unwrap();
+    kernels::BatchnormPartial {
+        x: &x,
+        means: &mut means,
+        deviations: &mut deviations,
+        rows: ROWS,
+        channels: C,
+    }
+    .launch(device, blocks)
+    .unwrap();
     let (mut mean, mut inverse) = (host.room(&[C]), host.room(&[C]));
     let (mut running_mean, old_mean) = host.reals(&[C]);
     let (mut running_var, old_var) = host.positive(&[C]);
     let mut tracked = host.upload(&[1], &[41.0]);
-    kernels::batchnorm_statistics(
-        device,
-        GRID,
-        &means,
-        &deviations,
-        &mut mean,
-        &mut inverse,
-        &mut running_mean,
-        &mut running_var,
-        Some(&mut tracked),
-        3,
-        23,
-        37,
+    kernels::BatchnormStatistics {
+        means: &means,
+        deviations: &deviations,
+        mean: &mut mean,
+        inv_std: &mut inverse,
+        running_mean: &mut running_mean,
+        running_var: &mut running_var,
+        tracked: Some(&mut tracked),
+        parts: 3,
+        rows: ROWS,
+        channels: C,
         momentum,
         eps,
-    )
+    }
+    .launch(device, GRID)
     .unwrap();
     let of = |f: &dyn Fn(usize) -> f64| (0..C).map(f).collect::<Vec<f64>>();
     close("mean", &host.read(&mean), &of(&|c| stats[c].0));
@@ -313,62 +329,81 @@ fn batchnorm() {
     let (weight, bias) = (host.upload(&[C], &ws), host.upload(&[C], &bs));
     let (dy, dys) = host.reals(&[ROWS, C]);
     let normal = |i: usize| (xs[i] - stats[i % C].0) * stats[i % C].1;
-    for relu in [0, 1] {
+    for relu in [false, true] {
         let value = |i: usize| normal(i) * ws[i % C] + bs[i % C];
         let mut y = host.room(&[ROWS, C]);
-        kernels::batchnorm_forward(
-            device, GRID, &x, &mean, &inverse, &weight, &bias, &mut y, 23, 37, relu,
-        )
+        kernels::BatchnormForward {
+            x: &x,
+            mean: &mean,
+            inv_std: &inverse,
+            weight: &weight,
+            bias: &bias,
+            y: &mut y,
+            rows: ROWS,
+            channels: C,
+            relu,
+        }
+        .launch(device, GRID)
         .unwrap();
-        let rectified = |i: usize| if relu == 1 { value(i).max(0.0) } else { value(i) };
+        let rectified = |i: usize| if relu { value(i).max(0.0) } else { value(i) };
         close("y", &host.read(&y), &(0..ROWS * C).map(rectified).collect::<Vec<_>>());
 
         let (mut sums, mut products) = (host.room(&[parts, C]), host.room(&[parts, C]));
-        kernels::batchnorm_gradient_partial(
-            device,
-            blocks,
-            &x,
-            &dy,
-            &mean,
-            &inverse,
-            &weight,
-            &bias,
-            &mut sums,
-            &mut products,
-            23,
-            37,
+        kernels::BatchnormGradientPartial {
+            x: &x,
+            dy: &dy,
+            mean: &mean,
+            inv_std: &inverse,
+            weight: &weight,
+            bias: &bias,
+            sums: &mut sums,
+            products: &mut products,
+            rows: ROWS,
+            channels: C,
             relu,
-        )
+        }
+        .launch(device, blocks)
         .unwrap();
         let (mut sum, mut product) = (host.room(&[C]), host.room(&[C]));
         let (mut dweight, before_w) = host.reals(&[C]);
         let (mut dbias, before_b) = host.reals(&[C]);
-        kernels::batchnorm_gradient_final(
-            device,
-            GRID,
-            &sums,
-            &products,
-            &mut sum,
-            &mut product,
-            Some(&mut dweight),
-            Some(&mut dbias),
-            3,
-            37,
-        )
+        kernels::BatchnormGradientFinal {
+            sums: &sums,
+            products: &products,
+            sum: &mut sum,
+            product: &mut product,
+            dweight: Some(&mut dweight),
+            dbias: Some(&mut dbias),
+            parts: 3,
+            channels: C,
+        }
+        .launch(device, GRID)
         .unwrap();
-        let g = |i: usize| if relu == 1 && value(i) <= 0.0 { 0.0 } else { dys[i] };
+        let g = |i: usize| if relu && value(i) <= 0.0 { 0.0 } else { dys[i] };
         let total = |c: usize| (0..ROWS).map(|r| g(r * C + c)).sum::<f64>();
         let along = |c: usize| (0..ROWS).map(|r| g(r * C + c) * normal(r * C + c)).sum::<f64>();
         close("dbias", &host.read(&dbias), &of(&|c| before_b[c] + total(c)));
         close("dweight", &host.read(&dweight), &of(&|c| before_w[c] + along(c)));
-        for train in [0, 1] {
+        for train in [false, true] {
             let mut dx = host.room(&[ROWS, C]);
-            kernels::batchnorm_backward(
-                device, GRID, &x, &dy, &mean, &inverse, &weight, &bias, &sum, &product, &mut dx,
-                23, 37, train, relu,
-            )
+            kernels::BatchnormBackward {
+                x: &x,
+                dy: &dy,
+                mean: &mean,
+                inv_std: &inverse,
+                weight: &weight,
+                bias: &bias,
+                sum: &sum,
+                product: &product,
+                dx: &mut dx,
+                rows: ROWS,
+                channels: C,
+                train,
+                relu,
+            }
+            .launch(device, GRID)
             .unwrap();
-            let share = train as f64 / ROWS as f64;
+            let share = f64::from(train) / ROWS as f64;
             let slope = |i: usize| {
                 let c = i % C;
                 ws[c] * stats[c].1 * (g(i) - share * (total(c) + normal(i) * along(c)))
@@ -387,26 +422,33 @@ fn batchnorm_of_fewer_rows_than_fill_the_parts() {
     let (x, xs) = host.reals(&[rows, C]);
     let (mut means, mut deviations) = (host.room(&[parts, C]), host.room(&[parts, C]));
     let blocks = Grid::blocks(parts);
-    kernels::batchnorm_partial(device, blocks, &x, &mut means, &mut deviations, 5, 37).unwrap();
+    kernels::BatchnormPartial {
+        x: &x,
+        means: &mut means,
+        deviations: &mut deviations,
+        rows: 5,
+        channels: C,
+    }
+    .launch(device, blocks)
+    .unwrap();
     let (mut mean, mut inverse) = (host.room(&[C]), host.room(&[C]));
     let (mut running_mean, old_mean) = host.reals(&[C]);
     let (mut running_var, old_var) = host.positive(&[C]);
-    kernels::batchnorm_statistics(
-        device,
-        GRID,
-        &means,
-        &deviations,
-        &mut mean,
-        &mut inverse,
-        &mut running_mean,
-        &mut running_var,
-        None,
-        4,
-        5,
-        37,
+    kernels::BatchnormStatistics {
+        means: &means,
+        deviations: &deviations,
+        mean: &mut mean,
+        inv_std: &mut inverse,
+        running_mean: &mut running_mean,
+        running_var: &mut running_var,
+        tracked: None,
+        parts: 4,
+        rows: 5,
+        channels: C,
         momentum,
         eps,
-    )
+    }
+    .launch(device, GRID)
     .unwrap();
     let stats: Vec<(f64, f64)> =
         (0..C).map(|c| statistics(xs.iter().skip(c).step_by(C).copied(), eps)).collect();
@@ -419,7 +461,14 @@ fn batchnorm_of_fewer_rows_than_fill_the_parts() {
     close("running_var", &host.read(&running_var), &of(&|c| moved(old_var[c], variance(c))));
 
     let mut of_running = host.room(&[C]);
-    kernels::batchnorm_inverse(device, GRID, &running_var, &mut of_running, 37, eps).unwrap();
+    kernels::BatchnormInverse {
+        variance: &running_var,
+        inv_std: &mut of_running,
+        channels: C,
+        eps,
+    }
+    .launch(device, GRID)
+    .unwrap();
     let expected = of(&|c| 1.0 / (moved(old_var[c], variance(c)) + eps).sqrt());
     close("batchnorm_inverse", &host.read(&of_running), &expected);
 
@@ -429,18 +478,17 @@ fn batchnorm_of_fewer_rows_than_fill_the_parts() {
     for [weighted, biased] in [[true, false], [false, true], [false, false]] {
         let (mut sum, mut product) = (host.room(&[C]), host.room(&[C]));
         let (mut dweight, mut dbias) = (host.room(&[C]), host.room(&[C]));
-        kernels::batchnorm_gradient_final(
-            device,
-            GRID,
-            &sums,
-            &products,
-            &mut sum,
-            &mut product,
-            weighted.then_some(&mut dweight),
-            biased.then_some(&mut dbias),
-            4,
-            37,
-        )
+        kernels::BatchnormGradientFinal {
+            sums: &sums,
+            products: &products,
+            sum: &mut sum,
+            product: &mut product,
+            dweight: weighted.then_some(&mut dweight),
+            dbias: biased.then_some(&mut dbias),
+            parts: 4,
+            channels: C,
+        }
+        .launch(device, GRID)
         .unwrap();
         close("sum", &host.read(&sum), &of(&|c| column(&ss, c)));
         close("product", &host.read(&product), &of(&|c| column(&ps, c)));
@@ -455,19 +503,18 @@ fn a_relu_keeps_what_is_no_number() {
     let x = host.upload(&[ROWS, C], &xs);
     let [mean, inverse, weight, bias] = [(); 4].map(|()| host.positive(&[C]).0);
     let mut y = host.room(&[ROWS, C]);
-    kernels::batchnorm_forward(
-        &host.device,
-        GRID,
-        &x,
-        &mean,
-        &inverse,
-        &weight,
-        &bias,
-        &mut y,
-        23,
-        37,
-        1,
-    )
+    kernels::BatchnormForward {
+        x: &x,
+        mean: &mean,
+        inv_std: &inverse,
+        weight: &weight,
+        bias: &bias,
+        y: &mut y,
+        rows: ROWS,
+        channels: C,
+        relu: true,
+    }
+    .launch(&host.device, GRID)
     .unwrap();
     let broken = |(i, y): (usize, &f64)| y.is_nan() == (i == 3 * C + 4);
     assert!(host.read(&y).iter().enumerate().all(broken));
@@ -480,11 +527,13 @@ fn column_sums() {
     for (rows, columns, parts) in [(ROWS, C, 3), (150, 12, 70), (150, 16, 70)] {
         let (x, xs) = host.reals(&[rows, columns]);
         let mut partial = host.room(&[parts, columns]);
-        let (blocks, r, c) = (Grid::blocks(parts), rows as i64, columns as i64);
-        kernels::column_sums_partial(&host.device, blocks, &x, &mut partial, r, c).unwrap();
+        kernels::ColumnSumsPartial { x: &x, partial: &mut partial, rows, channels: columns }
+            .launch(&host.device, Grid::blocks(parts))
+            .unwrap();
         let (mut sums, mut expected) = host.reals(&[columns]);
-        let p = parts as i64;
-        kernels::column_sums_final(&host.device, GRID, &partial, &mut sums, p, c).unwrap();
+        kernels::ColumnSumsFinal { partial: &partial, sums: &mut sums, parts, channels: columns }
+            .launch(&host.device, GRID)
+            .unwrap();
         each([rows, columns]).for_each(|[r, c]| expected[c] += xs[r * columns + c]);
         close("column sums", &host.read(&sums), &expected);
     }
@@ -497,33 +546,38 @@ fn batchnorm_of_many_parts() {
     let device = &host.device;
     let (rows, parts, momentum, eps) = (150, 70, 0.3, 0.125);
     for channels in [12, 16] {
-        let c = channels as i64;
         let (x, xs) = host.reals(&[rows, channels]);
         let partial = || host.room(&[parts, channels]);
         let (mut means, mut deviations) = (partial(), partial());
         let blocks = Grid::blocks(parts);
-        kernels::batchnorm_partial(device, blocks, &x, &mut means, &mut deviations, 150, c)
-            .unwrap();
+        kernels::BatchnormPartial {
+            x: &x,
+            means: &mut means,
+            deviations: &mut deviations,
+            rows: 150,
+            channels,
+        }
+        .launch(device, blocks)
+        .unwrap();
         let room = || host.room(&[channels]);
         let (mut mean, mut inverse) = (room(), room());
         let (mut running_mean, _) = host.reals(&[channels]);
         let (mut running_var, _) = host.positive(&[channels]);
-        kernels::batchnorm_statistics(
-            device,
-            GRID,
-            &means,
-            &deviations,
-            &mut mean,
-            &mut inverse,
-            &mut running_mean,
-            &mut running_var,
-            None,
-            70,
-            150,
-            c,
+        kernels::BatchnormStatistics {
+            means: &means,
+            deviations: &deviations,
+            mean: &mut mean,
+            inv_std: &mut inverse,
+            running_mean: &mut running_mean,
+            running_var: &mut running_var,
+            tracked: None,
+            parts: 70,
+            rows: 150,
+            channels,
             momentum,
             eps,
-        )
+        }
+        .launch(device, GRID)
         .unwrap();
         let of = |f: &dyn Fn(usize) -> f64| (0..channels).map(f).collect::<Vec<f64>>();
         let stats = |c: usize| statistics(xs.iter().skip(c).step_by(channels).copied(), eps);
@@ -533,18 +587,17 @@ fn batchnorm_of_many_parts() {
         let (sums, ss) = host.reals(&[parts, channels]);
         let (products, ps) = host.reals(&[parts, channels]);
         let (mut sum, mut product) = (room(), room());
-        kernels::batchnorm_gradient_final(
-            device,
-            GRID,
-            &sums,
-            &products,
-            &mut sum,
-            &mut product,
-            None,
-            None,
-            70,
-            c,
-        )
+        kernels::BatchnormGradientFinal {
+            sums: &sums,
+            products: &products,
+            sum: &mut sum,
+            product: &mut product,
+            dweight: None,
+            dbias: None,
+            parts: 70,
+            channels,
+        }
+        .launch(device, GRID)
         .unwrap();
         let column = |x: &[f64], c: usize| x.iter().skip(c).step_by(channels).sum::<f64>();
         close("sum", &host.read(&sum), &of(&|c| column(&ss, c)));

@@ -15,14 +15,38 @@ fn crops() {
         let of = |i: [usize; 4]| at(shape, [i[0], i[1] + top, i[2] + left, i[3]]);
         let (x, xs) = host.reals(&shape);
         let mut y = host.room(&[b, hc, wc, c]);
-        kernels::crop_reals(&host.device, GRID, &x, &place, &mut y, 2, 13, 11, 5, 7, 3, 17)
-            .unwrap();
+        kernels::CropReals {
+            x: &x,
+            place: &place,
+            y: &mut y,
+            batch: 2,
+            height: 13,
+            width: 11,
+            channels: 5,
+            crop_height: 7,
+            crop_width: 3,
+            stride: 17,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
         let expected: Vec<f64> = each([b, hc, wc, c]).map(|i| xs[of(i)]).collect();
         close("crop_reals", &host.read(&y), &expected);
         let (x, xs) = host.bytes(&shape, 256);
         let mut y = host.room_for_bytes(&[b, hc, wc, c]);
-        kernels::crop_bytes(&host.device, GRID, &x, &place, &mut y, 2, 13, 11, 5, 7, 3, 17)
-            .unwrap();
+        kernels::CropBytes {
+            x: &x,
+            place: &place,
+            y: &mut y,
+            batch: 2,
+            height: 13,
+            width: 11,
+            channels: 5,
+            crop_height: 7,
+            crop_width: 3,
+            stride: 17,
+        }
+        .launch(&host.device, GRID)
+        .unwrap();
         let expected: Vec<u8> = each([b, hc, wc, c]).map(|i| xs[of(i)]).collect();
         assert_eq!(host.read_bytes(&y), expected);
     }
@@ -41,7 +65,20 @@ fn window_crops() {
         .collect();
     let boxes = host.ints(&boxes);
     let mut y = host.room(&[n * b, hc, wc, c]);
-    kernels::window_crops(&host.device, GRID, &x, &boxes, &mut y, 3, 2, 13, 17, 5, 7, 11).unwrap();
+    kernels::WindowCrops {
+        x: &x,
+        boxes: &boxes,
+        y: &mut y,
+        windows: 3,
+        batch: 2,
+        height: 13,
+        width: 17,
+        channels: 5,
+        crop_height: 7,
+        crop_width: 11,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
     let expected: Vec<f64> = each([n, b, hc, wc, c])
         .map(|[k, i, y, x, ch]| xs[at([b, h, w, c], [i, y + corners[k][0], x + corners[k][1], ch])])
         .collect();
@@ -66,23 +103,22 @@ fn window_average() {
             .collect();
         let boxes = host.ints(&boxes);
         let mut y = host.room(&[b, h, w, c]);
-        kernels::window_average(
-            &host.device,
-            GRID,
-            &x,
-            &boxes,
-            &mut y,
-            5,
-            2,
-            13,
-            17,
-            3,
-            7,
-            11,
-            4,
+        kernels::WindowAverage {
+            x: &x,
+            boxes: &boxes,
+            y: &mut y,
+            windows: 5,
+            batch: 2,
+            height: 13,
+            width: 17,
+            channels: 3,
+            crop_height: 7,
+            crop_width: 11,
+            stride: 4,
             ratio_y,
             ratio_x,
-        )
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         let expected: Vec<f64> = each([b, h, w, c])
             .map(|[i, y, x, ch]| {
@@ -119,20 +155,19 @@ fn hrda_attention() {
     let place = host.ints(&[11, 44, 22, 77]);
     for place in [Some(&place), None] {
         let (mut attention, mut scaled) = (host.room(&shape), host.room(&shape));
-        kernels::hrda_attention(
-            &host.device,
-            GRID,
-            &logits,
-            &context,
+        kernels::HrdaAttention {
+            logits: &logits,
+            context: &context,
             place,
-            &mut attention,
-            &mut scaled,
-            2,
-            5,
-            7,
-            3,
+            attention: &mut attention,
+            scaled: &mut scaled,
+            batch: 2,
+            height: 5,
+            width: 7,
+            channels: 3,
             stride,
-        )
+        }
+        .launch(&host.device, GRID)
         .unwrap();
         let expected: Vec<f64> = each(shape)
             .map(|i| {
@@ -177,10 +212,25 @@ fn hrda_fusion_and_its_gradients() {
             sum
         };
         let mut fused = host.room(&whole);
-        kernels::hrda_fuse(
-            device, GRID, &attention, &scaled, &detail, place, &mut fused, 2, 5, 7, 3, 11, 13, 17,
-            19, ratio_y, ratio_x, 23,
-        )
+        kernels::HrdaFuse {
+            attention: &attention,
+            scaled: &scaled,
+            detail: &detail,
+            place,
+            fused: &mut fused,
+            batch: 2,
+            height: 5,
+            width: 7,
+            channels: 3,
+            detail_height: 11,
+            detail_width: 13,
+            fused_height: 17,
+            fused_width: 19,
+            ratio_y,
+            ratio_x,
+            stride: 23,
+        }
+        .launch(device, GRID)
         .unwrap();
         let expected: Vec<f64> = each(whole)
             .map(|i| {
@@ -191,33 +241,33 @@ fn hrda_fusion_and_its_gradients() {
         close("hrda_fuse", &host.read(&fused), &expected);
 
         let (dfused, df) = host.reals(&whole);
-        for accumulate in [0, 1] {
+        for accumulate in [false, true] {
             let (mut ddetail, before) = host.reals(&high);
-            kernels::hrda_backward_detail(
-                device,
-                GRID,
-                &dfused,
-                &attention,
+            kernels::HrdaBackwardDetail {
+                dfused: &dfused,
+                attention: &attention,
                 place,
-                &mut ddetail,
+                ddetail: &mut ddetail,
                 accumulate,
-                2,
-                5,
-                7,
-                3,
-                11,
-                13,
-                17,
-                19,
+                batch: 2,
+                height: 5,
+                width: 7,
+                channels: 3,
+                detail_height: 11,
+                detail_width: 13,
+                fused_height: 17,
+                fused_width: 19,
                 ratio_y,
                 ratio_x,
-                23,
-            )
+                stride: 23,
+            }
+            .launch(device, GRID)
             .unwrap();
             let expected: Vec<f64> = each(high)
                 .map(|i| {
                     let there = [i[0], i[1] + top, i[2] + left, i[3]];
-                    accumulate as f64 * before[at(high, i)] + df[at(whole, there)] * up(&a, there)
+                    f64::from(accumulate) * before[at(high, i)]
+                        + df[at(whole, there)] * up(&a, there)
                 })
                 .collect();
             close("hrda_backward_detail", &host.read(&ddetail), &expected);
@@ -225,28 +275,27 @@ fn hrda_fusion_and_its_gradients() {
 
         let (context, cs) = host.reals(&low);
         let (mut dcontext, mut dlogits) = (host.room(&low), host.room(&low));
-        kernels::hrda_backward_context(
-            device,
-            GRID,
-            &dfused,
-            &attention,
-            &context,
-            &detail,
+        kernels::HrdaBackwardContext {
+            dfused: &dfused,
+            attention: &attention,
+            context: &context,
+            detail: &detail,
             place,
-            &mut dcontext,
-            &mut dlogits,
-            2,
-            5,
-            7,
-            3,
-            11,
-            13,
-            17,
-            19,
+            dcontext: &mut dcontext,
+            dlogits: &mut dlogits,
+            batch: 2,
+            height: 5,
+            width: 7,
+            channels: 3,
+            detail_height: 11,
+            detail_width: 13,
+            fused_height: 17,
+            fused_width: 19,
             ratio_y,
             ratio_x,
-            23,
-        )
+            stride: 23,
+        }
+        .launch(device, GRID)
         .unwrap();
         let (mut plain, mut seen) = (vec![0.0; cs.len()], vec![0.0; cs.len()]);
         for i in each(whole) {

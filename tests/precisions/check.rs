@@ -2,6 +2,7 @@
 
 use udass_raw::Result;
 use udass_raw::device::{Device, Precision};
+use udass_raw::ops;
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
@@ -80,7 +81,8 @@ fn run(
         let values: Vec<f32> = values.map(|x| exact((case.map)(x), precision)).collect();
         device.upload_real(shape, &values)
     };
-    let of_type = |x: Tensor, operand: bool| if operand { device.to_operand(&x) } else { Ok(x) };
+    let of_type =
+        |x: Tensor, operand: bool| if operand { ops::to_operand(&device, &x) } else { Ok(x) };
     let tape = Tape::recording(device);
     let split = case.inputs.len();
     let mut inputs = Vec::new();

@@ -22,7 +22,7 @@ const PIXELS: usize = 5;
 const CHANNELS: usize = 7;
 
 /// The factor that each sample's branch was multiplied by, forward and backward.
-fn path_factors(rate: f64, key: u64, stream: i64) -> Vec<f32> {
+fn path_factors(rate: f64, key: u64, stream: usize) -> Vec<f32> {
     let device = Device::host(2).unwrap();
     let shape = [BATCH, PIXELS, CHANNELS];
     let n = BATCH * PIXELS * CHANNELS;
@@ -67,7 +67,7 @@ fn drop_path_drops_samples_and_scales_the_rest() {
 }
 
 /// The factor of every sample's channels.
-fn channel_factors(p: f64, key: u64, stream: i64) -> Vec<f32> {
+fn channel_factors(p: f64, key: u64, stream: usize) -> Vec<f32> {
     let device = Device::host(2).unwrap();
     let (b, h, w, c) = (13, 3, 5, 17);
     let tape = Tape::recording(&device);
@@ -107,7 +107,7 @@ fn dropout_drops_channels_of_samples_and_scales_the_rest() {
 }
 
 /// Logits of a small network, two equal images as input.
-fn logits(rates: [&str; 2], key: Option<(u64, i64)>) -> Vec<f32> {
+fn logits(rates: [&str; 2], key: Option<(u64, usize)>) -> Vec<f32> {
     let [path, channel] = rates;
     let sets = [
         format!("network.drop_path={path}"),

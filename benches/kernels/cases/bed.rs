@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use udass_raw::device::{Device, Precision};
+use udass_raw::ops;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::tensor::{DType, Tensor};
 
@@ -83,7 +84,7 @@ impl Bed {
 
     /// The same, as products take them.
     pub fn operand(&self, shape: &[usize], slot: u64) -> Tensor {
-        self.device.to_operand(&self.numbers(shape, slot)).unwrap()
+        ops::to_operand(&self.device, &self.numbers(shape, slot)).unwrap()
     }
 
     /// A byte for every element, by its place.

@@ -225,7 +225,7 @@ fn normed(map: Map, relu: bool, mode: Mode) -> Op {
         vec![ops::batchnorm(tape, &s.x[0], norm, 1e-5, mode, relu).unwrap()]
     };
     let running = move |bed: &Bed, slot| {
-        let one = bed.device.full(&[channels], 1.0).unwrap();
+        let one = ops::full(&bed.device, &[channels], 1.0).unwrap();
         vec![bed.numbers(&[channels], slot), one]
     };
     Op::new(vec![Operand(map.shape())], vec![vec![channels]; 2], apply).with(running)

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use udass_raw::config::Config;
+use udass_raw::ops::ImageNormalizer;
+use udass_raw::ops::augment::{Augmentation, augment, block_mask};
+use udass_raw::ops::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
 use udass_raw::tensor::Tensor;
-use udass_raw::uda::augment::{Augmentation, Pixels, block_mask};
 use udass_raw::uda::inputs::mask_cells;
-use udass_raw::uda::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
 
 use super::{Bed, List};
 
@@ -46,9 +47,9 @@ impl Pictures {
     fn normalize(self, list: &mut List) {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("normalize", shape, move |bed: &Bed| {
-            let pixels = Pixels::new(&bed.device).unwrap();
+            let normalizer = ImageNormalizer::new(&bed.device).unwrap();
             let make = |slot: u64| bed.bytes(&self.colours(), |i| (i as u64 * 31 + slot) as u8);
-            bed.rotating(make, move |device, rgb| pixels.normalize(device, rgb, &[]).unwrap())
+            bed.rotating(make, move |device, rgb| normalizer.normalize(device, rgb, &[]).unwrap())
         });
     }
 
@@ -57,14 +58,15 @@ impl Pictures {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("class_mix", shape, move |bed: &Bed| {
             let uniforms = bed.device.upload_real(&[self.batch, 16], &vec![0.3; 16 * self.batch]);
-            let (uniforms, pixels) = (uniforms.unwrap(), Pixels::new(&bed.device).unwrap());
+            let (uniforms, normalizer) =
+                (uniforms.unwrap(), ImageNormalizer::new(&bed.device).unwrap());
             let make = |slot| [slot, slot + 3].map(|slot| self.labelled(bed, slot));
             bed.rotating(make, move |device, [source, target]: &mut [Labelled; 2]| {
                 let all = Candidates::All;
                 let table = mix::choose_half(device, &source.label, &uniforms, all).unwrap();
                 let half = Layer { of: source, table: &table, confident: None };
                 let mixed = Mix { under: target, layers: [Some(half), None], rare: None };
-                mix::mix(device, &pixels, mixed, None).unwrap()
+                mix::mix(device, &normalizer, mixed, None).unwrap()
             })
         });
     }
@@ -74,7 +76,8 @@ impl Pictures {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("quad_mix", shape, move |bed: &Bed| {
             let uniforms = bed.device.upload_real(&[self.batch, 2], &vec![0.3; 2 * self.batch]);
-            let (uniforms, pixels) = (uniforms.unwrap(), Pixels::new(&bed.device).unwrap());
+            let (uniforms, normalizer) =
+                (uniforms.unwrap(), ImageNormalizer::new(&bed.device).unwrap());
             let gain = bed.device.upload_real(&[3], &[1.0 / 255.0; 3]).unwrap();
             let colours = RareColours { gain, reversed: true };
             let make = |slot| {
@@ -93,7 +96,7 @@ impl Pictures {
                 let (table, _) = choose(&target.label, Some(&chosen));
                 let upper = Layer { of: target, table: &table, confident: Some(confident) };
                 let (layers, rare) = ([Some(lower), Some(upper)], Some((&*rare, &colours)));
-                mix::mix(device, &pixels, Mix { under, layers, rare }, None).unwrap()
+                mix::mix(device, &normalizer, Mix { under, layers, rare }, None).unwrap()
             })
         });
     }
@@ -114,7 +117,7 @@ impl Pictures {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("jitter_blur", shape, move |bed: &Bed| {
             let (device, batch) = (&bed.device, self.batch);
-            let pixels = Pixels::new(device).unwrap();
+            let normalizer = ImageNormalizer::new(device).unwrap();
             let factors = [1.0, 1.0, 1.0, 0.02].repeat(batch);
             let how = Augmentation {
                 factors: device.upload_real(&[batch, 4], &factors).unwrap(),
@@ -123,7 +126,9 @@ impl Pictures {
                 switches: device.upload(&[2], &[1i32, 1]).unwrap(),
             };
             let make = |slot| bed.numbers(&self.colours(), slot);
-            bed.rotating(make, move |device, image| pixels.augment(device, image, &how).unwrap())
+            bed.rotating(make, move |device, image| {
+                augment(device, &normalizer, image, &how).unwrap()
+            })
         });
     }
 

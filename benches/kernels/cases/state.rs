@@ -2,11 +2,12 @@
 
 use serde_json::json;
 use udass_raw::config::Config;
-use udass_raw::device::{Matrix, kernels};
+use udass_raw::device::Matrix;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
-use udass_raw::optimizer::{Optimizer, UpdateNumbers, commit};
+use udass_raw::optimizer::{Optimizer, UpdateNumbers};
 use udass_raw::params::{CHUNK, Weights};
+use udass_raw::tape::Tape;
 use udass_raw::tensor::DType;
 
 use super::{Bed, List};
@@ -59,27 +60,23 @@ fn pictures(list: &mut List, shape: [usize; 4]) {
             ((image, label(slot)), (kept, label(slot + 1)))
         };
         bed.rotating(make, move |device, (from, to)| {
-            commit(device, &from.0, &mut to.0, &failed).unwrap();
-            commit(device, &from.1, &mut to.1, &failed).unwrap();
+            ops::commit(device, &from.0, &mut to.0, &failed).unwrap();
+            ops::commit(device, &from.1, &mut to.1, &failed).unwrap();
         })
     });
     list.plain("fill", sizes.clone(), move |bed: &Bed| {
-        bed.rotating(|_| (), move |device, ()| device.full(&shape, 1.0).unwrap())
+        bed.rotating(|_| (), move |device, ()| ops::full(device, &shape, 1.0).unwrap())
     });
     list.plain("add_scaled", sizes.clone(), move |bed: &Bed| {
         let make = |slot| [slot, slot + 1].map(|slot| bed.numbers(&shape, slot));
-        bed.rotating(make, move |device, [x, y]| {
-            let (grid, n) = (device.elements(x.len()), x.len() as i64);
-            kernels::add_scaled(device, grid, x, y, 0.5, 1, n).unwrap()
-        })
+        bed.rotating(make, move |device, [x, y]| ops::add_scaled(device, x, 0.5, y).unwrap())
     });
     list.plain("widen", sizes, move |bed: &Bed| {
         let make = |slot| bed.operand(&shape, slot);
         bed.rotating(make, move |device, x| {
-            let mut y = device.empty(&shape).unwrap();
-            kernels::widen(device, device.elements(x.len()), x, &mut y, 0, x.len() as i64).unwrap();
+            let y = ops::widen(&Tape::inference(device), x).unwrap();
             let mut again = device.empty_like(x).unwrap();
-            device.round(&y, &mut again).unwrap();
+            ops::round(device, &y, &mut again).unwrap();
             again
         })
     });

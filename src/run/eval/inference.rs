@@ -4,11 +4,10 @@ use crate::Result;
 use crate::config::EvalConfig;
 use crate::device::Device;
 use crate::nn::{Pass, Segmentor, Statistics};
-use crate::ops::{self, Windows};
+use crate::ops::{self, ImageNormalizer, Windows};
 use crate::params::Weights;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::uda::augment::Pixels;
 
 /// Sides are padded to multiples of it (mmsegmentation's test pipeline).
 const DIVISOR: usize = 32;
@@ -20,7 +19,7 @@ pub struct Predictor<'a> {
     device: &'a Device,
     network: &'a Segmentor,
     weights: &'a Weights,
-    pixels: Pixels,
+    normalizer: ImageNormalizer,
     config: &'a EvalConfig,
 }
 
@@ -31,7 +30,13 @@ impl<'a> Predictor<'a> {
         weights: &'a Weights,
         config: &'a EvalConfig,
     ) -> Result<Predictor<'a>> {
-        Ok(Predictor { device, network, weights, pixels: Pixels::new(device)?, config })
+        Ok(Predictor {
+            device,
+            network,
+            weights,
+            normalizer: ImageNormalizer::new(device)?,
+            config,
+        })
     }
 
     /// The device that it computes on.
@@ -49,7 +54,7 @@ impl<'a> Predictor<'a> {
             to[..3 * width].copy_from_slice(from);
         }
         let bytes = device.upload(&[1, h, w, 3], &bytes)?;
-        let image = self.pixels.normalize(device, &bytes, &[[width as u32, height as u32]])?;
+        let image = self.normalizer.normalize(device, &bytes, &[[width as u32, height as u32]])?;
         let (window, step) = match self.config.window {
             0 => ((h, w), (h, w)),
             side => ((side, side), (self.config.stride, self.config.stride)),

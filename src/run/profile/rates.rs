@@ -1,7 +1,8 @@
 //! What a device can do at best, measured.
 
 use crate::Result;
-use crate::device::{Device, Matrix, kernels};
+use crate::device::{Device, Matrix};
+use crate::ops;
 
 /// Of a rate; the best counts.
 const REPEATS: usize = 5;
@@ -26,10 +27,7 @@ impl Rates {
         let x = device.upload_real(&[STREAM], &vec![1.0; STREAM])?;
         let mut y = device.empty_like(&x)?;
         let copy = best(device, || device.copy(&x, &mut y))?;
-        let n = STREAM as i64;
-        let sum = best(device, || {
-            kernels::add_scaled(device, device.elements(STREAM), &x, &mut y, 1.0, 0, n)
-        })?;
+        let sum = best(device, || ops::scaled(device, &x, 1.0, &mut y))?;
         let memory = 2.0 * x.bytes() as f64 / copy.min(sum);
         let mut matrix: f64 = 0.0;
         for side in SIDES {

@@ -1,9 +1,9 @@
 //! ClassMix (Olsson et al. 2021): half of the source's classes, pasted over the target.
 
 use crate::Result;
+use crate::ops::mix::{self, Labelled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
-use crate::uda::mix::{self, Labelled, Layer, Mix};
 use crate::uda::state::Learner;
 
 use super::mixed::{candidates, mixed};

@@ -3,10 +3,11 @@
 
 use crate::Result;
 use crate::config::Masked;
-use crate::uda::augment::block_mask;
+use crate::ops::augment::{augment, block_mask};
+use crate::ops::mix::Labelled;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::{PassKind, mask_cells};
-use crate::uda::mix::{self, Labelled};
+use crate::uda::mix::half_of_each;
 use crate::uda::state::Learner;
 
 use super::student::StudentPass;
@@ -20,12 +21,10 @@ pub(in crate::uda) fn masked(
     let whole = match config.mask.images {
         Masked::Target => target,
         Masked::Source => &batch.source,
-        Masked::Both => &mix::half_of_each(device, &batch.source, target)?,
+        Masked::Both => &half_of_each(device, &batch.source, target)?,
     };
     let image = match config.mask.augment {
-        true => {
-            normalizer.augment(device, &whole.image, &inputs.augmentation(PassKind::Masked)?)?
-        }
+        true => augment(device, normalizer, &whole.image, &inputs.augmentation(PassKind::Masked)?)?,
         false => whole.image.clone(),
     };
     let cells = [mask_cells(config.data.crop, config.mask.block); 2];

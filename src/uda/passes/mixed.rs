@@ -2,8 +2,9 @@
 //! augmented.
 
 use crate::Result;
+use crate::ops::augment::blur;
+use crate::ops::mix::{self, Candidates, Labelled, Mix};
 use crate::uda::inputs::PassKind;
-use crate::uda::mix::{self, Candidates, Labelled, Mix};
 use crate::uda::state::Learner;
 
 pub(super) fn candidates(state: &Learner) -> Candidates {
@@ -18,6 +19,6 @@ pub(super) fn mixed(state: &Learner, mix: Mix, kind: PassKind) -> Result<Labelle
     let Learner { device, normalizer, inputs, .. } = state;
     let augmentation = inputs.augmentation(kind)?;
     let mut mixed = mix::mix(device, normalizer, mix, Some(&augmentation))?;
-    normalizer.blur(device, &mut mixed.image, &augmentation)?;
+    blur(device, &mut mixed.image, &augmentation)?;
     Ok(mixed)
 }

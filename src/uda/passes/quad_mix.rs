@@ -1,9 +1,9 @@
 //! QuadMix: classes of both domains' templates (the previous iteration's images) pasted over the
 //! source and over the target, and long-tail classes over those.
 
+use crate::ops::mix::{self, Labelled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
-use crate::uda::mix::{self, Labelled, Layer, Mix};
 use crate::uda::state::Learner;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};

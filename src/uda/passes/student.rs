@@ -1,10 +1,10 @@
 //! A training pass of the student.
 
 use crate::nn::{Dropping, Pass, Statistics, Supervision};
+use crate::ops::mix::Labelled;
 use crate::tape::Tape;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
-use crate::uda::mix::Labelled;
 use crate::uda::state::Learner;
 
 /// One forward and backward pass of the student: on which images, and how much its losses weigh.
@@ -29,7 +29,7 @@ impl StudentPass {
 
     /// How the network runs in this pass.
     pub fn forward<'a>(&self, state: &'a Learner, tape: &'a Tape) -> Pass<'a> {
-        let dropping = Dropping { key: state.inputs.drop_key.clone(), pass: self.kind as i64 };
+        let dropping = Dropping { key: state.inputs.drop_key.clone(), pass: self.kind as usize };
         Pass {
             tape,
             weights: &state.student,

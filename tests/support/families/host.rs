@@ -8,8 +8,8 @@ use udass_raw::data::resize::{
 };
 use udass_raw::data::sampling::{FileStats, rare_class_probabilities};
 use udass_raw::device::Device;
+use udass_raw::ops::ImageNormalizer;
 use udass_raw::run::eval::metrics::{Confusion, percent};
-use udass_raw::uda::augment::Pixels;
 
 use super::said;
 use crate::support::cases::Outcome;
@@ -65,7 +65,7 @@ fn normalize(report: &mut Report, device: &Device) -> Outcome {
     rgb.chunks_exact_mut(3).for_each(<[u8]>::reverse);
     let run = || {
         let rgb = device.upload(&[1, height, width, 3], &rgb)?;
-        device.read_f32(&Pixels::new(device)?.normalize(device, &rgb, &[])?)
+        device.read_f32(&ImageNormalizer::new(device)?.normalize(device, &rgb, &[])?)
     };
     report.compare("norm/out_rgb", &[height, width, 3], &run().map_err(said)?);
     Ok(())

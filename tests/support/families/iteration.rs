@@ -12,12 +12,12 @@ use udass_raw::data::resize::{Rows, Size, Window, pil_bilinear, pil_nearest};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
+use udass_raw::ops::mix::{Labelled, RareCrops};
 use udass_raw::optimizer::{AdamWSettings, Optimizer, UpdateNumbers, teacher_alpha};
 use udass_raw::params::Weights;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
 use udass_raw::uda::inputs::{ImageAugment, MOST_CLASSES, StepInputs, Switches};
-use udass_raw::uda::mix::{Labelled, RareCrops};
 use udass_raw::uda::state::Learner;
 use udass_raw::uda::trace::Trace;
 

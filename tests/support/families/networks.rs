@@ -134,7 +134,7 @@ pub fn head(report: &mut Report, device: &Device) -> Outcome {
         // A head that takes the last one alone stores no others.
         let shape = shapes[i].unwrap_or([1; 4]);
         let values = formula::image(&case.input(&format!("feat{i}")), shape.iter().product());
-        device.to_operand(&upload_image(device, shape, &values)?).map_err(said)
+        ops::to_operand(device, &upload_image(device, shape, &values)?).map_err(said)
     };
     let features = [feature(0)?, feature(1)?, feature(2)?, feature(3)?];
     let tape = Tape::inference(device);

@@ -1,12 +1,12 @@
 //! Single operations on the device.
 
 use udass_raw::device::{Device, kernels};
-use udass_raw::ops;
+use udass_raw::ops::augment::{Augmentation, augment, block_mask as block, blur_size};
+use udass_raw::ops::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
+use udass_raw::ops::{self, ImageNormalizer};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
-use udass_raw::uda::augment::{Augmentation, Pixels, block_mask as block, blur_size};
 use udass_raw::uda::inputs::mask_cells;
-use udass_raw::uda::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
 
 use super::layout::{compare_map, to_reference, upload_image};
 use super::said;
@@ -76,7 +76,7 @@ pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome {
         [case.read(&["B"])?, case.read(&["C"])?, case.read(&["H"])?, case.read(&["W"])?];
     let feature = |name: &str| {
         let map = map(device, &case.input(name), [b, c, h, w], 1.0)?;
-        device.to_operand(&map).map_err(said)
+        ops::to_operand(device, &map).map_err(said)
     };
     let (f1, f2) = (feature("f1")?, feature("f2")?);
     // Labels of the features' own size, of which class 1 is the mask.
@@ -136,7 +136,7 @@ pub fn resize(report: &mut Report, device: &Device) -> Outcome {
         let factor: Option<f64> = case.read(&[&variant, "scale_factor"])?;
         let operand = |name: String, shape| {
             let map = map(device, &case.input(&name), shape, 1.0)?;
-            device.to_operand(&map).map_err(said)
+            ops::to_operand(device, &map).map_err(said)
         };
         let x = operand(format!("x{variant}"), from)?;
         let slope = operand(format!("g{variant}"), [from[0], from[1], to.0, to.1])?;
@@ -216,7 +216,7 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
         device.upload_real(&[b, most], &uniforms(choices, most)).map_err(said)
     };
     // The mask is the weight of a layer without weights over an image whose weights are 0.
-    let constants = Pixels::new(device).map_err(said)?;
+    let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let weight = Some(device.zeros(&shape, device.real()).map_err(said)?);
     let image = device.zeros(&[b, h, w, 3], device.real()).map_err(said)?;
     let mask = |label: &Tensor, table: &Tensor, confident: Option<&Tensor>| {
@@ -224,7 +224,7 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
         let under = Labelled { weight: weight.clone(), ..of.clone() };
         let layers = [Some(Layer { of: &of, table, confident }), None];
         let mix = Mix { under: &under, layers, rare: None };
-        let mixed = mix::mix(device, &constants, mix, None).map_err(said)?;
+        let mixed = mix::mix(device, &normalizer, mix, None).map_err(said)?;
         device.read_f32(mixed.weight.as_ref().ok_or("no weight")?).map_err(said)
     };
 
@@ -275,7 +275,7 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     let switches = device.upload(&[2], &[1, 0]).map_err(said)?;
     let image = report.input("x01")?;
     let unit_image = upload_image(device, shape, &image)?;
-    let (grid, pixels) = (device.elements(b * h * w), (h * w) as i64);
+    let (grid, pixels) = (device.elements(b * h * w), h * w);
 
     // No kernel converts without jittering. What is stored of the conversion proves the plain
     // arithmetic that tests/launchers compares the jitter with.
@@ -286,25 +286,24 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     for (kind, name) in names.iter().enumerate() {
         let mut image = device.empty(unit_image.shape()).map_err(said)?;
         let order = orders([kind as i32, -1, -1, -1])?;
-        kernels::color_jitter(
-            device,
-            grid,
-            &unit_image,
-            &factors,
-            &order,
-            &switches,
-            &zero,
-            &one,
-            &mut image,
-            1.0,
-            b as i64,
+        kernels::ColorJitter {
+            x: &unit_image,
+            factors: &factors,
+            order: &order,
+            switches: &switches,
+            mean: &zero,
+            std: &one,
+            y: &mut image,
+            unit: 1.0,
+            batch: b,
             pixels,
-        )
+        }
+        .launch(device, grid)
         .map_err(said)?;
         compare_map(report, name, device, &image)?;
     }
 
-    let constants = Pixels::new(device).map_err(said)?;
+    let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let sigma = device.upload_real(&[b], &vec![1.0; b]).map_err(said)?;
     for key in report.keys("pipeline") {
         let order: [i32; 4] = case.read(&[&format!("pipeline{key}_order")])?;
@@ -315,7 +314,7 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
             switches: switches.clone(),
         };
         let image = map(device, &case.input("img"), shape, 1.0)?;
-        let image = constants.augment(device, &image, &augmentation).map_err(said)?;
+        let image = augment(device, &normalizer, &image, &augmentation).map_err(said)?;
         compare_map(report, &format!("pipeline{key}"), device, &image)?;
     }
     Ok(())
@@ -342,7 +341,7 @@ pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome {
         let here = blur_size(side);
         report.require(&format!("{side} pixels: {taps} taps"), taps.as_u64() == Some(here as u64));
     }
-    let constants = Pixels::new(device).map_err(said)?;
+    let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let switches = device.upload(&[2], &[0, 1]).map_err(said)?;
     let factors = device.upload_real(&[1, 4], &[1.0, 1.0, 1.0, 0.0]).map_err(said)?;
     let order = device.upload(&[1, 4], &[0, 1, 2, 3]).map_err(said)?;
@@ -356,7 +355,9 @@ pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome {
             let half = taps / 2;
             let mut weights = device.empty(&[1, half + 1]).map_err(said)?;
             let grid = udass_raw::device::Grid::blocks(1);
-            kernels::blur_weights(device, grid, &sigma, &mut weights, half as i64).map_err(said)?;
+            kernels::BlurWeights { sigma: &sigma, weights: &mut weights, half }
+                .launch(device, grid)
+                .map_err(said)?;
             let weights = device.read_f32(&weights).map_err(said)?;
             Ok((0..taps).map(|i| f64::from(weights[i.abs_diff(half)])).collect())
         };
@@ -372,7 +373,7 @@ pub fn gaussian_blur(report: &mut Report, device: &Device) -> Outcome {
             sigma,
             switches: switches.clone(),
         };
-        let image = constants.augment(device, &image, &augmentation).map_err(said)?;
+        let image = augment(device, &normalizer, &image, &augmentation).map_err(said)?;
         compare_map(report, &format!("{variant}/out"), device, &image)?;
     }
     Ok(())
@@ -399,8 +400,8 @@ pub fn one_mix(report: &mut Report, device: &Device) -> Outcome {
     let (over, under) = (part(0)?, part(1)?);
     let layer = Layer { of: &over, table: &table, confident: Some(&mask) };
     let mix = Mix { under: &under, layers: [None, Some(layer)], rare: None };
-    let constants = Pixels::new(device).map_err(said)?;
-    let mixed = mix::mix(device, &constants, mix, None).map_err(said)?;
+    let normalizer = ImageNormalizer::new(device).map_err(said)?;
+    let mixed = mix::mix(device, &normalizer, mix, None).map_err(said)?;
     compare_map(report, "out/img", device, &mixed.image)?;
     let label: Vec<u8> = device.read(&mixed.label).map_err(said)?;
     report.compare("out/label", &[1, 1, h, w], &label);
@@ -457,11 +458,11 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
         let label = device.upload(&[1, h, w], label).map_err(said)?;
         Ok(Labelled { image: image()?, label, weight: None })
     };
-    let constants = Pixels::new(device).map_err(said)?;
+    let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let paste = |crops: &RareCrops, under: &[u8]| {
         let under = &labelled(under)?;
         let mix = Mix { under, layers: [None; 2], rare: Some((crops, &colours)) };
-        mix::mix(device, &constants, mix, None).map_err(said)
+        mix::mix(device, &normalizer, mix, None).map_err(said)
     };
     let mixed = paste(&crops, &base)?;
     compare_map(report, "out/img", device, &mixed.image)?;

@@ -1,0 +1,119 @@
+// Products of attention's tiles, by the threads of a block.
+#pragma once
+#include "attention.cuh"
+#include "strip.cuh"
+
+// Row maxima and sums are taken over this many lanes first; rows of partials are one longer, which
+// keeps them in different banks of shared memory.
+constexpr int64_t PARTS = 16;
+constexpr int64_t PARTS_ROW = PARTS + 1;
+
+// What one thread holds of a product: rows × strips.
+#if defined(UDASS_SHAPED_FOR_GPU)
+constexpr int64_t ROWS = 4, STRIPS = 1;
+#elif defined(__AVX512F__)
+constexpr int64_t ROWS = 8, STRIPS = 2;
+#else
+constexpr int64_t ROWS = 4, STRIPS = 2;
+#endif
+
+static_assert(PAD % (STRIP * STRIPS) == 0 && KEYS % PAD == 0 && QUERIES % ROWS == 0, "tiles divide");
+
+// A matrix, and how far apart its rows and its columns are.
+struct Matrix {
+    const real* at;
+    int64_t row, column;
+};
+
+// f(row, column) for every cell of a grid, by the threads of a block; divides only once.
+template <class F>
+DEVICE void each_cell(int64_t rows, int64_t columns, F f) {
+    const int64_t down = thread_count() / columns, right = thread_count() % columns;
+    int64_t row = thread_index() / columns, column = thread_index() % columns;
+    while (row < rows) {
+        f(row, column);
+        row += down;
+        column += right;
+        if (column >= columns) {
+            column -= columns;
+            ++row;
+        }
+    }
+}
+
+// f(row, first column) for every strip of a row-major matrix.
+template <class F>
+DEVICE void each_strip(int64_t rows, int64_t columns, F f) {
+    each_cell(rows, columns / STRIP, [&](int64_t r, int64_t c) { f(r, c * STRIP); });
+}
+
+// c (+)= a·b for row-major b and c; `rows` a multiple of ROWS, `columns` of PAD.
+DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const real* b, real* c, bool accumulate) {
+    constexpr int64_t wide = STRIP * STRIPS;
+    each_cell(rows / ROWS, columns / wide, [&](int64_t down, int64_t across) {
+        const int64_t row = down * ROWS, column = across * wide;
+        strip sum[ROWS][STRIPS];
+        real* to = c + row * columns + column;
+        UNROLL for (int64_t r = 0; r < ROWS; ++r) {
+            UNROLL for (int64_t s = 0; s < STRIPS; ++s)
+                sum[r][s] = accumulate ? load_strip(to + r * columns + s * STRIP) : all_lanes<strip>(0);
+        }
+        const real* left = a.at + row * a.row;
+        const real* right = b + column;
+        for (int64_t k = 0; k < depth; ++k) {
+            strip at[STRIPS];
+            UNROLL for (int64_t s = 0; s < STRIPS; ++s) at[s] = load_strip(right + s * STRIP);
+            UNROLL for (int64_t r = 0; r < ROWS; ++r) {
+                const real x = left[r * a.row];
+                UNROLL for (int64_t s = 0; s < STRIPS; ++s) sum[r][s] = fma_of(x, at[s], sum[r][s]);
+            }
+            left += a.column;
+            right += columns;
+        }
+        UNROLL for (int64_t r = 0; r < ROWS; ++r) {
+            UNROLL for (int64_t s = 0; s < STRIPS; ++s) store(to + r * columns + s * STRIP, sum[r][s]);
+        }
+    });
+    barrier();
+}
+
+// A packed tile where all threads of a block reach it fast; solo has it in its cache already. Ends
+// in a barrier, for what was written before it too.
+DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
+#if defined(UDASS_THREADS)
+    for (int64_t i = thread_index() * STRIP; i < n; i += thread_count() * STRIP) store(copy + i, load_strip(tile + i));
+    barrier();
+    return copy;
+#else
+    (void)copy, (void)n;
+    return tile;
+#endif
+}
+
+// to[r][c] = from[r][c] · scale, zero outside of `rows` rows and `size` channels.
+DEVICE void load_queries(const T* from, real* to, int64_t rows, int64_t from_row, int64_t size, int64_t width, real scale) {
+    each_strip(QUERIES, width, [&](int64_t r, int64_t c) {
+        LANES for (int64_t j = 0; j < STRIP; ++j)
+            to[r * width + c + j] = r < rows && c + j < size ? real(from[r * from_row + c + j]) * scale : real(0);
+    });
+}
+
+// to[r][c] = from[r][c] · scale(r)
+template <class F>
+DEVICE void store_queries(const real* from, T* to, int64_t rows, int64_t to_row, int64_t size, int64_t width, F scale) {
+    each_strip(rows, width, [&](int64_t r, int64_t c) {
+        const real by = scale(r);
+        if (c + STRIP <= size) {
+            LANES for (int64_t j = 0; j < STRIP; ++j) to[r * to_row + c + j] = from[r * width + c + j] * by;
+        } else {
+            for (int64_t j = 0; c + j < size; ++j) to[r * to_row + c + j] = from[r * width + c + j] * by;
+        }
+    });
+}
+
+// Scores of keys that are only padding weigh nothing.
+DEVICE void mask_padding(real* scores, int64_t keys) {
+    if (keys >= KEYS) return;
+    BLOCK_LOOP(i, QUERIES * KEYS) if (i % KEYS >= keys) scores[i] = -REAL_MAX;
+    barrier();
+}
