@@ -58,7 +58,8 @@ fn functions(text: &str) -> Vec<Function> {
             && (line.starts_with('}') || (begin == at && line.trim_end().ends_with('}')))
         {
             let end = at + line.len();
-            let body = begin + head.find('{').unwrap_or(0)..end;
+            // A signature may stand on several lines.
+            let body = begin + text[begin..end].find('{').unwrap_or(0)..end;
             let integers = integers(&text[begin..end]);
             functions.push(Function { name: name_of(head).into(), body, integers });
             open = None;

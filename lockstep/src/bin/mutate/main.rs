@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Some of the tests' block sizes: one that is no multiple of a warp, two teams, and the largest.
 const BLOCK_SIZES: &str = "33,64,1024";
 /// In which kernels a header's functions are tried.
-const USERS: [(&str, &[&str]); 10] = [
+const USERS: [(&str, &[&str]); 11] = [
     ("simt.cuh", &["layernorm.cu", "finite.cu"]),
     ("warp.cuh", &["layernorm.cu", "finite.cu"]),
     ("team.cuh", &["layernorm.cu"]),
@@ -33,6 +33,7 @@ const USERS: [(&str, &[&str]); 10] = [
     ("columns.cuh", &["batchnorm.cu", "elementwise.cu"]),
     ("random.cuh", &["layernorm.cu", "channels.cu"]),
     ("colour.cuh", &["mix.cu", "augment.cu"]),
+    ("attention_tiles.cuh", &["attention.cu"]),
     ("attention_mma.cuh", &["attention_mma.cu", "attention_mma_backward.cu"]),
     ("counting.cuh", &["confusion.cu", "labels.cu"]),
 ];
