@@ -15,7 +15,7 @@ use sys::cudnnBackendAttributeName_t as Name;
 use sys::cudnnBackendDescriptorType_t as Kind;
 use sys::cudnnBackendNumericalNote_t as Numerical;
 
-use super::Gpu;
+use super::gpu::Gpu;
 use super::graph::{Address, Descriptor, Knob, Note, check};
 use crate::device::cuda::driver::Way;
 use crate::device::job::{Convolution, ConvolutionPass, Job, no_way};

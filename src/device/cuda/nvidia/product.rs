@@ -13,7 +13,7 @@ use std::rc::Rc;
 use cudarc::cublaslt::sys;
 use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
-use super::Gpu;
+use super::gpu::Gpu;
 use crate::device::cuda::driver::Way;
 use crate::device::job::{Job, Matrix, Product, no_way};
 use crate::device::precision::Precision;
@@ -26,7 +26,7 @@ const MOST_WORKSPACE: usize = 32 << 20;
 const MOST_WAYS: usize = 8;
 
 pub(super) struct Products {
-    pub precision: Precision,
+    precision: Precision,
     deterministic: bool,
     handle: sys::cublasLtHandle_t,
     plans: RefCell<HashMap<Key, Rc<Plan>>>,
