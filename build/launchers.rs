@@ -107,9 +107,9 @@ fn launcher(text: &mut String, kernel: &Kernel) {
         let value = match &argument.kind {
             Kind::Pointer { element, written, optional, .. } => {
                 let tensor = match (written, optional) {
-                    (_, false) => format!("Some(&*self.{name})"),
-                    (false, true) => format!("self.{name}"),
-                    (true, true) => format!("self.{name}.as_deref()"),
+                    (_, false) => format!("Some(self.{name}.view())"),
+                    (false, true) => format!("self.{name}.map(Tensor::view)"),
+                    (true, true) => format!("self.{name}.as_deref().map(Tensor::view)"),
                 };
                 format!(
                     "Pointer {{ name: {name:?}, element: Element::{element}, written: {written}, \
@@ -117,7 +117,7 @@ fn launcher(text: &mut String, kernel: &Kernel) {
                 )
             }
             Kind::Scalar(Scalar::Size) => {
-                format!("I64(size(&{}, {name:?}, self.{name})?)", constant(kernel))
+                format!("size(&{}, {name:?}, self.{name})?", constant(kernel))
             }
             Kind::Scalar(Scalar::Switch) => format!("I32(self.{name}.into())"),
             Kind::Scalar(Scalar::Number) => format!("Real(self.{name})"),

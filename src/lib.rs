@@ -58,6 +58,7 @@
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod dtype;
 pub mod error;
 pub mod nn;
 pub mod ops;

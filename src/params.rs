@@ -7,9 +7,10 @@
 use std::rc::Rc;
 
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::ops::{round, to_operand};
 use crate::rng::{Draw, Purpose};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Parameters start at multiples of it, so that a chunk belongs to one parameter.

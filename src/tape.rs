@@ -9,16 +9,8 @@ use std::collections::hash_map::Entry;
 
 use crate::device::Device;
 use crate::ops::accumulate;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{GradId, Tensor};
 use crate::{Error, Result};
-
-/// Where the gradient of a tensor is collected: identity and shape, without keeping its memory.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    id: u32,
-    shape: Vec<usize>,
-    dtype: DType,
-}
 
 type Backward = Box<dyn FnOnce(&mut Gradients) -> Result<()>>;
 
@@ -55,7 +47,7 @@ impl Tape {
         self.next.set(id + 1);
         let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
         let mut leaf = tensor.clone();
-        leaf.slot = Some(Slot { id, shape, dtype });
+        leaf.slot = Some(GradId { id, shape, dtype });
         leaf
     }
 
@@ -170,7 +162,7 @@ impl Gradients {
     }
 
     /// Removes and returns what was collected.
-    pub fn take(&mut self, slot: &Option<Slot>) -> Option<Tensor> {
+    pub fn take(&mut self, slot: &Option<GradId>) -> Option<Tensor> {
         self.held.remove(&slot.as_ref()?.id)
     }
 
@@ -183,7 +175,7 @@ impl Gradients {
     /// with `true` it adds. Not called for an input that needs no gradient.
     pub fn write(
         &mut self,
-        slot: &Option<Slot>,
+        slot: &Option<GradId>,
         write: impl FnOnce(&mut Tensor, bool) -> Result<()>,
     ) -> Result<()> {
         let Some(slot) = slot else { return Ok(()) };
@@ -202,7 +194,7 @@ impl Gradients {
     }
 
     /// Hands over a finished gradient of an input.
-    pub fn give(&mut self, slot: &Option<Slot>, gradient: Tensor) -> Result<()> {
+    pub fn give(&mut self, slot: &Option<GradId>, gradient: Tensor) -> Result<()> {
         let Some(wanted) = slot else { return Ok(()) };
         let fits = gradient.len() == wanted.shape.iter().product::<usize>();
         if !fits || gradient.dtype() != wanted.dtype {

@@ -3,45 +3,19 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::device::Block;
-use crate::tape::Slot;
+use crate::device::{Block, TensorView};
 use crate::{Error, Result};
 
-/// Element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    F32,
-    /// The upper half of single precision.
-    Bf16,
-    F64,
-    U8,
-    I32,
-    I64,
-    U64,
-}
+pub use crate::dtype::{DType, Element};
 
-impl DType {
-    pub fn bytes(self) -> usize {
-        match self {
-            DType::U8 => 1,
-            DType::Bf16 => 2,
-            DType::F32 | DType::I32 => 4,
-            DType::F64 | DType::I64 | DType::U64 => 8,
-        }
-    }
+/// Identifies the gradient of a tensor on a tape. It carries the gradient's shape and type, so that
+/// the tape can allocate it without keeping the tensor's own memory alive.
+#[derive(Clone, Debug)]
+pub struct GradId {
+    pub(crate) id: u32,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) dtype: DType,
 }
-
-/// Host types that a tensor can be uploaded from and read into.
-pub trait Element: bytemuck::Pod {
-    const DTYPE: DType;
-}
-
-macro_rules! element {
-    ($($rust:ty => $dtype:ident),*) => {
-        $(impl Element for $rust { const DTYPE: DType = DType::$dtype; })*
-    };
-}
-element!(f32 => F32, half::bf16 => Bf16, f64 => F64, u8 => U8, i32 => I32, i64 => I64, u64 => U64);
 
 /// Row-major and contiguous. Feature maps are B,H,W,C and tokens B,N,C: the same buffer. A clone
 /// shares the memory, which goes back to the arena with the last of them.
@@ -52,13 +26,14 @@ pub struct Tensor {
     offset: usize,
     shape: Vec<usize>,
     dtype: DType,
-    /// Where the tape collects its gradient; none for what needs none.
-    pub(crate) slot: Option<Slot>,
+    /// None for a tensor that needs no gradient.
+    pub(crate) slot: Option<GradId>,
 }
 
 impl Tensor {
-    pub(crate) fn new(block: Rc<Block>, offset: usize, shape: Vec<usize>, dtype: DType) -> Self {
-        Tensor { block, offset, shape, dtype, slot: None }
+    /// A tensor at the beginning of `block`.
+    pub(crate) fn new(block: Block, shape: &[usize], dtype: DType) -> Self {
+        Tensor { block: Rc::new(block), offset: 0, shape: shape.into(), dtype, slot: None }
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -85,6 +60,11 @@ impl Tensor {
     /// Device address of the first element.
     pub fn address(&self) -> u64 {
         self.block.address() + self.offset as u64
+    }
+
+    /// What a kernel is told about the tensor.
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView { address: self.address(), dtype: self.dtype, shape: &self.shape }
     }
 
     /// Whether no other tensor shares the memory, so that it may be written in place.
@@ -132,7 +112,7 @@ impl Tensor {
             return Err(Error::shape("slice", problem));
         }
         let offset = self.offset + start * self.dtype.bytes();
-        Ok(Tensor::new(self.block.clone(), offset, shape.into(), self.dtype))
+        Ok(Tensor { offset, shape: shape.into(), ..self.detach() })
     }
 
     /// The same memory, cut off from the tape.

@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use udass_raw::device::profile::tool_problem;
+use udass_raw::device::tool_problem;
 
 /// Trains and evaluates unsupervised domain-adaptive semantic segmentation, on the GPU or the CPU,
 /// with kernels of its own.

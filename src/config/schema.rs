@@ -251,6 +251,14 @@ pub struct OptimizerConfig {
     pub rules: Vec<ParameterRule>,
 }
 
+impl OptimizerConfig {
+    /// The multipliers of learning rate and weight decay for a parameter of this name.
+    pub fn multipliers(&self, name: &str) -> (f64, f64) {
+        let rule = self.rules.iter().find(|rule| name.contains(&rule.contains));
+        rule.map_or((1.0, 1.0), |rule| (rule.lr, rule.decay))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParameterRule {

@@ -4,8 +4,10 @@ use cust::context::Context;
 use cust::memory::{DeviceBuffer, DeviceCopy};
 use cust::stream::Stream;
 
-use super::{Device, Precision};
-use crate::tensor::{Element, Tensor};
+use super::handle::Device;
+use super::precision::Precision;
+use crate::dtype::Element;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Device {

@@ -4,18 +4,16 @@
 
 use std::cell::Cell;
 
-use super::Precision;
-use super::backend::{Backend, Job};
-use super::cuda;
-use super::launch::{Arg, Grid, Kernel, Types};
+use super::backend::Backend;
+use super::cuda::blocks;
+use super::job::Job;
+use super::launch::{Arg, Grid, Kernel};
+use super::precision::{Precision, Types};
 use crate::Result;
 
 /// Address space taken at once, more than a step can need.
 const CHUNK: usize = 1 << 44;
-/// As the `cuda` device cuts elementwise work.
-const ELEMENTS_PER_BLOCK: usize = 1 << 10;
-
-/// Of an H100 or H200.
+/// Those of an H100 or H200. Work is cut into blocks as the `cuda` device does there.
 const MULTIPROCESSORS: usize = 132;
 
 /// What is read from it is zero.
@@ -79,15 +77,15 @@ impl Backend for Dry {
     }
 
     fn blocks_for(&self, n: usize) -> usize {
-        n.div_ceil(ELEMENTS_PER_BLOCK)
+        blocks::of_elements(n)
     }
 
     fn blocks_of_teams(&self, rows: usize, _: usize) -> usize {
-        cuda::blocks_of_teams(rows, MULTIPROCESSORS)
+        blocks::of_teams(rows, MULTIPROCESSORS)
     }
 
     fn parts_of_teams(&self, rows: usize) -> usize {
-        cuda::parts_of_teams(rows, MULTIPROCESSORS)
+        blocks::parts_of_teams(rows, MULTIPROCESSORS)
     }
 
     fn mark(&self) -> Result<u64> {

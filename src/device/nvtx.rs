@@ -115,6 +115,12 @@ pub(super) fn attach() -> &'static Result<(), String> {
     })
 }
 
+/// What is wrong with the library of a tool that should watch (`NVTX_INJECTION64_PATH`), which is
+/// then left alone.
+pub fn tool_problem() -> Option<&'static str> {
+    attach().as_ref().err().map(String::as_str)
+}
+
 /// Whether a tool hears of ranges.
 pub(super) fn is_watched() -> bool {
     !SLOTS[CORE][RANGE_PUSH].load(Ordering::Relaxed).is_null()

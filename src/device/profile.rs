@@ -1,13 +1,11 @@
-//! Where time goes: every call of a device, what it cost, and on whose behalf it was made.
+//! What a profile holds: every call of a device, what it cost, and on whose behalf it was made.
 
 use std::fmt;
 use std::rc::Rc;
 
-use super::backend::{Convolution, ConvolutionPass, Job, Product};
+use super::job::{Convolution, ConvolutionPass, Job, Product};
 use super::launch::{Arg, Element, Grid, Kernel};
-use super::{Device, Inner, nvtx};
-use crate::Result;
-use crate::tensor::DType;
+use crate::dtype::DType;
 
 /// What a call asked for.
 #[derive(Clone, Debug)]
@@ -50,30 +48,25 @@ pub enum Argument {
 /// On whose behalf a call was made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// The innermost [`Device::scope`].
+    /// The innermost [`Device::scope`](super::Device::scope).
     pub scope: &'static str,
-    /// The innermost [`Device::layer`], by its name in checkpoints; empty outside of any.
+    /// The innermost [`Device::layer`](super::Device::layer), by its name in checkpoints; empty
+    /// outside of any.
     pub layer: Rc<str>,
     /// Whether it is part of the layer's backward.
     pub backward: bool,
 }
 
 impl Place {
-    /// The scope, and that it is on its way back.
+    /// The scope, and whether this is its backward.
     pub fn pass(&self) -> String {
-        on_the_way(self.scope, self.backward)
+        pass_name(self.scope, self.backward)
     }
 }
 
-/// A name, and that its backward is meant.
-fn on_the_way(name: &str, backward: bool) -> String {
+/// The name of a scope or a layer, or of its backward.
+pub(super) fn pass_name(name: &str, backward: bool) -> String {
     if backward { format!("{name} backward") } else { name.into() }
-}
-
-/// What is wrong with the library of a tool that should watch (`NVTX_INJECTION64_PATH`), which is
-/// then left alone.
-pub fn tool_problem() -> Option<&'static str> {
-    nvtx::attach().as_ref().err().map(String::as_str)
 }
 
 /// One call.
@@ -90,7 +83,7 @@ pub struct Call {
     pub flops: f64,
 }
 
-/// What [`Device::profile`] saw, in order.
+/// What [`Device::profile`](super::Device::profile) saw, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     /// From the first call's beginning to the last one's end.
@@ -98,108 +91,64 @@ pub struct Profile {
     pub calls: Vec<Call>,
 }
 
-/// Calls as they are recorded: their times are marks of the backend.
-#[derive(Default)]
-pub(super) struct Recorder(Vec<(Call, [u64; 2])>);
+/// Calls while a profile is being taken, each with the marks of the backend before and behind it.
+pub(super) type Recorded = Vec<(Call, [u64; 2])>;
 
-impl Device {
-    /// Runs `f` and times all that it asks of the device. A profile within a profile takes all: the
-    /// outer one sees nothing of it.
-    ///
-    /// # Errors
-    /// Where the device cannot tell the time.
-    pub fn profile<R>(&self, f: impl FnOnce() -> R) -> Result<(R, Profile)> {
-        let inner = &self.0;
-        inner.backend.synchronize()?;
-        let outer = inner.profile.replace(Some(Recorder::default()));
-        let result = f();
-        let seen = inner.profile.replace(outer).unwrap_or_default();
-        inner.backend.synchronize()?;
-        let mut calls = Vec::with_capacity(seen.0.len());
-        let mut first = None;
-        for (call, [begin, end]) in seen.0 {
-            let (begin, end) = (inner.backend.seconds(begin)?, inner.backend.seconds(end)?);
-            let zero = *first.get_or_insert(begin);
-            calls.push(Call { start: begin - zero, seconds: end - begin, ..call });
-        }
-        inner.backend.forget_marks();
-        let seconds = calls.last().map_or(0.0, |call| call.start + call.seconds);
-        Ok((result, Profile { seconds, calls }))
+/// A call that is about to be made.
+pub(super) struct Request {
+    pub work: Work,
+    pub bytes: f64,
+    pub flops: f64,
+}
+
+impl Request {
+    pub fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> Request {
+        let arguments: Vec<Argument> = args.iter().map(Argument::of).collect();
+        let all = || arguments.iter().map(Argument::bytes).sum::<usize>() as u64;
+        let bytes = grid.part.unwrap_or_else(all) as f64;
+        let work = Work::Kernel(Launch { kernel, grid, arguments });
+        Request { work, bytes, flops: grid.flops as f64 }
     }
 
-    /// What `f` asks for is charged to a layer, and a range for tools that watch (NVTX): `name` as
-    /// checkpoints have it, asked only where somebody wants to know.
-    pub fn layer<R>(&self, name: impl FnOnce() -> Rc<str>, f: impl FnOnce() -> R) -> R {
-        if !self.is_asked() {
-            return f();
-        }
-        let backward = self.0.layer.borrow().1;
-        self.charging((name(), backward), f)
-    }
-
-    /// The layer that is charged now, for its backward; none where nobody asks.
-    pub(crate) fn current_layer(&self) -> Option<Rc<str>> {
-        self.is_asked().then(|| self.0.layer.borrow().0.clone())
-    }
-
-    fn is_asked(&self) -> bool {
-        nvtx::is_watched() || self.0.profile.borrow().is_some()
-    }
-
-    /// `f` is the way back of the innermost scope: a range alone, as calls are charged by layers.
-    pub(crate) fn way_back<R>(&self, f: impl FnOnce() -> R) -> R {
-        let _range = nvtx::range(|| on_the_way(self.0.holder.get(), true));
-        f()
-    }
-
-    /// What `f` asks for is charged to the backward of what [`current_layer`](Self::current_layer)
-    /// told.
-    pub(crate) fn backward_of<R>(&self, layer: &Option<Rc<str>>, f: impl FnOnce() -> R) -> R {
-        match layer {
-            Some(layer) => self.charging((layer.clone(), true), f),
-            None => f(),
+    pub fn job(job: &Job) -> Request {
+        match job {
+            Job::Product(p) => Self::product(p),
+            Job::Convolution(c) => Self::convolution(c),
         }
     }
 
-    fn charging<R>(&self, layer: (Rc<str>, bool), f: impl FnOnce() -> R) -> R {
-        let (name, backward) = &layer;
-        let _range = (!name.is_empty()).then(|| nvtx::range(|| on_the_way(name, *backward)));
-        let before = self.0.layer.replace(layer);
-        let result = f();
-        self.0.layer.replace(before);
-        result
+    pub fn memory(what: &'static str, bytes: usize) -> Request {
+        Request { work: Work::Memory(what), bytes: bytes as f64, flops: 0.0 }
     }
 
-    /// Makes one call, timed if somebody asked. `describe` is called only then: what it is, its
-    /// bytes and its FLOPs.
-    pub(super) fn timed(
-        &self,
-        describe: impl FnOnce() -> (Work, f64, f64),
-        run: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        let Inner { profile, backend, holder, layer, .. } = &*self.0;
-        if profile.borrow().is_none() {
-            return run();
-        }
-        let (work, bytes, flops) = describe();
-        let (layer, backward) = layer.borrow().clone();
-        let place = Place { scope: holder.get(), layer, backward };
-        let call = Call { work, place, start: 0.0, seconds: 0.0, bytes, flops };
-        let begin = backend.mark()?;
-        run()?;
-        let end = backend.mark()?;
-        if let Some(recorder) = profile.borrow_mut().as_mut() {
-            recorder.0.push((call, [begin, end]));
-        }
-        Ok(())
+    fn product(p: &Product) -> Request {
+        let (rows, depth, cols) = (p.out.rows, p.a.cols, p.out.cols);
+        let operands = (rows * depth + depth * cols) * p.a.dtype.bytes();
+        let bytes = operands + rows * cols * p.out.dtype.bytes();
+        let flops = 2.0 * (rows * depth) as f64 * cols as f64;
+        Request { work: Work::Product { rows, depth, cols }, bytes: bytes as f64, flops }
+    }
+
+    fn convolution(c: &Convolution) -> Request {
+        let pass = match c.pass {
+            ConvolutionPass::Forward { .. } => "forward",
+            ConvolutionPass::Data { .. } => "data",
+            ConvolutionPass::Filter { .. } => "filter",
+        };
+        let elements = c.elements();
+        let bytes = elements.iter().sum::<usize>() * c.dtype.bytes();
+        let shape = [c.batch, c.height, c.width, c.channels, c.filters];
+        let pixels = (c.batch * c.height * c.width) as f64;
+        let flops = 2.0 * pixels * elements[1] as f64;
+        Request { work: Work::Convolution { pass, shape }, bytes: bytes as f64, flops }
     }
 }
 
-pub(super) fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> (Work, f64, f64) {
-    let arguments: Vec<Argument> = (args.iter())
-        .map(|arg| match *arg {
+impl Argument {
+    fn of(arg: &Arg) -> Argument {
+        match *arg {
             Arg::Pointer { name, element, written, tensor: Some(tensor) } => {
-                let (shape, dtype) = (tensor.shape().to_vec(), tensor.dtype());
+                let (shape, dtype) = (tensor.shape.to_vec(), tensor.dtype);
                 Argument::Tensor { name, element, shape, dtype, written }
             }
             Arg::Pointer { .. } => Argument::Absent,
@@ -207,46 +156,9 @@ pub(super) fn launch(kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> (Work
             Arg::I32(x) => Argument::I32(x),
             Arg::U64(x) => Argument::U64(x),
             Arg::Real(x) => Argument::Real(x),
-        })
-        .collect();
-    let all = || arguments.iter().map(Argument::bytes).sum::<usize>() as u64;
-    let bytes = grid.part.unwrap_or_else(all) as f64;
-    (Work::Kernel(Launch { kernel, grid, arguments }), bytes, grid.flops as f64)
-}
-
-pub(super) fn job(job: &Job) -> (Work, f64, f64) {
-    match job {
-        Job::Product(p) => product(p),
-        Job::Convolution(c) => convolution(c),
+        }
     }
-}
 
-fn product(p: &Product) -> (Work, f64, f64) {
-    let (rows, depth, cols) = (p.out.rows, p.a.cols, p.out.cols);
-    let operands = (rows * depth + depth * cols) * p.a.dtype.bytes();
-    let bytes = operands + rows * cols * p.out.dtype.bytes();
-    let flops = 2.0 * (rows * depth) as f64 * cols as f64;
-    (Work::Product { rows, depth, cols }, bytes as f64, flops)
-}
-
-fn convolution(c: &Convolution) -> (Work, f64, f64) {
-    let pass = match c.pass {
-        ConvolutionPass::Forward { .. } => "forward",
-        ConvolutionPass::Data { .. } => "data",
-        ConvolutionPass::Filter { .. } => "filter",
-    };
-    let elements = c.elements();
-    let bytes = elements.iter().sum::<usize>() * c.dtype.bytes();
-    let shape = [c.batch, c.height, c.width, c.channels, c.filters];
-    let pixels = (c.batch * c.height * c.width) as f64;
-    (Work::Convolution { pass, shape }, bytes as f64, 2.0 * pixels * elements[1] as f64)
-}
-
-pub(super) fn memory(what: &'static str, bytes: usize) -> (Work, f64, f64) {
-    (Work::Memory(what), bytes as f64, 0.0)
-}
-
-impl Argument {
     fn bytes(&self) -> usize {
         match self {
             Argument::Tensor { shape, dtype, .. } => {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
-use super::Device;
 use super::backend::Recording;
+use super::handle::Device;
 use crate::{Error, Result};
 
 /// Pieces of work by kind. What a piece allocates is gone when it is over, and what it reads and

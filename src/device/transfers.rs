@@ -1,131 +1,90 @@
-//! Transfers that hold up neither the host nor the work that is under way.
+//! A tensor's content: zeroed, written from the host, read back, and copied on the device.
 
-use super::backend::Mark;
-use super::{Device, profile};
-use crate::tensor::{DType, Element, Tensor};
+use std::borrow::Cow;
+
+use super::handle::Device;
+use super::precision::Types;
+use super::profile::Request;
+use crate::dtype::{DType, Element};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Where data of the host arrives, before every step anew, while the step before may still run.
-pub struct Inlet {
-    device: Device,
-    parts: Vec<Tensor>,
-    /// Behind everything that reads what arrived last; none on a device whose work never waits.
-    read: Option<Mark>,
-}
-
-impl Inlet {
-    /// With room for parts of these shapes and types.
-    pub fn new(device: &Device, parts: &[(&[usize], DType)]) -> Result<Inlet> {
-        let parts: Result<Vec<Tensor>> =
-            parts.iter().map(|(shape, dtype)| device.alloc(shape, *dtype)).collect();
-        let mut inlet = Inlet { device: device.clone(), parts: parts?, read: None };
-        inlet.mark()?;
-        Ok(inlet)
-    }
-
-    /// Sends the bytes of the first parts, as many as there is data, and has `read` ask for
-    /// everything that is to be done with what arrived: after that it may be written over. The data
-    /// may go as soon as this returns.
-    pub fn take_in<R>(
-        &mut self,
-        data: &[&[u8]],
-        read: impl FnOnce(&[Tensor]) -> Result<R>,
-    ) -> Result<R> {
-        let places: Vec<(u64, &[u8])> = (self.parts.iter().zip(data))
-            .map(|(part, data)| match part.bytes() == data.len() {
-                true => Ok((part.address(), *data)),
-                false => Err(Error::shape("upload", format!("{} bytes for {part:?}", data.len()))),
-            })
-            .collect::<Result<_>>()?;
-        let backend = &self.device.0.backend;
-        let work = || profile::memory("send", data.iter().map(|data| data.len()).sum());
-        self.device.timed(work, || match (backend.transfers(), self.read) {
-            (Some(transfers), Some(read)) => transfers.send(read, &places),
-            _ => places.iter().try_for_each(|(place, data)| backend.copy_in(*place, data)),
-        })?;
-        let result = read(&self.parts);
-        self.mark()?;
-        result
-    }
-
-    fn mark(&mut self) -> Result<()> {
-        if let Some(transfers) = self.device.0.backend.transfers() {
-            self.read = Some(transfers.mark(self.read)?);
-        }
-        Ok(())
-    }
-}
-
-/// A tensor's content on its way to the host.
-pub struct Readback {
-    device: Device,
-    dtype: DType,
-    bytes: usize,
-    content: Content,
-}
-
-enum Content {
-    There(Vec<u8>),
-    /// Number of the place where it arrives.
-    Underway(usize),
-}
-
 impl Device {
-    /// Has a tensor's content brought to the host as it is when all that was asked for so far has
-    /// run, without waiting for it.
-    pub fn fetch(&self, tensor: &Tensor) -> Result<Readback> {
-        let (from, bytes) = (tensor.address(), tensor.bytes());
-        let content = match self.0.backend.transfers() {
-            Some(transfers) => Content::Underway(transfers.fetch(from, bytes)?),
-            None => {
-                let mut data = vec![0; bytes];
-                self.0.backend.copy_out(from, &mut data)?;
-                Content::There(data)
-            }
-        };
-        Ok(Readback { device: self.clone(), dtype: tensor.dtype(), bytes, content })
+    pub fn zero(&self, tensor: &mut Tensor) -> Result<()> {
+        let (address, bytes) = (tensor.address(), tensor.bytes());
+        let request = || Request::memory("zero", bytes);
+        self.timed(request, || self.0.backend.zero(address, bytes))
     }
-}
 
-impl Readback {
-    /// Whether it has arrived.
-    pub fn is_there(&self) -> Result<bool> {
-        match (&self.content, self.device.0.backend.transfers()) {
-            (Content::Underway(place), Some(transfers)) => transfers.is_there(*place),
-            _ => Ok(true),
+    pub fn upload<E: Element>(&self, shape: &[usize], data: &[E]) -> Result<Tensor> {
+        let mut tensor = self.alloc(shape, E::DTYPE)?;
+        self.write(&mut tensor, data)?;
+        Ok(tensor)
+    }
+
+    /// Uploads single-precision numbers as `real`.
+    pub fn upload_real(&self, shape: &[usize], data: &[f32]) -> Result<Tensor> {
+        let mut tensor = self.empty(shape)?;
+        self.write_real(&mut tensor, data)?;
+        Ok(tensor)
+    }
+
+    /// Replaces a `real` tensor's content.
+    pub fn write_real(&self, tensor: &mut Tensor, data: &[f32]) -> Result<()> {
+        self.write_bytes(tensor, self.real(), &self.as_real(data))
+    }
+
+    /// The bytes of numbers as `real` holds them.
+    pub fn as_real<'a>(&self, data: &'a [f32]) -> Cow<'a, [u8]> {
+        match self.0.types {
+            Types::F32 | Types::Bf16 => bytemuck::cast_slice(data).into(),
+            Types::F64 => data.iter().flat_map(|&x| f64::from(x).to_ne_bytes()).collect(),
         }
     }
 
-    /// Waits until it has.
-    pub fn wait<E: Element>(&self) -> Result<Vec<E>> {
-        if self.dtype != E::DTYPE {
-            return Err(Error::shape("read", format!("{:?} as {:?}", self.dtype, E::DTYPE)));
+    /// Replaces a tensor's content.
+    pub fn write<E: Element>(&self, tensor: &mut Tensor, data: &[E]) -> Result<()> {
+        self.write_bytes(tensor, E::DTYPE, bytemuck::cast_slice(data))
+    }
+
+    fn write_bytes(&self, tensor: &mut Tensor, dtype: DType, data: &[u8]) -> Result<()> {
+        if tensor.dtype() != dtype || tensor.bytes() != data.len() {
+            let elements = data.len() / dtype.bytes();
+            let problem = format!("{tensor:?} cannot take {elements} elements of {dtype:?}");
+            return Err(Error::shape("write", problem));
         }
-        let mut data = vec![E::zeroed(); self.bytes / self.dtype.bytes()];
+        let request = || Request::memory("write", tensor.bytes());
+        self.timed(request, || self.0.backend.copy_in(tensor.address(), data))
+    }
+
+    /// Waits for the device and copies a tensor to the host.
+    pub fn read<E: Element>(&self, tensor: &Tensor) -> Result<Vec<E>> {
+        if tensor.dtype() != E::DTYPE {
+            return Err(Error::shape("read", format!("{tensor:?} read as {:?}", E::DTYPE)));
+        }
+        let mut data = vec![E::zeroed(); tensor.len()];
+        let request = || Request::memory("read", tensor.bytes());
         let bytes = bytemuck::cast_slice_mut(&mut data);
-        match (&self.content, self.device.0.backend.transfers()) {
-            (Content::There(content), _) => bytes.copy_from_slice(content),
-            (Content::Underway(place), Some(transfers)) => transfers.wait(*place, bytes)?,
-            (Content::Underway(_), None) => return Err(Error::device("nothing was fetched")),
-        }
+        self.timed(request, || self.0.backend.copy_out(tensor.address(), bytes))?;
         Ok(data)
     }
 
-    /// Waits for a `real` tensor's content, as single precision.
-    pub fn wait_f32(&self) -> Result<Vec<f32>> {
-        match self.dtype {
-            DType::F64 => Ok(self.wait::<f64>()?.into_iter().map(|x| x as f32).collect()),
-            _ => self.wait(),
+    /// Reads a `real` tensor or an operand as single precision.
+    pub fn read_f32(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        match tensor.dtype() {
+            DType::F64 => Ok(self.read::<f64>(tensor)?.into_iter().map(|x| x as f32).collect()),
+            DType::Bf16 => Ok(self.read(tensor)?.into_iter().map(half::bf16::to_f32).collect()),
+            _ => self.read(tensor),
         }
     }
-}
 
-impl Drop for Readback {
-    fn drop(&mut self) {
-        if let (Content::Underway(place), Some(transfers)) =
-            (&self.content, self.device.0.backend.transfers())
-        {
-            transfers.forget(*place);
+    /// Copies between tensors of the same type and length.
+    pub fn copy(&self, from: &Tensor, to: &mut Tensor) -> Result<()> {
+        if from.dtype() != to.dtype() || from.len() != to.len() {
+            return Err(Error::shape("copy", format!("{from:?} into {to:?}")));
         }
+        let request = || Request::memory("copy", 2 * from.bytes());
+        let (source, destination) = (from.address(), to.address());
+        self.timed(request, || self.0.backend.copy(source, destination, from.bytes()))
     }
 }

@@ -1,7 +1,8 @@
 //! AdamW over a flat store, and the commit of what a step leaves behind.
 
 use crate::device::{Device, kernels};
-use crate::tensor::{DType, Tensor};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// An update of a network's parameters and, with it, of the mean teacher's. All flat stores are laid out
@@ -16,7 +17,7 @@ pub struct AdamW<'a> {
     pub shadow: Option<&'a mut Tensor>,
     pub teacher_shadow: Option<&'a mut Tensor>,
     /// Multipliers of the rate and of the decay: chunks,2.
-    pub rules: &'a Tensor,
+    pub multipliers: &'a Tensor,
     /// Rate, decay, 1 - β1^t, √(1 - β2^t), weight of the old teacher.
     pub schedule: &'a Tensor,
     /// Where it is set, nothing changes.
@@ -27,7 +28,7 @@ pub struct AdamW<'a> {
 
 impl AdamW<'_> {
     pub fn run(self, device: &Device) -> Result<()> {
-        let chunks = self.rules.dim(0);
+        let chunks = self.multipliers.dim(0);
         let chunk_size = self.values.len() / chunks.max(1);
         let [beta1, beta2] = self.betas;
         kernels::Adamw {
@@ -38,7 +39,7 @@ impl AdamW<'_> {
             teacher: self.teacher,
             shadow: self.shadow,
             teacher_shadow: self.teacher_shadow,
-            rules: self.rules,
+            multipliers: self.multipliers,
             schedule: self.schedule,
             failed: self.failed,
             beta1,

@@ -137,8 +137,7 @@ fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<
 
 /// A parameter's group, as mmcv's constructor makes one for each.
 fn group(config: &OptimizerConfig, name: &str, index: usize) -> Node {
-    let rule = config.rules.iter().find(|rule| name.contains(&rule.contains));
-    let (lr, decay) = rule.map_or((1.0, 1.0), |rule| (rule.lr, rule.decay));
+    let (lr, decay) = config.multipliers(name);
     let betas = config.betas.map(Node::Float).to_vec();
     Node::dict([
         ("lr", Node::Float(config.lr * lr)),

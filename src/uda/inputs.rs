@@ -122,12 +122,12 @@ impl StepInputs {
                 blur: blur > augment.blur_threshold,
             }
         };
-        let lr = learning_rate(config.optimizer.lr, &config.schedule, iteration);
+        let lr = learning_rate(config.optimizer.lr, &(&config.schedule).into(), iteration);
         // The update that ends this iteration makes the next one's teacher.
         let alpha = teacher_alpha(config.teacher.alpha, iteration + 1);
         StepInputs {
             iteration,
-            update: UpdateNumbers::new(&config.optimizer, lr, iteration + 1, alpha),
+            update: UpdateNumbers::new(&(&config.optimizer).into(), lr, iteration + 1, alpha),
             drop_key: draw(Purpose::DropKey, 0).bits(),
             detail_boxes: std::array::from_fn(|pass| {
                 detail_box(config, draw(Purpose::DetailBox, pass))

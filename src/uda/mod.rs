@@ -3,4 +3,5 @@
 pub mod batch;
 pub mod inputs;
 pub mod mix;
+mod optimizer;
 pub mod step;

@@ -140,7 +140,9 @@ impl Learner {
             RareColours { gain: normalizer.inverse_std.clone(), reversed: false }
         };
         Ok(Learner {
-            optimizer: Optimizer::new(device, &student, &config.optimizer)?,
+            optimizer: Optimizer::new(device, &student, (&config.optimizer).into(), |name| {
+                config.optimizer.multipliers(name)
+            })?,
             templates: Templates::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,
             normalizer,

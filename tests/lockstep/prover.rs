@@ -30,9 +30,9 @@ pub fn value(types: Types, arg: &Arg) -> Value {
         Arg::Pointer { tensor: None, .. } => Value::Null,
         Arg::Pointer { name, element, written, tensor: Some(tensor) } => Value::Pointer(Argument {
             name,
-            address: tensor.address(),
+            address: tensor.address,
             bytes: tensor.bytes(),
-            element: tensor.dtype().bytes(),
+            element: tensor.dtype.bytes(),
             written,
             operand: element == ArgElement::Operand,
         }),

@@ -20,7 +20,7 @@ pub fn add(list: &mut List, config: &Config) {
     let settings = config.optimizer.clone();
     // AdamW and the teacher's update are one kernel.
     list.plain("adamw_ema", shape, move |bed: &Bed| {
-        let numbers = UpdateNumbers::new(&settings, 6e-5, 5, 0.999).to_array();
+        let numbers = UpdateNumbers::new(&(&settings).into(), 6e-5, 5, 0.999).to_array();
         let numbers = bed.device.upload_real(&[5], &numbers).unwrap();
         let failed = bed.device.zeros(&[1], DType::I32).unwrap();
         let make = |slot| {
@@ -28,7 +28,9 @@ pub fn add(list: &mut List, config: &Config) {
             student.values = bed.numbers(student.values.shape(), slot);
             student.grads = Some(bed.numbers(student.values.shape(), slot + 1));
             let teacher = Weights::new(&bed.device, &spec, false).unwrap();
-            let optimizer = Optimizer::new(&bed.device, &student, &settings).unwrap();
+            let multipliers = |name: &str| settings.multipliers(name);
+            let optimizer =
+                Optimizer::new(&bed.device, &student, (&settings).into(), multipliers).unwrap();
             (student, teacher, optimizer)
         };
         type Sets = (Weights, Weights, Optimizer);
@@ -87,7 +89,7 @@ pub fn rates(list: &mut List, on_gpu: bool) {
         bed.rotating(make, move |device, [a, b]| {
             let mut out = device.empty(&[side, side]).unwrap();
             // As a linear layer has it: the rows of both are what is multiplied.
-            device.product(&mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
+            ops::matmul(device, &mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
             out
         })
     });

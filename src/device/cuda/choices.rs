@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::driver::{Driver, Event, Stream, Way};
 use crate::Result;
-use crate::device::backend::Job;
+use crate::device::job::Job;
 
 /// How often a way is timed.
 const TRIALS: usize = 3;

@@ -8,8 +8,9 @@
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::device::backend::Job;
-use crate::device::launch::{Grid, Kernel, Types};
+use crate::device::job::Job;
+use crate::device::launch::{Grid, Kernel};
+use crate::device::precision::Types;
 
 /// A queue of work that runs in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

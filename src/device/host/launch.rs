@@ -4,30 +4,32 @@ use std::ffi::c_void;
 
 use rayon::prelude::*;
 
-use super::Host;
-use crate::device::launch::{Grid, Kernel, SoloBody, SoloLaunch, Types};
+use super::workers::Workers;
+use crate::device::launch::{Grid, Kernel, Level, SoloBody, SoloLaunch};
+use crate::device::precision::Types;
 use crate::{Error, Result};
 
 /// `words`: arguments as [`Arg::word`](crate::device::Arg::word) gives them.
 pub(super) fn launch(
-    host: &Host,
+    workers: &Workers,
+    level: Level,
     kernel: &'static Kernel,
     types: Types,
     grid: Grid,
     words: &[u64],
 ) -> Result<()> {
     let body = (kernel.solo.iter())
-        .filter(|solo| solo.types == types && solo.level <= host.level)
+        .filter(|solo| solo.types == types && solo.level <= level)
         .max_by_key(|solo| solo.level)
         .ok_or_else(|| Error::device(format!("{} was not built for {types:?}", kernel.name)))?
         .body;
     // A few tasks per thread even out blocks of unequal cost.
-    let tasks = (host.threads as i64 * 4).min(grid.blocks);
-    if tasks == 1 || host.threads == 1 {
+    let tasks = (workers.count as i64 * 4).min(grid.blocks);
+    if tasks == 1 || workers.count == 1 {
         call(words, body, grid, 0, grid.blocks);
         return Ok(());
     }
-    host.install(|| {
+    workers.install(|| {
         (0..tasks as usize).into_par_iter().with_max_len(1).for_each(|task| {
             let cut = |task: usize| grid.blocks * task as i64 / tasks;
             call(words, body, grid, cut(task), cut(task + 1));

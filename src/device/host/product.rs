@@ -6,8 +6,8 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
-use crate::device::backend::{Matrix, Product};
-use crate::tensor::DType;
+use crate::device::job::{Matrix, Product};
+use crate::dtype::DType;
 use crate::{Error, Result};
 
 pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Result<()> {
@@ -21,6 +21,8 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
     Ok(())
 }
 
+/// For products that are themselves pieces of parallel work.
+pub(super) const SERIAL: gemm::Parallelism = gemm::Parallelism::None;
 /// Up to so many rows the crate takes longer to pack `b` than to multiply by it: see [`thin`].
 const THIN: usize = 32;
 /// Rows that are worth handing to another core to fill.

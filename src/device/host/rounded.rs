@@ -3,9 +3,9 @@
 
 use super::{convolution as exact, product as matrices};
 use crate::Result;
-use crate::device::Precision;
-use crate::device::backend::{Convolution, Matrix, Product};
-use crate::tensor::DType;
+use crate::device::job::{Convolution, Matrix, Product};
+use crate::device::precision::Precision;
+use crate::dtype::DType;
 
 /// Whether operands of this type are rounded.
 pub(super) fn is(operands: DType, precision: Precision) -> bool {

@@ -133,7 +133,7 @@ fn tensors(device: &Device, arguments: &[Argument]) -> Result<Vec<Option<Tensor>
 fn argument<'a>(argument: &Argument, tensor: Option<&'a Tensor>) -> Arg<'a> {
     match *argument {
         Argument::Tensor { name, element, written, .. } => {
-            Arg::Pointer { name, element, written, tensor }
+            Arg::Pointer { name, element, written, tensor: tensor.map(Tensor::view) }
         }
         Argument::Absent => {
             Arg::Pointer { name: "", element: ArgElement::Real, written: false, tensor: None }

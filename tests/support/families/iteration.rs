@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
-use udass_raw::config::{Config, OptimizerConfig};
+use udass_raw::config::Config;
 use udass_raw::data::resize::{Rows, Size, Window, pil_bilinear, pil_nearest};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
 use udass_raw::ops::mix::{Labelled, RareCrops};
-use udass_raw::optimizer::{Optimizer, UpdateNumbers, teacher_alpha};
+use udass_raw::optimizer::{AdamWSettings, Optimizer, UpdateNumbers, teacher_alpha};
 use udass_raw::params::Weights;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
@@ -171,7 +171,8 @@ impl<'a, 'r> Run<'a, 'r> {
         let rare = self.rare(&iteration.draws)?;
         let batch = DeviceBatch { source, target, valid, rare };
         let alpha = teacher_alpha(self.config.teacher.alpha, iteration.local_iter + 1);
-        let update = UpdateNumbers::new(&self.config.optimizer, iteration.rates[0], number, alpha);
+        let settings = (&self.config.optimizer).into();
+        let update = UpdateNumbers::new(&settings, iteration.rates[0], number, alpha);
         let inputs = step_inputs(iteration, self.batch(), update);
         let mut seen = BTreeMap::new();
         let mut keep = |name: &str, tensor: &Tensor| {
@@ -285,10 +286,10 @@ fn update_teacher(
     teacher: &mut Weights,
     alpha: f64,
 ) -> Outcome {
-    let (lr, eps, betas) = (0.0, 1e-8, [0.9, 0.999]);
-    let config = OptimizerConfig { lr, betas, eps, weight_decay: 0.0, rules: vec![] };
-    let mut optimizer = Optimizer::new(device, student, &config).map_err(said)?;
-    let numbers = UpdateNumbers::new(&config, 0.0, 1, alpha).to_array();
+    let settings = AdamWSettings { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
+    let optimizer = Optimizer::new(device, student, settings, |_| (1.0, 1.0));
+    let mut optimizer = optimizer.map_err(said)?;
+    let numbers = UpdateNumbers::new(&settings, 0.0, 1, alpha).to_array();
     let numbers = device.upload_real(&[numbers.len()], &numbers).map_err(said)?;
     let failed = device.zeros(&[1], DType::I32).map_err(said)?;
     optimizer.update(device, student, Some(teacher), &numbers, &failed).map_err(said)
@@ -523,8 +524,7 @@ impl Run<'_, '_> {
             let name = format!("model.{}", param.name);
             let Group(lr, decay) =
                 stored.get(&name).ok_or_else(|| format!("no group of {name}"))?;
-            let rule = config.rules.iter().find(|rule| param.name.contains(&rule.contains));
-            let (times_lr, times_decay) = rule.map_or((1.0, 1.0), |r| (r.lr, r.decay));
+            let (times_lr, times_decay) = config.multipliers(&param.name);
             self.report.number(&format!("rate of {name}"), *lr, config.lr * times_lr, 1e-12);
             let here = config.weight_decay * times_decay;
             self.report.number(&format!("decay of {name}"), *decay, here, 1e-12);

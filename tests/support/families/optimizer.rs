@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde::Deserialize;
-use udass_raw::config::{OptimizerConfig, ParameterRule, ScheduleConfig};
 use udass_raw::device::Device;
-use udass_raw::optimizer::{Optimizer, UpdateNumbers, learning_rate, teacher_alpha};
+use udass_raw::optimizer::{
+    AdamWSettings, Optimizer, Schedule, UpdateNumbers, learning_rate, teacher_alpha,
+};
 use udass_raw::params::{Init, Layout, Spec, Weights};
 use udass_raw::tensor::{DType, Tensor};
 
@@ -23,7 +24,7 @@ pub fn schedule(report: &mut Report, _: &Device) -> Outcome {
         lr: f64,
         lr_head: f64,
     }
-    let schedule = ScheduleConfig { warmup: 1500, warmup_ratio: 1e-6, end: 40_000 };
+    let schedule = Schedule { warmup: 1500, warmup_ratio: 1e-6, end: 40_000 };
     let table: Vec<Row> = report.case().read(&["table"])?;
     for Row { iter, lr, lr_head } in table {
         // The stated rates are exact up to the order of their few roundings.
@@ -75,7 +76,6 @@ fn set_gradients(
 
 struct Step<'a> {
     device: &'a Device,
-    config: &'a OptimizerConfig,
     optimizer: Optimizer,
 }
 
@@ -110,18 +110,15 @@ pub fn adamw(report: &mut Report, device: &Device) -> Outcome {
         .iter()
         .map(|text| group(text).ok_or_else(|| format!("group {text:?} is not understood")))
         .collect::<Outcome<_>>()?;
-    let weight_decay = 0.01;
-    let rule = |(name, lr, decay): &(String, f64, f64)| ParameterRule {
-        contains: name.clone(),
-        lr: *lr,
-        decay: decay / weight_decay,
+    let settings = AdamWSettings { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
+    let multipliers = |name: &str| {
+        let group = groups.iter().find(|(group, ..)| group == name);
+        group.map_or((1.0, 1.0), |(_, lr, decay)| (*lr, decay / settings.weight_decay))
     };
-    let rules = groups.iter().map(rule).collect();
-    let config = OptimizerConfig { lr: 6e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay, rules };
     let names: Vec<String> = groups.iter().map(|(name, ..)| name.clone()).collect();
     let mut student = weights(device, &names, len, |name| case.input(name))?;
-    let optimizer = Optimizer::new(device, &student, &config).map_err(said)?;
-    let mut step = Step { device, config: &config, optimizer };
+    let optimizer = Optimizer::new(device, &student, settings, multipliers).map_err(said)?;
+    let mut step = Step { device, optimizer };
     for (s, &rate) in rates.iter().enumerate() {
         set_gradients(device, &mut student, |name| {
             let i: i32 = name[1..].parse().expect("parameters are called p0, p1, …");
@@ -129,7 +126,7 @@ pub fn adamw(report: &mut Report, device: &Device) -> Outcome {
             let grad = formula::image(&case.input(&format!("g{i}_{s}")), len);
             grad.iter().map(|&g| (f64::from(g) * scale) as f32).collect()
         })?;
-        let numbers = UpdateNumbers::new(step.config, rate, s as u64 + 1, 1.0);
+        let numbers = UpdateNumbers::new(&settings, rate, s as u64 + 1, 1.0);
         step.take(&mut student, None, numbers)?;
         let now = by_name(device, &student, &student.values)?;
         compare_all(report, &format!("step{}/", s + 1), &now);
@@ -157,13 +154,7 @@ fn compare_all(report: &mut Report, prefix: &str, values: &HashMap<String, Vec<f
 /// rate 0 the student stays as it is.
 pub fn ema(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
-    let config = OptimizerConfig {
-        lr: 0.0,
-        betas: [0.9, 0.999],
-        eps: 1e-8,
-        weight_decay: 0.0,
-        rules: vec![],
-    };
+    let settings = AdamWSettings { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
     for key in report.keys("") {
         let iteration = key.strip_prefix("iter").and_then(|n| n.parse().ok());
         let iteration: u64 = iteration.ok_or_else(|| format!("{key} names no iteration"))?;
@@ -173,9 +164,9 @@ pub fn ema(report: &mut Report, device: &Device) -> Outcome {
         let name = ["w".to_string()];
         let mut student = weights(device, &name, len, |_| case.input("student"))?;
         let mut teacher = weights(device, &name, len, |_| case.input("teacher"))?;
-        let optimizer = Optimizer::new(device, &student, &config).map_err(said)?;
-        let mut step = Step { device, config: &config, optimizer };
-        let numbers = UpdateNumbers::new(&config, 0.0, 1, alpha);
+        let optimizer = Optimizer::new(device, &student, settings, |_| (1.0, 1.0)).map_err(said)?;
+        let mut step = Step { device, optimizer };
+        let numbers = UpdateNumbers::new(&settings, 0.0, 1, alpha);
         step.take(&mut student, Some(&mut teacher), numbers)?;
         let after = by_name(device, &teacher, &teacher.values)?;
         report.compare(key, &[len], &after["w"]);

@@ -13,11 +13,11 @@ use std::rc::Rc;
 use cudarc::cublaslt::sys;
 use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
-use super::Gpu;
-use crate::device::Precision;
-use crate::device::backend::{Job, Matrix, Product, no_way};
+use super::gpu::Gpu;
 use crate::device::cuda::driver::Way;
-use crate::tensor::DType;
+use crate::device::job::{Job, Matrix, Product};
+use crate::device::precision::Precision;
+use crate::dtype::DType;
 use crate::{Error, Result};
 
 /// Bytes that an algorithm may use beside its operands: what NVIDIA advises for Hopper.
@@ -26,7 +26,7 @@ const MOST_WORKSPACE: usize = 32 << 20;
 const MOST_WAYS: usize = 8;
 
 pub(super) struct Products {
-    pub precision: Precision,
+    precision: Precision,
     deterministic: bool,
     handle: sys::cublasLtHandle_t,
     plans: RefCell<HashMap<Key, Rc<Plan>>>,
@@ -213,7 +213,7 @@ impl Products {
         let (key, [a, b, out]) = arranged(product)?;
         let plan = self.plan(key)?;
         let found = plan.algorithms.get(way);
-        let (way, algorithm) = found.ok_or_else(|| no_way(&Job::Product(*product)))?;
+        let (way, algorithm) = found.ok_or_else(|| Job::Product(*product).refused())?;
         if let Some(vector) = product.bias.or(product.row_sums) {
             let attribute = Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             set(plan.operation, attribute, &vector)?;

@@ -5,17 +5,17 @@
 
 use rayon::prelude::*;
 
-use super::{SERIAL, Transposed, clear_filter, filter};
+use super::filter::{Transposed, clear_filter, filter};
 use crate::Result;
-use crate::device::backend::{Convolution, ConvolutionPass, Matrix, Product};
-use crate::device::host::product::product;
+use crate::device::host::product::{SERIAL, product};
+use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
 
 /// Numbers of a filter row that a piece of the filter's gradient takes: fewer lose speed, more leave too
 /// few pieces.
 const PIECE: (usize, usize) = (48, 256);
 const PIECES_PER_ROW: usize = 6;
 
-pub(super) struct Runs<'a>(pub &'a Convolution);
+pub struct Runs<'a>(pub &'a Convolution);
 
 /// One of the two maps.
 #[derive(Clone, Copy)]

@@ -1,0 +1,237 @@
+//! The GPU as a backend: memory from one stream's point of view, transfers through pinned memory, and
+//! everything else handed to a [`Driver`].
+
+use std::cell::{Cell, RefCell};
+
+use super::beside::Beside;
+use super::blocks;
+use super::choices::Choices;
+use super::driver::{Argument, Driver, Event, Graph, Launch, Stream};
+use super::staging::Staging;
+use crate::device::backend::{Backend, Recorder, Recording, Transfers, host_parts_of_teams};
+use crate::device::job::Job;
+use crate::device::launch::{Arg, Grid, Kernel};
+use crate::device::precision::Types;
+use crate::{Error, Result};
+
+/// Device memory is reserved in multiples of it.
+const GRANULE: usize = 2 << 20;
+
+pub struct Cuda {
+    pub(super) driver: Box<dyn Driver>,
+    /// All work is given to it, so that its order is that of the program; only what is sent ahead of
+    /// the work that reads it takes another.
+    pub(super) stream: Stream,
+    staging: RefCell<Staging>,
+    pub(super) beside: RefCell<Beside>,
+    /// Set while work is recorded.
+    recording: Cell<bool>,
+    /// Given back when the device goes; every tensor keeps the device alive.
+    chunks: RefCell<Vec<u64>>,
+    marks: RefCell<Marks>,
+    choices: RefCell<Choices>,
+}
+
+/// Events of a profile, used again by the next.
+#[derive(Default)]
+struct Marks {
+    events: Vec<Event>,
+    used: usize,
+}
+
+impl Cuda {
+    pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
+        let stream = driver.stream()?;
+        let (staging, beside, marks) = Default::default();
+        let (recording, chunks) = (Cell::new(false), RefCell::default());
+        let choices = RefCell::new(Choices::new(driver.kept(), &driver.describe()));
+        Ok(Cuda { driver, stream, staging, beside, recording, chunks, marks, choices })
+    }
+
+    /// What goes between the host and the device has no place in work that runs without the host.
+    pub(super) fn not_recording(&self, what: &str) -> Result<()> {
+        match self.recording.get() {
+            true => Err(Error::device(format!("{what} inside recorded work"))),
+            false => Ok(()),
+        }
+    }
+
+    /// The way that a job takes, and its workspace.
+    fn way(&self, job: &Job) -> Result<Option<(usize, usize)>> {
+        let (driver, recorded) = (&*self.driver, self.recording.get());
+        self.choices.borrow_mut().of(driver, self.stream, job, recorded)
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Nothing is left to tell of a failure, and a process that ends gives all back.
+        let _ = self.driver.synchronize(self.stream);
+        self.beside.borrow_mut().free(&*self.driver);
+        self.staging.borrow_mut().free(&*self.driver);
+        for chunk in self.chunks.borrow_mut().drain(..) {
+            let _ = self.driver.free(chunk);
+        }
+    }
+}
+
+impl Backend for Cuda {
+    fn describe(&self) -> String {
+        self.driver.describe()
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<u64> {
+        let address = self.driver.allocate(bytes)?;
+        self.chunks.borrow_mut().push(address);
+        Ok(address)
+    }
+
+    /// Three quarters of what is free: within one chunk all free neighbours merge. For tools that watch
+    /// allocations, each tensor can have its own.
+    fn chunk(&self) -> usize {
+        if std::env::var_os("UDASS_SEPARATE_TENSORS").is_some() {
+            return 0;
+        }
+        self.driver.memory().map_or(0, |memory| memory.free / 4 * 3 / GRANULE * GRANULE)
+    }
+
+    fn zero(&self, address: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.driver.zero(self.stream, address, bytes)
+    }
+
+    fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.not_recording("an upload")?;
+        self.staging.borrow_mut().copy_in(&*self.driver, self.stream, address, data)
+    }
+
+    fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()> {
+        self.not_recording("a read")?;
+        self.staging.borrow_mut().copy_out(&*self.driver, self.stream, address, data)
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        if from == to || bytes == 0 {
+            return Ok(());
+        }
+        self.driver.copy(self.stream, from, to, bytes)
+    }
+
+    fn launch(
+        &self,
+        kernel: &'static Kernel,
+        types: Types,
+        grid: Grid,
+        args: &[Arg],
+    ) -> Result<()> {
+        let argument = |arg: &Arg| {
+            let (bytes, written) = match arg {
+                Arg::Pointer { tensor: Some(tensor), written, .. } => {
+                    (Some(tensor.bytes()), *written)
+                }
+                _ => (None, false),
+            };
+            Argument { word: arg.word(types), bytes, written }
+        };
+        let arguments = args.iter().map(argument).collect();
+        self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })
+    }
+
+    fn rounds_operands(&self) -> bool {
+        self.driver.rounds_operands()
+    }
+
+    fn workspace(&self, job: &Job) -> Result<Option<usize>> {
+        Ok(self.way(job)?.map(|(_, workspace)| workspace))
+    }
+
+    fn compute(&self, job: &Job, workspace: u64) -> Result<()> {
+        let (way, _) = self.way(job)?.ok_or_else(|| job.refused())?;
+        self.driver.compute(self.stream, job, way, workspace)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize(self.stream)
+    }
+
+    fn mark(&self) -> Result<u64> {
+        let mut marks = self.marks.borrow_mut();
+        let index = marks.used;
+        if index == marks.events.len() {
+            marks.events.push(self.driver.event()?);
+        }
+        marks.used += 1;
+        self.driver.record(self.stream, marks.events[index])?;
+        Ok(index as u64)
+    }
+
+    fn seconds(&self, mark: u64) -> Result<f64> {
+        let marks = self.marks.borrow();
+        self.driver.elapsed(marks.events[0], marks.events[mark as usize])
+    }
+
+    fn forget_marks(&self) {
+        self.marks.borrow_mut().used = 0;
+    }
+
+    fn blocks_for(&self, n: usize) -> usize {
+        blocks::of_elements(n)
+    }
+
+    fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
+        match self.driver.multiprocessors() {
+            Some(n) => blocks::of_teams(rows, n),
+            None => self.blocks_of_rows(rows, width),
+        }
+    }
+
+    fn parts_of_teams(&self, rows: usize) -> usize {
+        match self.driver.multiprocessors() {
+            Some(n) => blocks::parts_of_teams(rows, n),
+            None => host_parts_of_teams(rows),
+        }
+    }
+
+    fn recorder(&self) -> Option<&dyn Recorder> {
+        self.driver.records().then_some(self as &dyn Recorder)
+    }
+
+    fn transfers(&self) -> Option<&dyn Transfers> {
+        Some(self)
+    }
+
+    fn padding(&self) -> usize {
+        self.driver.padding()
+    }
+
+    fn lend(&self, address: u64, bytes: usize) -> Result<()> {
+        self.driver.lend(address, bytes)
+    }
+
+    fn take_back(&self, address: u64, bytes: usize) {
+        self.driver.take_back(address, bytes);
+    }
+}
+
+impl Recorder for Cuda {
+    fn begin(&self) -> Result<()> {
+        self.driver.begin_capture(self.stream)?;
+        self.recording.set(true);
+        Ok(())
+    }
+
+    fn end(&self) -> Result<Recording> {
+        self.recording.set(false);
+        self.driver.end_capture(self.stream).map(|graph| Recording(graph.0))
+    }
+
+    fn replay(&self, recording: Recording) -> Result<()> {
+        self.driver.replay(self.stream, Graph(recording.0))
+    }
+
+    fn discard(&self, recording: Recording) {
+        self.driver.discard(Graph(recording.0));
+    }
+}

@@ -1,0 +1,349 @@
+//! The driver of NVIDIA's GPUs, through cudarc's bindings. Thin: what is decided is decided above.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::path::PathBuf;
+use std::ptr::null_mut;
+
+use cudarc::cublaslt::sys as cublaslt;
+use cudarc::cudnn::sys as cudnn;
+use cudarc::driver::sys;
+
+use super::cache;
+use super::code::Code;
+use super::convolution::Convolutions;
+use super::gpu::{Gpu, check};
+use super::product::Products;
+use crate::device::cuda::driver::{Driver, Event, Graph, Launch, Memory, Stream, Way};
+use crate::device::job::Job;
+use crate::device::precision::Precision;
+use crate::{Error, Result};
+
+pub struct Nvidia {
+    // Dropped before the context is released.
+    products: Products,
+    convolutions: Convolutions,
+    code: Code,
+    events: RefCell<Vec<sys::CUevent>>,
+    /// Beside the one of all work.
+    streams: RefCell<Vec<sys::CUstream>>,
+    graphs: RefCell<Vec<[*mut c_void; 2]>>,
+    precision: Precision,
+    deterministic: bool,
+    multiprocessors: usize,
+    gpu: Gpu,
+}
+
+impl Nvidia {
+    /// The first GPU that is visible (CUDA_VISIBLE_DEVICES), in its primary context.
+    pub fn new(precision: Precision, deterministic: bool) -> Result<Nvidia> {
+        Self::on(Gpu::first()?, precision, deterministic)
+    }
+
+    /// The GPU of a context that is there already; all work goes to `stream`.
+    ///
+    /// # Safety
+    /// Both are live handles (`CUcontext`, `CUstream`) that outlive the driver.
+    pub unsafe fn existing(
+        context: *mut c_void,
+        stream: *mut c_void,
+        precision: Precision,
+        deterministic: bool,
+    ) -> Result<Nvidia> {
+        // SAFETY: the caller's.
+        let gpu = unsafe { Gpu::existing(context, stream)? };
+        Self::on(gpu, precision, deterministic)
+    }
+
+    fn on(gpu: Gpu, precision: Precision, deterministic: bool) -> Result<Nvidia> {
+        let capability = gpu.capability()?;
+        if capability < (8, 0) {
+            let (major, minor) = capability;
+            return Err(Error::device(format!(
+                "device.kind: the GPU has compute capability {major}.{minor}; 8.0 or later is \
+                 needed. `--device host` computes without"
+            )));
+        }
+        Ok(Nvidia {
+            products: Products::new(&gpu, precision, deterministic)?,
+            convolutions: Convolutions::new(&gpu, precision, deterministic)?,
+            precision,
+            deterministic,
+            multiprocessors: gpu.multiprocessors()?,
+            code: Code::new(capability),
+            events: RefCell::default(),
+            streams: RefCell::default(),
+            graphs: RefCell::default(),
+            gpu,
+        })
+    }
+
+    /// The stream's handle, in the context that it belongs to.
+    fn enter(&self, stream: Stream) -> Result<sys::CUstream> {
+        self.gpu.enter()?;
+        Ok(stream.0 as sys::CUstream)
+    }
+}
+
+/// What runs of it still ends well: the driver lets go of it then. A failure leaves it to the
+/// process's end.
+fn destroy([executable, graph]: [*mut c_void; 2]) {
+    // SAFETY: both are `end_capture`'s, given up once.
+    unsafe {
+        let _ = sys::cuGraphExecDestroy(executable.cast());
+        let _ = sys::cuGraphDestroy(graph.cast());
+    }
+}
+
+impl Drop for Nvidia {
+    fn drop(&mut self) {
+        // Failures leave things to the process's end.
+        let _ = self.gpu.enter();
+        self.products.free();
+        self.convolutions.free();
+        self.graphs.get_mut().drain(..).for_each(destroy);
+        // SAFETY: each was made by this driver, and nothing is under way: the device waited.
+        unsafe {
+            for event in self.events.get_mut().drain(..) {
+                let _ = sys::cuEventDestroy_v2(event);
+            }
+            for stream in self.streams.get_mut().drain(..) {
+                let _ = sys::cuStreamDestroy_v2(stream);
+            }
+        }
+        self.code.unload();
+    }
+}
+
+impl Driver for Nvidia {
+    fn describe(&self) -> String {
+        let name = self.gpu.name();
+        // SAFETY: the libraries were found to have these functions.
+        let (cublas, cudnn) = unsafe { (cublaslt::cublasLtGetVersion(), cudnn::cudnnGetVersion()) };
+        let precision = self.precision;
+        let chance = if self.deterministic { "" } else { ", not deterministic" };
+        format!("cuda, {name}, {precision:?}{chance}, cuBLASLt {cublas}, cuDNN {cudnn}")
+    }
+
+    fn kept(&self) -> Option<PathBuf> {
+        cache::folder().map(|folder| folder.join("ways"))
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        self.gpu.memory()
+    }
+
+    fn multiprocessors(&self) -> Option<usize> {
+        Some(self.multiprocessors)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.gpu.allocate(bytes)
+    }
+
+    fn free(&self, address: u64) -> Result<()> {
+        self.gpu.free(address)
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64> {
+        self.gpu.allocate_host(bytes)
+    }
+
+    fn free_host(&self, address: u64) -> Result<()> {
+        self.gpu.free_host(address)
+    }
+
+    fn write_host(&self, to: u64, data: &[u8]) -> Result<()> {
+        // SAFETY: `to` lies in pinned memory with as much room, which nothing reads meanwhile.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) };
+        Ok(())
+    }
+
+    fn read_host(&self, from: u64, data: &mut [u8]) -> Result<()> {
+        // SAFETY: as above; what wrote it was waited for.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, data.as_mut_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        Ok(Stream(self.gpu.stream as u64))
+    }
+
+    fn side_stream(&self) -> Result<Stream> {
+        let stream = self.gpu.another_stream()?;
+        self.streams.borrow_mut().push(stream);
+        Ok(Stream(stream as u64))
+    }
+
+    fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both ranges are live, the host's is pinned and left alone until it was read.
+        let status =
+            unsafe { sys::cuMemcpyHtoDAsync_v2(to, from_host as *const c_void, bytes, stream) };
+        check(status, "copy to the GPU")
+    }
+
+    fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: as above.
+        let status =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(to_host as *mut c_void, from, bytes, stream) };
+        check(status, "copy from the GPU")
+    }
+
+    fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both are tensors' ranges.
+        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, stream) }, "copy")
+    }
+
+    fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: a tensor's range.
+        check(unsafe { sys::cuMemsetD8Async(address, 0, bytes, stream) }, "zero")
+    }
+
+    fn launch(&self, stream: Stream, launch: &Launch) -> Result<()> {
+        let name = launch.kernel.name;
+        let stream = self.enter(stream)?;
+        let function = self.code.function(launch.kernel, launch.types, launch.grid.shared)?;
+        let words: Vec<u64> = launch.arguments.iter().map(|argument| argument.word).collect();
+        let mut pointers: Vec<*mut c_void> =
+            words.iter().map(|word| word as *const u64 as *mut c_void).collect();
+        let grid = launch.grid;
+        let blocks = u32::try_from(grid.blocks)
+            .map_err(|_| Error::device(format!("{name}: {} blocks are too many", grid.blocks)))?;
+        // SAFETY: the launcher was generated from the kernel's signature, so there are as many
+        // values as parameters, each as wide as its word's low bytes; the driver copies them now.
+        let status = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                blocks,
+                1,
+                1,
+                grid.threads,
+                1,
+                1,
+                grid.shared as u32,
+                stream,
+                pointers.as_mut_ptr(),
+                null_mut(),
+            )
+        };
+        check(status, name)
+    }
+
+    fn rounds_operands(&self) -> bool {
+        self.precision != Precision::F32
+    }
+
+    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
+        self.gpu.enter()?;
+        match job {
+            Job::Product(product) => self.products.ways(product),
+            Job::Convolution(convolution) => self.convolutions.ways(convolution),
+        }
+    }
+
+    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()> {
+        let stream = self.enter(stream)?;
+        match job {
+            Job::Product(product) => self.products.run(stream, product, way, workspace),
+            Job::Convolution(c) => self.convolutions.run(stream, c, way, workspace),
+        }
+    }
+
+    fn event(&self) -> Result<Event> {
+        self.gpu.enter()?;
+        let mut event = null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
+        // SAFETY: an out-pointer to a local.
+        check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
+        self.events.borrow_mut().push(event);
+        Ok(Event(event as u64))
+    }
+
+    fn record(&self, stream: Stream, event: Event) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both are this driver's.
+        check(unsafe { sys::cuEventRecord(event.0 as sys::CUevent, stream) }, "cuEventRecord")
+    }
+
+    fn hold(&self, stream: Stream, event: Event) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: both are this driver's.
+        let status = unsafe { sys::cuStreamWaitEvent(stream, event.0 as sys::CUevent, 0) };
+        check(status, "cuStreamWaitEvent")
+    }
+
+    fn passed(&self, event: Event) -> Result<bool> {
+        self.gpu.enter()?;
+        // SAFETY: the event is this driver's.
+        match unsafe { sys::cuEventQuery(event.0 as sys::CUevent) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            status => check(status, "cuEventQuery").map(|()| true),
+        }
+    }
+
+    fn wait(&self, event: Event) -> Result<()> {
+        self.gpu.enter()?;
+        // SAFETY: the event is this driver's.
+        let status = unsafe { sys::cuEventSynchronize(event.0 as sys::CUevent) };
+        check(status, "cuEventSynchronize")
+    }
+
+    fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
+        let (from, to) = (from.0 as sys::CUevent, to.0 as sys::CUevent);
+        let mut milliseconds = 0.0;
+        // SAFETY: both events are this driver's; an out-pointer to a local.
+        let status = unsafe { sys::cuEventElapsedTime_v2(&mut milliseconds, from, to) };
+        check(status, "cuEventElapsedTime")?;
+        Ok(f64::from(milliseconds) * 1e-3)
+    }
+
+    fn synchronize(&self, stream: Stream) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: the stream is this driver's.
+        check(unsafe { sys::cuStreamSynchronize(stream) }, "cuStreamSynchronize")
+    }
+
+    /// CUDA captures no default stream: null, or one of the two that stand for it.
+    fn records(&self) -> bool {
+        self.gpu.stream as u64 > 2
+    }
+
+    fn begin_capture(&self, stream: Stream) -> Result<()> {
+        let stream = self.enter(stream)?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is this driver's.
+        check(unsafe { sys::cuStreamBeginCapture_v2(stream, mode) }, "cuStreamBeginCapture")
+    }
+
+    fn end_capture(&self, stream: Stream) -> Result<Graph> {
+        let stream = self.enter(stream)?;
+        let (mut graph, mut executable) = (null_mut(), null_mut());
+        // SAFETY: out-pointers to locals; the stream is this driver's.
+        unsafe {
+            check(sys::cuStreamEndCapture(stream, &mut graph), "cuStreamEndCapture")?;
+            let status = sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0);
+            check(status, "cuGraphInstantiate")?;
+        }
+        self.graphs.borrow_mut().push([executable.cast(), graph.cast()]);
+        Ok(Graph(executable as u64))
+    }
+
+    fn replay(&self, stream: Stream, graph: Graph) -> Result<()> {
+        let stream = self.enter(stream)?;
+        // SAFETY: the graph is one of `end_capture` that was not discarded.
+        check(unsafe { sys::cuGraphLaunch(graph.0 as sys::CUgraphExec, stream) }, "cuGraphLaunch")
+    }
+
+    fn discard(&self, graph: Graph) {
+        let mut graphs = self.graphs.borrow_mut();
+        let Some(at) = graphs.iter().position(|[executable, _]| *executable as u64 == graph.0)
+        else {
+            return;
+        };
+        destroy(graphs.swap_remove(at));
+    }
+}

@@ -1,0 +1,37 @@
+//! What the build embedded: the kernels' sources and headers and, where nvcc was there, their machine
+//! code.
+
+use crate::device::precision::Types;
+use crate::{Error, Result};
+
+include!(concat!(env!("OUT_DIR"), "/gpu.rs"));
+
+/// A table of files in kernels/ and their machine code; empty without nvcc at build time.
+pub type Embedded = &'static [(&'static str, &'static [u8])];
+
+/// What kernels of these types are called after, and what of them is embedded.
+pub fn built(types: Types) -> Result<(&'static str, Embedded)> {
+    match types {
+        Types::F32 => Ok(("f32", FATBINS_F32)),
+        Types::Bf16 => Ok(("bf16", FATBINS_BF16)),
+        Types::F64 => Err(Error::device("the GPU does not compute in double precision")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kernel_has_a_source_and_code_where_any_has() {
+        for kernel in crate::device::kernels::ALL {
+            let is = |file: &str| file == kernel.file;
+            assert!(SOURCES.iter().any(|(file, _)| is(file)), "{}", kernel.name);
+            for types in [Types::F32, Types::Bf16] {
+                let embedded = built(types).unwrap().1;
+                let there = embedded.iter().any(|(file, _)| is(file));
+                assert!(embedded.is_empty() || there, "{}, {types:?}", kernel.name);
+            }
+        }
+    }
+}

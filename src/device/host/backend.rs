@@ -1,0 +1,175 @@
+//! The CPU as a backend: kernels run solo, their blocks spread over a thread pool; products go to the
+//! `gemm` crate, convolutions to one product per row and tap.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use memmap2::{MmapMut, MmapOptions};
+
+use super::workers::Workers;
+use super::{convolution, launch, product, rounded};
+use crate::device::backend::Backend;
+use crate::device::job::{Job, Product};
+use crate::device::launch::{Arg, Grid, Kernel, Launcher, Level};
+use crate::device::precision::{Precision, Types};
+use crate::{Error, Result};
+
+/// Elements of elementwise work that are worth handing to another core.
+const ELEMENTS_PER_BLOCK: usize = 8 << 10;
+/// Address space taken at once where the system does not tell how much memory it has.
+const USUAL_MEMORY: usize = 16 << 30;
+
+pub struct Host {
+    /// Who runs kernels, if not this device.
+    launcher: Option<Box<dyn Launcher>>,
+    pub(super) workers: Workers,
+    pub(super) level: Level,
+    precision: Precision,
+    /// Given back when the device goes; every tensor keeps the device alive.
+    chunks: RefCell<Vec<MmapMut>>,
+    /// What marks count nanoseconds from.
+    start: Instant,
+}
+
+impl Host {
+    pub fn new(
+        threads: usize,
+        precision: Precision,
+        launcher: Option<Box<dyn Launcher>>,
+    ) -> Result<Host> {
+        let workers = Workers::new(threads)?;
+        let (level, chunks, start) = (best_level(), RefCell::default(), Instant::now());
+        Ok(Host { launcher, workers, level, precision, chunks, start })
+    }
+}
+
+/// The widest instruction set that this processor has and the kernels were built for.
+fn best_level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            return Level::V4;
+        }
+        if has!("avx2") && has!("fma") && has!("bmi2") && has!("f16c") {
+            return Level::V3;
+        }
+    }
+    Level::Base
+}
+
+impl Backend for Host {
+    fn describe(&self) -> String {
+        let precision = match self.precision {
+            Precision::F32 => String::new(),
+            other => format!(", {other:?}"),
+        };
+        let (threads, level) = (self.workers.count, self.level);
+        format!("host, {threads} thread(s), instruction set {level:?}{precision}")
+    }
+
+    /// Address space; pages come as they are touched.
+    fn reserve(&self, bytes: usize) -> Result<u64> {
+        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+        let mut map = map.map_err(|e| {
+            Error::device(format!("the system has no {} MiB left ({e})", bytes >> 20))
+        })?;
+        let address = map.as_mut_ptr() as u64;
+        self.chunks.borrow_mut().push(map);
+        Ok(address)
+    }
+
+    /// As much as the machine has: within one chunk all free neighbours merge, so that a teacher's
+    /// few large tensors fit where a student's many small ones were.
+    fn chunk(&self) -> usize {
+        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = info.lines().find_map(|line| {
+            line.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<usize>().ok()
+        });
+        total.map_or(USUAL_MEMORY, |kib| kib << 10)
+    }
+
+    fn zero(&self, address: u64, bytes: usize) -> Result<()> {
+        // SAFETY: address and length are a tensor's, within memory that `reserve` gave out.
+        unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
+        Ok(())
+    }
+
+    fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {
+        // SAFETY: as above; `data` is outside the arena.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), address as *mut u8, data.len()) };
+        Ok(())
+    }
+
+    fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()> {
+        // SAFETY: as above.
+        unsafe {
+            std::ptr::copy_nonoverlapping(address as *const u8, data.as_mut_ptr(), data.len())
+        };
+        Ok(())
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: both are tensors' ranges; they may be the same.
+        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
+    fn launch(
+        &self,
+        kernel: &'static Kernel,
+        types: Types,
+        grid: Grid,
+        args: &[Arg],
+    ) -> Result<()> {
+        match &self.launcher {
+            Some(launcher) => launcher.launch(kernel, types, grid, args),
+            None => {
+                let words: Vec<u64> = args.iter().map(|arg| arg.word(types)).collect();
+                launch::launch(&self.workers, self.level, kernel, types, grid, &words)
+            }
+        }
+    }
+
+    fn rounds_operands(&self) -> bool {
+        self.precision != Precision::F32
+    }
+
+    /// Sums of rows are a kernel's.
+    fn workspace(&self, job: &Job) -> Result<Option<usize>> {
+        let sums_rows = matches!(job, Job::Product(Product { row_sums: Some(_), .. }));
+        Ok((!sums_rows).then_some(0))
+    }
+
+    fn compute(&self, job: &Job, _: u64) -> Result<()> {
+        let parallelism = gemm::Parallelism::Rayon(self.workers.count);
+        let precision = self.precision;
+        let is_rounded = |operands| rounded::is(operands, precision);
+        self.workers.install(|| match job {
+            Job::Product(p) if is_rounded(p.a.dtype) => rounded::product(p, parallelism),
+            Job::Product(p) => product::product(p, parallelism),
+            Job::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
+            Job::Convolution(c) => convolution::convolution(c),
+        })
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn mark(&self) -> Result<u64> {
+        Ok(self.start.elapsed().as_nanos() as u64)
+    }
+
+    fn seconds(&self, mark: u64) -> Result<f64> {
+        Ok(mark as f64 * 1e-9)
+    }
+
+    fn blocks_for(&self, n: usize) -> usize {
+        let per_block = match &self.launcher {
+            Some(launcher) => launcher.elements_per_block(),
+            None => ELEMENTS_PER_BLOCK,
+        };
+        n.div_ceil(per_block)
+    }
+}

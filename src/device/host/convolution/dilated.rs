@@ -1,0 +1,99 @@
+//! Dilated convolutions: a product per output row and tap, on the part of the row for which the tap lies
+//! inside the image. The filter's gradient is spread over its taps and channels.
+
+use rayon::prelude::*;
+
+use super::filter::{Transposed, clear_filter, filter};
+use crate::Result;
+use crate::device::host::product::{SERIAL, product};
+use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
+
+/// Pieces that the filter's gradient is at least cut into, for its taps alone do not divide evenly,
+/// and the width below which a piece's products lose speed.
+const FILTER_PIECES: usize = 18;
+const FILTER_CHANNELS: usize = 256;
+
+pub fn convolution(c: &Convolution) -> Result<()> {
+    let rows = (0..c.batch * c.height).into_par_iter().with_max_len(1);
+    match c.pass {
+        ConvolutionPass::Forward { accumulate } => {
+            let filters = Transposed::new(c)?;
+            rows.try_for_each(|row| {
+                let mut fresh = !accumulate;
+                // The centre tap covers the whole row, so it goes first and overwrites.
+                taps(c).try_for_each(|tap| {
+                    let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
+                    let accumulate = !std::mem::take(&mut fresh);
+                    product(&Product::plain(y, x, filters.tap(c, tap), accumulate), SERIAL)
+                })
+            })
+        }
+        ConvolutionPass::Data { accumulate } => rows.try_for_each(|row| {
+            let mut fresh = !accumulate;
+            taps(c).try_for_each(|tap| {
+                let Some((y, x)) = spans(c, row, tap, -1) else { return Ok(()) };
+                let accumulate = !std::mem::take(&mut fresh);
+                product(&Product::plain(x, y, filter(c, tap), accumulate), SERIAL)
+            })
+        }),
+        ConvolutionPass::Filter { accumulate } => {
+            if !accumulate {
+                clear_filter(c);
+            }
+            let pieces = FILTER_PIECES.div_ceil(c.kernel * c.kernel);
+            let width = c.channels.div_ceil(pieces).max(FILTER_CHANNELS);
+            let starts = (0..c.channels).step_by(width);
+            let pieces: Vec<_> =
+                taps(c).flat_map(|tap| starts.clone().map(move |start| (tap, start))).collect();
+            pieces.into_par_iter().with_max_len(1).try_for_each(|(tap, start)| {
+                let width = width.min(c.channels - start);
+                let out = filter(c, tap).columns(start, width);
+                (0..c.batch * c.height).try_for_each(|row| {
+                    let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
+                    let b = x.columns(start, width);
+                    product(&Product::plain(out, y.t(), b, true), SERIAL)
+                })
+            })
+        }
+    }
+}
+
+/// Filter taps (r, s), the centre first.
+fn taps(c: &Convolution) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let (side, centre) = (c.kernel, (c.kernel / 2, c.kernel / 2));
+    let all = (0..side).flat_map(move |r| (0..side).map(move |s| (r, s)));
+    std::iter::once(centre).chain(all.filter(move |&tap| tap != centre))
+}
+
+/// The part of an image row and of the row it is written to that a tap connects: (source,
+/// destination). `direction` 1 reads x and writes y at `row`; -1 reads y and writes x at `row`.
+/// None where the tap falls outside the image.
+fn spans(
+    c: &Convolution,
+    row: usize,
+    (r, s): (usize, usize),
+    direction: isize,
+) -> Option<(Matrix, Matrix)> {
+    let shift =
+        |tap: usize| (tap as isize - (c.kernel / 2) as isize) * c.dilation as isize * direction;
+    let (image, h) = (row / c.height, row % c.height);
+    let source_h = h.checked_add_signed(shift(r)).filter(|&h| h < c.height)?;
+    let dw = shift(s);
+    let first = (-dw).max(0) as usize;
+    let end = c.width as isize - dw.max(0);
+    let count = usize::try_from(end - first as isize).ok().filter(|&n| n > 0)?;
+    let span = |base: u64, channels: usize, h: usize, w: usize| Matrix {
+        address: base
+            + (((image * c.height + h) * c.width + w) * channels * c.dtype.bytes()) as u64,
+        dtype: c.dtype,
+        rows: count,
+        cols: channels,
+        row_stride: channels as isize,
+        col_stride: 1,
+    };
+    let source_w = (first as isize + dw) as usize;
+    Some(match direction {
+        1 => (span(c.x, c.channels, source_h, source_w), span(c.y, c.filters, h, first)),
+        _ => (span(c.y, c.filters, source_h, source_w), span(c.x, c.channels, h, first)),
+    })
+}

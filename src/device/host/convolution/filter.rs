@@ -1,0 +1,98 @@
+//! A convolution's filter, as matrices and in other orders.
+
+use rayon::prelude::*;
+
+use crate::device::job::{Convolution, Matrix};
+use crate::dtype::DType;
+use crate::{Error, Result};
+
+/// K×C: one tap of the filter.
+pub fn filter(c: &Convolution, (r, s): (usize, usize)) -> Matrix {
+    Matrix {
+        address: c.w + ((r * c.kernel + s) * c.channels * c.dtype.bytes()) as u64,
+        dtype: c.dtype,
+        rows: c.filters,
+        cols: c.channels,
+        row_stride: (c.kernel * c.kernel * c.channels) as isize,
+        col_stride: 1,
+    }
+}
+
+/// Sets the whole filter to 0.
+pub fn clear_filter(c: &Convolution) {
+    let bytes = c.filters * c.kernel * c.kernel * c.channels * c.dtype.bytes();
+    // SAFETY: the filter, a live tensor of this many bytes.
+    unsafe { std::ptr::write_bytes(c.w as *mut u8, 0, bytes) };
+}
+
+impl Matrix {
+    /// `width` of the columns, from `start` on.
+    pub(super) fn columns(self, start: usize, width: usize) -> Matrix {
+        let offset = start as isize * self.col_stride * self.dtype.bytes() as isize;
+        Matrix { address: self.address.wrapping_add_signed(offset as i64), cols: width, ..self }
+    }
+}
+
+/// The filter as R,S,C,K: a product transposes its operand otherwise, once for every row of the
+/// image.
+pub struct Transposed {
+    /// Numbers of the convolution's type.
+    pub storage: Vec<u64>,
+}
+
+impl Transposed {
+    pub fn new(c: &Convolution) -> Result<Transposed> {
+        let taps = c.kernel * c.kernel;
+        let bytes = taps * c.channels * c.filters * c.dtype.bytes();
+        let mut storage = vec![0u64; bytes.div_ceil(8)];
+        let to = storage.as_mut_ptr() as u64;
+        let tap_bytes = c.channels * c.filters * c.dtype.bytes();
+        (0..taps).into_par_iter().try_for_each(|tap| {
+            let from = filter(c, (tap / c.kernel, tap % c.kernel));
+            let to = to + (tap * tap_bytes) as u64;
+            // SAFETY: `from` views the live filter; `to` is this tap's own part of `storage`.
+            match c.dtype {
+                DType::F32 => unsafe { transpose::<f32>(from, to) },
+                DType::F64 => unsafe { transpose::<f64>(from, to) },
+                other => return Err(Error::device(format!("no convolution for {other:?}"))),
+            }
+            Ok(())
+        })?;
+        Ok(Transposed { storage })
+    }
+
+    /// C×K: one tap.
+    pub fn tap(&self, c: &Convolution, (r, s): (usize, usize)) -> Matrix {
+        let size = c.channels * c.filters * c.dtype.bytes();
+        Matrix {
+            address: self.storage.as_ptr() as u64 + ((r * c.kernel + s) * size) as u64,
+            dtype: c.dtype,
+            rows: c.channels,
+            cols: c.filters,
+            row_stride: c.filters as isize,
+            col_stride: 1,
+        }
+    }
+}
+
+/// Writes the transpose of `from`, whose columns are neighbours in memory, tile by tile.
+///
+/// # Safety
+/// `from` must be readable, and `to` writable for as many numbers.
+unsafe fn transpose<N: Copy>(from: Matrix, to: u64) {
+    const TILE: usize = 16;
+    let (source, target) = (from.address as *const N, to as *mut N);
+    for row in (0..from.rows).step_by(TILE) {
+        for col in (0..from.cols).step_by(TILE) {
+            for c in col..from.cols.min(col + TILE) {
+                for r in row..from.rows.min(row + TILE) {
+                    // SAFETY: r and c are inside the matrix.
+                    unsafe {
+                        let value = *source.offset(r as isize * from.row_stride + c as isize);
+                        *target.add(c * from.rows + r) = value;
+                    }
+                }
+            }
+        }
+    }
+}

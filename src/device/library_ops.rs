@@ -1,0 +1,44 @@
+//! What a device's libraries compute: matrix products and convolutions.
+
+use super::handle::Device;
+use super::job::{Job, Matrix};
+use super::profile::Request;
+use crate::Result;
+use crate::dtype::DType;
+use crate::tensor::Tensor;
+
+/// What libraries want workspaces to lie at multiples of.
+const WORKSPACE_ALIGNMENT: usize = 256;
+
+impl Matrix {
+    /// All leading dimensions as rows, channels as columns.
+    pub fn of(tensor: &Tensor) -> Matrix {
+        Matrix {
+            address: tensor.address(),
+            dtype: tensor.dtype(),
+            rows: tensor.rows(),
+            cols: tensor.channels(),
+            row_stride: tensor.channels() as isize,
+            col_stride: 1,
+        }
+    }
+
+    /// `rows`×`cols` of a tensor's memory, from its first element on.
+    pub fn shaped(tensor: &Tensor, rows: usize, cols: usize) -> Matrix {
+        Matrix { rows, cols, row_stride: cols as isize, ..Matrix::of(tensor) }
+    }
+}
+
+impl Device {
+    /// None, and nothing done, where the device does no such job.
+    pub(crate) fn compute(&self, job: &Job) -> Result<Option<()>> {
+        let Some(bytes) = self.0.backend.workspace(job)? else { return Ok(None) };
+        let space = match bytes {
+            0 => None,
+            _ => Some(self.alloc(&[bytes + WORKSPACE_ALIGNMENT], DType::U8)?),
+        };
+        let at = |space: &Tensor| space.address().next_multiple_of(WORKSPACE_ALIGNMENT as u64);
+        let workspace = space.as_ref().map_or(0, at);
+        self.timed(|| Request::job(job), || self.0.backend.compute(job, workspace)).map(Some)
+    }
+}

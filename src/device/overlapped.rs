@@ -1,0 +1,133 @@
+//! Transfers that hold up neither the host nor the work that is under way.
+
+use super::backend::Mark;
+use super::handle::Device;
+use super::profile::Request;
+use crate::dtype::{DType, Element};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Where data of the host arrives, before every step anew, while the step before may still run.
+pub struct Inlet {
+    device: Device,
+    parts: Vec<Tensor>,
+    /// Behind everything that reads what arrived last; none on a device whose work never waits.
+    read: Option<Mark>,
+}
+
+impl Inlet {
+    /// With room for parts of these shapes and types.
+    pub fn new(device: &Device, parts: &[(&[usize], DType)]) -> Result<Inlet> {
+        let parts: Result<Vec<Tensor>> =
+            parts.iter().map(|(shape, dtype)| device.alloc(shape, *dtype)).collect();
+        let mut inlet = Inlet { device: device.clone(), parts: parts?, read: None };
+        inlet.mark()?;
+        Ok(inlet)
+    }
+
+    /// Sends the bytes of the first parts, as many as there is data, and has `read` ask for
+    /// everything that is to be done with what arrived: after that it may be written over. The data
+    /// may go as soon as this returns.
+    pub fn take_in<R>(
+        &mut self,
+        data: &[&[u8]],
+        read: impl FnOnce(&[Tensor]) -> Result<R>,
+    ) -> Result<R> {
+        let places: Vec<(u64, &[u8])> = (self.parts.iter().zip(data))
+            .map(|(part, data)| match part.bytes() == data.len() {
+                true => Ok((part.address(), *data)),
+                false => Err(Error::shape("upload", format!("{} bytes for {part:?}", data.len()))),
+            })
+            .collect::<Result<_>>()?;
+        let backend = &self.device.0.backend;
+        let request = || Request::memory("send", data.iter().map(|data| data.len()).sum());
+        self.device.timed(request, || match (backend.transfers(), self.read) {
+            (Some(transfers), Some(read)) => transfers.send(read, &places),
+            _ => places.iter().try_for_each(|(place, data)| backend.copy_in(*place, data)),
+        })?;
+        let result = read(&self.parts);
+        self.mark()?;
+        result
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        if let Some(transfers) = self.device.0.backend.transfers() {
+            self.read = Some(transfers.mark(self.read)?);
+        }
+        Ok(())
+    }
+}
+
+/// A tensor's content on its way to the host.
+pub struct Readback {
+    device: Device,
+    dtype: DType,
+    bytes: usize,
+    content: Content,
+}
+
+enum Content {
+    There(Vec<u8>),
+    /// Number of the place where it arrives.
+    Underway(usize),
+}
+
+impl Device {
+    /// Has a tensor's content brought to the host as it is when all that was asked for so far has
+    /// run, without waiting for it.
+    pub fn fetch(&self, tensor: &Tensor) -> Result<Readback> {
+        let (from, bytes) = (tensor.address(), tensor.bytes());
+        let content = match self.0.backend.transfers() {
+            Some(transfers) => Content::Underway(transfers.fetch(from, bytes)?),
+            None => {
+                let mut data = vec![0; bytes];
+                self.0.backend.copy_out(from, &mut data)?;
+                Content::There(data)
+            }
+        };
+        Ok(Readback { device: self.clone(), dtype: tensor.dtype(), bytes, content })
+    }
+}
+
+impl Readback {
+    /// Whether it has arrived.
+    pub fn is_there(&self) -> Result<bool> {
+        match (&self.content, self.device.0.backend.transfers()) {
+            (Content::Underway(place), Some(transfers)) => transfers.is_there(*place),
+            _ => Ok(true),
+        }
+    }
+
+    /// Waits until it has.
+    pub fn wait<E: Element>(&self) -> Result<Vec<E>> {
+        if self.dtype != E::DTYPE {
+            return Err(Error::shape("read", format!("{:?} as {:?}", self.dtype, E::DTYPE)));
+        }
+        let mut data = vec![E::zeroed(); self.bytes / self.dtype.bytes()];
+        let bytes = bytemuck::cast_slice_mut(&mut data);
+        match (&self.content, self.device.0.backend.transfers()) {
+            (Content::There(content), _) => bytes.copy_from_slice(content),
+            (Content::Underway(place), Some(transfers)) => transfers.wait(*place, bytes)?,
+            (Content::Underway(_), None) => return Err(Error::device("nothing was fetched")),
+        }
+        Ok(data)
+    }
+
+    /// Waits for a `real` tensor's content, as single precision.
+    pub fn wait_f32(&self) -> Result<Vec<f32>> {
+        match self.dtype {
+            DType::F64 => Ok(self.wait::<f64>()?.into_iter().map(|x| x as f32).collect()),
+            _ => self.wait(),
+        }
+    }
+}
+
+impl Drop for Readback {
+    fn drop(&mut self) {
+        if let (Content::Underway(place), Some(transfers)) =
+            (&self.content, self.device.0.backend.transfers())
+        {
+            transfers.forget(*place);
+        }
+    }
+}
