@@ -117,7 +117,7 @@ fn launcher(text: &mut String, kernel: &Kernel) {
                 )
             }
             Kind::Scalar(Scalar::Size) => {
-                format!("I64(size(&{}, {name:?}, self.{name})?)", constant(kernel))
+                format!("size(&{}, {name:?}, self.{name})?", constant(kernel))
             }
             Kind::Scalar(Scalar::Switch) => format!("I32(self.{name}.into())"),
             Kind::Scalar(Scalar::Number) => format!("Real(self.{name})"),

@@ -41,13 +41,18 @@ KERNEL(relu_backward,
     GRID_LOOP(i, elements) dx[i] = real(z[i]) > 0 ? real(dz[i]) : real(0);
 }
 
-// y[r,c] = bias[c]: what a convolution then accumulates onto.
+// y[r,c] = bias[c], or wide[r,c]: what a product or a convolution then accumulates onto.
 KERNEL(fill_rows,
-       const real* bias /* channels */, T* y /* rows,channels */,
+       const real* bias /* channels */, T* OPTIONAL y /* rows,channels */,
+       real* OPTIONAL wide /* rows,channels */,
        int64_t rows, int64_t channels) {
-    GRID_LOOP(r, rows) {
-        for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = bias[c];
-    }
+    auto fill = [&](auto* to) {
+        GRID_LOOP(r, rows) {
+            for (int64_t c = 0; c < channels; ++c) to[r * channels + c] = bias[c];
+        }
+    };
+    if (y != nullptr) fill(y);
+    else fill(wide);
 }
 
 // partial[p,c] = Σ x[r,c] over the p-th part of the rows; one block a part.

@@ -7,7 +7,7 @@
 //
 // `shadow` and `teacher_shadow` become what products then take of p and teacher.
 //
-// One row of the store is a chunk of one parameter; `rules` has its multipliers of lr and decay.
+// One row of the store is a chunk of one parameter; `multipliers` has those of its lr and decay.
 // rest is 1 - β, rounded once: in single precision 1 - 0.999 would be off by 1e-5.
 // p: values; g: grads; m, v: exp_avg, exp_avg_sq. schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α.
 // Nothing changes when `failed` is set.
@@ -17,15 +17,15 @@ KERNEL(adamw,
        real* values /* chunks,chunk_size */, const real* grads /* chunks,chunk_size */,
        real* exp_avg /* chunks,chunk_size */, real* exp_avg_sq /* chunks,chunk_size */,
        real* OPTIONAL teacher /* chunks,chunk_size */, T* OPTIONAL shadow /* chunks,chunk_size */,
-       T* OPTIONAL teacher_shadow /* chunks,chunk_size */, const real* rules /* chunks,2 */,
+       T* OPTIONAL teacher_shadow /* chunks,chunk_size */, const real* multipliers /* chunks,2 */,
        const real* schedule /* 5 */, const int32_t* failed /* 1 */,
        real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks,
        int64_t chunk_size) {
     if (*failed) return;
     const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
     ROW_LOOP(chunk, chunks) {
-        const real lr = schedule[0] * rules[2 * chunk];
-        const real keep = 1 - lr * (schedule[1] * rules[2 * chunk + 1]);
+        const real lr = schedule[0] * multipliers[2 * chunk];
+        const real keep = 1 - lr * (schedule[1] * multipliers[2 * chunk + 1]);
         const real step = lr / correction1;
         const int64_t first = chunk * chunk_size;
         BLOCK_LOOP(j, chunk_size) {

@@ -1,9 +1,8 @@
-//! Kernel launches on a device: the grid that suits it, and the check of every argument's type.
+//! Kernel launches on a device: the grid that suits it, and the check of every tensor's type and size.
 
 use super::handle::Device;
 use super::launch::{Arg, Element, Grid, Kernel};
 use super::profile::Request;
-use super::shapes;
 use crate::dtype::DType;
 use crate::{Error, Result};
 
@@ -39,7 +38,7 @@ impl Device {
                 }
             }
         }
-        shapes::check(kernel, grid, args)?;
+        kernel.check_sizes(grid, args)?;
         let request = || Request::launch(kernel, grid, args);
         self.timed(request, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }
@@ -54,5 +53,88 @@ impl Device {
             Element::I64 => DType::I64,
             Element::U64 => DType::U64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Precision;
+    use crate::device::kernels::ALL;
+    use crate::device::shapes::{Parameter, ParameterKind, Sizes};
+    use crate::tensor::Tensor;
+
+    /// Sizes of a launch, all different.
+    const PRIMES: [i64; 12] = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41];
+
+    /// The elements that each tensor of a launch must hold.
+    fn lengths(kernel: &'static Kernel, args: &[Arg], grid: Grid) -> Option<Vec<Option<u64>>> {
+        let argument = |position: usize| match args[position] {
+            Arg::I64(size) => size.try_into().ok(),
+            _ => None,
+        };
+        let sizes = Sizes { argument: &argument, blocks: grid.blocks as u64 };
+        let length = |parameter: &Parameter| match &parameter.kind {
+            ParameterKind::Tensor(shape) => shape.elements(&sizes).map(|(n, _)| Some(n)),
+            _ => Some(None),
+        };
+        kernel.parameters.iter().map(length).collect()
+    }
+
+    /// What a launch says whose tensors hold so many elements.
+    fn launch(
+        kernel: &'static Kernel,
+        scalars: &[Arg],
+        grid: Grid,
+        lengths: &[Option<u64>],
+    ) -> Result<()> {
+        let device = Device::dry(Precision::F32);
+        let tensors: Vec<Option<Tensor>> = (lengths.iter())
+            .map(|n| n.map(|n| device.empty(&[n as usize])).transpose())
+            .collect::<Result<_>>()?;
+        let args: Vec<Arg> = (kernel.parameters.iter().zip(&tensors).zip(scalars))
+            .map(|((parameter, tensor), scalar)| match (tensor, scalar) {
+                (Some(_), _) => Arg::Pointer {
+                    name: parameter.name,
+                    element: Element::Real,
+                    written: false,
+                    tensor: tensor.as_ref().map(Tensor::view),
+                },
+                (None, &Arg::I64(n)) => Arg::I64(n),
+                (None, _) => Arg::I32(0),
+            })
+            .collect();
+        device.launch(kernel, grid, &args)
+    }
+
+    #[test]
+    fn every_tensor_of_every_kernel_has_one_size() {
+        let mut tensors = 0;
+        for &kernel in ALL {
+            let mut primes = PRIMES.into_iter();
+            let mut scalar = |parameter: &Parameter| match parameter.kind {
+                ParameterKind::Size => Arg::I64(primes.next().unwrap()),
+                _ => Arg::I32(0),
+            };
+            let scalars: Vec<Arg> = kernel.parameters.iter().map(&mut scalar).collect();
+            // Some are numbers of parts that the blocks are cut into.
+            let (grid, lengths) = (1..100_000)
+                .map(Grid::blocks)
+                .find_map(|grid| Some((grid, lengths(kernel, &scalars, grid)?)))
+                .unwrap_or_else(|| panic!("{}: no launch fits", kernel.name));
+            launch(kernel, &scalars, grid, &lengths).unwrap();
+            for (position, parameter) in kernel.parameters.iter().enumerate() {
+                let Some(right) = lengths[position] else { continue };
+                tensors += 1;
+                for wrong in [right - 1, right + 1] {
+                    let mut lengths = lengths.clone();
+                    lengths[position] = Some(wrong);
+                    let told = launch(kernel, &scalars, grid, &lengths).unwrap_err().to_string();
+                    let named = format!("{}: `{}` holds {wrong} ", kernel.name, parameter.name);
+                    assert!(told.starts_with(&named), "{told}");
+                }
+            }
+        }
+        assert!(tensors > 300, "only {tensors} tensors");
     }
 }

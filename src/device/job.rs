@@ -49,11 +49,11 @@ impl Job {
         *address = place(*address);
         self
     }
-}
 
-/// The error for a job that the device cannot do and its caller cannot do otherwise.
-pub(crate) fn no_way(job: &Job) -> Error {
-    Error::device(format!("the device's libraries have no way that may be taken for {job}"))
+    /// The error where the device cannot do it and its caller cannot do otherwise.
+    pub(crate) fn refused(&self) -> Error {
+        Error::device(format!("the device's libraries have no way that may be taken for {self}"))
+    }
 }
 
 /// As a key of what is known about its shape.

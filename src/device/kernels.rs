@@ -1,5 +1,5 @@
-//! Launchers generated from the signatures in `kernels/*.cu`: a struct for each kernel, whose fields
-//! are the kernel's arguments. An `int64_t` is a `usize` here: a size, a count or a position.
+//! Launchers generated from the signatures in `kernels/*.cu`: a struct a kernel, whose fields are the
+//! kernel's arguments. An `int64_t` is a `usize` here: a size, a count or a place.
 #![allow(clippy::all)]
 
 use std::ffi::c_void;
@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use super::handle::Device;
 use super::launch::{Arg, Element, Grid, Kernel, Level, Solo, SoloLaunch};
 use super::precision::Types;
-use super::shapes::{Dim, Parameter, ParameterKind, Shape, size};
+use super::shapes::{Dim, Parameter, ParameterKind, Shape};
 use crate::Result;
 use crate::tensor::Tensor;
 

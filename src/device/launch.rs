@@ -3,9 +3,9 @@
 use std::ffi::c_void;
 
 use super::precision::Types;
-use super::shapes::Parameter;
+use super::shapes::{Parameter, ParameterKind, Sizes};
 use super::view::TensorView;
-use crate::Result;
+use crate::{Error, Result};
 
 /// Instruction set that a solo body was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +44,16 @@ pub enum Arg<'a> {
 }
 
 impl Arg<'_> {
+    /// A size as the kernel takes it.
+    pub(super) fn size(
+        kernel: &'static Kernel,
+        name: &'static str,
+        size: usize,
+    ) -> Result<Arg<'static>> {
+        let too_large = || Error::shape(kernel.name, format!("`{name}` is {size}"));
+        size.try_into().map(Arg::I64).map_err(|_| too_large())
+    }
+
     /// The argument's bytes, the lowest first; a narrower parameter takes the low ones.
     pub fn word(&self, types: Types) -> u64 {
         match *self {
@@ -115,6 +125,28 @@ pub struct Kernel {
     /// In the order of a launch's arguments.
     pub parameters: &'static [Parameter],
     pub solo: &'static [Solo],
+}
+
+impl Kernel {
+    /// Compares the tensors of a launch with the shapes in the signature: what does not fit is an error
+    /// before the kernel runs, and never another tensor's memory.
+    pub(super) fn check_sizes(&'static self, grid: Grid, args: &[Arg]) -> Result<()> {
+        let argument = |position: usize| match args.get(position) {
+            Some(&Arg::I64(size)) => size.try_into().ok(),
+            _ => None,
+        };
+        let blocks = grid.blocks.try_into().unwrap_or(0);
+        let sizes = Sizes { argument: &argument, blocks };
+        for (Parameter { name, kind }, arg) in self.parameters.iter().zip(args) {
+            if let ParameterKind::Tensor(shape) = kind
+                && let Arg::Pointer { tensor: Some(tensor), .. } = arg
+            {
+                let checked = shape.check(tensor.len(), &sizes);
+                checked.map_err(|e| Error::shape(self.name, format!("`{name}` {e}")))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A kernel's body for the host device.

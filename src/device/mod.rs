@@ -3,6 +3,7 @@
 mod allocation;
 mod arena;
 mod backend;
+pub mod constants;
 pub mod cuda;
 #[cfg(feature = "cust")]
 mod cust;
@@ -39,8 +40,3 @@ pub use precision::{Precision, Types};
 pub use replay::Replays;
 pub use shapes::{Dim, Parameter, ParameterKind, Shape};
 pub use view::TensorView;
-
-/// Constants that kernels and their launches share, by the kernels' files.
-pub mod constants {
-    include!(concat!(env!("OUT_DIR"), "/constants.rs"));
-}

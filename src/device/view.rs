@@ -13,8 +13,17 @@ pub struct TensorView<'a> {
 }
 
 impl TensorView<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.bytes()
+        self.len() * self.dtype.bytes()
     }
 }
 

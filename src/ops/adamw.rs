@@ -1,7 +1,8 @@
 //! AdamW over a flat store, and the commit of what a step leaves behind.
 
 use crate::device::{Device, kernels};
-use crate::tensor::{DType, Tensor};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// An update of a network's parameters and, with it, of the mean teacher's. All flat stores are laid out
@@ -38,7 +39,7 @@ impl AdamW<'_> {
             teacher: self.teacher,
             shadow: self.shadow,
             teacher_shadow: self.teacher_shadow,
-            rules: self.multipliers,
+            multipliers: self.multipliers,
             schedule: self.schedule,
             failed: self.failed,
             beta1,

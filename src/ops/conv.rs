@@ -1,6 +1,6 @@
 //! Convolutions, B,H,W,C with filters K,R,S,C.
 
-use crate::device::{Convolution, ConvolutionPass, Device, Grid, Matrix, kernels};
+use crate::device::{Convolution, ConvolutionPass, Device, Grid, Job, Matrix, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -10,6 +10,7 @@ use super::activation::widen;
 use super::channels::lanes;
 use super::elementwise::{to_operand, to_real};
 use super::linear::{column_sums, linear_into, parameter_gradients};
+use super::matmul::{fill_rows, matmul, matmul_with_bias};
 
 /// How filters lie on the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +142,7 @@ impl Same {
         w: &Tensor,
         y: &Tensor,
     ) -> Result<()> {
-        device.convolution(&Convolution {
+        let job = Job::Convolution(Convolution {
             pass,
             dtype: x.dtype(),
             x: x.address(),
@@ -154,7 +155,8 @@ impl Same {
             filters: self.filters,
             kernel: self.taps,
             dilation: self.geometry.dilation,
-        })
+        });
+        device.compute(&job)?.ok_or_else(|| job.refused())
     }
 
     fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
@@ -162,10 +164,7 @@ impl Same {
         let mut y =
             device.alloc(&[self.batch, self.height, self.width, self.filters], x.dtype())?;
         if let Some(b) = b {
-            let (rows, filters) = (y.rows(), y.channels());
-            let grid = device.rows(rows, filters);
-            kernels::FillRows { bias: &b.value, y: &mut y, rows, channels: filters }
-                .launch(device, grid)?;
+            fill_rows(device, &b.value, &mut y)?;
         }
         let weights = w.operand(device)?;
         let forward = ConvolutionPass::Forward { accumulate: b.is_some() };
@@ -320,14 +319,13 @@ impl Patches {
         let batch = x.dim(0);
         let depth = self.matrix().1;
         let weights = w.operand(device)?;
-        let bias = b.map(|b| b.stored_as(device, dtype)).transpose()?;
         let matrix = move |w: &Tensor| Matrix::shaped(w, self.filters, depth);
         let shape = [batch, self.out_height, self.out_width, self.filters];
         let y = device.alloc(&shape, dtype)?;
         for part in self.parts(batch) {
             let patches = self.gather(device, &self.input(x, part)?)?;
             let (mut y, weights) = (self.output(&y, part)?, matrix(&weights).t());
-            device.product_with_bias(&mut y, Matrix::of(&patches), weights, bias.as_ref())?;
+            matmul_with_bias(device, &mut y, Matrix::of(&patches), weights, b)?;
         }
 
         let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
@@ -345,7 +343,7 @@ impl Patches {
                 for part in self.parts(batch) {
                     let dy = self.output(&dy, part)?;
                     let mut patches = device.alloc(&[dy.dim(0), depth], dy.dtype())?;
-                    device.product(&mut patches, Matrix::of(&dy), matrix(&weights), false)?;
+                    matmul(&device, &mut patches, Matrix::of(&dy), matrix(&weights), false)?;
                     self.scatter(&device, &patches, &mut self.input(dx, part)?, accumulate)?;
                 }
                 Ok(())

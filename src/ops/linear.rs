@@ -8,6 +8,7 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 use super::elementwise::to_operand;
+use super::matmul::{matmul, matmul_with_bias, matmul_with_row_sums};
 
 /// `y = x·wᵀ + b`. x: …,C; w: K,C (or K,1,1,C); b: K; y: …,K.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
@@ -38,10 +39,9 @@ pub(super) fn linear_into(
         *last = filters;
     }
     let mut y = device.alloc(&shape, dtype)?;
-    let bias = b.map(|b| b.stored_as(device, dtype)).transpose()?;
     let weights = w.operand(device)?;
     let matrix = move |w: &Tensor| Matrix::shaped(w, filters, channels);
-    device.product_with_bias(&mut y, Matrix::of(x), matrix(&weights).t(), bias.as_ref())?;
+    matmul_with_bias(device, &mut y, Matrix::of(x), matrix(&weights).t(), b)?;
 
     let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
     Ok(tape.record(y, move |gradients, dy| {
@@ -50,7 +50,7 @@ pub(super) fn linear_into(
         parameter_gradients(&device, &dy, &x, dw, db)?;
         let dy = Matrix::of(&dy);
         gradients
-            .write(&x.slot, |dx, accumulate| device.product(dx, dy, matrix(&weights), accumulate))
+            .write(&x.slot, |dx, accumulate| matmul(&device, dx, dy, matrix(&weights), accumulate))
     }))
 }
 
@@ -67,11 +67,11 @@ pub(super) fn parameter_gradients(
         let mut dw = dw.reshape(&[dy.channels(), x.channels()])?;
         let (dy, x) = (Matrix::of(dy).t(), Matrix::of(x));
         if let Some(sums) = &mut db
-            && device.product_with_sums(&mut dw, dy, x, sums)?
+            && matmul_with_row_sums(device, &mut dw, dy, x, sums)?
         {
             return Ok(());
         }
-        device.product(&mut dw, dy, x, true)?;
+        matmul(device, &mut dw, dy, x, true)?;
     }
     match db {
         Some(mut db) => column_sums(device, dy, &mut db),

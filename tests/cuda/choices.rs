@@ -9,7 +9,7 @@ use udass_raw::device::{Device, Matrix, Precision, Replays, Types};
 use udass_raw::ops::{self, Conv};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
-use udass_raw::tensor::Tensor;
+use udass_raw::tensor::{DType, Tensor};
 
 use crate::stand_in::StandIn;
 
@@ -184,14 +184,15 @@ fn a_bias_that_no_product_adds_is_there_before() {
                 device.upload_real(shape, &data).unwrap()
             };
             let rounded = |shape: &[usize]| ops::to_operand(&device, &numbers(shape)).unwrap();
-            let product = |rows: usize, bias: &Tensor| {
+            let bias = Param::new(numbers(&[5]), None);
+            let product = |rows: usize, dtype: DType| {
                 let (a, b) = (rounded(&[rows, 6]), rounded(&[6, 5]));
-                let mut out = device.alloc(&[rows, 5], bias.dtype()).unwrap();
+                let mut out = device.alloc(&[rows, 5], dtype).unwrap();
                 let (a, b) = (Matrix::of(&a), Matrix::of(&b));
-                device.product_with_bias(&mut out, a, b, Some(bias)).unwrap();
+                ops::matmul_with_bias(&device, &mut out, a, b, Some(&bias)).unwrap();
                 device.read_f32(&out).unwrap()
             };
-            let of = |rows| [product(rows, &numbers(&[5])), product(rows, &rounded(&[5]))];
+            let of = |rows| [device.real(), device.operand()].map(|dtype| product(rows, dtype));
             [1, 7, 64].map(of)
         };
         let gpu = || StandIn::with_precision(precision);

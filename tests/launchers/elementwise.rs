@@ -43,10 +43,14 @@ fn fills_and_sums() {
     }
     let (bias, bs) = host.reals(&[7]);
     let mut rows = host.room(&[11, 7]);
-    kernels::FillRows { bias: &bias, y: &mut rows, rows: 11, channels: 7 }
-        .launch(device, GRID)
-        .unwrap();
+    let mut wide = host.room(&[11, 7]);
+    for (y, wide) in [(Some(&mut rows), None), (None, Some(&mut wide))] {
+        kernels::FillRows { bias: &bias, y, wide, rows: 11, channels: 7 }
+            .launch(device, GRID)
+            .unwrap();
+    }
     assert_eq!(host.read(&rows), bs.repeat(11));
+    assert_eq!(host.read(&wide), bs.repeat(11));
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn adamw() {
     let (mut m, m0) = host.reals(&shape);
     let (mut v, v0) = host.positive(&shape);
     let (mut teacher, t0) = host.reals(&shape);
-    let (rules, rs) = host.positive(&[chunks, 2]);
+    let (multipliers, rs) = host.positive(&[chunks, 2]);
     let [lr, decay, correction1, correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
     let schedule = host.upload(&[5], &[lr, decay, correction1, correction2, alpha]);
     let [mut p2, mut m2, mut v2] = [&p0, &m0, &v0].map(|x| host.upload(&shape, x));
@@ -134,7 +138,7 @@ fn adamw() {
             teacher: Some(&mut teacher),
             shadow: Some(&mut shadow),
             teacher_shadow: Some(&mut teacher_shadow),
-            rules: &rules,
+            multipliers: &multipliers,
             schedule: &schedule,
             failed: &flag,
             beta1,
@@ -164,7 +168,7 @@ fn adamw() {
         teacher: None,
         shadow: None,
         teacher_shadow: None,
-        rules: &rules,
+        multipliers: &multipliers,
         schedule: &schedule,
         failed: &host.ints(&[0]),
         beta1,

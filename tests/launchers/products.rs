@@ -1,6 +1,8 @@
 //! Matrix products against a plain loop: few rows and many, each operand as stored and transposed.
 
 use udass_raw::device::Matrix;
+use udass_raw::ops;
+use udass_raw::params::Param;
 
 use crate::{Host, close};
 
@@ -27,7 +29,7 @@ fn products_of_every_layout() {
                 .collect();
             let left = if of_a { Matrix::of(&a_turned).t() } else { Matrix::of(&a) };
             let right = if of_b { Matrix::of(&b_turned).t() } else { Matrix::of(&b) };
-            host.device.product(&mut out, left, right, accumulate).unwrap();
+            ops::matmul(&host.device, &mut out, left, right, accumulate).unwrap();
             let what = format!("{rows}x{inner}x{cols}, case {case}");
             close(&what, &host.device.read::<f64>(&out).unwrap(), &expected);
         }
@@ -40,9 +42,10 @@ fn products_with_bias() {
     for (rows, inner, cols) in [(1, 3, 4), (5, 2, 1), (200, 7, 9)] {
         let ((a, left), (b, right)) = (host.reals(&[rows, inner]), host.reals(&[inner, cols]));
         let (bias, biases) = host.reals(&[cols]);
+        let bias = Param::new(bias, None);
         let mut out = host.room(&[rows, cols]);
         let (a, b) = (Matrix::of(&a), Matrix::of(&b));
-        host.device.product_with_bias(&mut out, a, b, Some(&bias)).unwrap();
+        ops::matmul_with_bias(&host.device, &mut out, a, b, Some(&bias)).unwrap();
         let expected: Vec<f64> = (0..rows * cols)
             .map(|at| {
                 let (i, j) = (at / cols, at % cols);

@@ -89,7 +89,7 @@ pub fn rates(list: &mut List, on_gpu: bool) {
         bed.rotating(make, move |device, [a, b]| {
             let mut out = device.empty(&[side, side]).unwrap();
             // As a linear layer has it: the rows of both are what is multiplied.
-            device.product(&mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
+            ops::matmul(device, &mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
             out
         })
     });

@@ -9,7 +9,7 @@ use super::choices::Choices;
 use super::driver::{Argument, Driver, Event, Graph, Launch, Stream};
 use super::staging::Staging;
 use crate::device::backend::{Backend, Recorder, Recording, Transfers, host_parts_of_teams};
-use crate::device::job::{Job, no_way};
+use crate::device::job::Job;
 use crate::device::launch::{Arg, Grid, Kernel};
 use crate::device::precision::Types;
 use crate::{Error, Result};
@@ -148,7 +148,7 @@ impl Backend for Cuda {
     }
 
     fn compute(&self, job: &Job, workspace: u64) -> Result<()> {
-        let (way, _) = self.way(job)?.ok_or_else(|| no_way(job))?;
+        let (way, _) = self.way(job)?.ok_or_else(|| job.refused())?;
         self.driver.compute(self.stream, job, way, workspace)
     }
 

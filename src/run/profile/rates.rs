@@ -34,7 +34,7 @@ impl Rates {
             let a = device.upload_real(&[side, side], &vec![0.5; side * side])?;
             let mut out = device.empty_like(&a)?;
             let seconds =
-                best(device, || device.product(&mut out, Matrix::of(&a), Matrix::of(&a), false))?;
+                best(device, || ops::matmul(device, &mut out, Matrix::of(&a), Matrix::of(&a), false))?;
             matrix = matrix.max(2.0 * (side as f64).powi(3) / seconds);
             if seconds > LONG_ENOUGH {
                 break;

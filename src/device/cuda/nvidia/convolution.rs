@@ -18,7 +18,7 @@ use sys::cudnnBackendNumericalNote_t as Numerical;
 use super::gpu::Gpu;
 use super::graph::{Address, Descriptor, Knob, Note, check};
 use crate::device::cuda::driver::Way;
-use crate::device::job::{Convolution, ConvolutionPass, Job, no_way};
+use crate::device::job::{Convolution, ConvolutionPass, Job};
 use crate::device::precision::Precision;
 use crate::dtype::DType;
 use crate::{Error, Result};
@@ -87,7 +87,7 @@ impl Convolutions {
         };
         self.with_plans(c, |plans| {
             let Plan { way, descriptor, .. } =
-                plans.get(way).ok_or_else(|| no_way(&Job::Convolution(*c)))?;
+                plans.get(way).ok_or_else(|| Job::Convolution(*c).refused())?;
             let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
             pack.set(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &TENSORS)?;
             let addresses = [c.x, c.w, c.y].map(Address);

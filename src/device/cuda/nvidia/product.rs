@@ -15,7 +15,7 @@ use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
 use super::gpu::Gpu;
 use crate::device::cuda::driver::Way;
-use crate::device::job::{Job, Matrix, Product, no_way};
+use crate::device::job::{Job, Matrix, Product};
 use crate::device::precision::Precision;
 use crate::dtype::DType;
 use crate::{Error, Result};
@@ -213,7 +213,7 @@ impl Products {
         let (key, [a, b, out]) = arranged(product)?;
         let plan = self.plan(key)?;
         let found = plan.algorithms.get(way);
-        let (way, algorithm) = found.ok_or_else(|| no_way(&Job::Product(*product)))?;
+        let (way, algorithm) = found.ok_or_else(|| Job::Product(*product).refused())?;
         if let Some(vector) = product.bias.or(product.row_sums) {
             let attribute = Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             set(plan.operation, attribute, &vector)?;

@@ -1,0 +1,84 @@
+//! Matrix products, with a bias added or sums for a bias's gradient taken along the way.
+
+use crate::device::{Device, Job, Matrix, Product, kernels};
+use crate::params::Param;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::elementwise::add_scaled;
+
+/// `out = a·b`, or `out += a·b` with `accumulate`. The operands are of one type, `out` of theirs or
+/// `real`.
+pub fn matmul(
+    device: &Device,
+    out: &mut Tensor,
+    a: Matrix,
+    b: Matrix,
+    accumulate: bool,
+) -> Result<()> {
+    let product = Product::plain(Matrix::of(out), a, b, accumulate);
+    compute(device, product)?.ok_or_else(|| Job::Product(product).refused())
+}
+
+/// `out = a·b + bias` in every row: as one product where the device has it.
+pub fn matmul_with_bias(
+    device: &Device,
+    out: &mut Tensor,
+    a: Matrix,
+    b: Matrix,
+    bias: Option<&Param>,
+) -> Result<()> {
+    let Some(bias) = bias else { return matmul(device, out, a, b, false) };
+    let stored = bias.stored_as(device, out.dtype())?;
+    if stored.len() != out.channels() || stored.dtype() != out.dtype() {
+        return Err(Error::shape("matmul", format!("a bias {stored:?} for {out:?}")));
+    }
+    let plain = Product::plain(Matrix::of(out), a, b, false);
+    match compute(device, Product { bias: Some(stored.address()), ..plain })? {
+        Some(()) => Ok(()),
+        None => {
+            fill_rows(device, &bias.value, out)?;
+            matmul(device, out, a, b, true)
+        }
+    }
+}
+
+/// `out += a·b` and `sums += ` the sums of a's rows, all of `real`; false, and nothing done, where the
+/// device has no product that does both.
+pub fn matmul_with_row_sums(
+    device: &Device,
+    out: &mut Tensor,
+    a: Matrix,
+    b: Matrix,
+    sums: &mut Tensor,
+) -> Result<bool> {
+    let partial = device.empty(&[a.rows])?;
+    let (out, row_sums) = (Matrix::of(out), Some(partial.address()));
+    let product = Product { row_sums, ..Product::plain(out, a, b, true) };
+    if compute(device, product)?.is_none() {
+        return Ok(false);
+    }
+    add_scaled(device, &partial, 1.0, sums)?;
+    Ok(true)
+}
+
+/// Every row of `y`, an operand or `real`, becomes the bias: what a product then accumulates onto.
+pub(super) fn fill_rows(device: &Device, bias: &Tensor, y: &mut Tensor) -> Result<()> {
+    let (rows, channels) = (y.rows(), y.channels());
+    let (y, wide) = if y.dtype() == device.operand() { (Some(y), None) } else { (None, Some(y)) };
+    kernels::FillRows { bias, y, wide, rows, channels }.launch(device, device.rows(rows, channels))
+}
+
+/// None, and nothing done, where the device has no such product.
+fn compute(device: &Device, product: Product) -> Result<Option<()>> {
+    let Product { out, a, b, .. } = product;
+    if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
+        let shape = |m: &Matrix| format!("{}x{}", m.rows, m.cols);
+        let problem = format!("{} times {} into {}", shape(&a), shape(&b), shape(&out));
+        return Err(Error::shape("matmul", problem));
+    }
+    if out.rows == 0 || out.cols == 0 {
+        return Ok(Some(()));
+    }
+    device.compute(&Job::Product(product))
+}
