@@ -2,6 +2,7 @@
 //! swapped pair shows.
 
 mod attention;
+mod batchnorms;
 mod counts;
 mod depthwise;
 mod elementwise;
