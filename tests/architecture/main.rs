@@ -15,7 +15,7 @@ use imports::{Import, read_crate};
 /// them. A room may import from the floors below its own and from its own floor, unless
 /// [`STRANGERS`] says otherwise.
 const FLOORS: &[&[&str]] = &[
-    &["error.rs", "rng.rs", "dtype.rs"],
+    &["error.rs", "rng.rs", "dtype.rs", "hex.rs", "observer.rs"],
     &["config/"],
     &["tensor.rs", "tape.rs", "params.rs", "optimizer.rs", "device/", "ops/"],
     &["nn/", "data/"],
