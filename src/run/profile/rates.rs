@@ -33,8 +33,9 @@ impl Rates {
         for side in SIDES {
             let a = device.upload_real(&[side, side], &vec![0.5; side * side])?;
             let mut out = device.empty_like(&a)?;
-            let seconds =
-                best(device, || ops::matmul(device, &mut out, Matrix::of(&a), Matrix::of(&a), false))?;
+            let seconds = best(device, || {
+                ops::matmul(device, &mut out, Matrix::of(&a), Matrix::of(&a), false)
+            })?;
             matrix = matrix.max(2.0 * (side as f64).powi(3) / seconds);
             if seconds > LONG_ENOUGH {
                 break;
