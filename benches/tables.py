@@ -29,9 +29,11 @@ import re
 import statistics
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CASES = ROOT / "benches/kernels/cases"
 SLOWER = ROOT / "benches/slower.toml"
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # FLOPs per byte from which arithmetic, not memory, takes the time.
@@ -140,11 +142,20 @@ def sizes(o: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
+def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
+    """Name, options and result of each case whose operation benches/kernels still measures. Records are never edited, so
+    they may contain operations that the program no longer has; those are left out."""
+    known = {word for source in CASES.glob("*.rs") for word in re.findall(r'"(\w+)"', source.read_text())}
+    for name, result in record["results"].items():
+        options = record["options"][name]
+        if options["op"] in known:
+            yield name, options, result
+
+
 def ops(record: dict, presets: list[str]) -> list[str]:
     """A row for each size, with columns for both passes."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name, result in record["results"].items():
-        o = record["options"][name]
+    for _, o, result in operations(record):
         if o["preset"] in presets:
             of = measure(record)
             over, ours = ratio(result, of), result["ours"][of]
@@ -161,8 +172,7 @@ def slower(record: dict, _: list[str]) -> list[str]:
     """Fails where an operation is slower than PyTorch's and no reason is given."""
     reasons = tomllib.loads(SLOWER.read_text())["reason"]
     rows, unknown = [], []
-    for name, result in record["results"].items():
-        o = record["options"][name]
+    for name, o, result in operations(record):
         over = ratio(result, measure(record))
         if over is None or over >= 1.0:
             continue
@@ -205,7 +215,8 @@ def gpu(record: dict, settings: list[str]) -> list[str]:
 
 def published(network: str) -> dict[str, float]:
     """Published mIoU by method, on GTA -> Cityscapes."""
-    rows = tomllib.loads((ROOT / "src/run/published/gta_cityscapes.toml").read_text())["rows"]
+    table = next((ROOT / "src/run").glob("**/published/gta_cityscapes.toml"))
+    rows = tomllib.loads(table.read_text())["rows"]
     return {row["method"]: row["means"][0] for row in rows if row["network"] == network and "method" in row}
 
 
