@@ -2,19 +2,21 @@
 """Writes the tables of measurements in README.md and docs from the records in benches/results.
 
     python3 benches/tables.py            (writes them)
-    python3 benches/tables.py --check    (fails where they are not what the records say)
+    python3 benches/tables.py --check    (fails where a table differs from its record)
 
-A table stands between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`:
+A table is between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`, and ends with a link to its records:
 
     step RECORD SETTING...      iterations of compare.py: a row for each case of these settings
     methods RECORD SETTING...   the same: a row for each method, columns for each setting
     forward RECORD              networks of compare.py forward: a row for each
+    full_size RECORD            iterations of .ci/full_size
     predictions RECORD CARD     what predictions.py wrote for a card
     gpu RECORD+PREDICTIONS PRESET...    iterations of gpu/run: a row for each precision and method
-    toy RECORD[+RECORD] PRESET... mIoU of toy_methods.py: a row for each method, columns for each preset, the published
-                                mIoU of the method on GTA beside them
+    toy RECORD[+RECORD] PRESET...       mIoU of toy_methods.py: a row for each method, columns for each preset, with the
+                                mIoU published for the method on GTA
+    toy_same_network RECORD     mIoU of toy_methods.py where the methods differ in the training alone
     ops RECORD PRESET           operations of compare.py ops: a row for each
-    slower RECORD               those of them that are slower than PyTorch's, with the reason that benches/slower.toml gives
+    slower RECORD               the operations that are slower than PyTorch's, with the reasons in benches/slower.toml
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import statistics
 import sys
@@ -32,16 +35,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "benches/kernels/cases"
 SLOWER = ROOT / "benches/slower.toml"
-FILES = [ROOT / "README.md", ROOT / "docs/operations.md"]
-# FLOPs per byte from which on it is arithmetic that takes the time.
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# FLOPs per byte from which arithmetic, not memory, takes the time.
 MANY = 10
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
-# That an iteration learns from: a batch of 2 + 2.
+# Images of an iteration: a batch of 2 + 2.
 IMAGES = 4
 HALVED = ["source_only_halved", "dacs_halved", "daformer_halved"]
-NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, as long as QuadMix",
-         "supervised_target": "supervised on the target"} | {h: f"`{h[:-7]}`, pictures of half the size" for h in HALVED}
+NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, as many CPU seconds as QuadMix",
+         "supervised_target": "supervised on the target"} | {h: f"`{h[:-7]}`, half-size images" for h in HALVED}
+# Settings that a record calls by an older or shorter name.
+VARIANTS = {"joined": "batched student passes", "joined and recomputed": "batched student passes, activation checkpointing",
+            "without-graph": "no CUDA graph"}
 
 
 def seconds(s: float) -> str:
@@ -53,7 +59,7 @@ def grid(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def source(record: dict) -> str:
-    """Where the numbers are from; the commit, the machine and the versions."""
+    """Where the numbers are from: the commit, the machine and the versions."""
     ours, pytorch = record["about"]["ours"], record["about"]["pytorch"]
     version = pytorch["version"].split("+")[0]
     return (f"Medians; commit {ours['commit'][:7]}, {ours['cpu']}, {record['threads']} threads, PyTorch {version}.")
@@ -75,11 +81,11 @@ def step(record: dict, settings: list[str]) -> list[str]:
         setting, method = name.split("/")
         if setting in settings:
             rows.append([f"{about(record['options'][name])}: {NAMES[method]}", *times(result)])
-    return [*grid(["iteration", "udass-raw", "PyTorch", ""], rows), "", source(record)]
+    return [*grid(["iteration", "udass-raw", "PyTorch", "speedup"], rows), "", source(record)]
 
 
 def methods(record: dict, settings: list[str]) -> list[str]:
-    heads = ["iteration"] + [head for s in settings for head in (f"`{s}`", "PyTorch", "")]
+    heads = ["iteration"] + [head for s in settings for head in (f"`{s}`", "PyTorch", "speedup")]
     rows = [[f"`{m}`"] + [cell for s in settings for cell in times(record["results"][f"{s}/{m}"])] for m in METHODS]
     return [*grid(heads, rows), "", source(record)]
 
@@ -92,7 +98,7 @@ def forward(record: dict, _: list[str]) -> list[str]:
         for side in ("pytorch", "onnxruntime"):
             cells += [seconds(result[side]["median"]), f"{result[f'{side}_over_ours_median']:.2f} ×"]
         rows.append(cells)
-    heads = ["one picture", "udass-raw", "PyTorch", "", "ONNX Runtime", ""]
+    heads = ["one image", "udass-raw", "PyTorch", "speedup", "ONNX Runtime", "speedup"]
     return [*grid(heads, rows), "", source(record)]
 
 
@@ -100,12 +106,12 @@ def predictions(record: dict, cards: list[str]) -> list[str]:
     rows = []
     of = {(r["preset"], r["method"], r["variant"], r["precision"]): r for r in record["results"] if r["card"] in cards}
     for preset, method, variant in dict.fromkeys(key[:3] for key in of):
-        cells = [f"`{preset}`: {NAMES[method]}{variant and ', ' + variant}"]
+        cells = [f"`{preset}`: {NAMES[method]}{variant and ', ' + VARIANTS[variant]}"]
         for precision in ("f32", "tf32", "bf16"):
             r = of[preset, method, variant, precision]
             cells += [f"{1e3 * r['profiled_seconds']:.0f} ms", f"{r['peak_bytes'] / 2**30:.1f} GiB"]
         rows.append([*cells, f"{r['calls']}"])
-    heads = ["iteration, at least", "f32", "", "tf32", "", "bf16", "", "calls (bf16)"]
+    heads = ["iteration, lower bound", "f32", "memory", "tf32", "memory", "bf16", "memory", "calls (bf16)"]
     return [*grid(heads, rows), "", f"Predicted for {cards[0]}, not measured; commit {record['commit'][:7]}."]
 
 
@@ -115,7 +121,7 @@ def short(s: float) -> str:
 
 
 def measure(record: dict) -> str:
-    """CPU seconds of a single thread say more than a clock where others are at work."""
+    """On a busy machine, the CPU seconds of a single thread are more reliable than a clock."""
     return "cpu" if record["threads"] == 1 else "median"
 
 
@@ -137,8 +143,8 @@ def sizes(o: dict) -> str:
 
 
 def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
-    """Name, options and result of each case whose operation benches/kernels still measures. A record stays as it was
-    written; an operation that the program no longer has is in no table."""
+    """Name, options and result of each case whose operation benches/kernels still measures. Records are never edited, so
+    they may contain operations that the program no longer has; those are left out."""
     known = {word for source in CASES.glob("*.rs") for word in re.findall(r'"(\w+)"', source.read_text())}
     for name, result in record["results"].items():
         options = record["options"][name]
@@ -147,7 +153,7 @@ def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
 
 
 def ops(record: dict, presets: list[str]) -> list[str]:
-    """A row for each size, both passes beside each other."""
+    """A row for each size, with columns for both passes."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     for _, o, result in operations(record):
         if o["preset"] in presets:
@@ -155,7 +161,7 @@ def ops(record: dict, presets: list[str]) -> list[str]:
             over, ours = ratio(result, of), result["ours"][of]
             cells = [short(ours), short(result["pytorch"][of]) if over else "", f"{over:.2f} ×" if over else "", rate(ours, o)]
             rows.setdefault((f"`{o['op']}`", sizes(o)), {})[o["pass"]] = cells
-    heads = ["", "", "forward, ms", "PyTorch", "", "", "with backward, ms", "PyTorch", "", ""]
+    heads = ["operation", "size", "forward, ms", "PyTorch", "speedup", "rate", "with backward, ms", "PyTorch", "speedup", "rate"]
     missing = [""] * 4
     table = [[*key, *of.get("forward", missing), *of.get("forward_backward", missing)] for key, of in rows.items()]
     said = source(record) if measure(record) == "median" else source(record).replace("Medians", "Least CPU seconds")
@@ -163,7 +169,7 @@ def ops(record: dict, presets: list[str]) -> list[str]:
 
 
 def slower(record: dict, _: list[str]) -> list[str]:
-    """Fails where an operation that is slower than PyTorch's has no reason."""
+    """Fails where an operation is slower than PyTorch's and no reason is given."""
     reasons = tomllib.loads(SLOWER.read_text())["reason"]
     rows, unknown = [], []
     for name, o, result in operations(record):
@@ -177,12 +183,12 @@ def slower(record: dict, _: list[str]) -> list[str]:
         rows.append([f"`{o['preset']}`", f"`{o['op']}`, {sizes(o)}, {o['pass'].replace('_', ' + ')}", f"{over:.2f} ×", found[0]["why"]])
     if unknown:
         sys.exit("\n".join([f"{SLOWER.relative_to(ROOT)} has no reason for", *unknown]))
-    return grid(["", "operation", "PyTorch's time over ours", "reason"], rows) if rows else ["None is."]
+    return grid(["network", "operation", "speedup", "reason"], rows) if rows else ["There are none."]
 
 
 def gpu(record: dict, settings: list[str]) -> list[str]:
-    """Iterations that gpu/run measured. `least`: FLOPs over the card's rate of products and bytes over its rate of copies, both
-    from the same run; how many they are, predictions.py counted (the second record)."""
+    """Iterations that gpu/run measured. `least`: FLOPs over the card's matmul rate and bytes over its copy rate, both measured in
+    the same run. The second record, of predictions.py, has the counts of FLOPs and bytes."""
     commands, counted = record["commands"], record["more"][0]["results"]
     result = lambda name: commands.get(name, {}).get("record", {}).get("results", [None])[0]
     rows = []
@@ -198,10 +204,10 @@ def gpu(record: dict, settings: list[str]) -> list[str]:
                 continue
             s = ours["median"]
             over = theirs["total"]["median_s"] if theirs else None
-            rows.append([f"`{setting}`: {NAMES[method]}, {precision}{variant and ', ' + variant.replace('-', ' ')}", f"{1e3 * s:.1f} ms", f"{IMAGES / s:.1f}",
+            rows.append([f"`{setting}`: {NAMES[method]}, {precision}{variant and ', ' + VARIANTS[variant]}", f"{1e3 * s:.1f} ms", f"{IMAGES / s:.1f}",
                          f"{ours['peak_bytes'] / 2**30:.1f} GiB", " and ".join(f"{1e3 * l:.1f}" for l in least) + " ms" if least else "",
                          f"{1e3 * over:.1f} ms ({side.removeprefix('pytorch-')})" if over else "", f"{over / s:.2f} ×" if over else ""])
-    heads = ["iteration", "udass-raw", "images/s", "peak", "least, by FLOPs and by bytes", "PyTorch", ""]
+    heads = ["iteration", "udass-raw", "images/s", "peak memory", "lower bound, by FLOPs and by bytes", "PyTorch", "speedup"]
     card = record["card"] or {"name": "no card", "driver_version": "none"}
     return [*grid(heads, rows), "", f"Medians; commit {record['commit'][:7]}, {card['name']}, driver {card['driver_version']}. `reference`: single "
             "precision, eager, convolutions in TF32; `best`: bf16 autocast, compiled, fused AdamW, scaled-dot-product attention."]
@@ -209,49 +215,73 @@ def gpu(record: dict, settings: list[str]) -> list[str]:
 
 def published(network: str) -> dict[str, float]:
     """Published mIoU by method, on GTA -> Cityscapes."""
-    rows = tomllib.loads((ROOT / "src/run/comparison/published/gta_cityscapes.toml").read_text())["rows"]
+    table = next((ROOT / "src/run").glob("**/published/gta_cityscapes.toml"))
+    rows = tomllib.loads(table.read_text())["rows"]
     return {row["method"]: row["means"][0] for row in rows if row["network"] == network and "method" in row}
 
 
-def toy(record: dict, presets: list[str]) -> list[str]:
+def runs_of(record: dict, method: str, key: str, preset: str | None = None) -> list[float]:
+    return [r[key] for r in record["runs"] if (r.get("preset"), r["method"]) == (preset, method) and r.get(key) is not None]
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+
+
+def seeds(record: dict) -> str:
     runs = record["runs"]
+    commits = " and ".join(dict.fromkeys(r["commit"][:7] for r in runs))
+    return f"Mean ± standard deviation over {len({r['seed'] for r in runs})} seeds; commit {commits}, {record['cpu']}."
 
-    def of(preset: str, method: str, key: str) -> list[float]:
-        return [r[key] for r in runs if (r["preset"], r["method"]) == (preset, method) and r.get(key) is not None]
 
-    def spread(values: list[float]) -> str:
-        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-
+def toy(record: dict, presets: list[str]) -> list[str]:
     rows = []
     for method in [*HALVED, *METHODS, "source_only_time", "supervised_target"]:
         cells = [NAMES[method] if method not in METHODS else f"`{method}`"]
         for preset in presets:
-            # Where a method ran as it is published, the number stands there.
-            runs_as_published = not of(preset, f"{method}_halved", "target_miou") and of(preset, method, "target_miou")
+            of = lambda key, m=method: runs_of(record, m, key, preset)
+            # The published number is in the row that was run at the published scale.
+            runs_as_published = not of("target_miou", f"{method}_halved") and of("target_miou")
             iou = runs_as_published and published(preset.removeprefix("toy_")).get(method.removesuffix("_halved"))
-            cells += [spread(of(preset, method, key)) for key in ("target_miou", "source_miou")] + [f"{iou:.1f}" if iou else ""]
+            cells += [spread(of(key)) for key in ("target_miou", "source_miou")] + [f"{iou:.1f}" if iou else ""]
         rows += [cells] if any(cells[1:]) else []
     heads = ["mIoU"] + [head for p in presets for head in (f"`{p}`", "on the source", "published")]
-    seeds = len({r["seed"] for r in runs})
-    weights = [w for p in presets for w in of(p, "quadmix", "mean_pseudo_label_weight")]
-    commits = " and ".join(dict.fromkeys(r["commit"][:7] for r in runs))
-    about = (f"Mean ± standard deviation over {seeds} seeds; commit {commits}. "
-             f"The mean weight of QuadMix's pseudo-labels was {min(weights):.2f} to {max(weights):.2f}.")
-    return [*grid(heads, rows), "", about]
+    weights = [w for p in presets for w in runs_of(record, "quadmix", "mean_pseudo_label_weight", p)]
+    note = f"The mean weight of QuadMix's pseudo-labels was {min(weights):.2f} to {max(weights):.2f}."
+    return [*grid(heads, rows), "", f"{seeds(record)} {note}"]
 
 
-KINDS = {"step": step, "methods": methods, "forward": forward, "predictions": predictions, "toy": toy, "ops": ops, "slower": slower, "gpu": gpu}
+def toy_same_network(record: dict, _: list[str]) -> list[str]:
+    names = NAMES | {"source_only": "supervised on the source", "source_only_time": "supervised on the source, as many CPU seconds as QuadMix"}
+    methods = ["source_only", "source_only_time", "mic", "quadmix", "supervised_target"]
+    rows = [[names[m], *(spread(runs_of(record, m, key)) for key in ("target_miou", "source_miou"))] for m in methods]
+    return [*grid(["mIoU", "`toy_vit`", "on the source"], rows), "", seeds(record)]
 
 
-def rendered(match: re.Match) -> str:
+def full_size(record: dict, _: list[str]) -> list[str]:
+    rows = [[NAMES[method], f"{s} s"] for method, s in record["iteration_seconds"].items()]
+    note = f"Peak resident memory {record['peak_resident_gib']:.1f} GiB; one iteration each; commit {record['commit'][:7]}, {record['cpu']}."
+    return [*grid(["iteration of `gta_vit`", "udass-raw"], rows), "", note]
+
+
+KINDS = {"step": step, "methods": methods, "forward": forward, "full_size": full_size, "predictions": predictions, "toy": toy,
+         "toy_same_network": toy_same_network, "ops": ops, "slower": slower, "gpu": gpu}
+
+
+def rendered(match: re.Match, folder: Path) -> str:
+    """A table of a file in `folder`, between its comments."""
     kind, paths, *words = match[2].split()
-    records = [json.loads((ROOT / path).read_text()) for path in paths.split("+")]
+    paths = paths.split("+")
+    records = [json.loads((ROOT / path).read_text()) for path in paths]
     record = records[0]
     if kind == "gpu":
         record["more"] = records[1:]
     if kind == "toy":
         record["runs"] = [{"commit": r["commit"], **run} for r in records for run in r["runs"]]
-    return match[1] + "\n".join(["", *KINDS[kind](record, words), ""]) + "\n" + match[3]
+    links = ", ".join(f"[{Path(path).stem}]({os.path.relpath(ROOT / path, folder)})" for path in paths)
+    *lines, last = KINDS[kind](record, words)
+    last = [last, "", f"Record: {links}."] if last.startswith("|") else [f"{last} Record: {links}."]
+    return match[1] + "\n".join(["", *lines, *last, ""]) + "\n" + match[3]
 
 
 def main() -> None:
@@ -260,11 +290,11 @@ def main() -> None:
     check = parser.parse_args().check
     for file in FILES:
         text = file.read_text()
-        now = TABLE.sub(rendered, text)
+        now = TABLE.sub(lambda match: rendered(match, file.parent), text)
         if not check:
             file.write_text(now)
         elif now != text:
-            sys.exit(f"{file.relative_to(ROOT)}: a table is not what its record says; run benches/tables.py")
+            sys.exit(f"{file.relative_to(ROOT)}: a table differs from its record; run benches/tables.py")
 
 
 if __name__ == "__main__":

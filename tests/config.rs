@@ -519,9 +519,9 @@ fn of_several_bases_the_first_counts_whole_and_the_others_own_keys() {
 }
 
 #[test]
-fn the_readmes_description_of_ones_own_data_is_one() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let (_, block) = readme.split_once("```toml\n# mine.toml\n").unwrap();
+fn the_documented_example_of_own_data_is_valid() {
+    let page = fs::read_to_string("docs/your-data.md").unwrap();
+    let (_, block) = page.split_once("```toml\n# mine.toml\n").unwrap();
     let (folder, _) = file("");
     let path = folder.path().join("mine.toml");
     fs::write(&path, block.split_once("```").unwrap().0).unwrap();
