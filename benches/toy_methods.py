@@ -24,11 +24,11 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
-SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.fit=[256,141]"]
+SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.resize=[256,141]"]
 METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
-HALVED = ["source.fit=[128,70]", "target.fit=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
-          "pseudo_label.margins=[2,15,2,2]", "eval.fit=[128,64]", "eval.window=64", "eval.stride=32"]
-ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.fit=[256,128]"]
+HALVED = ["source.resize=[128,70]", "target.resize=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
+          "pseudo_label.margins=[2,15,2,2]", "eval.resize=[128,64]", "eval.window=64", "eval.stride=32"]
+ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.resize=[256,128]"]
 
 
 def settings(values):

@@ -14,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::check;
 use super::keys::{self, lookup, path_at};
+use super::notes::Notes;
 use super::presets::{METHODS, PRESETS, preset_names};
+use super::renamed::{self, Texts};
 use super::report::{Layer, Problem, Sources, nearest, plain};
 use super::schema::Config;
 use crate::error::{Error, Result};
@@ -30,7 +32,8 @@ impl Config {
     /// name another as its `base` (looked for beside the file first) and then lists only what
     /// differs; of a list of bases, the first counts with all that it is based on, and the others'
     /// own keys are laid over it in turn. `overrides` are `section.key=value`, later ones winning; a
-    /// value that is not TOML is taken as a string.
+    /// value that is not TOML is taken as a string. Keys may have the names of earlier versions:
+    /// [`Config::notes`] tells what they are now.
     ///
     /// # Errors
     /// [`Error::Config`] naming file, line and key, with the nearest known key when one is unknown;
@@ -200,17 +203,23 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
 
 /// Parses, merges, checks. `out`: what `run.out` is where it is empty.
 fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
+    let texts = Texts::default();
     let mut tree = DeTable::new();
+    let mut notes = Notes::default();
+    let mut problems = Vec::new();
     for layer in &sources.layers {
-        if layer.over {
-            set(&mut tree, layer, sources)?;
-        } else {
-            merge(&mut tree, parse(layer, sources)?);
+        let mut above =
+            if layer.over { set(&tree, layer, sources)? } else { parse(layer, sources)? };
+        for old in renamed::convert(&mut above, &texts, &mut problems) {
+            notes.warn(sources.line(&Problem::new(old.key(), old.span.clone(), old.message())));
         }
+        merge(&mut tree, above);
     }
     tree.remove("base");
 
-    let problems = keys::compare(&tree)?;
+    if problems.is_empty() {
+        problems = keys::compare(&tree)?;
+    }
     if !problems.is_empty() {
         return Err(sources.error(problems));
     }
@@ -219,6 +228,7 @@ fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
         let key = e.span().and_then(|span| path_at(&tree, &span, ""));
         sources.error(vec![Problem { key, span: e.span(), message: plain(e.message()) }])
     })?;
+    config.notes = notes;
     if config.run.out.as_os_str().is_empty() {
         config.run.out = out.into();
     }
@@ -242,8 +252,8 @@ fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     }
 }
 
-/// Applies one `section.key=value`.
-fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<()> {
+/// The tree of one `section.key=value`, which is laid over `tree`.
+fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     let text = layer.text.as_str();
     let usage =
         || Error::config(format!("--set {text}: expected KEY=VALUE, as in --set data.batch=1"));
@@ -272,10 +282,10 @@ fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Resul
         table.insert(Spanned::new(span.clone(), (*key).into()), value);
         value = Spanned::new(span.clone(), DeValue::Table(table));
     }
-    if let DeValue::Table(table) = value.into_inner() {
-        merge(tree, table);
-    }
-    Ok(())
+    Ok(match value.into_inner() {
+        DeValue::Table(table) => table,
+        _ => DeTable::new(),
+    })
 }
 
 /// Sections merge key by key; everything else replaces what was there.

@@ -198,7 +198,7 @@ impl Batches {
         };
         let Pair { image, label: file } = &self.pairs[position];
         let label = file.load()?;
-        let fitted = label.size.fitted(self.config.source.fit);
+        let fitted = label.size.fitted(self.config.source.resize);
         let counter = Counter::new(
             &label,
             cv_nearest_map(label.size.width, fitted.width, 0..fitted.width),
@@ -235,7 +235,7 @@ impl Batches {
         };
         let image = &self.targets[position];
         let place = |size: Size| {
-            let fitted = size.fitted(self.config.target.fit);
+            let fitted = size.fitted(self.config.target.resize);
             let mut draw = draw(Purpose::TargetCrop);
             (fitted, random_window(fitted, self.config.data.crop, &mut draw))
         };
@@ -365,8 +365,8 @@ fn check(config: &Config) -> Result<()> {
     for (key, value) in [
         ("data.crop", data.crop),
         ("data.batch", data.batch),
-        ("source.fit", config.source.fit[0].min(config.source.fit[1])),
-        ("target.fit", config.target.fit[0].min(config.target.fit[1])),
+        ("source.resize", config.source.resize[0].min(config.source.resize[1])),
+        ("target.resize", config.target.resize[0].min(config.target.resize[1])),
     ] {
         if value == 0 {
             return Err(Error::config(format!("{key} must be at least 1")));

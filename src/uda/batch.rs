@@ -5,8 +5,8 @@ use bytemuck::cast_slice;
 use crate::config::{Config, Method};
 use crate::data::{Batch, Crops};
 use crate::device::{Device, Inlet};
-use crate::ops::mix::{Labelled, RareCrops};
 use crate::ops::ImageNormalizer;
+use crate::ops::mix::{Labelled, RareCrops};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 

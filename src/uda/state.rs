@@ -77,7 +77,7 @@ impl Learner {
             things[class as usize] = 1;
         }
         let normalizer = ImageNormalizer::new(device)?;
-        let crop_colours = if config.quadmix.released_colours {
+        let crop_colours = if config.quadmix.released_colors {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
             RareColours { gain, reversed: true }
         } else {
@@ -95,7 +95,7 @@ impl Learner {
             inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
             batch: BatchBuffers::new(device, config)?,
             logged: device.empty(&[MAX_TERMS])?,
-            graphs: Rc::new(RefCell::new(Replays::new(device, config.device.graph))),
+            graphs: Rc::new(RefCell::new(Replays::new(device, config.device.cuda_graph))),
             device: device.clone(),
             config: config.clone(),
             network,

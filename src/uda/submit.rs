@@ -116,14 +116,15 @@ fn with_memory_advice(error: Error, config: &Config, captured: bool) -> Error {
     let Error::OutOfMemory(problem) = error else { return error };
     let (network, data) = (&config.network, &config.data);
     let mut settings = Vec::new();
-    if network.join_passes && network.backbone.starts_with("mit") {
-        settings.push("network.join_passes = false (slower)".to_string());
+    if network.batch_student_passes && network.backbone.starts_with("mit") {
+        settings.push("network.batch_student_passes = false (slower)".to_string());
     }
-    if !network.recompute {
-        settings.push("network.recompute = true (slower, the same numbers)".to_string());
+    if !network.activation_checkpointing {
+        settings
+            .push("network.activation_checkpointing = true (slower, the same numbers)".to_string());
     }
     if captured {
-        settings.push("device.graph = false (up to an eighth)".to_string());
+        settings.push("device.cuda_graph = false (up to an eighth)".to_string());
     }
     if data.batch > 1 {
         settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));

@@ -186,7 +186,7 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
     prepare(gta, &sets.gta(), &()).unwrap();
     let mut config = sets.config();
     config.method = Method::Dacs;
-    (config.source.fit, config.target.fit) = ([64, 64], [64, 64]);
+    (config.source.resize, config.target.resize) = ([64, 64], [64, 64]);
     // Class 5 is the rare one and is drawn nearly always; 60 pixels of it are wanted.
     config.rare_class_sampling.min_pixels = 60;
     config.rare_class_sampling.min_crop_ratio = 1.0;
@@ -281,7 +281,7 @@ fn images_smaller_than_a_crop_are_padded_right_and_below() {
     prepare(layouts::find("gta").unwrap(), &sets.gta(), &()).unwrap();
     let mut config = sets.config();
     config.method = Method::Mic;
-    (config.source.fit, config.target.fit) = ([9, 5], [30, 3]);
+    (config.source.resize, config.target.resize) = ([9, 5], [30, 3]);
     config.pseudo_label.margins = [0; 4];
     for batch in batches(&config, 0, 4) {
         assert_eq!(batch.source.extent, [[9, 5]; 2]);
@@ -406,7 +406,7 @@ fn what_the_data_cannot_give_is_said_at_the_start_or_by_class() {
     fails(&|c| c.quadmix.classes = vec![5], &["at least two classes"]);
     fails(&|c| c.quadmix.resize = [36, 15], &["[36, 15]", "data.crop = 16"]);
     fails(&|c| c.data.crop = 0, &["data.crop"]);
-    fails(&|c| c.target.fit = [0, 9], &["target.fit"]);
+    fails(&|c| c.target.resize = [0, 9], &["target.resize"]);
     fails(&|c| c.source.layout = "gtav".into(), &["\"gtav\""]);
     let too_many = |c: &mut Config| {
         c.quadmix.classes = vec![5, 5];

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::published::{CITIES, IMAGES, Network, Row, SIZE, Table};
 use super::run::{Run, Setting};
-use crate::config::Config;
+use crate::config::{Config, with_current_keys};
 use crate::data::classes;
 use crate::error::{Error, Result};
 use crate::run::eval::report::Validated;
@@ -124,6 +124,8 @@ impl Saved {
         let wrong = |what: &str, e: serde_json::Error| Error::data(path, format!("{what}: {e}"));
         let mut evaluation: Evaluation =
             serde_json::from_value(evaluation).map_err(|e| wrong("the evaluation", e))?;
+        let config = with_current_keys(config)
+            .map_err(|e| Error::data(path, format!("the configuration: {e}")))?;
         let facts = Facts::deserialize(&config).map_err(|e| wrong("the configuration", e))?;
         evaluation.iou.extend(evaluation.classes.iter().map(|class| class.iou));
         let (count, known) = (evaluation.iou.len(), classes::CITYSCAPES.len());
@@ -248,9 +250,9 @@ const FREE: [&str; 18] = [
     "seed",
     "device.kind",
     "device.deterministic",
-    "device.graph",
-    "network.recompute",
-    "network.join_passes",
+    "device.cuda_graph",
+    "network.activation_checkpointing",
+    "network.batch_student_passes",
     "device.threads",
     "source.root",
     "target.root",

@@ -118,7 +118,7 @@ pub fn train_on(
     }
     let validation = match config.run.eval_interval {
         0 => None,
-        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.fit)?),
+        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.resize)?),
     };
     // The log makes a folder a run's: only once everything that a run needs is there.
     let mut loader = Loader::new(config, first)?;
@@ -130,7 +130,7 @@ pub fn train_on(
     let Begun { learner, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
-    notes.iter().for_each(|note| observer.message(note));
+    config.notes.lines().iter().chain(&notes).for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         observer.message("weights.init is random: the feature distance is off");
     }
