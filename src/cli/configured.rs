@@ -14,7 +14,8 @@ pub struct Configured {
     #[arg(value_name = "CONFIG")]
     pub config: String,
 
-    /// Lay the switches of a method's preset over the configuration, below those of --set.
+    /// Apply a method's preset on top of CONFIG: every switch, and the published values that depend on
+    /// no size (--set still wins).
     #[arg(long, value_name = "METHOD", value_parser = METHODS)]
     pub method: Option<String>,
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::dataset::{FilesConfig, LabelValue};
-use super::schema::{Config, Method, NetworkConfig};
+use super::schema::{Config, NetworkConfig};
 
 /// Layouts of data sets. All but the last have Cityscapes' classes.
 pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];
@@ -144,7 +144,7 @@ impl Check {
         let source = section == "source";
         // What is evaluated has labels; what is only adapted to has none.
         let evaluated = !source && c.run.eval_interval > 0;
-        let learned = source || c.method != Method::SourceOnly;
+        let learned = source || c.learns_from_target();
         for (name, glob, needed) in [
             ("images", &files.images, learned),
             ("labels", &files.labels, source),
@@ -257,6 +257,15 @@ impl Check {
 
     fn method(&mut self, c: &Config) {
         self.share("teacher.ema_decay", c.teacher.ema_decay);
+        for (key, enabled) in
+            [("mask.enabled", c.mask.enabled), ("quadmix.enabled", c.quadmix.enabled)]
+        {
+            if enabled && !c.teacher.enabled {
+                let message = "is true, but teacher.enabled is false, and it learns from the \
+                               teacher's pseudo-labels";
+                self.problems.push((key.into(), message.into()));
+            }
+        }
         self.share("pseudo_label.threshold", c.pseudo_label.threshold);
         self.share("pseudo_label.confident", c.pseudo_label.confident);
         let [top, bottom, left, right] = c.pseudo_label.margins;
@@ -288,8 +297,8 @@ impl Check {
             self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 1);
         }
 
-        // The rare classes of another method are not looked at, so that they need not be changed.
-        if c.method == Method::Quadmix {
+        // Without QuadMix its classes are not read, so they need not be changed.
+        if c.quadmix.enabled {
             self.class_list("quadmix.classes", &c.quadmix.classes, c.network.classes, 2);
             self.side_pair("quadmix.resize", c.quadmix.resize, c.data.crop);
         }

@@ -56,7 +56,7 @@ impl Config {
 }
 
 /// Values by their dotted keys.
-fn flat(table: Table) -> BTreeMap<String, Value> {
+pub(super) fn flat(table: Table) -> BTreeMap<String, Value> {
     let mut open = vec![(String::new(), table)];
     let mut flat = BTreeMap::new();
     while let Some((prefix, table)) = open.pop() {

@@ -19,6 +19,7 @@ use super::presets::{METHODS, PRESETS, preset_names};
 use super::renamed::{self, Texts};
 use super::report::{Layer, Problem, Sources, nearest, plain};
 use super::schema::Config;
+use super::sizes;
 use crate::error::{Error, Result};
 
 /// A chain of `base`s longer than this is a circle.
@@ -42,7 +43,9 @@ impl Config {
         Self::load_with(name_or_path, None, overrides)
     }
 
-    /// As [`Config::load`], with the own keys of one of the [`METHODS`] below the overrides.
+    /// As [`Config::load`], with the own keys of one of the [`METHODS`] below the overrides: every
+    /// switch, and the published values that depend on no size. [`Config::notes`] tells which sizes
+    /// stay the configuration's and are not those the method was published with.
     ///
     /// # Errors
     /// As [`Config::load`], and for a method that there is not.
@@ -62,7 +65,7 @@ impl Config {
             run.push(method);
         }
         layers.extend(overrides.iter().map(|text| Layer::over(text.trim().into())));
-        assemble(&Sources::new(layers), &Path::new("runs").join(run))
+        assemble(&Sources::new(layers), &Path::new("runs").join(run), method)
     }
 
     /// A preset of the binary as it is, whatever `configs/` in the working directory holds.
@@ -74,7 +77,7 @@ impl Config {
         let mut layers = Vec::new();
         collect(&mut layers, preset(name).ok_or_else(none)?)?;
         layers.reverse();
-        assemble(&Sources::new(layers), &Path::new("runs").join(name))
+        assemble(&Sources::new(layers), &Path::new("runs").join(name), None)
     }
 
     /// Reads a complete configuration from text, such as [`Config::to_toml`] wrote. `origin` names
@@ -83,7 +86,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
-        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""))
+        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""), None)
     }
 
     /// The whole configuration as TOML, without comments: what is saved beside a run.
@@ -201,8 +204,9 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
     collect(layers, find_base(first)?)
 }
 
-/// Parses, merges, checks. `out`: what `run.out` is where it is empty.
-fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
+/// Parses, merges, checks. `out`: what `run.out` is where it is empty. `method`: whose keys are among
+/// the sources.
+fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Config> {
     let texts = Texts::default();
     let mut tree = DeTable::new();
     let mut notes = Notes::default();
@@ -239,7 +243,20 @@ fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
         let path: Vec<&str> = key.split('.').collect();
         Problem { span: lookup(&tree, &path).map(Spanned::span), key: Some(key), message }
     }));
-    if problems.is_empty() { Ok(config) } else { Err(sources.error(problems)) }
+    if !problems.is_empty() {
+        return Err(sources.error(problems));
+    }
+    if let Some(method) = method {
+        let from_base = |key: &str| {
+            let path: Vec<&str> = key.split('.').collect();
+            let layer = lookup(&tree, &path).and_then(|value| sources.layer(value.span().start));
+            layer.is_some_and(|layer| !layer.over && !layer.is_preset(method))
+        };
+        for note in sizes::notes(&config, method, &from_base)? {
+            config.notes.note(note);
+        }
+    }
+    Ok(config)
 }
 
 fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {

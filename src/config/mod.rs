@@ -14,6 +14,8 @@ mod presets;
 mod renamed;
 mod report;
 mod schema;
+mod sizes;
+mod stages;
 
 pub use check::{FILES, LAYOUTS};
 pub use dataset::{DatasetConfig, FilesConfig, LabelValue};
@@ -22,7 +24,8 @@ pub use presets::{METHODS, preset_names};
 pub use renamed::{renamed_keys, with_current_keys};
 pub use schema::{
     AugmentConfig, Config, DataConfig, DeviceConfig, DomainConfig, EvalConfig,
-    FeatureDistanceConfig, HrdaConfig, MaskConfig, Masked, Method, MixConfig, NetworkConfig,
+    FeatureDistanceConfig, HrdaConfig, MaskConfig, Masked, MixConfig, NetworkConfig,
     OptimizerConfig, ParamGroup, PseudoLabelConfig, QuadMixConfig, RareClassSampling, RunConfig,
     ScheduleConfig, TeacherConfig, WeightsConfig,
 };
+pub use stages::Stages;

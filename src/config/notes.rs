@@ -20,6 +20,10 @@ impl Notes {
     pub(super) fn warn(&mut self, text: String) {
         self.0.push(format!("warning: {text}"));
     }
+
+    pub(super) fn note(&mut self, text: String) {
+        self.0.push(format!("note: {text}"));
+    }
 }
 
 impl PartialEq for Notes {

@@ -31,7 +31,18 @@ pub(super) enum Convert {
     Keep,
     /// A threshold that a uniform draw must exceed becomes the probability that it does.
     OneMinus,
+    /// A method becomes switches.
+    Switches,
 }
+
+/// Values of the key `method`, which named how much of QuadMix a run had, and the switches of teacher,
+/// mask and quadmix.
+const METHODS: [(&str, [bool; 3]); 4] = [
+    ("source_only", [false, false, false]),
+    ("dacs", [true, false, false]),
+    ("mic", [true, true, false]),
+    ("quadmix", [true, true, true]),
+];
 
 const fn same(old: &'static str, new: &'static [&'static str]) -> Rename {
     Rename { old, new, convert: Convert::Keep }
@@ -43,6 +54,11 @@ const fn one_minus(old: &'static str, new: &'static [&'static str]) -> Rename {
 
 /// All renames since version 0.1.0. A renamed list comes before the renamed keys of its entries.
 pub(super) const RENAMES: &[Rename] = &[
+    Rename {
+        old: "method",
+        new: &["teacher.enabled", "mask.enabled", "quadmix.enabled"],
+        convert: Convert::Switches,
+    },
     same("device.graph", &["device.cuda_graph"]),
     same("source.fit", &["source.resize"]),
     same("target.fit", &["target.resize"]),
@@ -77,6 +93,15 @@ impl Convert {
                 let probability = texts.keep(format!("{:?}", (1.0 - threshold) as f32));
                 let parsed = DeValue::parse(probability).map(Spanned::into_inner);
                 Ok(vec![parsed.unwrap_or(DeValue::String(probability.into()))])
+            }
+            Convert::Switches => {
+                let method = METHODS.iter().find(|(name, _)| value.as_str() == Some(*name));
+                let (_, switches) = method.ok_or_else(|| {
+                    let names: Vec<String> =
+                        METHODS.iter().map(|(n, _)| format!("{n:?}")).collect();
+                    format!("expected {}, got {}", names.join(" or "), shown(value))
+                })?;
+                Ok(switches.iter().map(|&on| DeValue::Boolean(on)).collect())
             }
         }
     }

@@ -25,6 +25,11 @@ impl Layer {
         Layer { title: String::new(), text, over: true, start: 0 }
     }
 
+    /// Whether it is this preset of the binary.
+    pub fn is_preset(&self, name: &str) -> bool {
+        !self.over && self.title.strip_prefix("preset ") == Some(name)
+    }
+
     /// The same text as a source of its own.
     pub fn alone(&self) -> Self {
         Layer { title: self.title.clone(), text: self.text.clone(), over: self.over, start: 0 }

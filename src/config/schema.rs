@@ -13,7 +13,6 @@ use super::notes::Notes;
 pub struct Config {
     /// Every random draw of the run is derived from it.
     pub seed: u64,
-    pub method: Method,
     pub device: DeviceConfig,
     pub source: DomainConfig,
     pub target: DomainConfig,
@@ -36,21 +35,6 @@ pub struct Config {
     /// What reading it has to tell the user; no key.
     #[serde(skip)]
     pub notes: Notes,
-}
-
-/// What an iteration consists of; each entry adds to the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// Supervised on the source domain alone: no teacher, no mixing.
-    SourceOnly,
-    /// ClassMix with pseudo-labels of a mean teacher (the DACS family: which of rare-class
-    /// sampling, feature distance and HRDA are on is said by their own sections).
-    Dacs,
-    /// DACS plus masked image consistency.
-    Mic,
-    /// MIC, and from `quadmix.start` on QuadMix instead of ClassMix.
-    Quadmix,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +137,9 @@ pub struct HrdaConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
+    /// Learn from the target too: a mean teacher makes pseudo-labels, and ClassMix mixes them with the
+    /// source. Off: supervised on the source alone.
+    pub enabled: bool,
     /// Decay of the moving average that the teacher's parameters are.
     pub ema_decay: f64,
 }
@@ -192,6 +179,8 @@ pub struct MixConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {
+    /// Masked image consistency.
+    pub enabled: bool,
     pub images: Masked,
     /// Jitter and blur, with switches of their own.
     pub augment: bool,
@@ -229,6 +218,8 @@ pub struct FeatureDistanceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuadMixConfig {
+    /// QuadMix in place of ClassMix, from `start` on.
+    pub enabled: bool,
     /// First iteration (counting from 0) that mixes four ways.
     pub start: u64,
     /// Long-tail classes, drawn without replacement from this list (duplicates count).

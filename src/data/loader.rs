@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{Config, Method},
+    config::Config,
     data::{
         batch::{BadFile, Batch, Crops, PAD_RGB, RareCrops},
         classes::IGNORE,
@@ -42,7 +42,8 @@ pub struct Loader {
 impl Loader {
     /// Lists the data sets and starts preparing the batch of `start_iteration` and those after it.
     ///
-    /// Without a target ([`Method::SourceOnly`]) its part of every batch is empty.
+    /// Where nothing is learned from the target ([`Config::learns_from_target`]), its part of every
+    /// batch is empty.
     ///
     /// # Errors
     /// A folder, label or statistic is missing, or the configuration asks for what they cannot
@@ -100,7 +101,7 @@ impl Batches {
         let (root, classes) = (&config.source.root, config.network.classes);
         let source = layouts::Domain::new(&config.source, classes)?;
         let pairs = source.pairs(root, Split::Train)?;
-        let quadmix = config.method == Method::Quadmix;
+        let quadmix = config.quadmix.enabled;
         let by_class = if config.rare_class_sampling.enabled || quadmix {
             source.check_statistics(root)?;
             Some(FilesByClass::read(root, &pairs, classes)?)
@@ -117,9 +118,9 @@ impl Batches {
             Some(files) if quadmix => Some(RareFiles::new(config, files)?),
             _ => None,
         };
-        let targets = match config.method {
-            Method::SourceOnly => Vec::new(),
-            _ => {
+        let targets = match config.learns_from_target() {
+            false => Vec::new(),
+            true => {
                 let target = layouts::Domain::new(&config.target, classes)?;
                 target.images(&config.target.root, Split::Train)?
             }
@@ -372,7 +373,7 @@ fn check(config: &Config) -> Result<()> {
             return Err(Error::config(format!("{key} must be at least 1")));
         }
     }
-    if config.method != Method::Quadmix {
+    if !config.quadmix.enabled {
         return Ok(());
     }
     if quadmix.classes.len() < 2 {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::Result;
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::device::{Device, Replays};
 use crate::nn::Segmentor;
 use crate::ops::ImageNormalizer;
@@ -63,9 +63,9 @@ impl Learner {
         student: Weights,
         imagenet: Option<Weights>,
     ) -> Result<Learner> {
-        let teacher = match config.method {
-            Method::SourceOnly => None,
-            _ => {
+        let teacher = match config.teacher.enabled {
+            false => None,
+            true => {
                 let mut teacher = Weights::new(device, network.spec(), false)?;
                 teacher.copy_values(device, &student)?;
                 device.copy(&student.buffers, &mut teacher.buffers)?;

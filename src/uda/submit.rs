@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::device::Readback;
 use crate::{Error, Result};
 
@@ -103,7 +103,7 @@ impl Learner {
 
     /// QuadMix pastes from the iteration before, so the first iteration of a run uses ClassMix.
     fn mixing(&self, iteration: u64) -> Mixing {
-        let quad_mix = self.config.method == Method::Quadmix
+        let quad_mix = self.config.quadmix.enabled
             && self.batch.has_rare()
             && iteration >= self.config.quadmix.start.max(1)
             && iteration.checked_sub(1) == self.templates.iteration;

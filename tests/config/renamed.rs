@@ -89,6 +89,56 @@ fn every_rename_has_a_case_and_leads_to_a_key() {
 }
 
 #[test]
+fn a_method_is_read_as_the_switches_that_it_was() {
+    for (method, switches) in [
+        ("source_only", [false, false, false]),
+        ("dacs", [true, false, false]),
+        ("mic", [true, true, false]),
+        ("quadmix", [true, true, true]),
+    ] {
+        let [teacher, mask, quadmix] = switches;
+        let read = |config: &Config| {
+            let stages = config.stages();
+            assert_eq!([stages.teacher, stages.mask, stages.quadmix], switches, "{method}");
+            let told = format!(
+                "`method` is now `teacher.enabled`, `mask.enabled` and `quadmix.enabled`, read as \
+                 teacher.enabled = {teacher}, mask.enabled = {mask}, quadmix.enabled = {quadmix}"
+            );
+            assert!(config.notes.lines()[0].ends_with(&told), "{:?}", config.notes);
+            // All else stays as it is.
+            let mut same = preset("gta_vit");
+            same.teacher.enabled = teacher;
+            (same.mask.enabled, same.quadmix.enabled) = (mask, quadmix);
+            (same.run, same.seed) = (config.run.clone(), config.seed);
+            assert_eq!(*config, same, "{method}");
+        };
+        read(&set(&[&format!("method={method}")]).unwrap());
+        read(&set(&[&format!("method = \"{method}\"")]).unwrap());
+        let (folder, path) = file(&format!("method = \"{method}\"\n[mask]\nratio = 0.7\n"));
+        read(&load(&path).unwrap());
+        let child = folder.path().join("child.toml");
+        fs::write(&child, "base = \"./mine.toml\"\nseed = 5\n").unwrap();
+        read(&load(&child).unwrap());
+    }
+    // Between layers the upper one wins.
+    let config = set(&["method=source_only", "teacher.enabled=true"]).unwrap();
+    assert_eq!(config.stages().method(), "hrda");
+    let config = set(&["quadmix.enabled=true", "method=mic"]).unwrap();
+    assert_eq!(config.stages().method(), "mic");
+    let told = file_refusal("method = \"mic\"\nmask.enabled = false\n");
+    assert!(
+        told.starts_with("mine.toml:2:1: `method`: is the old name of `mask.enabled`, which is"),
+        "{told}"
+    );
+    assert_eq!(
+        refusal(&["method=daformer"]),
+        "--set method=daformer: `method`: expected \"source_only\" or \"dacs\" or \"mic\" or \
+         \"quadmix\", got \"daformer\" (today the key is `teacher.enabled`, `mask.enabled` and \
+         `quadmix.enabled`)"
+    );
+}
+
+#[test]
 fn parameter_groups_are_read_by_their_old_names() {
     let groups = |config: &Config| -> Vec<(String, f64, f64)> {
         let groups = config.optimizer.param_groups.iter();
@@ -185,6 +235,10 @@ fn a_run_of_an_earlier_version_is_the_same_run() {
             "teacher.ema_decay (then teacher.alpha): was 0.99, is 0.999",
         ]
     );
+    let source_only =
+        set(&["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false"]);
+    let differences = source_only.unwrap().differences(&earlier).unwrap();
+    assert!(differences.contains(&"mask.enabled (then method): was true, is false".to_string()));
     let broken = earlier.replace("jitter_threshold = 0.2345679", "jitter_threshold = 7");
     let told = now.differences(&broken).unwrap_err().to_string();
     assert!(told.contains("the saved configuration: `augment.jitter_threshold`: expected a"));
@@ -193,6 +247,11 @@ fn a_run_of_an_earlier_version_is_the_same_run() {
 /// The same configuration as version 0.1.0 would have written it.
 fn in_old_words(text: &str) -> String {
     let mut text = text.replace("jitter_prob = 0.7654321", "jitter_threshold = 0.2345679");
+    let end = "enabled = true\n";
+    for section in ["[teacher]\n", "[mask]\n", "[quadmix]\n"] {
+        text = text.replace(&format!("{section}{end}"), section);
+    }
+    text = text.replacen("seed = 1\n", "seed = 1\nmethod = \"quadmix\"\n", 1);
     for (new, old) in [
         ("\nblur_prob = 0.5", "\nblur_threshold = 0.5"),
         ("\ncuda_graph = ", "\ngraph = "),

@@ -58,7 +58,9 @@ fn memory_that_runs_out_is_told_with_who_holds_it() {
 fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
     let train = |total: usize, more: &[&str]| {
         let larger = [
-            "method=source_only",
+            "teacher.enabled=false",
+            "mask.enabled=false",
+            "quadmix.enabled=false",
             "data.crop=128",
             "network.hrda.detail_crop=64",
             "quadmix.resize=[256, 128]",
