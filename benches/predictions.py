@@ -24,8 +24,8 @@ CARDS = {
     "H200": (4.8e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
 }
 # Preset, method and what else is set, by the name that it has in tables.
-JOINED = ["--set", "network.join_passes=true"]
-VARIANTS = {"": [], "joined": JOINED, "joined and recomputed": [*JOINED, "--set", "network.recompute=true"]}
+JOINED = ["--set", "network.batch_student_passes=true"]
+VARIANTS = {"": [], "joined": JOINED, "joined and recomputed": [*JOINED, "--set", "network.activation_checkpointing=true"]}
 ITERATIONS = [*(("gta_vit", "quadmix", variant) for variant in VARIANTS), ("gta_vit", "mic", ""), ("gta_cnn", "quadmix", "")]
 
 

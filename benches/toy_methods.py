@@ -24,11 +24,13 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
-SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.fit=[256,141]"]
+SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.resize=[256,141]"]
+# A method states its published teacher and threshold; a short run needs the toy presets' own.
+TOY = ["teacher.ema_decay=0.99", "pseudo_label.threshold=0.9"]
 METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
-HALVED = ["source.fit=[128,70]", "target.fit=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
-          "pseudo_label.margins=[2,15,2,2]", "eval.fit=[128,64]", "eval.window=64", "eval.stride=32"]
-ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.fit=[256,128]"]
+HALVED = ["source.resize=[128,70]", "target.resize=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
+          "pseudo_label.margins=[2,15,2,2]", "eval.resize=[128,64]", "eval.window=64", "eval.stride=32"]
+ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.resize=[256,128]"]
 
 
 def settings(values):
@@ -38,7 +40,7 @@ def settings(values):
 def train(folder, configured, out, seed, values):
     """Seconds from start to end, by the clock and of the processor, evaluation included."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [PROGRAM, "train", *configured, "--out", out, *settings([f"seed={seed}", *values])]
+    command = [PROGRAM, "train", *configured, "--out", out, *settings([*TOY, f"seed={seed}", *values])]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -120,7 +122,7 @@ def main():
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
             once(preset, "source_only", seed, steps, "source_only_time")
             # Network and sampling of the preset.
-            supervised = ["method=source_only", *ON_TARGET]
+            supervised = ["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false", *ON_TARGET]
             once(preset, "quadmix", seed, supervised, "supervised_target")
     for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):
         values = [entry["target_miou"] for entry in runs if (entry["preset"], entry["method"]) == name]

@@ -8,7 +8,7 @@ mod cases;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cases::{Bed, PRESETS};
-use udass_raw::config::{Config, Method};
+use udass_raw::config::Config;
 use udass_raw::device::profile::{Call, Work};
 use udass_raw::device::{Device, Precision, kernels};
 use udass_raw::run::profile::Synthetic;
@@ -37,11 +37,11 @@ fn asked(preset: &'static str, precision: Precision) -> BTreeSet<Key> {
 }
 
 /// What an iteration asks for.
-fn iteration(config: &Config, method: Method) -> Vec<Call> {
+fn iteration(config: &Config, quadmix: bool) -> Vec<Call> {
     let mut config = config.clone();
     // As if there were ImageNet weights: with the feature distance.
     config.weights.init = "weights".into();
-    config.method = method;
+    config.quadmix.enabled = quadmix;
     let device = Device::dry(Precision::F32);
     let mut training = Synthetic::new(&device, &config).unwrap();
     device.profile(|| training.step().unwrap()).unwrap().1.calls
@@ -62,17 +62,16 @@ fn every_kernel_is_measured() {
 
 #[test]
 fn cases_are_what_iterations_do() {
-    use Method::{Mic, Quadmix};
     // Before QuadMix begins, an iteration is MIC's.
-    for (preset, method) in
-        [("gta_vit", Quadmix), ("gta_cnn", Quadmix), ("b0_128", Mic), ("r50_128", Mic)]
+    for (preset, quadmix) in
+        [("gta_vit", true), ("gta_cnn", true), ("b0_128", false), ("r50_128", false)]
     {
         let config = cases::config(preset);
         let asked = asked(preset, Precision::F32);
         let names: BTreeSet<&str> = asked.iter().map(|(name, _)| name.as_str()).collect();
         let (mut all, mut covered) = (0.0, 0.0);
         let (mut missed, mut unknown) = (BTreeMap::new(), BTreeSet::new());
-        for call in iteration(&config, method) {
+        for call in iteration(&config, quadmix) {
             let (name, sizes) = key(&call.work);
             if matches!(call.work, Work::Memory(_)) {
                 continue;

@@ -204,7 +204,7 @@ fn other_data_is_called_that() {
 fn other_settings_are_named_with_the_published_ones() {
     let folder = TempDir::new().unwrap();
     let mut made = Made::new("gta_vit", None);
-    made.config["eval"]["fit"] = json!([1024, 512]);
+    made.config["eval"]["resize"] = json!([1024, 512]);
     // What places and speed are set by is nobody's concern; single precision is the same number.
     made.config["target"]["root"] = json!("/elsewhere");
     made.config["eval"]["batch"] = json!(4);
@@ -212,14 +212,15 @@ fn other_settings_are_named_with_the_published_ones() {
     made.config["network"]["dropout"] = json!(0.1);
     made.folder(folder.path().join("a"));
     let text = told(folder.path(), &["a"]);
-    let expected = "1 setting differs from preset gta_vit: eval.fit [1024, 512] ([2048, 1024])\n";
+    let expected =
+        "1 setting differs from preset gta_vit: eval.resize [1024, 512] ([2048, 1024])\n";
     assert!(text.contains(expected), "{text}");
     made.config["weights"]["init"] = json!("random");
     made.config["network"]["backbone"] = json!("mit_b0");
     made.folder(folder.path().join("a"));
     let text = told(folder.path(), &["a"]);
     let expected = "3 settings differ from preset gta_vit: network.backbone mit_b0 (mit_b5), \
-                    eval.fit [1024, 512] ([2048, 1024]), weights.init random (ImageNet)\n";
+                    eval.resize [1024, 512] ([2048, 1024]), weights.init random (ImageNet)\n";
     assert!(text.contains(expected), "{text}");
 }
 

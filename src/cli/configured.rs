@@ -6,13 +6,16 @@ use clap::ValueEnum;
 use udass_raw::checkpoint::weights::Network;
 use udass_raw::config::{Config, METHODS};
 
+use super::output::tell;
+
 #[derive(Debug, clap::Args)]
 pub struct Configured {
     /// A preset (gta_vit, toy_cnn, daformer, …), a name in configs/, or the path of a .toml file.
     #[arg(value_name = "CONFIG")]
     pub config: String,
 
-    /// Lay the switches of a method's preset over the configuration, below those of --set.
+    /// Apply a method's preset on top of CONFIG: every switch, and the published values that depend on
+    /// no size (--set still wins).
     #[arg(long, value_name = "METHOD", value_parser = METHODS)]
     pub method: Option<String>,
 
@@ -80,7 +83,9 @@ impl Configured {
         let mut overrides = self.set.clone();
         overrides.extend(self.device.map(|device| format!("device.kind={}", device.kind())));
         overrides.extend(own);
-        Config::load_with(&self.config, self.method.as_deref(), &overrides)
+        let mut config = Config::load_with(&self.config, self.method.as_deref(), &overrides)?;
+        config.notes.take().iter().for_each(|note| tell(note));
+        Ok(config)
     }
 }
 

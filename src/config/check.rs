@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::dataset::{FilesConfig, LabelValue};
-use super::schema::{Config, Method, NetworkConfig};
+use super::schema::{Config, NetworkConfig};
 
 /// Layouts of data sets. All but the last have Cityscapes' classes.
 pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];
@@ -95,7 +95,7 @@ impl Check {
     fn domains(&mut self, c: &Config) {
         for (section, domain) in [("source", &c.source), ("target", &c.target)] {
             self.one_of(&format!("{section}.layout"), &domain.layout, &LAYOUTS);
-            self.side_pair(&format!("{section}.fit"), domain.fit, 1);
+            self.side_pair(&format!("{section}.resize"), domain.resize, 1);
             let given = !domain.root.as_os_str().is_empty();
             self.that(given, &format!("{section}.root"), "a folder", "\"\"");
             if domain.layout == FILES {
@@ -144,7 +144,7 @@ impl Check {
         let source = section == "source";
         // What is evaluated has labels; what is only adapted to has none.
         let evaluated = !source && c.run.eval_interval > 0;
-        let learned = source || c.method != Method::SourceOnly;
+        let learned = source || c.learns_from_target();
         for (name, glob, needed) in [
             ("images", &files.images, learned),
             ("labels", &files.labels, source),
@@ -256,19 +256,28 @@ impl Check {
     }
 
     fn method(&mut self, c: &Config) {
-        self.share("teacher.alpha", c.teacher.alpha);
+        self.share("teacher.ema_decay", c.teacher.ema_decay);
+        for (key, enabled) in
+            [("mask.enabled", c.mask.enabled), ("quadmix.enabled", c.quadmix.enabled)]
+        {
+            if enabled && !c.teacher.enabled {
+                let message = "is true, but teacher.enabled is false, and it learns from the \
+                               teacher's pseudo-labels";
+                self.problems.push((key.into(), message.into()));
+            }
+        }
         self.share("pseudo_label.threshold", c.pseudo_label.threshold);
         self.share("pseudo_label.confident", c.pseudo_label.confident);
         let [top, bottom, left, right] = c.pseudo_label.margins;
-        let [width, height] = c.target.fit;
+        let [width, height] = c.target.resize;
         let room = top.saturating_add(bottom) < height && left.saturating_add(right) < width;
-        let expected = format!("margins that leave something of target.fit, {width}x{height}");
+        let expected = format!("margins that leave something of target.resize, {width}x{height}");
         let margins = format!("{:?}", c.pseudo_label.margins);
         self.that(room, "pseudo_label.margins", expected, margins);
 
-        self.share("augment.jitter_threshold", c.augment.jitter_threshold);
+        self.share("augment.jitter_prob", c.augment.jitter_prob);
         self.between("augment.jitter_strength", c.augment.jitter_strength, 0.0, 0.5);
-        self.share("augment.blur_threshold", c.augment.blur_threshold);
+        self.share("augment.blur_prob", c.augment.blur_prob);
         let [low, high] = c.augment.blur_sigma;
         let sigma = low > 0.0 && low <= high && high.is_finite();
         let got = format!("[{low}, {high}]");
@@ -288,8 +297,8 @@ impl Check {
             self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 1);
         }
 
-        // The rare classes of another method are not looked at, so that they need not be changed.
-        if c.method == Method::Quadmix {
+        // Without QuadMix its classes are not read, so they need not be changed.
+        if c.quadmix.enabled {
             self.class_list("quadmix.classes", &c.quadmix.classes, c.network.classes, 2);
             self.side_pair("quadmix.resize", c.quadmix.resize, c.data.crop);
         }
@@ -303,11 +312,11 @@ impl Check {
         }
         self.positive("optimizer.eps", o.eps);
         self.not_negative("optimizer.weight_decay", o.weight_decay);
-        for rule in &o.rules {
-            let named = !rule.contains.is_empty();
-            self.that(named, "optimizer.rules", "a part of a name in `contains`", "\"\"");
-            self.not_negative("optimizer.rules", rule.lr);
-            self.not_negative("optimizer.rules", rule.decay);
+        for group in &o.param_groups {
+            let named = !group.contains.is_empty();
+            self.that(named, "optimizer.param_groups", "a part of a name in `contains`", "\"\"");
+            self.not_negative("optimizer.param_groups", group.lr_mult);
+            self.not_negative("optimizer.param_groups", group.decay_mult);
         }
         self.share("schedule.warmup_ratio", c.schedule.warmup_ratio);
         self.at_least("schedule.end", c.schedule.end, 1);
@@ -325,7 +334,7 @@ impl Check {
         self.at_least("run.checkpoint_interval", c.run.checkpoint_interval, 1);
         self.at_least("run.keep", c.run.keep as u64, 1);
         self.that(!c.run.out.as_os_str().is_empty(), "run.out", "a folder", "\"\"");
-        self.side_pair("eval.fit", c.eval.fit, 1);
+        self.side_pair("eval.resize", c.eval.resize, 1);
         self.at_least("eval.batch", c.eval.batch as u64, 1);
         if c.eval.window > 0 {
             let stride = side(&c.network);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
+use super::renamed;
 use super::schema::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Keys, or sections, that change nothing of what a run computes: where it reads and writes, how often
 /// it saves, how it is spread over the machine. (Another device rounds otherwise, no more.)
@@ -13,8 +14,8 @@ const FREE: [&str; 13] = [
     "run.",
     "eval.",
     "device.kind",
-    "device.graph",
-    "network.recompute",
+    "device.cuda_graph",
+    "network.activation_checkpointing",
     "device.threads",
     "data.workers",
     "data.prefetch",
@@ -26,15 +27,18 @@ const FREE: [&str; 13] = [
 ];
 
 impl Config {
-    /// What another configuration, as [`Config::to_toml`] wrote it, has otherwise, so that this one
-    /// would go on with another run than that one: `key: was …, is …`. A key that the other does not
-    /// know is newer than it.
+    /// The keys whose values in another configuration, as [`Config::to_toml`] of this version or an
+    /// earlier one wrote it, make it another run: `key: was …, is …`.
+    ///
+    /// Keys of earlier versions are converted first. A key that the other does not have is newer
+    /// than it.
     ///
     /// # Errors
-    /// [`Error::Config`] when it is no TOML.
+    /// [`Error::Config`] when it is no TOML, or holds an old key that cannot be converted.
     pub fn differences(&self, other: &str) -> Result<Vec<String>> {
-        let parse = |text: &str| text.parse::<Table>().map_err(|e| Error::config(e.to_string()));
-        let (old, new) = (flat(parse(other)?), flat(parse(&self.to_toml()?)?));
+        let (old, renamed) = renamed::saved(other)?;
+        let (new, _) = renamed::saved(&self.to_toml()?)?;
+        let (old, new) = (flat(old), flat(new));
         let free = |key: &str| {
             FREE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
         };
@@ -42,13 +46,17 @@ impl Config {
         Ok(old
             .iter()
             .filter(|(key, value)| !free(key) && new.get(*key) != Some(value))
-            .map(|(key, value)| format!("{key}: was {value}, is {}", shown(new.get(key))))
+            .map(|(key, value)| {
+                let old = renamed.get(key.as_str()).map(|old| format!(" (then {old})"));
+                let old = old.unwrap_or_default();
+                format!("{key}{old}: was {value}, is {}", shown(new.get(key)))
+            })
             .collect())
     }
 }
 
 /// Values by their dotted keys.
-fn flat(table: Table) -> BTreeMap<String, Value> {
+pub(super) fn flat(table: Table) -> BTreeMap<String, Value> {
     let mut open = vec![(String::new(), table)];
     let mut flat = BTreeMap::new();
     while let Some((prefix, table)) = open.pop() {

@@ -14,9 +14,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::check;
 use super::keys::{self, lookup, path_at};
+use super::notes::Notes;
 use super::presets::{METHODS, PRESETS, preset_names};
+use super::renamed::{self, Texts};
 use super::report::{Layer, Problem, Sources, nearest, plain};
 use super::schema::Config;
+use super::sizes;
 use crate::error::{Error, Result};
 
 /// A chain of `base`s longer than this is a circle.
@@ -30,7 +33,8 @@ impl Config {
     /// name another as its `base` (looked for beside the file first) and then lists only what
     /// differs; of a list of bases, the first counts with all that it is based on, and the others'
     /// own keys are laid over it in turn. `overrides` are `section.key=value`, later ones winning; a
-    /// value that is not TOML is taken as a string.
+    /// value that is not TOML is taken as a string. Keys may have the names of earlier versions:
+    /// [`Config::notes`] tells what they are now.
     ///
     /// # Errors
     /// [`Error::Config`] naming file, line and key, with the nearest known key when one is unknown;
@@ -39,7 +43,9 @@ impl Config {
         Self::load_with(name_or_path, None, overrides)
     }
 
-    /// As [`Config::load`], with the own keys of one of the [`METHODS`] below the overrides.
+    /// As [`Config::load`], with the own keys of one of the [`METHODS`] below the overrides: every
+    /// switch, and the published values that depend on no size. [`Config::notes`] tells which sizes
+    /// stay the configuration's and are not those the method was published with.
     ///
     /// # Errors
     /// As [`Config::load`], and for a method that there is not.
@@ -59,7 +65,7 @@ impl Config {
             run.push(method);
         }
         layers.extend(overrides.iter().map(|text| Layer::over(text.trim().into())));
-        assemble(&Sources::new(layers), &Path::new("runs").join(run))
+        assemble(&Sources::new(layers), &Path::new("runs").join(run), method)
     }
 
     /// A preset of the binary as it is, whatever `configs/` in the working directory holds.
@@ -71,7 +77,7 @@ impl Config {
         let mut layers = Vec::new();
         collect(&mut layers, preset(name).ok_or_else(none)?)?;
         layers.reverse();
-        assemble(&Sources::new(layers), &Path::new("runs").join(name))
+        assemble(&Sources::new(layers), &Path::new("runs").join(name), None)
     }
 
     /// Reads a complete configuration from text, such as [`Config::to_toml`] wrote. `origin` names
@@ -80,7 +86,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
-        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""))
+        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""), None)
     }
 
     /// The whole configuration as TOML, without comments: what is saved beside a run.
@@ -198,19 +204,26 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
     collect(layers, find_base(first)?)
 }
 
-/// Parses, merges, checks. `out`: what `run.out` is where it is empty.
-fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
+/// Parses, merges, checks. `out`: what `run.out` is where it is empty. `method`: whose keys are among
+/// the sources.
+fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Config> {
+    let texts = Texts::default();
     let mut tree = DeTable::new();
+    let mut notes = Notes::default();
+    let mut problems = Vec::new();
     for layer in &sources.layers {
-        if layer.over {
-            set(&mut tree, layer, sources)?;
-        } else {
-            merge(&mut tree, parse(layer, sources)?);
+        let mut above =
+            if layer.over { set(&tree, layer, sources)? } else { parse(layer, sources)? };
+        for old in renamed::convert(&mut above, &texts, &mut problems) {
+            notes.warn(sources.line(&Problem::new(old.key(), old.span.clone(), old.message())));
         }
+        merge(&mut tree, above);
     }
     tree.remove("base");
 
-    let problems = keys::compare(&tree)?;
+    if problems.is_empty() {
+        problems = keys::compare(&tree)?;
+    }
     if !problems.is_empty() {
         return Err(sources.error(problems));
     }
@@ -219,6 +232,7 @@ fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
         let key = e.span().and_then(|span| path_at(&tree, &span, ""));
         sources.error(vec![Problem { key, span: e.span(), message: plain(e.message()) }])
     })?;
+    config.notes = notes;
     if config.run.out.as_os_str().is_empty() {
         config.run.out = out.into();
     }
@@ -229,7 +243,20 @@ fn assemble(sources: &Sources, out: &Path) -> Result<Config> {
         let path: Vec<&str> = key.split('.').collect();
         Problem { span: lookup(&tree, &path).map(Spanned::span), key: Some(key), message }
     }));
-    if problems.is_empty() { Ok(config) } else { Err(sources.error(problems)) }
+    if !problems.is_empty() {
+        return Err(sources.error(problems));
+    }
+    if let Some(method) = method {
+        let from_base = |key: &str| {
+            let path: Vec<&str> = key.split('.').collect();
+            let layer = lookup(&tree, &path).and_then(|value| sources.layer(value.span().start));
+            layer.is_some_and(|layer| !layer.over && !layer.is_preset(method))
+        };
+        for note in sizes::notes(&config, method, &from_base)? {
+            config.notes.note(note);
+        }
+    }
+    Ok(config)
 }
 
 fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
@@ -242,8 +269,8 @@ fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     }
 }
 
-/// Applies one `section.key=value`.
-fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<()> {
+/// The tree of one `section.key=value`, which is laid over `tree`.
+fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     let text = layer.text.as_str();
     let usage =
         || Error::config(format!("--set {text}: expected KEY=VALUE, as in --set data.batch=1"));
@@ -272,10 +299,10 @@ fn set<'a>(tree: &mut DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Resul
         table.insert(Spanned::new(span.clone(), (*key).into()), value);
         value = Spanned::new(span.clone(), DeValue::Table(table));
     }
-    if let DeValue::Table(table) = value.into_inner() {
-        merge(tree, table);
-    }
-    Ok(())
+    Ok(match value.into_inner() {
+        DeValue::Table(table) => table,
+        _ => DeTable::new(),
+    })
 }
 
 /// Sections merge key by key; everything else replaces what was there.

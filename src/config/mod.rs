@@ -9,16 +9,23 @@ mod compare;
 mod dataset;
 mod keys;
 mod load;
+mod notes;
 mod presets;
+mod renamed;
 mod report;
 mod schema;
+mod sizes;
+mod stages;
 
 pub use check::{FILES, LAYOUTS};
 pub use dataset::{DatasetConfig, FilesConfig, LabelValue};
+pub use notes::Notes;
 pub use presets::{METHODS, preset_names};
+pub use renamed::{renamed_keys, with_current_keys};
 pub use schema::{
     AugmentConfig, Config, DataConfig, DeviceConfig, DomainConfig, EvalConfig,
-    FeatureDistanceConfig, HrdaConfig, MaskConfig, Masked, Method, MixConfig, NetworkConfig,
-    OptimizerConfig, ParameterRule, PseudoLabelConfig, QuadMixConfig, RareClassSampling, RunConfig,
+    FeatureDistanceConfig, HrdaConfig, MaskConfig, Masked, MixConfig, NetworkConfig,
+    OptimizerConfig, ParamGroup, PseudoLabelConfig, QuadMixConfig, RareClassSampling, RunConfig,
     ScheduleConfig, TeacherConfig, WeightsConfig,
 };
+pub use stages::Stages;

@@ -25,6 +25,11 @@ impl Layer {
         Layer { title: String::new(), text, over: true, start: 0 }
     }
 
+    /// Whether it is this preset of the binary.
+    pub fn is_preset(&self, name: &str) -> bool {
+        !self.over && self.title.strip_prefix("preset ") == Some(name)
+    }
+
     /// The same text as a source of its own.
     pub fn alone(&self) -> Self {
         Layer { title: self.title.clone(), text: self.text.clone(), over: self.over, start: 0 }
@@ -68,12 +73,32 @@ impl Sources {
         Error::config(told.join("\n"))
     }
 
+    /// The layer that a place in the imaginary text belongs to.
+    pub fn layer(&self, at: usize) -> Option<&Layer> {
+        self.layers.iter().rfind(|layer| layer.start <= at)
+    }
+
+    /// What is to be told about a key, in one line that says where it is.
+    pub fn line(&self, problem: &Problem) -> String {
+        let key = problem.key.as_ref().map(|key| format!("`{key}` ")).unwrap_or_default();
+        let what = format!("{key}{}", problem.message);
+        let start = problem.span.as_ref().map(|span| span.start);
+        match start.and_then(|start| Some((start, self.layer(start)?))) {
+            None => what,
+            Some((_, layer)) if layer.over => format!("--set {}: {what}", layer.text),
+            Some((start, layer)) => {
+                let (number, column) =
+                    position(&layer.text, floor(&layer.text, start - layer.start));
+                format!("{}:{number}:{column}: {what}", layer.title)
+            }
+        }
+    }
+
     fn tell(&self, problem: &Problem) -> String {
         let key = problem.key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default();
         let what = format!("{key}{}", problem.message);
-        let layer = |at: usize| self.layers.iter().rfind(|layer| layer.start <= at);
         let Some((span, layer)) =
-            problem.span.clone().and_then(|s| Some((s.clone(), layer(s.start)?)))
+            problem.span.clone().and_then(|s| Some((s.clone(), self.layer(s.start)?)))
         else {
             // Nothing to point at: the topmost file is the one that its user can change.
             let file = self.layers.iter().rfind(|layer| !layer.over);
@@ -92,13 +117,12 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
     let start = floor(text, span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
-    let number = text[..line_start].matches('\n').count() + 1;
+    let (number, column) = position(text, start);
     let before = &text[line_start..start];
     let end = floor(text, span.end).clamp(start, line_start + line.len().max(before.len()));
     let carets = text[start..end].chars().count().max(1);
     // Tabs stay tabs, so that the caret stands where the terminal puts the text.
     let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let column = before.chars().count() + 1;
     let gutter = " ".repeat(number.to_string().len());
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -108,6 +132,12 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
         "^".repeat(carets)
     );
     out
+}
+
+/// Line and column, counted from 1, of a byte.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    (text[..line_start].matches('\n').count() + 1, text[line_start..at].chars().count() + 1)
 }
 
 /// The nearest character boundary at or before `at`.

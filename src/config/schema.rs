@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{DatasetConfig, FilesConfig};
+use super::notes::Notes;
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,7 +13,6 @@ use super::dataset::{DatasetConfig, FilesConfig};
 pub struct Config {
     /// Every random draw of the run is derived from it.
     pub seed: u64,
-    pub method: Method,
     pub device: DeviceConfig,
     pub source: DomainConfig,
     pub target: DomainConfig,
@@ -32,21 +32,9 @@ pub struct Config {
     pub run: RunConfig,
     pub eval: EvalConfig,
     pub weights: WeightsConfig,
-}
-
-/// What an iteration consists of; each entry adds to the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// Supervised on the source domain alone: no teacher, no mixing.
-    SourceOnly,
-    /// ClassMix with pseudo-labels of a mean teacher (the DACS family: which of rare-class
-    /// sampling, feature distance and HRDA are on is said by their own sections).
-    Dacs,
-    /// DACS plus masked image consistency.
-    Mic,
-    /// MIC, and from `quadmix.start` on QuadMix instead of ClassMix.
-    Quadmix,
+    /// What reading it has to tell the user; no key.
+    #[serde(skip)]
+    pub notes: Notes,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,8 +45,8 @@ pub struct DeviceConfig {
     /// `f32`, `tf32` or `bf16`.
     pub precision: String,
     pub deterministic: bool,
-    /// Whole iterations are recorded and replayed where the device can.
-    pub graph: bool,
+    /// Capture whole iterations as CUDA graphs where the device can.
+    pub cuda_graph: bool,
     /// Worker threads of the host device; 0 means one per core.
     pub threads: usize,
 }
@@ -70,8 +58,8 @@ pub struct DomainConfig {
     /// One of [`LAYOUTS`](super::LAYOUTS).
     pub layout: String,
     pub root: PathBuf,
-    /// `[width, height]`: images are scaled, keeping their aspect, to fit.
-    pub fit: [usize; 2],
+    /// `[width, height]`: images are resized to fit inside, keeping their aspect ratio.
+    pub resize: [usize; 2],
     /// Read with the layout `files` alone.
     pub files: FilesConfig,
 }
@@ -125,10 +113,10 @@ pub struct NetworkConfig {
     pub dilations: Vec<usize>,
     pub drop_path: f32,
     pub dropout: f32,
-    /// The backbone's blocks run again on the way back instead of leaving what that needs.
-    pub recompute: bool,
+    /// The backward pass runs the backbone's blocks again instead of keeping their activations.
+    pub activation_checkpointing: bool,
     /// The student's passes go through a MiT as one batch.
-    pub join_passes: bool,
+    pub batch_student_passes: bool,
     pub hrda: HrdaConfig,
 }
 
@@ -149,7 +137,11 @@ pub struct HrdaConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    pub alpha: f64,
+    /// Learn from the target too: a mean teacher makes pseudo-labels, and ClassMix mixes them with the
+    /// source. Off: supervised on the source alone.
+    pub enabled: bool,
+    /// Decay of the moving average that the teacher's parameters are.
+    pub ema_decay: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,12 +158,12 @@ pub struct PseudoLabelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// Jitter is applied when a uniform draw exceeds it.
-    pub jitter_threshold: f32,
+    /// Probability of color jitter.
+    pub jitter_prob: f32,
     /// Strength of brightness, contrast, saturation and hue.
     pub jitter_strength: f32,
-    /// Blur is applied when a uniform draw exceeds it.
-    pub blur_threshold: f32,
+    /// Probability of Gaussian blur.
+    pub blur_prob: f32,
     /// Range of the blur's sigma.
     pub blur_sigma: [f32; 2],
 }
@@ -187,6 +179,8 @@ pub struct MixConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {
+    /// Masked image consistency.
+    pub enabled: bool,
     pub images: Masked,
     /// Jitter and blur, with switches of their own.
     pub augment: bool,
@@ -224,6 +218,8 @@ pub struct FeatureDistanceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuadMixConfig {
+    /// QuadMix in place of ClassMix, from `start` on.
+    pub enabled: bool,
     /// First iteration (counting from 0) that mixes four ways.
     pub start: u64,
     /// Long-tail classes, drawn without replacement from this list (duplicates count).
@@ -234,7 +230,7 @@ pub struct QuadMixConfig {
     pub resize: [usize; 2],
     /// Long-tail pixels enter as the released code makes them: BGR minus the RGB mean, over 255.
     /// `false` normalises them like every other pixel.
-    pub released_colours: bool,
+    pub released_colors: bool,
     /// The target template's classes exclude the *positions* of the source template's, as the
     /// released code does. `false` excludes the classes themselves.
     pub released_exclusion: bool,
@@ -248,25 +244,25 @@ pub struct OptimizerConfig {
     pub eps: f64,
     pub weight_decay: f64,
     /// In order; the first whose `contains` is part of a parameter's name applies.
-    pub rules: Vec<ParameterRule>,
+    pub param_groups: Vec<ParamGroup>,
 }
 
 impl OptimizerConfig {
     /// The multipliers of learning rate and weight decay for a parameter of this name.
     pub fn multipliers(&self, name: &str) -> (f64, f64) {
-        let rule = self.rules.iter().find(|rule| name.contains(&rule.contains));
-        rule.map_or((1.0, 1.0), |rule| (rule.lr, rule.decay))
+        let group = self.param_groups.iter().find(|group| name.contains(&group.contains));
+        group.map_or((1.0, 1.0), |group| (group.lr_mult, group.decay_mult))
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ParameterRule {
+pub struct ParamGroup {
     pub contains: String,
     #[serde(default = "one")]
-    pub lr: f64,
+    pub lr_mult: f64,
     #[serde(default = "one")]
-    pub decay: f64,
+    pub decay_mult: f64,
 }
 
 fn one() -> f64 {
@@ -300,8 +296,8 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
-    /// `[width, height]` that an image is scaled to fit, keeping its aspect.
-    pub fit: [usize; 2],
+    /// `[width, height]`: images are resized to fit inside, keeping their aspect ratio.
+    pub resize: [usize; 2],
     /// Side of the sliding windows, pixels; 0: the whole image at once.
     pub window: usize,
     /// Step of the sliding windows, pixels.

@@ -52,7 +52,7 @@ impl EvalSet {
     /// The folder is missing or empty, or an image has no label.
     pub fn new(domain: &DomainConfig, classes: usize, fit: [usize; 2]) -> Result<Self> {
         if fit.contains(&0) {
-            return Err(Error::config("eval.fit must be at least 1 x 1"));
+            return Err(Error::config("eval.resize must be at least 1 x 1"));
         }
         let pairs = layouts::Domain::new(domain, classes)?.pairs(&domain.root, Split::Val)?;
         Ok(EvalSet { pairs, fit })

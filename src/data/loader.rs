@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{Config, Method},
+    config::Config,
     data::{
         batch::{BadFile, Batch, Crops, PAD_RGB, RareCrops},
         classes::IGNORE,
@@ -42,7 +42,8 @@ pub struct Loader {
 impl Loader {
     /// Lists the data sets and starts preparing the batch of `start_iteration` and those after it.
     ///
-    /// Without a target ([`Method::SourceOnly`]) its part of every batch is empty.
+    /// Where nothing is learned from the target ([`Config::learns_from_target`]), its part of every
+    /// batch is empty.
     ///
     /// # Errors
     /// A folder, label or statistic is missing, or the configuration asks for what they cannot
@@ -100,7 +101,7 @@ impl Batches {
         let (root, classes) = (&config.source.root, config.network.classes);
         let source = layouts::Domain::new(&config.source, classes)?;
         let pairs = source.pairs(root, Split::Train)?;
-        let quadmix = config.method == Method::Quadmix;
+        let quadmix = config.quadmix.enabled;
         let by_class = if config.rare_class_sampling.enabled || quadmix {
             source.check_statistics(root)?;
             Some(FilesByClass::read(root, &pairs, classes)?)
@@ -117,9 +118,9 @@ impl Batches {
             Some(files) if quadmix => Some(RareFiles::new(config, files)?),
             _ => None,
         };
-        let targets = match config.method {
-            Method::SourceOnly => Vec::new(),
-            _ => {
+        let targets = match config.learns_from_target() {
+            false => Vec::new(),
+            true => {
                 let target = layouts::Domain::new(&config.target, classes)?;
                 target.images(&config.target.root, Split::Train)?
             }
@@ -198,7 +199,7 @@ impl Batches {
         };
         let Pair { image, label: file } = &self.pairs[position];
         let label = file.load()?;
-        let fitted = label.size.fitted(self.config.source.fit);
+        let fitted = label.size.fitted(self.config.source.resize);
         let counter = Counter::new(
             &label,
             cv_nearest_map(label.size.width, fitted.width, 0..fitted.width),
@@ -235,7 +236,7 @@ impl Batches {
         };
         let image = &self.targets[position];
         let place = |size: Size| {
-            let fitted = size.fitted(self.config.target.fit);
+            let fitted = size.fitted(self.config.target.resize);
             let mut draw = draw(Purpose::TargetCrop);
             (fitted, random_window(fitted, self.config.data.crop, &mut draw))
         };
@@ -365,14 +366,14 @@ fn check(config: &Config) -> Result<()> {
     for (key, value) in [
         ("data.crop", data.crop),
         ("data.batch", data.batch),
-        ("source.fit", config.source.fit[0].min(config.source.fit[1])),
-        ("target.fit", config.target.fit[0].min(config.target.fit[1])),
+        ("source.resize", config.source.resize[0].min(config.source.resize[1])),
+        ("target.resize", config.target.resize[0].min(config.target.resize[1])),
     ] {
         if value == 0 {
             return Err(Error::config(format!("{key} must be at least 1")));
         }
     }
-    if config.method != Method::Quadmix {
+    if !config.quadmix.enabled {
         return Ok(());
     }
     if quadmix.classes.len() < 2 {

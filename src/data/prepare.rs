@@ -105,6 +105,7 @@ pub fn prepare_named(layout: &str, place: &Path, observer: &dyn Observer) -> Res
         return prepare(layouts::find(layout)?, place, observer);
     }
     let config = Config::load(&place.display().to_string(), &[])?;
+    config.notes.lines().iter().for_each(|note| observer.message(note));
     let (domain, classes) = (&config.source, config.network.classes);
     if domain.layout != FILES {
         let problem = format!(

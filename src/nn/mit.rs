@@ -60,7 +60,7 @@ struct Attention {
 
 impl Mit {
     pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<Mit> {
-        let NetworkConfig { drop_path, recompute, .. } = *config;
+        let NetworkConfig { drop_path, activation_checkpointing: recompute, .. } = *config;
         let (widths, depths) = match config.backbone.as_str() {
             "mit_b0" => ([32, 64, 160, 256], [2, 2, 2, 2]),
             "mit_b1" => ([64, 128, 320, 512], [2, 2, 2, 2]),

@@ -82,7 +82,7 @@ impl ResNet {
                 .collect();
             stages.push(blocks);
         }
-        Ok(ResNet { stem, stages, recompute: config.recompute })
+        Ok(ResNet { stem, stages, recompute: config.activation_checkpointing })
     }
 
     /// image: B,H,W,3. Features: B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 8, 8.

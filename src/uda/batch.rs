@@ -2,7 +2,7 @@
 
 use bytemuck::cast_slice;
 
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::data::{Batch, Crops};
 use crate::device::{Device, Inlet};
 use crate::ops::ImageNormalizer;
@@ -57,14 +57,14 @@ pub struct BatchBuffers {
 impl BatchBuffers {
     pub fn new(device: &Device, config: &Config) -> Result<BatchBuffers> {
         let (b, s) = (config.data.batch, config.data.crop);
-        let targets = if config.method == Method::SourceOnly { 0 } else { b };
+        let targets = if config.learns_from_target() { b } else { 0 };
         let [source, target] = [b, targets].map(|n| ([n, s, s, 3], [n, 2], [n, s, s]));
         let (crops, crop_labels) = ([b, 2, s, s, 3], [b, 2, s, s]);
         let mut parts: Vec<(&[usize], DType)> = Vec::new();
         for (rgb, extent, map) in [&source, &target] {
             parts.extend([(&rgb[..], DType::U8), (&extent[..], DType::I32), (&map[..], DType::U8)]);
         }
-        if config.method == Method::Quadmix {
+        if config.quadmix.enabled {
             parts.extend([(&crops[..], DType::U8); 2]);
             parts.extend([(&crop_labels[..], DType::U8); 2]);
             parts.push((&[2], DType::U8));
@@ -82,7 +82,7 @@ impl BatchBuffers {
                 source: Labelled { image, label, weight: None },
                 target: device.empty(&target.0)?,
                 valid: bytes(&target.2)?,
-                rare: (config.method == Method::Quadmix).then(rare).transpose()?,
+                rare: config.quadmix.enabled.then(rare).transpose()?,
             };
             Ok(BatchBuffers { contents, has_rare: false, staging: Inlet::new(device, &parts)? })
         })

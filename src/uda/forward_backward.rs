@@ -13,14 +13,14 @@ use super::report::Terms;
 use super::state::Learner;
 use super::trace::Trace;
 
-/// Runs the passes one after the other, or all at once where `network.join_passes` says so.
+/// Runs the passes one after the other, or all at once where `network.batch_student_passes` says so.
 pub(super) fn forward_backward(
     state: &Learner,
     mut passes: Vec<StudentPass>,
     terms: &mut Terms,
     trace: &mut Trace,
 ) -> Result<()> {
-    let joined = state.config.network.join_passes && state.network.backbone().joins();
+    let joined = state.config.network.batch_student_passes && state.network.backbone().joins();
     let at_once = if joined { passes.len() } else { 1 };
     while !passes.is_empty() {
         // Each pass is dropped after its backward, which frees its images before the next one runs.

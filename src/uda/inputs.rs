@@ -119,13 +119,13 @@ impl StepInputs {
         let switches = |group| {
             let [jitter, blur] = pair(Purpose::AugmentSwitch, group);
             Switches {
-                jitter: jitter > augment.jitter_threshold,
-                blur: blur > augment.blur_threshold,
+                jitter: happens(jitter, augment.jitter_prob),
+                blur: happens(blur, augment.blur_prob),
             }
         };
         let lr = learning_rate(config.optimizer.lr, &(&config.schedule).into(), iteration);
         // The update that ends this iteration makes the next one's teacher.
-        let alpha = teacher_alpha(config.teacher.alpha, iteration + 1);
+        let alpha = teacher_alpha(config.teacher.ema_decay, iteration + 1);
         StepInputs {
             iteration,
             update: UpdateNumbers::new(&(&config.optimizer).into(), lr, iteration + 1, alpha),
@@ -145,6 +145,13 @@ impl StepInputs {
                 .collect(),
         }
     }
+}
+
+/// Whether something of probability `prob` happens at this uniform draw from [0, 1).
+///
+/// Low draws say no, as in the released code, which compares with a threshold of `1 - prob`.
+fn happens(draw: f32, prob: f32) -> bool {
+    draw > 1.0 - prob
 }
 
 /// A detail box inside the crop.
@@ -269,5 +276,20 @@ impl UploadedInputs {
             let places = [&mut self.reals, &mut self.words, &mut self.drop_key];
             arrived.iter().zip(places).try_for_each(|(from, to)| device.copy(from, to))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_switch_as_the_thresholds_did() {
+        for (threshold, prob) in [(0.2f32, 0.8), (0.5, 0.5), (0.0, 1.0), (0.25, 0.75)] {
+            for k in 0..1u32 << 24 {
+                let draw = k as f32 / (1u32 << 24) as f32;
+                assert_eq!(draw > threshold, happens(draw, prob), "{draw}, {threshold}");
+            }
+        }
     }
 }

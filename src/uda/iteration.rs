@@ -3,7 +3,6 @@
 //! The work is launched without waiting for the device or reading anything from the host, and its
 //! inputs and results are at fixed addresses: that is what lets `submit` capture it as a CUDA graph.
 
-use crate::config::Method;
 use crate::ops::mix::Labelled;
 use crate::{Error, Result};
 
@@ -39,7 +38,7 @@ impl Learner {
                     Mixing::ClassMix => passes.push(class_mix(self, &batch, &target)?),
                     Mixing::QuadMix => passes.extend(quad_mix(self, &batch, &target, trace)?),
                 }
-                if matches!(self.config.method, Method::Mic | Method::Quadmix) {
+                if self.config.mask.enabled {
                     passes.push(masked(self, &batch, &target)?);
                 }
                 Ok::<_, Error>(())

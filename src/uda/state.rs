@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::Result;
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::device::{Device, Replays};
 use crate::nn::Segmentor;
 use crate::ops::ImageNormalizer;
@@ -63,9 +63,9 @@ impl Learner {
         student: Weights,
         imagenet: Option<Weights>,
     ) -> Result<Learner> {
-        let teacher = match config.method {
-            Method::SourceOnly => None,
-            _ => {
+        let teacher = match config.teacher.enabled {
+            false => None,
+            true => {
                 let mut teacher = Weights::new(device, network.spec(), false)?;
                 teacher.copy_values(device, &student)?;
                 device.copy(&student.buffers, &mut teacher.buffers)?;
@@ -77,7 +77,7 @@ impl Learner {
             things[class as usize] = 1;
         }
         let normalizer = ImageNormalizer::new(device)?;
-        let crop_colours = if config.quadmix.released_colours {
+        let crop_colours = if config.quadmix.released_colors {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
             RareColours { gain, reversed: true }
         } else {
@@ -95,7 +95,7 @@ impl Learner {
             inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
             batch: BatchBuffers::new(device, config)?,
             logged: device.empty(&[MAX_TERMS])?,
-            graphs: Rc::new(RefCell::new(Replays::new(device, config.device.graph))),
+            graphs: Rc::new(RefCell::new(Replays::new(device, config.device.cuda_graph))),
             device: device.clone(),
             config: config.clone(),
             network,

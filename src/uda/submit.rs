@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::device::Readback;
 use crate::{Error, Result};
 
@@ -103,7 +103,7 @@ impl Learner {
 
     /// QuadMix pastes from the iteration before, so the first iteration of a run uses ClassMix.
     fn mixing(&self, iteration: u64) -> Mixing {
-        let quad_mix = self.config.method == Method::Quadmix
+        let quad_mix = self.config.quadmix.enabled
             && self.batch.has_rare()
             && iteration >= self.config.quadmix.start.max(1)
             && iteration.checked_sub(1) == self.templates.iteration;
@@ -116,14 +116,15 @@ fn with_memory_advice(error: Error, config: &Config, captured: bool) -> Error {
     let Error::OutOfMemory(problem) = error else { return error };
     let (network, data) = (&config.network, &config.data);
     let mut settings = Vec::new();
-    if network.join_passes && network.backbone.starts_with("mit") {
-        settings.push("network.join_passes = false (slower)".to_string());
+    if network.batch_student_passes && network.backbone.starts_with("mit") {
+        settings.push("network.batch_student_passes = false (slower)".to_string());
     }
-    if !network.recompute {
-        settings.push("network.recompute = true (slower, the same numbers)".to_string());
+    if !network.activation_checkpointing {
+        settings
+            .push("network.activation_checkpointing = true (slower, the same numbers)".to_string());
     }
     if captured {
-        settings.push("device.graph = false (up to an eighth)".to_string());
+        settings.push("device.cuda_graph = false (up to an eighth)".to_string());
     }
     if data.batch > 1 {
         settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));

@@ -1,6 +1,6 @@
 //! The previous iteration's images, which QuadMix pastes from.
 
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::device::Device;
 use crate::ops::PseudoLabels;
 use crate::ops::commit;
@@ -23,7 +23,7 @@ pub struct Templates {
 impl Templates {
     pub fn new(device: &Device, config: &Config) -> Result<Templates> {
         // Only QuadMix uses them; for the other methods they are empty.
-        let batch = if config.method == Method::Quadmix { config.data.batch } else { 0 };
+        let batch = if config.quadmix.enabled { config.data.batch } else { 0 };
         let side = config.data.crop;
         let labelled = |weight: Option<Tensor>| {
             Ok::<_, Error>(Labelled {

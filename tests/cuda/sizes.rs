@@ -196,17 +196,19 @@ fn iterations_of_the_published_size_fit_cards() {
     let fits = |report: &MemoryReport, gib: usize| report.peak + OVERHEAD < gib << 30;
     for (preset, whole, recomputed) in [("gta_vit", 12, 10), ("gta_cnn", 11, 8)] {
         let all = memory(preset, &[]);
-        let eager = memory(preset, &["device.graph=false"]);
-        let less = memory(preset, &["network.recompute=true"]);
+        let eager = memory(preset, &["device.cuda_graph=false"]);
+        let less = memory(preset, &["network.activation_checkpointing=true"]);
         println!("{preset}: {}; recomputed {}", mib(&all), mib(&less));
         // A recorded iteration holds what lies free between its tensors too.
         assert!(all.peak < eager.peak + (eager.peak >> 3), "{} or {}", mib(&all), mib(&eager));
         assert!(fits(&all, whole), "{preset}: {}", mib(&all));
         assert!(fits(&less, recomputed), "{preset}: {}", mib(&less));
     }
-    let join = "network.join_passes=true";
-    let (joined, less) =
-        (memory("gta_vit", &[join]), memory("gta_vit", &[join, "network.recompute=true"]));
+    let join = "network.batch_student_passes=true";
+    let (joined, less) = (
+        memory("gta_vit", &[join]),
+        memory("gta_vit", &[join, "network.activation_checkpointing=true"]),
+    );
     println!("gta_vit, joined: {}; recomputed {}", mib(&joined), mib(&less));
     assert!(fits(&joined, 32), "joined: {}", mib(&joined));
     assert!(fits(&less, 12), "joined: {}", mib(&less));

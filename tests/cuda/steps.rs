@@ -212,7 +212,7 @@ fn on_a_gpu(config: &Config) -> (StandIn, Learner) {
 #[test]
 fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     let (gpu, mut replayed) = on_a_gpu(&config("toy_vit"));
-    let config = config_with("toy_vit", &["device.graph=false"]);
+    let config = config_with("toy_vit", &["device.cuda_graph=false"]);
     let (eager_gpu, mut eager) = on_a_gpu(&config);
     let reports = iterate(&mut eager, &config, 0, ITERATIONS);
     assert_finite(&reports);
@@ -220,11 +220,11 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     assert_same_state("toy_vit", &replayed, &eager);
     assert_eq!((eager_gpu.counts().replayed, gpu.counts().replayed), (0, ITERATIONS - 2));
     // Blocks that run again on the way back are part of it.
-    let recomputing = config_with("toy_vit", &["network.recompute=true"]);
+    let recomputing = config_with("toy_vit", &["network.activation_checkpointing=true"]);
     let (_, mut recomputed) = on_a_gpu(&recomputing);
     assert_eq!(iterate(&mut recomputed, &recomputing, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &recomputed, &eager);
-    let joined = config_with("toy_vit", &["network.join_passes=true"]);
+    let joined = config_with("toy_vit", &["network.batch_student_passes=true"]);
     let ((_, mut on_gpu), host) = (on_a_gpu(&joined), Device::host(2).unwrap());
     let mut on_host = learner::build(&joined, &host, None).unwrap();
     let reports = iterate(&mut on_host, &joined, 0, ITERATIONS);

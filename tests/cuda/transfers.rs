@@ -58,12 +58,14 @@ fn memory_that_runs_out_is_told_with_who_holds_it() {
 fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
     let train = |total: usize, more: &[&str]| {
         let larger = [
-            "method=source_only",
+            "teacher.enabled=false",
+            "mask.enabled=false",
+            "quadmix.enabled=false",
             "data.crop=128",
             "network.hrda.detail_crop=64",
             "quadmix.resize=[256, 128]",
-            "source.fit=[256, 140]",
-            "target.fit=[256, 128]",
+            "source.resize=[256, 140]",
+            "target.resize=[256, 128]",
         ];
         let config = config_with("toy_vit", &[&larger, more].concat());
         let gpu = StandIn::with_memory(total);
@@ -75,7 +77,7 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
         }
         Ok::<_, Error>(device.memory())
     };
-    let recompute = ["network.recompute=true"];
+    let recompute = ["network.activation_checkpointing=true"];
     let whole = train(4 << 30, &[]).unwrap();
     let less = train(4 << 30, &recompute).unwrap();
     assert!(4 * (less.peak - less.used) < 3 * (whole.peak - whole.used), "{less:?}, {whole:?}");
@@ -84,8 +86,8 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
     let parts = [
         "there is no room for",
         "MiB of source. ",
-        "network.recompute = true (slower, the same numbers)",
-        "device.graph = false (up to an eighth)",
+        "network.activation_checkpointing = true (slower, the same numbers)",
+        "device.cuda_graph = false (up to an eighth)",
         "data.batch = 1 instead of 2",
         "data.crop = 64 instead of 128, with network.hrda.detail_crop = 32",
     ];
@@ -95,5 +97,5 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
     let Err(Error::OutOfMemory(problem)) = train(less.peak / 2, &recompute) else {
         panic!("it fits")
     };
-    assert!(!problem.contains("network.recompute"), "{problem}");
+    assert!(!problem.contains("network.activation_checkpointing"), "{problem}");
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use udass_raw::{
-    config::{Config, Method},
+    config::Config,
     data::{
         Batch, Crops, PAD_RGB,
         crops::{Counter, is_varied, varied_window},
@@ -185,8 +185,8 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
     let gta = layouts::find("gta").unwrap();
     prepare(gta, &sets.gta(), &()).unwrap();
     let mut config = sets.config();
-    config.method = Method::Dacs;
-    (config.source.fit, config.target.fit) = ([64, 64], [64, 64]);
+    config.quadmix.enabled = false;
+    (config.source.resize, config.target.resize) = ([64, 64], [64, 64]);
     // Class 5 is the rare one and is drawn nearly always; 60 pixels of it are wanted.
     config.rare_class_sampling.min_pixels = 60;
     config.rare_class_sampling.min_crop_ratio = 1.0;
@@ -280,8 +280,8 @@ fn images_smaller_than_a_crop_are_padded_right_and_below() {
     sets.add_cityscapes("train", 1, [3, 30], &[0; 90]);
     prepare(layouts::find("gta").unwrap(), &sets.gta(), &()).unwrap();
     let mut config = sets.config();
-    config.method = Method::Mic;
-    (config.source.fit, config.target.fit) = ([9, 5], [30, 3]);
+    config.quadmix.enabled = false;
+    (config.source.resize, config.target.resize) = ([9, 5], [30, 3]);
     config.pseudo_label.margins = [0; 4];
     for batch in batches(&config, 0, 4) {
         assert_eq!(batch.source.extent, [[9, 5]; 2]);
@@ -302,7 +302,7 @@ fn labels_all_unlabelled_load() {
     let sets = Sets::bands();
     sets.add_gta(1, [40, 24], &[0; 960]);
     let mut config = sets.config();
-    config.method = Method::Dacs;
+    config.quadmix.enabled = false;
     config.rare_class_sampling.enabled = false;
     // As downloaded, not prepared: training without rare classes needs no statistics.
     for n in 0..5 {
@@ -327,7 +327,7 @@ fn labels_all_unlabelled_load() {
 fn without_rare_classes_every_pair_comes_once_an_epoch() {
     let sets = Sets::bands();
     let mut config = sets.config();
-    config.method = Method::Dacs;
+    config.quadmix.enabled = false;
     config.rare_class_sampling.enabled = false;
     config.data.batch = 3;
     let epoch = |start: u64| {
@@ -344,7 +344,7 @@ fn without_rare_classes_every_pair_comes_once_an_epoch() {
         let all = (0..5).flat_map(|s| (0..3).map(move |t| (s, t)));
         assert!(pairs.into_iter().eq(all));
     }
-    config.method = Method::SourceOnly;
+    (config.teacher.enabled, config.quadmix.enabled) = (false, false);
     let batch = &batches(&config, 0, 1)[0];
     assert_eq!((batch.target.batch, batch.target.rgb.len(), batch.valid.len()), (0, 0, 0));
     assert_eq!(batch.source.batch, 3);
@@ -357,7 +357,7 @@ fn source_only_needs_no_target() {
     let mut config = sets.config();
     let error = Loader::new(&config, 0).err().unwrap().to_string();
     assert!(error.contains("leftImg8bit") && error.contains("udass-raw toy"), "{error}");
-    config.method = Method::SourceOnly;
+    (config.teacher.enabled, config.quadmix.enabled) = (false, false);
     assert!(Loader::new(&config, 0).unwrap().next().is_ok());
 }
 
@@ -365,7 +365,7 @@ fn source_only_needs_no_target() {
 fn a_damaged_file_is_named_and_the_others_go_on() {
     let sets = Sets::bands();
     let mut config = sets.config();
-    config.method = Method::Dacs;
+    config.quadmix.enabled = false;
     config.rare_class_sampling.enabled = false;
     let damaged = sets.gta().join("images/00002.png");
     let bytes = located([40, 24], 2);
@@ -406,7 +406,7 @@ fn what_the_data_cannot_give_is_said_at_the_start_or_by_class() {
     fails(&|c| c.quadmix.classes = vec![5], &["at least two classes"]);
     fails(&|c| c.quadmix.resize = [36, 15], &["[36, 15]", "data.crop = 16"]);
     fails(&|c| c.data.crop = 0, &["data.crop"]);
-    fails(&|c| c.target.fit = [0, 9], &["target.fit"]);
+    fails(&|c| c.target.resize = [0, 9], &["target.resize"]);
     fails(&|c| c.source.layout = "gtav".into(), &["\"gtav\""]);
     let too_many = |c: &mut Config| {
         c.quadmix.classes = vec![5, 5];

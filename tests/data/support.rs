@@ -116,8 +116,8 @@ impl Sets {
     /// iteration 3 on.
     pub fn config(&self) -> Config {
         let mut config = Config::load("gta_vit", &[]).unwrap();
-        (config.source.root, config.source.fit) = (self.gta(), [60, 36]);
-        (config.target.root, config.target.fit) = (self.cityscapes(), [48, 24]);
+        (config.source.root, config.source.resize) = (self.gta(), [60, 36]);
+        (config.target.root, config.target.resize) = (self.cityscapes(), [48, 24]);
         (config.data.crop, config.data.workers) = (16, 2);
         config.pseudo_label.margins = [2, 5, 3, 1];
         let rare = &mut config.rare_class_sampling;
@@ -125,7 +125,7 @@ impl Sets {
         let quadmix = &mut config.quadmix;
         (quadmix.start, quadmix.classes) = (3, vec![2, 5, 8]);
         (quadmix.min_pixels, quadmix.resize) = (10, [36, 20]);
-        config.eval.fit = [48, 24];
+        config.eval.resize = [48, 24];
         config
     }
 }

@@ -22,7 +22,7 @@ base = "toy_vit"
 
 [source]
 layout = "files"
-fit = [96, 96]
+resize = [96, 96]
 [source.files]
 images = "photos/**/*.jpg"
 labels = "marks/**/*_mark.png"
@@ -31,7 +31,7 @@ ignore = ["#000000"]
 
 [target]
 layout = "files"
-fit = [128, 128]
+resize = [128, 128]
 [target.files]
 images = "unseen/*.png"
 val_images = "seen/*.png"
@@ -69,7 +69,7 @@ warmup = 1
 max_iters = 2
 eval_interval = 2
 [eval]
-fit = [128, 128]
+resize = [128, 128]
 window = 64
 stride = 32
 "##;

@@ -125,7 +125,7 @@ fn the_mask_has_one_cell_a_block_halves_to_even() {
 
 #[test]
 fn factors_fill_their_ranges_and_switches_follow_their_thresholds() {
-    let sets = ["augment.jitter_threshold=0.2", "augment.blur_threshold=0.5"];
+    let sets = ["augment.jitter_prob=0.8", "augment.blur_prob=0.5"];
     let config = config(&sets);
     let [mut low, mut high] = [[f32::MAX; 5], [f32::MIN; 5]];
     let mut on = [[0u32; 2]; 2];

@@ -138,7 +138,7 @@ fn a_method_is_named_on_the_command_line() {
     let output = command("train", &args).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let said = stderr(&output);
-    assert!(said.contains("Dacs: daformer mit_b0"), "{said}");
+    assert!(said.contains("DACS: daformer mit_b0"), "{said}");
     let output = command("train", &["--method", "dac"]).output().unwrap();
     assert!(stderr(&output).contains("'dac' for '--method <METHOD>'"), "{}", stderr(&output));
     // The checkpoint is of one scale: another method's network does not fit.

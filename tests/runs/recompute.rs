@@ -15,7 +15,7 @@ fn train(
     more: &[&str],
 ) -> (Vec<Report>, Vec<Vec<f32>>, MemoryReport) {
     let larger = ["data.crop=128", "network.hrda.detail_crop=64", "quadmix.resize=[256, 128]"];
-    let more = ["quadmix.start=1", "source.fit=[256, 140]", "target.fit=[256, 128]"]
+    let more = ["quadmix.start=1", "source.resize=[256, 140]", "target.resize=[256, 128]"]
         .iter()
         .chain(&larger)
         .chain(more)
@@ -48,7 +48,7 @@ fn recomputed_blocks_give_the_same_bits_in_less_memory() {
         assert!(reports.iter().all(|report| !report.failed), "{preset}");
         assert!(reports[2].terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg"));
         let (again, same, less) =
-            train(&Device::host(2).unwrap(), preset, &["network.recompute=true"]);
+            train(&Device::host(2).unwrap(), preset, &["network.activation_checkpointing=true"]);
         assert_eq!(again, reports, "{preset}");
         for (i, (a, b)) in same.iter().zip(&numbers).enumerate() {
             let differ = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
@@ -64,7 +64,7 @@ fn recomputed_blocks_give_the_same_bits_in_less_memory() {
 fn joined_passes_give_the_same_numbers() {
     // Draws of a larger batch are others.
     let still = ["network.drop_path=0"];
-    let joined = ["network.drop_path=0", "network.join_passes=true"];
+    let joined = ["network.drop_path=0", "network.batch_student_passes=true"];
     let device = || Device::host_f64().unwrap();
     let (reports, numbers, apart) = train(&device(), "toy_vit", &still);
     let (again, same, together) = train(&device(), "toy_vit", &joined);
@@ -82,7 +82,7 @@ fn joined_passes_give_the_same_numbers() {
     }
     assert!(together.peak > apart.peak);
     // Blocks run again in a joined pass as in others.
-    let recomputed = [&joined[..], &["network.recompute=true"]].concat();
+    let recomputed = [&joined[..], &["network.activation_checkpointing=true"]].concat();
     let (recomputed, bits, _) = train(&device(), "toy_vit", &recomputed);
     assert_eq!(recomputed, again);
     assert!(bits == same);

@@ -21,8 +21,8 @@ pub const START: u64 = 4;
 /// All that training has, at the smallest size: dropping, jitter and blur in every iteration, and a
 /// random network's guesses confident enough to be learned from and pasted.
 const SETTINGS: &[&str] = &[
-    "source.fit=[128, 70]",
-    "target.fit=[128, 64]",
+    "source.resize=[128, 70]",
+    "target.resize=[128, 64]",
     "data.crop=64",
     "data.batch=2",
     "data.toy=",
@@ -31,12 +31,12 @@ const SETTINGS: &[&str] = &[
     "network.hrda.detail_crop=32",
     "network.drop_path=0.3",
     "network.dropout=0.3",
-    "teacher.alpha=0.9",
+    "teacher.ema_decay=0.9",
     "pseudo_label.threshold=0.06",
     "pseudo_label.confident=0.06",
     "pseudo_label.margins=[2, 8, 2, 2]",
-    "augment.jitter_threshold=0.0",
-    "augment.blur_threshold=0.0",
+    "augment.jitter_prob=1.0",
+    "augment.blur_prob=1.0",
     "quadmix.start=4",
     "quadmix.min_pixels=0",
     "quadmix.resize=[128, 64]",
@@ -44,7 +44,7 @@ const SETTINGS: &[&str] = &[
     "run.checkpoint_interval=4",
     "run.keep=1",
     "run.eval_interval=0",
-    "eval.fit=[128, 64]",
+    "eval.resize=[128, 64]",
     "eval.window=64",
     "eval.stride=32",
 ];

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::published::{CITIES, IMAGES, Network, Row, SIZE, Table};
 use super::run::{Run, Setting};
-use crate::config::Config;
+use crate::config::{Config, Stages, with_current_keys};
 use crate::data::classes;
 use crate::error::{Error, Result};
 use crate::run::eval::report::Validated;
@@ -44,12 +44,14 @@ struct ClassIou {
 /// The keys of a configuration that say which run it is. Those of other versions stay readable.
 #[derive(Deserialize)]
 struct Facts {
-    method: String,
     source: Domain,
     target: Domain,
     data: Data,
     rare_class_sampling: Switch,
     network: Net,
+    teacher: Switch,
+    mask: Switch,
+    quadmix: Switch,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +126,8 @@ impl Saved {
         let wrong = |what: &str, e: serde_json::Error| Error::data(path, format!("{what}: {e}"));
         let mut evaluation: Evaluation =
             serde_json::from_value(evaluation).map_err(|e| wrong("the evaluation", e))?;
+        let config = with_current_keys(config)
+            .map_err(|e| Error::data(path, format!("the configuration: {e}")))?;
         let facts = Facts::deserialize(&config).map_err(|e| wrong("the configuration", e))?;
         evaluation.iou.extend(evaluation.classes.iter().map(|class| class.iou));
         let (count, known) = (evaluation.iou.len(), classes::CITYSCAPES.len());
@@ -224,12 +228,15 @@ impl Saved {
 
 impl Facts {
     /// The method by the name that presets give it.
-    fn method(&self) -> &str {
-        match self.method.as_str() {
-            "dacs" if self.network.hrda.enabled => "hrda",
-            "dacs" if self.rare_class_sampling.enabled => "daformer",
-            method => method,
-        }
+    fn method(&self) -> &'static str {
+        let stages = Stages {
+            teacher: self.teacher.enabled,
+            mask: self.mask.enabled,
+            quadmix: self.quadmix.enabled,
+            rare_class_sampling: self.rare_class_sampling.enabled,
+            hrda: self.network.hrda.enabled,
+        };
+        stages.method()
     }
 }
 
@@ -244,13 +251,13 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
 }
 
 /// Keys that change no result, or that tell places and draws.
-const FREE: [&str; 18] = [
+const FREE: [&str; 17] = [
     "seed",
     "device.kind",
     "device.deterministic",
-    "device.graph",
-    "network.recompute",
-    "network.join_passes",
+    "device.cuda_graph",
+    "network.activation_checkpointing",
+    "network.batch_student_passes",
     "device.threads",
     "source.root",
     "target.root",
@@ -262,7 +269,6 @@ const FREE: [&str; 18] = [
     "run.eval_interval",
     "run.keep",
     "run.out",
-    "method",
 ];
 
 /// The key of the weights that training begins with.

@@ -27,7 +27,7 @@ pub fn evaluate(
 ) -> Result<Report> {
     let file = files::open(checkpoint)?;
     let trained = Trained::load(config, &file, which, observer)?;
-    let set = EvalSet::new(&config.target, config.network.classes, config.eval.fit)?;
+    let set = EvalSet::new(&config.target, config.network.classes, config.eval.resize)?;
     let subject = Subject {
         config: name.into(),
         checkpoint: Some(file.path().into()),

@@ -110,7 +110,7 @@ pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> 
     let file = files::open(wanted.checkpoint)?;
     let trained = Trained::load(config, &file, wanted.weights, observer)?;
     let predictor = trained.predictor(&config.eval)?;
-    let segmented = segment(&predictor, &images, |own| own.fitted(config.eval.fit), observer);
+    let segmented = segment(&predictor, &images, |own| own.fitted(config.eval.resize), observer);
     let maps = segmented.map(|segmented| {
         let Segmented { picture, ids, .. } = segmented?;
         Ok(LabelMap { width: picture.size.width, height: picture.size.height, ids })

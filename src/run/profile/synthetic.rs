@@ -1,6 +1,6 @@
 //! Training iterations on made-up batches: the work of real ones without a data set.
 
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::data::{Batch, Crops, RareCrops};
 use crate::device::Device;
 use crate::nn::Segmentor;
@@ -24,7 +24,7 @@ pub struct Synthetic {
 impl Synthetic {
     pub fn new(device: &Device, config: &Config) -> Result<Synthetic> {
         let mut config = effective(config);
-        let first = if config.method == Method::Quadmix { config.quadmix.start.max(1) } else { 0 };
+        let first = if config.quadmix.enabled { config.quadmix.start.max(1) } else { 0 };
         config.schedule.end = config.schedule.end.max(first + 1_000_000);
         let network = Segmentor::new(&config.network)?;
         let random = |learns| {
@@ -93,7 +93,7 @@ fn batch(config: &Config, number: u64) -> Batch {
         (0..side * side).map(|i| ids[i / side / block * n + i % side / block]).collect()
     };
     let source = crops(batch, &mut blocks);
-    let targets = if config.method == Method::SourceOnly { 0 } else { batch };
+    let targets = if config.learns_from_target() { batch } else { 0 };
     let target = crops(targets, &mut |_| Vec::new());
     let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
     let mut turn = 0;
@@ -107,8 +107,8 @@ fn batch(config: &Config, number: u64) -> Batch {
         };
         (0..side * side).map(|i| if inside(i) { class } else { 255 }).collect()
     };
-    let rare = (config.method == Method::Quadmix)
-        .then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
+    let rare =
+        config.quadmix.enabled.then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
     let valid = vec![1; targets * side * side];
     Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
 }

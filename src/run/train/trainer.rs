@@ -14,7 +14,7 @@ use crate::checkpoint::atomic::remove_leftovers;
 use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{files, identity};
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::data::Batch;
 use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
@@ -118,7 +118,7 @@ pub fn train_on(
     }
     let validation = match config.run.eval_interval {
         0 => None,
-        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.fit)?),
+        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.resize)?),
     };
     // The log makes a folder a run's: only once everything that a run needs is there.
     let mut loader = Loader::new(config, first)?;
@@ -130,7 +130,7 @@ pub fn train_on(
     let Begun { learner, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
-    notes.iter().for_each(|note| observer.message(note));
+    config.notes.lines().iter().chain(&notes).for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
         observer.message("weights.init is random: the feature distance is off");
     }
@@ -391,14 +391,14 @@ fn memory(device: &Device) -> serde_json::Map<String, serde_json::Value> {
 }
 
 fn images_per_iteration(config: &Config) -> f64 {
-    let domains = if config.method == Method::SourceOnly { 1 } else { 2 };
+    let domains = if config.learns_from_target() { 2 } else { 1 };
     (domains * config.data.batch) as f64
 }
 
 fn config_line(config: &Config) -> String {
-    let network = &config.network;
-    let hrda = if network.hrda.enabled { "HRDA " } else { "" };
-    format!("{:?}: {hrda}{} {}", config.method, network.head, network.backbone)
+    let (network, title) = (&config.network, config.stages().title());
+    let hrda = if network.hrda.enabled && title != "HRDA" { "HRDA " } else { "" };
+    format!("{title}: {hrda}{} {}", network.head, network.backbone)
 }
 
 /// `dump`: where the state before the iteration was saved, and whether that worked.

@@ -46,7 +46,7 @@ fn config_of(case: &Case) -> Outcome<Config> {
     config.mask.block = case.read(&["mask_block"])?;
     config.mask.ratio = case.read(&["uda", "mask_generator", "mask_ratio"])?;
     config.mask.weight = case.read(&["uda", "mask_lambda"])?;
-    config.teacher.alpha = case.read(&["uda", "alpha"])?;
+    config.teacher.ema_decay = case.read(&["uda", "alpha"])?;
     config.pseudo_label.threshold = case.read(&["uda", "pseudo_threshold"])?;
     config.feature_distance.weight = case.read(&["uda", "imnet_feature_dist_lambda"])?;
     config.feature_distance.classes = case.read(&["uda", "imnet_feature_dist_classes"])?;
@@ -54,7 +54,7 @@ fn config_of(case: &Case) -> Outcome<Config> {
         case.read(&["uda", "imnet_feature_dist_scale_min_ratio"])?;
     config.quadmix.start = QUAD_FROM;
     config.mix.released_unlabelled = true;
-    config.quadmix.released_colours = true;
+    config.quadmix.released_colors = true;
     config.quadmix.released_exclusion = true;
     if case.config.pointer("/optimizer/type").is_some() {
         config.optimizer.lr = case.read(&["optimizer", "lr"])?;
@@ -91,7 +91,7 @@ impl<'a, 'r> Run<'a, 'r> {
         let mut copy = student.clone();
         let alpha = match first {
             TEACHER_COPY => 0.0,
-            _ => teacher_alpha(config.teacher.alpha, first),
+            _ => teacher_alpha(config.teacher.ema_decay, first),
         };
         update_teacher(device, &mut copy, &mut teacher, alpha)?;
         let mut learner =
@@ -171,7 +171,7 @@ impl<'a, 'r> Run<'a, 'r> {
     ) -> Outcome<Stages> {
         let rare = self.rare(&iteration.draws)?;
         let batch = DeviceBatch { source, target, valid, rare };
-        let alpha = teacher_alpha(self.config.teacher.alpha, iteration.local_iter + 1);
+        let alpha = teacher_alpha(self.config.teacher.ema_decay, iteration.local_iter + 1);
         let settings = (&self.config.optimizer).into();
         let update = UpdateNumbers::new(&settings, iteration.rates[0], number, alpha);
         let inputs = step_inputs(iteration, self.batch(), update);

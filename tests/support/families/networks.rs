@@ -34,8 +34,8 @@ pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
         dilations: vec![6, 12],
         drop_path: 0.0,
         dropout: 0.0,
-        recompute: false,
-        join_passes: false,
+        activation_checkpointing: false,
+        batch_student_passes: false,
         hrda: HrdaConfig {
             enabled: detail_crop.is_some(),
             detail_crop: detail_crop.unwrap_or(0),

@@ -1,0 +1,61 @@
+//! Values that a method was published with and that `--method` leaves to the base, because they
+//! depend on the size of images or crops, or on the length of training.
+
+use toml::{Table, Value};
+
+use super::compare::flat;
+use super::schema::Config;
+use crate::error::{Error, Result};
+
+/// Whether a run uses a key, and whether the published value is of the same task.
+type Applies = fn(run: &Config, published: &Config) -> bool;
+
+const KEYS: &[(&str, Applies)] = &[
+    ("source.resize", same_source),
+    ("target.resize", same_target),
+    ("data.crop", |_, _| true),
+    ("rare_class_sampling.min_pixels", |run, _| run.rare_class_sampling.enabled),
+    ("rare_class_sampling.min_crop_ratio", |run, _| run.rare_class_sampling.enabled),
+    ("network.hrda.detail_crop", |run, _| run.network.hrda.enabled),
+    ("pseudo_label.margins", |run, published| run.teacher.enabled && same_target(run, published)),
+    ("mask.block", |run, _| run.mask.enabled),
+    ("mask.ratio", |run, _| run.mask.enabled),
+    ("quadmix.start", |run, published| {
+        let resnet = |c: &Config| c.network.backbone.starts_with("resnet");
+        run.quadmix.enabled && same_source(run, published) && resnet(run) == resnet(published)
+    }),
+    ("quadmix.min_pixels", |run, published| run.quadmix.enabled && same_source(run, published)),
+    ("quadmix.resize", |run, _| run.quadmix.enabled),
+    ("schedule.warmup", |_, _| true),
+    ("schedule.end", |_, _| true),
+];
+
+fn same_source(run: &Config, published: &Config) -> bool {
+    run.source.layout == published.source.layout
+}
+
+fn same_target(run: &Config, published: &Config) -> bool {
+    run.target.layout == published.target.layout
+}
+
+/// What is not as `method` was published, of the keys whose values are `from_base`.
+pub(super) fn notes(
+    run: &Config,
+    method: &str,
+    from_base: &dyn Fn(&str) -> bool,
+) -> Result<Vec<String>> {
+    let published = Config::preset(method)?;
+    let values = |config: &Config| -> Result<_> {
+        let table: Table =
+            config.to_toml()?.parse().map_err(|e| Error::config(format!("{method}: {e}")))?;
+        Ok(flat(table))
+    };
+    let (is, was) = (values(run)?, values(&published)?);
+    let told = |key: &str| -> Option<String> {
+        let (is, was): (&Value, &Value) = (is.get(key)?, was.get(key)?);
+        let differs = is != was && from_base(key);
+        differs.then(|| format!("{key} = {is} is the base's; {method} was published with {was}"))
+    };
+    let applying = KEYS.iter().filter(|(_, applies)| applies(run, &published));
+    Ok(applying.filter_map(|(key, _)| told(key)).collect())
+}

@@ -1,0 +1,59 @@
+//! Which stages a run has, and the method they make.
+
+use super::schema::Config;
+
+/// The stages that tell methods apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stages {
+    /// A mean teacher whose pseudo-labels the student learns from, mixed by ClassMix.
+    pub teacher: bool,
+    pub mask: bool,
+    pub quadmix: bool,
+    pub rare_class_sampling: bool,
+    pub hrda: bool,
+}
+
+impl Stages {
+    /// The method whose preset comes nearest, one of [`METHODS`](super::METHODS).
+    pub fn method(self) -> &'static str {
+        match self {
+            Stages { quadmix: true, .. } => "quadmix",
+            Stages { mask: true, .. } => "mic",
+            Stages { teacher: false, .. } => "source_only",
+            Stages { hrda: true, .. } => "hrda",
+            Stages { rare_class_sampling: true, .. } => "daformer",
+            _ => "dacs",
+        }
+    }
+
+    /// The method as its authors write it.
+    pub fn title(self) -> &'static str {
+        match self.method() {
+            "quadmix" if !self.mask => "QuadMix without masking",
+            "quadmix" => "QuadMix",
+            "mic" => "MIC",
+            "hrda" => "HRDA",
+            "daformer" => "DAFormer",
+            "dacs" => "DACS",
+            _ => "source only",
+        }
+    }
+}
+
+impl Config {
+    pub fn stages(&self) -> Stages {
+        Stages {
+            teacher: self.teacher.enabled,
+            mask: self.mask.enabled,
+            quadmix: self.quadmix.enabled,
+            rare_class_sampling: self.rare_class_sampling.enabled,
+            hrda: self.network.hrda.enabled,
+        }
+    }
+
+    /// Whether training reads images of the target domain: only the teacher's pseudo-labels teach
+    /// anything about them.
+    pub fn learns_from_target(&self) -> bool {
+        self.teacher.enabled
+    }
+}
