@@ -91,7 +91,7 @@ impl Bar {
         if terminal {
             line.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         }
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {wide_msg}");
+        let style = ProgressStyle::with_template("{bar:10} {pos}/{len}  {wide_msg}");
         line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         line.set_position(first as u64);
         let plain = (!terminal).then_some(None);
@@ -103,8 +103,8 @@ impl Bar {
         let seconds = self.begun.elapsed().as_secs_f64();
         let left = remaining(self.first, done, self.total, seconds);
         let message = match left {
-            Some(left) if message.is_empty() => format!("{} left", duration(left)),
-            Some(left) => format!("{message}  {} left", duration(left)),
+            Some(left) if message.is_empty() => format!("eta {}", duration(left)),
+            Some(left) => format!("{message}  eta {}", duration(left)),
             None => message.to_owned(),
         };
         self.line.set_position(done as u64);
@@ -131,14 +131,14 @@ fn remaining(first: usize, done: usize, total: usize, seconds: f64) -> Option<Du
     Duration::try_from_secs_f64(left).ok()
 }
 
-/// `2:03`, `4:05:06`, `3 d 04 h`.
+/// `2:03`, `4:05:06`, `3d04h`.
 fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours) {
         (0, 0) => format!("{minutes}:{:02}", seconds % 60),
         (0, _) => format!("{hours}:{:02}:{:02}", minutes % 60, seconds % 60),
-        _ => format!("{days} d {:02} h", hours % 24),
+        _ => format!("{days}d{:02}h", hours % 24),
     }
 }
 
@@ -160,6 +160,6 @@ mod tests {
         assert_eq!(told(7), "0:07");
         assert_eq!(told(3599), "59:59");
         assert_eq!(told(3600 * 4 + 306), "4:05:06");
-        assert_eq!(told(86_400 * 3 + 3600 * 4), "3 d 04 h");
+        assert_eq!(told(86_400 * 3 + 3600 * 4), "3d04h");
     }
 }

@@ -2,7 +2,7 @@
 
 use safetensors::Dtype;
 
-pub type Outcome<T> = std::result::Result<T, String>;
+pub type Outcome<T> = Result<T, String>;
 
 /// A value's place in the arena.
 pub type Id = u32;

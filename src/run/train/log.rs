@@ -35,16 +35,38 @@ pub struct Iteration {
     pub more: Map<String, Value>,
 }
 
-/// In one line: losses, rate, speed.
+/// Fits a line of progress: the sum of the logged losses, that of each pass, the share of confident
+/// pixels and the speed. The log has every term.
 impl fmt::Display for Iteration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut passes: Vec<(&str, f32)> = Vec::new();
         for (name, value) in &self.losses {
-            write!(f, "{name} {value:.3}  ")?;
+            let pass = pass_of(name);
+            match passes.iter_mut().find(|(known, _)| *known == pass) {
+                Some((_, sum)) => *sum += value,
+                None => passes.push((pass, *value)),
+            }
+        }
+        write!(f, "loss {:.2}", passes.iter().map(|(_, sum)| sum).sum::<f32>())?;
+        if passes.len() > 1 {
+            let terms: Vec<String> =
+                passes.iter().map(|(pass, sum)| format!("{pass} {sum:.2}")).collect();
+            write!(f, " ({})", terms.join(" "))?;
         }
         if let Some(weight) = self.pseudo_label_weight {
-            write!(f, "confident {:.0}%  ", 100.0 * weight)?;
+            write!(f, "  conf {:.0}%", 100.0 * weight)?;
         }
-        write!(f, "lr {:.1e}  {:.2} images/s", self.lr, self.images_per_second)
+        write!(f, "  {:.2} img/s", self.images_per_second)
+    }
+}
+
+/// The pass of an iteration that a loss belongs to, by the prefix of its name.
+fn pass_of(name: &str) -> &'static str {
+    match name.split_once('.').map_or("", |(prefix, _)| prefix) {
+        "mix" | "mix_tss" | "mix_tst" => "mix",
+        "masked" => "mask",
+        _ if name.contains("feat_dist") => "feat",
+        _ => "src",
     }
 }
 
@@ -207,16 +229,27 @@ mod tests {
 
     #[test]
     fn an_iteration_is_one_line() {
-        let it = Iteration {
-            losses: vec![("decode.loss_seg".into(), 1.23456), ("mix.decode.loss_seg".into(), 0.5)],
-            lr: 6e-5,
+        let losses = |names: &[&str]| names.iter().map(|n| (n.to_string(), 1.23456)).collect();
+        let source = Iteration {
+            losses: losses(&["decode.loss_seg"]),
             images_per_second: 1.5,
-            pseudo_label_weight: Some(0.256),
             ..Iteration::default()
         };
+        assert_eq!(source.to_string(), "loss 1.23  1.50 img/s");
+        let parts = ["decode.loss_seg", "decode.hr.loss_seg"];
+        let passes = ["", "mix_tss.", "mix_tst.", "masked."];
+        let mut names: Vec<String> =
+            passes.iter().flat_map(|pass| parts.map(|part| format!("{pass}{part}"))).collect();
+        names.push("src.loss_imnet_feat_dist".into());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let quad_mix =
+            Iteration { losses: losses(&names), pseudo_label_weight: Some(0.256), ..source };
+        let line = quad_mix.to_string();
         assert_eq!(
-            it.to_string(),
-            "decode.loss_seg 1.235  mix.decode.loss_seg 0.500  confident 26%  lr 6.0e-5  1.50 images/s"
+            line,
+            "loss 11.11 (src 2.47 mix 4.94 mask 2.47 feat 1.23)  conf 26%  1.50 img/s"
         );
+        let whole = format!("it 39999/40000  {line}  eta 3d04h");
+        assert!(whole.len() <= 100, "{} columns", whole.len());
     }
 }

@@ -381,7 +381,7 @@ fn validate(
 
 /// The most memory that tensors have taken up, and that this process has held, where the system
 /// tells.
-fn memory(device: &Device) -> serde_json::Map<String, serde_json::Value> {
+fn memory(device: &Device) -> serde_json::Map<String, Value> {
     let peak = ("peak_device_bytes".to_string(), device.memory().peak.into());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
