@@ -1,8 +1,9 @@
 //! Builds the kernels and generates their Rust launchers.
 //!
-//! Every `KERNEL(…)` in `kernels/*.cu` is read by [`signature`] and written out as a Rust struct that
-//! launches it by [`launchers`]; its file is compiled solo by the host C++ compiler and, where nvcc is
-//! found, for the GPU. Constants that Rust shares are read by [`constants`].
+//! [`signature`] parses every `KERNEL(…)` in `kernels/*.cu`, and [`launchers`] generates a Rust
+//! struct that launches it. [`compile`] compiles each file with the host C++ compiler (the serial
+//! CPU build) and, if nvcc is found, for the GPU. [`constants`] exports the constants that Rust
+//! shares.
 
 #[path = "build/compile.rs"]
 mod compile;

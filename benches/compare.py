@@ -38,7 +38,7 @@ def build(bench: str) -> str:
 
 
 def cases(binary: str, wanted: list[str] | None) -> dict[str, dict]:
-    """What a bench can run of what is wanted, by name: each a whole name, or a part of several."""
+    """Returns the bench's cases that match, by name. Each filter is a whole name, or a part of several."""
     known = json.loads(subprocess.run([binary, "--cases"], check=True, stdout=subprocess.PIPE, text=True).stdout)
     chosen: dict[str, dict] = {}
     for name in wanted or [""]:
@@ -50,7 +50,7 @@ def cases(binary: str, wanted: list[str] | None) -> dict[str, dict]:
 
 
 def flags(options: dict) -> list[str]:
-    """A case's options as a command line."""
+    """Returns a case's options as command-line flags."""
     out = []
     for name, value in options.items():
         if isinstance(value, bool):
@@ -74,7 +74,7 @@ def record(command: list[str], flag: str, threads: int) -> dict:
 
 
 def summary(sides: dict[str, dict[str, list]]) -> dict:
-    """Samples of both sides, and how they compare."""
+    """Returns the samples of both sides and their ratios."""
     out: dict = {}
     for side, s in sides.items():
         out[side] = {"median": statistics.median(s["seconds"]), "min": min(s["seconds"]),
@@ -95,7 +95,7 @@ def add(to: dict, side: str, seconds: list[float], cpu: list, others: list) -> N
 
 
 class Turns:
-    """Collects what both programs measured, by case."""
+    """Collects the measurements of both programs by case."""
 
     def __init__(self) -> None:
         self.cases: dict[str, dict] = {}
@@ -150,7 +150,7 @@ def ops(a: argparse.Namespace, turns: Turns) -> None:
     limits = ["--warmup", str(a.warmup), "--seconds", str(a.seconds)]
     ops_py = [a.python, str(HERE / "pytorch/ops.py"), "--cases", "-", "--threads", str(a.threads),
               "--repeats", str(a.samples), *limits]
-    # One process for all: it waits for a case, and memory is free before the next.
+    # A single process runs all cases: it waits for each one, and frees its memory before the next.
     with subprocess.Popen(ops_py, cwd=HERE.parent, env=environment(a.threads), text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as torch:
         turns.about["pytorch"] = json.loads(torch.stdout.readline())

@@ -1,7 +1,8 @@
-//! Seconds of whole networks without training: SegFormer on one picture of 512², the work of
-//! benches/pytorch/forward.py, there with PyTorch and with ONNX Runtime. How to run: benches/record.rs.
+//! Measures inference time of whole networks: SegFormer on one 512×512 image, the workload that
+//! benches/pytorch/forward.py runs with PyTorch and with ONNX Runtime. See benches/record.rs for
+//! how to run it.
 
-// Each bench uses its own part of it.
+// Each bench uses only a part of this module.
 #[allow(dead_code)]
 mod record;
 
@@ -16,7 +17,7 @@ use udass_raw::tape::Tape;
 use record::{Amount, Case, Run};
 
 const SIDE: usize = 512;
-/// backbone, channels of the decoder (Xie et al. 2021, table 6).
+/// Backbone and decoder channels (Xie et al. 2021, table 6).
 const NETWORKS: [(&str, usize); 2] = [("mit_b0", 256), ("mit_b5", 768)];
 
 fn main() {

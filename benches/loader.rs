@@ -1,8 +1,8 @@
-//! What a training crop of 1024² costs, from PNG files of the data sets' sizes.
+//! Measures the cost of loading a 1024×1024 training crop from PNG files of the data sets' sizes.
 //!
-//! Pictures are made up: smooth shapes under noise of a camera's strength, so that they compress
-//! like photographs (about 2.5 MB for 1914x1052). `elements/s` is samples per second; stages run on
-//! one core, the loader on `data.workers`.
+//! The images are synthetic: smooth shapes under sensor-like noise, so that they compress like
+//! photographs (about 2.5 MB for 1914x1052). `elements/s` is samples per second; single stages run
+//! on one core, the loader on `data.workers`.
 
 use std::{hint::black_box, path::Path, time::Duration};
 
@@ -58,7 +58,7 @@ fn write(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Label ids in patches with ragged edges, every class in every image.
+/// Generates label ids in patches with ragged edges; every image contains every class.
 fn label(size: Size, number: usize) -> Plane {
     let ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33, 0];
     let id = |i: usize| {

@@ -18,12 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
-# Bytes per second; FLOPs per second of matrix products by precision, without sparsity (NVIDIA's data sheets, SXM).
+# Bytes per second; FLOPs per second of matmuls by precision, without sparsity (NVIDIA's data sheets, SXM).
 CARDS = {
     "H100": (3.35e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
     "H200": (4.8e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
 }
-# Preset, method and what else is set, by the name that it has in tables.
+# Preset, method and further overrides, by their name in the tables.
 JOINED = ["--set", "network.batch_student_passes=true"]
 VARIANTS = {"": [], "joined": JOINED, "joined and recomputed": [*JOINED, "--set", "network.activation_checkpointing=true"]}
 ITERATIONS = [*(("gta_vit", "quadmix", variant) for variant in VARIANTS), ("gta_vit", "mic", ""), ("gta_cnn", "quadmix", "")]
@@ -42,7 +42,7 @@ def predict(preset: str, method: str, variant: str, precision: str, memory: floa
 
 
 def short(x):
-    """Numbers to four digits."""
+    """Rounds numbers to four digits."""
     if isinstance(x, dict):
         return {k: short(v) for k, v in x.items()}
     if isinstance(x, list):

@@ -1,18 +1,19 @@
-//! What the benches share: running under criterion or plainly, and the record of a run.
+//! Shared by the benches: runs cases under criterion or in a plain loop, and writes the record of a
+//! run.
 //!
-//! Under `cargo bench` criterion measures and reports; beside its own files stands a record of ours
-//! with every sample, the machine and the commit. With `--samples N` criterion is left out: N timed
-//! runs of each case after `--warmup W`, so that two programs can take turns on one machine. A sample
-//! of what is over at once is the mean of many runs.
+//! Under `cargo bench`, criterion measures and reports; next to its own files, this module writes a
+//! record with every sample, the machine and the commit. With `--samples N` criterion is bypassed:
+//! each case runs N timed samples after `--warmup W` runs, so that two programs can take turns on
+//! one machine. For short cases a sample is the mean of many runs.
 //!
 //!   --samples N --warmup W --seconds S --case NAME --record FILE
-//!                                (NAME: a part of the name, or all of it; S: then no more samples)
+//!                                (NAME: all or part of a name; S: time limit for the samples)
 //!   --cases                                             (prints the cases and their options)
 //!
-//! Environment: UDASS_DEVICE host or cuda, UDASS_PRECISION f32, tf32 or bf16, UDASS_THREADS worker
-//! threads (all cores), UDASS_RECORD where the record goes (benches/results/<date>-<what>.json),
-//! UDASS_COMMIT what was built, where there is no repository. `udass-raw profile` tells where an
-//! iteration spends its time.
+//! Environment: UDASS_DEVICE is host or cuda, UDASS_PRECISION is f32, tf32 or bf16, UDASS_THREADS
+//! is the number of worker threads (default: all cores), UDASS_RECORD is the record's path
+//! (default: benches/results/<date>-<what>.json), and UDASS_COMMIT names the built commit where
+//! there is no repository. `udass-raw profile` reports where an iteration spends its time.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -24,20 +25,20 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use serde_json::{Map, Value, json};
 use udass_raw::device::{Device, Precision};
 
-/// Samples that criterion takes of each case.
+/// Number of samples that criterion takes of each case.
 const SAMPLES: usize = 10;
-/// A sample lasts at least so long: a clock and a scheduler blur what is shorter.
+/// Minimum length of a sample: clock resolution and scheduling add too much noise to shorter ones.
 const SAMPLE_SECONDS: f64 = 0.02;
-/// FLOPs per byte from which on it is arithmetic that takes the time.
+/// FLOPs per byte above which a case counts as compute-bound.
 const MANY: f64 = 10.0;
 
 /// One run of a case.
 pub type Run = Box<dyn FnMut()>;
 
-/// What one run of a case amounts to.
+/// The work that one run of a case does, for throughput.
 #[derive(Clone, Copy, Debug)]
 pub enum Amount {
-    /// Bytes that are read and written at least, multiplications and additions.
+    /// The least bytes read and written, and the multiplications and additions.
     Work {
         bytes: f64,
         flops: f64,
@@ -47,41 +48,43 @@ pub enum Amount {
 
 pub struct Case {
     pub name: String,
-    /// Beside the samples in the record.
+    /// Written to the record next to the samples.
     pub options: Map<String, Value>,
     pub amount: Amount,
-    /// Runs until all of its memory was touched.
+    /// Number of runs until all of the case's memory has been touched.
     pub warmup: usize,
     /// Allocates what the case needs; it is freed before the next case.
     pub setup: Box<dyn Fn() -> Run>,
 }
 
-/// Times of one case.
+/// The timings of one case.
 #[derive(Default)]
 struct Samples {
     seconds: Vec<f64>,
-    /// Cores that other processes kept busy meanwhile; none where a sample is too short to tell.
+    /// Cores that other processes kept busy meanwhile; `None` where a sample is too short to tell.
     others: Vec<Option<f64>>,
-    /// Of all threads: what a busy machine blurs less. None where the system does not say.
+    /// CPU time of all threads, which a busy machine distorts less. `None` where the system does
+    /// not report it.
     cpu: Vec<Option<f64>>,
-    /// Runs whose mean a sample is.
+    /// Number of runs that a sample averages over.
     runs: usize,
 }
 
-/// How many samples, and how they are taken.
+/// How many samples are taken, and how.
 struct Sampling {
     samples: usize,
     warmup: usize,
-    /// No further sample is taken of what has taken so long.
+    /// No further sample is taken once a case has run for this long.
     seconds: f64,
 }
 
-/// Worker threads by UDASS_THREADS; 0: all cores.
+/// Worker threads from UDASS_THREADS; 0 means all cores.
 pub fn threads() -> usize {
     std::env::var("UDASS_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// By UDASS_DEVICE and UDASS_PRECISION; the host in single precision.
+/// The device that UDASS_DEVICE and UDASS_PRECISION select; by default the host in single
+/// precision.
 pub fn device() -> Device {
     match on_gpu() {
         true => Device::cuda(precision(), true).unwrap(),
@@ -101,7 +104,7 @@ pub fn on_gpu() -> bool {
     std::env::var("UDASS_DEVICE").is_ok_and(|device| device == "cuda")
 }
 
-/// Runs the cases as the command line says, then writes the record.
+/// Runs the cases as the command line requests, then writes the record.
 pub fn main(what: &str, device: &Device, mut cases: Vec<Case>) {
     let args: Vec<String> = std::env::args().collect();
     if args.iter().any(|arg| arg == "--cases") {
@@ -133,7 +136,7 @@ pub fn main(what: &str, device: &Device, mut cases: Vec<Case>) {
         }
         None => with_criterion(device, cases),
     };
-    // Nothing was measured: criterion only tried the cases, or listed them.
+    // There are no results when criterion only tested or listed the cases.
     if !results.is_empty() {
         write(&record, device, what, results);
     }
@@ -171,12 +174,12 @@ fn plain(device: &Device, cases: &[Case], how: &Sampling) -> Vec<Value> {
     results
 }
 
-/// A case that has run often enough, and how many runs a sample takes.
+/// Warms up a case, and chooses how many runs a sample takes.
 fn warmed(device: &Device, case: &Case, how: &Sampling) -> (Run, Samples) {
     let mut run = (case.setup)();
     let (begin, mut last) = (Instant::now(), 0.0);
     for i in 0..how.warmup.max(case.warmup).max(1) {
-        // What is slow touches little of its memory for the first time.
+        // A slow case stops early: it spends little of its time on first touches of memory.
         if i >= how.warmup.max(1) && begin.elapsed().as_secs_f64() > how.seconds {
             break;
         }
@@ -220,7 +223,7 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
             });
         });
         group.finish();
-        // The first calls were criterion's warm-up; a single one is its trial run.
+        // The first calls were criterion's warm-up. A single call is its test mode.
         let mut taken = taken.take();
         if let Some(first) = taken.seconds.len().checked_sub(SAMPLES) {
             taken.seconds.drain(..first);
@@ -234,11 +237,11 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
 }
 
 impl Samples {
-    /// `seconds` of all runs, and what was used before them.
+    /// Adds a sample: `seconds` is the time of all its runs, the others are the counters before it.
     fn push(&mut self, seconds: f64, busy_before: Option<f64>, cpu_before: Option<f64>) {
         let cpu = cpu_before.zip(cpu_used());
         self.cpu.push(cpu.map(|(before, after)| (after - before) / self.runs as f64));
-        // The system counts in ticks of 10 ms: too coarse to say anything of a shorter sample.
+        // The system counts in ticks of 10 ms, too coarse for shorter samples.
         let busy = busy_before.filter(|_| seconds > 0.1).zip(busy_elsewhere());
         self.seconds.push(seconds / self.runs as f64);
         self.others.push(busy.map(|(before, after)| (after - before).max(0.0) / seconds));
@@ -316,10 +319,11 @@ fn default_path(what: &str) -> PathBuf {
     folder.join(format!("{}-{what}.json", date()))
 }
 
-/// Today in UTC, as YYYY-MM-DD.
+/// Today's date in UTC, as YYYY-MM-DD.
 fn date() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    // Years that begin in March put the leap day last (Hinnant, "chrono-compatible date algorithms").
+    // A year that begins in March has the leap day last (Hinnant, "chrono-compatible low-level date
+    // algorithms").
     let days = seconds / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -355,7 +359,7 @@ fn first_line(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()?.lines().next().map(str::to_string)
 }
 
-/// CPU seconds that the threads of this process have used; none where the system does not say.
+/// CPU seconds that this process's threads have used; `None` where the system does not report it.
 fn cpu_used() -> Option<f64> {
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     {
@@ -364,7 +368,8 @@ fn cpu_used() -> Option<f64> {
         }
         const PROCESS: i32 = 2;
         let mut time = [0; 2];
-        // SAFETY: the C library's function, which writes seconds and nanoseconds.
+        // SAFETY: matches the C library's declaration; `time` has room for the seconds and
+        // nanoseconds that it writes.
         let known = unsafe { clock_gettime(PROCESS, &mut time) } == 0;
         known.then(|| time[0] as f64 + time[1] as f64 * 1e-9)
     }
@@ -372,13 +377,15 @@ fn cpu_used() -> Option<f64> {
     None
 }
 
-/// CPU seconds that other processes have used since boot; none where the system does not say.
+/// CPU seconds that other processes have used since boot; `None` where the system does not report
+/// it.
 fn busy_elsewhere() -> Option<f64> {
     const TICKS: f64 = 100.0;
     let all = first_line("/proc/stat")?;
     let all: Vec<f64> = all.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
     let own = first_line("/proc/self/stat")?;
-    // Fields are counted from behind the name, which may hold spaces: 11 and 12 are user and system.
+    // Counts the fields after the process name, which may contain spaces: 11 and 12 are the user
+    // and system times.
     let own: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
     let own: f64 = own.get(11)?.parse::<f64>().ok()? + own.get(12)?.parse::<f64>().ok()?;
     let [user, nice, system, _, _, irq, softirq, ..] = all[..] else { return None };

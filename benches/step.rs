@@ -1,9 +1,9 @@
-//! Seconds of whole training iterations, on synthetic batches already in the host's memory: the work of
-//! benches/pytorch/step.py, which benches/compare.py tells the cases' options. A case is named
-//! `<setting>/<method>`. UDASS_SET holds further changes of the configuration, with spaces between.
-//! How to run: benches/record.rs.
+//! Measures whole training iterations on synthetic batches that are already in host memory: the
+//! workload of benches/pytorch/step.py, to which benches/compare.py passes the cases' options. A
+//! case is named `<setting>/<method>`. UDASS_SET holds further configuration overrides, separated
+//! by spaces. See benches/record.rs for how to run it.
 
-// Each bench uses its own part of it.
+// Each bench uses only a part of this module.
 #[allow(dead_code)]
 mod record;
 
@@ -15,7 +15,7 @@ use udass_raw::run::train::learner::effective;
 
 use record::{Amount, Case, Run};
 
-/// A preset with changes, and the methods that are timed in it.
+/// A preset with overrides, and the methods that are timed with it.
 struct Setting {
     name: &'static str,
     preset: &'static str,
@@ -52,7 +52,7 @@ const FULL: Setting =
 fn main() {
     let device = record::device();
     let mut cases = Vec::new();
-    // At its real size an iteration takes minutes without a GPU.
+    // At full size an iteration takes minutes without a GPU.
     let full = record::on_gpu().then_some(FULL);
     for setting in full.into_iter().chain(SETTINGS) {
         for method in setting.methods {
@@ -79,7 +79,7 @@ impl Setting {
     }
 }
 
-/// What step.py must be told for the same work, by the names of its flags.
+/// The options that make step.py do the same work, by the names of its flags.
 fn options(config: &Config, method: &str) -> Map<String, Value> {
     let Config { network, data, .. } = config;
     let fields = json!({
@@ -95,8 +95,8 @@ fn options(config: &Config, method: &str) -> Map<String, Value> {
     fields.as_object().cloned().unwrap_or_default()
 }
 
-/// A run is the next iteration of one training, on a batch that is on the device already: while
-/// training the next one arrives beside the work.
+/// Each run is the next iteration of one training, on a batch that is already on the device: in
+/// real training, the next batch is uploaded while the current iteration runs.
 fn iterations(device: &Device, config: &Config) -> Run {
     let mut training = Synthetic::new(device, config).unwrap();
     training.load().unwrap();

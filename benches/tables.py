@@ -36,16 +36,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "benches/kernels/cases"
 SLOWER = ROOT / "benches/slower.toml"
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# FLOPs per byte from which arithmetic, not memory, takes the time.
+# FLOPs per byte above which an operation is compute-bound.
 MANY = 10
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
-# Images of an iteration: a batch of 2 + 2.
+# Images per iteration: a batch of 2 + 2.
 IMAGES = 4
 HALVED = ["source_only_halved", "dacs_halved", "daformer_halved"]
 NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, as many CPU seconds as QuadMix",
          "supervised_target": "supervised on the target"} | {h: f"`{h[:-7]}`, half-size images" for h in HALVED}
-# Settings that a record calls by an older or shorter name.
+# Settings that have an older or shorter name in a record.
 VARIANTS = {"joined": "batched student passes", "joined and recomputed": "batched student passes, activation checkpointing",
             "without-graph": "no CUDA graph"}
 
@@ -59,7 +59,7 @@ def grid(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def source(record: dict) -> str:
-    """Where the numbers are from: the commit, the machine and the versions."""
+    """Describes the origin of the numbers: the commit, the machine and the versions."""
     ours, pytorch = record["about"]["ours"], record["about"]["pytorch"]
     version = pytorch["version"].split("+")[0]
     return (f"Medians; commit {ours['commit'][:7]}, {ours['cpu']}, {record['threads']} threads, PyTorch {version}.")
@@ -116,7 +116,7 @@ def predictions(record: dict, cards: list[str]) -> list[str]:
 
 
 def short(s: float) -> str:
-    """Three digits, in milliseconds."""
+    """Formats milliseconds with three digits."""
     return f"{1e3 * s:.{max(0, 2 - math.floor(math.log10(1e3 * s)))}f}"
 
 

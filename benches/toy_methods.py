@@ -38,7 +38,7 @@ def settings(values):
 
 
 def train(folder, configured, out, seed, values):
-    """Seconds from start to end, by the clock and of the processor, evaluation included."""
+    """Trains, and returns the wall-clock and CPU seconds, evaluation included."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [PROGRAM, "train", *configured, "--out", out, *settings([*TOY, f"seed={seed}", *values])]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -62,7 +62,7 @@ def iterations(folder, out):
 
 
 def run(folder, preset, method, seed, values=(), name=None):
-    """`name`: what the run is called where it is not the method itself."""
+    """`name`: the run's name, where it differs from the method."""
     name, configured = name or method, [preset, "--method", method]
     out = f"runs/{preset}-{name}-{seed}"
     cost = train(folder, configured, out, seed, values)
@@ -100,7 +100,7 @@ def main():
         subprocess.run([PROGRAM, "toy", "data/toy"], cwd=folder, check=True)
 
         def once(preset, method, seed, values=(), name=None):
-            """A run that is done stays, whatever becomes of the next."""
+            """Runs a configuration unless its result exists; a completed run is kept whatever happens to the next."""
             key = (preset, name or method, seed)
             for entry in runs:
                 if (entry["preset"], entry["method"], entry["seed"]) == key:
@@ -121,7 +121,7 @@ def main():
             longer = int(alone["iterations"] * quadmix["cpu_seconds"] / alone["cpu_seconds"])
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
             once(preset, "source_only", seed, steps, "source_only_time")
-            # Network and sampling of the preset.
+            # The preset's network and sampling.
             supervised = ["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false", *ON_TARGET]
             once(preset, "quadmix", seed, supervised, "supervised_target")
     for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):

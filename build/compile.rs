@@ -1,7 +1,7 @@
-//! Compiles the kernels: solo for this machine's processor family, and for the GPU with nvcc.
+//! Compiles the kernels with the host compiler (the serial CPU build) and with nvcc for the GPU.
 //!
-//! Objects are kept by a hash of everything they depend on, so that an edit to one kernel compiles
-//! one file.
+//! File names of objects contain a hash of everything they depend on, so editing one kernel
+//! recompiles one file.
 
 #[path = "solo.rs"]
 mod solo;
@@ -14,12 +14,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One way the kernels are built for the host.
+/// A variant of the serial CPU build.
 #[derive(Clone)]
 pub struct Solo {
-    /// Ends the symbols.
+    /// Suffix of the kernels' symbols.
     pub suffix: String,
-    /// As the kernels are told, and variants of `Types` and `Level` in src/device/launch.rs.
+    /// Name of the number types in the macro `UDASS_…`; `types` and `level` name variants of
+    /// `Types` and `Level` in src/device.
     define: &'static str,
     pub types: &'static str,
     pub level: &'static str,
@@ -31,13 +32,14 @@ struct Job {
     what: String,
 }
 
-/// Whether only Rust is to be checked (lints, documentation): no kernel is compiled, and nothing
-/// that is built can be linked.
+/// Returns whether only Rust is checked (lints, documentation): kernels are not compiled, and the
+/// result cannot be linked.
 fn skipped() -> bool {
     println!("cargo::rerun-if-env-changed=UDASS_SKIP_KERNELS");
     env::var_os("UDASS_SKIP_KERNELS").is_some()
 }
 
+/// Compiles every kernel file for every variant into one static library, and returns the variants.
 pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Solo>, String> {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let variant = |define: &'static str, level: &'static str| Solo {
@@ -70,11 +72,15 @@ pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<
     Ok(variants)
 }
 
-/// Number types of the kernels on the GPU, as they are told.
+/// Number types that kernels are built for on the GPU, as in the macros `UDASS_F32` and
+/// `UDASS_BF16`.
 pub const GPU_TYPES: [&str; 2] = ["F32", "BF16"];
 
-/// The files' code for the GPU, in order, for each of [`GPU_TYPES`]. Nothing without nvcc: the
-/// program then compiles its kernels itself, at first use.
+/// Returns the paths of the GPU code of each file, in order, for each of [`GPU_TYPES`]. The lists
+/// are empty if nvcc is not found: the program then compiles its kernels at first use.
+///
+/// # Errors
+/// Returns an error if a kernel does not compile, or if nvcc is required but not found.
 pub fn gpu(
     sources: &[PathBuf],
     headers: &[PathBuf],
@@ -109,7 +115,8 @@ pub fn gpu(
     Ok(run(jobs)?.chunks(sources.len()).map(<[PathBuf]>::to_vec).collect())
 }
 
-/// `CUDA_HOME`, then PATH, then the NVIDIA wheels of an activated Python environment.
+/// Looks for nvcc in `CUDA_HOME`, then in PATH, then in the NVIDIA wheels of an active Python
+/// environment.
 fn find_nvcc() -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = Vec::new();
     places.extend(env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin")));
@@ -140,7 +147,7 @@ fn job(
     Ok(Job { command, output, what: format!("{} ({suffix})", source.display()) })
 }
 
-/// Runs the jobs whose output is not there yet, as many at once as cargo allows.
+/// Runs the jobs whose output does not exist yet, as many in parallel as cargo allows.
 fn run(jobs: Vec<Job>) -> Result<Vec<PathBuf>, String> {
     let width = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let outputs: Vec<PathBuf> = jobs.iter().map(|job| job.output.clone()).collect();

@@ -1,11 +1,11 @@
-//! Constants that kernels share with Rust: lines of the form
+//! Exports constants that kernels share with Rust: lines of the form
 //!
 //! ```text
 //! EXPORTED constexpr int64_t NAME = 64;
 //! ```
 //!
-//! at the left margin of a file in kernels/. Their names are unique over all files, so that shapes may
-//! use them; in Rust they stand in a module by the name of the file.
+//! without indentation, in any file in kernels/. Names are unique over all files, so that shapes
+//! can use them; in Rust, each is in a module named after its file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,9 +14,9 @@ use std::path::Path;
 pub struct Constant {
     pub name: String,
     pub value: u64,
-    /// File name, without the folder.
+    /// File name without the folder.
     pub file: String,
-    /// What the comment above it says.
+    /// Lines of the comment above it.
     pub comment: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub fn read_files<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Vec<Const
     Ok(constants)
 }
 
-/// Adds the constants of a file.
+/// Appends the constants of a file.
 pub fn read(text: &str, file: &str, constants: &mut Vec<Constant>) -> Result<(), String> {
     let lines: Vec<&str> = text.lines().collect();
     for (index, line) in lines.iter().enumerate() {
@@ -52,7 +52,7 @@ pub fn read(text: &str, file: &str, constants: &mut Vec<Constant>) -> Result<(),
     Ok(())
 }
 
-/// The lines of a comment that ends what is above a declaration.
+/// Returns the comment that ends directly above a declaration; `lines` are all lines above it.
 pub fn comment_above(lines: &[&str]) -> Vec<String> {
     let mut comment: Vec<String> = (lines.iter().rev())
         .map_while(|line| line.strip_prefix("//"))
@@ -62,7 +62,7 @@ pub fn comment_above(lines: &[&str]) -> Vec<String> {
     comment
 }
 
-/// One module for each name of files that export.
+/// Generates one module for each file that exports constants.
 pub fn generate(constants: &[Constant]) -> String {
     let mut modules: BTreeMap<&str, Vec<&Constant>> = BTreeMap::new();
     for constant in constants {

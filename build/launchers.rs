@@ -1,5 +1,5 @@
-//! Writes the Rust launcher of every kernel, a struct with a field for each argument, and the table of
-//! their compiled bodies.
+//! Generates the Rust launcher of every kernel, a struct with a field for each argument, and the
+//! table of the kernels' compiled bodies.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -32,12 +32,12 @@ pub fn generate(kernels: &[Kernel], solo: &[Solo]) -> String {
     text
 }
 
-/// The kernel's own constant, by which it is launched.
+/// Returns the name of the static that describes the kernel.
 fn constant(kernel: &Kernel) -> String {
     kernel.name.to_uppercase()
 }
 
-/// The launcher's name: of `hrda_fuse`, `HrdaFuse`.
+/// Returns the name of the launcher's struct, such as `HrdaFuse` for `hrda_fuse`.
 fn type_name(kernel: &Kernel) -> String {
     let capital = |word: &str| match word.split_at_checked(1) {
         Some((first, rest)) => first.to_uppercase() + rest,
@@ -46,7 +46,7 @@ fn type_name(kernel: &Kernel) -> String {
     kernel.name.split('_').map(capital).collect()
 }
 
-/// The static that describes a kernel.
+/// Writes the static that describes a kernel.
 fn description(text: &mut String, kernel: &Kernel, solo: &[Solo]) {
     let name = &kernel.name;
     let _ = writeln!(text, "pub static {}: Kernel = Kernel {{", constant(kernel));
@@ -74,7 +74,7 @@ fn description(text: &mut String, kernel: &Kernel, solo: &[Solo]) {
     let _ = writeln!(text, "    ],\n}};\n");
 }
 
-/// The struct that launches a kernel: a field an argument.
+/// Writes the struct that launches a kernel, with a field for each argument.
 fn launcher(text: &mut String, kernel: &Kernel) {
     let name = type_name(kernel);
     let _ = writeln!(text, "/// Launches `{}` of `kernels/{}`.", kernel.name, kernel.file);
@@ -127,7 +127,8 @@ fn launcher(text: &mut String, kernel: &Kernel) {
     let _ = writeln!(text, "        ])\n    }}\n}}\n");
 }
 
-/// Tables of what the program carries for the GPU: sources and headers, and code where there is any.
+/// Generates the tables of embedded GPU data: sources, headers, and the compiled code if there is
+/// any.
 pub fn embed(
     sources: &[PathBuf],
     headers: &[PathBuf],

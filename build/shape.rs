@@ -1,25 +1,25 @@
-//! The shape behind a pointer in a kernel's signature: dimensions between commas, each an expression
-//! over the kernel's sizes, exported constants and whole numbers.
+//! Parses the shape after a pointer in a kernel's signature: dimensions separated by commas, each
+//! an expression over the kernel's sizes, exported constants and whole numbers.
 //!
 //! ```text
-//! batch,height,width,3        a product of dimensions is how many elements a tensor must hold
-//! rows,2*channels             + - * / and parentheses; a division must come out even …
-//! floor(height/scale)         … unless it says how it rounds
+//! batch,height,width,3        the tensor must hold the product of the dimensions
+//! rows,2*channels             + - * / and parentheses; a division must have no remainder …
+//! floor(height/scale)         … unless it is rounded explicitly
 //! ceil(keys/KEYS)
-//! blocks,channels             `blocks` are those of the launch
+//! blocks,channels             `blocks` is the number of blocks of the launch
 //! >= rows                     at least as many elements
 //! ```
 
-/// Names that a shape may use: the kernel's sizes, and constants.
+/// Resolves the names that a shape may use: the kernel's sizes and exported constants.
 pub struct Names<'a> {
-    /// Position among the kernel's parameters.
+    /// Returns the position of a size among the kernel's parameters.
     pub size: &'a dyn Fn(&str) -> Option<usize>,
     pub constant: &'a dyn Fn(&str) -> Option<u64>,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Shape {
-    /// A tensor may hold more.
+    /// The tensor may hold more elements than the shape says.
     pub at_least: bool,
     pub dims: Vec<Dim>,
 }
@@ -33,7 +33,7 @@ pub enum Dim {
     Two(Operation, Box<[Dim; 2]>),
 }
 
-/// Variants of `Dim` in src/device/shapes.rs.
+/// These are variants of `Dim` in src/device/shapes.rs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operation {
     Sum,
@@ -44,7 +44,7 @@ pub enum Operation {
     Ceil,
 }
 
-/// The launch's own number of blocks.
+/// Name of the launch's number of blocks.
 pub const BLOCKS: &str = "blocks";
 
 impl Shape {
@@ -66,7 +66,7 @@ impl Shape {
         }
     }
 
-    /// As a value of `Shape` in src/device/shapes.rs.
+    /// Generates the Rust expression for a `Shape` of src/device/shapes.rs.
     pub fn rust(&self) -> String {
         let dims: Vec<String> = self.dims.iter().map(Dim::rust).collect();
         format!("Shape {{ at_least: {}, dims: &[{}] }}", self.at_least, dims.join(", "))
@@ -86,7 +86,7 @@ impl Dim {
     }
 }
 
-/// Names, numbers and signs.
+/// Splits a shape into names, numbers and operators.
 fn tokens(text: &str) -> Result<Vec<String>, String> {
     let mut tokens: Vec<String> = Vec::new();
     let mut inside_word = false;

@@ -1,4 +1,4 @@
-//! Reads the one restricted form in which a kernel's signature is written:
+//! Parses kernel signatures, which are restricted to this form:
 //!
 //! ```text
 //! KERNEL(name,
@@ -6,9 +6,9 @@
 //!        T* y /* batch,channels */, int64_t batch, int64_t channels, bool relu) {
 //! ```
 //!
-//! on as many lines as it takes. A const pointer is an input, any other pointer is written; behind
-//! each stands its shape ([`super::shape`]). Scalars are `int64_t` for sizes, `bool` for switches and
-//! `real` for numbers. Anything else is an error: no C++ is parsed.
+//! on any number of lines. A const pointer is an input, any other pointer is written; each is
+//! followed by its shape ([`super::shape`]). Scalars are `int64_t` for sizes, `bool` for switches
+//! and `real` for numbers. Anything else is an error: no C++ is parsed.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ use super::shape::{BLOCKS, Names, Shape};
 
 pub struct Kernel {
     pub name: String,
-    /// File name, without the folder.
+    /// File name without the folder.
     pub file: String,
     pub line: usize,
-    /// What the comment above it says.
+    /// Lines of the comment above it.
     pub comment: Vec<String>,
     pub arguments: Vec<Argument>,
 }
@@ -35,7 +35,7 @@ pub enum Kind {
         element: &'static str,
         written: bool,
         optional: bool,
-        /// As written, and as read.
+        /// The shape as written, and as parsed.
         text: String,
         shape: Shape,
     },
@@ -49,7 +49,7 @@ pub enum Scalar {
     Number,
 }
 
-/// C++ element type, variant of `Element` in src/device/launch.rs.
+/// C++ element types and their variants of `Element` in src/device/launch.rs.
 const ELEMENTS: [(&str, &str); 6] = [
     ("T", "Operand"),
     ("real", "Real"),
@@ -69,7 +69,7 @@ pub fn read_file(path: &Path, constants: &[Constant]) -> Result<Vec<Kernel>, Str
     read(&text, path.file_name().and_then(|n| n.to_str()).unwrap_or_default(), constants)
 }
 
-/// The kernels of a file.
+/// Parses the kernels of a file.
 pub fn read(text: &str, file: &str, constants: &[Constant]) -> Result<Vec<Kernel>, String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut kernels = Vec::new();
@@ -112,16 +112,16 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(inside)
 }
 
-/// What stands between two commas of a signature.
+/// The text between two commas of a signature.
 struct Part {
     declaration: String,
     comment: Option<String>,
-    /// From the signature's first line on.
+    /// Line, counted from the first one of the signature.
     line: usize,
 }
 
-/// Cuts a signature, which begins with the first line, at its commas; those of shapes are none.
-/// Problems come with their line.
+/// Splits a signature, which begins on the first line, at its commas, except those inside shapes.
+/// An error comes with its line.
 fn split(lines: &[&str]) -> Result<Vec<Part>, (usize, String)> {
     let mut parts = Vec::new();
     let (mut declaration, mut comment) = (String::new(), None);

@@ -1,7 +1,7 @@
-//! How the host's C++ compiler builds kernels.
+//! Flags for compiling kernels with the host C++ compiler.
 
-/// No fast-math and no implicit FMA: what a kernel says is what is computed. Not trapping and not
-/// setting errno change no value, and let loops over sqrt and floor vectorise.
+/// No fast-math and no contraction to FMA: the arithmetic is exactly what the kernel says. The
+/// flags about errno and traps do not change results, but let loops over sqrt and floor vectorize.
 const FLAGS: [&str; 10] = [
     "-std=c++17",
     "-O3",
@@ -15,8 +15,8 @@ const FLAGS: [&str; 10] = [
     "-Werror=return-type",
 ];
 
-/// For number types (as the kernels are told), a variant of `Level` in src/device/launch.rs and the
-/// end of the symbols.
+/// Returns the flags for number types (as in the macro `UDASS_…`), a variant of `Level` in
+/// src/device/launch.rs, and the suffix of the symbols.
 pub fn flags(types: &str, level: &str, suffix: &str) -> Vec<String> {
     let mut flags: Vec<String> = FLAGS.map(Into::into).to_vec();
     match level {

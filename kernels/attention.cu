@@ -1,17 +1,18 @@
-// Attention: y = softmax(q·kᵀ/√D)·v for every head, head h in channels hD..(h+1)D.
+// Multi-head attention: y = softmax(q·kᵀ/√D)·v for every head, with head h in channels hD..(h+1)D.
+// q and y are batch,queries,heads*head_dim; keys and values are packed tiles (attention_pack).
 //
-// A block computes a tile of QUERIES queries of one head and passes over the keys in tiles of KEYS,
-// rescaling what it has by a running row maximum (Milakov & Gimelshein 2018). Kept for the backward
-// pass is one number a row, L = log Σ e^s, which recomputes P = e^(s-L) (Dao et al. 2022):
+// Forward: a block computes a tile of QUERIES queries of one head. It iterates over the keys in
+// tiles of KEYS and rescales its partial result by a running row maximum (Milakov & Gimelshein
+// 2018). For the backward it keeps only the log-sum-exp of each row, L = log Σ e^s, from which
+// P = e^(s-L) is recomputed (Dao et al. 2022):
 //   dV = Pᵀ·dy    dS = P∘(dy·vᵀ - δ), δ = Σ dy∘y    dq = dS·k/√D    dk = dSᵀ·q/√D
-// A block of the backward pass takes a chunk of a head's queries, owns their dq, and sums its part
-// of dk and dv in memory of its own; attention_keys_gradient adds the parts up.
-//
-// attention_pack lays a head's keys or values out as products read them: tiles of KEYS, padded
-// with zeros to whole tiles and to `width` channels, a multiple of PAD.
+// Backward: a block takes a chunk of a head's queries, owns their dq, and accumulates its partial
+// sums of dk and dv in its own part of `partial`; attention_keys_gradient adds the partial sums.
 #include "attention_tiles.cuh"
 
-// kv: keys, then values; part 0 or 1. packed[b,h,tile][key·key_step + channel·channel_step]
+// Packs the keys (part 0) or the values (part 1) of kv for the matmuls of the other kernels:
+// packed[b,h,tile][key·key_step + channel·channel_step]. The keys of a head are padded with zeros
+// to whole tiles of KEYS, and its channels to `width`, a multiple of PAD.
 KERNEL(attention_pack,
        const T* kv /* batch,keys,2*heads*head_dim */,
        real* packed /* batch,heads,ceil(keys/KEYS),KEYS*width */,
@@ -27,7 +28,8 @@ KERNEL(attention_pack,
     }
 }
 
-// B·heads·⌈N/QUERIES⌉ blocks, each a tile of queries of a head; logs may be absent where no backward pass follows.
+// One block computes QUERIES queries of one head: batch·heads·⌈queries/QUERIES⌉ blocks. `logs`
+// receives the log-sum-exp of each row; it may be omitted if there is no backward.
 KERNEL(attention_forward,
        const T* q /* blocks/ceil(queries/QUERIES)/heads,queries,heads*head_dim */,
        const real* keys_across /* blocks/ceil(queries/QUERIES),ceil(keys/KEYS),width,KEYS */,
@@ -106,8 +108,9 @@ KERNEL(attention_forward,
     store_queries(sum, y + offset, rows, channels, head_dim, width, [&](int64_t r) { return shrink[r]; });
 }
 
-// B·heads·⌈N/chunk⌉ blocks, each a chunk of the queries of a head: `chunk` queries, a multiple of
-// QUERIES. partial: chunks,2,B,heads,tiles,KEYS,width.
+// One block takes `chunk` queries (a multiple of QUERIES) of one head: batch·heads·⌈queries/chunk⌉
+// blocks. `logs` is the log-sum-exp from the forward. partial:
+// chunks,2,batch,heads,tiles,KEYS,width; index 0 of the second dimension is dk, index 1 is dv.
 KERNEL(attention_backward,
        const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const real* keys_across /* blocks/ceil(queries/chunk),ceil(keys/KEYS),width,KEYS */,
@@ -175,12 +178,14 @@ KERNEL(attention_backward,
             tile_product(KEYS, width, QUERIES, {slopes, 1, KEYS}, from, dk, first > begin);
             tile_product(QUERIES, width, KEYS, {slopes, KEYS, 1}, staged(key_rows + at, copy, n), sum, tile > 0);
         }
-        // Threads load the next queries where they stored these, so no barrier is needed.
+        // Each thread loads its part of the next queries into the elements that it stores from
+        // here, so no barrier is needed.
         store_queries(sum, dq + offset, rows, channels, head_dim, width, [&](int64_t) { return scale; });
     }
 }
 
-// dkv = Σ_p partial[p], unpacked: keys, then values. Sums into partial[0], a few keys at a time.
+// dkv = Σ_p partial[p], unpacked into keys and values. The sum is accumulated in partial[0],
+// KEY_GROUP keys at a time.
 KERNEL(attention_keys_gradient,
        real* partial /* chunks,2,batch,heads,ceil(keys/KEYS),KEYS,width */,
        T* dkv /* batch,keys,2*heads*head_dim */,

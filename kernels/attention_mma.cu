@@ -1,15 +1,16 @@
-// Attention on the tensor cores, forward: y = softmax(q·kᵀ/√D)·v for every head, D 32 or 64; the
-// maths and the kept logarithms are those of attention.cu. Operands of products, the softmax's
-// weights among them, are rounded to bf16 or tf32; sums are in single precision.
+// Attention on tensor cores, forward: y = softmax(q·kᵀ/√D)·v for every head, with D = 32 or 64. The
+// math and the stored log-sum-exp are those of attention.cu. Matmul operands, including the softmax
+// weights, are rounded to bf16 or tf32; accumulation is in single precision.
 //
-// A block takes a chunk of a head's queries and holds `held` keys and values in shared memory: all
-// of them where they fit, so that they are read once. A warp takes 16 queries, whose scores, weights
-// and results stay in its registers (Dao 2023). What it reads for them from shared memory takes as
-// long as their products, so all else has to be few instructions: powers of two for e^x, no tests of
-// keys that are there. Blocks of other sizes than whole warps, and solo, compute row by row.
+// A block takes a chunk of a head's queries and keeps `held` keys and values in shared memory: all
+// of them if they fit, so that they are read only once. A warp takes 16 queries, and their scores,
+// weights and results stay in its registers (Dao 2023). Its shared-memory loads alone take as long
+// as its matmuls, so everything else is kept to few instructions: exponentials are powers of two,
+// and only a tile that ends past the last key is masked. Blocks that are not made of whole warps,
+// the serial CPU build and double precision use the portable body, one row at a time.
 #include "attention_mma.cuh"
 
-// The portable body: one thread a query.
+// Portable body: one thread computes one query.
 DEVICE void forward_row(const T* q, const T* k, T* y, real* log, int64_t keys, int64_t size, int64_t channels) {
     const T* v = k + channels;
     const real scale = 1 / sqrt_of(real(size));
@@ -82,8 +83,9 @@ DEVICE void forward(const T* q, const T* kv, T* y, real* logs, int64_t rows, int
 }
 #endif
 
-// Blocks: B·heads·⌈N/chunk⌉. `held`, a multiple of 64, rows of keys and of values fit the shared
-// memory. logs may be absent where no backward pass follows.
+// One block computes `chunk` queries of one head: batch·heads·⌈queries/chunk⌉ blocks. `held`, a
+// multiple of 64, is the number of rows of keys and of values that fit in shared memory. `logs`
+// receives the log-sum-exp of each row; it may be omitted if there is no backward.
 KERNEL(attention_mma_forward,
        const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const T* kv /* blocks/ceil(queries/chunk)/heads,keys,2*heads*head_dim */,

@@ -1,23 +1,24 @@
-// Attention on the tensor cores: operands as matrix fragments (mma.cuh), 16 bits in bf16, tf32 in
-// single precision. A warp takes 16 rows of a product; its columns come in pairs of 8.
+// Attention on tensor cores: operands are matrix fragments (mma.cuh), 16-bit with bf16 storage and
+// tf32 in single precision. A warp computes 16 rows of a matmul, and 8 columns per instruction.
 //
-// Of a lane, group = l / 4 and pair = l % 4. Accumulators of 16×8 hold rows group and group + 8,
-// columns 2·pair and 2·pair + 1. A product over their columns takes them as they lie: in bf16 two
-// neighbours are a fragment of A; in tf32 place `pair` of A's eight columns stands for column 2·pair
-// and place pair + 4 for 2·pair + 1, and B's rows are read in that order.
+// Lane l has group = l / 4 and pair = l % 4. It holds rows group and group + 8, columns 2·pair and
+// 2·pair + 1 of a 16×8 accumulator. A following matmul whose depth is those columns uses the
+// accumulators in place: in bf16, two neighboring accumulators form a fragment of A; in tf32, slot
+// `pair` of A's eight columns stands for column 2·pair and slot pair + 4 for column 2·pair + 1, and
+// the rows of B are read in the same order.
 #pragma once
 #include "attention.cuh"
 #include "mma.cuh"
 #include "strip.cuh"
 
-// What an operand is rounded to before a product.
+// Rounds a matmul operand to the type that the tensor cores multiply.
 #if defined(UDASS_BF16)
 MATH real operand_of(real x) { return real(T(x)); }
 #elif defined(UDASS_F64)
 MATH real operand_of(real x) { return x; }
 #else
-// tf32: 10 bits behind the point, ties away from zero. NaN is kept: of a GPU's own, all bits are set,
-// and the sum would wrap around to -0.
+// Rounds to tf32: 10 mantissa bits, ties away from zero. NaN and infinity are returned unchanged:
+// adding to the GPU's canonical NaN, 0x7FFFFFFF, would carry into the sign and give -0.
 MATH real operand_of(real x) {
     if (!is_finite(x)) return x;
 #if defined(__CUDACC__)
@@ -28,7 +29,7 @@ MATH real operand_of(real x) {
 }
 #endif
 
-// Rows that come to shared memory at a time.
+// Rows that are copied to shared memory at a time.
 constexpr int64_t TILE = KEYS;
 
 #if defined(UDASS_WARPS)
@@ -46,7 +47,7 @@ DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     const uint32_t b[2] = {b0, b1};
     mma_tf32(d, a, b);
 }
-// As operand_of.
+// Rounds like operand_of and returns the bits.
 DEVICE uint32_t fragment_of(float x) {
 #if defined(__CUDACC__)
     uint32_t rounded;
@@ -56,7 +57,7 @@ DEVICE uint32_t fragment_of(float x) {
     return __builtin_bit_cast(uint32_t, operand_of(x));
 #endif
 }
-// Of what is rounded already.
+// Returns the bits of a number that is already rounded.
 DEVICE uint32_t bits_of(float x) {
 #if defined(__CUDACC__)
     return __float_as_uint(x);
@@ -66,7 +67,7 @@ DEVICE uint32_t bits_of(float x) {
 }
 #endif
 
-// Elements of 16 bytes, by which a row in shared memory is longer.
+// Elements in 16 bytes, the padding of a row in shared memory.
 constexpr int64_t VECTOR = ROW_PADDING / sizeof(T);
 struct alignas(ROW_PADDING) Vector {
     T lanes[VECTOR];
@@ -77,8 +78,8 @@ struct alignas(2 * sizeof(T)) Pair {
 
 constexpr float LOG2_E = 1.44269504f;
 
-// 2^x within 2 ulp by the GPU's own unit, zero below normal numbers. (exp_of takes some twenty
-// instructions and two branches: longer than a score's products.)
+// 2^x within 2 ulp, by the GPU's special function unit; denormal results are flushed to zero.
+// (exp_of takes some twenty instructions and two branches, longer than the matmuls of a score.)
 DEVICE float exp2_of(float x) {
 #if defined(__CUDACC__)
     float y;
@@ -92,12 +93,13 @@ DEVICE float exp2_of(float x) {
 DEVICE int64_t lane_group() { return lane_index() / 4; }
 DEVICE int64_t lane_pair() { return lane_index() % 4; }
 
-// Of a tile in shared memory: TILE rows of one matrix, then of another.
+// Elements of a tile in shared memory: TILE rows of one matrix, followed by TILE rows of another.
 template <int64_t size>
 constexpr int64_t TILE_NUMBERS = 2 * TILE * (size + VECTOR);
 
-// f(r, c) for this thread's vectors of a matrix's tile, at row r and column c: always of the same
-// threads, whole rows of vectors being spread over a block of whole warps.
+// Calls f(r, c) for each of this thread's 16-byte vectors of a tile; c is the vector's first
+// column. Whole rows of vectors are spread over a block of whole warps, so a thread gets the same
+// vectors on every call.
 template <int64_t size, class F>
 DEVICE void each_vector(F f) {
     constexpr int64_t across = size / VECTOR;
@@ -105,8 +107,8 @@ DEVICE void each_vector(F f) {
     for (int64_t r = thread_index() / across; r < TILE; r += thread_count() / across) f(r, column);
 }
 
-// Starts to copy this thread's part of the first `rows` rows, `apart` numbers from each other; the
-// tile is zero below them.
+// Starts copying this thread's part of the first `rows` rows of two matrices whose rows are `apart`
+// elements from each other; the remaining rows of the tile are set to zero.
 template <int64_t size>
 DEVICE void copy_tile(T* to, const T* one, const T* other, int64_t rows, int64_t apart) {
     constexpr int64_t stride = size + VECTOR;
@@ -121,7 +123,7 @@ DEVICE void copy_tile(T* to, const T* one, const T* other, int64_t rows, int64_t
     });
 }
 
-// Waits for this thread's copies, and rounds to tf32 what they brought.
+// Waits for this thread's copies and, in single precision, rounds the copied elements to tf32.
 template <int64_t size>
 DEVICE void settle_tile(T* tile) {
     wait_copies<0>();
@@ -136,12 +138,13 @@ DEVICE void settle_tile(T* tile) {
 #endif
 }
 
-// The tiles of a head's keys and values, again and again: one is copied while the one before it is
-// computed with. `held` rows have room; where all do, they stay.
+// Streams the tiles of a head's keys and values through shared memory, as often as needed: the next
+// tile is copied while the current one is used. Shared memory holds `held` rows; if that is all of
+// them, each tile is copied only once.
 struct KeyTiles {
     const T* kv;
     int64_t keys, channels, held;
-    int64_t asked = 0, slot = 0;  // rows: of what is on its way, and of where it goes
+    int64_t asked = 0, slot = 0;  // row being copied; row of shared memory that it goes to
 };
 template <int64_t size>
 DEVICE T* slot_of(const KeyTiles& tiles) {
@@ -153,7 +156,8 @@ DEVICE void ask(const KeyTiles& tiles) {
     copy_tile<size>(slot_of<size>(tiles), from, from + tiles.channels, tiles.keys - tiles.asked, 2 * tiles.channels);
     commit_copies();
 }
-// The tile asked for; the next is on its way then, from the start where the keys are wanted `again`.
+// Returns the tile that was requested and starts copying the next one, wrapping around to the first
+// key if all tiles are needed `again`.
 template <int64_t size>
 DEVICE const T* next_tile(KeyTiles& tiles, bool again) {
     T* tile = slot_of<size>(tiles);
@@ -168,7 +172,7 @@ DEVICE const T* next_tile(KeyTiles& tiles, bool again) {
     return tile;
 }
 
-// A: rows 0..15 of a matrix in global memory, `size` columns; zero from row `rows` on.
+// Loads A: rows 0..15 of a matrix in global memory with `size` columns, zero from row `rows` on.
 template <int64_t size>
 DEVICE void load_a(uint32_t (&a)[size / DEPTH][4], const T* from, int64_t rows, int64_t from_row) {
     UNROLL for (int64_t k = 0; k < size / DEPTH; ++k) {
@@ -187,8 +191,8 @@ DEVICE void load_a(uint32_t (&a)[size / DEPTH][4], const T* from, int64_t rows, 
     }
 }
 
-// s[n] (+)= A · rowsᵀ: column 8n + j of the product is row `first` + 8n + j of a matrix in shared
-// memory.
+// s[n] += A · rowsᵀ. Column 8n + j of the result belongs to row `first` + 8n + j of a matrix in
+// shared memory.
 template <int64_t size, int columns>
 DEVICE void multiply_rows(float (&s)[columns][4], const uint32_t (&a)[size / DEPTH][4], const T* rows, int64_t first) {
     constexpr int64_t stride = size + VECTOR;
@@ -204,8 +208,8 @@ DEVICE void multiply_rows(float (&s)[columns][4], const uint32_t (&a)[size / DEP
     }
 }
 
-// o += weights · rows: the product's depth, 8·columns, is along rows `first`… of a matrix in shared
-// memory, whose columns are the product's.
+// o += weights · rows. The depth, 8·columns, runs along the rows of a matrix in shared memory,
+// starting at row `first`; its columns are the columns of the result.
 template <int64_t size, int columns>
 DEVICE void multiply_weights(float (&o)[size / 8][4], const float (&weights)[columns][4], const T* rows, int64_t first) {
     constexpr int64_t stride = size + VECTOR;
@@ -238,7 +242,8 @@ DEVICE void multiply_weights(float (&o)[size / 8][4], const float (&weights)[col
     }
 }
 
-// Makes the weights zero of keys beyond the last: column 0 is key `first`.
+// Sets the scores of keys past the last one to -REAL_MAX, so that their weights are zero. Column 0
+// is key `first`.
 template <int columns>
 DEVICE void hide_beyond(float (&scores)[columns][4], int64_t first, int64_t keys) {
     const int64_t left = keys - first;
@@ -250,7 +255,8 @@ DEVICE void hide_beyond(float (&scores)[columns][4], int64_t first, int64_t keys
     }
 }
 
-// Of a row, from the four lanes that hold it. A maximum passes over NaN, whose own weight is NaN.
+// Reduce a row over the four lanes that hold it. fmaxf ignores NaN, but a NaN score still shows:
+// its own weight is NaN.
 DEVICE float row_sum(float mine) {
     mine += shuffled(mine, lane_index() ^ 1);
     return mine + shuffled(mine, lane_index() ^ 2);

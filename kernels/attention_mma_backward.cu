@@ -1,13 +1,14 @@
-// Attention on the tensor cores, backward, D 32 or 64. With P = e^(s-L) from the logarithms L that
-// the forward pass kept, and δ = Σ dy∘y of a row (Dao et al. 2022):
+// Attention on tensor cores, backward, with D = 32 or 64. With P = e^(s-L), where L is the
+// log-sum-exp from the forward, and δ = Σ dy∘y for each row (Dao et al. 2022):
 //   dV = Pᵀ·dy    dS = P∘(dy·vᵀ - δ)    dq = dS·k/√D    dk = dSᵀ·q/√D
-// Two kernels compute P and dS, each what it needs as its warps hold it: one has queries in its rows
-// and sums δ and dq, then the other keys, and sums dk and dv of a chunk of the queries, which
-// attention_keys_gradient (attention.cu) adds up. Nothing is added by two blocks: the order is fixed.
-// Operands of products are rounded to bf16 or tf32; sums are in single precision.
+// Two kernels recompute P and dS, each in the layout that its warps need. attention_mma_queries has
+// queries as rows and computes δ and dq; attention_mma_keys has keys as rows and computes dk and dv
+// for a chunk of the queries, which attention_keys_gradient (attention.cu) then adds. No two blocks
+// add to the same element, so the order of additions is fixed. Matmul operands are rounded to bf16
+// or tf32; accumulation is in single precision.
 #include "attention_mma.cuh"
 
-// Keys or queries whose weights a warp holds at a time: with more, registers are short.
+// Keys or queries whose weights a warp holds at a time; more would exhaust its registers.
 constexpr int64_t FEW = 16;
 
 DEVICE real dot(const T* a, const T* b, int64_t n) {
@@ -17,7 +18,7 @@ DEVICE real dot(const T* a, const T* b, int64_t n) {
 }
 
 #if defined(UDASS_WARPS)
-// Σ a∘b of a row, from the four lanes that hold it; zero where it is not `there`.
+// Σ a∘b of a row, reduced over the four lanes that hold it; zero if the row is not `there`.
 template <int64_t size>
 DEVICE float row_dot(const T* a, const T* b, bool there) {
     float sum = 0;
@@ -80,8 +81,8 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
     SHARED(real, log, 2 * TILE);
     SHARED(real, shift, 2 * TILE);
     T* tiles = static_cast<T*>(shared_memory());
-    // Of two slots one is copied to while the other is computed with. Queries beyond the last have
-    // weights of zero.
+    // Double buffering: one slot is filled while the other is used. Queries past the last one get a
+    // log-sum-exp of REAL_MAX, so that their weights are zero.
     const auto ask = [&](int64_t slot, int64_t base) {
         copy_tile<size>(tiles + slot * TILE_NUMBERS<size>, q + base * channels, dy + base * channels, rows - base, channels);
         BLOCK_LOOP(i, TILE) {
@@ -125,7 +126,7 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
                 multiply_weights<size>(sum_dk, slopes, tile, part);
             }
         }
-        // A warp beyond the tile has nothing of its own.
+        // A warp past the end of the tile has no keys.
         if (first >= TILE) continue;
         UNROLL for (int64_t i = 0; i < 4; ++i) {
             const int64_t at = (first + lane_group() + i / 2 * 8) * size + 2 * lane_pair() + i % 2;
@@ -138,7 +139,8 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
 }
 #endif
 
-// Blocks: B·heads·⌈N/chunk⌉; `held` as of the forward pass.
+// One block computes δ and dq of `chunk` queries of one head: batch·heads·⌈queries/chunk⌉ blocks.
+// `held` is the same as in attention_mma_forward.
 KERNEL(attention_mma_queries,
        const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const T* kv /* blocks/ceil(queries/chunk)/heads,keys,2*heads*head_dim */,
@@ -184,8 +186,9 @@ KERNEL(attention_mma_queries,
 #undef LIMITS
 #define LIMITS __launch_bounds__(128, 3)
 
-// Blocks: B·heads·⌈M/64⌉·⌈N/chunk⌉, a tile of 64 keys and a chunk of queries each.
-// partial: chunks,2,B,heads,tiles,64,D.
+// One block computes the partial sums of dk and dv for a tile of 64 keys over `chunk` queries of
+// one head: batch·heads·⌈keys/64⌉·⌈queries/chunk⌉ blocks. partial:
+// chunks,2,batch,heads,tiles,64,head_dim.
 KERNEL(attention_mma_keys,
        const T* q /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,queries,heads*head_dim */,
        const T* kv /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,keys,2*heads*head_dim */,

@@ -1,14 +1,14 @@
-// Products of attention's tiles, by the threads of a block.
+// Matmuls of attention's tiles in shared memory, computed by the threads of a block.
 #pragma once
 #include "attention.cuh"
 #include "strip.cuh"
 
-// Row maxima and sums are taken over this many lanes first; rows of partials are one longer, which
-// keeps them in different banks of shared memory.
+// Row maxima and sums are first reduced to this many partial results. Rows of partial results have
+// one extra element, which puts them in different banks of shared memory.
 constexpr int64_t PARTS = 16;
 constexpr int64_t PARTS_ROW = PARTS + 1;
 
-// What one thread holds of a product: rows × strips.
+// Register tile of a thread in a matmul: rows × strips.
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t ROWS = 4, STRIPS = 1;
 #elif defined(__AVX512F__)
@@ -19,13 +19,14 @@ constexpr int64_t ROWS = 4, STRIPS = 2;
 
 static_assert(PAD % (STRIP * STRIPS) == 0 && KEYS % PAD == 0 && QUERIES % ROWS == 0, "tiles divide");
 
-// A matrix, and how far apart its rows and its columns are.
+// A strided view of a matrix: the distances between its rows and between its columns.
 struct Matrix {
     const real* at;
     int64_t row, column;
 };
 
-// f(row, column) for every cell of a grid, by the threads of a block; divides only once.
+// Calls f(row, column) for every cell of a grid, spread over the threads of a block. A thread
+// divides only once.
 template <class F>
 DEVICE void each_cell(int64_t rows, int64_t columns, F f) {
     const int64_t down = thread_count() / columns, right = thread_count() % columns;
@@ -41,13 +42,14 @@ DEVICE void each_cell(int64_t rows, int64_t columns, F f) {
     }
 }
 
-// f(row, first column) for every strip of a row-major matrix.
+// Calls f(row, first column) for every strip of a row-major matrix.
 template <class F>
 DEVICE void each_strip(int64_t rows, int64_t columns, F f) {
     each_cell(rows, columns / STRIP, [&](int64_t r, int64_t c) { f(r, c * STRIP); });
 }
 
-// c (+)= a·b for row-major b and c; `rows` a multiple of ROWS, `columns` of PAD.
+// c = a·b, or c += a·b if `accumulate`, for row-major b and c. `rows` is a multiple of ROWS and
+// `columns` a multiple of PAD. Ends in a barrier.
 DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const real* b, real* c, bool accumulate) {
     constexpr int64_t wide = STRIP * STRIPS;
     each_cell(rows / ROWS, columns / wide, [&](int64_t down, int64_t across) {
@@ -77,8 +79,8 @@ DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a,
     barrier();
 }
 
-// A packed tile where all threads of a block reach it fast; solo has it in its cache already. Ends
-// in a barrier, for what was written before it too.
+// Copies a packed tile to shared memory and returns the copy; the serial CPU build returns the tile
+// itself, which its cache already holds. The final barrier also covers the block's earlier writes.
 DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
 #if defined(UDASS_THREADS)
     for (int64_t i = thread_index() * STRIP; i < n; i += thread_count() * STRIP) store(copy + i, load_strip(tile + i));
@@ -90,7 +92,7 @@ DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
 #endif
 }
 
-// to[r][c] = from[r][c] · scale, zero outside of `rows` rows and `size` channels.
+// to[r][c] = from[r][c] · scale, and zero outside of `rows` rows and `size` channels.
 DEVICE void load_queries(const T* from, real* to, int64_t rows, int64_t from_row, int64_t size, int64_t width, real scale) {
     each_strip(QUERIES, width, [&](int64_t r, int64_t c) {
         LANES for (int64_t j = 0; j < STRIP; ++j)
@@ -111,7 +113,7 @@ DEVICE void store_queries(const real* from, T* to, int64_t rows, int64_t to_row,
     });
 }
 
-// Scores of keys that are only padding weigh nothing.
+// Sets the scores of padding keys to -REAL_MAX, so that their weights are zero.
 DEVICE void mask_padding(real* scores, int64_t keys) {
     if (keys >= KEYS) return;
     BLOCK_LOOP(i, QUERIES * KEYS) if (i % KEYS >= keys) scores[i] = -REAL_MAX;

@@ -1,11 +1,11 @@
-// Strong augmentation of mixed and masked images, as kornia 0.5.8 does it: colour jitter on RGB in
-// [0, 1], then Gaussian blur on normalised values.
+// Strong augmentation of mixed and masked images, equivalent to kornia 0.5.8: color jitter on RGB
+// in [0, 1], then Gaussian blur on normalized values. Images are batch,height,width,3.
 //
-// Blur is separable, its weights e^(-d² / 2σ²) normalised, borders reflected. It does nothing where
-// its switch is 0.
+// The blur is separable, with normalized weights e^(-d² / 2σ²) and reflected borders. If its switch
+// (switches[1]) is 0, the blur kernels write nothing.
 #include "colour.cuh"
 
-// y = x, jittered where the switch is on: see colour.cuh.
+// y = x with color jitter (colour.cuh) if switches[0] is set, and y = x otherwise.
 KERNEL(color_jitter,
        const real* x /* batch,pixels,3 */, const real* factors /* batch,4 */,
        const int32_t* order /* batch,4 */, const int32_t* switches /* 2 */,
@@ -21,7 +21,7 @@ KERNEL(color_jitter,
     }
 }
 
-// weights[b, d] = e^(-d² / 2σ²) / Σ for offsets d of 0 to half; one block an image.
+// weights[b, d] = e^(-d² / 2σ²) / Σ for the offsets d = 0..half; one block per image.
 KERNEL(blur_weights,
        const real* sigma /* blocks */, real* weights /* blocks,half+1 */,
        int64_t half) {
@@ -37,14 +37,14 @@ DEVICE int64_t reflected(int64_t i, int64_t n) {
     return i < n ? i : 2 * (n - 1) - i;
 }
 
-// Offsets that a blur reaches: beyond the bell's underflow every weight is zero.
+// Returns the largest offset with a nonzero weight; beyond it the exponentials underflow.
 DEVICE int64_t reach_of(const real* weights, int64_t half) {
     int64_t reach = half;
     while (reach > 0 && weights[reach] == 0) --reach;
     return reach;
 }
 
-// y = x blurred along its rows.
+// y = x blurred along the rows.
 KERNEL(blur_rows,
        const real* x /* batch,height,width,3 */, const real* weights /* batch,half+1 */,
        const int32_t* switches /* 2 */, real* y /* batch,height,width,3 */,
@@ -57,7 +57,7 @@ KERNEL(blur_rows,
         real* out = y + row * width * 3;
         const int64_t edge = reach * 3, end = width * 3;
         BLOCK_LOOP(i, end) out[i] = in[i] * w[0];
-        // A thread stays with its elements, so no barrier is needed between offsets.
+        // Each thread accumulates its own elements, so no barrier is needed between offsets.
         for (int64_t d = 1; d <= reach; ++d) {
             const real weight = w[d];
             BLOCK_LOOP(i, end) {
@@ -73,7 +73,7 @@ KERNEL(blur_rows,
     }
 }
 
-// y = x blurred along its columns.
+// y = x blurred along the columns.
 KERNEL(blur_columns,
        const real* x /* batch,height,width,3 */, const real* weights /* batch,half+1 */,
        const int32_t* switches /* 2 */, real* y /* batch,height,width,3 */,

@@ -1,12 +1,13 @@
-// Batch normalisation over all pixels of a batch, per channel, with the ReLU that follows it
+// Batch normalization over all pixels of a batch, per channel, fused with the ReLU that follows it
 // (Ioffe & Szegedy 2015).
-//   n = (x - mean) · inv_std,   y = n·weight + bias,   y = max(y, 0) with relu
-// Rows are pixels: B·H·W. The statistics are taken in one pass over memory: a part of the rows is
-// averaged, its squared deviations from its own average are summed while it is in cache, and the
-// parts are merged (Chan, Golub, LeVeque 1979). No difference of large squares occurs.
+//   n = (x - mean) · inv_std,   y = n·weight + bias,   y = max(y, 0) if relu
+// x and y are rows,channels, and a row is a pixel: rows = batch·height·width. The statistics need
+// one pass over memory: each block averages one part of the rows, sums the squared deviations from
+// that average while the part is in cache, and the parts are merged (Chan, Golub & LeVeque 1979).
+// Large squares are never subtracted from each other.
 #include "columns.cuh"
 
-// means[p,c], deviations[p,c] = Σ (x - means[p,c])²: one block a part.
+// means[p,c] = mean of x and deviations[p,c] = Σ (x - means[p,c])² over part p; one block per part.
 KERNEL(batchnorm_partial,
        const T* x /* rows,channels */, real* means /* blocks,channels */,
        real* deviations /* blocks,channels */,
@@ -17,7 +18,7 @@ KERNEL(batchnorm_partial,
     const int64_t end = chunk_end(rows);
     const int64_t four = begin + (end - begin) / 4 * 4;
     BLOCK_LOOP(c, channels) mean[c] = deviation[c] = 0;
-    // Relative to the part's first row, so that a large common offset costs no digits.
+    // Relative to the part's first row, so that a large common offset costs no precision.
     const T* origin = x + (end > begin ? begin : 0) * channels;
     for (int64_t r = begin; r < four; r += 4) {
         const T* row = x + r * channels;
@@ -51,13 +52,13 @@ KERNEL(batchnorm_partial,
 
 template <class V>
 DEVICE void merge_parts(const real* means, const real* deviations, real* mean, real* inv_std, real* running_mean, real* running_var, int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
-    // Parts are chunks of a grid of as many blocks.
+    // Part p has the rows that chunk_begin and chunk_end give block p of `parts` blocks.
     const int64_t chunk = (rows + parts - 1) / parts;
     const auto rows_of = [&](int64_t p) { return static_cast<real>(held_to(rows - p * chunk, 0, chunk)); };
     const auto at = [&](const real* of, int64_t p, int64_t c) { return Width<V>::load(of + p * channels + c); };
     const real share = 1 / static_cast<real>(rows);
     each_group<V>(channels, [&](int64_t first) {
-        // Relative to the first part's mean, for the same reason.
+        // Relative to the first part's mean, so that a large common offset costs no precision.
         sum_parts<V>(parts, channels, first, [&](V sum, int64_t p, int64_t c) {
             return fma_of(rows_of(p), at(means, p, c) - at(means, 0, c), sum);
         }, [&](int64_t c, real sum) { mean[c] = means[c] + sum * share; });
@@ -72,8 +73,9 @@ DEVICE void merge_parts(const real* means, const real* deviations, real* mean, r
     });
 }
 
-// Merges the parts, and moves the running statistics towards the batch's by `momentum`; the running
-// variance is the unbiased one.
+// Merges the parts into mean and inv_std, and moves the running statistics toward those of the
+// batch by `momentum`; the running variance is unbiased. Adds 1 to `tracked`, the number of batches
+// seen.
 KERNEL(batchnorm_statistics,
        const real* means /* parts,channels */, const real* deviations /* parts,channels */,
        real* mean /* channels */, real* inv_std /* channels */, real* running_mean /* channels */,
@@ -91,13 +93,14 @@ KERNEL(batchnorm_inverse,
     GRID_LOOP(c, channels) inv_std[c] = 1 / sqrt_of(variance[c] + eps);
 }
 
-// The ReLU's mask is not kept: the backward pass recomputes y, and must find the same sign. The
-// fused multiply-add is written out so that no compiler decides it.
+// The ReLU mask is not stored: the backward recomputes y and must find the same sign. The explicit
+// fused multiply-add keeps compilers from contracting the two differently.
 DEVICE real affine(real n, real weight, real bias) { return fma_of(n, weight, bias); }
-// NaN is kept.
+// max_of propagates NaN.
 DEVICE real rectified(real y, bool relu) { return relu ? max_of(y, 0) : y; }
 DEVICE real passed(real dy, real y, bool relu) { return relu && y <= 0 ? real(0) : dy; }
 
+// y = n·weight + bias, followed by the ReLU if `relu`.
 KERNEL(batchnorm_forward,
        const T* x /* rows,channels */, const real* mean /* channels */,
        const real* inv_std /* channels */, const real* weight /* channels */,
@@ -113,8 +116,9 @@ KERNEL(batchnorm_forward,
     }
 }
 
-// sums[p,c] = Σ g, products[p,c] = Σ g·n over part p, g being dy where the ReLU let y through. Rows are
-// added one after the other, ROWS at a time, so that what belongs to a channel is read once for them.
+// sums[p,c] = Σ g and products[p,c] = Σ g·n over part p, where g is dy where the ReLU passed y, and
+// zero elsewhere. Rows are added in order, ROWS at a time, so that the per-channel values are read
+// once for ROWS rows.
 template <int64_t ROWS>
 DEVICE void add_rows(const T* row, const T* gradient, const real* mean, const real* inv_std, const real* weight, const real* bias, real* sum, real* product, int64_t channels, bool relu) {
     BLOCK_LOOP(c, channels) {
@@ -130,6 +134,8 @@ DEVICE void add_rows(const T* row, const T* gradient, const real* mean, const re
     }
 }
 
+// sums[p,c] = Σ g and products[p,c] = Σ g·n over part p, where g is dy where the ReLU passed y, and
+// zero elsewhere; one block per part.
 KERNEL(batchnorm_gradient_partial,
        const T* x /* rows,channels */, const T* dy /* rows,channels */,
        const real* mean /* channels */, const real* inv_std /* channels */,
@@ -147,7 +153,8 @@ KERNEL(batchnorm_gradient_partial,
         add_rows<1>(x + r * channels, dy + r * channels, mean, inv_std, weight, bias, sum, product, channels, relu);
 }
 
-// Sums over the parts; adds them to the gradients of bias and weight.
+// sum[c] = Σ_p sums[p,c] and product[c] = Σ_p products[p,c], which are also added to the gradients
+// of bias and weight.
 KERNEL(batchnorm_gradient_final,
        const real* sums /* parts,channels */, const real* products /* parts,channels */,
        real* sum /* channels */, real* product /* channels */,
@@ -163,8 +170,9 @@ KERNEL(batchnorm_gradient_final,
     });
 }
 
-// dx = weight·inv_std·(g - sum/rows - n·product/rows); without the last two terms where the
-// statistics were given (train 0). dx may be dy.
+// dx = weight·inv_std·(g - sum/rows - n·product/rows), where g is dy where the ReLU passed y, and
+// zero elsewhere. The last two terms are omitted if the running statistics were used (`train` is
+// false). dx may be the same tensor as dy.
 KERNEL(batchnorm_backward,
        const T* x /* rows,channels */, const T* dy /* rows,channels */,
        const real* mean /* channels */, const real* inv_std /* channels */,

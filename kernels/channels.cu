@@ -1,8 +1,8 @@
-// Moves and dropout of whole channels. Rows are pixels, all of them: B·H·W.
+// Copies and dropout of whole channels. A row is a pixel: rows = batch·height·width.
 #include "random.cuh"
 
-// y[r, y_first + c] (+)= x[r, x_first + c] for c < channels: puts a tensor's channels into a wider
-// one, or takes them out of it. Pitches are the channels of a row there.
+// y[r, y_first + c] (+)= x[r, x_first + c] for c < channels: copies a tensor's channels into a
+// wider tensor, or out of one. The pitches are the numbers of channels of x and y.
 KERNEL(move_channels,
        const T* x /* rows,x_pitch */, T* y /* rows,y_pitch */,
        bool accumulate, int64_t rows, int64_t channels, int64_t x_pitch, int64_t x_first,
@@ -18,7 +18,7 @@ KERNEL(move_channels,
     }
 }
 
-// mask[b,c] = 0 with probability p, else 1/(1-p): what dropout multiplies a sample's channel by.
+// Dropout mask of whole channels: mask[b,c] = 0 with the given probability p, else 1/(1-p).
 KERNEL(channel_mask,
        const uint64_t* key /* 1 */, real* mask /* elements */,
        int64_t elements, real probability, int64_t stream) {

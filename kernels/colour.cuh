@@ -1,6 +1,6 @@
-// Colours of pixels, and colour jitter as kornia 0.5.8 does it on RGB in [0, 1]: in the order given,
-// brightness clamp(x + f - 1), contrast clamp(x · f), saturation S ← clamp(S · f) and hue
-// H ← fmod(H + 2π · f, 2π) in HSV.
+// Pixel colors, and color jitter equivalent to kornia 0.5.8 on RGB in [0, 1], applied in a given
+// order: brightness clamp(x + f - 1), contrast clamp(x · f), and in HSV saturation S ← clamp(S · f)
+// and hue H ← fmod(H + 2π · f, 2π).
 #pragma once
 #include "simt.cuh"
 
@@ -20,7 +20,8 @@ DEVICE void set_colour(real* image, int64_t i, Colour colour) {
 // Remainder with the sign of the divisor.
 DEVICE real positive_mod(real x, real n) { return x - floor_of(x / n) * n; }
 
-// Hue in radians, saturation, value. Among equal largest channels the first decides the hue.
+// Converts to hue in radians, saturation and value. If several channels share the maximum, the
+// first of them determines the hue.
 DEVICE Colour hsv_of(Colour rgb) {
     const real high = max_of(rgb.a, max_of(rgb.b, rgb.c));
     const real low = min_of(rgb.a, min_of(rgb.b, rgb.c));
@@ -51,8 +52,9 @@ DEVICE Colour rgb_of(Colour hsv) {
     return {v, p, q};
 }
 
-// x: values that (x · std + mean) · unit brings to [0, 1]. factors: brightness, contrast, saturation,
-// hue; order: which of the four comes first, second, … (a negative entry is left out).
+// Color jitter of a normalized pixel: (x · std + mean) · unit is in [0, 1]. `factors` are those of
+// brightness, contrast, saturation and hue; order[k] is the operation applied k-th, and a negative
+// entry is skipped.
 DEVICE Colour jittered(Colour x, const real* factors, const int32_t* order, const real* mean, const real* std, real unit) {
     Colour colour = {
         (x.a * std[0] + mean[0]) * unit,
@@ -74,7 +76,7 @@ DEVICE Colour jittered(Colour x, const real* factors, const int32_t* order, cons
         } else if (what == 3) {
             const Colour hsv = hsv_of(colour);
             const real hue = hsv.a + factors[3] * TWO_PI;
-            // The sign of the dividend is kept, as C's fmod does.
+            // The sign of the dividend is kept, like in C's fmod.
             const real wrapped = hue < 0 ? -positive_mod(-hue, TWO_PI) : positive_mod(hue, TWO_PI);
             colour = rgb_of({wrapped, hsv.b, hsv.c});
         }

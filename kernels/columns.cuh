@@ -1,29 +1,29 @@
-// Sums of columns over the parts that a first pass left behind: parts,C. A block takes a group of
-// neighbouring columns. On the GPU its threads share the parts between them, so that their loads do
-// not wait for each other; the order of a sum does not depend on how many threads there are.
+// Column sums over the partial results (parts,channels) of a first pass. A block takes a group of
+// neighboring columns. On the GPU its threads split the parts among themselves, which hides the
+// latency of their loads. The order of the additions does not depend on the number of threads.
 #pragma once
 #include "strip.cuh"
 
-// Columns of a group on the GPU: 32 bytes, the least that memory moves.
+// Columns of a group on the GPU: 32 bytes, the smallest memory transaction.
 EXPORTED constexpr int64_t COLUMN_GROUP = 8;
 
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t BESIDE = COLUMN_GROUP / STRIP;  // strips of a group
-constexpr int64_t SHARES = 64;  // of the parts, for each of them
+constexpr int64_t SHARES = 64;  // slices of the parts, for each strip
 #else
 constexpr int64_t BESIDE = 1;
 constexpr int64_t SHARES = 1;
 #endif
 
-// f(first column) for each group of the block.
+// Calls f(first column) for each group of the block.
 template <class V, class F>
 DEVICE void each_group(int64_t channels, F f) {
     constexpr int64_t group = BESIDE * Width<V>::lanes;
     ROW_LOOP(g, (channels + group - 1) / group) f(g * group);
 }
 
-// done(c, sum) for the columns of the group that begins with `first`: sum = add(sum, p, c) over all
-// parts p, by strips from c on.
+// Calls done(c, sum) for the columns of the group that begins at `first`, where
+// sum = add(sum, p, c) is accumulated over all parts p, one strip of columns from c on at a time.
 template <class V, class F, class G>
 DEVICE void sum_parts(int64_t parts, int64_t channels, int64_t first, F add, G done) {
     constexpr int64_t lanes = Width<V>::lanes;
@@ -43,7 +43,7 @@ DEVICE void sum_parts(int64_t parts, int64_t channels, int64_t first, F add, G d
         UNROLL for (int64_t s = 0; s < SHARES; ++s) sum += shares[s * BESIDE * lanes + j];
         done(first + j, sum);
     }
-    barrier();  // sums are overwritten by the next call, and may be of what `done` wrote
+    barrier();  // the next call overwrites `sums`, and may read what `done` wrote
 }
 
 template <class V, class G>
@@ -51,7 +51,7 @@ DEVICE void each_sum_of(const real* partial, int64_t parts, int64_t channels, G 
     const auto add = [&](V sum, int64_t p, int64_t c) { return sum + Width<V>::load(partial + p * channels + c); };
     each_group<V>(channels, [&](int64_t first) { sum_parts<V>(parts, channels, first, add, done); });
 }
-// done(c, Σ_p partial[p,c]) for the block's columns.
+// Calls done(c, Σ_p partial[p,c]) for the block's columns.
 template <class G>
 DEVICE void each_sum(const real* partial, int64_t parts, int64_t channels, G done) {
     if (channels % STRIP == 0) each_sum_of<strip>(partial, parts, channels, done);

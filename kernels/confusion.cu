@@ -1,9 +1,9 @@
-// The confusion matrix of predictions: K classes, counts[label,prediction].
+// Confusion matrix of predictions over K classes: counts[label,prediction].
 #include "counting.cuh"
 #include "label.cuh"
 
-// One block a part, each with counters of its own. The last counter takes pixels that no other can:
-// a label that is neither class nor 255, or a prediction that is no class.
+// Counts one part of the pixels per block, in counters of its own. The last counter counts invalid
+// pixels: a label that is neither a class nor 255 (ignored), or a prediction that is not a class.
 KERNEL(confusion_partial,
        const uint8_t* prediction /* pixels */, const uint8_t* labels /* pixels */,
        int32_t* partial /* blocks,classes*classes+1 */,
@@ -20,7 +20,7 @@ KERNEL(confusion_partial,
     }
 }
 
-// counts += Σ partial
+// counts[k] += Σ_p partial[p,k]
 KERNEL(confusion_final,
        const int32_t* partial /* parts,counters */, int64_t* counts /* counters */,
        int64_t parts, int64_t counters) {

@@ -1,14 +1,16 @@
-// Cross-entropy of logits that are upsampled to the label on the fly.
-//   value = 1/N · Σ weight·(log Σ_c e^(z_c − m) − (z_label − m)),  N all pixels, m = max z
-// over the pixels whose label is a class; others count as zero. The gradient is made in the same
-// pass, with upstream 1:
-//   slope[b,y,j,c]       = Σ_x share of cell j in pixel x · weight·(softmax_c − [c = label])
-//   dvalue/dlogits[i,j]  = 1/N · Σ_y share of row i in row y · slope[y,j]
-// height, width: logits; out_height, out_width: label.
+// Cross-entropy of logits that are bilinearly upsampled to the label's resolution on the fly.
+//   value = 1/N · Σ weight·(log Σ_c e^(z_c − m) − (z_label − m)),  m = max z
+// summed over the pixels whose label is a class; N counts all pixels, including the others. The
+// same pass computes the gradient for an upstream gradient of 1, in two steps:
+//   slope[b,y,j,c]       = Σ_x u(x,j) · weight·(softmax_c − [c = label])
+//   dvalue/dlogits[i,j]  = 1/N · Σ_y u(y,i) · slope[y,j]
+// where u(x,j) is the interpolation weight of cell j in pixel x, and u(y,i) that of row i in row y.
+// The logits are batch,height,width,channels; the label is batch,out_height,out_width.
 #include "label.cuh"
 #include "upsample.cuh"
 
-// One output row at a time. partial: sums over the row of loss, hits, and labels that are no class.
+// One output row at a time: stores the row's loss, hits (correct predictions) and invalid labels
+// (neither a class nor 255) in `partial`, and its gradient over the input's columns in `slope`.
 KERNEL(cross_entropy_rows,
        const real* logits /* batch,height,width,channels */,
        const uint8_t* labels /* batch,out_height,out_width */,
@@ -53,7 +55,7 @@ KERNEL(cross_entropy_rows,
             }
             barrier();
             if (slope) {
-                // Each cell gathers from the pixels of this run that it has a share in.
+                // Each cell gathers from the pixels of this run that it contributes to.
                 BLOCK_LOOP(k, tile.count * tile.groups) {
                     const int64_t cell = k / tile.groups, c = (k - cell * tile.groups) * LANES;
                     int64_t p = most_of(reach_begin(tile.first + cell, ratio_x) - x, 0);
@@ -61,7 +63,7 @@ KERNEL(cross_entropy_rows,
                     real sum[LANES];
                     LANE_LOOP(l) sum[l] = 0;
                     for (; p < n && tile.low[p] <= cell; ++p) {
-                        // The last cell is its own upper neighbour: there the shares add up to 1.
+                        // The last cell is its own upper neighbor: its weights there sum to 1.
                         const bool low = tile.low[p] == cell;
                         const real upper = tile.upper[p];
                         const real share = !low ? upper : cell + 1 < tile.count ? 1 - upper : real(1);
@@ -81,7 +83,8 @@ KERNEL(cross_entropy_rows,
     }
 }
 
-// One block. accuracy in percent of all pixels; unknown: how many labels are neither class nor 255.
+// One block reduces the rows. accuracy: percentage of all pixels; unknown: labels that are neither
+// a class nor 255.
 KERNEL(cross_entropy_final,
        const real* partial /* rows,3 */, real* value /* 1 */, real* accuracy /* 1 */,
        real* unknown /* 1 */,
@@ -96,7 +99,8 @@ KERNEL(cross_entropy_final,
     }
 }
 
-// gradient[b,i] = scale · Σ_y share of row i in row y · slope[b,y]; rows are w·C long.
+// gradient[b,i] = scale · Σ_y u(y,i) · slope[b,y], where u(y,i) is the interpolation weight of
+// input row i in output row y. A row has width·channels elements.
 KERNEL(cross_entropy_gather,
        const real* slope /* batch,out_height,row */, real* gradient /* batch,height,row */,
        int64_t batch, int64_t height, int64_t out_height, int64_t row, real ratio_y, real scale) {
@@ -114,7 +118,7 @@ KERNEL(cross_entropy_gather,
     }
 }
 
-// dx = gradient · upstream
+// dx (+)= gradient · upstream
 KERNEL(cross_entropy_backward,
        const real* gradient /* elements */, const real* upstream /* 1 */, real* dx /* elements */,
        bool accumulate, int64_t elements) {

@@ -1,30 +1,30 @@
-// Depthwise 3×3 convolution of stride 1, padded by its dilation D: every channel has its own filter.
+// Depthwise 3×3 convolution, stride 1, dilation D, padding D: each channel has its own filter.
 //   y[h,w,c] = b[c] + Σ_rs x[h + (r-1)D, w + (s-1)D, c] · w[r,s,c]
-// The gradient of x is the same sum over dy with the filter turned by half a turn.
+// x and y are batch,height,width,channels. dx is the same sum over dy with the filter rotated 180°.
 //   dw[r,s,c] = Σ x[h + (r-1)D, w + (s-1)D, c] · dy[h,w,c]
 //
-// A dilated convolution is D² undilated ones, each on every D-th row and column: a *line* is every
-// D-th pixel of a row, and PIXELS neighbours on a line share most of what they read. One after the
-// other come the segments below each other of one such map, for SLICE channels at a time: as few
-// addresses between two uses of a pixel as possible, since a core's cache holds few of those that
-// are a power of two apart.
+// A dilated convolution is D² undilated ones, each on every D-th row and column. A *line* consists
+// of every D-th pixel of a row; PIXELS neighbors on a line share most of their inputs. The segments
+// of such an undilated map are visited top to bottom, SLICE channels at a time. This keeps the
+// number of addresses between two uses of a pixel small: a CPU cache holds few addresses that are a
+// power of two apart.
 //
-// Fused with GELU the value before it is not kept: computing it again costs backward no more
-// reading than loading it would.
+// If GELU is fused, its input is not stored: recomputing it in the backward reads no more memory
+// than loading it would.
 #include "strip.cuh"
 
 constexpr int64_t PIXELS = 4;
-// Pixels of a segment of a line.
+// Pixels in a segment of a line.
 EXPORTED constexpr int64_t SEGMENT = 32;
-// Channels of a slice.
+// Channels in a slice.
 EXPORTED constexpr int64_t SLICE = 256;
 
 struct Map {
     int64_t batch, height, width, channels, dilation;
-    int64_t slices;          // of the channels
-    int64_t down, right;     // undilated maps: below each other, side by side
-    int64_t rows, segments;  // of such a map, of a row of it
-    int64_t walked;          // segments of a slice
+    int64_t slices;          // slices of the channels
+    int64_t down, right;     // undilated maps in each direction
+    int64_t rows, segments;  // rows of an undilated map, segments in each row
+    int64_t walked;          // segments of all maps and samples, for one slice
 };
 
 DEVICE Map map_of(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
@@ -38,16 +38,16 @@ DEVICE Map map_of(int64_t batch, int64_t height, int64_t width, int64_t channels
     return map;
 }
 
-// Part of a line.
+// A segment of a line.
 struct Segment {
     int64_t start;       // offset of the line's first pixel
-    int64_t step, down;  // from a pixel to the next of its line, to the one on the line below
-    int64_t first, end;  // pixels of the line
+    int64_t step, down;  // distance to the next pixel of the line, to the next line
+    int64_t first, end;  // range of the segment's pixels in the line
     int64_t count;       // pixels in the line
-    bool above, below;   // whether there are such lines
+    bool above, below;   // whether there is a line above, below
 };
 
-// f(channel) for the strips of a slice.
+// Calls f(channel) for the strips of a slice.
 template <class V, class F>
 DEVICE void each_strip(const Map& map, int64_t slice, F f) {
     constexpr int64_t lanes = Width<V>::lanes;
@@ -55,7 +55,8 @@ DEVICE void each_strip(const Map& map, int64_t slice, F f) {
     for (int64_t c = begin + thread_index() * lanes; c < end; c += thread_count() * lanes) f(c);
 }
 
-// f(segment, channel) for the strips of segments [begin, end), which are counted slice by slice.
+// Calls f(segment, channel) for the strips of segments [begin, end), which are numbered slice by
+// slice.
 template <class V, class F>
 DEVICE void each_segment(const Map& map, int64_t begin, int64_t end, F f) {
     const int64_t D = map.dilation, H = map.height, W = map.width, C = map.channels;
@@ -79,12 +80,13 @@ DEVICE void each_segment(const Map& map, int64_t begin, int64_t end, F f) {
         s.end = least_of(s.first + SEGMENT, s.count);
         s.above = h >= D;
         s.below = h + D < H;
-        if (h >= H || s.first >= s.count) continue;  // some of the maps are smaller
+        if (h >= H || s.first >= s.count) continue;  // some of the undilated maps are smaller
         each_strip<V>(map, slice, [&](int64_t c) { f(s, c); });
     }
 }
 
-// What PIXELS pixels from j on see of a line, from the pixel before them on: zero beyond its ends.
+// Loads the neighborhood of PIXELS pixels on a line: pixels j - 1 to j + PIXELS, zero past its
+// ends. `line` points to pixel j - 1.
 template <class V>
 DEVICE void look(V (&seen)[PIXELS + 2], const T* line, const Segment& s, int64_t j) {
     if (j > 0 && j + PIXELS < s.count) {
@@ -95,13 +97,14 @@ DEVICE void look(V (&seen)[PIXELS + 2], const T* line, const Segment& s, int64_t
     }
 }
 
-// The next strip of PIXELS pixels is wanted soon: pixels are too far apart for a processor to guess.
+// Prefetches the next strip of channels of PIXELS pixels, which are too far apart for the CPU's
+// hardware prefetcher.
 template <class E>
 DEVICE void expect_strip(const E* map, const Segment& s, int64_t j, int64_t c) {
     UNROLL for (int64_t p = 0; p < PIXELS; ++p) expect(map + s.start + (j + p) * s.step + c + STRIP);
 }
 
-// sum[p] += the taps w on a line
+// sum[p] += the contribution of a line, with its three taps w.
 template <class V>
 DEVICE void add_line(V (&sum)[PIXELS], const T* line, const Segment& s, int64_t j, const V* w) {
     V seen[PIXELS + 2];
@@ -118,7 +121,7 @@ DEVICE void add_taps(V (&sum)[PIXELS], const T* x, const Segment& s, int64_t j, 
     if (s.below) add_line(sum, line + s.down, s, j, w + 6);
 }
 
-// dw += what the taps on a line contribute
+// dw[t] += the contribution of a line to the gradient of its three taps.
 template <class V>
 DEVICE void gather_line(V* dw, const T* line, const Segment& s, int64_t j, const V (&dy)[PIXELS]) {
     V seen[PIXELS + 2];
@@ -145,7 +148,7 @@ DEVICE V bias_of(const real* bias, int64_t c) {
     return bias ? Width<V>::load(bias + c) : all_lanes<V>(0);
 }
 
-// y = finish(y's sum)
+// y = finish(sum), where sum is the convolution plus the bias, or plus y if `accumulate`.
 template <class V, class F>
 DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, const Map& map, bool turned, bool accumulate, F finish) {
     const int64_t n = map.slices * map.walked;
@@ -167,8 +170,8 @@ DEVICE void convolve(const T* x, const real* filter, const real* bias, T* y, con
     });
 }
 
-// dw and db of a part of a slice's segments; a block has one of both. Behind a GELU, dz is what is in
-// front of it.
+// Gradients dw and db over one part of a slice's segments; each block writes one partial dw and db.
+// Behind a GELU, dy is the gradient of its output, and dz receives the gradient of its input.
 template <class V, bool behind_gelu>
 DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, const T* dy, T* dz, real* dw, real* db, const Map& map) {
     const int64_t C = map.channels;
@@ -214,7 +217,7 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
     });
 }
 
-// y (+)= x * w + b; `turned` is the gradient of x from dy.
+// y (+)= x * w + b. With `turned`, the filter is rotated by 180°, which gives dx from dy.
 KERNEL(depthwise,
        const T* x /* batch,height,width,channels */, const real* filter /* 3,3,channels */,
        const real* OPTIONAL bias /* channels */, T* y /* batch,height,width,channels */,
@@ -226,7 +229,7 @@ KERNEL(depthwise,
     else convolve<real>(x, filter, bias, y, map, turned, accumulate, same);
 }
 
-// y = gelu(x * w + b), undilated.
+// y = gelu(x * w + b), without dilation.
 KERNEL(depthwise_gelu,
        const T* x /* batch,height,width,channels */, const real* filter /* 3,3,channels */,
        const real* OPTIONAL bias /* channels */, T* y /* batch,height,width,channels */,
@@ -237,7 +240,7 @@ KERNEL(depthwise_gelu,
     else convolve<real>(x, filter, bias, y, map, false, false, gelu);
 }
 
-// Parts of the gradients of filter and bias: as many blocks for each as there are slices.
+// Partial gradients of filter and bias: ⌈channels/SLICE⌉ blocks write one partial result.
 KERNEL(depthwise_filter,
        const T* x /* batch,height,width,channels */, const T* dy /* batch,height,width,channels */,
        real* dw /* blocks/ceil(channels/SLICE),3,3,channels */,
@@ -248,7 +251,7 @@ KERNEL(depthwise_filter,
     else filter_gradient<real, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
 }
 
-// The same behind a GELU; dz is the gradient in front of it.
+// Partial gradients of filter and bias behind a fused GELU; dz is the gradient of the GELU's input.
 KERNEL(depthwise_gelu_filter,
        const T* x /* batch,height,width,channels */, const real* filter /* 3,3,channels */,
        const real* OPTIONAL bias /* channels */, const T* dy /* batch,height,width,channels */,

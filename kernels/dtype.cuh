@@ -1,11 +1,11 @@
-// Number types, chosen once per compilation: every kernel file is built for each pair.
+// Number types, chosen at compile time: every kernel file is built for each of these pairs.
 //
 //   UDASS_F32    T = float   real = float
-//   UDASS_BF16   T = bf16    real = float    (operands of products and attention in bf16)
+//   UDASS_BF16   T = bf16    real = float    (operands of matmuls and attention in bf16)
 //   UDASS_F64    T = double  real = double   (reference for finite differences)
 //
-// `T` is what operands of products are stored in, `real` is what everything is computed in, and
-// what the residual stream, statistics, logits and losses are stored in.
+// `T` is the storage type of matmul operands. `real` is the compute type, and the storage type of
+// the residual stream, statistics, logits and losses.
 #pragma once
 #include <stdint.h>
 
@@ -18,8 +18,8 @@ using T = double;
 using real = double;
 #define UDASS_TYPES f64
 #elif defined(UDASS_BF16)
-// Conversions are implicit, so that a kernel reads the same for every T. They round to the nearest,
-// to even between two. (Not cuda_bf16.h, which NVRTC may not find.)
+// Conversions are implicit, so that the same kernel source works for every T. They round to
+// nearest, ties to even. (cuda_bf16.h is not used, because NVRTC may not find it.)
 struct bf16 {
     uint16_t bits;
     bf16() = default;
@@ -41,21 +41,21 @@ using real = float;
 #error "define UDASS_F32, UDASS_BF16 or UDASS_F64"
 #endif
 
-// Ends a kernel's symbol; the build adds the instruction set to it where several are built.
+// Suffix of a kernel's symbol. The build sets it if it builds a type for several instruction sets.
 #ifndef UDASS_SUFFIX
 #define UDASS_SUFFIX UDASS_TYPES
 #endif
 
-// A block has many threads; else one.
+// A block has many threads (GPU, block emulator); without this, it has one (serial CPU build).
 #if defined(__CUDACC__) || defined(UDASS_LOCKSTEP)
 #define UDASS_THREADS
 #endif
-// What a thread holds at once suits the GPU; else the vectors of a CPU.
+// A thread's strips and register tiles are sized for the GPU; without this, for the CPU's vectors.
 #if defined(UDASS_THREADS) || defined(UDASS_ORDERED)
 #define UDASS_SHAPED_FOR_GPU
 #endif
 
-// A pointer argument that may be null: `Option` in the Rust launcher.
+// Marks a pointer argument that may be null; it is an `Option` in the Rust launcher.
 #define OPTIONAL
-// Before a constant that Rust shares: `device::constants` has it, in a module by the file's name.
+// Marks a constant that build.rs exports to Rust: `device::constants` has a module for each file.
 #define EXPORTED

@@ -1,4 +1,4 @@
-// Elementwise arithmetic and moves. Any shape; n elements.
+// Elementwise arithmetic, casts and column sums.
 #include "columns.cuh"
 
 // y = value
@@ -6,24 +6,25 @@ KERNEL(fill, real* y /* elements */, real value, int64_t elements) {
     GRID_LOOP(i, elements) y[i] = value;
 }
 
-// y = y·keep + x·scale (keep 1: accumulate; keep 0 overwrites and reads nothing of y)
+// y = x·scale, or y += x·scale if `accumulate`; without it, y is not read.
 KERNEL(add_scaled,
        const real* x /* elements */, real* y /* elements */,
        real scale, bool accumulate, int64_t elements) {
     GRID_LOOP(i, elements) y[i] = accumulated(y, i, accumulate) + x[i] * scale;
 }
 
-// y = x as operands are stored, and back (with `accumulate` added to what is there).
+// y = x, cast from the compute type to the storage type T.
 KERNEL(narrow, const real* x /* elements */, T* y /* elements */, int64_t elements) {
     GRID_LOOP(i, elements) y[i] = x[i];
 }
+// y (+)= x, cast from the storage type T to the compute type.
 KERNEL(widen,
        const T* x /* elements */, real* y /* elements */,
        bool accumulate, int64_t elements) {
     GRID_LOOP(i, elements) y[i] = accumulated(y, i, accumulate) + real(x[i]);
 }
 
-// z = x + y, and max(z, 0) with `relu`. z may be x or y.
+// z = x + y, followed by the ReLU if `relu`. z may be x or y.
 KERNEL(add,
        const T* x /* elements */, const T* y /* elements */, T* z /* elements */,
        bool relu, int64_t elements) {
@@ -34,14 +35,15 @@ KERNEL(add,
     }
 }
 
-// dx = dz where the rectifier let z through. dx may be dz.
+// dx = dz where the ReLU's output z is positive, and 0 elsewhere. dx may be dz.
 KERNEL(relu_backward,
        const T* z /* elements */, const T* dz /* elements */, T* dx /* elements */,
        int64_t elements) {
     GRID_LOOP(i, elements) dx[i] = real(z[i]) > 0 ? real(dz[i]) : real(0);
 }
 
-// y[r,c] = bias[c], or wide[r,c]: what a product or a convolution then accumulates onto.
+// Fills every row of y, or of `wide`, with the bias; a matmul or convolution then accumulates onto
+// it.
 KERNEL(fill_rows,
        const real* bias /* channels */, T* OPTIONAL y /* rows,channels */,
        real* OPTIONAL wide /* rows,channels */,
@@ -55,7 +57,7 @@ KERNEL(fill_rows,
     else fill(wide);
 }
 
-// partial[p,c] = Σ x[r,c] over the p-th part of the rows; one block a part.
+// partial[p,c] = Σ x[r,c] over part p of the rows; one block per part.
 KERNEL(column_sums_partial,
        const T* x /* rows,channels */, real* partial /* blocks,channels */,
        int64_t rows, int64_t channels) {

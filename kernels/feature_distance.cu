@@ -1,11 +1,11 @@
-// Distance of the student's features from those of the ImageNet model, where the label shows one
-// of some classes:
-//   value = mean over masked positions of ‖f1 − f2‖,  ‖·‖ over channels; 0 for an empty mask
+// Distance between the student's features and those of the frozen ImageNet model, over positions
+// whose label is one of the given classes (the mask). Features are rows,channels.
+//   value = mean over masked positions of ‖f1 − f2‖,  ‖·‖ over channels; 0 if the mask is empty
 //   df1   = upstream/count · (f1 − f2)/‖f1 − f2‖ on the mask; 0 where the norm is 0
 #include "label.cuh"
 #include "simt.cuh"
 
-// One position at a time. distance = -1 off the mask.
+// distance[r] = ‖f1 − f2‖ on the mask, and -1 off it; a block takes one row at a time.
 KERNEL(feature_distance_rows,
        const T* f1 /* rows,channels */, const T* f2 /* rows,channels */,
        const uint8_t* labels /* rows */, const uint8_t* classes /* LABEL_VALUES */,
@@ -15,7 +15,7 @@ KERNEL(feature_distance_rows,
         const T* a = f1 + r * channels;
         const T* b = f2 + r * channels;
         real norm = -1;
-        if (classes[labels[r]]) {  // the same for the whole block
+        if (classes[labels[r]]) {  // uniform over the block
             norm = sqrt_of(block_sum(channels, [&](int64_t c) {
                 const real d = static_cast<real>(a[c]) - static_cast<real>(b[c]);
                 return d * d;
@@ -25,7 +25,7 @@ KERNEL(feature_distance_rows,
     }
 }
 
-// One block. A distance that is NaN is on the mask.
+// One block averages over the mask. A NaN distance counts as on the mask.
 KERNEL(feature_distance_final,
        const real* distance /* rows */, real* value /* 1 */, real* count /* 1 */,
        int64_t rows) {
@@ -37,6 +37,7 @@ KERNEL(feature_distance_final,
     }
 }
 
+// df1 (+)= upstream/count · (f1 − f2)/distance on the mask; zero where the distance is 0.
 KERNEL(feature_distance_backward,
        const T* f1 /* rows,channels */, const T* f2 /* rows,channels */,
        const real* distance /* rows */, const real* count /* 1 */, const real* upstream /* 1 */,

@@ -1,7 +1,7 @@
-// The sticky flag that keeps a broken step from being committed.
+// The sticky flag that prevents a step with non-finite values from being committed.
 #include "simt.cuh"
 
-// bad[block] = 1 if the block's part of x holds a number that is not finite.
+// bad[block] = 1 if the block's part of x contains a non-finite value, else 0.
 KERNEL(not_finite_partial,
        const real* x /* elements */, int32_t* bad /* blocks */,
        int64_t elements) {
@@ -10,7 +10,7 @@ KERNEL(not_finite_partial,
     BLOCK_LOOP(k, 1) bad[block_index()] = found > 0;
 }
 
-// One block: the flag is raised, never lowered.
+// One block sets the flag if any part is bad; it never clears the flag.
 KERNEL(not_finite_final, const int32_t* bad /* parts */, int32_t* flag /* 1 */, int64_t parts) {
     const real found = block_max(parts, [&](int64_t i) { return static_cast<real>(bad[i]); });
     BLOCK_LOOP(k, 1) flag[k] |= found > 0;

@@ -1,13 +1,14 @@
 // HRDA: a low-resolution context and a high-resolution detail, fused by attention per class
 // (Hoyer et al. 2022).
-//   a      = sigmoid(attention logits) · [cell inside the detail's box]
+//   a      = sigmoid(attention logits) · [cell is inside the detail's box]
 //   fused  = up(a)·detail + up((1 − a)·context)
-// The detail stands in zeros at its box. A box is y1, y2, x1, x2 in pixels of the picture; without one
-// the detail covers the whole grid. height, width: context and attention; stride: pixels of the
-// picture per cell of the fused grid.
+// The detail is zero outside its box. The box is y1, y2, x1, x2 in image pixels; without one, the
+// detail covers the whole grid. Context and attention are batch,height,width,channels; the detail
+// is batch,detail_height,detail_width,channels. stride: image pixels per cell of the fused grid.
 #include "upsample.cuh"
 
-// Where a detail stands on a grid of `stride` pixels a cell, held inside it.
+// Returns the detail's corner on a grid of `stride` pixels per cell, clamped so that it fits
+// inside.
 struct Corner {
     int64_t y, x;
 };
@@ -17,7 +18,7 @@ DEVICE Corner corner_of(const int32_t* place, int64_t stride, int64_t height, in
     return {held_to(y, 0, height - hc), held_to(x, 0, width - wc)};
 }
 
-// a, and the context times 1 − a. `stride`: pixels per cell of the context.
+// attention = a, scaled = (1 − a)·context. stride: image pixels per cell of the context.
 KERNEL(hrda_attention,
        const real* logits /* batch,height,width,channels */,
        const real* context /* batch,height,width,channels */, const int32_t* OPTIONAL place /* 4 */,
@@ -38,6 +39,7 @@ KERNEL(hrda_attention,
     }
 }
 
+// fused = up(attention)·detail + up(scaled)
 KERNEL(hrda_fuse,
        const real* attention /* batch,height,width,channels */,
        const real* scaled /* batch,height,width,channels */,
@@ -66,7 +68,7 @@ KERNEL(hrda_fuse,
     }
 }
 
-// ddetail = dfused · up(a)
+// ddetail (+)= dfused · up(a)
 KERNEL(hrda_backward_detail,
        const real* dfused /* batch,fused_height,fused_width,channels */,
        const real* attention /* batch,height,width,channels */,
@@ -92,9 +94,10 @@ KERNEL(hrda_backward_detail,
     }
 }
 
-// Each cell gathers from the fused grid: with s the share of the cell in a position,
-//   dcontext = (1 − a)·Σ s·dfused,   dlogit = a(1 − a)·(Σ s·dfused·detail − context·Σ s·dfused)
-// which is 0 outside the box, as a is.
+// Each cell gathers from the fused grid. With u the interpolation weight of the cell in a position,
+//   dcontext = (1 − a)·Σ u·dfused
+//   dlogits  = a(1 − a)·(Σ u·dfused·detail − context·Σ u·dfused)
+// dlogits is 0 outside the box, because a is.
 KERNEL(hrda_backward_context,
        const real* dfused /* batch,fused_height,fused_width,channels */,
        const real* attention /* batch,height,width,channels */,

@@ -1,8 +1,9 @@
-// Pictures from bytes to what networks see: (x - mean) / std per channel, RGB.
+// Converts image bytes to network inputs: (x - mean) / std per channel, RGB. Images are
+// batch,height,width,3.
 #include "simt.cuh"
 
-// y = (x - mean[c]) · inverse_std[c] on the part of each image that `extent` (width, height) says it
-// covers, 0 in the padding beyond; all of it without one.
+// y = (x - mean[c]) · inverse_std[c] inside the image, whose width and height `extent` gives, and 0
+// in the padding. Without `extent` there is no padding.
 KERNEL(normalize,
        const uint8_t* x /* batch,height,width,3 */, const int32_t* OPTIONAL extent /* batch,2 */,
        const real* mean /* 3 */, const real* inverse_std /* 3 */,
@@ -20,8 +21,9 @@ KERNEL(normalize,
     }
 }
 
-// image ·= (cells[b, cell of the pixel] > ratio): masked image consistency (Hoyer et al. 2023). The
-// grid is spread over the image by nearest neighbours, cell = ⌊pixel · cells / pixels⌋.
+// Masked image consistency (Hoyer et al. 2023): masked = image where cells[b, cell of the pixel] is
+// above `ratio`, else 0. The grid is upsampled by nearest neighbor: cell = ⌊pixel · cells /
+// pixels⌋.
 KERNEL(block_mask,
        const real* image /* batch,height,width,3 */,
        const real* cells /* batch,grid_height,grid_width */,

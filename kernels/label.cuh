@@ -1,8 +1,8 @@
-// Labels: a byte a pixel.
+// Labels: one byte per pixel.
 #pragma once
 #include "dtype.cuh"
 
-// How many values a byte has.
+// Number of values of a label byte.
 EXPORTED constexpr int64_t LABEL_VALUES = 256;
-// The label of pixels without one.
+// Label of unlabeled pixels.
 constexpr int64_t IGNORED = 255;

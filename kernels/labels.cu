@@ -1,10 +1,11 @@
-// Labels scaled down by a majority vote.
+// Downscaling of labels by majority vote.
 #include "counting.cuh"
 #include "label.cuh"
 
-// One cell at a time: the value that most of its scale×scale pixels hold, if their share is at
-// least min_share, else 255. 255 votes as a value; of equals the smallest wins. Rows and columns
-// beyond the last whole cell are left out.
+// Each output cell gets the most frequent value of its scale×scale pixels if at least the fraction
+// `min_share` of them have it, else 255. The value 255 takes part in the vote; ties go to the
+// smallest value. Rows and columns past the last whole cell are ignored. A block takes one cell at
+// a time.
 KERNEL(downscale_labels,
        const uint8_t* labels /* batch,height,width */,
        uint8_t* small /* batch,floor(height/scale),floor(width/scale) */,
@@ -20,7 +21,8 @@ KERNEL(downscale_labels,
         barrier();
         const real most = block_max(LABEL_VALUES, [&](int64_t k) { return static_cast<real>(votes[k]); });
         const real winner = -block_max(LABEL_VALUES, [&](int64_t k) { return static_cast<real>(votes[k]) == most ? -static_cast<real>(k) : -real(IGNORED); });
-        // The votes' last reading ended in a barrier: the next cell may clear them.
+        // block_max ends in a barrier, so all threads have read the votes: the next cell may clear
+        // them.
         BLOCK_LOOP(k, 1) small[cell] = most / static_cast<real>(pixels) < min_share ? uint8_t(IGNORED) : static_cast<uint8_t>(winner);
     }
 }

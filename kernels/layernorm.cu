@@ -1,30 +1,32 @@
-// Layer norm over channels, fused with the residual connection and drop-path before it.
+// Layer norm over channels, fused with the residual connection and drop-path before it. Tensors are
+// rows,channels.
 //
-//   s = x + keep_b / (1 - rate) · branch           (the residual stream; keep_b per sample)
+//   s = x + keep_b / (1 - rate) · branch           (residual stream; keep_b is 0 or 1 per sample)
 //   y = (s - mean(s)) / √(var(s) + eps) · gamma + beta
 //
-// Backward, with x̂ the normalised stream, g = dy · gamma and C channels:
+// Backward, with x̂ the normalized stream and g = dy · gamma:
 //   ds = ds' + (g - mean(g) - x̂ · mean(g · x̂)) / √(var + eps)       (ds' comes along the stream)
 //   dbranch = keep_b / (1 - rate) · ds
 //   dgamma = Σ_rows dy · x̂      dbeta = Σ_rows dy
-// Layer Normalization, Ba et al. 2016; stochastic depth, Huang et al. 2016.
+// Layer normalization: Ba et al. 2016; stochastic depth: Huang et al. 2016.
 //
-// A team takes a row. Where it is a warp and C that of a network, lanes hold the row in registers:
-// it is loaded once, all of it before any is used, and nobody waits at a barrier.
+// A thread group (team.cuh) takes a row. If the group is a warp and the networks use this number of
+// channels, its lanes hold the row in registers: all loads are issued before the first use, the row
+// is loaded only once, and there are no barriers.
 #include "random.cuh"
 #include "team.cuh"
 
-// What drop-path multiplies branches with.
+// Drop-path: the factor by which the branch of each sample is scaled.
 struct Drop {
     const uint64_t* key;
     int64_t stream, sample_rows;
     real rate;
-    // Rows before this one, from the row on that was asked for last, have this factor.
+    // Cache: rows from the last one queried up to `known` (exclusive) have this factor.
     int64_t known;
     real factor;
 };
 
-// Of row r's sample; rows ascend from call to call.
+// Returns the factor of row r's sample; r must not decrease from call to call.
 DEVICE real branch_scale(Drop& drop, int64_t r) {
     if (drop.key == nullptr || drop.rate <= 0) return 1;
     if (r >= drop.known) {
@@ -35,14 +37,14 @@ DEVICE real branch_scale(Drop& drop, int64_t r) {
     return drop.factor;
 }
 
-// Room for 24 warps on a multiprocessor.
+// Limits registers so that a multiprocessor holds 24 warps.
 #undef LIMITS
 #define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 3)
 
 MATH real normal_of(real s, real mean, real inverse) { return (s - mean) * inverse; }
 
-// `branch` and `sum` are absent together: a norm without a residual. The result goes to `y`, or to
-// `wide` where it starts a residual stream. stats: mean, 1/√(var + eps).
+// `branch` and `sum` are both absent for a norm without a residual. The result is stored in `y`, or
+// in `wide` if it starts a residual stream. stats: mean and 1/√(var + eps) of each row.
 KERNEL(layernorm_forward,
        const real* x /* rows,channels */, const T* OPTIONAL branch /* rows,channels */,
        const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* channels */,
@@ -115,21 +117,20 @@ KERNEL(layernorm_forward,
     }
 }
 
-// What teams summed apart, together.
+// Adds the partial sums of the block's thread groups.
 DEVICE real over_teams(const real* sums, int64_t stride) {
     real sum = sums[0];
     for (int64_t t = 1; t < team_count(); ++t) sum += sums[t * stride];
     return sum;
 }
 
-// Room for 16.
+// Limits registers so that a multiprocessor holds 16 warps.
 #undef LIMITS
 #define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 2)
 
-// s: the normalised stream's values before the norm. dy (or dwide): gradient of the norm's output.
-// ds: what comes along the stream, absent where nothing follows; dx may be the same tensor. One
-// block sums one part of the rows into its row of `partial`: dgamma, then dbeta. The shared memory
-// holds MOST_TEAMS such rows.
+// s: input of the norm. dy, or dwide: gradient of its output. ds: gradient along the residual
+// stream, absent if nothing follows; dx may be the same tensor. Each block reduces one part of the
+// rows into its row of `partial`: dgamma, then dbeta. Shared memory holds MOST_TEAMS such rows.
 KERNEL(layernorm_backward,
        const real* s /* rows,channels */, const T* OPTIONAL dy /* rows,channels */,
        const real* OPTIONAL dwide /* rows,channels */, const real* OPTIONAL ds /* rows,channels */,
@@ -139,7 +140,7 @@ KERNEL(layernorm_backward,
        int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
     Drop drop = {key, stream, sample_rows, rate, 0, 1};
     real* part = partial + block_index() * 2 * channels;
-    // Several teams sum apart.
+    // With several thread groups, each of them accumulates in its own row.
     const bool apart = team_count() > 1;
     real* sums = apart ? static_cast<real*>(shared_memory()) : part;
     auto by_memory = [&] {
@@ -152,7 +153,7 @@ KERNEL(layernorm_backward,
             real* out = dx + row;
             real* dgamma = sums + team_of(r, rows) * 2 * channels;
             real* dbeta = dgamma + channels;
-            // The gradient is read as T or as real; both loops below are the same but for that.
+            // The gradient's type is T (dy) or real (dwide).
             auto backward = [&](const auto* gradient) {
                 const real plain = team_sum(channels, [&](int64_t c) {
                     return real(gradient[c]) * gamma[c];
@@ -225,7 +226,7 @@ KERNEL(layernorm_backward,
 }
 
 // dgamma[c] += Σ_p partial[p,0,c]      dbeta[c] += Σ_p partial[p,1,c]
-// Teams share the parts. The shared memory is that of layernorm_backward.
+// Thread groups split the parts. Shared memory is the same as for layernorm_backward.
 KERNEL(layernorm_weights,
        const real* partial /* parts,2,channels */, real* dgamma /* channels */,
        real* dbeta /* channels */,

@@ -1,6 +1,6 @@
-// How a kernel runs in lockstep: every thread of a block is a coroutine, and lockstep/ watches what
-// it does. Objects are built with `-fsanitize=thread`, whose calls before every load and store
-// lockstep/runtime.cpp answers.
+// The block emulator's side of simt.cuh: every thread of a block is a coroutine, and the crate in
+// lockstep/ checks its memory accesses. Kernels are built with `-fsanitize=thread`; the calls that
+// it inserts before every load and store are implemented by lockstep/runtime.cpp.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -10,17 +10,17 @@
 #define UNWATCHED __attribute__((no_sanitize("thread")))
 
 extern "C" {
-// 0 thread, 1 threads, 2 block, 3 blocks: the same for a thread as long as it lives.
+// 0: thread index, 1: thread count, 2: block index, 3: block count; constant for a given thread.
 int64_t lockstep_number(int32_t which) __attribute__((const));
 void lockstep_barrier();
-// Atomically.
+// Adds one atomically.
 void lockstep_add_one(int32_t* counter);
-// Says that `p` must be a multiple of `bytes`.
+// Reports an error unless `p` is a multiple of `bytes`.
 void lockstep_aligned(const void* p, size_t bytes);
-// The block's array that `place` stands for.
+// Returns the block's shared array that is identified by `place`.
 void* lockstep_shared(const void* place, const char* name, size_t bytes, size_t element);
 void* lockstep_dynamic_shared();
-// Waits for the 32 lanes of the warp; then lane l's `bytes` stand at result + l·bytes, until the
+// Waits for the 32 lanes of the warp; then the `bytes` of lane l are at result + l·bytes, until the
 // next exchange.
 const void* lockstep_exchange(const void* mine, size_t bytes);
 void lockstep_copy_async(void* to, const void* from, size_t bytes);

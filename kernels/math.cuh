@@ -1,7 +1,7 @@
-// Elementary functions, the same arithmetic on every device, in forms that a loop over them
-// vectorises (libm's calls do not). Single precision: `exp` within 2 ulp, `erf` within 2e-7
-// absolute; coefficients are minimax fits made for this file. Double precision uses the
-// platform's own, as it serves only as the reference of tests.
+// Elementary functions with the same arithmetic on every device, written so that loops over them
+// vectorize (calls to libm do not). In single precision, `exp` is within 2 ulp and `erf` within
+// 2e-7 absolute; the coefficients are minimax fits made for this file. Double precision, which only
+// serves as the reference in tests, uses the platform's functions.
 #pragma once
 #include <math.h>
 #include "dtype.cuh"
@@ -18,8 +18,8 @@ constexpr real REAL_MAX = 1.7976931348623157e308;
 constexpr real REAL_MAX = 3.402823466e38f;
 #endif
 
-// NaN in either argument is kept: a network that broke must show. Two selects and no `||`, which
-// would not vectorise.
+// NaN in either argument is propagated, so that a diverged network is noticed. Two selects and no
+// `||`, which would not vectorize.
 MATH real max_of(real a, real b) {
     const real larger = a > b ? a : b;
     return a != a ? a : larger;
@@ -32,12 +32,12 @@ MATH real clamp_to(real x, real low, real high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
-// Of whole numbers.
+// Minimum, maximum and clamp of integers.
 MATH int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
 MATH int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
 MATH int64_t held_to(int64_t i, int64_t low, int64_t high) { return most_of(low, least_of(i, high)); }
 
-// a·b + c, rounded once where the processor can.
+// a·b + c, rounded once on processors with a fused multiply-add.
 MATH real fma_of(real a, real b, real c) {
 #if defined(UDASS_F64) && (defined(__CUDACC__) || defined(__FP_FAST_FMA))
     return fma(a, b, c);
@@ -75,8 +75,8 @@ MATH float float_of_bits(int32_t bits) {
 #endif
 }
 
-// x / y for 1 <= y < 2^126, rounded correctly but for about one in a million. A division on the GPU
-// tests for the others: it takes more than twice the instructions, and a branch.
+// x / y for 1 <= y < 2^126, correctly rounded except in about one case in a million. The GPU's own
+// division also handles other divisors, which takes more than twice the instructions and a branch.
 MATH float quotient_of(float x, float y) {
 #if defined(__CUDACC__)
     float inverse;
@@ -104,7 +104,7 @@ MATH float exp_of(float x) {
     return x < -87.0f ? 0.0f : x > 88.0f ? float_of_bits(0x7f800000) : x != x ? x : y;
 }
 
-// Near zero an odd polynomial; beyond 1 as 1 - e^q(|x|), q fitted to log erfc.
+// An odd polynomial up to |x| = 1; beyond it 1 - e^q(|x|), with q fitted to log erfc.
 MATH float erf_of(float x) {
     const float s = x * x;
     float near = 7.88911952e-5f;
@@ -130,7 +130,8 @@ MATH float erf_of(float x) {
     return magnitude <= 1.0f ? near : x != x ? x : signed_far;
 }
 
-// 1/2 plus an odd rational function, within 2e-7 absolute; 0 and 1 to single precision beyond.
+// The standard normal CDF Φ(x): 1/2 plus an odd rational function, within 2e-7 absolute. Beyond its
+// range Φ is 0 or 1 to single precision.
 MATH float normal_cdf_of(float x) {
     const float t = clamp_to(x, -5.45f, 5.45f), s = t * t;
     float p = 2.30643344e-8f;
@@ -149,7 +150,7 @@ MATH float normal_cdf_of(float x) {
     return x < -5.45f ? 0.0f : x > 5.45f ? 1.0f : y;
 }
 
-// Φ(x) + x·φ(x), the derivative of GELU, likewise: within 4e-7 absolute.
+// Φ(x) + x·φ(x), the derivative of GELU, by the same kind of function; within 4e-7 absolute.
 MATH float gelu_slope_of(float x) {
     const float t = clamp_to(x, -5.8f, 5.8f), s = t * t;
     float p = 1.92928198e-7f;
@@ -170,5 +171,5 @@ MATH float gelu_slope_of(float x) {
 
 #endif
 
-// GELU, exact (Hendrycks & Gimpel 2016).
+// Exact GELU, x·Φ(x) (Hendrycks & Gimpel 2016).
 MATH real gelu_of(real x) { return x * normal_cdf_of(x); }

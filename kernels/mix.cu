@@ -1,14 +1,16 @@
-// Mixing of images across domains: which classes a label holds, which of them are chosen, and the
-// image that their pixels make with others (ClassMix, Olsson et al. 2021; QuadMix, Zhang et al. 2025, section 3).
+// Cross-domain mixing of images: which classes a label contains, which of them are chosen, and the
+// image composed of the chosen pixels and others (ClassMix, Olsson et al. 2021; QuadMix, Zhang et
+// al. 2025, section 3). Images are batch,pixels,3; labels and weights are batch,pixels.
 //
-// Choices are made by one block from uniform numbers drawn beforehand: among n candidates in
-// ascending order the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. `values`: the first
-// value that is no candidate. 256 has unlabelled pixels, 255, count as a class, as in the released code.
+// One block makes the choices from precomputed uniform numbers: among n candidates in ascending
+// order, the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. `values` is the first
+// value that cannot be chosen; with 256, unlabeled pixels (255) count as a class, as in the
+// released code.
 #include "colour.cuh"
 #include "counting.cuh"
 #include "label.cuh"
 
-// How often each part's pixels hold value v; parts of an image follow each other. One block a part.
+// Histogram of the label values of each part of each image; one block per part.
 KERNEL(count_values,
        const uint8_t* label /* blocks/parts,pixels */, int32_t* counts /* blocks,LABEL_VALUES */,
        int64_t parts, int64_t pixels) {
@@ -22,7 +24,7 @@ KERNEL(count_values,
     for (int64_t i = begin + thread_index(); i < end; i += thread_count()) count_one(counters + in[i]);
 }
 
-// present[image, v] = 1 where a part of the image holds value v.
+// present[image, v] = 1 if any part of the image contains value v, else 0.
 KERNEL(value_presence,
        const int32_t* counts /* images,parts,LABEL_VALUES */,
        uint8_t* present /* images,LABEL_VALUES */,
@@ -35,8 +37,9 @@ KERNEL(value_presence,
     }
 }
 
-// Ascending values below `values` that any of `rows` rows of `present` holds and `excluded` does not (up
-// to two values; negative: none). Returns how many.
+// Lists in ascending order the values below `values` that any of the first `rows` rows of `present`
+// contains, without the two values of `excluded` (a negative one excludes nothing). Returns how
+// many.
 DEVICE int64_t list_values(const uint8_t* present, int64_t rows, const int32_t* excluded, int64_t values, int32_t* list) {
     int64_t count = 0;
     for (int32_t v = 0; v < values; ++v) {
@@ -48,7 +51,7 @@ DEVICE int64_t list_values(const uint8_t* present, int64_t rows, const int32_t* 
     return count;
 }
 
-// Takes number ⌊u · n⌋ out of a list of n.
+// Removes element ⌊u · n⌋ from a list of n and returns it.
 DEVICE int32_t take_one(int32_t* list, int64_t n, real u) {
     const int64_t at = least_of(static_cast<int64_t>(u * n), n - 1);
     const int32_t taken = list[at];
@@ -56,7 +59,7 @@ DEVICE int32_t take_one(int32_t* list, int64_t n, real u) {
     return taken;
 }
 
-// ClassMix: half of the values of the whole batch, rounded up, drawn for each image; one block.
+// ClassMix: chooses for each image half (rounded up) of the values in the whole batch; one block.
 KERNEL(choose_half,
        const uint8_t* present /* batch,LABEL_VALUES */, const real* uniforms /* batch,most */,
        uint8_t* table /* batch,LABEL_VALUES */,
@@ -71,10 +74,10 @@ KERNEL(choose_half,
     }
 }
 
-// QuadMix: two values of each image's own label, or all where there are fewer. `avoid` names two
-// values not to choose. `chosen` gets what a second choice should avoid: the positions of the chosen
-// among the candidates where `positions` is set (as the released code hands on), else the values;
-// -1 for what was not chosen. One block.
+// QuadMix: chooses two values of each image's own label, or all of them if there are fewer; one
+// block. `avoid` excludes two values. `chosen` receives what a later choice should avoid: if
+// `positions` is set, the positions of the chosen values among the candidates (as in the released
+// code), otherwise the values; -1 stands for a missing choice.
 KERNEL(choose_two,
        const uint8_t* present /* batch,LABEL_VALUES */, const real* uniforms /* batch,2 */,
        const int32_t* OPTIONAL avoid /* batch,2 */, uint8_t* table /* batch,LABEL_VALUES */,
@@ -99,8 +102,8 @@ KERNEL(choose_two,
     }
 }
 
-// Pixels that lie over others: those whose label the image's table holds, where they are confident.
-// Without a table none do; an absent weight is 1 everywhere.
+// A layer covers a pixel if its table contains the pixel's label and the pixel is confident. A
+// layer without a table covers nothing; a layer without weights has weight 1 everywhere.
 struct Layer {
     const real* image;
     const uint8_t* label;
@@ -113,10 +116,11 @@ DEVICE bool covers(Layer layer, int64_t b, int64_t i) {
     return layer.confident == nullptr || layer.confident[i] != 0;
 }
 
-// A mixed image, jittered where there are factors and the switch is on: see colour.cuh. The highest
-// layer that covers a pixel gives its colour, label and weight. Over all layers lie the pixels of two
-// long-tail classes, the second's over the first's, each from a crop of its own, without weights of
-// their own; their colours are (channel - mean) · gain, the channels in BGR order where `reversed` is set.
+// Composes the mixed image, with color jitter (colour.cuh) if there are factors and switches[0] is
+// set. The topmost layer that covers a pixel provides its color, label and weight. Pixels of two
+// long-tail classes, each from its own crop, replace the colors and labels of all layers but not
+// the weights; the second class is on top. Their colors are (channel - mean) · gain, with the
+// channels in BGR order if `reversed` is set.
 KERNEL(mix,
        const real* under /* batch,pixels,3 */, const uint8_t* under_label /* batch,pixels */,
        const real* OPTIONAL under_weight /* batch,pixels */,

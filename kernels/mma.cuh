@@ -1,13 +1,13 @@
-// What a warp does together beside what warp.cuh has: products of small matrices on the tensor
-// cores, and copies to shared memory that run beside the arithmetic. On the GPU and in lockstep,
-// where all lanes meet in an exchange and each computes what the hardware would give it; a solo
-// block has no warps, so a kernel that uses these keeps a portable body beside them.
+// Warp operations beyond warp.cuh: small matmuls on the tensor cores, and asynchronous copies to
+// shared memory that overlap arithmetic. They exist on the GPU and in the block emulator, where all
+// lanes meet in an exchange and each computes the hardware's result. A block of the serial CPU
+// build has no warps, so a kernel that uses these also has a portable body.
 //
-// Fragments are as the PTX ISA lays them out ("Matrix fragments for mma.m16n8k16 / m16n8k8"). Of
-// lane l, with group = l / 4 and pair = l % 4, a register holds at (row, column):
+// Fragments have the layout of the PTX ISA ("Matrix fragments for mma.m16n8k16 / m16n8k8"). With
+// group = l / 4 and pair = l % 4, the registers of lane l hold these elements:
 //   A 16×16, 16 bits   registers 0..3: rows group, group + 8, group, group + 8; columns 2·pair and
-//                      2·pair + 1, from register 2 on 8 further right
-//   B 16×8, 16 bits    registers 0..1: rows 2·pair and 2·pair + 1, in register 1 8 further down;
+//                      2·pair + 1, plus 8 from register 2 on
+//   B 16×8, 16 bits    registers 0..1: rows 2·pair and 2·pair + 1, plus 8 in register 1;
 //                      column group
 //   A 16×8, tf32       registers 0..3: rows as above; column pair, from register 2 on pair + 4
 //   B 8×8, tf32        registers 0..1: row pair, pair + 4; column group
@@ -18,7 +18,7 @@
 #if defined(UDASS_THREADS) && !defined(UDASS_F64)
 #define UDASS_WARPS
 
-// Two 16-bit numbers in one register, the first in the low half.
+// Packs two 16-bit numbers into one register, the first in the low half.
 DEVICE uint32_t two_halves(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
 
 #if defined(__CUDACC__)
@@ -34,7 +34,7 @@ DEVICE uint32_t two_halves(uint16_t low, uint16_t high) { return low | static_ca
 UDASS_MMA16(mma_bf16, "bf16")
 UDASS_MMA16(mma_f16, "f16")
 
-// d += a·b, 16×8 by 8×8; the operands' lowest 13 bits are not looked at.
+// d += a·b, 16×8 by 8×8; the lowest 13 bits of the operands are ignored.
 DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                  "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -44,10 +44,10 @@ DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 
 DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
-// Four 8×8 matrices of 16-bit numbers from shared memory: lane l points to row l % 8 of matrix
-// l / 8. Register m gets of matrix m row `group`, columns 2·pair and 2·pair + 1; transposed, it gets
-// column `group` of the rows 2·pair and 2·pair + 1. The row lies `further` bytes on: a constant there
-// is part of the instruction.
+// Loads four 8×8 matrices of 16-bit numbers from shared memory; lane l points to row l % 8 of
+// matrix l / 8. Register m receives row `group`, columns 2·pair and 2·pair + 1 of matrix m; if
+// transposed, column `group` of rows 2·pair and 2·pair + 1. `further` is a byte offset, which
+// becomes part of the instruction if it is a constant.
 DEVICE void load_matrices(uint32_t (&r)[4], const void* row, int64_t further = 0) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row) + static_cast<uint32_t>(further)) : "memory");
@@ -57,23 +57,24 @@ DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row, int64_t 
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row) + static_cast<uint32_t>(further)) : "memory");
 }
 
-// Copies 16 bytes to shared memory, some time before the wait for its group.
+// Starts copying 16 bytes to shared memory; the copy is complete after the wait for its group.
 DEVICE void copy_async(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
-// As copy_async, 4 bytes.
+// The same for 4 bytes.
 DEVICE void copy_word_async(void* to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 // Ends a group of this thread's copies.
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits for all but this thread's last `pending` groups; other threads see them after a barrier.
+// Waits for all but the last `pending` groups of this thread; other threads see the data only after
+// a barrier.
 template <int pending>
 DEVICE void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-#else  // lockstep
+#else  // block emulator
 
 struct Operands {
     uint32_t a[4], b[2];
@@ -89,7 +90,7 @@ MATH float bits_of_f16(uint32_t half) {
     return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-// The row-major elements that the lanes' registers hold, from the layouts above.
+// The row-major matrices whose elements the lanes' registers hold in the layouts above.
 struct Fragments {
     float a[16][16], b[16][8];
 };
@@ -114,7 +115,8 @@ UNWATCHED static Fragments gathered_tf32(const Operands* lanes) {
     }
     return m;
 }
-// This lane's part of the product; hardware does not say in which order it adds, this one does.
+// This lane's part of the result. The hardware's order of additions is unspecified; here it is
+// fixed.
 UNWATCHED static void multiplied(float (&d)[4], const Fragments& m, int depth) {
     const int64_t group = lane_index() / 4, pair = lane_index() % 4;
     for (int i = 0; i < 4; ++i) {

@@ -1,18 +1,20 @@
-// AdamW (Loshchilov & Hutter 2019) over the flat parameter store, with the mean teacher's update.
+// AdamW (Loshchilov & Hutter 2019) over the flat parameter store, fused with the update of the mean
+// teacher by exponential moving average (EMA).
 //
 //   p ← p · (1 - lr·decay)
 //   m ← β1·m + (1 - β1)·g          v ← β2·v + (1 - β2)·g²
 //   p ← p - lr / (1 - β1^t) · m / (√v / √(1 - β2^t) + eps)
 //   teacher ← α·teacher + (1 - α)·p
 //
-// `shadow` and `teacher_shadow` become what products then take of p and teacher.
-//
-// One row of the store is a chunk of one parameter; `multipliers` has those of its lr and decay.
-// rest is 1 - β, rounded once: in single precision 1 - 0.999 would be off by 1e-5.
-// p: values; g: grads; m, v: exp_avg, exp_avg_sq. schedule: lr, decay, 1 - β1^t, √(1 - β2^t), α.
-// Nothing changes when `failed` is set.
+// The names are p: values, g: grads, m: exp_avg, v: exp_avg_sq. A row of the store is a chunk of
+// one parameter, and `multipliers` are the factors of its lr and decay. `schedule` consists of lr,
+// decay, the bias corrections 1 - β1^t and √(1 - β2^t), and α. rest1 and rest2 are 1 - β1 and
+// 1 - β2, rounded only once: in single precision, 1 - 0.999 would be off by 1e-5. Nothing is
+// written if `failed` is set.
 #include "simt.cuh"
 
+// AdamW and EMA step, see the top of the file. `shadow` and `teacher_shadow` receive the
+// low-precision copies of values and teacher that matmuls read.
 KERNEL(adamw,
        real* values /* chunks,chunk_size */, const real* grads /* chunks,chunk_size */,
        real* exp_avg /* chunks,chunk_size */, real* exp_avg_sq /* chunks,chunk_size */,
@@ -49,13 +51,14 @@ KERNEL(adamw,
     }
 }
 
-// to ← from, unless the step failed: how buffers and templates become the next step's.
+// to = from, unless the step failed: commits buffers and templates for the next step.
 KERNEL(commit_real,
        const real* from /* elements */, real* to /* elements */, const int32_t* failed /* 1 */,
        int64_t elements) {
     if (*failed) return;
     GRID_LOOP(i, elements) to[i] = from[i];
 }
+// The same for bytes.
 KERNEL(commit_bytes,
        const uint8_t* from /* elements */, uint8_t* to /* elements */,
        const int32_t* failed /* 1 */,

@@ -1,12 +1,12 @@
-// Patches of a feature map: what a convolution reads for each of its outputs, as a row of a matrix.
+// im2col and col2im: the inputs of each output of a convolution as a row of a matrix.
 //   patches[(b,ho,wo), (r,s,c)] = x[b, ho·stride - padding + r·dilation, wo·… + s·dilation, c]
-// and zero outside the image. A convolution is then a product with the filters; the gradient of x
-// is the product's, sent back by `patches_scatter`, written as a gather: every input pixel sums the
-// patches that hold it, in the order of the taps.
+// with zeros outside the image. The convolution is then a matmul with the filters, and the gradient
+// of x is the matmul's gradient passed through `patches_scatter`, which is written as a gather:
+// every input pixel sums the patch elements that come from it, in the order of the taps.
 #include "simt.cuh"
 
-// With dilation 1 the S taps of a filter row are neighbours in memory: one run of S·C elements.
-// Otherwise every tap is a run of its own.
+// im2col. With dilation 1, the kernel_width taps of a filter row are adjacent in memory and form
+// one run of kernel_width·channels elements. Otherwise, each tap is a run of its own.
 KERNEL(patches_gather,
        const T* x /* batch,height,width,channels */,
        T* patches /* batch,out_height,out_width,kernel_height,kernel_width,channels */,
@@ -27,7 +27,7 @@ KERNEL(patches_gather,
             const bool inside = h >= 0 && h < height;
             for (int64_t g = 0; g < runs; ++g, out += run) {
                 const int64_t w = wo * stride - padding + g * dilation;
-                // Elements of the run before the image's left and from its right border on.
+                // The elements [left, right) of the run are inside the image.
                 int64_t left = most_of(-w, 0) * channels;
                 int64_t right = held_to((width - w) * channels, 0, run);
                 if (!inside || left > right) left = right = run;
@@ -52,7 +52,7 @@ KERNEL(patches_gather,
     }
 }
 
-// Outputs [first, last] between whose first and last taps position `i` lies.
+// The outputs [first, last] whose taps may include position `i`.
 struct Reach {
     int64_t first, last;
 };
@@ -61,20 +61,21 @@ DEVICE Reach reach_of(int64_t i, int64_t taps, int64_t stride, int64_t padding, 
     return {first <= 0 ? 0 : (first + stride - 1) / stride, least_of(last / stride, outputs - 1)};
 }
 
-// The tap that sees a position `offset` behind an output's first, or -1.
+// Returns the tap that reads `offset` pixels after an output's first one, or -1 if none does.
 DEVICE int64_t tap_at(int64_t offset, int64_t dilation) {
     if (dilation == 1) return offset;
     return offset % dilation == 0 ? offset / dilation : -1;
 }
 
-// Shared memory: C sums.
+// col2im: dx (+)= the sum of the patch elements that come from each input. Shared memory holds one
+// sum per channel.
 KERNEL(patches_scatter,
        const T* patches /* batch,out_height,out_width,kernel_height,kernel_width,channels */,
        T* dx /* batch,height,width,channels */,
        bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
        int64_t out_height, int64_t out_width, int64_t kernel_height, int64_t kernel_width,
        int64_t stride, int64_t padding, int64_t dilation) {
-    // A thread reads and writes only its own channels' sums, so no barrier is needed.
+    // A thread reads and writes only the sums of its own channels, so no barrier is needed.
     real* sums = static_cast<real*>(shared_memory());
     const int64_t pixels = batch * height * width;
     int64_t p = chunk_begin(pixels);

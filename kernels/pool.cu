@@ -1,17 +1,17 @@
-// Max pooling: 3×3 windows, stride 2, padded by 1, as ResNet's stem ends. The padding never wins.
+// Max pooling with 3×3 windows, stride 2 and padding 1, as in ResNet's stem. Padding is never the
+// maximum.
 //   y[b,ho,wo,c] = max x[b, 2·ho - 1 + r, 2·wo - 1 + s, c] over r, s in 0 … 2
-// The first tap that holds the maximum (in the order of memory) gets the gradient, as in PyTorch:
-// after a rectifier, zeros tie.
-// Outputs are half of the inputs along each side, rounded up.
+// The first tap with the maximum (in memory order) gets the gradient, as in PyTorch; ties are
+// common among the zeros after a ReLU. The output is half the input in each dimension, rounded up.
 #include "simt.cuh"
 
-// Pixels of a window along a side.
+// Pixels of a window along each dimension.
 EXPORTED constexpr int64_t SIDE = 3;
-// Pixels from a window to the next.
+// Pixels from one window to the next.
 EXPORTED constexpr int64_t STRIDE = 2;
 constexpr int64_t PADDING = 1;
 
-// tap: 3·r + s of the winner.
+// Max pooling. `tap` receives the position of the maximum in its window, 3·r + s.
 KERNEL(max_pool,
        const T* x /* batch,height,width,channels */, T* y /* batch,out_height,out_width,channels */,
        uint8_t* OPTIONAL tap /* batch,out_height,out_width,channels */,
@@ -32,7 +32,7 @@ KERNEL(max_pool,
                 if (winner != nullptr) BLOCK_LOOP(c, channels) winner[c] = static_cast<uint8_t>(t);
             } else if (winner != nullptr) {
                 BLOCK_LOOP(c, channels) {
-                    // A number that is none wins, and stays.
+                    // The first NaN counts as the maximum.
                     const real here = from[c], held = most[c];
                     const bool larger = !(here <= held) && held == held;
                     most[c] = larger ? here : held;
@@ -49,7 +49,8 @@ KERNEL(max_pool,
     }
 }
 
-// out[c] (+)= the gradients of those of N windows whose maximum is this input: `won` is its tap in each.
+// out[c] (+)= the gradients of those of N windows whose maximum is this input; won[k] is the tap
+// that this input has in window k.
 template <int64_t N>
 DEVICE void sum_won(const T* dy, const uint8_t* tap, const int64_t* window, const uint8_t* won, T* out, bool accumulate, int64_t channels) {
     BLOCK_LOOP(c, channels) {
@@ -62,7 +63,7 @@ DEVICE void sum_won(const T* dy, const uint8_t* tap, const int64_t* window, cons
     }
 }
 
-// Every input sums the windows, at most four, that it won.
+// Each input sums the gradients of the windows, at most four, whose maximum it is.
 KERNEL(max_pool_backward,
        const T* dy /* batch,out_height,out_width,channels */,
        const uint8_t* tap /* batch,out_height,out_width,channels */,
@@ -79,7 +80,7 @@ KERNEL(max_pool_backward,
                 won[windows++] = static_cast<uint8_t>((h - ho * STRIDE + PADDING) * SIDE + w - wo * STRIDE + PADDING);
             }
         }
-        // One or two along each side.
+        // One or two windows in each dimension.
         T* out = dx + p * channels;
         if (windows == 4) sum_won<4>(dy, tap, window, won, out, accumulate, channels);
         else if (windows == 2) sum_won<2>(dy, tap, window, won, out, accumulate, channels);

@@ -1,10 +1,12 @@
-// What a network says of each pixel: class, confidence, and from them a teacher's pseudo-labels.
-// Logits are upsampled to the picture on the fly. out_height, out_width: the picture.
+// Per-pixel predictions: class and confidence, and a teacher's pseudo-labels derived from them. The
+// logits (batch,height,width,channels) are bilinearly upsampled to the image's out_height ×
+// out_width on the fly.
 #include "upsample.cuh"
 
-// label = argmax, the first of equals; 255 where a logit is NaN. probability = max softmax;
-// confident = probability >= confident_from; counts: pixels of each row with probability
-// >= counted_from. Softmax is computed only where something asks for it.
+// label: argmax, the first among equals, or 255 if a logit is NaN. probability: largest softmax
+// probability. confident: probability >= confident_from. counts: pixels of each row with
+// probability >= counted_from. The softmax is computed only if one of the optional outputs is
+// present.
 KERNEL(classify_rows,
        const real* logits /* batch,height,width,channels */,
        uint8_t* label /* batch,out_height,out_width */,
@@ -44,7 +46,7 @@ KERNEL(classify_rows,
     }
 }
 
-// One block: the share of the batch's pixels that were counted.
+// One block: the fraction of the batch's pixels that were counted.
 KERNEL(pseudo_share,
        const real* counts /* rows */, real* share /* 1 */,
        int64_t rows, int64_t pixels) {
@@ -52,7 +54,7 @@ KERNEL(pseudo_share,
     BLOCK_LOOP(k, 1) share[k] = sum / static_cast<real>(pixels);
 }
 
-// weight = share where valid, else 0.
+// weight = share where valid, else 0. Without `valid`, all pixels are valid.
 KERNEL(pseudo_weight,
        const real* share /* 1 */, const uint8_t* OPTIONAL valid /* elements */,
        real* weight /* elements */,

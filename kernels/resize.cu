@@ -1,11 +1,12 @@
-// Bilinear resize, corners not aligned, no antialias (PyTorch's `interpolate`). Output i lies at
-// input position max(0, (i + ½)·scale - ½), between two neighbours; beyond the last there is only
-// the last. `scale` is input over output size, or what the caller divides by.
+// Bilinear resize, align_corners false, without antialiasing (PyTorch's `interpolate`). Output i is
+// at input position max(0, (i + ½)·scale - ½) and interpolates its two neighbors; past the last
+// input it equals the last input. `scale` is input size / output size, or the caller's own factor.
 //
-// Either side may be some channels of a wider tensor: `pitch` channels a pixel, from `first` on.
+// The output may be a range of the channels of a wider tensor: `pitch` channels per pixel, starting
+// at channel `first`.
 #include "strip.cuh"
 
-// Output i mixes inputs `low` and `high`: (1 - t)·low + t·high.
+// Output i is (1 - t)·x[low] + t·x[high].
 struct Source {
     int64_t low, high;
     real t;
@@ -50,10 +51,10 @@ DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t w
     }
 }
 
-// Channels of a picture.
+// Channels of an image.
 EXPORTED constexpr int64_t PICTURE_CHANNELS = 3;
 
-// A picture's channels are too few for a loop: threads take pixels of a row.
+// An image has too few channels for a loop over them: threads take the pixels of a row.
 template <class E>
 DEVICE void resize_picture(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t out_height, int64_t out_width, real scale_h, real scale_w) {
     ROW_LOOP(r, batch * out_height) {
@@ -74,6 +75,7 @@ DEVICE void resize_picture(const E* x, E* y, int64_t batch, int64_t height, int6
     }
 }
 
+// Resizes x to channels first..first + channels of y.
 KERNEL(resize_forward,
        const T* x /* batch,height,width,channels */, T* y /* batch,out_height,out_width,pitch */,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
@@ -82,7 +84,7 @@ KERNEL(resize_forward,
     else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
-// As computed, not as operands are stored: pictures and logits.
+// The same for tensors in the compute type: images and logits.
 KERNEL(resize_forward_wide,
        const real* x /* batch,height,width,channels */,
        real* y /* batch,out_height,out_width,pitch */,
@@ -92,13 +94,13 @@ KERNEL(resize_forward_wide,
     else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
-// Outputs [begin, end) hold all that may read input i; some of them may not.
+// Outputs [begin, end) include all that read input i, and possibly a few that do not.
 struct Readers {
     int64_t begin, end;
 };
 
 DEVICE Readers readers_of(int64_t i, real scale, int64_t size, int64_t outputs) {
-    // Two outputs more on either side than exact arithmetic would say.
+    // Two more outputs on each side than in exact arithmetic, to allow for rounding.
     const real low = (static_cast<real>(i) - real(0.5)) / scale - real(2.5);
     const real high = (static_cast<real>(i) + real(1.5)) / scale + real(2.5);
     const real last = static_cast<real>(outputs);
@@ -106,41 +108,41 @@ DEVICE Readers readers_of(int64_t i, real scale, int64_t size, int64_t outputs) 
             i == size - 1 ? outputs : static_cast<int64_t>(clamp_to(high, 0, last))};
 }
 
-// What input i contributes to an output.
+// Returns the weight of input i in an output.
 DEVICE real share(Source s, int64_t i) {
     return (s.low == i ? 1 - s.t : real(0)) + (s.high == i ? s.t : real(0));
 }
 
-// shares[o] = what input i contributes to output o, for those that hold all that read it.
+// shares[o] = weight of input i in output o, for all outputs that may read it.
 DEVICE Readers shares_of(real* shares, int64_t i, real scale, int64_t size, int64_t outputs) {
     const Readers all = readers_of(i, scale, size, outputs);
     BLOCK_LOOP(k, all.end - all.begin) shares[all.begin + k] = share(source_of(all.begin + k, scale, size), i);
     return all;
 }
-// Without those at either end that do not read it.
+// Removes outputs at either end that do not read the input.
 DEVICE Readers trimmed(const real* shares, Readers some) {
     while (some.begin < some.end && shares[some.begin] == 0) ++some.begin;
     while (some.begin < some.end && shares[some.end - 1] == 0) --some.end;
     return some;
 }
 
-// The outputs that read an input, and what it takes from each.
+// The outputs that read an input, and its weight in each of them.
 struct Gather {
-    const T* from;        // the first output's channels
-    int64_t line, pitch;  // from an output to the one below it, to the next
+    const T* from;        // channels of the first output
+    int64_t line, pitch;  // distance to the output below, to the next output
     Readers rows, columns;
     const real* row_shares;
     const real* column_shares;
 };
 
-// Strips that a thread takes at once: on a processor a few, as they lie side by side.
+// Strips that a thread processes at once: several on the CPU, where they are adjacent in memory.
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t BESIDE = 1;
 #else
 constexpr int64_t BESIDE = 4;
 #endif
 
-// to[c] (+)= Σ row share · column share · output[c]
+// to[c] (+)= Σ row_shares[ho] · column_shares[wo] · output[ho,wo,c]
 template <class V, int64_t beside>
 DEVICE void gather_outputs(const Gather& g, T* to, int64_t channels, bool accumulate) {
     constexpr int64_t lanes = Width<V>::lanes, step = beside * lanes;
@@ -160,7 +162,8 @@ DEVICE void gather_outputs(const Gather& g, T* to, int64_t channels, bool accumu
     }
 }
 
-// dx[b,h,w,c] (+)= Σ over the outputs that read it. Shared memory: Ho + Wo shares.
+// dx[b,h,w,c] (+)= the weighted sum of dy over the outputs that read this input. Shared memory
+// holds out_height + out_width weights.
 KERNEL(resize_backward,
        const T* dy /* batch,out_height,out_width,pitch */, T* dx /* batch,height,width,channels */,
        bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
@@ -181,6 +184,6 @@ KERNEL(resize_backward,
         if (in_strips && channels % (BESIDE * STRIP) == 0) gather_outputs<strip, BESIDE>(gather, to, channels, accumulate);
         else if (in_strips) gather_outputs<strip, 1>(gather, to, channels, accumulate);
         else gather_outputs<real, 1>(gather, to, channels, accumulate);
-        barrier();  // the next pixel's shares take their place
+        barrier();  // the next pixel overwrites the weights
     }
 }

@@ -1,35 +1,35 @@
-// How a kernel runs on each device.
+// The execution model: how a kernel runs on each device.
 //
-// A kernel is written once, for a block of any number of threads, and built
+// A kernel is written once, for a block of any number of threads, and built three times:
 //   - by nvcc for the GPU;
-//   - by the host compiler *solo*: a block has one thread, barriers vanish, and the blocks of a
-//     launch are spread over the CPU's cores. Loops over a block's elements become plain loops,
-//     which the compiler vectorises;
-//   - by the host compiler in *lockstep*, for tests: a block's threads are coroutines that run in a
-//     random order between barriers, and every access is checked (lockstep.cuh).
+//   - by the host compiler as the *serial CPU build*: a block has one thread, barriers disappear,
+//     and the blocks of a launch are spread over the CPU's cores. Loops over a block's elements
+//     become plain loops, which the compiler vectorizes;
+//   - by the host compiler for the *block emulator* (tests): a block's threads are coroutines that
+//     run in random order between barriers, and every memory access is checked (lockstep.cuh).
 //
-// Rules that keep the three the same kernel (docs/kernels.md):
-//   - every loop over elements is GRID_LOOP or BLOCK_LOOP, with 64-bit indices;
+// These rules keep the three equivalent (docs/kernels.md):
+//   - every loop over elements is a GRID_LOOP or a BLOCK_LOOP, with 64-bit indices;
 //   - no thread returns before a barrier;
-//   - what lives across a barrier is in shared memory;
-//   - threads cooperate through the collectives below and nothing else;
-//   - no atomics on floats: a backward gathers, and so is deterministic.
+//   - values that must survive a barrier are in shared memory;
+//   - threads cooperate only through the collectives below;
+//   - no atomics on floats: a backward gathers, which makes it deterministic.
 #pragma once
 #include "dtype.cuh"
 #include "math.cuh"
 
 #define UDASS_PASTE_(a, b) a##_##b
 #define UDASS_PASTE(a, b) UDASS_PASTE_(a, b)
-// The symbol of a kernel: its name and the number types it was built for.
+// The symbol of a kernel: its name and the number types it is built for.
 #define SYMBOL(name) UDASS_PASTE(name, UDASS_SUFFIX)
 
-// for each i in [0, n): by the threads of a block.
+// Each i in [0, n), split among the threads of a block:
 //   BLOCK_LOOP(i, n) { ... }
-// for each i in [0, n): by all threads of the launch. A block owns one contiguous chunk, so that
-// solo walks memory in order and a warp's accesses coalesce.
+// Each i in [0, n), split among all threads of the launch. A block owns one contiguous chunk, so
+// that the serial CPU build walks memory in order and a warp's accesses coalesce:
 //   GRID_LOOP(i, n) { ... }
-// Iterations must not depend on each other in either.
-// for each r in the block's chunk of [0, n): all threads of the block together, one after another.
+// In both, iterations must not depend on each other.
+// Each r in the block's chunk of [0, n), one after the other, by all threads of the block together:
 //   ROW_LOOP(r, n) { ... }
 #if defined(__CUDACC__)
 #define UDASS_INDEPENDENT
@@ -43,7 +43,7 @@
                            i < i##_n; i += thread_count())
 #define ROW_LOOP(r, n) for (int64_t r = chunk_begin(n), r##_n = chunk_end(n); r < r##_n; ++r)
 
-// Before a loop whose bounds are constants.
+// Unrolls the loop that follows, whose bounds are constants.
 #if defined(UDASS_SHAPED_FOR_GPU)
 #define UNROLL _Pragma("unroll")
 #else
@@ -55,11 +55,11 @@ constexpr int64_t WARP = 32;
 #if defined(__CUDACC__)
 
 #define DEVICE static __device__ __forceinline__
-// What limits a kernel's registers: a file may define it anew before a kernel, as
-// __launch_bounds__(threads, blocks that a multiprocessor is to have room for).
+// Launch bounds, which limit a kernel's registers: a file may redefine this before a kernel, as
+// __launch_bounds__(threads, blocks per multiprocessor).
 #define LIMITS
 #define KERNEL(name, ...) extern "C" __global__ void LIMITS SYMBOL(name)(__VA_ARGS__)
-// An array of the block, `n` a constant.
+// Declares a shared-memory array of the block; `n` is a constant.
 #define SHARED(type, name, n) __shared__ type name[n]
 
 DEVICE int64_t thread_index() { return threadIdx.x; }
@@ -68,7 +68,7 @@ DEVICE int64_t block_index() { return blockIdx.x; }
 DEVICE int64_t block_count() { return gridDim.x; }
 DEVICE void barrier() { __syncthreads(); }
 
-// The launch's dynamic shared memory.
+// Returns the dynamic shared memory of the launch.
 DEVICE void* shared_memory() {
     extern __shared__ __align__(16) unsigned char udass_shared[];
     return udass_shared;
@@ -76,20 +76,20 @@ DEVICE void* shared_memory() {
 
 #elif defined(UDASS_LOCKSTEP)
 #include "lockstep.cuh"
-#else  // solo
+#else  // serial CPU build
 
 #include <utility>
 
 #define DEVICE static inline __attribute__((always_inline, unused))
 #define SHARED(type, name, n) type name[n]
 
-// Which blocks of a launch one call runs; src/device/host passes it.
+// The range of blocks that one call runs; src/device/host passes it.
 struct SoloLaunch {
-    int64_t begin, end;  // blocks of the grid
+    int64_t begin, end;  // blocks to run
     int64_t count;       // blocks in the grid
-    void* shared;        // dynamic shared memory, one block at a time
+    void* shared;        // dynamic shared memory, used by one block at a time
 #if defined(UDASS_ORDERED)
-    int64_t threads;  // of a block whose order of additions to keep
+    int64_t threads;  // threads of the emulated block, which determine the order of additions
 #endif
 };
 static thread_local SoloLaunch solo_launch __attribute__((unused));
@@ -121,7 +121,7 @@ DEVICE void* shared_memory() { return solo_launch.shared; }
 
 #endif
 
-// What a reduction does with two values, and where it starts.
+// Reduction operators: how to combine two values, and the initial value.
 struct Sum {
     static constexpr real start = 0;
     MATH real of(real a, real b) { return a + b; }
@@ -134,7 +134,7 @@ struct Largest {
 #if defined(UDASS_THREADS)
 #include "warp.cuh"
 
-// Combines one value per thread in a fixed order, half with half; every thread gets the result.
+// Combines one value per thread in a fixed order, by halving; every thread gets the result.
 template <class C>
 DEVICE real block_combine(real mine) {
     SHARED(real, scratch, 1024);
@@ -143,7 +143,7 @@ DEVICE real block_combine(real mine) {
     int64_t live = thread_count();
     scratch[me] = mine;
     barrier();
-    // What one warp holds needs no barrier.
+    // The last steps run within one warp and need no barrier.
     for (int64_t half; live > (in_warps ? WARP : 1); live = half) {
         half = (live + 1) / 2;
         if (me + half < live) scratch[me] = mine = C::of(mine, scratch[me + half]);
@@ -155,11 +155,11 @@ DEVICE real block_combine(real mine) {
         barrier();
     }
     const real result = scratch[0];
-    barrier();  // the scratch may be reused at once
+    barrier();  // the caller may reuse the scratch immediately
     return result;
 }
 
-// f(i) over i in [0, n) combined in a fixed order; every thread gets the result.
+// Combines f(i) over i in [0, n) in a fixed order; every thread gets the result.
 template <class C, class F>
 DEVICE real block_reduce(int64_t n, F f) {
     real mine = C::start;
@@ -169,7 +169,7 @@ DEVICE real block_reduce(int64_t n, F f) {
 
 #elif defined(UDASS_ORDERED)
 
-// The order in which so many threads combine: what lockstep is compared with.
+// Combines in the order in which `threads` threads would: the reference for the block emulator.
 template <class C, class F>
 DEVICE real ordered_reduce(int64_t threads, int64_t n, F f) {
     real lane[1024];
@@ -188,7 +188,8 @@ DEVICE real block_reduce(int64_t n, F f) { return ordered_reduce<C>(solo_launch.
 
 #else
 
-// Sixteen interleaved lanes, then a tree: an order that vector units of any width can keep.
+// Sixteen interleaved lanes, then a tree: an order of additions that vector units of any width can
+// follow.
 template <class C, class F>
 DEVICE real block_reduce(int64_t n, F f) {
     real lane[16];
@@ -206,15 +207,15 @@ DEVICE real block_reduce(int64_t n, F f) {
 
 #endif
 
-// The sum of f(i) over i in [0, n), by the threads of a block.
+// The sum of f(i) over i in [0, n), computed by the threads of a block.
 template <class F>
 DEVICE real block_sum(int64_t n, F f) { return block_reduce<Sum>(n, f); }
 
-// The largest f(i) over i in [0, n); the lowest number when n is 0.
+// The maximum of f(i) over i in [0, n), or -REAL_MAX if n is 0.
 template <class F>
 DEVICE real block_max(int64_t n, F f) { return block_reduce<Largest>(n, f); }
 
-// The chunk of [0, n) that this block owns in a GRID_LOOP.
+// The chunk of [0, n) that this block owns in a GRID_LOOP or ROW_LOOP.
 DEVICE int64_t chunk_begin(int64_t n) {
     const int64_t chunk = (n + block_count() - 1) / block_count();
     return least_of(chunk * block_index(), n);
@@ -224,7 +225,7 @@ DEVICE int64_t chunk_end(int64_t n) {
     return least_of(chunk * (block_index() + 1), n);
 }
 
-// The first writer of a gradient overwrites, later ones add.
+// Value to add to when storing a gradient: the first writer overwrites, later ones accumulate.
 DEVICE real accumulated(const real* destination, int64_t i, bool accumulate) {
     return accumulate ? destination[i] : real(0);
 }

@@ -1,8 +1,9 @@
-// A strip: adjacent elements that one thread computes together, so that whatever else it loads
-// serves all of them. A vector register in solo, four numbers on the GPU.
+// Vector loads and stores. A strip is a vector (pack) of adjacent elements that one thread computes
+// together, so that its other loads are shared by all of them. It is a vector register in the
+// serial CPU build, and four numbers on the GPU.
 //
-// On the GPU a strip's address must be a multiple of its size: it is so where the row length is a
-// multiple of STRIP, as tensors are aligned.
+// On the GPU, the address of a strip must be a multiple of its size. Tensors are aligned, so this
+// holds if the row length is a multiple of STRIP.
 #pragma once
 #include "simt.cuh"
 
@@ -17,7 +18,7 @@ struct alignas(STRIP * sizeof(real)) strip {
 MATH real* lanes_of(strip& s) { return s.lanes; }
 MATH const real* lanes_of(const strip& s) { return s.lanes; }
 
-// As many elements of a type, moved at once.
+// STRIP elements of type E, loaded or stored by one instruction.
 template <class E>
 struct alignas(STRIP * sizeof(E)) packed {
     E lanes[STRIP];
@@ -77,7 +78,8 @@ MATH void store(bf16* p, strip s) {
 
 #endif
 
-// What kernels are written for: a strip, or a single number where a row does not divide in strips.
+// Kernels are templates over V: a strip, or a single number if STRIP does not divide the row
+// length.
 template <class V>
 struct Width {
     static constexpr int64_t lanes = STRIP;
@@ -93,7 +95,7 @@ struct Width<real> {
 template <class E>
 MATH void store(E* p, real x) { *p = x; }
 
-// f(i) in lane i.
+// Returns the vector with f(i) in lane i.
 template <class V, class F>
 MATH V each_lane(F f) {
     V v;
@@ -104,7 +106,8 @@ MATH V each_lane(F f) {
     }
     return v;
 }
-// Strips are passed by value: a reference to one in an array would keep the array out of registers.
+// Strips are passed by value: a reference to an element would keep an array of strips out of
+// registers.
 template <class V, class F>
 MATH V map_lanes(V a, F f) {
     if constexpr (Width<V>::lanes == 1) return f(a);
@@ -121,7 +124,7 @@ MATH strip fma_of(strip a, strip b, strip c) {
 MATH strip fma_of(real a, strip b, strip c) {
     return each_lane<strip>([&](int64_t i) { return fma_of(a, lanes_of(b)[i], lanes_of(c)[i]); });
 }
-#if defined(UDASS_SHAPED_FOR_GPU)  // solo's vectors have them built in
+#if defined(UDASS_SHAPED_FOR_GPU)  // built in for the serial CPU build's vectors
 MATH strip operator+(strip a, strip b) {
     return each_lane<strip>([&](int64_t i) { return a.lanes[i] + b.lanes[i]; });
 }
@@ -133,7 +136,8 @@ MATH strip operator*(strip a, strip b) {
 }
 #endif
 
-// Says that a strip is read or written soon. GPUs hide the wait with other threads instead.
+// Prefetches a strip that is read or written soon. A GPU hides the latency with other threads
+// instead.
 template <class E>
 MATH void expect(const E* p) {
 #if !defined(UDASS_SHAPED_FOR_GPU)

@@ -1,16 +1,16 @@
-// Teams, for rows that are short for a block: a block of up to MOST_TEAMS whole warps is as many
-// teams, each with rows of its own; any other block is one team.
+// Thread groups ("teams"), for rows that are too short for a block: a block of up to MOST_TEAMS
+// whole warps has one group per warp, each with its own rows; any other block is a single group.
 //
-//   TEAM_ROWS(r, n) { ... }    for each r of the block's chunk of [0, n) that is the team's
-//   TEAM_LOOP(i, n) { ... }    for each i in [0, n): by the threads of a team
-//   team_sum(n, f)             the sum of f(i) over i in [0, n), by the threads of a team
+//   TEAM_ROWS(r, n) { ... }    each r of the block's chunk of [0, n) that belongs to the group
+//   TEAM_LOOP(i, n) { ... }    each i in [0, n), split among the threads of a group
+//   team_sum(n, f)             the sum of f(i) over i in [0, n), computed by the threads of a group
 //
-// Teams do not wait for each other: in a TEAM_ROWS there is no barrier but team_sum's own. A thread
-// meets the same i in every TEAM_LOOP over as many, so it may read there what it wrote.
+// Groups do not wait for each other: a TEAM_ROWS contains no barrier except the one in team_sum. A
+// thread gets the same i in every TEAM_LOOP with the same n, so it may read there what it wrote.
 #pragma once
 #include "simt.cuh"
 
-// Teams that a block may have.
+// Largest number of thread groups in a block.
 EXPORTED constexpr int64_t MOST_TEAMS = 8;
 
 #define TEAM_ROWS(r, n)                                                                \
@@ -19,7 +19,7 @@ EXPORTED constexpr int64_t MOST_TEAMS = 8;
 #define TEAM_LOOP(i, n) \
     UDASS_INDEPENDENT for (int64_t i = team_lane(), i##_n = (n); i < i##_n; i += team_size())
 
-// Of a team in a block of so many threads.
+// Returns the size of a thread group in a block of `threads` threads.
 DEVICE constexpr int64_t team_size_of(int64_t threads) {
     return threads % WARP == 0 && threads <= MOST_TEAMS * WARP ? WARP : threads;
 }
@@ -31,7 +31,7 @@ DEVICE int64_t team_count() { return thread_count() / team_size(); }
 DEVICE int64_t team_index() { return thread_index() / team_size(); }
 DEVICE int64_t team_lane() { return thread_index() % team_size(); }
 DEVICE int64_t team_step() { return team_count(); }
-// Which team of the block has row r of n.
+// Returns the thread group of the block that has row r of n.
 DEVICE int64_t team_of(int64_t, int64_t) { return team_index(); }
 
 template <class F>
@@ -43,13 +43,13 @@ DEVICE real team_sum(int64_t n, F f) {
     return mine[0];
 }
 
-// A lane's N numbers of a row of 32·N: every 32nd.
+// A lane's N elements of a row of 32·N: every 32nd.
 template <int64_t N>
 struct Held {
     static constexpr int64_t count = N;
     real at[N];
 };
-// Reads them, from where the lane's first one stands.
+// Loads them; `first` points to the lane's first element.
 template <int64_t N, class E>
 DEVICE Held<N> held(const E* first) {
     Held<N> row;
@@ -57,8 +57,8 @@ DEVICE Held<N> held(const E* first) {
     return row;
 }
 
-// Calls f(Held<N>()) where a team is a warp and rows have 32·N numbers, N one of the networks'. For a
-// body that holds rows in registers; false says that there is none for these.
+// Calls f(Held<N>()) and returns true if a group is a warp and a row has 32·N channels, for one of
+// the values of N that the networks use. f then holds rows in registers. Returns false otherwise.
 template <class F>
 DEVICE bool rows_in_registers(int64_t channels, F f) {
     if (team_size() != WARP) return false;
@@ -74,7 +74,7 @@ DEVICE bool rows_in_registers(int64_t channels, F f) {
     }
 }
 
-#else  // one thread is all teams, one after another
+#else  // one thread runs all groups, one after the other
 
 DEVICE constexpr int64_t team_size() { return 1; }
 DEVICE constexpr int64_t team_index() { return 0; }

@@ -1,13 +1,13 @@
-// Bilinear interpolation between half-pixel centres (align_corners false, no antialiasing), for
-// kernels that read a small map as if it were upsampled and never store it so.
+// Bilinear interpolation (align_corners false, no antialiasing) for kernels that read a small map
+// as if it were upsampled, without storing the upsampled map.
 //
-// Output o lies at s = max(ratio·(o + ½) − ½, 0) of the input, ratio = inputs / outputs:
+// Output o is at input position s = max(ratio·(o + ½) − ½, 0), with ratio = inputs / outputs:
 //   value(o) = input[low]·(1 − upper) + input[high]·upper,  low = ⌊s⌋, upper = s − low
 #pragma once
 #include "simt.cuh"
 
-// Channels that one thread takes at once: a vector on the host, whose channels are padded to whole
-// ones. On the GPU the threads are the vector.
+// Channels that one thread processes at once: a vector on the CPU, where channels are padded to
+// whole vectors. On the GPU it is 1, because the threads are the vector.
 EXPORTED constexpr int64_t HOST_LANES = 16;
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t LANES = 1;
@@ -28,13 +28,13 @@ DEVICE Taps taps_at(int64_t output, real ratio, int64_t inputs) {
     return {low, least_of(low + 1, inputs - 1), s - static_cast<real>(low)};
 }
 
-// The weight of an input cell in the value that the taps give.
+// Returns the weight of an input cell in the interpolated value.
 DEVICE real weight_of(const Taps& taps, int64_t cell) {
     return (taps.low == cell ? 1 - taps.upper : real(0)) + (taps.high == cell ? taps.upper : real(0));
 }
 
-// Outputs to which a cell may contribute: [reach_begin, reach_end), a little wide, as rounding
-// decides at its ends; `weight_of` is zero for those too many.
+// Outputs [reach_begin, reach_end) that a cell may contribute to. The range is slightly too wide to
+// allow for rounding at its ends; `weight_of` is zero for the excess outputs.
 DEVICE int64_t reach_begin(int64_t cell, real ratio) {
     const real s = floor_of((static_cast<real>(cell) - real(0.5)) / ratio - real(0.5)) - 1;
     return most_of(static_cast<int64_t>(s), 0);
@@ -44,9 +44,9 @@ DEVICE int64_t reach_end(int64_t cell, real ratio, int64_t outputs) {
     return least_of(end, outputs);
 }
 
-// Where the item `i` of a loop over pixels stands. On the host an item is a pixel and the loop over
-// its channels vectorises; on the GPU it is one channel, so that neighbouring threads touch
-// neighbouring memory.
+// Position of item `i` in a loop over pixels. On the CPU an item is a pixel, and the loop over its
+// channels vectorizes; on the GPU it is one channel, so that accesses of neighboring threads
+// coalesce.
 struct Item {
     int64_t image, y, x;
     int64_t begin, end;  // channels
@@ -61,26 +61,27 @@ DEVICE Item item_at(int64_t i, int64_t height, int64_t width, int64_t channels) 
 }
 #define CHANNEL_LOOP(c, item) UDASS_INDEPENDENT for (int64_t c = (item).begin; c < (item).end; ++c)
 
-// A run of pixels of one output row, upsampled in the block's shared memory:
-//   cells    cells,stride    logits of the cells under the run, blended between two input rows
+// A run of pixels of one output row, upsampled in shared memory:
+//   cells    cells,stride    logits of the cells under the run, interpolated between two input rows
 //   pixels   pixels,stride   logits of the pixels; a thread owns a pixel
 struct Tile {
     int64_t channels, stride, groups;
     real* cells;
     real* pixels;
-    real* upper;   // pixels
-    int32_t* low;  // pixels, counted from `first`
+    real* upper;   // per pixel: weight of its upper cell
+    int32_t* low;  // per pixel: its lower cell, relative to `first`
     int64_t first, count;
 };
 
-// Stands for the channels beyond the last in a group of LANES: e^ABSENT is 0.
+// Fills the channels past the last in a group of LANES: e^ABSENT is 0.
 constexpr real ABSENT = real(-1e30);
 
-// src/ops/upsampled.rs computes how much memory it takes; `rest` is what follows the tile there.
+// Lays out a tile in shared memory, whose size src/ops/upsampled.rs computes. `rest` receives the
+// address of the memory after `upper`, of which the caller may use 3·pixels numbers.
 DEVICE Tile tile_in(void* memory, int64_t channels, int64_t cells, int64_t pixels, real** rest) {
     Tile tile;
     tile.channels = channels;
-    // Odd on the GPU, so that the threads of a warp hit different banks.
+    // Odd on the GPU, so that the threads of a warp access different banks.
     tile.stride = LANES == 1 ? channels | 1 : (channels + LANES - 1) / LANES * LANES;
     tile.groups = (channels + LANES - 1) / LANES;
     tile.cells = static_cast<real*>(memory);
@@ -92,8 +93,8 @@ DEVICE Tile tile_in(void* memory, int64_t channels, int64_t cells, int64_t pixel
     return tile;
 }
 
-// Loads what `n` pixels from `x` on need, from the rows of `image` (h,w,C) that `row` blends.
-// Ends in a barrier.
+// Loads the cells that `n` pixels from `x` on need, interpolated between the two rows of `image`
+// (height,width,channels) in `row`. Ends in a barrier.
 DEVICE void tile_load(Tile& tile, const real* image, const Taps& row, int64_t width, real ratio, int64_t x, int64_t n) {
     const int64_t channels = tile.channels, groups = tile.groups;
     tile.first = taps_at(x, ratio, width).low;
@@ -115,7 +116,7 @@ DEVICE void tile_load(Tile& tile, const real* image, const Taps& row, int64_t wi
     barrier();
 }
 
-// Upsamples pixel `p` of the run, and returns its largest logit (NaN if one of them is).
+// Upsamples pixel `p` of the run and returns its largest logit, or NaN if one of them is NaN.
 DEVICE real tile_pixel(const Tile& tile, int64_t p) {
     const int64_t low = tile.low[p], high = least_of(low + 1, tile.count - 1);
     const real upper = tile.upper[p];
@@ -136,7 +137,7 @@ DEVICE real tile_pixel(const Tile& tile, int64_t p) {
     return top[0];
 }
 
-// Replaces the logits of pixel `p` by e^(logit − top), and returns their sum.
+// Replaces the logits of pixel `p` by e^(logit − top) and returns their sum.
 DEVICE real tile_exp(const Tile& tile, int64_t p, real top) {
     real* z = tile.pixels + p * tile.stride;
     real sum[LANES];
@@ -153,7 +154,7 @@ DEVICE real tile_exp(const Tile& tile, int64_t p, real top) {
     return sum[0];
 }
 
-// The first class of pixel `p` whose logit is `top`; 255 where there is none, top being NaN.
+// Returns the first class of pixel `p` whose logit is `top`, or 255 if `top` is NaN.
 DEVICE int32_t tile_class(const Tile& tile, int64_t p, real top) {
     const real* z = tile.pixels + p * tile.stride;
     int32_t first[LANES];

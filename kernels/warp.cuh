@@ -1,5 +1,5 @@
-// Threads in warps: 32 lanes that run together. On the GPU and in lockstep, where all lanes of a warp
-// meet in an exchange; for blocks of whole warps alone. simt.cuh includes it.
+// Warp operations (32 lanes), on the GPU and in the block emulator, where all lanes of a warp meet
+// in an exchange. They require a block of whole warps. Included by simt.cuh.
 #pragma once
 
 DEVICE int64_t lane_index() { return thread_index() % WARP; }
@@ -8,17 +8,17 @@ DEVICE int64_t warp_count() { return thread_count() / WARP; }
 
 #if defined(__CUDACC__)
 
-// What lane `from` holds.
+// Returns the value that lane `from` holds.
 template <class V>
 DEVICE V shuffled(V mine, int64_t from) { return __shfl_sync(0xFFFFFFFFu, mine, static_cast<int>(from)); }
-// What the lane holds whose number differs in the bits of `mask`.
+// Returns the value of the lane whose index differs from this one's in the bits of `mask`.
 template <class V>
 DEVICE V shuffled_across(V mine, int64_t mask) { return __shfl_xor_sync(0xFFFFFFFFu, mine, static_cast<int>(mask)); }
-// One bit for each lane whose `mine` is true.
+// Returns one bit for each lane whose `mine` is true.
 DEVICE uint32_t voted(bool mine) { return __ballot_sync(0xFFFFFFFFu, mine); }
 DEVICE void warp_barrier() { __syncwarp(); }
 
-#else  // lockstep
+#else  // block emulator
 
 template <class V>
 DEVICE const V* exchanged(V mine) {
@@ -41,7 +41,8 @@ DEVICE void warp_barrier() { lockstep_exchange(nullptr, 0); }
 
 #endif
 
-// The first `live` lanes' values combined in the order of block_combine, in lane 0.
+// Combines the values of the first `live` lanes in the order of block_combine; lane 0 gets the
+// result.
 template <class C>
 DEVICE real warp_combine(real mine, int64_t live) {
     for (int64_t half; live > 1; live = half) {
@@ -52,8 +53,8 @@ DEVICE real warp_combine(real mine, int64_t live) {
     return mine;
 }
 
-// Sums over a warp, K of them side by side, in the order of block_combine; every lane gets them, as
-// a + b is b + a.
+// K sums over a warp at once, in the order of block_combine. Every lane gets the same sums, because
+// addition is commutative.
 template <int64_t K>
 DEVICE void warp_sum(real (&mine)[K]) {
     UNROLL for (int64_t half = WARP / 2; half > 0; half /= 2) {

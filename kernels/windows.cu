@@ -1,5 +1,5 @@
-// Parts of a picture: one box drawn on the device, or many windows that slide over it.
-// Boxes are y1, y2, x1, x2 in pixels of the picture; stride: pixels per cell of a grid.
+// Crops of an image, at one box chosen on the device or at many sliding windows. Boxes are
+// y1, y2, x1, x2 in image pixels; stride: image pixels per cell of a grid.
 #include "upsample.cuh"
 
 // y[b] = the crop_height × crop_width cells of x[b] at the box.
@@ -15,6 +15,7 @@ KERNEL(crop_reals,
     }
 }
 
+// The same for bytes.
 KERNEL(crop_bytes,
        const uint8_t* x /* batch,height,width,channels */, const int32_t* place /* 4 */,
        uint8_t* y /* batch,crop_height,crop_width,channels */,
@@ -27,7 +28,7 @@ KERNEL(crop_bytes,
     }
 }
 
-// All windows of all pictures, window-major: window 0 of every picture, window 1 of every …
+// Crops all windows of all images, window-major: window 0 of every image, then window 1, ….
 KERNEL(window_crops,
        const real* x /* batch,height,width,channels */, const int32_t* boxes /* windows,4 */,
        real* y /* windows*batch,crop_height,crop_width,channels */,
@@ -41,7 +42,8 @@ KERNEL(window_crops,
     }
 }
 
-// Mean of the windows that cover a cell of the height × width grid, each upsampled to its box.
+// Averages, for each cell of the height × width grid, the windows that cover it, each of them
+// upsampled to its box.
 KERNEL(window_average,
        const real* x /* windows*batch,crop_height,crop_width,channels */,
        const int32_t* boxes /* windows,4 */, real* y /* batch,height,width,channels */,
@@ -54,7 +56,8 @@ KERNEL(window_average,
         real count = 0;
         for (int64_t window = 0; window < windows; ++window) {
             const int32_t* place = boxes + window * 4;
-            // Boxes begin and end with cells. A division takes longer than a channel's sum.
+            // Boxes are aligned to cells. Comparing in pixels avoids divisions, which take longer
+            // than adding a channel.
             if (at.y * stride < place[0] || at.y * stride >= place[1] || at.x * stride < place[2] || at.x * stride >= place[3]) continue;
             const Taps ty = taps_at(at.y - place[0] / stride, ratio_y, crop_height), tx = taps_at(at.x - place[2] / stride, ratio_x, crop_width);
             const real* crop = x + (window * batch + at.image) * crop_height * crop_width * channels;

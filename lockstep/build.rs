@@ -1,4 +1,4 @@
-//! Builds every kernel in lockstep and as its reference, for every pair of number types.
+//! Builds every kernel for the block emulator and as its reference, for every pair of number types.
 
 #[path = "src/compile.rs"]
 mod compile;

@@ -1,6 +1,6 @@
-// What kernels built in lockstep call: the hooks that `-fsanitize=thread` puts before every load
-// and store, and those of kernels/lockstep.cuh. All of them are answered by lockstep/src/hooks.rs;
-// this file is built without the sanitizer and only adds where a call came from.
+// The functions that kernels built for the block emulator call: the hooks that `-fsanitize=thread`
+// inserts before every load and store, and those of kernels/lockstep.cuh. All are implemented by
+// lockstep/src/hooks.rs; this file, built without the sanitizer, only adds the caller's address.
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,7 +27,7 @@ static Hooks hooks;
 
 EXPORT void lockstep_install(const Hooks* given) { hooks = *given; }
 
-// The library's own memory: constants that kernels may read.
+// Address range of this library, which contains the constants that kernels may read.
 extern "C" const char __ehdr_start __attribute__((visibility("hidden")));
 extern "C" const char _end __attribute__((visibility("hidden")));
 EXPORT void lockstep_bounds(uintptr_t* begin, uintptr_t* end) {
@@ -64,7 +64,8 @@ SIZED(1) SIZED(2) SIZED(4) SIZED(8) SIZED(16)
 UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
 void __tsan_read_range(void* p, size_t n) { hooks.access(reinterpret_cast<uintptr_t>(p), n, READ, FROM); }
 void __tsan_write_range(void* p, size_t n) { hooks.access(reinterpret_cast<uintptr_t>(p), n, WRITE, FROM); }
-// Arrays of the source, a thread's own among them, which accesses by address do not show.
+// Index checks of arrays declared in the source. They include a thread's local arrays, which the
+// checks of addresses do not cover.
 void __ubsan_handle_out_of_bounds(void*, uintptr_t index) { hooks.beyond(index, FROM); }
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_func_entry(void*) {}

@@ -1,20 +1,26 @@
-//! Element types of tensors, and the host types that correspond to them.
+//! Element types of tensors and the corresponding host types.
 
-/// Element type of a tensor.
+/// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
+    /// IEEE single precision.
     F32,
-    /// The upper half of single precision.
+    /// bfloat16: the upper 16 bits of single precision.
     Bf16,
+    /// IEEE double precision.
     F64,
+    /// Unsigned 8-bit integer.
     U8,
+    /// Signed 32-bit integer.
     I32,
+    /// Signed 64-bit integer.
     I64,
+    /// Unsigned 64-bit integer.
     U64,
 }
 
 impl DType {
-    /// Size of one element.
+    /// Returns the size of one element in bytes.
     pub fn bytes(self) -> usize {
         match self {
             DType::U8 => 1,
@@ -25,8 +31,9 @@ impl DType {
     }
 }
 
-/// Host types that a tensor can be uploaded from and read into.
+/// A host type that tensors can be uploaded from and read back into.
 pub trait Element: bytemuck::Pod {
+    /// The corresponding element type.
     const DTYPE: DType;
 }
 

@@ -1,52 +1,54 @@
-//! The library's one error type. Every message names what was wrong (file, key, tensor) and,
-//! where it helps, what to do about it.
+//! The library's error type. Every message names the file, configuration key or tensor at fault
+//! and, where it helps, says what to do about it.
 
 use std::path::{Path, PathBuf};
 
+/// The result type of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// An error of the library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A configuration file or a `--set` override is wrong.
+    /// A configuration file or a `--set` override is invalid.
     #[error("{0}")]
     Config(String),
 
-    /// A data set, an image or a label is missing or malformed.
+    /// A dataset, an image or a label is missing or malformed.
     #[error("{}: {problem}", path.display())]
     Data { path: PathBuf, problem: String },
 
-    /// A checkpoint or weight file does not fit the network.
+    /// A checkpoint or weight file does not match the network.
     #[error("{}: {problem}", path.display())]
     Weights { path: PathBuf, problem: String },
 
-    /// The operating system refused a file operation.
+    /// A file operation failed.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
 
-    /// Tensors whose shapes or types do not fit an operation.
+    /// The shapes or element types of tensors do not fit an operation.
     #[error("{op}: {problem}")]
     Shape { op: &'static str, problem: String },
 
-    /// The device cannot do what was asked: absent, failed launch.
+    /// The device is absent, a launch failed, or the device cannot run the operation.
     #[error("{0}")]
     Device(String),
 
-    /// The device has too little memory.
+    /// The device is out of memory.
     #[error("{0}")]
     OutOfMemory(String),
 
-    /// Training cannot go on.
+    /// Training cannot continue.
     #[error("{0}")]
     Training(String),
 
-    /// Training produced a number that is not finite.
+    /// Training produced a value that is not finite.
     #[error("{0}")]
     NotFinite(String),
 }
 
 impl Error {
-    /// The file that an error is about.
+    /// Returns the file that the error is about, if there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Error::Data { path, .. } | Error::Weights { path, .. } | Error::Io { path, .. } => {
@@ -56,27 +58,33 @@ impl Error {
         }
     }
 
+    /// Creates an [`Error::Config`].
     pub fn config(message: impl Into<String>) -> Self {
         Error::Config(message.into())
     }
 
+    /// Creates an [`Error::Data`].
     pub fn data(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Error::Data { path: path.as_ref().into(), problem: problem.into() }
     }
 
+    /// Creates an [`Error::Weights`].
     pub fn weights(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Error::Weights { path: path.as_ref().into(), problem: problem.into() }
     }
 
-    /// `action` completes "cannot …": "read", "create", "rename".
+    /// Creates an [`Error::Io`]. `action` completes "cannot …", for example "read", "create" or
+    /// "rename".
     pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().into(), action, source }
     }
 
+    /// Creates an [`Error::Shape`].
     pub fn shape(op: &'static str, problem: impl Into<String>) -> Self {
         Error::Shape { op, problem: problem.into() }
     }
 
+    /// Creates an [`Error::Device`].
     pub fn device(message: impl Into<String>) -> Self {
         Error::Device(message.into())
     }

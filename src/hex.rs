@@ -1,6 +1,6 @@
-//! Bytes as hexadecimal digits.
+//! Hexadecimal formatting.
 
-/// Two lowercase digits a byte, as `sha256sum` prints them.
+/// Formats bytes as two lowercase hexadecimal digits each, like `sha256sum`.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,8 @@
-//! Hand-written CUDA kernels and a minimal runtime that train and evaluate unsupervised
-//! domain-adaptive semantic segmentation (UDASS / QuadMix) without libtorch.
+//! Training and evaluation of unsupervised domain-adaptive semantic segmentation (UDASS / QuadMix),
+//! built on hand-written CUDA kernels and a minimal runtime, without libtorch.
 //!
-//! The program `udass-raw` is a thin layer over [`run`]. In a program of your own, a trained network
-//! segments a picture on the GPU, or on the CPU where there is none:
+//! The `udass-raw` program is a thin layer over [`run`]. To segment an image with a trained network
+//! in your own program, on the GPU, or on the CPU if there is none:
 //!
 //! ```no_run
 //! use udass_raw::checkpoint::{tensor_file::TensorFile, weights::Network};
@@ -15,14 +15,14 @@
 //! let file = TensorFile::open("gta_vit.safetensors")?;
 //! let (network, weights) = build::trained(&config, &device, &file, Network::Student)?;
 //! let predictor = Predictor::new(&device, &network, &weights, &config.eval)?;
-//! // `rgb`: the picture's bytes, row by row.
+//! // `rgb` holds the bytes of the image, row by row.
 //! let logits = predictor.logits(&rgb, width, height)?;
 //! let classes: Vec<u8> = device.read(&predictor.classes(&logits, (height, width))?)?;
 //! # Ok::<(), udass_raw::Error>(())
 //! ```
 //!
-//! A program with a CUDA context, a stream and memory of its own keeps them: all work goes to that
-//! stream, and nothing here waits for it.
+//! A program that has its own CUDA context, stream and memory can keep using them: all work is
+//! enqueued on that stream, and nothing here waits for it.
 //!
 //! ```no_run
 //! # use std::ffi::c_void;
@@ -33,11 +33,11 @@
 //! use udass_raw::tensor::DType;
 //!
 //! # fn segment(context: *mut c_void, stream: *mut c_void) -> udass_raw::Result<()> {
-//! // SAFETY: both handles outlive the device and its tensors.
+//! // SAFETY: the context and the stream outlive the device and its tensors.
 //! let device = unsafe { Device::cuda_in(context, stream, Precision::Bf16, true)? };
 //! # Ok(()) }
-//! /// `image`: the address of 1,1024,2048,3 normalised numbers; `result`: that of room for
-//! /// 1,256,512,19 logits.
+//! /// `image` is the device address of a normalized image, 1,1024,2048,3, and `result` that of a
+//! /// buffer for logits, 1,256,512,19.
 //! fn logits(
 //!     device: &Device,
 //!     network: &Segmentor,
@@ -45,7 +45,7 @@
 //!     image: u64,
 //!     result: u64,
 //! ) -> udass_raw::Result<()> {
-//!     // SAFETY: so many numbers lie there, and others touch them in the stream's order alone.
+//!     // SAFETY: the buffers have these sizes, and all other accesses are ordered by the stream.
 //!     let image = unsafe { device.tensor_at(image, &[1, 1024, 2048, 3], DType::F32)? };
 //!     let mut result = unsafe { device.tensor_at(result, &[1, 256, 512, 19], DType::F32)? };
 //!     let tape = Tape::inference(device);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // Wrong usage ends here, with clap's message and exit code 2.
+    // For invalid arguments, clap prints a message and exits with code 2.
     match cli::run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(e) => {

@@ -1,18 +1,19 @@
-//! What work that takes long tells its caller while it runs.
+//! Progress reporting for long-running work.
 
-/// Watches work that takes long. The library prints nothing itself: whoever calls it decides what is
-/// shown, and where.
+/// Receives the progress of long-running work. The library prints nothing itself; the caller
+/// decides what to show and where.
 ///
-/// `()` is the observer that watches nothing.
+/// `()` implements the trait and ignores all reports.
 pub trait Observer: Sync {
-    /// The work has `total` steps, of which `done` were done before, as when a run is resumed.
+    /// Called at the start: the work has `total` steps, of which `done` are already complete, as
+    /// when a run is resumed.
     fn begin(&self, done: usize, total: usize);
 
-    /// `done` of `total` steps are done; `detail` describes the last one, and may be empty. Calls may
-    /// come from any thread, and out of order.
+    /// Called when `done` of `total` steps are complete. `detail` describes the last step and may
+    /// be empty. Calls may come from any thread and out of order.
     fn advance(&self, done: usize, total: usize, detail: &str);
 
-    /// Something that the user should read, in a line or a few.
+    /// Called with a message for the user, one or a few lines long.
     fn message(&self, text: &str);
 }
 

@@ -1,4 +1,5 @@
-//! AdamW over the flat store, its schedule, and the update of the mean teacher that goes with it.
+//! AdamW over the flat parameter store, the learning-rate schedule, and the fused EMA update of the
+//! mean teacher.
 
 use crate::device::Device;
 use crate::ops::AdamW;
@@ -6,48 +7,59 @@ use crate::params::Weights;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// What AdamW needs beside a learning rate (Loshchilov & Hutter 2019).
+/// The hyperparameters of AdamW other than the learning rate (Loshchilov & Hutter 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWSettings {
+    /// The decay rates β1 and β2 of the moments.
     pub betas: [f64; 2],
+    /// The term added to the denominator.
     pub eps: f64,
+    /// The decoupled weight decay.
     pub weight_decay: f64,
 }
 
-/// How the learning rate changes over a run.
+/// How the learning rate changes over a run: linear warm-up, then linear decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// Iterations of linear warm-up.
+    /// The number of linear warm-up iterations.
     pub warmup: u64,
-    /// Share of the rate that the warm-up starts from.
+    /// The fraction of the learning rate at which the warm-up starts.
     pub warmup_ratio: f64,
     /// The iteration at which the rate reaches 0.
     pub end: u64,
 }
 
-/// The moments of one network's parameters, and how each parameter is updated.
+/// The optimizer state: the moments of one network's parameters and the multipliers of their
+/// parameter groups.
 pub struct Optimizer {
+    /// The first moments, laid out like the parameters.
     pub exp_avg: Tensor,
+    /// The second moments, laid out like the parameters.
     pub exp_avg_sq: Tensor,
-    /// Multipliers of learning rate and weight decay, by chunk of the flat store.
+    /// The multipliers of learning rate and weight decay for each chunk of the flat store:
+    /// chunks,2.
     multipliers: Tensor,
     settings: AdamWSettings,
 }
 
-/// Numbers of one update, as the kernel takes them.
+/// The scalars of one update, as the kernel takes them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateNumbers {
+    /// The learning rate.
     pub lr: f64,
+    /// The weight decay.
     pub weight_decay: f64,
-    /// 1 - β1^t and √(1 - β2^t) at the t-th update.
+    /// The bias correction 1 - β1^t of the first moment at the t-th update.
     pub correction1: f64,
+    /// The bias correction √(1 - β2^t) of the second moment at the t-th update.
     pub correction2: f64,
-    /// Weight of the old teacher.
+    /// The EMA decay: the weight of the teacher's previous values.
     pub alpha: f64,
 }
 
 impl UpdateNumbers {
-    /// At the `t`-th update, counting from 1. `alpha`: see [`teacher_alpha`].
+    /// Computes the scalars of the `t`-th update, counting from 1. `alpha` is the EMA decay, see
+    /// [`teacher_alpha`].
     pub fn new(settings: &AdamWSettings, lr: f64, t: u64, alpha: f64) -> UpdateNumbers {
         let remaining = |beta: f64| 1.0 - beta.powi(t.min(i32::MAX as u64) as i32);
         UpdateNumbers {
@@ -59,15 +71,17 @@ impl UpdateNumbers {
         }
     }
 
+    /// Returns the scalars in the order in which the kernel reads them.
     pub fn to_array(self) -> [f32; 5] {
         let UpdateNumbers { lr, weight_decay, correction1, correction2, alpha } = self;
         [lr, weight_decay, correction1, correction2, alpha].map(|x| x as f32)
     }
 }
 
-/// Learning rate at an iteration, counting from 0: linear warm-up under a linear decay.
+/// Returns the learning rate at an iteration, counting from 0: a linear decay, scaled by the linear
+/// warm-up at first.
 ///
-/// mmcv's `poly` policy with power 1 and `warmup='linear'`.
+/// This is mmcv's `poly` policy with power 1 and `warmup='linear'`.
 pub fn learning_rate(base: f64, schedule: &Schedule, iteration: u64) -> f64 {
     let done = (iteration as f64 / schedule.end.max(1) as f64).min(1.0);
     let regular = base * (1.0 - done);
@@ -78,14 +92,15 @@ pub fn learning_rate(base: f64, schedule: &Schedule, iteration: u64) -> f64 {
     regular * (1.0 - missing * (1.0 - schedule.warmup_ratio))
 }
 
-/// Weight of the old teacher in the update that precedes `iteration` (Tarvainen & Valpola 2017).
+/// Returns the EMA decay of the teacher update that precedes `iteration` (Tarvainen & Valpola
+/// 2017). It rises to `limit`.
 pub fn teacher_alpha(limit: f64, iteration: u64) -> f64 {
     limit.min(1.0 - 1.0 / (iteration as f64 + 1.0))
 }
 
 impl Optimizer {
-    /// Moments of 0. `multipliers` gives a parameter's own learning rate and weight decay by its name,
-    /// as multiples of the optimizer's.
+    /// Creates an optimizer with zero moments. `multipliers` maps a parameter's name to the factors
+    /// of its learning rate and weight decay.
     pub fn new(
         device: &Device,
         weights: &Weights,
@@ -111,8 +126,11 @@ impl Optimizer {
         })
     }
 
-    /// One update of `student` and, with it, of `teacher`; none of either where `failed` is set.
-    /// `numbers`: [`UpdateNumbers::to_array`] on the device.
+    /// Updates `student` and, in the same kernel, the EMA in `teacher`. Nothing changes if `failed`
+    /// is set. `numbers` is [`UpdateNumbers::to_array`] on the device.
+    ///
+    /// # Errors
+    /// Returns a shape error if `student` has no gradients.
     pub fn update(
         &mut self,
         device: &Device,

@@ -1,8 +1,9 @@
-//! The flat parameter store: every parameter of a network in one contiguous buffer, and beside it,
-//! laid out alike, gradients, moments and the teacher.
+//! The flat parameter store: all parameters of a network in one contiguous buffer. Gradients,
+//! optimizer moments and the teacher's parameters use the same layout.
 //!
-//! A parameter is known by its name in the reference's state dict. Its layout there and here may
-//! differ ([`Layout`]); conversion happens on the way in and out.
+//! A parameter is identified by its name in the state dict of the reference implementation. Its
+//! memory layout may differ from the reference's ([`Layout`]); loading and exporting convert
+//! between them.
 
 use std::rc::Rc;
 
@@ -13,50 +14,59 @@ use crate::rng::{Draw, Purpose};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Parameters start at multiples of it, so that a chunk belongs to one parameter.
+/// Elements per chunk of the flat store. Each parameter starts at a chunk boundary, so a chunk
+/// belongs to a single parameter.
 pub const CHUNK: usize = 256;
 
-/// How a tensor of the reference's state dict is laid out here.
+/// How the layout of a tensor differs from the reference's state dict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// As in the reference.
+    /// The same layout as in the reference.
     Same,
-    /// Convolution filters: K,C,R,S there, K,R,S,C here.
+    /// Convolution filters: K,C,R,S in the reference, K,R,S,C here.
     Filter,
-    /// Depthwise filters: C,1,R,S there, R,S,C here.
+    /// Depthwise filters: C,1,R,S in the reference, R,S,C here.
     Depthwise,
 }
 
-/// What a parameter starts from where no weights are loaded.
+/// The initial values of a parameter when no weights are loaded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// All elements have this value.
     Constant(f32),
-    /// Normal, cut off at two standard deviations.
+    /// A normal distribution with this standard deviation, truncated at two standard deviations.
     TruncatedNormal(f32),
+    /// A normal distribution with this standard deviation.
     Normal(f32),
 }
 
+/// The name, shape, layout and initialization of one parameter or buffer.
 #[derive(Clone, Debug)]
 pub struct ParamSpec {
+    /// The name in the state dict of the reference.
     pub name: String,
-    /// Shape in the reference.
+    /// The shape in the reference.
     pub shape: Vec<usize>,
+    /// How the layout differs from the reference's.
     pub layout: Layout,
+    /// The initial values.
     pub init: Init,
-    /// First element in the flat store.
+    /// The first element in the flat store.
     offset: usize,
 }
 
 impl ParamSpec {
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Shape here.
+    /// Returns the shape in the flat store.
     fn shape_here(&self) -> Vec<usize> {
         match (self.layout, self.shape.as_slice()) {
             (Layout::Filter, &[k, c, r, s]) => vec![k, r, s, c],
@@ -65,7 +75,7 @@ impl ParamSpec {
         }
     }
 
-    /// Index here of the element at `index` in the reference.
+    /// Returns the index in the flat store of the element at `index` in the reference layout.
     fn place(&self, index: usize) -> usize {
         match (self.layout, self.shape.as_slice()) {
             (Layout::Filter, &[_, c, r, s]) => {
@@ -79,23 +89,25 @@ impl ParamSpec {
     }
 }
 
-/// Names one parameter, or one buffer, of a [`Spec`].
+/// Identifies a parameter of a [`Spec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParamId(usize);
+/// Identifies a buffer of a [`Spec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferId(usize);
 
-/// All parameters and buffers of a network, in the order of the reference's modules.
+/// Lists all parameters and buffers of a network in the order of the reference's modules.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     params: Vec<ParamSpec>,
-    /// Running statistics of batch norms; never touched by the optimiser.
+    /// Running statistics of batch norms; the optimizer never updates them.
     buffers: Vec<ParamSpec>,
     params_len: usize,
     buffers_len: usize,
 }
 
 impl Spec {
+    /// Adds a parameter and returns its id.
     pub fn param(
         &mut self,
         name: impl Into<String>,
@@ -107,6 +119,7 @@ impl Spec {
         ParamId(self.params.len() - 1)
     }
 
+    /// Adds a buffer whose elements start at `start` and returns its id.
     pub fn buffer(&mut self, name: impl Into<String>, shape: &[usize], start: f32) -> BufferId {
         let (list, len) = (&mut self.buffers, &mut self.buffers_len);
         Self::push(list, len, name.into(), shape, Layout::Same, Init::Constant(start));
@@ -126,21 +139,23 @@ impl Spec {
         list.push(spec);
     }
 
+    /// Returns all parameters in the order of their ids.
     pub fn params(&self) -> &[ParamSpec] {
         &self.params
     }
 
+    /// Returns all buffers in the order of their ids.
     pub fn buffers(&self) -> &[ParamSpec] {
         &self.buffers
     }
 
-    /// The layer that a parameter belongs to, by the reference's name.
+    /// Returns the layer that a parameter belongs to, by the reference's name.
     pub fn layer_of(&self, id: ParamId) -> &str {
         let name = &self.params[id.0].name;
         name.rsplit_once('.').map_or(name, |(layer, _)| layer)
     }
 
-    /// For every chunk of the flat store, the index of its parameter.
+    /// Returns the index of the owning parameter for every chunk of the flat store.
     pub fn chunk_owners(&self) -> Vec<usize> {
         let chunks = |p: &ParamSpec| p.len().div_ceil(CHUNK);
         let owners = self.params.iter().enumerate();
@@ -148,22 +163,24 @@ impl Spec {
     }
 }
 
-/// A parameter in use: a view of its values and, when it learns, of its gradient.
+/// A view of one parameter: its values and, if it is trained, its gradient.
 #[derive(Clone)]
 pub struct Param {
+    /// The values in the compute type.
     pub value: Tensor,
-    /// The value as products take it, where that is another tensor.
+    /// The low-precision copy that matmuls read; `None` if the storage type is the compute type.
     shadow: Option<Tensor>,
-    /// Accumulates.
+    /// The gradient, which backward passes add to; `None` if the parameter is not trained.
     pub grad: Option<Tensor>,
 }
 
 impl Param {
+    /// Creates a parameter without a low-precision copy.
     pub fn new(value: Tensor, grad: Option<Tensor>) -> Param {
         Param { value, shadow: None, grad }
     }
 
-    /// The value as products take it.
+    /// Returns the values in the storage type, as matmuls read them.
     pub fn operand(&self, device: &Device) -> Result<Tensor> {
         match &self.shadow {
             Some(shadow) => Ok(shadow.clone()),
@@ -171,28 +188,32 @@ impl Param {
         }
     }
 
-    /// The value in the type of what it is added to.
+    /// Returns the values in `dtype`, which must be the compute type or the storage type.
     pub fn stored_as(&self, device: &Device, dtype: DType) -> Result<Tensor> {
         if dtype == self.value.dtype() { Ok(self.value.clone()) } else { self.operand(device) }
     }
 }
 
-/// One set of values for a network: the student's, the teacher's or the ImageNet model's.
+/// The weights of one network: the student, the teacher or the ImageNet model.
 #[derive(Clone)]
 pub struct Weights {
     spec: Rc<Spec>,
+    /// All parameters in the compute type.
     pub values: Tensor,
-    /// The values as products take them, where that is another type; follows them.
+    /// The low-precision copy of `values`, kept up to date; `None` if the storage type is the
+    /// compute type.
     pub shadow: Option<Tensor>,
-    /// None for a network that does not learn.
+    /// The gradients; `None` for a network that is not trained.
     pub grads: Option<Tensor>,
-    /// Running statistics as of the last step.
+    /// Running statistics as committed by the last step.
     pub buffers: Tensor,
-    /// Running statistics as moved by this step; they become `buffers` when it is committed.
+    /// Running statistics as updated by the current step; they become `buffers` when the step is
+    /// committed.
     pub pending: Tensor,
 }
 
 impl Weights {
+    /// Allocates zeroed weights, with gradients if the network is trained (`learns`).
     pub fn new(device: &Device, spec: &Rc<Spec>, learns: bool) -> Result<Weights> {
         let real = device.real();
         let flat = spec.params_len.max(CHUNK);
@@ -212,10 +233,12 @@ impl Weights {
         })
     }
 
+    /// Returns the list of parameters and buffers.
     pub fn spec(&self) -> &Rc<Spec> {
         &self.spec
     }
 
+    /// Returns a view of one parameter.
     pub fn param(&self, id: ParamId) -> Result<Param> {
         let spec = &self.spec.params[id.0];
         let view = |flat: &Tensor| flat.slice(spec.offset, &spec.shape_here());
@@ -226,20 +249,24 @@ impl Weights {
         })
     }
 
-    /// Committed values of a buffer.
+    /// Returns a view of the committed values of a buffer.
     pub fn buffer(&self, id: BufferId) -> Result<Tensor> {
         let spec = &self.spec.buffers[id.0];
         self.buffers.slice(spec.offset, &spec.shape)
     }
 
-    /// Values of a buffer as this step moves them.
+    /// Returns a view of the values of a buffer as updated by the current step.
     pub fn pending(&self, id: BufferId) -> Result<Tensor> {
         let spec = &self.spec.buffers[id.0];
         self.pending.slice(spec.offset, &spec.shape)
     }
 
-    /// Fills parameters and buffers from what `values` gives for each name, in the reference's
-    /// layout; what it has no values for is left as it is.
+    /// Fills parameters and buffers with the values that `values` returns for each of them in the
+    /// reference's layout. Where it returns `None`, the values remain unchanged.
+    ///
+    /// # Errors
+    /// Returns a shape error if `values` returns a wrong number of elements, or the error that it
+    /// returns.
     pub fn load(
         &mut self,
         device: &Device,
@@ -251,14 +278,15 @@ impl Weights {
         device.copy(&self.buffers, &mut self.pending)
     }
 
-    /// Starts every parameter as its spec says; what is drawn, is drawn from the seed alone.
+    /// Initializes every parameter and buffer as its spec says. Random values depend on the seed
+    /// alone.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
         let mut slot = 0;
         self.load(device, |param| {
             slot += 1;
             let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
             let mut normal = move || {
-                // Box and Muller; 1 - u keeps the logarithm finite.
+                // The Box–Muller transform; 1 - u keeps the logarithm finite.
                 let (u, v) = (1.0 - draw.uniform(), draw.uniform());
                 (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
             };
@@ -276,7 +304,7 @@ impl Weights {
         })
     }
 
-    /// Takes over the parameters of other weights of the same network.
+    /// Copies the parameters of another set of weights for the same network.
     pub fn copy_values(&mut self, device: &Device, from: &Weights) -> Result<()> {
         device.copy(&from.values, &mut self.values)?;
         self.refresh_shadow(device)
@@ -289,7 +317,8 @@ impl Weights {
         }
     }
 
-    /// As [`load`](Self::load), for a flat buffer laid out like the parameters (a moment).
+    /// Fills a flat buffer with the layout of the parameters (such as an optimizer moment), like
+    /// [`load`](Self::load).
     pub fn load_flat(
         &self,
         device: &Device,
@@ -299,13 +328,13 @@ impl Weights {
         fill(device, &self.spec.params, flat, &mut values)
     }
 
-    /// One parameter in the reference's layout, out of a flat buffer laid out like the parameters
-    /// (values, gradients, moments).
+    /// Returns one parameter in the reference's layout from a flat buffer with the layout of the
+    /// parameters (values, gradients, moments).
     pub fn export(&self, device: &Device, flat: &Tensor, index: usize) -> Result<Vec<f32>> {
         unpack(device, flat, &self.spec.params[index])
     }
 
-    /// One committed buffer in the reference's layout.
+    /// Returns one committed buffer in the reference's layout.
     pub fn export_buffer(&self, device: &Device, index: usize) -> Result<Vec<f32>> {
         unpack(device, &self.buffers, &self.spec.buffers[index])
     }

@@ -1,59 +1,66 @@
-//! Random numbers without a generator: each is a hash of what it is for.
+//! Counter-based random numbers: each is a hash of its purpose, so there is no generator state.
 //!
-//! A [`Draw`] is made from (seed, iteration, purpose, slot, attempt) and gives a short sequence of
-//! numbers that belongs to it alone. No draw depends on another one having been made, so threads,
-//! prefetching and resuming cannot change a bit of a run.
+//! A [`Draw`] is keyed by (seed, iteration, purpose, slot, attempt) and produces its own short
+//! sequence of numbers. No draw depends on whether another one was made, so threads, prefetching
+//! and resuming cannot change a run by a single bit.
 //!
-//! The hash feeds each coordinate in turn through the finalizer of SplitMix64 (Steele, Lea, Flood
-//! 2014), a bijection of 64-bit words, keyed by the state so far; the numbers are SplitMix64's
-//! output from there.
+//! The hash passes each coordinate in turn through the finalizer of SplitMix64 (Steele, Lea, Flood
+//! 2014), a bijection of 64-bit words, keyed by the state so far. The numbers are the output of
+//! SplitMix64 from that state.
 
-/// What a random number is for. The numbers are part of every run's identity: give a new purpose a
-/// number of its own, and never change one.
+/// The purpose of a random number. The discriminants are part of the identity of every run: give a
+/// new purpose a new number, and never change an existing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Class that rare-class sampling looks for.
+    /// The class that rare-class sampling looks for.
     SourceClass = 1,
-    /// Source image among those of the class.
+    /// The source image among those that contain the class.
     SourceFile = 2,
-    /// Position of the source crop.
+    /// The position of the source crop.
     SourceCrop = 3,
+    /// The horizontal flip of the source image.
     SourceFlip = 4,
-    /// Target image, with replacement.
+    /// The target image, drawn with replacement.
     TargetFile = 5,
+    /// The position of the target crop.
     TargetCrop = 6,
+    /// The horizontal flip of the target image.
     TargetFlip = 7,
-    /// Order of all source–target pairs when there is no rare-class sampling; slot: the epoch.
+    /// The order of all source–target pairs without rare-class sampling; the slot is the epoch.
     PairOrder = 8,
     /// The two long-tail classes of an iteration.
     RareClasses = 9,
-    /// Image and crop of one long-tail paste.
+    /// The image and crop of one long-tail paste.
     RareCrop = 10,
-    /// What drop-path and dropout of an iteration are drawn from.
+    /// The key of drop-path and dropout in an iteration.
     DropKey = 11,
-    /// Position of the detail crop; slot: the forward pass.
+    /// The position of the detail crop; the slot is the forward pass.
     DetailBox = 12,
-    /// Whether jitter and blur are applied; slot 0: mixed images, 1: masked ones.
+    /// The decisions to apply jitter and blur; slot 0 is for mixed images, slot 1 for masked ones.
     AugmentSwitch = 13,
-    /// Factors, order and sigma of colour jitter and blur; slot: the image of the call.
+    /// The color jitter factors; the slot is the image of the call.
     AugmentFactors = 14,
+    /// The order of the color jitter operations; the slot is the call.
     AugmentOrder = 15,
+    /// The sigma of the blur; the slot is the call.
     AugmentSigma = 16,
-    /// Classes pasted by ClassMix, and of QuadMix's two templates; slot: the image.
+    /// The classes that ClassMix pastes; the slot is the image.
     MixClasses = 17,
+    /// The classes of QuadMix's source template; the slot is the image.
     SourceClasses = 18,
+    /// The classes of QuadMix's target template; the slot is the image.
     TargetClasses = 19,
-    /// Blocks that masked image consistency hides; slot: the image.
+    /// The blocks that masked image consistency hides; the slot is the image.
     MaskGrid = 20,
-    /// Values that parameters start from; slot: the parameter.
+    /// The initial values of parameters; the slot is the parameter.
     Init = 21,
 }
 
-/// What SplitMix64's state grows by: 2⁶⁴ over the golden ratio.
+/// The increment of the SplitMix64 state: 2⁶⁴ divided by the golden ratio.
 pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// SplitMix64's finalizer: a bijection in which every input bit flips each output bit with
+/// The finalizer of SplitMix64: a bijection in which every input bit flips each output bit with a
 /// probability near ½.
 pub(crate) fn mix64(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -61,69 +68,71 @@ pub(crate) fn mix64(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The random numbers of one decision.
+/// The random number sequence of one decision.
 #[derive(Clone, Debug)]
 pub struct Draw {
     state: u64,
 }
 
 impl Draw {
-    /// `slot` tells apart the same decision for several images of an iteration, `attempt` the
-    /// repetitions of a decision that was rejected.
+    /// Creates the sequence for one decision. `slot` distinguishes the same decision for several
+    /// images of an iteration, `attempt` the retries of a rejected decision.
     pub fn new(seed: u64, iteration: u64, purpose: Purpose, slot: u64, attempt: u64) -> Self {
         let absorb = |state: u64, word: u64| mix64(state.wrapping_add(GOLDEN) ^ mix64(word));
         let state = [seed, iteration, purpose as u64, slot, attempt].into_iter().fold(0, absorb);
         Draw { state }
     }
 
-    /// 64 uniform bits.
+    /// Returns 64 uniform bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
         mix64(self.state)
     }
 
-    /// Uniform in [0, 1), a multiple of 2⁻⁵³.
+    /// Returns a uniform number in [0, 1), a multiple of 2⁻⁵³.
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in [0, 1), a multiple of 2⁻²⁴: exact in single precision.
+    /// Returns a uniform number in [0, 1), a multiple of 2⁻²⁴ and thus exact in single precision.
     pub fn uniform_f32(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u32 << 24) as f32
     }
 
-    /// Uniform in [lo, hi).
+    /// Returns a uniform number in [lo, hi).
     pub fn range_f32(&mut self, lo: f32, hi: f32) -> f32 {
         lo + (hi - lo) * self.uniform_f32()
     }
 
-    /// Uniform among 0, …, n − 1 (0 if n is 0); off by less than n·2⁻⁶⁴ for each.
+    /// Returns a uniform integer in 0, …, n − 1 (0 if n is 0). Each probability is off by less than
+    /// n·2⁻⁶⁴.
     pub fn below(&mut self, n: usize) -> usize {
         ((self.bits() as u128 * n as u128) >> 64) as usize
     }
 
-    /// Uniform among lo, …, hi, both included.
+    /// Returns a uniform integer in lo, …, hi, both included.
     pub fn range(&mut self, lo: usize, hi: usize) -> usize {
         lo + self.below(hi.saturating_sub(lo) + 1)
     }
 
-    /// True with this probability.
+    /// Returns `true` with the given probability.
     pub fn chance(&mut self, probability: f32) -> bool {
         self.uniform() < probability as f64
     }
 
-    /// Two different positions among 0, …, n − 1, in random order. `n` must be at least 2.
+    /// Returns two different integers in 0, …, n − 1 in random order. `n` must be at least 2.
     pub fn two_of(&mut self, n: usize) -> [usize; 2] {
         let first = self.below(n);
         let second = self.below(n - 1);
         [first, second + (second >= first) as usize]
     }
 
-    /// Where `index` goes in a random order of 0, …, n − 1, without making the list. Two clones of
-    /// a draw give the same order: all indices together are a permutation.
+    /// Returns the position of `index` in a random permutation of 0, …, n − 1 without building the
+    /// list. Clones of a draw give the same permutation.
     ///
-    /// A four-round Feistel cipher on the smallest even number of bits that holds n, walked until
-    /// it lands below n (fewer than four steps on average).
+    /// The permutation is a four-round Feistel cipher on the smallest even number of bits that can
+    /// hold n − 1, with cycle walking: it is applied until the result is below n, fewer than four
+    /// times on average.
     pub fn permuted(&self, index: u64, n: u64) -> u64 {
         assert!(index < n, "index {index} of {n}");
         let half = (u64::BITS - (n - 1).leading_zeros()).div_ceil(2).max(1);
@@ -170,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_pinned() {
-        // A changed value here changes every run that was ever recorded.
+        // A different value here means that every recorded run changes.
         assert_eq!(Draw::new(1, 4000, Purpose::SourceClass, 0, 0).bits(), 0xf965_c955_8ab8_7a52);
     }
 
@@ -180,7 +189,7 @@ mod tests {
         for slot in 0..70_000 {
             counts[draw(slot).below(7)] += 1;
         }
-        // Standard deviation 93; six of them.
+        // The standard deviation is 93; allow six of them.
         assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 560), "{counts:?}");
         assert_eq!(draw(0).below(0), 0);
         assert_eq!(draw(0).range(5, 5), 5);

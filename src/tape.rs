@@ -1,7 +1,8 @@
-//! Reverse-mode differentiation: a list of backward closures, run last to first.
+//! Reverse-mode automatic differentiation: a list of backward closures that run last to first.
 //!
-//! An op computes its output and, on a recording tape, leaves a closure that turns the output's
-//! gradient into its inputs'. What the closure captured is freed when it has run.
+//! An op computes its output and, on a recording tape, pushes a closure that turns the gradient of
+//! the output into the gradients of its inputs. Tensors captured by a closure are freed once it has
+//! run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,34 +15,36 @@ use crate::{Error, Result};
 
 type Backward = Box<dyn FnOnce(&mut Gradients) -> Result<()>>;
 
-/// What ops are recorded on.
+/// Records the backward closures of ops.
 pub struct Tape {
     device: Device,
-    /// None on a tape for inference.
+    /// `None` on an inference tape.
     nodes: Option<RefCell<Vec<Backward>>>,
     next: Cell<u32>,
 }
 
 impl Tape {
-    /// Ops leave what their backward needs.
+    /// Creates a tape that keeps what the backward pass needs.
     pub fn recording(device: &Device) -> Tape {
         Tape { device: device.clone(), nodes: Some(RefCell::default()), next: Cell::new(0) }
     }
 
-    /// Ops leave nothing.
+    /// Creates an inference tape, on which ops record nothing.
     pub fn inference(device: &Device) -> Tape {
         Tape { device: device.clone(), nodes: None, next: Cell::new(0) }
     }
 
+    /// Returns the device that the tape records for.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
+    /// Returns whether ops are recorded.
     pub fn is_recording(&self) -> bool {
         self.nodes.is_some()
     }
 
-    /// The same tensor, its gradient collected from here on.
+    /// Returns the same tensor under a new gradient id, so that this tape collects its gradient.
     pub fn leaf(&self, tensor: &Tensor) -> Tensor {
         let id = self.next.get();
         self.next.set(id + 1);
@@ -51,8 +54,8 @@ impl Tape {
         leaf
     }
 
-    /// Records how `y`'s gradient becomes that of its inputs; nothing on a tape for inference.
-    /// `backward` is not called when no gradient reaches `y`.
+    /// Records how the gradient of `y` becomes the gradients of its inputs. An inference tape
+    /// records nothing. `backward` is not called when no gradient reaches `y`.
     pub fn record(
         &self,
         y: Tensor,
@@ -71,7 +74,8 @@ impl Tape {
         y
     }
 
-    /// As [`record`](Self::record), for an op with several outputs; at least one gradient is there.
+    /// Records an op with several outputs, like [`record`](Self::record). `backward` is called only
+    /// if at least one output received a gradient.
     pub fn record_all<O: AsRef<[Tensor]> + AsMut<[Tensor]>>(
         &self,
         mut outputs: O,
@@ -92,8 +96,9 @@ impl Tape {
         outputs
     }
 
-    /// Runs `f` and keeps its inputs alone: what its ops leave for their backward is made by running
-    /// it again, with `true`, when gradients arrive. It must then compute the same.
+    /// Runs `f` with activation checkpointing: only its inputs are kept. When gradients arrive, the
+    /// backward pass runs `f` again, now with `true`, to rebuild the intermediate results. The
+    /// second run must compute the same values.
     pub fn recomputed<const N: usize, const M: usize>(
         &self,
         inputs: [&Tensor; N],
@@ -117,7 +122,8 @@ impl Tape {
             let again = f(&tape, leaves.clone(), true)?;
             let mut seeds: Vec<_> =
                 again.iter().zip(arrived).filter_map(|(y, dy)| Some((y, dy?))).collect();
-            // What the inputs' gradients hold already goes first, as it would without all this.
+            // Gradients that the inputs already hold are added first, as they would be without
+            // checkpointing.
             let held = leaves.iter().zip(&inputs);
             seeds.extend(held.filter_map(|(leaf, x)| Some((leaf, gradients.take(&x.slot)?))));
             let mut inner = tape.run_back(seeds)?;
@@ -132,7 +138,7 @@ impl Tape {
     }
 
     /// Runs the recorded closures last to first, starting from the gradients of some outputs.
-    /// Gradients of parameters accumulate in their own store; those of leaves are returned.
+    /// Parameter gradients accumulate in the parameter store; gradients of leaves are returned.
     pub fn backward(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {
         self.device.clone().way_back(|| self.run_back(outputs))
     }
@@ -150,29 +156,31 @@ impl Tape {
     }
 }
 
-/// Gradients on their way from outputs to inputs.
+/// Gradients collected during a backward pass, by gradient id.
 pub struct Gradients {
     device: Device,
     held: HashMap<u32, Tensor>,
 }
 
 impl Gradients {
+    /// Returns the device that holds the gradients.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Removes and returns what was collected.
+    /// Removes and returns the gradient collected so far, if any.
     pub fn take(&mut self, slot: &Option<GradId>) -> Option<Tensor> {
         self.held.remove(&slot.as_ref()?.id)
     }
 
-    /// The gradient of a leaf, after the backward pass.
+    /// Removes and returns the gradient of a leaf after the backward pass.
     pub fn of(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.take(&leaf.slot)
     }
 
-    /// Has `write` fill the gradient of an input: with `false` it overwrites, as the first writer;
-    /// with `true` it adds. Not called for an input that needs no gradient.
+    /// Lets `write` fill the gradient of an input. The flag is `false` for the first writer, which
+    /// overwrites, and `true` for later ones, which add. `write` is not called if the input needs
+    /// no gradient.
     pub fn write(
         &mut self,
         slot: &Option<GradId>,
@@ -193,7 +201,10 @@ impl Gradients {
         Ok(())
     }
 
-    /// Hands over a finished gradient of an input.
+    /// Stores a finished gradient of an input, or adds it to the gradient collected so far.
+    ///
+    /// # Errors
+    /// Returns a shape error if the size or element type does not match the input.
     pub fn give(&mut self, slot: &Option<GradId>, gradient: Tensor) -> Result<()> {
         let Some(wanted) = slot else { return Ok(()) };
         let fits = gradient.len() == wanted.shape.iter().product::<usize>();

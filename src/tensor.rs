@@ -1,4 +1,4 @@
-//! A tensor: a shape and an element type over device memory.
+//! Tensors: a shape and an element type over a block of device memory.
 
 use std::fmt;
 use std::rc::Rc;
@@ -17,85 +17,94 @@ pub struct GradId {
     pub(crate) dtype: DType,
 }
 
-/// Row-major and contiguous. Feature maps are B,H,W,C and tokens B,N,C: the same buffer. A clone
-/// shares the memory, which goes back to the arena with the last of them.
+/// A row-major, contiguous array in device memory. Feature maps have shape B,H,W,C and token
+/// sequences B,N,C, which is the same buffer. Clones share the memory; it returns to the arena when
+/// the last clone is dropped.
 #[derive(Clone)]
 pub struct Tensor {
     block: Rc<Block>,
-    /// Bytes into the block.
+    /// Offset into the block in bytes.
     offset: usize,
     shape: Vec<usize>,
     dtype: DType,
-    /// None for a tensor that needs no gradient.
+    /// The gradient's id; `None` if the tensor needs no gradient.
     pub(crate) slot: Option<GradId>,
 }
 
 impl Tensor {
-    /// A tensor at the beginning of `block`.
+    /// Creates a tensor at the start of `block`.
     pub(crate) fn new(block: Block, shape: &[usize], dtype: DType) -> Self {
         Tensor { block: Rc::new(block), offset: 0, shape: shape.into(), dtype, slot: None }
     }
 
+    /// Returns the shape, outermost dimension first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
+    /// Returns whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Returns the size of the elements in bytes.
     pub fn bytes(&self) -> usize {
         self.len() * self.dtype.bytes()
     }
 
-    /// Device address of the first element.
+    /// Returns the device address of the first element.
     pub fn address(&self) -> u64 {
         self.block.address() + self.offset as u64
     }
 
-    /// What a kernel is told about the tensor.
+    /// Returns the address, element type and shape that a kernel launch takes.
     pub fn view(&self) -> TensorView<'_> {
         TensorView { address: self.address(), dtype: self.dtype, shape: &self.shape }
     }
 
-    /// Whether no other tensor shares the memory, so that it may be written in place.
+    /// Returns whether no other tensor shares the memory, so that it may be written in place.
     pub(crate) fn is_unique(&self) -> bool {
         Rc::strong_count(&self.block) == 1
     }
 
-    /// Size of dimension `i`; negative counts from the end.
+    /// Returns the size of dimension `i`; a negative index counts from the end.
     pub fn dim(&self, i: isize) -> usize {
         let index = if i < 0 { self.shape.len() as isize + i } else { i };
         self.shape[index as usize]
     }
 
-    /// The last dimension: channels.
+    /// Returns the size of the last dimension, the channels.
     pub fn channels(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Elements over channels: rows of the matrix that a product sees.
+    /// Returns the number of elements divided by the channels: the rows of the matrix that a matmul
+    /// sees.
     pub fn rows(&self) -> usize {
         self.len() / self.channels().max(1)
     }
 
-    /// B,H,W,C of a feature map.
+    /// Returns the four dimensions B,H,W,C of a feature map, or a shape error that names `op`.
     pub fn bhwc(&self, op: &'static str) -> Result<[usize; 4]> {
         self.shape.as_slice().try_into().map_err(|_| {
             Error::shape(op, format!("expected a feature map B,H,W,C, got {:?}", self.shape))
         })
     }
 
-    /// The same memory and gradient under another shape of as many elements.
+    /// Returns a view of the same memory and gradient with another shape.
+    ///
+    /// # Errors
+    /// Returns a shape error if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
         if shape.iter().product::<usize>() != self.len() {
             let problem = format!("{:?} does not hold as many elements as {shape:?}", self.shape);
@@ -104,7 +113,10 @@ impl Tensor {
         Ok(Tensor { shape: shape.into(), ..self.clone() })
     }
 
-    /// Part of the memory, starting at element `start`, without a gradient.
+    /// Returns a view of part of the memory, starting at element `start`, without a gradient.
+    ///
+    /// # Errors
+    /// Returns a shape error if the view would exceed the tensor.
     pub fn slice(&self, start: usize, shape: &[usize]) -> Result<Tensor> {
         let end = start + shape.iter().product::<usize>();
         if end > self.len() {
@@ -115,7 +127,7 @@ impl Tensor {
         Ok(Tensor { offset, shape: shape.into(), ..self.detach() })
     }
 
-    /// The same memory, cut off from the tape.
+    /// Returns the same memory without a gradient, so that the tape does not track it.
     pub fn detach(&self) -> Tensor {
         Tensor { slot: None, ..self.clone() }
     }

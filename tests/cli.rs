@@ -1,4 +1,4 @@
-//! The command as its users meet it: help, refusals, exit codes, Ctrl-C.
+//! Tests the command-line interface: help, errors, exit codes, Ctrl-C.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use udass_raw::run::train::signal::{EXIT_CODE, Stop};
 
-/// Runs the binary in an empty folder: nothing but what it brings along.
+/// Runs the binary in an empty folder, so that it has nothing but its built-in files.
 fn run(args: &[&str]) -> Output {
     let folder = TempDir::new().unwrap();
     run_in(folder.path(), args)
@@ -97,7 +97,7 @@ fn wrong_usage_ends_with_2() {
 
 #[test]
 fn a_wrong_override_ends_with_1_and_one_block() {
-    // In an empty folder: the preset is the one in the binary.
+    // The folder is empty, so the preset is the one embedded in the binary.
     let output = run(&["train", "gta_vit", "--set", "data.cropp=512"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
@@ -109,7 +109,7 @@ fn a_wrong_override_ends_with_1_and_one_block() {
 
 #[test]
 fn flags_reach_the_configuration_as_overrides() {
-    // The flag comes after --set, and wins.
+    // The flag overrides --set, whatever their order.
     let output = run(&["train", "toy_vit", "--set", "run.max_iters=5", "--max-iters", "0"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
@@ -140,7 +140,7 @@ fn a_configs_folder_comes_before_the_presets() {
     std::fs::write(file, "seed = \"one\"\n").unwrap();
     let output = run_in(folder.path(), &["train", "gta_vit"]);
     assert!(stderr(&output).starts_with("error: configs/gta_vit.toml: "), "{}", stderr(&output));
-    // The preset toy_vit still builds on the preset gta_vit, and so is complete.
+    // The preset toy_vit still inherits from the preset gta_vit, and is therefore complete.
     let output = run_in(folder.path(), &["train", "toy_vit", "--set", "data.flip=7"]);
     let expected = "error: --set data.flip=7: `data.flip`: expected a number from 0 to 1, got 7\n";
     assert_eq!(stderr(&output), expected);
@@ -155,7 +155,7 @@ fn an_unknown_configuration_is_told_with_the_nearest() {
 
 // ---- Ctrl-C
 
-/// The other side of the tests below: a run that has iterations to finish.
+/// Child process of the tests below: a run that is in the middle of an iteration.
 #[test]
 #[ignore = "started by the tests of Ctrl-C"]
 fn child_that_listens() {
@@ -167,7 +167,7 @@ fn child_that_listens() {
         std::thread::sleep(Duration::from_millis(5));
     }
     if std::env::var_os("STUBBORN").is_some() {
-        // An iteration that takes for ever.
+        // Simulates an iteration that never ends.
         std::thread::sleep(Duration::from_secs(60));
     }
     eprintln!("ended after its iteration: {}", stop.asked());

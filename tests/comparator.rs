@@ -1,4 +1,4 @@
-//! The comparator must fail what is wrong: every golden test stands on it.
+//! Tests that the comparator rejects wrong results: every golden test relies on it.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::report::{Failure, Report};
 const REL: f64 = 1e-4;
 const SHAPE: [usize; 4] = [2, 3, 4, 5];
 
-/// Numbers of both signs without symmetry, none near zero.
+/// Numbers of both signs without symmetry, none of them near zero.
 fn tensor() -> Vec<f64> {
     let values = support::formula::image("comparator", SHAPE.iter().product());
     values.iter().map(|&v| f64::from(v) + 0.1f64.copysign(f64::from(v))).collect()
@@ -26,7 +26,7 @@ fn entry(storage: Storage, tolerance: Tolerance, values: &[f64]) -> Entry {
     Entry { shape, dtype, storage, stats: Some(stats(values)), tolerance }
 }
 
-/// What is kept of a tensor under a storage.
+/// Returns what a given storage mode keeps of a tensor.
 fn kept(storage: Storage, values: &[f64]) -> Vec<f64> {
     match storage {
         Storage::Whole => values.to_vec(),
@@ -117,7 +117,8 @@ fn a_flipped_sign_fails() {
 
 #[test]
 fn one_flipped_sign_fails() {
-    // Element 0 is stored under every stride; where none is stored its sign shows in the mean.
+    // Element 0 is stored under every stride; where no element is stored, its sign changes the
+    // mean.
     must_fail("one sign flipped", |got| got[0] = -got[0]);
 }
 
@@ -131,7 +132,7 @@ fn a_shifted_row_fails() {
             assert!(verdict(storage, tolerance.clone(), &got).is_err(), "{storage:?}");
         }
     }
-    // A whole map moved on by one row: new numbers come in, which statistics show as well.
+    // A whole map shifted by one row brings in new numbers, which change the statistics as well.
     must_fail("a shifted map", |got| {
         got.copy_within(..115, 5);
         got[..5].fill(0.5);
@@ -188,7 +189,7 @@ fn damage_between_the_stored_elements_shows_in_the_statistics() {
 
 #[test]
 fn statistics_let_everything_pass_that_the_tolerance_lets_pass() {
-    // The worst cases of each bound: all of it in one element, and spread evenly.
+    // The worst cases of each bound: all of the error in one element, and spread evenly.
     let want = tensor();
     let n = want.len() as f64;
     let room = 0.999 * (REL * stats(&want).l2).min(n.sqrt() * 2.0 * REL);
@@ -202,7 +203,7 @@ fn statistics_let_everything_pass_that_the_tolerance_lets_pass() {
         assert!(whole.is_ok(), "{whole:?}");
         for storage in STORAGES {
             let part = verdict(storage, close(), &got);
-            // The stored elements alone may hold more than their share of the distance.
+            // The stored elements alone may carry more than their share of the error.
             if storage != (Storage::Strided { stride: 7 }) {
                 assert!(part.is_ok(), "{storage:?}: {part:?}");
             }
@@ -257,7 +258,7 @@ fn a_share_of_elements_must_lie_within_the_stated_learning_rates() {
     assert!(with(3, 2e-3, 0).is_err());
     assert!(with(1, 3e-3, 0).is_err());
     assert!(compare(&entry, &want, &want, None).is_err(), "no rate is known");
-    // Where the gradient settles nothing the share is not asked for, but the bound is.
+    // The share does not apply to elements whose gradient is near zero, but the bound does.
     assert!(with(60, 2e-3, 58).is_ok());
     assert!(with(60, 2e-3, 57).is_err());
     assert!(with(60, 3e-3, 60).is_err());
@@ -287,7 +288,7 @@ fn lower_precision_may_be_off_by_twice_what_pytorch_is_and_never_less_than_the_c
 
 #[test]
 fn a_sample_is_measured_against_its_fair_share() {
-    // The sample holds small numbers of a tensor that is large elsewhere.
+    // The sample holds only small numbers of a tensor that is large elsewhere.
     let storage = Storage::Strided { stride: 10 };
     let full: Vec<f64> = (0..120).map(|i| if i % 10 == 0 { 1e-3 } else { 1.0 }).collect();
     let entry = entry(storage, close(), &full);
@@ -350,7 +351,7 @@ fn every_wording_of_a_tolerance_is_read_as_written() {
     assert!(parse(vague, None).is_err());
 }
 
-/// A case whose expectations stand in its scalars alone, so that it needs no file.
+/// A case that has only scalars, so that it needs no file.
 fn scalar_case(scalars: &[(&str, Option<f64>)]) -> Case {
     let scalar = |tol_rel| support::cases::Scalar { value: 1.0, tol_rel };
     Case {

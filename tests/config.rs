@@ -1,4 +1,4 @@
-//! Configuration: presets, inheritance, overrides, and what somebody reads who mistyped.
+//! Tests the configuration: presets, inheritance, overrides, and error messages for typos.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn refusal(overrides: &[&str]) -> String {
     set(overrides).expect_err("a wrong override was accepted").to_string()
 }
 
-/// A file of one's own, based on gta_vit.
+/// Writes a user's configuration file that inherits from gta_vit.
 fn file(body: &str) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("mine.toml");
@@ -37,7 +37,7 @@ fn load(path: &Path) -> Result<Config, Error> {
     Config::load(path.to_str().unwrap(), &[])
 }
 
-/// What loading `body` says, the path cut down to `mine.toml`.
+/// Returns the error of loading `body`, with the path shortened to `mine.toml`.
 fn file_refusal(body: &str) -> String {
     let (folder, path) = file(body);
     let error = load(&path).expect_err("a wrong file was accepted").to_string();
@@ -90,7 +90,7 @@ fn the_other_tasks_are_the_published_settings() {
             .collect();
         assert_eq!(rules, [("head", 10.0, 1.0)]);
         assert_eq!(cnn.weights.init, "weights/resnet101_v1c.safetensors");
-        // All else is the transformer's, but the iteration that mixes four ways.
+        // Everything else equals the transformer's preset, except the QuadMix section.
         let mut same = vit.clone();
         same.network = cnn.network.clone();
         same.optimizer = cnn.optimizer.clone();
@@ -119,7 +119,7 @@ fn adverse_conditions_are_mics_settings_with_quadmix() {
         assert_eq!((c.eval.resize, c.pseudo_label.margins), ([1920, 1080], [0; 4]));
         assert_eq!((c.mask.images, c.mask.augment), (Masked::Both, false));
         assert_eq!((c.quadmix.start, &c.quadmix.classes[..]), (6000, &[4, 6, 15, 17, 18][..]));
-        // All else is as on Cityscapes.
+        // Everything else equals the preset with Cityscapes as the target.
         let (mut c, run) = (c, vit.run.clone());
         (c.source, c.target, c.eval, c.run) =
             (vit.source.clone(), vit.target.clone(), vit.eval.clone(), run);
@@ -174,7 +174,8 @@ fn toy_vit_differs_where_it_says_so_and_inherits_the_rest() {
     assert_eq!((toy.network.backbone.as_str(), toy.network.hrda.detail_crop), ("mit_b0", 64));
     assert_eq!(toy.target.root, Path::new("data/toy/cityscapes"));
     assert!(!toy.feature_distance.enabled && toy.weights.init == "random");
-    // Beside the keys that toy_vit.toml names, sections keep theirs; lists of sections come whole.
+    // Besides the keys that toy_vit.toml sets, sections keep their inherited keys; lists of tables
+    // are replaced whole.
     assert_eq!(toy.network.hrda.divisible, full.network.hrda.divisible);
     assert_eq!(toy.optimizer.param_groups, full.optimizer.param_groups);
     assert_eq!((toy.stages(), toy.augment), (full.stages(), full.augment));
@@ -187,14 +188,14 @@ fn every_preset_survives_a_round_trip() {
         let text = config.to_toml().unwrap();
         let again = Config::from_toml(&text, "saved").unwrap();
         assert_eq!(again, config, "{name}");
-        // Numbers are written as people write them, not as the f64 nearest to an f32.
+        // Numbers are written in their shortest form, not as the f64 nearest to an f32.
         assert!(text.contains("flip = 0.5\n") && text.contains("confident = 0.9\n"), "{text}");
     }
 }
 
 #[test]
 fn the_complete_preset_names_every_key_once() {
-    // The complete preset is the schema: a key of the structures it lacks could not be set.
+    // The complete preset is the schema: a field that it lacked could not be set.
     let text = fs::read_to_string("configs/gta_vit.toml").unwrap();
     let written: toml::Table = toml::from_str(&text).unwrap();
     let config = Config::load("gta_vit", &[]).unwrap();
@@ -219,7 +220,7 @@ fn the_complete_preset_names_every_key_once() {
 
 #[test]
 fn every_key_of_the_complete_preset_is_explained() {
-    // A key has a comment right above it, or stands right below a key that has (as in one of several).
+    // Every key has a comment right above it, or directly follows a key that has one.
     let text = fs::read_to_string("configs/gta_vit.toml").unwrap();
     let mut explained = false;
     let mut bare = Vec::new();
@@ -232,7 +233,8 @@ fn every_key_of_the_complete_preset_is_explained() {
             None => explained = line.starts_with("[[") || (line.starts_with('[') && explained),
         }
     }
-    // Said at [source], whose keys [target] shares; the three of a common kind in [optimizer].
+    // Both are explained in [source], whose keys [target] shares; keys that several tables of
+    // [optimizer] share are explained once.
     assert_eq!(bare, ["layout", "root"]);
 }
 
@@ -274,7 +276,7 @@ fn an_unknown_override_is_told_with_the_nearest_key() {
         "--set optimizer.lrr=1: `optimizer.lrr`: unknown key; did you mean `optimizer.lr`?"
     );
     assert!(refusal(&["optimiser.lr=1"]).ends_with("did you mean `optimizer`?"));
-    // Right key, wrong place.
+    // The key exists, but in another section.
     assert!(refusal(&["crop=512"]).ends_with("did you mean `data.crop`?"));
     assert!(refusal(&["eval.crop=512"]).ends_with("did you mean `data.crop`?"));
     assert!(refusal(&["teacher.zzzzzz=1"]).ends_with("known here: ema_decay, enabled"));
@@ -405,7 +407,7 @@ fn a_value_that_only_the_base_has_wrong_names_the_base() {
     fs::write(&child, "base = \"mine\"\nseed = 3\n").unwrap();
     let told = load(&child).unwrap_err().to_string();
     assert!(told.starts_with(&format!("{}:3:8: `data.crop`", path.display())), "{told}");
-    // Repaired above, by path.
+    // A file that inherits from the broken one overrides it and resolves the error.
     fs::write(&child, "base = \"./mine.toml\"\nseed = 3\ndata.crop = 512\n").unwrap();
     let config = load(&child).unwrap();
     assert_eq!((config.seed, config.data.crop, config.data.batch), (3, 512, 2));
@@ -450,7 +452,7 @@ fn of_several_bases_the_first_counts_whole_and_the_others_own_keys() {
     write("last.toml", "[mask]\nblock = 4\n");
     let path = write("mine.toml", "base = [\"under\", \"over\", \"./last.toml\"]\ndata.flip = 1\n");
     let mine = load(&path).unwrap();
-    // syn_cnn is not asked: over's own keys count.
+    // syn_cnn has no effect: the keys that over.toml sets itself win.
     let mut expected = preset("toy_vit");
     (expected.seed, expected.data.batch, expected.data.flip) = (4, 3, 1.0);
     (expected.mask.block, expected.run.out) = (4, "runs/mine".into());
@@ -477,7 +479,7 @@ fn the_documented_example_of_own_data_is_valid() {
     fs::write(&path, block.split_once("```").unwrap().0).unwrap();
     let config = Config::load(path.to_str().unwrap(), &[]).unwrap();
     assert_eq!((config.network.classes, config.dataset.names.len()), (3, 3));
-    // What is kept beside a run reads back.
+    // The configuration that is saved with a run can be read back.
     let again = Config::from_toml(&config.to_toml().unwrap(), "saved").unwrap();
     assert_eq!(again, config);
 }

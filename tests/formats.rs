@@ -1,9 +1,9 @@
-//! Files that earlier versions wrote are read today: tests/formats holds one of each kind, as
-//! version 0.1.0 left it.
+//! Tests that files of earlier versions can still be read: tests/formats has one of each kind, as
+//! version 0.1.0 wrote it.
 //!
-//! They pin what users have on their disks: a configuration with keys of every section, the
+//! They represent what users have on disk: a configuration with keys of every section, the
 //! configuration inside a checkpoint, the names, types and shapes of a checkpoint's tensors (which
-//! the test fills with numbers), a log and the JSON of an evaluation.
+//! the test fills with numbers), a log, and the JSON of an evaluation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ fn run_in(folder: &Path, words: &[&str]) -> Output {
     command.current_dir(folder).args(words).output().unwrap()
 }
 
-/// The command's standard output; it must succeed.
+/// Returns the standard output of the command, which must succeed.
 #[track_caller]
 fn succeed(folder: &Path, words: &[&str]) -> String {
     let output = run_in(folder, words);
@@ -38,8 +38,8 @@ fn succeed(folder: &Path, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Writes the stored checkpoint with numbers that any network could hold: small, and positive, so
-/// that variances are too. Bytes of images and labels are zero.
+/// Writes the stored checkpoint with numbers that are valid in any network: small and, because of
+/// variances, positive. Bytes of images and labels are zero.
 fn write_checkpoint(path: &Path) {
     let header = read("checkpoint.json");
     let tensors: Value = serde_json::from_str(&header).unwrap();
@@ -59,7 +59,7 @@ fn write_checkpoint(path: &Path) {
     fs::write(path, [&length[..], header.as_bytes(), &bytes].concat()).unwrap();
 }
 
-/// A folder with a toy world and, in `run`, the stored run.
+/// Creates a folder with a toy world and, in `run`, the stored run.
 fn stored_run() -> TempDir {
     let folder = folder();
     succeed(folder.path(), &["toy", "world", "--size", "128x64"]);
@@ -69,7 +69,7 @@ fn stored_run() -> TempDir {
     folder
 }
 
-/// The stored run's configuration, as a file beside it.
+/// Writes the stored run's configuration to a file.
 fn stored_configuration(folder: &Path) -> String {
     let header: Value = serde_json::from_str(&read("checkpoint.json")).unwrap();
     let text = header["__metadata__"]["config"].as_str().unwrap();
@@ -81,7 +81,7 @@ fn stored_configuration(folder: &Path) -> String {
 fn a_configuration_of_every_section_is_read() {
     let config = Config::load(fixture("mine.toml").to_str().unwrap(), &[]).unwrap();
     let written: toml::Table = config.to_toml().unwrap().parse().unwrap();
-    // Keys that have kept their names.
+    // These keys have kept their names.
     for (section, key, value) in [
         ("source", "layout", "\"files\""),
         ("data", "batch", "1"),
@@ -135,11 +135,11 @@ fn a_log_and_an_evaluation_are_reported() {
     assert!(markdown.contains("6.7"), "{markdown}");
     fs::copy(fixture("evaluation.json"), folder.path().join("evaluation.json")).unwrap();
     let markdown = succeed_to_file(folder.path(), "evaluation.json");
-    // Road, and the mean.
+    // Road's IoU, and the mean.
     assert!(markdown.contains("54.8") && markdown.contains("6.7"), "{markdown}");
 }
 
-/// The report on `what` in Markdown.
+/// Writes the report on `what` as Markdown and returns it.
 #[track_caller]
 fn succeed_to_file(folder: &Path, what: &str) -> String {
     succeed(folder, &["report", what, "--markdown", "report.md"]);

@@ -1,10 +1,10 @@
-//! Runs every stored case: `cargo test --release --test golden [-- NAME …]` runs those whose
-//! name contains one of the names. `UDASS_GOLDEN=DIR` reads another folder of such cases;
-//! `UDASS_DEVICE=cuda` runs them on the GPU, `UDASS_PRECISION=tf32` or `bf16` at that
-//! precision, with the tolerances that it has (tests/support/precision.rs).
+//! Runs every stored case: `cargo test --release --test golden [-- NAME …]` runs those whose name
+//! contains one of the names. `UDASS_GOLDEN=DIR` reads another folder of cases; `UDASS_DEVICE=cuda`
+//! runs them on the GPU, and `UDASS_PRECISION=tf32` or `bf16` at that precision, with its own
+//! tolerances (tests/support/precision.rs).
 //!
-//! The cases decide what runs, not this program: a case of a family that it does not know fails,
-//! and so does one of which a stored number was not compared.
+//! The cases determine what runs, not this program: a case of an unknown family fails, and so does
+//! a case with a stored number that was not compared.
 
 mod support;
 
@@ -24,9 +24,9 @@ enum End {
     Failed(String),
 }
 
-/// Runs a case. Where it misses tolerances by no more than a rectifier's
-/// input that rounding moved over zero explains, and in nothing but gradients and what follows
-/// from them, the same kernels in double precision must meet every tolerance of the case.
+/// Runs a case. A case that misses tolerances passes if the misses are explained by rounding that
+/// flips the sign of a ReLU's input: they must be small and only affect gradients and what follows
+/// from them, and the same kernels in double precision must meet every tolerance of the case.
 fn run(case: &Case, device: &Device, precision: Precision, double: &Device) -> Outcome<End> {
     let verdict = run_on(case, device, precision)?;
     let missed = verdict.failures.len();
@@ -54,7 +54,7 @@ fn run_on(case: &Case, device: &Device, precision: Precision) -> Outcome<Verdict
 }
 
 fn main() -> ExitCode {
-    // Flags are those of the standard harness and change nothing here, but for the listing.
+    // The flags of the standard test harness are accepted and ignored, except for the listing.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (flags, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|a| a.starts_with('-'));
     let folder = folder();

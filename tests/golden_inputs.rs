@@ -1,5 +1,5 @@
-//! The formula against its known answers, and the recorded draws of training iterations against
-//! what the stored iterations made of them.
+//! Tests the formula against known values, and the recorded draws of training iterations against
+//! what the stored iterations computed from them.
 
 mod support;
 
@@ -8,7 +8,7 @@ use support::formula::{bits, image, label, name_hash, scaled_weight, unit, weigh
 use support::report::Report;
 use support::uda::{Choice, Iteration, Mix, QuadMix, RareCrop, iterations};
 
-/// Key, shape, index; then hash, bits and value there.
+/// Key, shape and index; then the hash, bits and value of that element.
 type Known = (&'static str, &'static [usize], usize, u64, u64, f64);
 
 #[test]
@@ -123,7 +123,7 @@ fn sequential_draws_make_the_recorded_choice() {
     }
 }
 
-/// The iterations stored here; another folder may hold none.
+/// Returns the iterations that are stored here; another folder may have none.
 fn uda_cases() -> Vec<Case> {
     let cases = read_folder(&folder()).expect("the stored cases can be read");
     cases.into_iter().filter(|c| c.name.contains("_uda_")).collect()
@@ -148,7 +148,7 @@ fn the_draws_of_every_stored_iteration_are_understood() {
     }
 }
 
-/// What a stored single iteration was run on, as far as labels go.
+/// The label inputs of a stored single iteration.
 struct Labels {
     case: Case,
     size: usize,
@@ -166,7 +166,7 @@ impl Labels {
         uda_cases().into_iter().filter(single).map(labels).collect()
     }
 
-    /// Map of each image of a stored tensor.
+    /// Returns each image's map in a stored tensor.
     fn maps(&self, key: &str) -> Vec<Vec<u8>> {
         let values = Report::new(&self.case).unwrap().recorded(key).unwrap();
         let bytes: Vec<u8> = values.iter().map(|&v| v as u8).collect();
@@ -200,7 +200,7 @@ fn class_choices_mix_the_stored_labels() {
     }
 }
 
-/// Nearest-neighbour resize as PIL does it, then the crop, then raw ids to training ids.
+/// Resizes with nearest neighbor as PIL does it, crops, and maps raw ids to training ids.
 fn rare_label(labels: &Labels, crop: &RareCrop) -> Vec<u8> {
     const RAW: [u8; 19] =
         [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
@@ -268,7 +268,7 @@ fn check_quad(labels: &Labels, mix: &QuadMix) {
     }
 }
 
-/// In a chain the templates are the iteration before: its choices fit what that one stored.
+/// In a chain, the templates come from the iteration before: the choices must fit what it stored.
 #[test]
 fn quad_choices_of_a_chain_fit_the_iteration_before() {
     for case in uda_cases().into_iter().filter(|c| c.config.get("local_iters").is_some()) {

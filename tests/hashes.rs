@@ -2,14 +2,14 @@
 //! them with the ones recorded in tests/hashes.json.
 //!
 //! A change that only moves or renames code leaves every hash as it is. Each run is a toy preset
-//! with one method, the student's passes apart and joined, for a few iterations across the switch
-//! to QuadMix. Two hashes describe it: one of the checkpoint's tensors (names, types, shapes and
-//! bytes of student, teacher, moments and templates), one of the losses in its log.
+//! with one method, with the student's passes separate or batched, for a few iterations across the
+//! switch to QuadMix. Two hashes describe it: one of the checkpoint's tensors (names, types, shapes
+//! and bytes of student, teacher, moments and templates), one of the losses in its log.
 //!
 //! Rounding depends on the processor: the kernels are built for several instruction sets, and the
-//! matrix products are blocked by the sizes of its caches. So a record belongs to a fingerprint of
+//! matmuls are blocked by the sizes of its caches. A record therefore belongs to a fingerprint of
 //! both. On a processor without a record, the hashes are printed and nothing is compared; to check
-//! a change there, add the hashes of the commit before it to the record (`UDASS_RECORD_HASHES=1`).
+//! a change there, first record the hashes of the commit before it (`UDASS_RECORD_HASHES=1`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,8 +24,8 @@ const PRESETS: [&str; 2] = ["toy_vit", "toy_cnn"];
 const METHODS: [&str; 6] = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"];
 const ITERATIONS: u64 = 4;
 
-/// Everything that training has, at the smallest size: dropout, jitter and blur in every iteration,
-/// and a threshold low enough that a random network's pseudo-labels count and are pasted.
+/// Every training feature at the smallest size: dropout, jitter and blur in every iteration, and a
+/// threshold low enough that a random network's pseudo-labels count and are pasted.
 const SETTINGS: &[&str] = &[
     "source.fit=[128, 70]",
     "target.fit=[128, 64]",
@@ -103,7 +103,7 @@ fn command(words: &[&str]) {
     assert!(output.status.success(), "{words:?}:\n{said}");
 }
 
-/// The hash of a run's whole state, and that of its losses.
+/// Returns the hash of a run's whole state, and that of its losses.
 fn run(folder: &Path, world: &Path, preset: &str, method: &str, joined: bool) -> [String; 2] {
     let out = folder.join("run");
     if out.exists() {
@@ -149,8 +149,8 @@ fn losses(log: &Path) -> String {
     short(hash)
 }
 
-/// The instruction set that kernels are chosen by, and a matrix product deep enough that the order
-/// of its additions shows how it is blocked.
+/// Identifies the instruction set that selects the kernels, and a matmul deep enough that its
+/// summation order reveals the blocking.
 fn fingerprint() -> String {
     let (m, n, k) = (96, 80, 3000);
     let noise = |i: usize| ((i * 2_654_435_761) % 1_000_003) as f32 / 1_000_003.0 - 0.5;

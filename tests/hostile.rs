@@ -1,5 +1,5 @@
-//! Inputs that the fuzzer found trouble with, or that are hostile in a way of their own:
-//! `tests/fuzz/<reader>/*` through that reader. None may crash, hang or take up memory beyond bounds.
+//! Tests inputs that caused trouble in fuzzing or are deliberately malicious:
+//! `tests/fuzz/<reader>/*` goes through that reader. None may crash, hang or use excessive memory.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn every_reader_reads_what_is_good() {
     targets::log(b"{\"event\": \"iteration\", \"iteration\": 2}\n{\"torn");
 }
 
-/// A PNG of these sides that stores what `pixels` holds.
+/// A PNG that declares this size and stores `pixels`.
 fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);

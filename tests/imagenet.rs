@@ -1,4 +1,4 @@
-//! ImageNet weights of a backbone, as their publishers lay them out.
+//! Tests loading a backbone's ImageNet weights in the layout of their publishers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::{ParamSpec, Weights};
 
-/// What stands at the start of a tensor: of its name's length, so that a wrong one shows.
+/// The first number of a tensor, derived from its name so that a mix-up is noticed.
 fn first(name: &str) -> f32 {
     name.len() as f32 + name.bytes().map(f32::from).sum::<f32>() / 4096.0
 }
@@ -34,8 +34,8 @@ struct Loaded {
     weights: Weights,
 }
 
-/// Writes the backbone of `config` to a file, without what `keep` refuses and with `more`, and
-/// loads it.
+/// Writes the backbone of `config` to a file, without the tensors that `keep` rejects and with
+/// `more`, and loads it.
 fn load(
     config: &Config,
     keep: impl Fn(&str) -> bool,
@@ -91,7 +91,7 @@ fn a_resnet_of_openmmlab_with_its_classifier() {
     let name = "layer3.5.bn2.running_var";
     assert_eq!(loaded.buffer(&format!("backbone.{name}")), first(name));
     assert_eq!(loaded.buffer("backbone.stem.1.num_batches_tracked"), 5.0);
-    // Not the backbone's.
+    // The head is not part of the backbone.
     assert_eq!(loaded.param("decode_head.head.aspp_modules.0.conv.weight"), 0.0);
 }
 

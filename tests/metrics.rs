@@ -1,4 +1,4 @@
-//! Confusion matrix and report, against the reference's numbers where it has any.
+//! Tests the confusion matrix and the report, against the reference's numbers where it has any.
 
 use safetensors::SafeTensors;
 use udass_raw::data::classes::Classes;
@@ -17,7 +17,7 @@ fn f64s(tensors: &SafeTensors, name: &str) -> Vec<f64> {
     data.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
-/// NaN where NaN, and 1e-12 elsewhere: the stored case's tolerance.
+/// NaN must match NaN; other numbers must agree within 1e-12, the stored case's tolerance.
 fn same(ours: &[f64], theirs: &[f64]) {
     assert_eq!(ours.len(), theirs.len());
     for (class, (a, b)) in ours.iter().zip(theirs).enumerate() {
@@ -26,7 +26,7 @@ fn same(ours: &[f64], theirs: &[f64]) {
     }
 }
 
-/// The three images of the stored case, one after the other.
+/// Adds up the three images of the stored case one by one.
 fn golden(mut each: impl FnMut(&SafeTensors, usize, &Confusion)) -> Confusion {
     let tensors = SafeTensors::deserialize(FIXTURE).unwrap();
     let mut all = Confusion::new(19);
@@ -57,7 +57,7 @@ fn scores_of_all_images_are_the_references() {
     let tensors = SafeTensors::deserialize(FIXTURE).unwrap();
     same(&all.iou(), &f64s(&tensors, "IoU"));
     same(&all.accuracy(), &f64s(&tensors, "Acc"));
-    // Scalars of the stored case.
+    // The scalars of the stored case.
     same(
         &[all.all_accuracy(), all.mean_iou(), all.mean_accuracy()],
         &[0.600_736_788_617_886_2, 0.414_795_861_707_480_8, 0.593_716_805_956_389_2],
@@ -74,7 +74,7 @@ fn scores_of_all_images_are_the_references() {
 
 #[test]
 fn a_small_matrix_by_hand() {
-    // Labels 0 0 0 1 1 255, predictions 0 0 1 1 0 2: row is the label.
+    // Labels 0 0 0 1 1 255, predictions 0 0 1 1 0 2; rows are labels.
     let mut c = Confusion::new(3);
     c.add(&[0, 0, 1, 1, 0, 2], &[0, 0, 0, 1, 1, 255]).unwrap();
     assert_eq!(c.counts(), [2, 1, 0, 1, 1, 0, 0, 0, 0]);
@@ -115,8 +115,8 @@ fn what_does_not_fit_is_refused_and_leaves_the_counts() {
 
 #[test]
 fn synthia_means_leave_its_missing_classes_out() {
-    // Class k has IoU k/100 exactly: k right of 100 pixels, the rest called class 0, which is
-    // left out below by hand.
+    // Class k has an IoU of exactly k/100: k of its 100 pixels are correct, and the rest is
+    // predicted as class 0, which is excluded by hand below.
     let mut counts = vec![0; 19 * 19];
     for k in 1..19u64 {
         counts[k as usize * 19 + k as usize] = k;

@@ -1,5 +1,5 @@
-//! Ranges for Nsight and its like: the program told to load a tool's library, which writes down what
-//! it hears.
+//! Tests NVTX ranges: the program loads an injection library, as Nsight uses, which logs what it
+//! receives.
 
 #[path = "support/library.rs"]
 mod library;
@@ -13,8 +13,8 @@ use tempfile::tempdir;
 
 use library::add_library;
 
-/// Attaches as NVIDIA's tools do, by the declarations of `nvtxTypes.h`, and writes what it is handed
-/// and every push and pop.
+/// Attaches as NVIDIA's tools do, using the declarations of `nvtxTypes.h`, and logs the tables it
+/// is given and every push and pop.
 const TOOL: &str = r#"
 #include <stddef.h>
 #include <stdint.h>
@@ -53,8 +53,8 @@ int InitializeInjectionNvtx2(const void* (*get)(uint32_t)) {
 }
 "#;
 
-/// `udass-raw profile` of a small iteration with all four training passes, in `folder`, where the
-/// tool writes `heard`.
+/// Runs `udass-raw profile` on a small iteration with all four training passes, in `folder`, where
+/// the tool writes `heard`.
 fn profile(folder: &Path, tool: &Path, args: &[&str]) -> (Output, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_udass-raw"))
         .args(["profile", "toy_vit", "--json", "p.json", "--set", "data.crop=64"])
@@ -86,7 +86,7 @@ fn a_tool_hears_the_names_of_the_profile() {
         std::iter::once("version 3, others 0".into()).chain(tables).collect();
     assert_eq!(handed, expected);
 
-    // What the profile charges calls to.
+    // The passes and layers that the profile attributes calls to.
     let json = std::fs::read(folder.path().join("p.json")).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
     let way = |name: &str, back: bool| if back { format!("{name} backward") } else { name.into() };
@@ -105,7 +105,8 @@ fn a_tool_hears_the_names_of_the_profile() {
         assert_eq!(passes.contains(pass), pass != "teacher backward", "{pass} in {passes:?}");
     }
 
-    // What the ranges say: the innermost pass and the innermost layer wherever one begins.
+    // The same from the ranges: the innermost pass and the innermost layer at the start of each
+    // range.
     let (mut open, mut told, mut names) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let mut iterations: Vec<Vec<&str>> = Vec::new();
     for line in ranges {
@@ -126,16 +127,17 @@ fn a_tool_hears_the_names_of_the_profile() {
         told.insert((inside(true), inside(false)));
     }
     assert!(open.is_empty(), "never ended: {open:?}");
-    // Outside of any scope and layer there is nothing to tell a tool.
+    // Outside all passes and layers there are no ranges.
     let untold: Vec<_> = places.difference(&told).filter(|(pass, _)| pass != "other").collect();
     assert!(untold.is_empty(), "{untold:?}");
-    // What comes before the first iteration is not profiled.
+    // Ranges before the first iteration are not part of the profile.
     let before = ["parameters", "batch"];
     let layers: BTreeSet<&str> = places.iter().map(|(_, layer)| layer.as_str()).collect();
     let known = |name: &str| passes.contains(name) || layers.contains(name);
     names.retain(|name| !known(name) && !before.contains(name));
     assert!(names.is_empty(), "{names:?}");
-    // To a tool the last iteration, which is profiled, is as the one before it, which is not.
+    // The last iteration, which is profiled, has the same ranges as the one before it, which is
+    // not.
     let [.., unwatched, profiled] = &iterations[..] else {
         panic!("{} iterations", iterations.len())
     };
@@ -149,7 +151,8 @@ fn a_tool_that_will_not_do_is_told_and_left_alone() {
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("text"), "no library").unwrap();
     add_library(folder.path(), "empty", "int nothing(void) { return 0; }");
-    // It has filled its slots when it refuses: its code is gone by the time of the first range.
+    // The tool fills its slots and then refuses to load: its code is unmapped by the time of the
+    // first range.
     let refusing = TOOL.replace("return 1;\n}", "return 0;\n}");
     assert_ne!(refusing, TOOL);
     add_library(folder.path(), "refuses", &refusing);
@@ -169,6 +172,6 @@ fn a_tool_that_will_not_do_is_told_and_left_alone() {
         assert!(!said.contains("panicked"), "{said}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("predicted"), "{name}");
     }
-    // Set to nothing is not set.
+    // An empty variable counts as unset.
     assert_eq!(profile(folder.path(), Path::new(""), &dry).1, "");
 }

@@ -1,5 +1,5 @@
-//! benches/kernels measures what iterations do: every kernel there is, and nearly all of their work
-//! at its own sizes.
+//! Tests that benches/kernels measures what iterations do: every kernel, and nearly all of an
+//! iteration's work at its actual sizes.
 
 #[allow(dead_code)]
 #[path = "../benches/kernels/cases/mod.rs"]
@@ -13,11 +13,11 @@ use udass_raw::device::profile::{Call, Work};
 use udass_raw::device::{Device, Precision, kernels};
 use udass_raw::run::profile::Synthetic;
 
-/// Bytes that take as long as a multiplication and an addition, about, on what this runs on.
+/// Bytes that take about as long as one FLOP on the hardware that this runs on.
 const BYTES_PER_FLOP: f64 = 0.1;
 
-/// What is done, and at which size: of a kernel's largest tensor, all and its last dimension, as tokens
-/// B,N,C and a map B,H,W,C are the same.
+/// The operation and its size. A kernel's size is its largest tensor's element count and last
+/// dimension, so that tokens B,N,C and a map B,H,W,C are the same.
 type Key = (String, Vec<usize>);
 
 fn key(work: &Work) -> Key {
@@ -29,17 +29,17 @@ fn key(work: &Work) -> Key {
     (work.name(), sizes)
 }
 
-/// What a preset's cases ask for.
+/// Returns the operations that a preset's cases call.
 fn asked(preset: &'static str, precision: Precision) -> BTreeSet<Key> {
     let dry = Bed::dry(precision, 0);
     let calls = cases::of(preset).into_iter().flat_map(|case| case.asks(&dry).1.calls);
     calls.map(|call| key(&call.work)).collect()
 }
 
-/// What an iteration asks for.
+/// Returns the calls of one iteration.
 fn iteration(config: &Config, quadmix: bool) -> Vec<Call> {
     let mut config = config.clone();
-    // As if there were ImageNet weights: with the feature distance.
+    // Pretends that there are ImageNet weights, which turns on the feature distance.
     config.weights.init = "weights".into();
     config.quadmix.enabled = quadmix;
     let device = Device::dry(Precision::F32);
@@ -62,7 +62,7 @@ fn every_kernel_is_measured() {
 
 #[test]
 fn cases_are_what_iterations_do() {
-    // Before QuadMix begins, an iteration is MIC's.
+    // Before QuadMix starts, an iteration is MIC's.
     for (preset, quadmix) in
         [("gta_vit", true), ("gta_cnn", true), ("b0_128", false), ("r50_128", false)]
     {
@@ -79,7 +79,7 @@ fn cases_are_what_iterations_do() {
             if !names.contains(name.as_str()) {
                 unknown.insert(format!("{name} {sizes:?}"));
             }
-            // These two run the student's layers on other batches.
+            // These two scopes run the student's layers on other batches.
             if ["teacher", "imagenet"].contains(&call.place.scope) {
                 continue;
             }

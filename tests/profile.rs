@@ -1,4 +1,4 @@
-//! `udass-raw profile`: what it counts, what it writes, and that a browser shows its page.
+//! Tests `udass-raw profile`: what it counts, what it writes, and that a browser renders its page.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -75,7 +75,8 @@ fn every_call_is_charged_to_kernel_layer_and_pass() {
     for pass in ["source", "teacher", "mix", "mixed", "mixed_target", "masked", "optimizer"] {
         assert!(passes.contains(pass), "{pass} in {passes:?}");
     }
-    // A layer is what bears parameters, by their names, or a part of the network around several.
+    // A layer is a module with parameters, named by them, or a part of the network that contains
+    // several.
     let network = Segmentor::new(&config().network).unwrap();
     let parameters: Vec<&str> =
         network.spec().params().iter().map(|param| param.name.as_str()).collect();
@@ -86,11 +87,11 @@ fn every_call_is_charged_to_kernel_layer_and_pass() {
     }
     for name in &parameters {
         let layer = name.rsplit_once('.').unwrap().0;
-        // The reference's state dict holds a classifier that HRDA does not use, and its norm.
+        // The reference's state dict contains a classifier that HRDA does not use, and its norm.
         let used = !layer.ends_with("conv_seg") || layers.contains(layer);
         assert!(layers.contains(layer) || !used, "nothing is charged to {layer}");
     }
-    // Each grouping holds all calls once.
+    // Each grouping contains every call once.
     let count = calls.as_array().unwrap().len() as f64;
     for group in ["by_pass", "by_stage", "by_kernel", "by_shape", "by_layer"] {
         assert_eq!(numbers(&json[group], "calls"), count, "{group}");
@@ -99,7 +100,7 @@ fn every_call_is_charged_to_kernel_layer_and_pass() {
             assert!((all - parts).abs() <= 1e-9 * all.abs().max(1e-9), "{group} {key}");
         }
     }
-    // Calls do not overlap, and with what lies between them make up the whole.
+    // Calls do not overlap, and together with the gaps between them they make up the total.
     let whole = json["profiled_seconds"].as_f64().unwrap();
     let sum = numbers(calls, "seconds") + numbers(calls, "gap_seconds");
     assert!((whole - sum).abs() < 1e-6, "{whole} {sum}");
@@ -177,7 +178,7 @@ fn a_kernel_alone_is_chosen_by_name_and_shape() {
     assert!(text.contains("has shape 1x1; there are"), "{text}");
 }
 
-/// A browser without a window; none where none is installed.
+/// Finds a headless browser; `None` if none is installed.
 fn browser() -> Option<PathBuf> {
     let named = std::env::var_os("UDASS_BROWSER").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -210,7 +211,7 @@ fn a_browser_shows_the_page() {
         .output()
         .unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
-    // The page as delivered has no boxes: they are the script's.
+    // The page's source has no boxes: its script creates them.
     let boxes = shown.matches(" title=\"").count();
     assert!(boxes > 100, "{boxes} boxes; {}", String::from_utf8_lossy(&output.stderr));
     assert!(shown.matches("class=\"row\"").count() > 5);

@@ -1,4 +1,4 @@
-//! Runs beside published results: what is read, what is compared, what is said.
+//! Tests the report of runs next to published results: what it reads, compares and prints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn report(folder: &Path, args: &[&str]) -> Output {
     Command::new(binary).arg("report").args(args).current_dir(folder).output().unwrap()
 }
 
-/// What it prints, when all is well.
+/// Returns the standard output of a report that must succeed.
 fn told(folder: &Path, args: &[&str]) -> String {
     let output = report(folder, args);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -28,12 +28,12 @@ fn refused(folder: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The validation set of the published results, as an evaluation finds it.
+/// The validation set of the published results, as an evaluation records it.
 fn cityscapes() -> Value {
     json!({"sizes": [[2048, 1024]], "folders": ["frankfurt", "lindau", "munster"]})
 }
 
-/// 0.5, 0.51, … by train id.
+/// IoU by train id: 0.5, 0.51, …
 fn iou() -> Vec<f64> {
     (0..19).map(|class| 0.5 + 0.01 * f64::from(class)).collect()
 }
@@ -56,7 +56,7 @@ impl Made {
         }
     }
 
-    /// As `train` leaves it: an early evaluation, the last one, and a line after it.
+    /// Writes the log that `train` leaves: an early evaluation, the last one, and a line after it.
     fn folder(&self, path: PathBuf) {
         let zeros = vec![0.0; 19];
         let lines = [
@@ -71,7 +71,7 @@ impl Made {
         fs::write(path.join("log.jsonl"), text).unwrap();
     }
 
-    /// As `eval --json` writes it.
+    /// Writes the file that `eval --json` writes.
     fn file(&self, path: PathBuf, training: Value) {
         let classes: Vec<Value> =
             self.iou.as_array().unwrap().iter().map(|iou| json!({"IoU": iou})).collect();
@@ -81,7 +81,7 @@ impl Made {
     }
 }
 
-/// The cells of a table's row, the name (of `words` words) first.
+/// Returns the cells of a table's row that starts with `name`.
 fn row(text: &str, name: &str) -> Vec<String> {
     let line = text.lines().find(|line| line.trim_start_matches(['|', ' ']).starts_with(name));
     let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
@@ -94,7 +94,7 @@ fn a_run_as_published_stands_beside_its_row() {
     let folder = TempDir::new().unwrap();
     Made::new("gta_vit", None).folder(folder.path().join("runs/mine"));
     let text = told(folder.path(), &["runs/mine"]);
-    // The run, the difference to QuadMix(ViT), and the four ViTs as published.
+    // The run, the difference from QuadMix(ViT), and the four published ViT methods.
     assert_eq!(row(&text, "road"), ["50.0", "−47.5", "95.7", "96.7", "96.7", "97.5"]);
     assert_eq!(row(&text, "train"), ["66.0", "−16.3", "65.1", "63.6", "72.5", "82.3"]);
     assert_eq!(row(&text, "mIoU"), ["59.0", "−17.1", "68.3", "70.3", "73.6", "76.1"]);
@@ -148,7 +148,7 @@ fn synthia_has_two_means_and_dashes() {
     assert!(text.contains(&expected), "{expected} in\n{text}");
     assert!(text.contains("Freedom(CNN)†: the means of its classes are 56.2 and 62.5"), "{text}");
     assert!(!text.contains("Sepico(ViT)"), "no run is a ViT\n{text}");
-    // Everybody is in the file.
+    // The Markdown file contains all methods.
     let markdown = fs::read_to_string(folder.path().join("a.md")).unwrap();
     assert_eq!(row(&markdown, "bicycle").len(), 14);
     assert!(markdown.contains("Sepico(ViT)†"), "{markdown}");
@@ -175,7 +175,7 @@ fn other_data_is_called_that() {
         "{text}"
     );
 
-    // One thing at a time, on the published preset.
+    // One change at a time to the published preset.
     let says = |change: &dyn Fn(&mut Made)| {
         let mut made = Made::new("gta_vit", None);
         change(&mut made);
@@ -193,7 +193,7 @@ fn other_data_is_called_that() {
     assert_eq!(says(&ulm), "validation images of ulm, not of frankfurt, lindau, munster");
     let old = |made: &mut Made| made.data = Value::Null;
     assert_eq!(says(&old), "the validation images' sizes were not kept, so they are unknown");
-    // A toy world drawn for another preset is known by its mark.
+    // A toy world generated for another preset is recognized by its marker file.
     fs::create_dir_all(folder.path().join("data/full")).unwrap();
     fs::write(folder.path().join("data/full/toy.json"), "{}").unwrap();
     let full = |made: &mut Made| made.config["source"]["root"] = json!("data/full/gta");
@@ -205,7 +205,8 @@ fn other_settings_are_named_with_the_published_ones() {
     let folder = TempDir::new().unwrap();
     let mut made = Made::new("gta_vit", None);
     made.config["eval"]["resize"] = json!([1024, 512]);
-    // What places and speed are set by is nobody's concern; single precision is the same number.
+    // Keys that only set paths and speed are ignored, and a single-precision value equals its
+    // decimal notation.
     made.config["target"]["root"] = json!("/elsewhere");
     made.config["eval"]["batch"] = json!(4);
     made.config["weights"]["init"] = json!("/elsewhere/b5.safetensors");
@@ -236,7 +237,7 @@ fn a_result_file_is_a_run_too_and_its_checkpoint_knows_the_method() {
     made.file(folder.path().join("result.json"), training);
     let text = told(folder.path(), &["result.json"]);
     assert!(text.contains("below the published DAFormer (68.3)"), "{text}");
-    // Windows of another size are the evaluation's.
+    // The window size differs in the evaluation only.
     assert!(text.contains("eval.window 1024 (0)"), "{text}");
 }
 
@@ -252,7 +253,8 @@ fn runs_stand_side_by_side_and_tasks_apart() {
     let args = ["a/run", "b/run", "syn", "--html", "out/a.html", "--markdown", "a.md"];
     let text = told(folder.path(), &args);
     let (gta, syn) = text.split_once("SYNTHIA → Cityscapes").expect("two tables");
-    // Of one name, so they are told apart by their paths; the second has no row.
+    // Both runs have the same name and are distinguished by their paths; the second has no value
+    // for road.
     assert!(gta.contains("a/run") && gta.contains("b/run"), "{gta}");
     assert_eq!(row(gta, "road"), ["50.0", "−47.5", "–", "95.7", "96.7", "96.7", "97.5"]);
     assert_eq!(row(syn, "road")[..2], ["50.0", "−38.1"]);
@@ -271,11 +273,11 @@ fn runs_stand_side_by_side_and_tasks_apart() {
     ] {
         assert!(page.contains(expected), "{expected}");
     }
-    // Nothing is fetched from anywhere.
+    // The page loads nothing from elsewhere.
     for foreign in ["http:", "https:", "src=", "<script", "@import", "url("] {
         assert!(!page.contains(foreign), "{foreign}");
     }
-    // 19 classes of two runs, and of one.
+    // 19 classes for two runs of one task and one run of the other.
     assert_eq!(page.matches("class=\"fill\"").count(), 3 * 19);
     for tag in ["div", "table", "tr", "td", "p", "h3", "details", "span", "i"] {
         let (open, close) =
@@ -340,7 +342,7 @@ fn what_is_no_run_is_told_with_file_and_key() {
     assert!(text.contains("run/log.jsonl: `IoU` of 1 classes"), "{text}");
     let text = log(&[start, json!({"event": "evaluation", "IoU": iou()})]);
     assert!(text.contains("run/log.jsonl: the evaluation: missing field `images`"), "{text}");
-    // Nothing is written where something is wrong.
+    // Nothing is written when there is an error.
     refused(folder.path(), &["run", "--html", "a.html"]);
     assert!(!at("a.html").exists());
 }

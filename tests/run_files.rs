@@ -1,4 +1,4 @@
-//! What a run leaves on disk: the log, files replaced atomically, pictures.
+//! Tests the files of a run: the log, atomic replacement, images.
 
 use std::fs;
 use std::io::{self, Write};
@@ -55,7 +55,7 @@ fn a_failure_keeps_the_previous_file_and_names_the_path() {
 fn a_full_disk_is_called_that() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("state.bin");
-    // The kernel's own answer of a full disk.
+    // The kernel's own error for a full disk.
     let full = || fs::OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x");
     let told = write_atomic(&path, |_| full()).unwrap_err().to_string();
     assert!(told.contains("state.bin: cannot write: the disk is full ("), "{told}");
@@ -118,7 +118,7 @@ fn evaluation() -> Report {
     }
 }
 
-/// `event iteration` of every line.
+/// Returns `event iteration` for every line.
 fn story(path: &Path) -> Vec<String> {
     let lines = read(path).unwrap();
     lines.iter().map(|l| format!("{} {}", l["event"].as_str().unwrap(), l["iteration"])).collect()
@@ -142,7 +142,7 @@ fn classes_of_ones_own_have_their_names_colours_and_no_others_means() {
     let seen = overlay(PICTURE, &[1, 0], &classes, 1.0).unwrap();
     assert_eq!(seen, [0xa0, 0xb0, 1, 0, 0, 255]);
     assert_eq!([0, 1, 2].map(|id| classes.label_id(id)), [0, 1, 255]);
-    // Made up where none are given, and no two alike.
+    // Colors are generated where none are given, all of them distinct.
     let names = (0..254).map(|i| format!("class of number {i}")).collect();
     let many = Classes::new(&DatasetConfig { names, colors: Vec::new() });
     let colors: std::collections::HashSet<_> = (0..254).map(|id| many.color(id).unwrap()).collect();
@@ -211,13 +211,13 @@ fn resuming_drops_what_happens_again() {
         }
     }
     drop(log);
-    // Killed in the middle of a line.
+    // Simulates a process killed in the middle of a line.
     let mut text = fs::read(&path).unwrap();
     text.extend_from_slice(br#"{"event":"iteration","itera"#);
     fs::write(&path, &text).unwrap();
     assert_eq!(read(&path).unwrap().len(), 7, "the torn line is left out by readers too");
 
-    // The checkpoint was made after iterations 0 and 1.
+    // The checkpoint was written after iterations 0 and 1.
     let mut log = Log::resume(&path, 2, &config()).unwrap();
     log.iteration(&iteration(2)).unwrap();
     let expected =
@@ -255,12 +255,12 @@ fn a_line_that_is_not_json_is_named_by_its_number() {
     fs::write(&path, "{\"a\":1}\nnonsense\n{\"a\":2}\n").unwrap();
     let told = read(&path).unwrap_err().to_string();
     assert!(told.contains("log.jsonl: line 2: "), "{told}");
-    // And resuming leaves it for its owner to see.
+    // Resuming keeps the damaged line for the user to see.
     drop(Log::resume(&path, 1, &config()).unwrap());
     assert!(fs::read_to_string(&path).unwrap().contains("nonsense\n"));
 }
 
-// ---- pictures
+// ---- images
 
 /// 2x1: a dark and a bright pixel.
 const RGB: [u8; 6] = [10, 20, 30, 200, 210, 220];
@@ -277,7 +277,7 @@ fn decode(path: &Path) -> (usize, usize, png::ColorType, Vec<u8>) {
 
 #[test]
 fn an_overlay_blends_classes_and_leaves_the_rest() {
-    // Half of road's (128, 64, 128) over (10, 20, 30); 255 is no class.
+    // Half of road's (128, 64, 128) over (10, 20, 30); 255 is not a class.
     let blended = overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.5).unwrap();
     assert_eq!(blended, [69, 42, 79, 200, 210, 220]);
     assert_eq!(overlay(PICTURE, &[0, 255], &Classes::cityscapes(), 0.0).unwrap(), RGB);

@@ -1,4 +1,4 @@
-//! How build.rs reads kernels' signatures, shapes and exported constants.
+//! Tests how build.rs parses kernel signatures, shapes and exported constants.
 
 #[path = "../build/constants.rs"]
 #[allow(dead_code)]

@@ -1,5 +1,5 @@
-//! Names and shapes of every network's parameters and buffers are those of the reference's state
-//! dicts (tests/golden/state_dicts): the contract for reading and writing checkpoints.
+//! Names and shapes of every network's parameters and buffers must be those of the reference's
+//! state dicts (tests/golden/state_dicts): the contract for reading and writing checkpoints.
 
 use std::path::{Path, PathBuf};
 
@@ -29,13 +29,13 @@ fn stored(name: &str) -> Shapes {
     all
 }
 
-/// What the spec holds, without `prefix`, which all its names begin with.
+/// Returns the spec's entries with `prefix`, which every name has, removed.
 fn shapes(spec: &Spec, prefix: &str) -> Shapes {
     let entry = |p: &ParamSpec| (p.name.strip_prefix(prefix).unwrap().into(), p.shape.clone());
     spec.params().iter().chain(spec.buffers()).map(entry).collect()
 }
 
-/// The networks' names in the files, and what they are here.
+/// Returns the configuration of a network by its name in the files.
 fn network(name: &str) -> NetworkConfig {
     let mut network = Config::load("gta_vit", &[]).unwrap().network;
     network.hrda.enabled = name.starts_with("hrda_");
@@ -74,7 +74,8 @@ fn every_state_dict_is_that_of_the_network_here() {
             Backbone::new(&mut spec, "backbone", &config).unwrap();
             shapes(&spec, "backbone.")
         } else if let Some(name) = name.strip_prefix("dacs_") {
-            // A whole checkpoint, of student, teacher and ImageNet model: one as the other.
+            // A complete checkpoint holds student, teacher and ImageNet model, all with the same
+            // layout.
             let of = |model: &str| -> Shapes {
                 let name = |(name, shape): &(String, Vec<usize>)| {
                     Some((name.strip_prefix(model)?.to_string(), shape.clone()))

@@ -1,8 +1,8 @@
 """Checks `udass-raw weights` against PyTorch itself: `python tests/torch_files.py PROGRAM [CHECKPOINT]`.
 
 Files that PyTorch writes, in both of its formats, must come back from safetensors and .pth as they
-were, by torch.load(weights_only=True); a run's CHECKPOINT must become one that loads the same way and
-whose optimiser AdamW accepts. Needs torch alone. Not part of `cargo test`: PyTorch weighs gigabytes.
+were, by torch.load(weights_only=True); a run's CHECKPOINT must convert to one that loads the same way and
+whose optimizer state AdamW accepts. Needs only torch. Not part of `cargo test`: PyTorch takes gigabytes.
 """
 
 import collections
@@ -41,7 +41,7 @@ def read_safetensors(path):
 
 
 def same(a, b):
-    """Equal to the bit, types and containers included."""
+    """Returns whether both are bit-identical, including types and containers."""
     if isinstance(a, torch.Tensor):
         a, b = a.detach().contiguous(), b.detach().contiguous()
         bits = lambda t: t.reshape(-1).view(torch.uint8)
@@ -82,7 +82,7 @@ def round_trips(folder):
             run("convert", path, there)
             run("convert", there, back)
             run("verify", back)
-            # A parameter comes back as the tensor that it is.
+            # A parameter is read back as a plain tensor.
             loaded = torch.load(back, weights_only=True)
             assert same(content, loaded), f"{name}, zip {new}"
             tensors = read_safetensors(there)

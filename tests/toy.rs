@@ -1,4 +1,4 @@
-//! The toy world: what it writes, that it is the same everywhere, and what it refuses.
+//! Tests the toy world: what it writes, that it is identical on every machine, and what it rejects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,7 +13,7 @@ use udass_raw::observer::Observer;
 /// Raw label ids of the 19 classes.
 const CLASSES: [u8; 19] =
     [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
-/// Ids that carry no class: unlabelled and the camera's own car.
+/// Ids without a class: unlabeled and the ego vehicle.
 const VOID: [u8; 2] = [0, 1];
 
 const SPLITS: [(Domain, Split); 4] = [
@@ -23,7 +23,7 @@ const SPLITS: [(Domain, Split); 4] = [
     (Domain::Target, Split::Val),
 ];
 
-/// Counts 13 steps.
+/// Counts the steps that are reported, out of 13.
 #[derive(Default)]
 struct Calls(AtomicUsize);
 
@@ -55,7 +55,7 @@ fn write(world: &ToyWorld, dir: &Path) {
     world.write(dir, &()).unwrap();
 }
 
-/// Every file below `dir`: its name and its bytes.
+/// Returns every file below `dir` by name.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut open = vec![dir.to_path_buf()];
@@ -86,7 +86,7 @@ struct Png {
     data: Vec<u8>,
 }
 
-/// Reads a PNG as it is stored, palette indices unexpanded.
+/// Decodes a PNG as stored, without expanding palette indices.
 fn read_png(path: &Path) -> Png {
     let mut reader =
         png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
@@ -111,14 +111,14 @@ fn same_bytes_on_any_number_of_threads() {
         contents(dir.path())
     };
     let one = run(1);
-    // Source training images are there twice.
+    // Source training images are written in two layouts.
     assert_eq!(one.len(), 2 * (13 + 4) + 1);
     assert!(one == run(1), "two runs differ");
     assert!(one == run(3), "one thread and three threads differ");
 }
 
-/// Fails when a change of code changes the pictures: then `VERSION` has to go up, so that no
-/// folder of old pictures passes for a new one. Also holds machines to the same bits.
+/// Fails when a code change alters the images: `VERSION` must then be incremented, so that a folder
+/// of old images is not taken for a new one. Also checks that machines produce the same bits.
 #[test]
 fn pictures_are_those_of_this_version() {
     let world = small();
@@ -190,7 +190,7 @@ fn names_sizes_and_pixel_formats_are_those_of_the_data_sets() {
     let (_, label) = world.draw(Domain::Source, Split::Train, 2);
     assert_eq!(read_png(&dir.path().join("gta/labels/00003.png")).data, label);
 
-    // SYNTHIA's files hold the same picture, and the same classes but for the three that it lacks.
+    // SYNTHIA's files have the same image, and the same classes except for the three that it lacks.
     let [ours, theirs] = ["gta/images/00003.png", "synthia/RGB/0000002.png"]
         .map(|name| read_png(&dir.path().join(name)).data);
     assert_eq!(ours, theirs);
@@ -229,7 +229,7 @@ fn eleven_pictures_of_any_split_hold_every_class() {
 
 #[test]
 fn no_two_pictures_share_a_layout() {
-    // The same size in both domains, or no two could be equal.
+    // Both domains have the same size; otherwise no two images could be equal.
     let world = ToyWorld { source_size: (128, 64), target_size: (128, 64), ..ToyWorld::default() };
     let mut seen = BTreeMap::new();
     for (domain, split) in SPLITS {
@@ -278,7 +278,7 @@ fn a_complete_world_is_left_as_it_is_and_an_interrupted_one_completed() {
     let before = contents(dir.path());
     let image = dir.path().join("gta/images/00001.png");
     let modified = std::fs::metadata(&image).unwrap().modified().unwrap();
-    // What a preparation step writes beside the labels must survive.
+    // Files that a preparation step writes next to the labels must survive.
     let extra = dir.path().join("gta/labels/00001_labelTrainIds.png");
     std::fs::write(&extra, b"prepared").unwrap();
     write(&world, dir.path());

@@ -1,4 +1,4 @@
-//! Files of weights: PyTorch's read as data, recognised, converted there and back.
+//! Tests weight files: PyTorch files are read as data only, identified, and converted both ways.
 
 use std::fs;
 use std::io::Write;
@@ -34,19 +34,19 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-// ---- pickles by hand
+// ---- hand-written pickles
 
-/// A text for a pickle.
+/// A string in a pickle.
 fn string(text: &str) -> Vec<u8> {
     [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
 }
 
-/// A call that a pickle asks for: `posix.system("touch …")`.
+/// A function call in a pickle: `posix.system("touch …")`.
 fn call() -> Vec<u8> {
     [&b"cposix\nsystem\n"[..], &string("touch run_by_a_pickle"), b"\x85R"].concat()
 }
 
-/// Two f32 numbers of storage 0, with these sizes and strides.
+/// A tensor of storage 0 with this storage type, offset, shape and strides.
 fn tensor_of(storage: &[u8], offset: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
     let sizes = |sizes: &[u8]| {
         let each: Vec<u8> = sizes.iter().flat_map(|&n| [b'K', n]).collect();
@@ -81,7 +81,7 @@ fn pickled(value: &[u8]) -> Vec<u8> {
     [b"\x80\x02", value, b"."].concat()
 }
 
-/// Numbers 0 to 5.
+/// The numbers 0 to 5 in f32.
 fn storage() -> Vec<u8> {
     (0..6u8).flat_map(|i| f32::from(i).to_le_bytes()).collect()
 }
@@ -152,7 +152,7 @@ fn what_a_pickle_would_call_is_refused_by_name_where_tensors_are() {
             &container(&dict(&[("model", module), ("a", tensor())])),
             &["`models.Segmentor`", "not run"],
         );
-        // Attributes and items of what is known.
+        // Attributes and items set on known objects.
         let state = [dict(&[("a", tensor())]), dict(&[("b", tensor())]), b"b".to_vec()].concat();
         refused(&container(&state), &["attributes"]);
     }
@@ -209,7 +209,7 @@ fn views_are_read_as_torch_sees_them() {
     ];
     for (offset, shape, strides, expected) in cases {
         let view = tensor_of(b"FloatStorage", offset, shape, strides);
-        // Two names of one storage.
+        // Two names for one storage.
         let content = dict(&[("whole", tensor()), ("view", view)]);
         for bytes in [zip_of(&content), legacy_of(&content)] {
             let file = open(&bytes).unwrap();
@@ -256,7 +256,7 @@ fn a_cut_or_damaged_file_is_refused_and_never_more() {
         for length in (0..whole.len()).step_by(97) {
             assert!(open(&whole[..length]).is_err(), "{name} cut at {length} was read");
         }
-        // A changed byte may change a number, or a name; it must not do worse.
+        // A changed byte may alter a number or a name, but nothing worse.
         for at in (0..whole.len()).step_by(61) {
             let mut damaged = whole.clone();
             damaged[at] ^= 0xff;
@@ -276,7 +276,7 @@ fn a_cut_or_damaged_file_is_refused_and_never_more() {
 
 #[test]
 fn hostile_pickles_cost_no_more_than_their_limits() {
-    // Lists of lists of lists, shared: 2^40 values if copied.
+    // Nested lists that share elements: 2^40 values if they were copied.
     let mut shared = b"](K\x01K\x01eq\x00".to_vec();
     for level in 1..40u8 {
         shared.extend([b'0', b']', b'(', b'h', level - 1, b'h', level - 1, b'e', b'q', level]);
@@ -297,7 +297,7 @@ fn hostile_pickles_cost_no_more_than_their_limits() {
 
 // ---- conversions
 
-/// Everything of a file, in its order.
+/// Returns every tensor of a file, in order.
 fn contents(path: &Path) -> Vec<(String, Dtype, Vec<usize>, Vec<u8>)> {
     let file = TensorFile::open(path).unwrap();
     let of = |info: &udass_raw::checkpoint::tensor_file::TensorInfo| {
@@ -320,7 +320,7 @@ fn there_and_back_is_exact() {
             assert!(output.status.success(), "{}", told(&output));
             let mut expected = contents(from);
             let mut got = contents(to);
-            // Safetensors are in order of their bytes, of which an empty one has none.
+            // Safetensors are ordered by data offset, which is ambiguous for empty tensors.
             expected.sort();
             got.sort();
             assert!(expected == got, "{name}: {} to {}", from.display(), to.display());
@@ -341,7 +341,7 @@ fn there_and_back_is_exact() {
     assert!(told(&output).contains("choose another name"), "{}", told(&output));
 }
 
-/// A file with the tensors of a state dict, whose numbers are a hole in it.
+/// Writes a file with the tensors of a state dict; their data is a sparse hole.
 fn hollow(path: &Path, keys: &str, rename: impl Fn(&str) -> Option<String>) {
     let json = fs::read_to_string(golden(&format!("state_dicts/{keys}.json"))).unwrap();
     let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
@@ -399,7 +399,7 @@ fn official_files_are_recognised_from_their_keys() {
         let whole = kind == Kind::Adaptation;
         assert_eq!((identity.student, identity.teacher, identity.imagenet), (whole, whole, whole));
         assert_eq!(identity.classes, (kind != Kind::Backbone).then_some(19), "{keys}");
-        // Each is complete, and is not without one of its tensors.
+        // The file is complete, and is not once a tensor is missing.
         complete(&file, &identity).unwrap().unwrap();
         let resnet = backbone.unwrap().starts_with("resnet");
         let lost = if resnet { "layer2.0.conv1.weight" } else { "patch_embed2.proj.weight" };
@@ -433,7 +433,7 @@ fn one_network_of_a_checkpoint_is_taken_out_without_its_prefix() {
         let one = |name: &str, byte| (name.to_owned(), Dtype::BF16, vec![1], vec![byte; 2]);
         assert_eq!(contents(&to), [one("a", first), one("b", first + 1)]);
     }
-    // From safetensors too; a student alone has no teacher to give.
+    // Conversion from safetensors works too; a file with only a student has no teacher to extract.
     let plain = folder.path().join("plain.safetensors");
     write(&plain, entries().into_iter().take(2).collect(), Default::default()).unwrap();
     let problem = convert(&TensorFile::open(&plain).unwrap(), &to, Some(Network::Teacher));

@@ -21,10 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ARCH = "sm_90a"
-# Of an SM of compute capability 9.0, and threads of a usual block.
+# Limits of an SM of compute capability 9.0, and the usual number of threads per block.
 REGISTERS, MOST_THREADS, BLOCK = 65536, 2048, 256
 
-# What an opcode does, by its beginning; the first that fits counts.
+# Categories of opcodes by prefix; the first match counts.
 KINDS = [
     ("matrix", ("HMMA", "HGMMA", "IMMA", "DMMA")),
     ("special", ("MUFU",)),
@@ -50,7 +50,7 @@ def kind(opcode: str) -> str:
 
 
 def resources(log: str) -> dict[str, dict]:
-    """What ptxas tells of each kernel."""
+    """Returns what ptxas reports for each kernel."""
     kernels: dict[str, dict] = {}
     name = None
     for line in log.splitlines():
@@ -63,7 +63,7 @@ def resources(log: str) -> dict[str, dict]:
         elif name and (found := re.search(r"Used (\d+) registers", line)):
             shared = re.search(r"(\d+) bytes smem", line)
             registers = int(found[1])
-            # Registers are given to a warp in units of 256.
+            # Registers are allocated to a warp in units of 256.
             blocks = REGISTERS // (-(-registers * 32 // 256) * 256 * (BLOCK // 32))
             kernels[name] |= {"registers": registers, "static_shared_bytes": int(shared[1]) if shared else 0,
                               "threads_per_sm_by_registers": min(blocks * BLOCK, MOST_THREADS)}
@@ -71,7 +71,7 @@ def resources(log: str) -> dict[str, dict]:
 
 
 def instructions(listing: str) -> dict[str, dict[str, int]]:
-    """How many of each kind stand in each kernel."""
+    """Counts the instructions of each category in each kernel."""
     kernels: dict[str, collections.Counter] = {}
     name = None
     for line in listing.splitlines():

@@ -1,10 +1,11 @@
-//! Seconds of single operations, forward and forward + backward, at the sizes of an iteration of
-//! `gta_vit` and `gta_cnn`, and of small ones: benches/pytorch/ops.py runs those that PyTorch has a
-//! counterpart of, by the same names and sizes. How to run: benches/record.rs.
+//! Measures single operations, forward and forward + backward, at the sizes of an iteration of
+//! `gta_vit` and `gta_cnn` and at small ones. benches/pytorch/ops.py runs the operations that
+//! PyTorch has, under the same names and sizes. See benches/record.rs for how to run it.
 //!
-//! Each case has as many sets of inputs as fill, with their outputs, the last cache four times, and
-//! takes them in turns; outputs live until their inputs' next turn, so they move through memory too. Bytes and FLOPs are what
-//! the case's calls declare (`udass-raw profile` counts the same).
+//! Each case cycles through as many sets of inputs as are needed, with their outputs, to fill the
+//! last-level cache four times. Outputs are kept until their inputs' next turn, so they move
+//! through memory too. Bytes and FLOPs are those that the case's calls declare (`udass-raw profile`
+//! reports the same).
 
 #[allow(dead_code)]
 mod cases;
@@ -16,7 +17,7 @@ use cases::{Bed, Case, PRESETS};
 use record::Amount;
 use serde_json::json;
 
-/// Times that inputs fill the last cache.
+/// How many times over the inputs and outputs fill the last-level cache.
 const ROTATIONS: usize = 4;
 
 fn main() {
@@ -46,9 +47,10 @@ fn measured(case: Case, dry: &Bed, bed: std::rc::Rc<Bed>) -> record::Case {
     }
 }
 
-/// Bytes of the last cache.
+/// Bytes of the last-level cache.
 fn last_cache() -> usize {
-    /// Of an H100 and an H200, and where the system does not say.
+    /// `GPU` is the L2 cache of an H100 or H200; `USUAL` is assumed when the system does not report
+    /// a size.
     const GPU: usize = 50 << 20;
     const USUAL: usize = 32 << 20;
     if record::on_gpu() {

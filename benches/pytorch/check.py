@@ -29,17 +29,17 @@ import model
 from iteration import Batch, Draws, Settings, Switches, Template, Trainer, build
 from model import CHANNELS_LAST, Dlv2Head, Hrda, Plain, layout_of, make_backbone
 
-# What the stored cases call the ResNets.
+# The stored cases' names for the ResNets.
 ARCHS = {"r50": "resnet50_v1c", "r101": "resnet101_v1c"}
 
 
 def is_noise(entry: dict) -> bool:
-    """A gradient that is zero but for round-off (a bias just before batch norm)."""
+    """Returns whether a gradient is zero except for round-off (a bias just before batch norm)."""
     return "mathematically zero" in str(entry.get("note", "")) + str(entry.get("tol", ""))
 
 
 def follows_gradients(key: str) -> bool:
-    """Gradients, their norm, what an update makes of them, and all of a chain's iterations but the first."""
+    """Returns whether a result depends on gradients: those, their norm, updates, and a chain's later iterations."""
     return key.startswith(("grad/", "ema_next/", "it1/", "it2/")) or "grad_norm" in key
 
 
@@ -63,7 +63,7 @@ def replaced(owner, name: str, value):
 
 @contextlib.contextmanager
 def accuracies():
-    """What the released code logs beside each loss, in their order: the share of right pixels in percent."""
+    """Returns the accuracy that the released code logs with each loss, in percent of pixels."""
     seen, loss = [], model.cross_entropy
 
     def seeing(logits: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
@@ -150,7 +150,7 @@ class Golden:
         self.report(key, ratio, f"{ratio:.2f} of the tolerance {tol}")
 
     def stepped(self, name: str, value: Tensor, rate: float) -> Tensor:
-        """A parameter after AdamW's first step; answers which of its values are near."""
+        """Checks a parameter after AdamW's first step; returns which of its values are close."""
         key = f"param_after/{name}"
         entry = self.case["tensors"][key]
         value = value.detach().contiguous().reshape(-1)
@@ -242,7 +242,7 @@ def check_eval(g: Golden, name: str, options: dict) -> None:
 
 
 def check_train(g: Golden, name: str, options: dict) -> None:
-    """A training pass; of one scale, after a pass of evaluation."""
+    """Checks a training pass; for single-scale networks, an evaluation pass first."""
     c = g.open(name)["config"]
     net, b, h, w = network(g, **options), c["batch"], c["H"], c["W"]
     image = g.image("img", (b, 3, h, w))
@@ -332,7 +332,7 @@ class Recorded(Draws):
         return here(image), here(torch.from_numpy(table[np.asarray(raw)[area]]))
 
 
-# What the stored cases call a pass's losses, in their order.
+# The stored cases' names for a pass's losses, in order.
 KINDS = {"decode": "decode", "hr": "decode.hr"}
 
 
@@ -348,7 +348,7 @@ def trainer_of(g: Golden, options: dict, method: str = "quadmix") -> Trainer:
 
 
 def start(g: Golden, options: dict, method: str = "quadmix") -> tuple[Trainer, Batch]:
-    """The state that a case's iteration begins with, and its images."""
+    """Sets up the state at the start of a case's iteration, and its images."""
     c, trainer = g.case["config"], trainer_of(g, options, method)
     shape = (c["batch"], 3, c["size"], c["size"])
     kept = lambda key: g.stored[f"in/{key}"]
@@ -362,7 +362,7 @@ def start(g: Golden, options: dict, method: str = "quadmix") -> tuple[Trainer, B
 
 
 def run(g: Golden, trainer: Trainer, t: int, batch: Batch, draws: Recorded, at: str = "") -> dict[str, Tensor]:
-    """Runs iteration t and compares what it logs; answers the losses."""
+    """Runs iteration t and compares its log; returns the losses."""
     with accuracies() as accuracy:
         losses = trainer.run(t, batch, draws)
     for key, value in losses.items():
@@ -375,7 +375,7 @@ def run(g: Golden, trainer: Trainer, t: int, batch: Batch, draws: Recorded, at: 
 
 
 def compare_run(g: Golden, losses: dict[str, Tensor], seen: dict[str, Tensor]) -> None:
-    totals: dict[str, Tensor] = {}  # that a backward pass of the reference begins with
+    totals: dict[str, Tensor] = {}  # the total loss that each of the reference's backward passes starts from
     for key, value in losses.items():
         part = key if key == "src.feature_distance" else key.partition(".")[0]
         totals[part] = totals.get(part, 0) + value * (0.5 if part.startswith("mix_") else 1)
@@ -391,13 +391,13 @@ def compare_run(g: Golden, losses: dict[str, Tensor], seen: dict[str, Tensor]) -
 
 
 def logged(key: str) -> str:
-    """`masked.hr` of a trainer's losses as a case's log has it; the source pass has no name there."""
+    """Renames a trainer's loss (`masked.hr`) as in a case's log, where the source pass has no name."""
     part, _, kind = key.partition(".")
     return f"log/{KINDS[kind]}" if part == "src" else f"log/{part}.{KINDS[kind]}"
 
 
 def check_method(g: Golden, name: str, options: dict) -> None:
-    """What is left of a case's iteration, and not touched, where a method leaves the rest out."""
+    """Checks that a method that omits parts of an iteration runs only the others, with the stored results."""
     for method, parts in (("source_only", {"src"}), ("hrda", {"src", "mix"}), ("mic", {"src", "mix", "masked"})):
         c = g.open(name)["config"]
         trainer, batch = start(g, options, method)
@@ -409,7 +409,7 @@ def check_method(g: Golden, name: str, options: dict) -> None:
 
 
 def watched(trainer: Trainer) -> dict[str, Tensor]:
-    """The student's gradients before its last update, once there was one."""
+    """Returns the student's gradients before its last update, if there was one."""
     grads: dict[str, Tensor] = {}
     named = list(trainer.student.named_parameters())
     trainer.optimizer.register_step_pre_hook(lambda *_: grads.update((n, p.grad.clone()) for n, p in named))
@@ -437,7 +437,7 @@ def check_iteration(g: Golden, name: str, options: dict) -> None:
     g.scalar(f"backward{4 if 'mix_tss.decode' in losses else 3}/total_grad_norm_so_far", norm)
     buffers(g, trainer.student, "bn/model.")
     buffers(g, trainer.teacher, "bn/ema_model.")
-    # In float32 the flips that gradients are allowed count here too: the share is of all values.
+    # In float32 the ReLU flips allowed for gradients matter here too: the share is of all values.
     shares = [g.stepped(n, p, s.lr * (10 if "head" in n else 1)) for n, p in trainer.student.named_parameters()]
     near = torch.cat(shares).mean().item()
     g.report("param_after", 0.0 if near >= 0.98 else 2.0, f"{near:.4f} of all values near")
@@ -448,7 +448,7 @@ def check_iteration(g: Golden, name: str, options: dict) -> None:
 
 
 def check_chain(g: Golden, name: str, options: dict) -> None:
-    """Iterations in a row, each on the state that the one before it left."""
+    """Runs consecutive iterations, each on the state that the previous one left."""
     c = g.open(name)["config"]
     trainer, order = trainer_of(g, options), c["param_order"]
     student, teacher, grads = trainer.student, trainer.teacher, watched(trainer)
@@ -476,7 +476,7 @@ def check_chain(g: Golden, name: str, options: dict) -> None:
     g.close()
 
 
-# The stored cases of each beginning, and what they are checked by.
+# The checks of the stored cases, by prefix of the name.
 CHECKS = (("pub_backbone_", check_backbone), ("pub_head_dlv2_", check_dlv2), ("pub_hrda_eval_", check_eval),
           ("pub_plain_", check_train), ("pub_train_", check_train), ("pub_uda_mic_", check_iteration),
           ("pub_uda_quad_", check_iteration), ("pub_uda_chain", check_chain), ("pub_uda_mic_off", check_method))

@@ -15,7 +15,7 @@ def fnv1a(name: str) -> int:
 
 
 def bits(name: str, n: int) -> np.ndarray:
-    """SplitMix64 from the name's hash: n numbers of 64 bits."""
+    """Generates n 64-bit numbers with SplitMix64, seeded with the name's hash."""
     z = np.uint64(fnv1a(name)) + np.arange(n, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -23,12 +23,12 @@ def bits(name: str, n: int) -> np.ndarray:
 
 
 def uniform(name: str, n: int) -> np.ndarray:
-    """In [-1, 1), exact in float32."""
+    """Numbers in [-1, 1), exact in float32."""
     return (bits(name, n) >> np.uint64(40)) / 2.0**23 - 1
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter or buffer by its state-dict key; computed in float64, rounded once."""
+    """Generates a parameter or buffer by its state-dict key; computed in float64, rounded once."""
     u = uniform(name, math.prod(shape))
     if len(shape) > 1:
         value = u * math.sqrt(3 / math.prod(shape[1:]))
@@ -43,12 +43,12 @@ def image(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def unit(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """In [0, 1)."""
+    """Numbers in [0, 1)."""
     return ((uniform(name, math.prod(shape)) + 1) / 2).astype(np.float32).reshape(shape)
 
 
 def label(name: str, batch: int, height: int, width: int, block: int = 16) -> np.ndarray:
-    """Blocks of one of 19 classes, every eleventh of them 255."""
+    """Labels in blocks of one of 19 classes, every eleventh block 255."""
     rows, columns = -(-height // block), -(-width // block)
     ids = (bits(name, batch * rows * columns) % np.uint64(19)).astype(np.int64)
     ids[10::11] = 255

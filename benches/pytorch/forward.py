@@ -74,7 +74,7 @@ def main() -> None:
     p.add_argument("--warmup", type=int, default=2)
     p.add_argument("--json", type=Path, default=None)
     a = p.parse_args()
-    # The exporter knows one layout.
+    # The exporter supports only one memory format.
     last = a.layout == "channels_last" and a.runtime == "torch"
     net = Segformer(a.arch, a.channels, CHANNELS_LAST if last else torch.contiguous_format).eval()
     init_weights(net, torch.Generator().manual_seed(0))

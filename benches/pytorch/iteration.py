@@ -1,7 +1,7 @@
 """One iteration of unsupervised domain adaptation: teacher, mixing, masked consistency, update.
 
 Every random choice comes from a `Draws` object, so that the benchmark is seeded and the check
-can inject recorded choices. Images are NCHW float (ImageNet-normalised), labels int64 (B, H, W).
+can inject recorded choices. Images are NCHW float (ImageNet-normalized), labels int64 (B, H, W).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
 RARE_CLASSES = (3, 4, 5, 6, 12, 15, 16, 17, 18)
 
 
-# Adaptation, from dacs on; masking, from mic on; mixing four ways. Between dacs, daformer and hrda
+# Methods with adaptation (from dacs on), masking (from mic on) and QuadMix. Between dacs, daformer and hrda
 # only the network (`detail`) and the feature distance differ.
 METHODS = ("source_only", "dacs", "daformer", "hrda", "mic", "quadmix")
-# What is seen of a four-way mix: where the template's target lies, and what it is laid over.
+# Intermediate results of QuadMix: the mask of the template's target, and the background below it.
 QUAD_PARTS = ("mask", "background_img", "background_label", "background_weight")
 
 
@@ -55,7 +55,7 @@ class Batch:
 
 @dataclass
 class Template:
-    """What QuadMix takes from the iteration before."""
+    """The tensors that QuadMix takes from the previous iteration."""
 
     image: Tensor
     label: Tensor
@@ -76,7 +76,7 @@ class Draws:
         return low + (high - low) * self.random(()).item()
 
     def random(self, *shape) -> Tensor:
-        """Drawn on the CPU, wherever it is used."""
+        """Generates the numbers on the CPU, whichever device uses them."""
         return torch.rand(*shape, generator=self.g, device="cpu").to(torch.get_default_device())
 
     def integer(self, n: int) -> int:
@@ -105,7 +105,7 @@ class Draws:
         return [RARE_CLASSES[i] for i in self.choice(len(RARE_CLASSES), 2)]
 
     def rare_crop(self, cls: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W) and label (H, W) holding a block of the class, as a loader hands it."""
+        """Returns an image (3, H, W) and a label (H, W) with a block of the class, as from a loader."""
         image = self.random(3, self.crop, self.crop) - 0.45
         label = torch.full((self.crop, self.crop), 255)
         side = self.crop // 4
@@ -128,14 +128,14 @@ def is_any(label: Tensor, classes: list[int]) -> Tensor:
 
 
 def class_mix_masks(label: Tensor, draws: Draws) -> Tensor:
-    """Half (rounded up) of the classes of the whole batch, drawn anew for each image."""
+    """Masks of half (rounded up) of the whole batch's classes, drawn separately for each image."""
     classes = present(label)
     picks = [draws.choice(len(classes), (len(classes) + 1) // 2) for _ in label]
     return torch.stack([is_any(l, [classes[i] for i in p]) for l, p in zip(label, picks)])
 
 
 def quad_source_masks(label: Tensor, draws: Draws) -> tuple[Tensor, list[list[int]]]:
-    """Two classes of each image; also the positions drawn (the target choice wants those)."""
+    """Masks of two classes of each image, and the drawn positions, which the target choice needs."""
     masks, positions = [], []
     for one in label:
         classes = present(one)
@@ -146,7 +146,7 @@ def quad_source_masks(label: Tensor, draws: Draws) -> tuple[Tensor, list[list[in
 
 
 def quad_target_masks(pseudo: Tensor, confident: Tensor, positions, draws: Draws) -> Tensor:
-    """Two classes whose id is none of the source *positions* (as released), where confident."""
+    """Masks of two classes whose ids are not among the source *positions* (as released), where confident."""
     masks = []
     for one, sure, banned in zip(pseudo, confident, positions):
         classes = [c for c in present(one) if c not in banned]
@@ -162,11 +162,11 @@ def block_mask(image: Tensor, settings: Settings, draws: Draws) -> Tensor:
     return F.interpolate((grid > settings.mask_ratio).to(image.dtype), size=(h, w), mode="nearest")
 
 
-# ---- colour and blur ------------------------------------------------------------------------
+# ---- color and blur -------------------------------------------------------------------------
 
 
 def rgb_to_hsv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue in radians. The first channel wins ties for the maximum."""
+    """Converts to HSV, with hue in radians. The first channel wins ties for the maximum."""
     r, g, b = x.unbind(1)
     value = x.amax(1)
     delta = value - x.amin(1)
@@ -216,7 +216,7 @@ def blur_kernel(n: int, sigma: float) -> Tensor:
 
 
 def blur_matrix(n: int, sigma: float) -> Tensor:
-    """The blur of one axis, reflect padding included, as an n x n matrix."""
+    """Returns the blur along one axis, including reflect padding, as an n x n matrix."""
     kernel = blur_kernel(n, sigma)
     source = (torch.arange(n).view(-1, 1) + torch.arange(len(kernel)) - len(kernel) // 2).abs()
     source = torch.where(source >= n, 2 * (n - 1) - source, source)
@@ -224,7 +224,7 @@ def blur_matrix(n: int, sigma: float) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Two matrix products up to 512 pixels, where they beat a convolution; beyond, the taps."""
+    """Uses two matmuls up to 512 pixels, where they beat a convolution; beyond, the filter taps."""
     h, w = image.shape[2:]
     if max(h, w) <= 512:
         return blur_matrix(h, sigma) @ (image @ blur_matrix(w, sigma).T)
@@ -258,7 +258,7 @@ def augment(image: Tensor, on: Switches, draws: Draws) -> Tensor:
 
 
 def feature_distance(features: Tensor, reference: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean L2 distance over cells (B, h, w, C) mostly (>= 3/4) of one thing class, and the mask."""
+    """Returns the mean L2 distance over cells (B, h, w, C) that are mostly (>= 3/4) one thing class, and the mask."""
     b, h, w, _ = features.shape
     scale = label.shape[2] // w
     votes = label.clamp_max(19).view(b, h, scale, w, scale).permute(0, 1, 3, 2, 4).reshape(b * h * w, -1)
@@ -295,8 +295,8 @@ class Trainer:
     bf16: bool = False  # networks and losses in autocast
     template: Template | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
-    seen: dict[str, Tensor] = field(default_factory=dict)  # tensors a check looks at
-    seconds: dict[str, float] = field(default_factory=dict)  # of the phases of the last iteration
+    seen: dict[str, Tensor] = field(default_factory=dict)  # tensors that a check compares
+    seconds: dict[str, float] = field(default_factory=dict)  # time of each phase of the last iteration
 
     def __post_init__(self):
         groups = parameter_groups(self.student, self.settings)
@@ -322,7 +322,7 @@ class Trainer:
 
     def supervise(self, name: str, image: Tensor, label: Tensor, weight: Tensor | None,
                   draws: Draws, scale: float = 1.0) -> None:
-        """One training pass and its backward; gradients add up."""
+        """Runs one training pass and its backward; gradients accumulate."""
         self.seen |= {f"{name}/img": image, f"{name}/label": label, f"{name}/weight": weight}
         box = draws.box()
         with self.autocast():
@@ -401,7 +401,7 @@ class Trainer:
         return {k: v.detach() for k, v in self.losses.items()}
 
     def adapt(self, t: int, batch: Batch, on: Switches, draws: Draws) -> None:
-        """What the target has to say: mixing with its pseudo-labels, and masking."""
+        """Adapts to the target: mixing with its pseudo-labels, and masked consistency."""
         s = self.settings
         pseudo, weight, confident = self.pseudo_labels(batch.target, batch.valid)
         self.lap("teacher")
@@ -418,7 +418,7 @@ class Trainer:
 
 
 def build(arch: str, channels: int, detail: int, settings: Settings, joint: bool = True, **options) -> Trainer:
-    """Student, teacher (no dropout), ImageNet backbone; weights are left to the caller.
+    """Builds student, teacher (no dropout) and ImageNet backbone; the caller loads the weights.
 
     `detail`: side of HRDA's detail crop, 0 for one scale.
     """

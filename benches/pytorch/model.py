@@ -38,7 +38,7 @@ def nhwc(x: Tensor) -> Tensor:
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, half-pixel centres. Every resize here is by a whole factor, so size says it all."""
+    """Bilinear resize, half-pixel centers. Every factor here is an integer, so the size determines it."""
     if x.shape[2:] == torch.Size(size):
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -161,7 +161,7 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = conv(cin, inner), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = conv(inner, inner, 3, stride, dilation), nn.BatchNorm2d(inner)
         self.conv3, self.bn3 = conv(inner, cout), nn.BatchNorm2d(cout)
-        nn.init.zeros_(self.bn3.weight)  # a block begins as the identity
+        nn.init.zeros_(self.bn3.weight)  # a block starts as the identity
         self.downsample = None
         if stride != 1 or cin != cout:
             self.downsample = nn.Sequential(conv(cin, cout, 1, stride), nn.BatchNorm2d(cout))
@@ -184,7 +184,7 @@ class ResNet(nn.Module):
             stem += [conv(cin, cout, 3, stride), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
             cin = cout
         self.stem = nn.Sequential(*stem)
-        # A stage's first block has half of its dilation.
+        # A stage's first block has half of the stage's dilation.
         for s, (depth, stride, dilation) in enumerate(zip(RESNETS[arch], (1, 2, 1, 1), (1, 1, 2, 4))):
             inner, blocks = 64 << s, []
             for first in [True] + [False] * (depth - 1):
@@ -223,7 +223,7 @@ class ConvBnRelu(nn.Module):
 
 
 def in_grid(n: int, dilation: int):
-    """(tap, output range, input range) of the three taps along an axis, less what falls outside."""
+    """Returns (tap, output range, input range) of the three taps along an axis, clipped to the grid."""
     for tap, shift in enumerate((-dilation, 0, dilation)):
         low, high = max(0, -shift), min(n, n - shift)
         if low < high:
@@ -257,7 +257,7 @@ class DepthwiseTaps(torch.autograd.Function):
 
 
 class DilatedDepthwise(ConvBnRelu):
-    """`taps`: shifted multiply-adds, on a CPU several times as fast as the library's convolution."""
+    """`taps` selects shifted multiply-adds, several times faster than the library's convolution on a CPU."""
 
     def __init__(self, channels: int, dilation: int, taps: bool):
         super().__init__(channels, channels, 3, dilation, groups=channels)
@@ -306,7 +306,7 @@ class DaformerHead(nn.Module):
     `layout` is the memory format of everything after the concatenation.
     """
 
-    stride = 4  # pixels of the image in a cell of the scores
+    stride = 4  # image pixels per cell of the scores
 
     def __init__(self, widths, channels: int, fuse: nn.Module, dropout: float, layout):
         super().__init__()
@@ -324,7 +324,7 @@ class DaformerHead(nn.Module):
 
 
 class Dlv2Head(nn.Module):
-    """Last of four feature grids -> class scores (B, 19, H/8, W/8)."""
+    """The last of four feature grids -> class scores (B, 19, H/8, W/8)."""
 
     stride = 8
 
@@ -339,7 +339,7 @@ class Dlv2Head(nn.Module):
 
 
 def make_head(arch: str, channels: int, dropout: float, layout, taps: bool, attention=False) -> nn.Module:
-    """The head that belongs to a backbone; `attention`: its plainer form, for HRDA's attention."""
+    """Builds a backbone's head; `attention` selects its simpler form for HRDA's attention."""
     if arch in RESNETS:
         return Dlv2Head()
     fuse = ConvBnRelu(4 * channels, channels) if attention else SeparableAspp(4 * channels, channels, taps)
@@ -347,7 +347,7 @@ def make_head(arch: str, channels: int, dropout: float, layout, taps: bool, atte
 
 
 class Plain(nn.Module):
-    """One scale."""
+    """A single-scale network."""
 
     def __init__(self, arch="mit_b0", channels=256, dropout=0.1, drop_path=0.1, head_layout=CHANNELS_LAST, taps=True):
         super().__init__()
@@ -355,7 +355,7 @@ class Plain(nn.Module):
         self.decode_head = make_head(arch, channels, dropout, head_layout, taps)
 
     def context(self, image: Tensor) -> Tensor:
-        """What the backbone sees of the image, as a whole."""
+        """Returns the backbone's input for the whole image."""
         return image
 
     def forward(self, image: Tensor, box=None):
@@ -417,7 +417,7 @@ class Hrda(nn.Module):
         lr = self.decode_head.head(coarse)
         hr = self.decode_head.head(fine)
         scores = self.decode_head.scale_attention(coarse)
-        # Attention counts inside the box only, on the context grid.
+        # Attention applies only inside the box, on the context grid.
         att = torch.sigmoid(scores[cells(box, 2 * self.stride)])
         att = F.pad(att, margins(box, 2 * self.stride, lr.shape))
         lr = lr - att * lr
@@ -427,7 +427,7 @@ class Hrda(nn.Module):
         return fused, hr, lr, coarse[3]
 
     def losses(self, out, box, label: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
-        """(0.9 x fused, 0.1 x detail) cross-entropies of one training pass."""
+        """Returns the cross-entropies (0.9 x fused, 0.1 x detail) of one training pass."""
         y1, y2, x1, x2 = box
         cropped = None if weight is None else weight[:, y1:y2, x1:x2]
         return (0.9 * cross_entropy(out[0], label, weight),
@@ -459,13 +459,13 @@ class Hrda(nn.Module):
 
 
 def cells(box, stride: int) -> tuple:
-    """Index of a box's content on a grid of that stride."""
+    """Returns the index of a box's content on a grid of this stride."""
     y1, y2, x1, x2 = (v // stride for v in box)
     return ..., slice(y1, y2), slice(x1, x2)
 
 
 def margins(box, stride: int, shape) -> tuple[int, int, int, int]:
-    """Padding (left, right, top, bottom) that puts a box's content back on its grid."""
+    """Returns the padding (left, right, top, bottom) that puts a box's content back on its grid."""
     y1, y2, x1, x2 = (v // stride for v in box)
     return x1, shape[3] - x2, y1, shape[2] - y2
 
@@ -484,7 +484,7 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None) -> Tenso
 
 
 def init_weights(module: nn.Module, generator: torch.Generator) -> None:
-    """Seeded start: truncated normal for linear layers, fan-out normal for convolutions."""
+    """Seeded initialization: truncated normal for linear layers, fan-out normal for convolutions."""
     for m in module.modules():
         if isinstance(m, nn.Linear):
             nn.init.trunc_normal_(m.weight, std=0.02, generator=generator)

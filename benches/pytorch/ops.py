@@ -26,10 +26,10 @@ from torch import Tensor
 import record
 from model import CHANNELS_LAST, resize
 
-# What is run on a set of inputs, and how to make one.
+# The function that runs on a set of inputs, and one that creates a set.
 Op = tuple[Callable[..., object], Callable[[], tuple]]
 OPS: dict[str, Callable[..., Op]] = {}
-# A sample lasts at least so long.
+# Minimum length of a sample.
 SAMPLE_SECONDS = 0.02
 CLASSES = 19
 
@@ -48,7 +48,7 @@ def leaf(*shape: int) -> Tensor:
 
 
 def grid(batch: int, side: int, channels: int, learns: bool = True) -> Tensor:
-    """A map whose pixels' channels are neighbours in memory."""
+    """A map with channels innermost in memory."""
     x = numbers(batch, channels, side, side).contiguous(memory_format=CHANNELS_LAST)
     return x.requires_grad_(learns)
 
@@ -58,7 +58,7 @@ def filters(out: int, channels: int, kernel: int) -> Tensor:
 
 
 def labels(*shape: int) -> Tensor:
-    """In blocks of one class, some of them unlabelled."""
+    """Labels in blocks of one class, some of them unlabeled."""
     *batch, height, width = shape
     block = max(height // 8, 8)
     cells = torch.randint(0, CLASSES + 1, (*batch, math.ceil(height / block), math.ceil(width / block)))
@@ -92,7 +92,7 @@ def linear(rows: int, channels: int, out: int, bias: bool) -> Op:
 
 @op
 def attention(batch: int, heads: int, queries: int, keys: int, head_dim: int) -> Op:
-    """Inputs as the linear layers leave them: heads beside each other in a token's row."""
+    """Takes inputs in the layout of the linear layers: heads side by side in a token's row."""
     def attend(q: Tensor, kv: Tensor) -> Tensor:
         k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
         return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2)
@@ -226,7 +226,7 @@ def window_average(batch: int, side: int, channels: int, window: int) -> Op:
 
 @op
 def hrda_fuse(batch: int, side: int, classes: int, detail: int) -> Op:
-    # A detail of the map's own size covers it; else it lies in a box.
+    # Detail of the map's own size covers it; smaller detail is placed in a box.
     y, x = (side // 4, side // 8) if detail < side else (0, 0)
 
     def fuse(context: Tensor, fine: Tensor, attention: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ def feature_distance(batch: int, side: int, channels: int, picture: int) -> Op:
                               labels(batch, picture, picture))
 
 
-# Pictures and state.
+# Images and state.
 
 @op
 def normalize(batch: int, side: int) -> Op:
@@ -327,7 +327,7 @@ def block_mask(batch: int, side: int, cells: int) -> Op:
 
 @op
 def adamw_ema(parameters: int, tensors: int) -> Op:
-    """The teacher's update and an AdamW step; tensors of one size, `parameters` values in all."""
+    """EMA update of the teacher and an AdamW step, on tensors of one size with `parameters` values in total."""
     @torch.no_grad()
     def update(student: list[Tensor], teacher: list[Tensor], optimizer: torch.optim.Optimizer) -> None:
         torch._foreach_lerp_(teacher, student, 0.001)
@@ -368,7 +368,7 @@ def add_scaled(batch: int, side: int) -> Op:
     return lambda x, y: y.add_(x, alpha=0.5), lambda: (numbers(batch, side, side, 3), numbers(batch, side, side, 3))
 
 
-# Running them.
+# Running the cases.
 
 def tensors(inputs: object) -> Iterator[Tensor]:
     if isinstance(inputs, Tensor):
@@ -379,14 +379,14 @@ def tensors(inputs: object) -> Iterator[Tensor]:
 
 
 def sampled(case: dict, a: argparse.Namespace) -> dict | None:
-    """Samples of a case {op, shape, pass}; None where PyTorch has no counterpart."""
+    """Returns samples of a case {op, shape, pass}; None where PyTorch has no counterpart."""
     if case["op"] not in OPS:
         return None
     run, make = OPS[case["op"]](**case["shape"])
     backward = case["pass"] == "forward_backward"
 
     def inputs() -> tuple:
-        """A set: what the op takes, and the gradients of its outputs, which have the shapes of `outputs`."""
+        """Creates a set: the op's inputs, and output gradients with the shapes of `outputs`."""
         given = make()
         if backward and not outputs:
             with torch.no_grad():
@@ -442,7 +442,7 @@ def main() -> None:
     torch.set_default_device(a.device)
     torch.manual_seed(0)
     if a.cases == "-":
-        # Who asks knows when it is done, and what this runs on comes first.
+        # Each request is answered by a line; the first line describes the machine.
         print(json.dumps(record.about(vars(a))), flush=True)
     results = []
     for result in answers(a):

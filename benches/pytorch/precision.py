@@ -53,17 +53,17 @@ from model import CHANNELS_LAST, ConvBnRelu, DaformerHead, SeparableAspp, nchw, 
 PRECISIONS = ("tf32", "bf16")
 RUNS = 32
 NUDGE = 2.0**-22
-# What a case's middle one is called among its numbers, how far it may be off, and of how many at least.
+# The key of a case's median among its numbers, its bound, and the fewest tensors that have one.
 MIDDLE, IN_THE_MIDDLE, FEWEST = "in the middle", 1.25, 8
 
 
 def tf32(x: Tensor) -> Tensor:
-    """To the nearest with 10 bits behind the point, away from zero between two (cvt.rna.tf32.f32)."""
+    """Rounds to the nearest with 10 mantissa bits, ties away from zero (cvt.rna.tf32.f32)."""
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 class Product(torch.autograd.Function):
-    """A bilinear operation of rounded operands, as its gradients are too."""
+    """A bilinear operation with rounded operands, in its gradients as well."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, of) -> Tensor:
@@ -94,25 +94,25 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The library's plain way (SDPBackend.MATH)."""
+    """The library's unfused attention (SDPBackend.MATH)."""
     scale = q.shape[-1] ** -0.25
     scores = Product.apply(q * scale, (k * scale).transpose(-2, -1), torch.matmul)
     return Product.apply(torch.softmax(scores, dim=-1), v, torch.matmul)
 
 
 def norm_in_float32(x: Tensor, *rest, **more) -> Tensor:
-    """As in CUDA's autocast; the CPU's has no rule for it."""
+    """Runs layer norm in float32 as CUDA's autocast does; the CPU's has no rule for it."""
     return LAYER_NORM(x.float(), *rest, **more)
 
 
 def augment_in_float32(*args) -> Tensor:
-    """Blur is two matrix products here and is none of a network's."""
+    """Keeps augmentation in float32: its blur is two matmuls here, but not part of a network."""
     with replaced(torch.backends.cuda.matmul, "allow_tf32", False), autocast(False):
         return AUGMENT(*args)
 
 
 def autocast(enabled: bool = True):
-    """Keeps no 16-bit copies of weights, which an update within would leave behind."""
+    """Disables the cache of 16-bit weights, which an update inside autocast would leave stale."""
     return torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled, cache_enabled=False)
 
 
@@ -135,13 +135,13 @@ def computing(precision: str):
 
 
 def half_a_turn(key: str) -> float:
-    """Half of what one element's step the other way does to a parameter of the teacher; a chain has two averages."""
+    """Half the effect on a teacher parameter of one element's step going the other way; a chain has two averages."""
     averages = 1 if key.startswith("ema_next/") else 2 if "/teacher_param/" in key else 0
     return averages * (1 - Settings.alpha) * Settings.lr * (10 if "head" in key else 1)
 
 
 def seen_in_statistics(value: Tensor, stats: dict[str, float]) -> float:
-    """The least rel_l2 between two tensors of which these statistics differ so."""
+    """Returns the smallest rel_l2 of two tensors whose statistics differ by this much."""
     n, l2 = value.numel(), torch.linalg.vector_norm(value, dtype=torch.float64).item()
     mean, sum_abs = value.sum(dtype=torch.float64).item() / n, value.abs().sum(dtype=torch.float64).item()
     std = math.sqrt(max(l2 * l2 / n - mean * mean, 0.0))
@@ -151,7 +151,7 @@ def seen_in_statistics(value: Tensor, stats: dict[str, float]) -> float:
 
 
 class Errors(Golden):
-    """Keeps how far results are off instead of judging them.
+    """Records the errors of results instead of judging them.
 
     What is counted (pixels, steps that went another way) is at least half of one: none in all runs is
     not never, and twice that is one.
@@ -159,7 +159,7 @@ class Errors(Golden):
 
     def start(self, precision: str) -> None:
         self.precision = precision
-        # By case and number: of each run its errors, and what the case allows of each in float32.
+        # By case and number: each run's errors, and the bounds that the case allows in float32.
         self.errors: dict[str, dict[str, list[tuple[float, ...]]]] = {}
         self.own: dict[str, dict[str, tuple[float, ...]]] = {}
 
@@ -175,7 +175,7 @@ class Errors(Golden):
                 value.mul_(1 + NUDGE * self.random.uniform(-1, 1))
 
     def keep(self, key: str, *errors: tuple[float, float]) -> None:
-        """An error, or several, and what the case itself allows of each."""
+        """Records one or several errors, and the bounds that the case itself allows."""
         self.checks += 1
         if any(math.isnan(e) for e, _ in errors):
             raise RuntimeError(f"{self.case['name']} {key}: {errors}")
@@ -209,14 +209,14 @@ class Errors(Golden):
             return self.keep(key, (flat.abs().max().item(), tol["max_abs"]))
         if "rel_l2" not in tol:
             return self.keep(key, (off.abs().max().item(), tol["max_abs"]))
-        # A sample may miss what is large: its fair share of the whole is what it is measured by.
+        # A sample may miss the large elements, so it is measured by its proportional share of the whole norm.
         share = math.sqrt(flat.numel() / value.numel())
         size = max(want.norm().item(), share * entry.get("stats", {}).get("l2", 0.0))
         error, element = off.norm().item() / size if size else 0.0, off.abs().max().item()
         if entry["storage"] != "whole":
             error = max(error, seen_in_statistics(value, entry["stats"]))
         turn = half_a_turn(key)
-        if turn:  # beside what the case allows anyway
+        if turn:  # in addition to what the case allows anyway
             error, element = max(error, turn / size + tol["rel_l2"] / 2), max(element, turn + tol["max_abs"] / 2)
         self.keep(key, (error, tol["rel_l2"]), (element, tol["max_abs"]))
 
@@ -287,7 +287,7 @@ def run_slide(g: Errors, name: str, options: dict) -> None:
 
 
 def run_features(g: Errors, name: str, _: dict) -> None:
-    """The feature distance, its inputs as a network leaves them."""
+    """Checks the feature distance, with inputs in the layout of a network."""
     c = g.open(name)["config"]
     shape = (c["B"], c["C"], c["H"], c["W"])
     stored = lambda x: x.bfloat16() if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") else x
@@ -320,13 +320,13 @@ PARTS = (*(c for c in check.CHECKS if c[1] is not check.check_method), ("pub_hea
          ("pub_piece_resize", run_resize))
 
 
-# Ways to compute the same.
+# Equivalent ways to compute the same result.
 WAYS = ({"head_layout": CHANNELS_LAST, "joint": True, "taps": False},
         {"head_layout": torch.contiguous_format, "joint": False, "taps": False})
 
 
 def sample(g: Errors, precision: str, runs: int, part: str) -> None:
-    """Errors of that many runs of the cases whose name has the part."""
+    """Returns the errors of several runs of the cases whose name contains the part."""
     g.start(precision)
     for prefix, run in PARTS:
         for name in (n for n in g.cases if n.startswith(prefix) and part in n):
@@ -336,7 +336,7 @@ def sample(g: Errors, precision: str, runs: int, part: str) -> None:
 
 
 def rows(g: Errors) -> dict[str, dict[str, list[float]]]:
-    """What is written of each number."""
+    """Returns the entry that is written for each number."""
     out: dict[str, dict[str, list[float]]] = {}
     for case, by_key in g.errors.items():
         out[case] = kept = {}
@@ -344,7 +344,7 @@ def rows(g: Errors) -> dict[str, dict[str, list[float]]]:
             each = list(zip(*runs))
             largest = [max(errors) for errors in each]
             if any(2 * most > own for most, own in zip(largest, g.own[case][key])):
-                # Single turns have no middle.
+                # Counts of single steps have no median.
                 kept[key] = [largest[0], 0.0 if half_a_turn(key) else statistics.median(each[0])]
                 if g.cases[case]["tensors"].get(key, {}).get("storage") == "whole":
                     kept[key] += largest[1:]
@@ -356,19 +356,19 @@ def rows(g: Errors) -> dict[str, dict[str, list[float]]]:
 
 
 def in_l2(g: Errors, case: str, key: str) -> bool:
-    """Whether a number is a tensor's, whose error is its distance in l2."""
+    """Returns whether a number is a tensor with an error in l2."""
     return "rel_l2" in (g.cases[case]["tensors"].get(key, {}).get("tol") or ())
 
 
 def middles(g: Errors, case: str, kept: dict[str, list[float]]) -> list[float]:
-    """Of each run the middle one of the tensors, each in its middle error; none of too few."""
+    """Returns each run's median over the tensors, each relative to its median error; none if there are too few."""
     relative = [[run[0] / row[1] for run in g.errors[case][key]]
                 for key, row in kept.items() if in_l2(g, case, key) and row[1] > 0]
     return [statistics.median(run) for run in zip(*relative)] if len(relative) >= FEWEST else []
 
 
 def judged(g: Errors, table: dict[str, dict[str, list[float]]]) -> dict[str, float]:
-    """How many numbers of a run the others' table is expected to fail, and of how many."""
+    """Returns how many numbers of a run the table made of the others is expected to fail, and of how many."""
     alarms = 0.0
     for case, kept in table.items():
         for key, row in kept.items():
@@ -383,7 +383,7 @@ def judged(g: Errors, table: dict[str, dict[str, list[float]]]) -> dict[str, flo
 
 
 def write(path: Path, head: dict, tables: dict) -> None:
-    """A line for each case."""
+    """Writes one line per case."""
     lines = [json.dumps(head)[1:-1]]
     for precision, table in tables.items():
         each = ",\n".join(f"{json.dumps(c)}: {json.dumps(e, separators=(',', ':'))}"

@@ -1,4 +1,4 @@
-"""The record every benchmark here writes: raw samples and what they were taken on."""
+"""The record that every benchmark here writes: raw samples, and the machine and software they were taken on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def machine() -> dict:
         pass
     gpu = {}
     if torch.cuda.is_available():
-        # What float32 means here.
+        # The meaning of float32 here.
         gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda,
                "cudnn": torch.backends.cudnn.version(),
                "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
@@ -50,7 +50,7 @@ def commit() -> str | None:
 
 
 def busy_elsewhere() -> float | None:
-    """CPU seconds that other processes have used since boot; None where the system does not say."""
+    """CPU seconds that other processes have used since boot; None where the system does not report it."""
     try:
         user, nice, system, _, _, irq, softirq, *_ = map(
             int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
@@ -69,12 +69,12 @@ def finish() -> None:
 
 @dataclass
 class Samples:
-    """Seconds of each call, CPU seconds of all its threads, cores that others kept busy meanwhile."""
+    """Seconds of each call, CPU seconds of all its threads, and cores that other processes kept busy meanwhile."""
 
     seconds: list[float]
     cpu: list[float]
     others: list[float | None]
-    # Calls whose mean a sample is.
+    # Number of calls that a sample averages over.
     calls: int = 1
 
     def summary(self) -> dict:
@@ -112,14 +112,14 @@ def sample(work: Callable[[], object], warmup: int, repeats: int, least: float =
         out.cpu.append((time.process_time() - cpu) / calls)
         after = busy_elsewhere()
         out.seconds.append(seconds / calls)
-        # The system counts in ticks of 10 ms: too coarse to say anything of a shorter call.
+        # The system counts in ticks of 10 ms, too coarse for shorter calls.
         known = before is not None and after is not None and seconds > 0.1
         out.others.append(round(max(after - before, 0.0) / seconds, 2) if known else None)
     return out
 
 
 def about(options: dict) -> dict:
-    """What is measured, and on what."""
+    """Describes the measurement and the machine."""
     return {
         "implementation": "pytorch",
         "version": torch.__version__,

@@ -18,7 +18,7 @@ from model import ARCHS, CHANNELS_LAST, RESNETS, init_weights
 
 
 def labels(batch: int, crop: int, block: int, g: torch.Generator) -> torch.Tensor:
-    """Blocks of 19 classes, some of them 255, like a segmentation's own patches."""
+    """Labels in blocks of 19 classes, some of them 255, like the patches of a real segmentation."""
     n = -(-crop // block)
     ids = torch.randint(0, 20, (batch, n, n), generator=g, device="cpu")
     ids[ids == 19] = 255
@@ -48,7 +48,7 @@ def trainer(a: argparse.Namespace) -> Trainer:
 
 
 class AlwaysAugmented(Draws):
-    """Jitter and blur on in every iteration, so that all samples are of the same work."""
+    """Turns jitter and blur on in every iteration, so that all samples measure the same work."""
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         value = super().uniform(low, high)

@@ -1,5 +1,4 @@
-//! The threads of a block as coroutines of one thread of the system, run in a random order from
-//! one barrier to the next.
+//! Runs the threads of a block as coroutines of one OS thread, in a random order between barriers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,16 +12,16 @@ use crate::error::Error;
 use crate::memory::{Memory, Now, Region, WARP};
 use crate::report::{Access, Problem, Violation, lines_of};
 
-/// Of a thread; a kernel's frame is a few hundred bytes.
+/// Stack size of a thread; a kernel's frame takes a few hundred bytes.
 const STACK: usize = 64 << 10;
-/// Accesses after which a block is taken to run for ever.
+/// Number of accesses after which a block is assumed not to terminate.
 const PATIENCE: u64 = 1 << 28;
-/// Of dynamic shared memory.
+/// Alignment of dynamic shared memory.
 const ALIGNMENT: usize = 64;
-/// What fills shared memory that nothing wrote: a NaN in every type.
+/// Initial bytes of shared memory: a NaN in every type.
 const POISON: u8 = 0xFF;
 
-/// Why a thread stopped for the moment.
+/// Why a thread is suspended.
 #[derive(Clone, Copy)]
 pub enum Pause {
     Barrier { from: u64 },
@@ -30,7 +29,7 @@ pub enum Pause {
     Failed,
 }
 
-/// The kernel as each thread of a block calls it.
+/// The entry point of a kernel, called once for each thread of a block.
 pub type ThreadBody = unsafe extern "C" fn(args: *mut *mut c_void);
 
 type Thread = Coroutine<(), Pause, (), DefaultStack>;
@@ -43,13 +42,13 @@ enum State {
 }
 
 thread_local! {
-    /// Stacks are kept from block to block.
+    /// Stacks are reused by later blocks.
     static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
-    /// The block that a kernel's hooks on this thread of the system belong to.
+    /// The block that kernel hooks called on this OS thread belong to.
     static RUNNING: Cell<*mut Block> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Makes `block` the running one while `work` runs.
+/// Makes `block` the running one during `work`.
 fn during<R>(block: *mut Block, work: impl FnOnce() -> R) -> R {
     RUNNING.set(block);
     let result = work();
@@ -57,11 +56,11 @@ fn during<R>(block: *mut Block, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The running block. Only its kernel's hooks ask for it, one thread at a time, and they hold the
-/// reference no longer than until they return or pause.
+/// Returns the running block. Only the hooks of its kernel call this, one at a time, and they drop
+/// the reference before they return or pause.
 pub fn running<'a>() -> &'a mut Block {
-    // SAFETY: `during` set it, and its caller touches the block only while the coroutine that
-    // called the hook is paused.
+    // SAFETY: hooks run only inside `during`, which set the pointer to a live block, and whose
+    // caller does not touch the block until the coroutine that called the hook is suspended.
     unsafe { &mut *RUNNING.get() }
 }
 
@@ -72,7 +71,8 @@ fn stack() -> Result<DefaultStack, Error> {
     }
 }
 
-/// Shared memory, with a guard on either side: an access beyond hits nobody else's.
+/// An array in shared memory with guard bytes on both sides, so that an out-of-bounds access does
+/// not damage other memory.
 #[derive(Default)]
 struct Array {
     _storage: Vec<u8>,
@@ -85,14 +85,14 @@ struct Copy {
     bytes: usize,
 }
 
-/// Asynchronous copies of a thread: those of the open group, and groups not waited for.
+/// Asynchronous copies of a thread: those not yet committed, and groups not yet waited for.
 #[derive(Default)]
 struct Copies {
     open: Vec<Copy>,
     groups: VecDeque<Vec<Copy>>,
 }
 
-/// A launch as one block sees it.
+/// The parameters of a launch that a block needs.
 pub struct Setting<'a> {
     pub kernel: &'a str,
     pub body: ThreadBody,
@@ -101,10 +101,11 @@ pub struct Setting<'a> {
     pub threads: usize,
     /// Bytes of dynamic shared memory.
     pub shared: usize,
+    /// Address range of the kernels' library, whose constants may be read.
     pub program: Range<u64>,
 }
 
-/// A running block.
+/// The state of a block that is being run.
 pub struct Block {
     kernel: String,
     memory: Memory,
@@ -118,11 +119,11 @@ pub struct Block {
     stack: Range<u64>,
     program: Range<u64>,
     yielder: *const Yielder<(), Pause>,
-    /// Arrays by their place in the source, and the launch's dynamic shared memory.
+    /// Shared arrays by the address that identifies their declaration, and dynamic shared memory.
     arrays: Vec<(usize, Array)>,
     dynamic: Array,
     deposits: Vec<Vec<u8>>,
-    /// By warp: what its lanes deposited before its last exchange.
+    /// For each warp, the values that its lanes deposited before the last exchange.
     exchanged: Vec<Vec<u8>>,
     copies: Vec<Copies>,
     accesses: u64,
@@ -154,7 +155,10 @@ impl Block {
         }
     }
 
-    /// Runs one block; `shuffle` orders the threads between two barriers.
+    /// Runs one block; `shuffle` chooses the order of the threads between two barriers.
+    ///
+    /// # Errors
+    /// Returns an error at the first violation, or if a stack cannot be allocated.
     pub fn run(
         &mut self,
         setting: &mut Setting,
@@ -171,7 +175,7 @@ impl Block {
             ranges.push(stack.limit().get() as u64..stack.base().get() as u64);
             coroutines.push(Thread::with_stack(stack, move |yielder, ()| {
                 running().yielder = yielder;
-                // SAFETY: the arguments are the kernel's, and it is watched from here on.
+                // SAFETY: `arguments` are those of this kernel, and hooks check its accesses.
                 unsafe { body(arguments) };
             }));
         }
@@ -203,8 +207,8 @@ impl Block {
         }
         for mut coroutine in coroutines {
             if !coroutine.done() {
-                // SAFETY: the frames above are the kernel's, which own nothing, and a hook's,
-                // which holds nothing while it pauses for ever.
+                // SAFETY: the abandoned frames are those of the kernel, which own nothing, and of a
+                // hook, which holds nothing while it is paused.
                 unsafe { coroutine.force_reset() };
             }
             STACKS.with_borrow_mut(|stacks| stacks.push(coroutine.into_stack()));
@@ -231,7 +235,7 @@ impl Block {
         self.dynamic = self.array("shared_memory()", setting.shared, 4, 0);
     }
 
-    /// Lets those go on who may; true when all threads are done.
+    /// Resumes the threads that need not wait any longer; returns true once all threads are done.
     fn release(&mut self, states: &mut [State]) -> bool {
         let done = states.iter().filter(|s| matches!(s, State::Done)).count();
         if done == states.len() {
@@ -286,7 +290,8 @@ impl Block {
         false
     }
 
-    /// Whether two calls are one barrier of the source, which inlining may have doubled.
+    /// Returns whether two calls are the same barrier in the source; inlining may have duplicated
+    /// it.
     fn same_barrier(&self, one: u64, other: Option<u64>) -> bool {
         other.is_some_and(|other| one == other || lines_of(one) == lines_of(other))
     }
@@ -305,13 +310,14 @@ impl Block {
         self.fail(problem, exchanging(&states[thread]).unwrap_or_default());
     }
 
-    /// Stops the running thread until it is its turn again.
+    /// Suspends the running thread until it is scheduled again.
     pub fn pause(pause: Pause) {
         let yielder = running().yielder;
-        // SAFETY: the yielder is that of the coroutine that this is called on.
+        // SAFETY: `run` set it to the yielder of the coroutine that is running, which called this.
         unsafe { (*yielder).suspend(pause) };
     }
 
+    /// Records a violation of the running thread, unless there is one already.
     pub fn fail(&mut self, problem: Problem, from: u64) {
         if self.violation.is_none() {
             self.violation = Some(Violation {
@@ -334,6 +340,7 @@ impl Block {
         }
     }
 
+    /// Checks and records an access of the running thread.
     pub fn access(&mut self, address: u64, bytes: usize, access: Access) -> Result<(), Problem> {
         if self.stack.contains(&address) {
             return Ok(());
@@ -349,6 +356,7 @@ impl Block {
         self.memory.access(address, bytes, access, now)
     }
 
+    /// Returns the thread index, thread count, block index or block count for `which` = 0 to 3.
     pub fn number(&self, which: i32) -> i64 {
         match which {
             0 => self.thread as i64,
@@ -358,7 +366,7 @@ impl Block {
         }
     }
 
-    /// Poisoned memory of the block, `offset` bytes behind a multiple of [`ALIGNMENT`].
+    /// Allocates poisoned shared memory, `offset` bytes past a multiple of [`ALIGNMENT`].
     fn array(&mut self, name: &str, bytes: usize, element: usize, offset: usize) -> Array {
         let storage = vec![POISON; bytes + offset + 3 * ALIGNMENT];
         let start = storage.as_ptr() as usize + ALIGNMENT;
@@ -370,6 +378,7 @@ impl Block {
         Array { _storage: storage, start }
     }
 
+    /// Returns the shared array declared at `place`, which is allocated on first use.
     pub fn shared(
         &mut self,
         place: usize,
@@ -379,7 +388,7 @@ impl Block {
     ) -> *mut c_void {
         let known = self.arrays.iter().find(|(p, _)| *p == place).map(|(_, array)| array.start);
         let start = known.unwrap_or_else(|| {
-            // Aligned as its elements are and no better, as on the GPU.
+            // Aligned only as strictly as its elements, as on the GPU.
             let array = self.array(&name.to_string_lossy(), bytes, element, element);
             let start = array.start;
             self.arrays.push((place, array));
@@ -418,15 +427,16 @@ impl Block {
         copies.groups.push_back(std::mem::take(&mut copies.open));
     }
 
-    /// Lets all but the last `pending` groups of the thread arrive.
+    /// Completes all but the last `pending` groups of the thread.
     pub fn wait_async(&mut self, pending: usize) {
         while self.copies[self.thread].groups.len() > pending {
             for copy in self.copies[self.thread].groups.pop_front().unwrap_or_default() {
                 self.memory.in_flight(copy.to, copy.bytes, false);
                 let now = self.now();
-                // The copy arrives as a write of this thread, now; both ends were checked.
+                // The data arrives as a write of this thread at this time; both ends were checked.
                 let _ = self.memory.access(copy.to, copy.bytes, Access::Write, now);
-                // SAFETY: both ends lie in regions, as `copy_async` checked, and never overlap.
+                // SAFETY: `copy_async` checked that both ranges are in live regions; they do not
+                // overlap, because the kernel copies from global to shared memory.
                 unsafe {
                     std::ptr::copy_nonoverlapping(
                         copy.from as *const u8,

@@ -1,19 +1,20 @@
-//! Builds kernel files into a shared library: in lockstep, or as what lockstep is compared with.
-//! Also a part of the build script.
+//! Builds kernel files into a shared library, either for the block emulator or as its reference.
+//! The build script includes this file too.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a library is built for.
+/// What a library of kernels is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// Threads of a block are coroutines, every access is reported.
+    /// The block emulator: the threads of a block are coroutines, and every access is reported.
     Lockstep,
-    /// One thread does a block's work, and adds in the order of a block's threads.
+    /// The reference: one thread does a block's work and adds in the order of the block's threads.
     Ordered,
 }
 
 impl Flavour {
+    /// Returns the name, which is also the suffix of the kernels' symbols.
     pub fn name(self) -> &'static str {
         match self {
             Flavour::Lockstep => "lockstep",
@@ -22,8 +23,8 @@ impl Flavour {
     }
 }
 
-/// As the host device's kernels are compiled: what a kernel says is what is computed. At -O1 an
-/// access is not merged with its neighbours, nor a loop turned into a call that is not watched.
+/// Same arithmetic as the serial CPU build. At -O1, the compiler neither merges adjacent accesses
+/// nor replaces a loop by a library call that is not checked.
 const FLAGS: [&str; 8] = [
     "-std=c++17",
     "-O1",
@@ -35,7 +36,10 @@ const FLAGS: [&str; 8] = [
     "-Werror=return-type",
 ];
 
-/// One object from a kernel file; `types` is F32, BF16 or F64, `include` the folder of its headers.
+/// Compiles one kernel file; `types` is F32, BF16 or F64, and `include` the folder of its headers.
+///
+/// # Errors
+/// Returns the compiler's output if it fails.
 pub fn object(
     source: &Path,
     include: &Path,
@@ -58,14 +62,20 @@ pub fn object(
     run(command, source)
 }
 
-/// A library of such objects; in lockstep one of them is that of [`runtime`].
+/// Links objects into a library; for the block emulator, they include that of [`runtime`].
+///
+/// # Errors
+/// Returns the linker's output if it fails.
 pub fn link(objects: &[PathBuf], out: &Path) -> Result<(), String> {
     let mut command = compiler();
     command.arg("-shared").args(objects).arg("-o").arg(out);
     run(command, out)
 }
 
-/// The object that answers the kernels' hooks.
+/// Compiles the object that implements the kernels' hooks.
+///
+/// # Errors
+/// Returns the compiler's output if it fails.
 pub fn runtime(source: &Path, out: &Path) -> Result<(), String> {
     let mut command = compiler();
     command.args(FLAGS).arg("-c").arg(source).arg("-o").arg(out);

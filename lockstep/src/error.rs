@@ -1,15 +1,19 @@
-//! Why a launch failed.
+//! The error type of the crate.
 
 use std::fmt;
 
 use crate::report::Violation;
 
-/// Why a launch cannot be run, or what is wrong with it.
+/// An error of the block emulator, or a violation that it found.
 #[derive(Debug)]
 pub enum Error {
+    /// A library cannot be loaded, or lacks a kernel.
     Library(String),
+    /// The stack of a thread cannot be allocated.
     Stack(String),
+    /// A thread broke a rule.
     Violation(Box<Violation>),
+    /// The result differs from that of the reference.
     Difference(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a kernel calls while it runs in lockstep: see `runtime.cpp`.
+//! The functions that a kernel in the block emulator calls, through `runtime.cpp`.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -35,7 +35,7 @@ pub static HOOKS: Hooks = Hooks {
     wait_async,
 };
 
-/// Stops this thread of the block for good if something is wrong.
+/// Returns the value, or records the problem and suspends this thread of the block forever.
 fn checked<R>(result: Result<R, Problem>, from: u64) -> R {
     match result {
         Ok(value) => value,
@@ -77,7 +77,7 @@ extern "C" fn shared(
     element: usize,
     _from: u64,
 ) -> *mut c_void {
-    // SAFETY: the SHARED macro passes a literal.
+    // SAFETY: the SHARED macro passes a string literal, which is nul-terminated and never freed.
     let name = unsafe { CStr::from_ptr(name) };
     running().shared(place as usize, name, bytes, element)
 }
@@ -93,7 +93,7 @@ extern "C" fn number(which: i32) -> i64 {
 extern "C" fn exchange(mine: *const c_void, bytes: usize, from: u64) -> *const c_void {
     let mine = match bytes {
         0 => &[],
-        // SAFETY: the caller passes `bytes` of its own.
+        // SAFETY: the kernel passes the address of a local variable of this size.
         _ => unsafe { std::slice::from_raw_parts(mine.cast::<u8>(), bytes) },
     };
     running().deposit(mine);

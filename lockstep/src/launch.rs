@@ -1,4 +1,4 @@
-//! One launch, run in lockstep and by its reference on copies of the same memory.
+//! Runs one launch in the block emulator and by its reference, on copies of the same memory.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -8,43 +8,54 @@ use crate::error::Error;
 use crate::library::{Library, OrderedLaunch};
 use crate::memory::{Memory, Region};
 
-/// Bytes around a copy, so that what is out of bounds hits nobody else's memory.
+/// Guard bytes around a copy, so that an out-of-bounds access does not damage other memory.
 const GUARD: usize = 4096;
 
-/// A tensor as a kernel's argument.
+/// A tensor passed to a kernel.
 #[derive(Clone, Debug)]
 pub struct Argument {
+    /// Name of the parameter.
     pub name: &'static str,
+    /// Address of the first element.
     pub address: u64,
+    /// Size of the tensor.
     pub bytes: usize,
     /// Bytes of an element.
     pub element: usize,
+    /// The kernel may write it.
     pub written: bool,
-    /// Single-precision numbers that a kernel built for bf16 takes as bf16.
+    /// It holds f32 numbers, which a kernel built for bf16 takes as bf16.
     pub operand: bool,
 }
 
+/// An argument of a launch.
 #[derive(Clone, Debug)]
 pub enum Value {
+    /// A tensor.
     Pointer(Argument),
+    /// An optional tensor that is absent.
     Null,
-    /// A number, in the low bytes.
+    /// A scalar, in the low bytes.
     Word(u64),
 }
 
 /// A kernel, its arguments and its grid.
 pub struct Launch<'a> {
+    /// Name of the kernel.
     pub kernel: &'a str,
+    /// Arguments in the order of the signature.
     pub values: Vec<Value>,
+    /// Number of blocks in the grid.
     pub blocks: i64,
     /// Bytes of dynamic shared memory.
     pub shared: usize,
-    /// Whether the libraries are built for bf16, and operands are to be rounded to it.
+    /// The libraries are built for bf16: operands are rounded to it.
     pub bf16: bool,
 }
 
 impl Launch<'_> {
-    /// Whether operands can be rounded: none shares its memory with what stays as it is.
+    /// Returns whether operands can be rounded to bf16: there are some, and none shares memory with
+    /// an argument that keeps its type.
     pub fn can_be_bf16(&self) -> bool {
         let arguments = || {
             self.values.iter().filter_map(|value| match value {
@@ -60,16 +71,16 @@ impl Launch<'_> {
     }
 }
 
-/// A copy of memory that arguments point into.
+/// A copy of the memory that one or more arguments point into.
 struct Copied {
     original: Range<u64>,
-    /// Its arguments' names, and what is common to them.
+    /// Names of its arguments, and their common properties.
     name: String,
     element: usize,
     written: bool,
-    /// Bytes of it for one of the original's: 1, or for bf16 one half.
+    /// The copy is in bf16 and half as large as the original.
     halved: bool,
-    /// Guards around it; aligned as the arena's tensors are.
+    /// The copy with guards around it, aligned like the arena's tensors.
     storage: Vec<u8>,
     start: usize,
 }
@@ -80,7 +91,7 @@ impl Copied {
         &self.storage[self.start..self.start + length]
     }
 
-    /// Where an address of the original stands in the copy.
+    /// Returns the offset in the copy that belongs to an address of the original.
     fn offset_of(&self, address: u64) -> u64 {
         (address - self.original.start) >> u32::from(self.halved)
     }
@@ -90,8 +101,11 @@ impl Copied {
     }
 }
 
-/// Runs a launch in blocks of `threads`, in the order of threads and blocks that `seed` gives, and
-/// by the reference; every bit that they leave in memory must be the same.
+/// Runs a launch in the block emulator, in blocks of `threads` and with the order of threads and
+/// blocks that `seed` determines, and by the reference. Both must leave the same bits in memory.
+///
+/// # Errors
+/// Returns an error if a thread breaks a rule, or if the results differ.
 pub fn compare(
     lockstep: &Library,
     reference: &Library,
@@ -137,7 +151,7 @@ fn number_of(bytes: &[u8]) -> String {
     }
 }
 
-/// Copies what the arguments point to; arguments that overlap share a copy.
+/// Copies what the arguments point to; overlapping arguments share a copy.
 fn copies_of(launch: &Launch) -> Vec<Copied> {
     let mut pointers: Vec<&Argument> = (launch.values.iter())
         .filter_map(|value| match value {
@@ -171,7 +185,7 @@ fn copies_of(launch: &Launch) -> Vec<Copied> {
     }
     for copy in &mut copies {
         let length = (copy.original.end - copy.original.start) as usize;
-        // SAFETY: callers pass the ranges of live tensors.
+        // SAFETY: the arguments are live tensors of the caller, which nothing writes meanwhile.
         let original =
             unsafe { std::slice::from_raw_parts(copy.original.start as *const u8, length) };
         let content = match copy.halved {
@@ -187,7 +201,7 @@ fn copies_of(launch: &Launch) -> Vec<Copied> {
     copies
 }
 
-/// A single-precision number as bf16: the nearest, to even between two.
+/// Rounds an f32 to bf16: to nearest, ties to even.
 fn bf16(x: [u8; 4]) -> u16 {
     let bits = u32::from_ne_bytes(x);
     if f32::from_bits(bits).is_nan() {
@@ -197,7 +211,7 @@ fn bf16(x: [u8; 4]) -> u16 {
     }
 }
 
-/// The words of a launch on copies of its memory, and pointers to them.
+/// Returns the argument words of a launch on copies of its memory.
 fn words_of(values: &[Value], copies: &[Copied]) -> Vec<u64> {
     let word = |value: &Value| match value {
         Value::Word(word) => *word,
@@ -214,11 +228,15 @@ fn pointers_to(words: &[u64]) -> Vec<*mut c_void> {
     words.iter().map(|word| word as *const u64 as *mut c_void).collect()
 }
 
-/// Runs a launch in lockstep, and leaves in memory what it computed.
+/// Runs a launch in the block emulator and copies the results to the original memory.
+///
+/// # Errors
+/// Returns an error if a thread breaks a rule.
 pub fn watch(lockstep: &Library, launch: &Launch, threads: usize, seed: u64) -> Result<(), Error> {
     for copy in run_lockstep(lockstep, launch, threads, seed)? {
         let content = copy.content();
-        // SAFETY: callers pass the ranges of live tensors; what was read alone is unchanged.
+        // SAFETY: the range is that of a live tensor of the caller, and the copy is separate
+        // memory. Tensors that the kernel only reads are overwritten by equal bytes.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 content.as_ptr(),
@@ -230,7 +248,10 @@ pub fn watch(lockstep: &Library, launch: &Launch, threads: usize, seed: u64) -> 
     Ok(())
 }
 
-/// Runs a launch by the reference, on the memory itself.
+/// Runs a launch by the reference, on the original memory.
+///
+/// # Errors
+/// Returns an error if the library lacks the kernel.
 pub fn perform(reference: &Library, launch: &Launch, threads: usize) -> Result<(), Error> {
     call_reference(reference, launch, threads, words_of(&launch.values, &[]))
 }
@@ -257,7 +278,8 @@ fn call_reference(
         shared: shared.as_mut_ptr().cast(),
         threads: threads as i64,
     };
-    // SAFETY: the words are the kernel's arguments, as wide as its signature says.
+    // SAFETY: the words are the arguments of this kernel, each as wide as its signature says, and
+    // `shared` is as large as the launch requires.
     unsafe { body(pointers.as_mut_ptr(), &how) };
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! Runs CUDA kernels without a GPU, thread by thread, and watches what they do.
+//! The block emulator: runs CUDA kernels thread by thread without a GPU and checks every memory
+//! access.
 //!
 //! Kernels are built by the host C++ compiler with its thread sanitizer's hooks before every load
-//! and store (`compile`). All threads of a block are coroutines on one thread of the system and run
-//! in a random order between barriers (`block`); a map of who touched what (`memory`) finds what no
-//! barrier orders. A launch is compared with the same source run by one thread, which adds in the
-//! order of the block's threads, so that every bit must agree.
+//! and store (`compile`). All threads of a block are coroutines on one OS thread and run in a
+//! random order between barriers (`block`). A shadow map of the latest accesses (`memory`) detects
+//! those that no barrier orders. Each launch is compared with the same source run by one thread
+//! that adds in the order of the block's threads, so the results must agree bit for bit.
 
 mod block;
 mod built;

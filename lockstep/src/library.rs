@@ -1,4 +1,4 @@
-//! Kernels as built, loaded.
+//! Loads libraries of kernels.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -9,19 +9,19 @@ use crate::compile::Flavour;
 use crate::error::Error;
 use crate::hooks::{HOOKS, Hooks};
 
-/// A shared library of kernels of one flavour.
+/// A shared library of kernels of one flavor.
 pub struct Library {
     library: libloading::Library,
     flavour: Flavour,
-    /// Where the library itself lies in memory.
+    /// Address range of the library in memory.
     pub(crate) bounds: Range<u64>,
 }
 
-/// A kernel's reference.
+/// The entry point of a kernel's reference, which runs a range of blocks.
 pub(crate) type OrderedBody =
     unsafe extern "C" fn(args: *mut *mut c_void, launch: *const OrderedLaunch);
 
-/// Mirrors `SoloLaunch` of `kernels/simt.cuh` as built for the reference.
+/// Mirrors `SoloLaunch` of `kernels/simt.cuh` in the build of the reference.
 #[repr(C)]
 pub(crate) struct OrderedLaunch {
     pub begin: i64,
@@ -32,13 +32,17 @@ pub(crate) struct OrderedLaunch {
 }
 
 impl Library {
+    /// Loads a library and, for the block emulator, installs the hooks.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be loaded or lacks the functions of `runtime.cpp`.
     pub fn open(path: &Path, flavour: Flavour) -> Result<Library, Error> {
         let problem = |e: libloading::Error| Error::Library(format!("{}: {e}", path.display()));
-        // SAFETY: a library of kernels has no initialisers.
+        // SAFETY: the library contains only kernels and has no initializers.
         let library = unsafe { libloading::Library::new(path) }.map_err(problem)?;
         let mut bounds = 0..0;
         if flavour == Flavour::Lockstep {
-            // SAFETY: the signatures are those of lockstep/runtime.cpp.
+            // SAFETY: the types match lockstep/runtime.cpp, and `HOOKS` is static.
             unsafe {
                 let install: libloading::Symbol<unsafe extern "C" fn(*const Hooks)> =
                     library.get(b"lockstep_install").map_err(problem)?;
@@ -53,7 +57,8 @@ impl Library {
 
     fn symbol<F: Copy>(&self, kernel: &str) -> Result<F, Error> {
         let name = format!("{kernel}_{}", self.flavour.name());
-        // SAFETY: callers name the type that belongs to the flavour.
+        // SAFETY: `threads` and `ordered` check the flavor, which determines the type of the
+        // symbol.
         let symbol = unsafe { self.library.get::<F>(name.as_bytes()) };
         symbol.map(|s| *s).map_err(|e| Error::Library(format!("{kernel}: {e}")))
     }

@@ -1,5 +1,5 @@
-//! What threads do to memory, word by word: who wrote and read it last, and whether a barrier lies
-//! between that and now.
+//! Shadow memory: records for each word who wrote and who read it last, and detects accesses that
+//! no barrier orders.
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use crate::report::{Access, Problem};
 /// Lanes of a warp.
 pub const WARP: usize = 32;
 
-/// Who did something last: one thread, or several of a warp, or several.
+/// The last access of a kind: by one thread, by several threads of one warp, or by several threads.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Stamp {
-    /// When; 0 is never.
+    /// When it happened; 0 means never.
     tick: u32,
     who: u16,
 }
@@ -41,7 +41,7 @@ impl Stamp {
     }
 }
 
-/// A block by number plus one; 0 is none.
+/// The index of a block plus one; 0 means none.
 type ByBlock = u32;
 const SEVERAL_BLOCKS: ByBlock = u32::MAX;
 
@@ -51,7 +51,7 @@ struct Word {
     read: Stamp,
     written_by: ByBlock,
     read_by: ByBlock,
-    /// The target of an asynchronous copy that was not waited for.
+    /// The word is the target of an asynchronous copy that was not waited for.
     in_flight: bool,
 }
 
@@ -59,10 +59,10 @@ struct Word {
 pub struct Region {
     pub name: String,
     pub range: Range<u64>,
-    /// Bytes that are watched as one.
+    /// Bytes that are tracked as one word.
     word: u64,
     writable: bool,
-    /// Memory of a block: nothing is in it before something is written.
+    /// It is shared memory of a block, which is uninitialized until it is written.
     shared: bool,
     words: Vec<Word>,
 }
@@ -81,13 +81,13 @@ impl Region {
     }
 }
 
-/// Who accesses, and what orders it after earlier accesses.
+/// Who accesses memory now, and what orders this access after earlier ones.
 #[derive(Clone, Copy)]
 pub struct Now {
     pub tick: u32,
     pub thread: usize,
     pub block: i64,
-    /// When the block's last barrier was, and the last exchange of the thread's warp.
+    /// Ticks of the block's last barrier and of the last exchange of the thread's warp.
     pub barrier: u32,
     pub exchange: u32,
 }
@@ -103,7 +103,7 @@ impl Now {
         Stamp { tick: self.tick, who: self.thread as u16 }
     }
 
-    /// The stamp of a read that follows others.
+    /// Returns the stamp of a read after earlier ones.
     fn read_after(&self, before: Stamp) -> Stamp {
         let mine = self.stamp();
         let who = if before.tick < self.barrier || before.who == mine.who {
@@ -117,11 +117,11 @@ impl Now {
     }
 }
 
-/// All that a launch may touch.
+/// All memory that a launch may access.
 #[derive(Default)]
 pub struct Memory {
     regions: Vec<Region>,
-    /// The region of the last access: the next is likely there too.
+    /// Region of the last access, which is searched first.
     recent: usize,
 }
 
@@ -130,7 +130,7 @@ impl Memory {
         self.regions.push(region);
     }
 
-    /// Forgets the shared memory of a block.
+    /// Removes the shared memory of a block.
     pub fn end_block(&mut self) {
         self.regions.retain(|region| !region.shared);
         self.recent = 0;
@@ -145,7 +145,7 @@ impl Memory {
         Some(&mut self.regions[at])
     }
 
-    /// Where an address outside of every region lies.
+    /// Describes the position of an address outside of every region.
     fn nearest(&self, address: u64) -> String {
         let distance = |region: &Region| {
             if address < region.range.start {
@@ -164,7 +164,7 @@ impl Memory {
         }
     }
 
-    /// Notes an access, or says what is wrong with it.
+    /// Records an access, or returns what is wrong with it.
     pub fn access(
         &mut self,
         address: u64,
@@ -232,7 +232,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Marks the target of an asynchronous copy, or its arrival.
+    /// Marks or unmarks the target of an asynchronous copy.
     pub fn in_flight(&mut self, address: u64, bytes: usize, flying: bool) {
         let Some(region) = self.find(address) else { return };
         let first = ((address - region.range.start) / region.word) as usize;

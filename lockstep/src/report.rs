@@ -1,58 +1,90 @@
-//! What can be wrong with a kernel, in words.
+//! Violations that the block emulator reports.
 
 use std::ffi::c_void;
 use std::fmt;
 
-/// What a thread does to a word of memory.
+/// How a thread accesses memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// A load.
     Read,
+    /// A store.
     Write,
+    /// An atomic addition.
     Atomic,
 }
 
-/// What a thread did, or did not do.
+/// A rule that a thread broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
+    /// It accessed memory outside of every region.
     OutOfBounds {
+        /// How it accessed memory.
         access: Access,
+        /// The position relative to the nearest region.
         what: String,
     },
+    /// It wrote a const argument.
     ReadOnly {
+        /// Name of the argument.
         name: String,
     },
+    /// Two accesses of an element are not ordered by a barrier.
     Race {
+        /// The later access.
         access: Access,
+        /// Name of the argument or array.
         name: String,
+        /// Index of the element.
         element: usize,
+        /// Who made the earlier access, and how.
         other: String,
     },
+    /// It read shared memory that nothing wrote.
     Unwritten {
+        /// Name of the array.
         name: String,
+        /// Index of the element.
         element: usize,
     },
+    /// It accessed the target of an asynchronous copy that was not waited for.
     InFlight {
+        /// Name of the array.
         name: String,
+        /// Index of the element.
         element: usize,
     },
-    /// An index of an array of the source: shared, or a thread's own.
+    /// The index of an array declared in the source, shared or local to a thread, is out of range.
     Beyond {
+        /// The index.
         index: i64,
     },
+    /// The address of a vector access is not a multiple of its size.
     Misaligned {
+        /// The address.
         address: u64,
+        /// Size of the access.
         bytes: usize,
     },
+    /// Not all threads of the block reached the same barrier.
     Divergence {
+        /// Threads that wait at the barrier.
         waiting: usize,
+        /// Threads of the block.
         threads: usize,
+        /// Position of a thread that did not reach the barrier.
         elsewhere: String,
     },
+    /// Not all lanes of a warp reached an exchange.
     Exchange {
+        /// Index of the warp.
         warp: usize,
+        /// Lanes that wait in the exchange.
         waiting: usize,
+        /// Lanes of the warp.
         lanes: usize,
     },
+    /// The block made so many accesses that it is assumed not to terminate.
     Endless,
 }
 
@@ -94,14 +126,18 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A problem, and where it showed.
+/// A broken rule, and where it was detected.
 #[derive(Clone, Debug)]
 pub struct Violation {
+    /// Name of the kernel.
     pub kernel: String,
+    /// The rule that was broken.
     pub problem: Problem,
+    /// Index of the block.
     pub block: i64,
+    /// Index of the thread.
     pub thread: usize,
-    /// Source lines, the innermost first.
+    /// Source lines, innermost first.
     pub lines: Vec<String>,
 }
 
@@ -113,10 +149,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The source lines of a return address, inlined calls first.
+/// Returns the source lines of a return address, inlined calls first.
 pub fn lines_of(from: u64) -> Vec<String> {
     let mut lines = Vec::new();
-    // The call stands before where it returns to.
+    // The call precedes the return address.
     backtrace::resolve((from - 1) as *mut c_void, |symbol| {
         if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
             let name = file.file_name().map_or_else(Default::default, |n| n.to_string_lossy());

@@ -1,4 +1,4 @@
-//! Files that are either the old version or the new one, never a torn one.
+//! Atomic file replacement: a reader sees the old or the new version, never a partial one.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Replaces `path` by what `write` writes.
+/// Replaces the file at `path` with what `write` writes.
 ///
-/// The bytes go to `.<name>.tmp` in the same folder (made if need be), reach the disk, and take the
-/// place of `path` by a rename, which reaches the disk too. When anything fails, the temporary file is
-/// removed and the previous `path` stays as it was. One writer at a time for one path.
+/// The bytes go to `.<name>.tmp` in the same folder, which is created if necessary. That file is
+/// synced and renamed to `path`, and then the folder is synced. On failure, the temporary file is
+/// removed and the previous file stays unchanged. Each path must have only one writer at a time.
 ///
 /// # Errors
-/// [`Error::Io`] naming `path` and the cause; a full disk is called that.
+/// [`Error::Io`] with `path` and the cause; a full disk is reported as such.
 pub fn write_atomic(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -23,7 +23,7 @@ pub fn write_atomic(
     let temporary = temporary(path)?;
     let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, path));
     if let Err(e) = written {
-        // The first failure is the one to tell; a leftover is overwritten by the next attempt.
+        // Report the original error; a leftover file is overwritten by the next attempt.
         let _ = fs::remove_file(&temporary);
         return Err(Error::io(path, "write", explain(e, path.exists())));
     }
@@ -43,7 +43,7 @@ fn fill(
     file.get_ref().sync_all()
 }
 
-/// Removes what killed writers of files in this folder have left.
+/// Removes the temporary files that killed writers left in this folder.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -77,16 +77,16 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// A rename is durable once its folder is.
+/// Syncs a folder, which makes a rename in it durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
-        // Some network file systems cannot sync a folder; they order renames themselves.
+        // Some network file systems cannot sync a folder, but order renames themselves.
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         other => other,
     }
 }
 
-/// Says what a full disk means for whoever reads it.
+/// Adds a readable explanation to errors of a full disk.
 fn explain(e: io::Error, previous: bool) -> io::Error {
     let kept = if previous { "; the previous file is unchanged" } else { "" };
     match e.kind() {

@@ -1,5 +1,5 @@
-//! A training batch in a checkpoint: the dump of a failed iteration holds the batch that it failed
-//! on, so that it can be run again without the data set.
+//! Stores a training batch in a checkpoint. The dump of a failed iteration holds its batch, so that
+//! the iteration can be rerun without the data set.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use super::writer::Entry;
 use crate::data::{Batch, Crops, RareCrops};
 use crate::{Error, Result};
 
-/// The metadata string that describes a dump's batch; its pixels are tensors.
+/// The metadata key of a dump's batch description; the pixels are stored as tensors.
 pub const KEY: &str = "batch";
 
-/// All of a batch but its pixels.
+/// A batch without its pixels.
 #[derive(Deserialize, Serialize)]
 struct Notes {
     size: usize,
@@ -30,7 +30,11 @@ struct Domain {
     files: Vec<PathBuf>,
 }
 
-/// A batch's pixels for a dump, and its other half as text.
+/// Returns a batch's pixels as tensors for a dump, and everything else as JSON text for the
+/// metadata key [`KEY`].
+///
+/// # Errors
+/// [`Error::Config`] if the description cannot be serialized.
 pub fn entries(batch: &Batch) -> Result<(Vec<Entry<'_>>, String)> {
     let planes = |name: &str, crops: &'_ Crops| {
         [("rgb", 3, crops.rgb.clone()), ("label", 1, crops.label.clone())].map(
@@ -74,7 +78,10 @@ fn bytes_entry<'a>(
     Entry { name, dtype: Dtype::U8, shape, bytes: Box::new(move || Ok(bytes)) }
 }
 
-/// The batch that [`entries`] described: that of `iteration`.
+/// Reads the batch that [`entries`] stored and labels it with `iteration`.
+///
+/// # Errors
+/// [`Error::Weights`] if the file holds no batch or an incomplete one.
 pub fn read(file: &TensorFile, iteration: u64) -> Result<Batch> {
     let Some(text) = file.metadata(KEY) else {
         let problem = "holds no iteration to replay: a run writes such a file when a number is not \

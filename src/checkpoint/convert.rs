@@ -1,4 +1,4 @@
-//! Weights from one kind of file to another: names, numbers, types and order stay.
+//! Converts weight files between formats. Names, elements, types and order are kept.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,14 +12,20 @@ use super::writer::{self, Entry};
 use crate::config::{Config, OptimizerConfig};
 use crate::{Error, Result};
 
-/// Under this key a torch file made of a run's checkpoint keeps what the reference has no place for.
+/// The key of a torch file converted from a run's checkpoint for data that the reference's format
+/// cannot hold.
 const OWN: &str = "udass_raw";
 
-/// Writes `file`, or one of its networks without prefix, as the kind of file that `out` is called.
+/// Writes `file` in the format given by the extension of `out`. With `only`, it writes just that
+/// network, without its prefix.
 ///
-/// A checkpoint of a run becomes one of the reference as `.pth`: `meta.iter`, `state_dict`, and
-/// `optimizer` as `torch.optim.AdamW` numbers its parameters, with groups for the three networks
-/// that the reference has. The way back is exact, in every case.
+/// As `.pth`, a run's checkpoint becomes a checkpoint of the reference: `meta.iter`, `state_dict`,
+/// and `optimizer` with parameters numbered as by `torch.optim.AdamW` and parameter groups for the
+/// reference's three networks. Converting back is exact in every case.
+///
+/// # Errors
+/// [`Error::Weights`] if the extension is unknown, `out` is `file` itself, or the network or
+/// metadata is missing; [`Error::Io`].
 pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<()> {
     let extension = out.extension().and_then(|e| e.to_str());
     let to_torch = match extension {
@@ -53,7 +59,7 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
         return pth::write(out, &tree, entries);
     }
     let mut strings = strings;
-    // A state dict and nothing else needs no tree: it is made anew.
+    // A plain state dict has no tree here, because it can be rebuilt from the tensors.
     strings.extend(tree.map(|tree| (TORCH_TREE.into(), tree.to_json().to_string())));
     writer::write(out, entries, strings)
 }
@@ -64,7 +70,7 @@ fn leaf(key: &str, tensor: &str) -> (Node, Node) {
     (Node::text(key), Node::Tensor(tensor.into()))
 }
 
-/// One network of a file, as `state_dict`.
+/// Extracts one network of a file, as `state_dict`.
 fn one(file: &TensorFile, network: Network) -> Result<Converted<'_>> {
     let prefix = network_prefix(file, network)?;
     let named: Vec<_> = (file.tensors().iter())
@@ -74,7 +80,7 @@ fn one(file: &TensorFile, network: Network) -> Result<Converted<'_>> {
     Ok((named, Some(Node::dict([("state_dict", Node::Ordered(state))])), BTreeMap::new()))
 }
 
-/// Everything as it stands.
+/// Converts the whole file unchanged.
 fn whole(file: &TensorFile) -> Result<Converted<'_>> {
     let tree = file.tree()?;
     if let Some(own) = tree.as_ref().and_then(|tree| tree.get(OWN)) {
@@ -91,7 +97,7 @@ fn whole(file: &TensorFile) -> Result<Converted<'_>> {
     Ok((named, tree, strings))
 }
 
-/// A run's checkpoint in the reference's layout.
+/// Converts a run's checkpoint to the reference's layout.
 fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<'a>> {
     let missing = |key: &str| Error::weights(file.path(), format!("its `{key}` is missing"));
     let iteration = identity.iteration.ok_or_else(|| missing("iteration"))?;
@@ -136,7 +142,7 @@ fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<
     Ok((named, Some(tree), BTreeMap::new()))
 }
 
-/// A parameter's group, as mmcv's constructor makes one for each.
+/// Creates the parameter group of one parameter; mmcv's optimizer constructor creates one for each.
 fn group(config: &OptimizerConfig, name: &str, index: usize) -> Node {
     let (lr, decay) = config.multipliers(name);
     let betas = config.betas.map(Node::Float).to_vec();
@@ -151,12 +157,12 @@ fn group(config: &OptimizerConfig, name: &str, index: usize) -> Node {
     ])
 }
 
-/// A run's checkpoint out of the torch file that [`reference`] made of it.
+/// Restores a run's checkpoint from the torch file that [`reference`] created.
 fn run_again<'a>(file: &'a TensorFile, own: &Node) -> Result<Converted<'a>> {
     let student = Network::Student.prefix();
     let params: Vec<&str> = parameters(file, student).collect();
     let mut named = Vec::new();
-    // In the order of a run's own: networks, moments, templates.
+    // The order in a run's checkpoint is networks, moments, templates.
     for info in file.tensors() {
         if info.name.starts_with(student) || info.name.starts_with(Network::Teacher.prefix()) {
             named.push((info.name.clone(), info));

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use super::tensor_file::TensorFile;
 use crate::{Error, Result};
 
-/// Where a run keeps its checkpoints.
+/// Returns the folder for the checkpoints of a run.
 pub fn folder(out: &Path) -> PathBuf {
     out.join("checkpoints")
 }
 
+/// Returns the path of the checkpoint at `iteration`.
 pub fn path_of(out: &Path, iteration: u64) -> PathBuf {
     folder(out).join(format!("iteration_{iteration:06}.safetensors"))
 }
 
-/// The checkpoints of a run, oldest first.
+/// Returns the checkpoints of a run with their iterations, oldest first.
 pub fn list(out: &Path) -> Vec<(u64, PathBuf)> {
     let entries = std::fs::read_dir(folder(out)).into_iter().flatten().flatten();
     let mut all: Vec<_> = entries
@@ -29,7 +30,10 @@ pub fn list(out: &Path) -> Vec<(u64, PathBuf)> {
     all
 }
 
-/// A file as it is, a run's folder as its newest checkpoint.
+/// Returns a run's newest checkpoint if `path` is a folder, and otherwise `path` itself.
+///
+/// # Errors
+/// [`Error::Weights`] if the folder holds no checkpoint.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.into());
@@ -42,8 +46,11 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Opens a file, or the newest checkpoint of a run's folder, which may be removed between the look
-/// into the folder and the opening: then there is a newer one.
+/// Opens a file, or the newest checkpoint in a run's folder. A running training may remove that
+/// checkpoint before it is opened; then there is a newer one, so the lookup is retried.
+///
+/// # Errors
+/// [`Error::Weights`] if the folder holds no checkpoint or the file is malformed; [`Error::Io`].
 pub fn open(path: &Path) -> Result<TensorFile> {
     let mut attempts = 8;
     loop {
@@ -58,7 +65,7 @@ pub fn open(path: &Path) -> Result<TensorFile> {
     }
 }
 
-/// Removes all but the newest `keep` checkpoints.
+/// Removes all but the newest `keep` checkpoints; at least one is kept.
 pub fn prune(out: &Path, keep: usize) -> Result<()> {
     let all = list(out);
     for (_, old) in &all[..all.len().saturating_sub(keep.max(1))] {

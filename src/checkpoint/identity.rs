@@ -1,4 +1,4 @@
-//! What a file of weights is, told from its keys and shapes.
+//! Identifies a weight file by its keys and shapes.
 
 use std::fmt;
 
@@ -10,41 +10,51 @@ use crate::nn::Segmentor;
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
-/// What the networks in a file are for.
+/// The kind of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A run of this program: everything that it needs to go on.
+    /// A checkpoint of this program, with the complete state of a run.
     Run,
-    /// DAFormer, HRDA, MIC or UDASS, whose keys are the same: student, teacher, ImageNet model.
+    /// A checkpoint of DAFormer, HRDA, MIC or UDASS, which share their keys: student, teacher,
+    /// ImageNet model.
     Adaptation,
-    /// One network for segmentation.
+    /// A single segmentation network.
     Segmentor,
-    /// Trained on ImageNet, without a decoder.
+    /// A backbone without a decoder, trained on ImageNet.
     Backbone,
-    /// Nothing known.
+    /// Tensors of no known network.
     Other,
 }
 
-/// A file's content by its keys.
+/// The content of a weight file, as derived from its keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
+    /// The kind of the file.
     pub kind: Kind,
+    /// Whether it holds a student under the prefix `model.`.
     pub student: bool,
+    /// Whether it holds a teacher.
     pub teacher: bool,
+    /// Whether it holds the frozen ImageNet model.
     pub imagenet: bool,
-    /// `mit_b0` … `mit_b5`, `resnet50_v1c`, `resnet101_v1c`.
+    /// The backbone: `mit_b0` … `mit_b5`, `resnet50_v1c` or `resnet101_v1c`.
     pub backbone: Option<&'static str>,
-    /// `daformer`, `dlv2`, `segformer`.
+    /// The decoder: `daformer`, `dlv2` or `segformer`.
     pub head: Option<&'static str>,
+    /// Whether the decoder is wrapped by HRDA.
     pub hrda: bool,
+    /// Number of classes.
     pub classes: Option<usize>,
-    /// Channels of the decoder.
+    /// Number of channels of the decoder.
     pub channels: Option<usize>,
-    /// Iterations that the weights were trained for.
+    /// Number of iterations that the weights were trained for.
     pub iteration: Option<u64>,
 }
 
-/// The iteration that a checkpoint would go on with: this program's own, or the reference's.
+/// Returns the next iteration of a checkpoint of this program or of the reference.
+///
+/// # Errors
+/// [`Error::Weights`] if the file's metadata is malformed.
 pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
     if let Some(text) = file.metadata("iteration") {
         let number = text.parse().map_err(|_| {
@@ -60,7 +70,10 @@ pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
     })
 }
 
-/// Recognises a file.
+/// Identifies a file.
+///
+/// # Errors
+/// [`Error::Weights`] if the file's metadata is malformed.
 pub fn identify(file: &TensorFile) -> Result<Identity> {
     let has = |prefix: &str| file.tensors().iter().any(|info| info.name.starts_with(prefix));
     let (student, teacher) = (has(Network::Student.prefix()), has(Network::Teacher.prefix()));
@@ -100,7 +113,7 @@ pub fn identify(file: &TensorFile) -> Result<Identity> {
 }
 
 fn backbone(file: &TensorFile, prefix: &str) -> Option<&'static str> {
-    // Blocks of the third stage tell the sizes of either family apart.
+    // In both families, the number of blocks in the third stage identifies the variant.
     let blocks = |stage: &str| {
         let stage = format!("{prefix}{stage}.");
         let index = |name: &str| name.strip_prefix(&stage)?.split('.').next()?.parse().ok();
@@ -127,7 +140,7 @@ fn backbone(file: &TensorFile, prefix: &str) -> Option<&'static str> {
 }
 
 impl Identity {
-    /// The network that the file is for, where this program has it.
+    /// Returns the configuration of the file's network, if this program implements it.
     pub fn network(&self) -> Option<NetworkConfig> {
         let mut config = Config::load("gta_vit", &[]).ok()?.network;
         config.backbone = self.backbone?.into();
@@ -141,8 +154,8 @@ impl Identity {
     }
 }
 
-/// Whether every tensor of the network that a file is for is there in its shape, in each of the
-/// networks that it holds. None where this program does not have that network.
+/// Checks that each network in the file has all its tensors in the right shapes; the error lists
+/// what is missing. Returns `None` if this program does not implement the network.
 pub fn complete(file: &TensorFile, identity: &Identity) -> Option<Result<()>> {
     let network = Segmentor::new(&identity.network()?).ok()?;
     let here = [

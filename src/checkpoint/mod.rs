@@ -1,4 +1,4 @@
-//! State saved and loaded: files of named tensors, weights, and a run's checkpoints.
+//! Saves and loads state: files of named tensors, network weights, and checkpoints of runs.
 
 pub mod atomic;
 pub mod batch;

@@ -1,16 +1,19 @@
-//! Checkpoints: the whole state of a run in one safetensors file, in the reference's names and
+//! Checkpoints: the complete state of a run in one safetensors file, with the reference's names and
 //! shapes.
 //!
 //! | tensors | |
 //! | --- | --- |
 //! | `model.*` | the student's parameters and buffers |
-//! | `ema_model.*` | the teacher's. Its update is part of the student's, so it is one update ahead of the reference's, which averages when an iteration begins |
+//! | `ema_model.*` | the teacher's parameters and buffers |
 //! | `optimizer.exp_avg.*`, `optimizer.exp_avg_sq.*` | AdamW's moments |
 //! | `templates.*` | the last iteration's images, B,H,W,C |
 //!
-//! Beside them, as strings: `iteration` (the next one), `templates.iteration`, `skipped` (files that
-//! could not be read), `version`, `config`. A dump for a replay has the next batch too, `batch.*`.
-//! There is no random state: every draw is a hash of seed and iteration.
+//! The teacher's update is fused with the student's, so the teacher is one update ahead of the
+//! reference's, which averages at the start of an iteration.
+//!
+//! The metadata strings are `iteration` (the next one), `templates.iteration`, `skipped` (files
+//! that could not be read), `version` and `config`. A dump for a replay also holds the next batch,
+//! `batch.*`. No RNG state is stored, because every random number is a hash of seed and iteration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +32,7 @@ use crate::tensor::{DType, Tensor};
 use crate::uda::state::Learner;
 use crate::{Error, Result};
 
-/// Where a run stands, beside what its learner holds.
+/// The progress of a run, which its [`Learner`] does not hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Position {
     /// The next iteration.
@@ -38,8 +41,11 @@ pub struct Position {
     pub skipped: BTreeSet<PathBuf>,
 }
 
-/// Writes the state at `position`; the file is there whole or not at all. `batch`: that of the next
-/// iteration, for a replay.
+/// Writes the state at `position` atomically. For a replay, `batch` is the batch of the next
+/// iteration.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be written; [`Error::Device`] if a tensor cannot be read back.
 pub fn save(
     path: &Path,
     learner: &mut Learner,
@@ -91,7 +97,10 @@ pub fn save(
     writer::write(path, entries, metadata)
 }
 
-/// Restores what [`save`] wrote, and says where the run stands.
+/// Restores the state that [`save`] wrote and returns the run's position.
+///
+/// # Errors
+/// [`Error::Weights`] if the file is not a run's checkpoint or does not fit the configuration.
 pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
     let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
@@ -126,7 +135,11 @@ pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
     Ok(Position { next, skipped })
 }
 
-/// AdamW's moments of a checkpoint, this program's or the reference's; false where it has none.
+/// Loads AdamW's moments from a checkpoint of this program or of the reference. Returns false if
+/// the file has none.
+///
+/// # Errors
+/// [`Error::Weights`] if a moment is missing or has the wrong shape.
 pub fn load_moments(file: &TensorFile, learner: &mut Learner) -> Result<bool> {
     let prefix = network_prefix(file, Network::Student)?;
     let Some(names) = moments::names(file, prefix) else { return Ok(false) };
@@ -155,26 +168,30 @@ fn check(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
     Err(Error::weights(file.path(), problem))
 }
 
-/// A learner that goes on where a checkpoint of another run or program stands: its student and
-/// moments, the teacher's parameters copied from the student as the released code does, and
-/// counters at `iteration`. At 0 it is the student alone.
+/// Continues training from a checkpoint of another run or program. The `learner` must already have
+/// the checkpoint's student. This loads the moments, unless `iteration` is 0, and the teacher's
+/// buffers, and copies the teacher's parameters from the student, as the released code does.
+/// Returns false if the moments were wanted but the file has none.
+///
+/// # Errors
+/// [`Error::Weights`] if the teacher or the moments do not fit the configuration.
 pub fn begin(file: &TensorFile, learner: &mut Learner, iteration: u64) -> Result<bool> {
     let device = learner.device.clone();
     if let Some(teacher) = &mut learner.teacher
         && network_prefix(file, Network::Teacher).is_ok()
     {
-        // Its batch-norm statistics stay its own.
+        // The teacher keeps its own batch-norm statistics from the file.
         load_network(file, &device, teacher, Network::Teacher)?;
         teacher.copy_values(&device, &learner.student)?;
     }
     Ok(iteration == 0 || load_moments(file, learner)?)
 }
 
-/// Parameters and buffers of one network.
+/// Returns an entry for every parameter and buffer of one network.
 fn network_entries<'a>(device: &'a Device, weights: &'a Weights, prefix: &str) -> Vec<Entry<'a>> {
     let mut entries = param_entries(device, weights, &weights.values, prefix);
     for (index, buffer) in weights.spec().buffers().iter().enumerate() {
-        // PyTorch counts batches in a scalar of type int64.
+        // PyTorch stores `num_batches_tracked` as an int64 scalar.
         let counts = is_count(&buffer.name);
         entries.push(Entry {
             name: format!("{prefix}{}", buffer.name),
@@ -193,7 +210,7 @@ fn network_entries<'a>(device: &'a Device, weights: &'a Weights, prefix: &str) -
     entries
 }
 
-/// One entry for every parameter, out of a flat buffer laid out like them.
+/// Returns an entry for every parameter, read from a flat buffer with the layout of the parameters.
 fn param_entries<'a>(
     device: &'a Device,
     weights: &'a Weights,

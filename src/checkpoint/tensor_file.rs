@@ -1,5 +1,5 @@
-//! Files of named tensors, safetensors and PyTorch's, read through a memory map: the one way that
-//! weights and checkpoints come in.
+//! Reads files of named tensors (safetensors and PyTorch's) through a memory map. All weights and
+//! checkpoints are loaded this way.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,57 +16,65 @@ use super::pth::{self, Node};
 use crate::hex::hex;
 use crate::{Error, Result};
 
-/// The string under which a safetensors file made of a torch file carries what stood around its
-/// tensors.
+/// The metadata key of a safetensors file under which a converted torch file keeps the tree around
+/// its tensors.
 pub const TORCH_TREE: &str = "torch";
 
-/// An open file.
+/// An open file of named tensors.
 pub struct TensorFile {
     path: PathBuf,
     map: Mmap,
-    /// In the file's order.
+    /// The tensors, in the order of the file.
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
     strings: BTreeMap<String, String>,
     torch: Option<Torch>,
 }
 
-/// What a torch file has beside its tensors.
+/// The content of a torch file besides its tensors.
 struct Torch {
     tree: Node,
     skipped: Vec<(String, String)>,
     checksums: Vec<(Range<usize>, u32)>,
 }
 
-/// A tensor in a file.
+/// The description of a tensor in a file.
 #[derive(Debug)]
 pub struct TensorInfo {
+    /// The tensor's name.
     pub name: String,
+    /// The element type.
     pub dtype: Dtype,
+    /// The size of each axis.
     pub shape: Vec<usize>,
-    /// Bytes of the file from its first number on.
+    /// Byte range in the file, from the tensor's first element.
     place: Range<usize>,
-    /// Elements from one to the next on each axis, where they are not in order without gaps.
+    /// The stride of each axis in elements, if the tensor is not contiguous.
     strides: Option<Vec<usize>>,
 }
 
 impl TensorInfo {
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
 impl TensorFile {
-    /// Opens a file of either kind, told by its content.
+    /// Opens a file of either kind, which is detected from its content.
     ///
-    /// Only its description is read. What that may allocate has a limit, whatever the file says: a
-    /// safetensors header has at most 100 MB, and [`pth`] says its own. A tensor, when asked for,
-    /// never takes up more bytes than the file has (four times as many as single precision).
+    /// Only the description of the tensors is read. Memory use is bounded even for a hostile file:
+    /// a safetensors header has at most 100 MB, and [`pth`] has its own limits. A loaded tensor is
+    /// never larger than the file (four times as large when converted to single precision).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Weights`] if its format is not known.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        // SAFETY: the map is read only; a file that shrinks under it is the user's doing, and
-        // checkpoints are replaced by a rename, which leaves an open map its old content.
+        // SAFETY: the map is read-only, and this program never modifies a checkpoint in place: it
+        // replaces the file by a rename, which leaves an open map its old content. The user must
+        // not truncate or modify the file while it is open.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
         let problem = |problem: String| Error::weights(path, problem);
         let (tensors, strings, torch) = if pth::is_torch(&map) {
@@ -84,30 +92,36 @@ impl TensorFile {
         Ok(TensorFile { path: path.into(), map, tensors, index, strings, torch })
     }
 
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes in all.
+    /// Returns the whole content of the file.
     pub fn bytes(&self) -> &[u8] {
         &self.map
     }
 
+    /// Returns whether this is a PyTorch file.
     pub fn is_torch(&self) -> bool {
         self.torch.is_some()
     }
 
-    /// The strings that a safetensors file carries beside its tensors.
+    /// Returns a metadata string of a safetensors file.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.strings.get(key).map(String::as_str)
     }
 
+    /// Returns all metadata strings of a safetensors file.
     pub fn strings(&self) -> &BTreeMap<String, String> {
         &self.strings
     }
 
-    /// What stands around the tensors of a torch file, or stood around them in the one that this was
-    /// made of.
+    /// Returns the tree around the tensors of a torch file, or of the torch file that this file was
+    /// converted from.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the stored tree is malformed.
     pub fn tree(&self) -> Result<Option<Node>> {
         if let Some(torch) = &self.torch {
             return Ok(Some(torch.tree.clone()));
@@ -118,12 +132,13 @@ impl TensorFile {
         Node::from_json(&json).map(Some).map_err(|e| Error::weights(&self.path, e))
     }
 
-    /// Metadata of a torch file that only a foreign function could make sense of: where, and which.
+    /// Returns the metadata of a torch file that was skipped because it belongs to an unknown class
+    /// or function: the location, and the name of the class.
     pub fn skipped(&self) -> &[(String, String)] {
         self.torch.as_ref().map_or(&[], |torch| &torch.skipped)
     }
 
-    /// That something was skipped, in a line for whoever uses the file.
+    /// Returns a one-line message for the user if any metadata was skipped.
     pub fn skipped_note(&self) -> Option<String> {
         let (first, class) = self.skipped().first()?;
         let more = match self.skipped().len() - 1 {
@@ -134,11 +149,12 @@ impl TensorFile {
         Some(format!("{path}: skipped {first}, made by `{class}`, which was not run{more}"))
     }
 
-    /// In the file's order.
+    /// Returns the tensors, in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
+    /// Finds a tensor by name.
     pub fn find(&self, name: &str) -> Option<&TensorInfo> {
         self.index.get(name).map(|&index| &self.tensors[index])
     }
@@ -148,7 +164,7 @@ impl TensorFile {
             .ok_or_else(|| Error::weights(&self.path, format!("tensor `{name}` is missing")))
     }
 
-    /// A tensor's numbers as they stand in a file of its own: little-endian, row by row.
+    /// Returns a tensor's elements as contiguous little-endian bytes in row-major order.
     pub fn data(&self, info: &TensorInfo) -> Cow<'_, [u8]> {
         let bytes = &self.map[info.place.clone()];
         let Some(strides) = &info.strides else {
@@ -171,7 +187,10 @@ impl TensorFile {
         Cow::Owned(gathered)
     }
 
-    /// A tensor's numbers as single precision; f16, bf16, f64 and integers are converted.
+    /// Returns a tensor's elements as f32, converted from f16, bf16, f64, integers or booleans.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the tensor is missing or has another type.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
         let info = self.tensor(name)?;
         let bytes = self.data(info);
@@ -195,7 +214,10 @@ impl TensorFile {
         })
     }
 
-    /// The bytes of a tensor that must be of this type.
+    /// Returns the bytes of a tensor, which must have this type.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the tensor is missing or has another type.
     pub fn exactly(&self, name: &str, dtype: Dtype) -> Result<Vec<u8>> {
         let info = self.tensor(name)?;
         if info.dtype != dtype {
@@ -205,8 +227,8 @@ impl TensorFile {
         Ok(self.data(info).into_owned())
     }
 
-    /// SHA-256 of all tensors, whatever file they stand in: of names in alphabetical order, each
-    /// with type, shape and numbers.
+    /// Returns a SHA-256 digest of all tensors that does not depend on the file format: of name,
+    /// type, shape and elements of each tensor, in alphabetical order of the names.
     pub fn digest(&self) -> String {
         let mut all: Vec<&TensorInfo> = self.tensors.iter().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -218,18 +240,18 @@ impl TensorFile {
         hex(&hash.finalize())
     }
 
-    /// SHA-256 of the file itself, as `sha256sum` prints it.
+    /// Returns the SHA-256 of the file itself, as `sha256sum` prints it.
     pub fn sha256(&self) -> String {
         hex(&Sha256::digest(self.bytes()))
     }
 
-    /// Checks what the container says of its own content.
+    /// Verifies the checksums that the container stores.
     ///
     /// # Errors
-    /// A record of a torch file does not match its checksum.
+    /// [`Error::Weights`] if a record of a torch file does not match its checksum.
     pub fn check(&self) -> Result<()> {
         for (place, expected) in self.torch.iter().flat_map(|torch| &torch.checksums) {
-            // PyTorch can leave checksums out, as zeros.
+            // PyTorch can write zeros instead of checksums.
             if *expected != 0 && crc32fast::hash(&self.map[place.clone()]) != *expected {
                 let problem = format!(
                     "bytes {} to {} do not match their checksum: copy or download it again",
@@ -247,7 +269,7 @@ fn of_torch(tensor: pth::PthTensor) -> TensorInfo {
     let empty = shape.contains(&0);
     let in_order = empty || {
         let expected = (1..=shape.len()).map(|axis| shape[axis..].iter().product::<usize>());
-        // The stride of an axis of one place leads nowhere.
+        // The stride of an axis of size 1 is irrelevant.
         let axes = shape.iter().zip(&strides).zip(expected);
         axes.into_iter().all(|((&side, &stride), expected)| side == 1 || stride == expected)
     };

@@ -1,27 +1,28 @@
-//! Whether a file is whole, its numbers finite, and its network complete.
+//! Verifies that a file is intact, its numbers are finite, and its network is complete.
 
 use super::identity::{self, Identity};
 use super::tensor_file::TensorFile;
 use crate::{Error, Result};
 
-/// What was found of a file in which nothing is wrong.
+/// Facts about a file that passed verification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
+    /// What the file holds.
     pub identity: Identity,
-    /// Numbers of all tensors, each of which is finite.
+    /// Number of elements of all tensors, all of them finite.
     pub numbers: usize,
-    /// Whether this program has the network, which then is complete.
+    /// Whether this program implements the network; if so, the file has all of its tensors.
     pub known: bool,
-    /// Of the file.
+    /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
     /// Whether the file's name ends in the first digits of its SHA-256, as torch.hub names files.
     pub named: bool,
 }
 
-/// Checks a file.
+/// Verifies a file.
 ///
 /// # Errors
-/// [`Error::Weights`] naming the first thing that is wrong.
+/// [`Error::Weights`] that describes the first problem found.
 pub fn verify(file: &TensorFile) -> Result<Verified> {
     file.check()?;
     let sha256 = file.sha256();

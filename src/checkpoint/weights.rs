@@ -1,4 +1,5 @@
-//! Weight files: from the names, shapes and layouts of the reference's state dict to a network's.
+//! Loads weight files, which have the names, shapes and layouts of the reference's state dicts,
+//! into networks.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +8,20 @@ use crate::device::Device;
 use crate::params::{ParamSpec, Spec, Weights};
 use crate::{Error, Result};
 
-/// Tensors listed in an error before "and N more".
+/// Number of tensors listed in an error before "and N more".
 const LISTED: usize = 8;
 
-/// Which of the networks in a checkpoint is meant; a file with one network has no prefix.
+/// Selects one of the networks in a checkpoint. A file with a single network may have no prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
+    /// The trained network.
     Student,
+    /// The moving average of the student.
     Teacher,
 }
 
 impl Network {
+    /// Returns the prefix of the network's tensors.
     pub const fn prefix(self) -> &'static str {
         match self {
             Network::Student => "model.",
@@ -26,15 +30,19 @@ impl Network {
     }
 }
 
-/// Beside a network without a prefix, these belong to something else.
+/// Prefixes of tensors that do not belong to a network without a prefix.
 const OTHERS: [&str; 5] =
     ["optimizer.", "templates.", "meta.", Network::Teacher.prefix(), IMAGENET_PREFIX];
-/// The frozen ImageNet model in the reference's checkpoints.
+/// Prefix of the frozen ImageNet model in the reference's checkpoints.
 const IMAGENET_PREFIX: &str = "imnet_model.";
-/// What ImageNet weights have that no backbone has: classifiers.
+/// Prefixes of classifiers and decoders, which weight files may have but backbones do not.
 const CLASSIFIERS: [&str; 4] = ["head.", "fc.", "decode_head.", "auxiliary_head."];
 
-/// Loads every tensor of a network; the file must hold each of them in its shape, and no other.
+/// Loads every tensor of a network. The file must hold each of them in the right shape, and no
+/// others.
+///
+/// # Errors
+/// [`Error::Weights`] that lists missing, misshapen and extra tensors.
 pub fn load_network(
     file: &TensorFile,
     device: &Device,
@@ -49,7 +57,11 @@ pub fn load_network(
     load(file, device, weights, there, |_| true, |name| format!("{prefix}{name}"))
 }
 
-/// The prefix of a network's tensors; a file that holds a student alone may have none.
+/// Returns the prefix of a network's tensors in the file. It is empty for a student without a
+/// prefix.
+///
+/// # Errors
+/// [`Error::Weights`] if the file holds no teacher.
 pub fn network_prefix(file: &TensorFile, network: Network) -> Result<&'static str> {
     let prefix = network.prefix();
     match (network, has(file, prefix)) {
@@ -65,9 +77,12 @@ fn has(file: &TensorFile, prefix: &str) -> bool {
     file.tensors().iter().any(|info| info.name.starts_with(prefix))
 }
 
-/// Loads the backbone from ImageNet weights: as SegFormer and OpenMMLab publish them (names without
-/// `backbone.`, and a classifier that is left out), a segmentor's, or the ImageNet model in a
-/// checkpoint of the reference.
+/// Loads the backbone from ImageNet weights as published by SegFormer and OpenMMLab (names without
+/// `backbone.`; the classifier is ignored), from a segmentation network, or from the ImageNet model
+/// in a checkpoint of the reference.
+///
+/// # Errors
+/// [`Error::Weights`] that lists missing, misshapen and extra tensors.
 pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) -> Result<()> {
     let known = ["imnet_model.backbone.", "backbone."];
     let prefix = known.into_iter().find(|prefix| has(file, prefix)).unwrap_or("");
@@ -75,7 +90,7 @@ pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) 
         .filter(|info| !CLASSIFIERS.iter().any(|p| info.name.starts_with(p)))
         .filter_map(|info| Some(format!("backbone.{}", info.name.strip_prefix(prefix)?)))
         .collect();
-    // How many batches a norm has seen says nothing here, and older files do not tell.
+    // `num_batches_tracked` has no effect here, and older files do not have it.
     let uncounted = |name: &str| name.ends_with(".num_batches_tracked");
     let counted = file.tensors().iter().any(|info| uncounted(&info.name));
     load(
@@ -88,17 +103,18 @@ pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) 
     )
 }
 
-/// A tensor that a network needs and a file does not hold, or holds in another shape.
+/// A tensor that a network needs but a file lacks or holds in another shape.
 pub struct Misfit<'a> {
+    /// The parameter or buffer.
     pub param: &'a ParamSpec,
     /// Its name in the file.
     pub name: String,
-    /// Its shape in the file; none where it is missing.
+    /// Its shape in the file; `None` if it is missing.
     pub found: Option<&'a [usize]>,
 }
 
-/// Compares a file with a network; `names`: those under which the file should hold a parameter or
-/// buffer, none where it need not.
+/// Compares a file with a network. `names` returns the names under which the file should hold a
+/// parameter or buffer, or nothing if it is not required.
 pub fn misfits<'a>(
     file: &'a TensorFile,
     spec: &'a Spec,
@@ -117,7 +133,8 @@ pub fn misfits<'a>(
     found
 }
 
-/// `there`: what the file holds, by the names used here; `stored`: from those to the file's own.
+/// Loads the `wanted` parameters and buffers. `there` are the names of the file's tensors in the
+/// network's naming, and `stored` maps such a name to the one in the file.
 fn load(
     file: &TensorFile,
     device: &Device,
@@ -163,7 +180,8 @@ fn load(
     Ok(())
 }
 
-/// Batches that a norm has seen: PyTorch 0.4 did not count them, and none later needs them.
+/// Returns whether a buffer counts the batches that a batch norm has seen. Files may lack it:
+/// PyTorch 0.4 did not count batches, and later versions do not need the count.
 pub fn is_count(name: &str) -> bool {
     name.ends_with("num_batches_tracked")
 }

@@ -1,5 +1,5 @@
-//! Writing safetensors files as a stream: a tensor's bytes are asked for when their turn comes, so
-//! that a checkpoint is never in memory as a whole.
+//! Writes safetensors files as a stream: each tensor's bytes are produced only when they are
+//! written, so that a checkpoint is never in memory as a whole.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,17 +11,26 @@ use serde_json::{Map, Value as Json, json};
 use super::atomic::write_atomic;
 use crate::{Error, Result};
 
-/// One tensor to be written; its bytes are asked for when their turn comes.
+/// A tensor to be written.
 pub struct Entry<'a> {
+    /// The tensor's name.
     pub name: String,
+    /// The element type.
     pub dtype: Dtype,
+    /// The size of each axis.
     pub shape: Vec<usize>,
+    /// Produces the elements (little-endian, row-major) when the tensor is written.
     pub bytes: Box<dyn FnOnce() -> Result<Vec<u8>> + 'a>,
 }
 
-/// Writes a safetensors file, all of it or nothing. Equal content makes equal bytes.
+/// Writes a safetensors file atomically. Equal content gives identical bytes.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Weights`] if two tensors have the same name; the error of an entry whose
+/// bytes cannot be produced.
 pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>) -> Result<()> {
-    // Written here rather than by the crate, whose header is a hash map in an order of its own.
+    // The crate `safetensors` is not used here, because it keeps the header in a hash map, whose
+    // order varies.
     let mut header = Map::new();
     if !strings.is_empty() {
         header.insert("__metadata__".into(), json!(strings));
@@ -38,9 +47,9 @@ pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>
         }
     }
     let mut header = Json::Object(header).to_string().into_bytes();
-    // Tensor data starts at a multiple of 8 bytes.
+    // The format aligns tensor data to 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
-    // A device that fails in mid-file fails the whole write, with its own message.
+    // An error while producing bytes aborts the write; it is returned instead of the I/O error.
     let mut failed = None;
     let written = write_atomic(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -59,7 +68,7 @@ pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>
     failed.map_or(written, Err)
 }
 
-/// Writes one tensor of single-precision numbers.
+/// Writes a file with one f32 tensor.
 pub fn write_numbers(path: &Path, name: &str, shape: Vec<usize>, numbers: Vec<f32>) -> Result<()> {
     let bytes = move || Ok(bytemuck::cast_slice(&numbers).to_vec());
     let entry = Entry { name: name.into(), dtype: Dtype::F32, shape, bytes: Box::new(bytes) };

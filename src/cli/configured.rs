@@ -14,12 +14,11 @@ pub struct Configured {
     #[arg(value_name = "CONFIG")]
     pub config: String,
 
-    /// Apply a method's preset on top of CONFIG: every switch, and the published values that depend on
-    /// no size (--set still wins).
+    /// Apply a method preset on top of CONFIG (--set still wins).
     #[arg(long, value_name = "METHOD", value_parser = METHODS)]
     pub method: Option<String>,
 
-    /// Change one key of the configuration; may be given many times.
+    /// Change one key of the configuration; may be repeated.
     ///
     /// KEY is section.key as in the file, VALUE is TOML: --set data.batch=1, --set
     /// device.precision=bf16, --set 'quadmix.classes=[6, 12, 17]'.
@@ -32,12 +31,12 @@ pub struct Configured {
     pub device: Option<Device>,
 }
 
-/// Which of a checkpoint's networks is meant.
+/// Selects one of a checkpoint's networks.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Which {
-    /// What is trained and, as published, evaluated.
+    /// The trained network, which published results evaluate.
     Student,
-    /// Its average.
+    /// The moving average of the student.
     Teacher,
 }
 
@@ -68,7 +67,7 @@ impl Device {
 }
 
 impl Configured {
-    /// These arguments as words of a command line.
+    /// Returns these arguments as words of a command line.
     pub fn words(&self) -> Vec<String> {
         let mut words = vec![self.config.clone()];
         words.extend(self.method.iter().flat_map(|m| ["--method".into(), m.clone()]));
@@ -77,8 +76,8 @@ impl Configured {
         words
     }
 
-    /// The configuration with `--set`, `--device` and the command's own overrides applied, in this
-    /// order.
+    /// Loads the configuration and applies the method preset, `--set`, `--device` and the command's
+    /// own overrides, in this order.
     pub fn load(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
         let mut overrides = self.set.clone();
         overrides.extend(self.device.map(|device| format!("device.kind={}", device.kind())));
@@ -89,7 +88,8 @@ impl Configured {
     }
 }
 
-/// `key=path` for an override; a path is a string whatever it looks like.
+/// Returns the override `key=path`. The configuration reads a path as a string, whatever it looks
+/// like.
 pub fn path_override(key: &str, path: &Path) -> String {
     format!("{key}={}", path.display())
 }

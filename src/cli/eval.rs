@@ -11,9 +11,9 @@ use super::configured::{Configured, Which};
 use super::output::print;
 use super::progress::Progress;
 
-/// Measure a network on the target's validation images.
+/// Evaluate a network on the target's validation images.
 ///
-/// Prints IoU and accuracy of every class and their means, in percent. Runs beside a training run too.
+/// Prints IoU and accuracy of every class and their means, in percent. It can run during training.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,16 +24,16 @@ pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one) or of the
+    /// The network: a checkpoint of this program (or a run's folder for its newest one) or of the
     /// reference, .pth or .safetensors.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
 
-    /// Which of a checkpoint's networks.
+    /// Which of the checkpoint's networks to use.
     #[arg(long, value_enum, default_value_t = Which::Student)]
     weights: Which,
 
-    /// Write the result to this file as well, with the confusion matrix.
+    /// Also write the result, with the confusion matrix, to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (name, which) = (&args.configured.config, args.weights.network());
     let report = evaluate(&config, name, &args.checkpoint, which, &progress)?;
     progress.finish();
-    // First what needs no disk: an evaluation takes long, and the file may fail.
+    // Print before writing the file: if that fails, the result of a long evaluation is not lost.
     print(&report.table())?;
     if let Some(path) = &args.json {
         let json = format!("{:#}\n", report.to_json());

@@ -1,4 +1,4 @@
-//! The commands: arguments in, errors and progress out. What they do is the library's.
+//! The commands: they parse arguments and show progress and errors; the library does the work.
 
 mod configured;
 mod eval;
@@ -22,8 +22,8 @@ use udass_raw::device::tool_problem;
 use output::tell;
 pub use output::tell_error;
 
-/// Trains and evaluates unsupervised domain-adaptive semantic segmentation, on the GPU or the CPU,
-/// with kernels of its own.
+/// Trains and evaluates unsupervised domain-adaptive semantic segmentation on the GPU or the CPU,
+/// with its own kernels.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -59,7 +59,7 @@ enum Command {
     Weights(weights::Args),
 }
 
-/// Runs what was asked for.
+/// Runs the selected command.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(problem) = tool_problem() {
         tell(&format!("warning: {problem}"));

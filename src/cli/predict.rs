@@ -15,9 +15,9 @@ use super::size;
 
 /// Segment images.
 ///
-/// For every image writes <name>_overlay.png, the classes' colours over the image, and a label map:
-/// <name>_labelIds.png with Cityscapes' ids for images called *_leftImg8bit.png, as its evaluation
-/// server wants them, <name>.png for others. Prints the files written.
+/// For every image this writes <name>_overlay.png, with the class colors over the image, and a
+/// label map: <name>_labelIds.png with Cityscapes' ids for images named *_leftImg8bit.png, as its
+/// evaluation server expects, and <name>.png for others. Prints the files written.
 ///
 /// With --submission, segments a whole split of Cityscapes for that server instead.
 #[derive(Debug, clap::Args)]
@@ -35,30 +35,30 @@ pub struct Args {
     #[arg(value_name = "IMAGE", required_unless_present = "submission")]
     images: Vec<PathBuf>,
 
-    /// The network: a checkpoint of this program (or a run's folder: its newest one) or of the
+    /// The network: a checkpoint of this program (or a run's folder for its newest one) or of the
     /// reference, .pth or .safetensors.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
 
-    /// Which of a checkpoint's networks.
+    /// Which of the checkpoint's networks to use.
     #[arg(long, value_enum, default_value_t = Which::Student)]
     weights: Which,
 
-    /// Folder for the pictures.
+    /// Folder for the output images.
     #[arg(long, value_name = "DIR", required_unless_present = "submission")]
     out: Option<PathBuf>,
 
-    /// Write the image's logits too, averaged over the windows, before any softmax: safetensors,
-    /// f32, `logits` of shape 1,H,W,classes. For one image.
+    /// Also write the image's logits, averaged over the windows, before any softmax: safetensors,
+    /// f32, `logits` of shape 1,H,W,classes. For one image only.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
 
-    /// Scale images to exactly this before the network; results come in the image's own size.
+    /// Scale images to exactly this size before the network; results have the image's own size.
     /// [default: the image's own size]
     #[arg(long, value_name = "WxH", value_parser = size::parse)]
     resize: Option<Size>,
 
-    /// Segment a split of the configuration's Cityscapes, as eval does, and write this zip of label
+    /// Segment a split of the configured Cityscapes data, as eval does, and write this zip of label
     /// ids for its evaluation server. Labels are not needed.
     #[arg(long, value_name = "ZIP", conflicts_with_all = ["images", "out", "logits", "resize"])]
     submission: Option<PathBuf>,
@@ -68,7 +68,7 @@ pub struct Args {
     split: Split,
 }
 
-/// The server evaluates the first; the second is to try everything with.
+/// The split to segment. The server evaluates `Test`; `Val` is for trying the command out.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Split {
     Test,

@@ -9,11 +9,11 @@ use udass_raw::data::prepare::prepare_named;
 use super::output::tell;
 use super::progress::Progress;
 
-/// Get a downloaded data set ready for training.
+/// Prepare a downloaded data set for training.
 ///
-/// Writes a *_labelTrainIds.png beside every label, and the statistics that rare-class sampling
-/// needs, in the same form as the reference's tools. Labels themselves are not touched; running it
-/// again does no harm.
+/// Writes a *_labelTrainIds.png next to every label, and the statistics that rare-class sampling
+/// needs, in the format of the reference's tools. The labels themselves are not changed, and it is
+/// safe to run this again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

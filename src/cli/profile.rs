@@ -10,10 +10,10 @@ use udass_raw::run::{build, profile};
 use super::configured::Configured;
 use super::output::print;
 
-/// Tell where an iteration spends its time.
+/// Show where an iteration spends its time.
 ///
-/// Runs training iterations on made-up batches and prints calls, time, bytes, FLOPs and their rates,
-/// and the share of what the device can do at best: by pass, by stage of the network, by kernel, by
+/// Runs training iterations on synthetic batches and prints calls, time, bytes, FLOPs and their
+/// rates, and the share of the device's peak: by pass, by stage of the network, by kernel, by
 /// kernel and size, and by layer. No data set is needed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -26,23 +26,23 @@ pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
-    /// Profiled iterations; the fastest is told.
+    /// Number of iterations to profile; the fastest is reported.
     #[arg(long, value_name = "N", default_value_t = 3)]
     samples: usize,
 
-    /// Rows of kernels, of sizes and of layers.
+    /// Maximum rows in the tables by kernel, by size and by layer.
     #[arg(long, value_name = "N", default_value_t = 24)]
     rows: usize,
 
-    /// Write all of it, every call included, to this file as well.
+    /// Also write the whole profile, including every call, to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write a trace for chrome://tracing or ui.perfetto.dev as well.
+    /// Also write a trace for chrome://tracing or ui.perfetto.dev.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// Write a page with a flame chart, a roofline plot and all tables as well.
+    /// Also write an HTML page with a flame chart, a roofline plot and all tables.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
@@ -50,24 +50,24 @@ pub struct Args {
     #[arg(long, requires_all = ["memory_rate", "matrix_rate"], conflicts_with = "kernel")]
     dry: bool,
 
-    /// Bytes per second that memory gives and takes, for --dry.
+    /// Memory bandwidth in bytes per second, for --dry.
     #[arg(long, value_name = "B/S", value_parser = rate, requires = "dry")]
     memory_rate: Option<f64>,
 
-    /// FLOPs per second of matrix products, for --dry.
+    /// FLOPs per second of matmuls, for --dry.
     #[arg(long, value_name = "FLOP/S", value_parser = rate, requires = "dry")]
     matrix_rate: Option<f64>,
 
-    /// Run this kernel alone, as an iteration launches it: for a profiler that counts within one.
+    /// Run only this kernel, as an iteration launches it, for use under a kernel profiler.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["json", "trace", "html"])]
     kernel: Option<String>,
 
-    /// Of --kernel's launches those whose largest tensor is of this shape, as in 2x64x64x256; without
-    /// it, those with the most bytes.
+    /// Run the launch of --kernel whose largest tensor has this shape, as in 2x64x64x256; by
+    /// default, the launch that moves the most bytes.
     #[arg(long, value_name = "SHAPE", requires = "kernel")]
     shape: Option<String>,
 
-    /// Times that --kernel runs.
+    /// How many times to run --kernel.
     #[arg(long, value_name = "N", default_value_t = 10, requires = "kernel")]
     repeats: usize,
 }

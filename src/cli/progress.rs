@@ -1,4 +1,4 @@
-//! Progress for whoever watches: one line that moves on a terminal, a line now and then elsewhere.
+//! Shows progress: a progress bar on a terminal, and otherwise a plain line every few seconds.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use udass_raw::observer::Observer;
 
 use super::output::tell;
 
-/// Seconds between two lines where there is no terminal.
+/// Seconds between two plain lines.
 const PLAIN_EVERY: f64 = 10.0;
 
-/// Shows the progress of work on standard error: steps called `unit` (plural).
+/// Shows the progress of work on standard error, in steps named `unit` (plural).
 #[derive(Debug)]
 pub struct Progress {
     unit: &'static str,
@@ -22,22 +22,22 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct State {
     done: usize,
-    /// None before anything is known of the work.
+    /// `None` until the first report of progress.
     bar: Option<Bar>,
 }
 
 impl Progress {
-    /// Nothing is shown before the work begins.
+    /// Creates a progress display that shows nothing until the work begins.
     pub fn new(unit: &'static str) -> Self {
         Progress { unit, state: Mutex::default() }
     }
 
-    /// Steps done so far.
+    /// Returns the number of steps done so far.
     pub fn done(&self) -> usize {
         self.lock().done
     }
 
-    /// Takes the moving line away.
+    /// Removes the progress bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.lock().bar {
             bar.line.finish_and_clear();
@@ -45,7 +45,7 @@ impl Progress {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves a count that is still good to show.
+        // If another thread panicked while it held the lock, the count is still valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,7 +71,7 @@ impl Observer for Progress {
     }
 }
 
-/// One line that moves on a terminal, a line now and then elsewhere.
+/// A progress bar on a terminal; otherwise a plain line every few seconds.
 #[derive(Debug)]
 struct Bar {
     line: ProgressBar,
@@ -80,7 +80,7 @@ struct Bar {
     /// Steps done before this process began.
     first: usize,
     begun: Instant,
-    /// Last plain line; `None` on a terminal.
+    /// When the last plain line was written; `None` on a terminal.
     plain: Option<Option<Instant>>,
 }
 
@@ -98,7 +98,7 @@ impl Bar {
         Bar { line, unit, total, first, begun: Instant::now(), plain }
     }
 
-    /// `done` steps of the total, `message` beside them.
+    /// Shows that `done` steps are done, with `message` next to them.
     fn step(&mut self, done: usize, message: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
         let left = remaining(self.first, done, self.total, seconds);
@@ -118,20 +118,20 @@ impl Bar {
         }
     }
 
-    /// A line that stays, above the moving one.
+    /// Writes a line that stays, above the progress bar.
     fn say(&self, message: &str) {
         if self.plain.is_some() { tell(message) } else { self.line.suspend(|| tell(message)) }
     }
 }
 
-/// Time that the rest takes at the pace so far.
+/// Estimates the remaining time from the pace since this process began.
 fn remaining(first: usize, done: usize, total: usize, seconds: f64) -> Option<Duration> {
     let paced = done.checked_sub(first).filter(|&steps| steps > 0)?;
     let left = total.saturating_sub(done) as f64 * seconds / paced as f64;
     Duration::try_from_secs_f64(left).ok()
 }
 
-/// `2:03`, `4:05:06`, `3d04h`.
+/// Formats a duration as `2:03`, `4:05:06` or `3 d 04 h`.
 fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_rest_is_told_at_the_pace_of_this_process() {
-        // 10 steps took 20 s, 90 are left; the 100 before a resume took no time here.
+        // 10 steps took 20 s and 90 are left; the 100 steps before the resume took no time here.
         assert_eq!(remaining(100, 110, 200, 20.0), Some(Duration::from_secs(180)));
         assert_eq!(remaining(100, 100, 200, 20.0), None);
         assert_eq!(remaining(0, 200, 200, 20.0), Some(Duration::ZERO));

@@ -8,14 +8,14 @@ use udass_raw::run::train::replay::replay;
 use super::configured::Device;
 use super::output::print;
 
-/// Names listed before "and N more".
+/// Number of names listed before "and N more".
 const LISTED: usize = 8;
 
-/// Run an iteration again whose numbers were not finite.
+/// Rerun an iteration that produced non-finite numbers.
 ///
-/// Training that meets such a number stops, keeps its state, and writes the state before the
-/// iteration with its batch into the run's folder. This runs it again, without the data set, and prints
-/// its losses, and which results and gradients are not finite.
+/// When a loss or gradient is not finite, training stops without applying the iteration, and writes
+/// the state before it, with its batch, to the run's folder. This command reruns the iteration,
+/// without the data set, and prints its losses and which results and gradients are not finite.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -9,11 +9,11 @@ use udass_raw::run::comparison::Comparison;
 
 use super::output::print;
 
-/// Put runs beside published results.
+/// Compare runs with published results.
 ///
-/// Prints IoU of every class beside what was published for the same task (GTA or SYNTHIA to
-/// Cityscapes), the difference to the row of the same method and kind of network, and what about the
-/// run's data and settings is not as published.
+/// Prints the IoU of every class next to the results published for the same task (GTA or SYNTHIA to
+/// Cityscapes), the difference from the row of the same method and kind of network, and how the
+/// run's data and settings differ from the published ones.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,15 +21,15 @@ Examples:
   udass-raw report runs/a runs/b result.json --html report.html
   udass-raw report result.json --markdown report.md     (of eval … --json result.json)")]
 pub struct Args {
-    /// A run's folder (its last evaluation), or a file that `eval --json` wrote.
+    /// A run's folder (for its last evaluation), or a file written by `eval --json`.
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
 
-    /// Write all of it, with all published methods, as Markdown to this file as well.
+    /// Also write the comparison, with all published methods, as Markdown to this file.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 
-    /// Write all of it, with bars, as one page of HTML to this file as well.
+    /// Also write the comparison, with bar charts, as one HTML page to this file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }

@@ -1,8 +1,8 @@
-//! `WxH` on the command line.
+//! Parses `WxH` arguments.
 
 use udass_raw::data::resize::Size;
 
-/// Width and height in pixels, each at most what an image file can have.
+/// Parses width and height in pixels; each must be from 1 to 65 535.
 pub fn parse(text: &str) -> Result<Size, String> {
     let sides = text.split_once(['x', 'X']).and_then(|(width, height)| {
         Some(Size { width: width.parse().ok()?, height: height.parse().ok()? })

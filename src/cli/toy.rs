@@ -11,10 +11,10 @@ use super::output::tell;
 use super::progress::Progress;
 use super::size;
 
-/// Make a toy world to try everything on: painted streets, as GTA, as SYNTHIA and as Cityscapes.
+/// Generate toy data for trying everything out: street scenes as GTA, as SYNTHIA and as Cityscapes.
 ///
-/// Writes DIR/gta, DIR/synthia and DIR/cityscapes, in the layouts of the real data sets and prepared for
-/// training. The same seed makes the same files.
+/// Writes DIR/gta, DIR/synthia and DIR/cityscapes, in the layouts of the real data sets and
+/// prepared for training. The same seed gives the same files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +22,7 @@ Examples:
   udass-raw toy data/full --size full   (the real data sets' sizes)
   udass-raw toy data/mid --size 512x256 --seed 7")]
 pub struct Args {
-    /// The folder to make.
+    /// The folder to create.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 
@@ -31,16 +31,16 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "small")]
     size: Sizes,
 
-    /// How far the two domains' looks lie apart: 0 not at all, at most 2.
+    /// How much the two domains differ in appearance, from 0 (not at all) to 2.
     #[arg(long, value_name = "GAP", default_value_t = ToyWorld::default().gap)]
     gap: f32,
 
-    /// Another seed makes another world.
+    /// The random seed; another seed gives other images.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
 
-/// Sizes of source and target images.
+/// The sizes of the source and target images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
     source: Size,

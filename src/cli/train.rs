@@ -13,9 +13,10 @@ use super::progress::Progress;
 
 /// Train a network.
 ///
-/// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the configuration).
-/// Ctrl-C or SIGTERM ends the run after the iteration it is in, with a checkpoint (and, at SIGTERM,
-/// status 0); --resume goes on from the newest checkpoint to the same bits.
+/// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the
+/// configuration). Ctrl-C or SIGTERM ends the run after the current iteration, with a checkpoint
+/// (and, for SIGTERM, exit status 0); --resume continues from the newest checkpoint, with
+/// bit-identical results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +29,7 @@ pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
-    /// End after this many iterations, those before a resume included. The learning rate's schedule
+    /// End after this many iterations, including those before a resume. The learning-rate schedule
     /// stays as configured.
     #[arg(long, value_name = "N")]
     max_iters: Option<u64>,
@@ -37,15 +38,15 @@ pub struct Args {
     #[arg(long, conflicts_with = "checkpoint")]
     resume: bool,
 
-    /// Start from this file instead of the configured weights: a checkpoint of this program or of the
-    /// reference (.pth or .safetensors), or weights with the reference's names.
+    /// Start from this file instead of the configured weights: a checkpoint of this program or of
+    /// the reference (.pth or .safetensors), or weights with the reference's names.
     ///
-    /// A checkpoint goes on at its iteration, with its optimiser's moments; the teacher begins as its
-    /// student, as the released code does.
+    /// A checkpoint continues at its iteration, with its optimizer moments; the teacher starts as a
+    /// copy of the student, as in the released code.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 
-    /// The iteration to begin at with --checkpoint; 0 takes the weights alone.
+    /// The first iteration with --checkpoint; 0 takes only the weights.
     /// [default: the checkpoint's own; 0 for weights without one]
     #[arg(long, value_name = "N", requires = "checkpoint")]
     start_iteration: Option<u64>,
@@ -56,7 +57,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The command line that goes on with this run.
+    /// Returns the command line that resumes this run.
     fn resuming(&self) -> String {
         let mut words = vec!["udass-raw".to_owned(), "train".to_owned()];
         words.extend(self.configured.words());
@@ -69,7 +70,7 @@ impl Args {
     }
 }
 
-/// As a shell takes it for one word.
+/// Quotes a word for a shell, if necessary.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -87,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(file) => Start::Checkpoint { path: file.clone(), iteration: args.start_iteration },
         None => Start::Weights,
     };
-    // The terminal's cursor is behind its own "^C", so the line begins with a new one.
+    // The terminal has echoed "^C", so the message starts on a new line.
     let stop = Stop::install(|| {
         tell(
             "\nstopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",

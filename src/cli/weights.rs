@@ -13,9 +13,9 @@ use udass_raw::checkpoint::{convert, files, identity};
 use super::configured::Which;
 use super::output::{print, tell};
 
-/// Look into files of weights, convert and check them.
+/// Inspect, convert and verify weight files.
 ///
-/// Reads .safetensors and PyTorch's .pth, in both of its formats. Nothing that a .pth holds is run.
+/// Reads .safetensors and PyTorch's .pth, in both of its formats. No code in a .pth is run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,25 +32,26 @@ pub struct Args {
 enum Command {
     /// Print what a file is, and each tensor's name, type, shape and checksum (CRC-32).
     Inspect {
-        /// A .pth or .safetensors file, or a run's folder: its newest checkpoint.
+        /// A .pth or .safetensors file, or a run's folder for its newest checkpoint.
         file: PathBuf,
     },
-    /// Write a file's tensors as the kind of file that OUT is called, .pth or .safetensors.
+    /// Convert a file to the format that OUT's extension names, .pth or .safetensors.
     ///
-    /// Names, types, numbers and order stay, and the way back is exact. A run's checkpoint becomes a
-    /// checkpoint of the reference, which torch.load reads with weights_only=True.
+    /// Names, types, values and order are kept, and converting back is exact. As .pth, a run's
+    /// checkpoint becomes a checkpoint of the reference, which torch.load reads with
+    /// weights_only=True.
     Convert {
-        /// A .pth or .safetensors file, or a run's folder: its newest checkpoint.
+        /// A .pth or .safetensors file, or a run's folder for its newest checkpoint.
         file: PathBuf,
-        /// What to write.
+        /// The file to write.
         out: PathBuf,
         /// Only this network, under names without a prefix.
         #[arg(long, value_enum)]
         weights: Option<Which>,
     },
-    /// Check that a file is whole, its numbers finite, and its network complete.
+    /// Check that a file is intact, its numbers are finite, and its network is complete.
     Verify {
-        /// A .pth or .safetensors file, or a run's folder: its newest checkpoint.
+        /// A .pth or .safetensors file, or a run's folder for its newest checkpoint.
         file: PathBuf,
     },
 }
@@ -69,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What it is, how many tensors of which types, and the digest of all.
+/// Summarizes a file: its kind, the number of tensors of each type, and the digest of all tensors.
 fn summary(file: &TensorFile) -> anyhow::Result<String> {
     let mut types: BTreeMap<String, usize> = BTreeMap::new();
     for info in file.tensors() {

@@ -1,4 +1,5 @@
-//! Crops decided on the label: how often a crop holds each class, before any picture is decoded.
+//! Chooses crops from the label alone: class histograms of crop windows, computed before any image
+//! is decoded.
 
 use crate::{
     data::{
@@ -9,19 +10,20 @@ use crate::{
     rng::Draw,
 };
 
-/// Pixels of each id.
+/// Pixel count of each label id.
 pub type Histogram = [u32; 256];
 
-/// A crop of at most `side` squared: the whole of a shorter axis, else a uniform position.
+/// Draws a crop window of at most `side` × `side`, at a uniform position. An axis of the image that
+/// is shorter than `side` is taken whole.
 pub fn random_window(of: Size, side: usize, draw: &mut Draw) -> Window {
-    // The row first, like the reference.
+    // The reference draws the row first.
     let y = draw.below(of.height.saturating_sub(side) + 1);
     let x = draw.below(of.width.saturating_sub(side) + 1);
     Window { x, y, width: side.min(of.width), height: side.min(of.height) }
 }
 
-/// Counts the ids in windows of a label scaled by nearest neighbour, without scaling it: a source
-/// pixel counts as often as it is read.
+/// Counts the ids in windows of a label that is scaled by nearest neighbor, without scaling it:
+/// each source pixel counts as many times as the scaled window reads it.
 pub struct Counter<'a> {
     label: &'a Plane,
     columns: Vec<usize>,
@@ -29,18 +31,20 @@ pub struct Counter<'a> {
 }
 
 impl<'a> Counter<'a> {
-    /// `columns` and `rows` are the source coordinates that each coordinate of the scaled label
-    /// reads, ascending.
+    /// Creates a counter for a scaled label. `columns` and `rows` hold, in ascending order, the
+    /// source coordinate that each coordinate of the scaled label reads.
     pub fn new(label: &'a Plane, columns: Vec<usize>, rows: Vec<usize>) -> Self {
         Counter { label, columns, rows }
     }
 
+    /// Returns the histogram of the scaled label in a window.
     pub fn count(&self, window: Window) -> Histogram {
         let mut total = [0; 256];
         let columns = repeats(&self.columns[window.x..window.x + window.width]);
         for (y, times) in repeats(&self.rows[window.y..window.y + window.height]) {
             let row = &self.label.data[y * self.label.size.width..][..self.label.size.width];
-            // Neighbours mostly share an id: sum up a run of them before touching memory.
+            // Neighboring pixels mostly share an id, so runs are summed before the histogram is
+            // touched.
             let (mut id, mut run) = (IGNORE, 0);
             for &(x, repeat) in &columns {
                 if row[x] != id {
@@ -54,7 +58,7 @@ impl<'a> Counter<'a> {
         total
     }
 
-    /// The scaled label in a window.
+    /// Returns the scaled label in a window, row by row.
     pub fn crop(&self, window: Window) -> Vec<u8> {
         let columns = &self.columns[window.x..window.x + window.width];
         let mut out = Vec::with_capacity(window.width * window.height);
@@ -66,14 +70,14 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// Ascending values with how often each occurs.
+/// Run-length encodes ascending values.
 fn repeats(ascending: &[usize]) -> Vec<(usize, u32)> {
     let runs = ascending.chunk_by(|a, b| a == b);
     runs.map(|run| (run[0], run.len() as u32)).collect()
 }
 
-/// Whether a crop is varied enough: it holds two classes, and none covers `max_share` or more of
-/// its labelled pixels.
+/// Returns whether a crop is varied enough: it holds at least two classes, and none covers
+/// `max_share` or more of its labeled pixels.
 pub fn is_varied(histogram: &Histogram, max_share: f32) -> bool {
     let labelled = &histogram[..IGNORE as usize];
     let sum: u32 = labelled.iter().sum();
@@ -82,8 +86,9 @@ pub fn is_varied(histogram: &Histogram, max_share: f32) -> bool {
     classes > 1 && max as f64 / (sum as f64) < max_share as f64
 }
 
-/// The first crop that is varied enough, or the last of `1 + redraws`, unseen. A share of 1 or more
-/// takes the first.
+/// Draws crop windows until one is varied enough (see [`is_varied`]). After `redraws` rejections
+/// the next window is accepted without a check. A `max_share` of 1 or more accepts the first
+/// window.
 pub fn varied_window(
     counter: &Counter,
     of: Size,
@@ -106,7 +111,8 @@ pub fn varied_window(
     (window, histogram)
 }
 
-/// Puts rows of `width` pixels into the upper left of a square of `side`, the rest `fill`.
+/// Copies rows of `width` pixels to the upper left of a `side` × `side` square and fills the rest
+/// with `fill`.
 pub fn pad<const C: usize>(data: Vec<u8>, width: usize, side: usize, fill: [u8; C]) -> Vec<u8> {
     if data.len() == side * side * C {
         return data;

@@ -1,4 +1,4 @@
-//! Validation images, scaled whole, with their untouched labels.
+//! Validation images, scaled as a whole, with labels at their original size.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Threads that decode ahead, and images decoded ahead: one image takes longer to segment than to
-/// decode.
+/// Decoder threads, and images decoded ahead. Small numbers suffice because segmenting an image
+/// takes longer than decoding it.
 const THREADS: usize = 2;
 const AHEAD: usize = 2;
 
@@ -29,24 +29,26 @@ pub struct EvalSet {
 /// One validation image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalSample {
+    /// Path of the image.
     pub file: PathBuf,
-    /// H,W,3 of `fitted`, 8-bit, not yet normalised.
+    /// H,W,3 of size `fitted`: 8-bit RGB, not yet normalized.
     pub rgb: Vec<u8>,
+    /// Size of the scaled image.
     pub fitted: Size,
-    /// Train ids, 255 unlabelled, in the image's own size.
+    /// Train ids at the image's original size, 255 for unlabeled.
     pub label: Plane,
 }
 
 impl EvalSample {
-    /// The image's own size, which predictions are compared in.
+    /// Returns the original size of the image, at which predictions are evaluated.
     pub fn original(&self) -> Size {
         self.label.size
     }
 }
 
 impl EvalSet {
-    /// Lists the validation images of `domain`; they will be scaled to fit `fit` (width, height),
-    /// keeping their aspect. Labels need not have been prepared.
+    /// Lists the validation images of `domain`. They are scaled to fit `fit` (width, height),
+    /// keeping their aspect ratio. The labels do not have to be prepared.
     ///
     /// # Errors
     /// The folder is missing or empty, or an image has no label.
@@ -58,24 +60,30 @@ impl EvalSet {
         Ok(EvalSet { pairs, fit })
     }
 
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
+    /// Returns whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
+    /// Returns the paths of the images and their labels.
     pub fn pairs(&self) -> &[Pair] {
         &self.pairs
     }
 
-    /// Keeps the first `count` images.
+    /// Keeps only the first `count` images.
     pub fn truncate(&mut self, count: usize) {
         self.pairs.truncate(count);
     }
 
-    /// The images in order, decoded ahead.
+    /// Iterates over the images in order, decoding ahead in background threads.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
     pub fn iter(&self) -> Result<EvalSamples> {
         Ok(EvalSamples { samples: Prefetcher::new(self.clone(), 0, THREADS, AHEAD)? })
     }
@@ -104,8 +112,8 @@ impl Job for EvalSet {
     }
 }
 
-/// Iterator over an [`EvalSet`]; an image that cannot be read gives an error that names it, and the
-/// next call the image after it.
+/// Iterator over the images of an [`EvalSet`]. An unreadable image yields an error that names it,
+/// and the next call continues with the image after it.
 pub struct EvalSamples {
     samples: Prefetcher<EvalSet>,
 }

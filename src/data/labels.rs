@@ -1,4 +1,4 @@
-//! Label maps from PNG files: one class id a pixel, never a colour.
+//! Label maps from PNG files: one class id per pixel.
 
 use std::{
     collections::HashMap,
@@ -19,49 +19,52 @@ use crate::{
     error::{Error, Result},
 };
 
-/// One byte a pixel, row by row.
+/// A map of one byte per pixel, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plane {
+    /// Width and height.
     pub size: Size,
+    /// H·W values.
     pub data: Vec<u8>,
 }
 
 impl Plane {
+    /// Returns a view of the map for the resizers.
     pub fn rows(&self) -> Rows<'_> {
         Rows::whole(self.size, 1, &self.data)
     }
 }
 
-/// How a label file stores what its pixels are.
+/// Encoding of the ids in a label file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// Palette indices or grey values of at most 8 bits.
+    /// Palette indices or gray values of at most 8 bits.
     Bytes,
-    /// As [`Storage::Bytes`], or the first channel of a PNG of 16 bits.
+    /// Like [`Storage::Bytes`], or the first channel of a 16-bit PNG.
     FirstChannel,
-    /// Colours, 8 bits a channel.
+    /// RGB colors of 8 bits per channel.
     Colors,
 }
 
-/// Train id of each value that a file may hold; values that it must not hold have none.
+/// Maps the values of a label file to train ids, and rejects values that the file must not contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMap {
     name: &'static str,
-    /// What a reader is told to expect.
+    /// Description of the accepted values for error messages.
     expected: String,
     storage: Storage,
-    /// Of values below 256, which nearly all are.
+    /// Train ids of the values below 256, which nearly all values are.
     bytes: [u8; 256],
-    /// Of others that are known.
+    /// Train ids of larger known values.
     more: HashMap<u32, u8>,
-    /// Of any other.
+    /// Train id of all remaining values; `INVALID` rejects them.
     others: u8,
 }
 
-/// Stands in a table for "no such value"; no train id is that high.
+/// Marks a value that has no train id; no train id is this large.
 const INVALID: u8 = 254;
 
-/// Train ids as preparation writes them.
+/// Identity map of the train ids in files that preparation writes.
 pub static TRAIN_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
     let ids = (0..CITYSCAPES.len() as u8).chain([IGNORE]).map(|id| (id.into(), id));
     let expected = "0 to 18, or 255 for unlabelled";
@@ -85,7 +88,7 @@ pub static SYNTHIA_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
 });
 
 impl IdMap {
-    /// `ids`: values with their train ids; of one value the last counts.
+    /// Creates a map from pairs of value and train id; the last pair of a value wins.
     fn new(
         name: &'static str,
         expected: impl Into<String>,
@@ -102,7 +105,7 @@ impl IdMap {
         IdMap { name, expected: expected.into(), storage, bytes, more, others: INVALID }
     }
 
-    /// Of a data set that its user describes.
+    /// Creates the map of a dataset that `[files]` describes.
     pub fn of_files(files: &FilesConfig, classes: usize) -> Self {
         let number = |value: &LabelValue| match *value {
             LabelValue::Id(id) => id.into(),
@@ -135,13 +138,16 @@ impl IdMap {
         map
     }
 
-    /// The train id of a value, or None if no label may hold it.
+    /// Returns the train id of a value, or None if no label may contain it.
     pub fn get(&self, value: u32) -> Option<u8> {
         let found = self.bytes.get(value as usize).or_else(|| self.more.get(&value));
         Some(*found.unwrap_or(&self.others)).filter(|&train_id| train_id != INVALID)
     }
 
-    /// Replaces every value by its train id. `path` is named if one is out of range.
+    /// Replaces every value by its train id.
+    ///
+    /// # Errors
+    /// A value is out of range; the error names `path` and the position.
     fn apply(&self, path: &Path, values: &Values) -> Result<Plane> {
         let data: Vec<u8> = match &values.data {
             Data::Bytes(data) => data.iter().map(|&id| self.bytes[id as usize]).collect(),
@@ -171,29 +177,34 @@ impl IdMap {
     }
 }
 
-/// A colour as a value of a label: above all ids.
+/// Encodes a color as a label value that is larger than any id.
 fn color_number([r, g, b]: [u8; 3]) -> u32 {
     u32::from_be_bytes([1, r, g, b])
 }
 
-/// Where an image's label is and what its numbers mean.
+/// A label file, and the map that decodes its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelFile {
+    /// Path of the file.
     pub path: PathBuf,
+    /// Map from values to train ids.
     pub ids: Arc<IdMap>,
 }
 
 impl LabelFile {
-    /// The label as train ids.
+    /// Loads the label as train ids.
     ///
     /// # Errors
-    /// The file is missing, truncated or not a label, or holds an id out of range.
+    /// The file is missing, truncated or not a label, or contains an id that is out of range.
     pub fn load(&self) -> Result<Plane> {
         self.ids.apply(&self.path, &read_values(&self.path, self.ids.storage)?)
     }
 }
 
-/// Complains about a label whose size is not that of its image.
+/// Checks that a label has the size of its image.
+///
+/// # Errors
+/// The sizes differ.
 pub fn check_size(image: &Path, image_size: Size, label: &Path, label_size: Size) -> Result<()> {
     if image_size == label_size {
         return Ok(());
@@ -206,7 +217,7 @@ pub fn check_size(image: &Path, image_size: Size, label: &Path, label_size: Size
     Err(Error::data(label, problem))
 }
 
-/// What a label file holds, pixel by pixel, row by row.
+/// Values of a label file, row by row.
 struct Values {
     size: Size,
     data: Data,
@@ -217,8 +228,8 @@ enum Data {
     Words(Vec<u32>),
 }
 
-/// The numbers stored in a label PNG: palette *indices* (the colours are for the eye only), grey
-/// values, the first of several channels, or colours, as `storage` says.
+/// Reads the values of a label PNG as `storage` says: palette *indices* (the colors of the palette
+/// are for viewing only), gray values, the first of several channels, or colors.
 fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     let bytes = read(path)?;
     if !is_png(&bytes) {
@@ -270,7 +281,7 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     Ok(Values { size, data })
 }
 
-/// Spreads pixels of 1, 2 or 4 bits, the first in the highest bits, to bytes.
+/// Unpacks pixels of 1, 2 or 4 bits to bytes. The first pixel is in the highest bits.
 fn unpack(packed: &[u8], stride: usize, size: Size, bits: usize) -> Vec<u8> {
     let mut data = Vec::with_capacity(size.pixels());
     for row in packed.chunks_exact(stride) {
@@ -282,7 +293,7 @@ fn unpack(packed: &[u8], stride: usize, size: Size, bits: usize) -> Vec<u8> {
     data
 }
 
-/// Writes a plane as a grey 8-bit PNG in memory.
+/// Encodes a plane as an 8-bit grayscale PNG.
 pub fn encode(plane: &Plane) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder =
@@ -292,7 +303,7 @@ pub fn encode(plane: &Plane) -> Vec<u8> {
     encoder.set_compression(png::Compression::Balanced);
     encoder.set_filter(png::Filter::NoFilter);
     let written = encoder.write_header().and_then(|mut w| w.write_image_data(&plane.data));
-    // Into memory, with a size that was read from a PNG: nothing can refuse it.
+    // Encoding to memory with a size that came from a PNG cannot fail.
     debug_assert!(written.is_ok());
     bytes
 }

@@ -1,9 +1,9 @@
-//! Training batches, made ahead by worker threads.
+//! Training batches, prepared by worker threads ahead of their use.
 //!
-//! What a crop holds is decided on its label: class, file, position, flip and every retry are
-//! settled before a picture is decoded, and of the picture only the rows above the crop's lower
-//! edge are decoded and only the crop's pixels scaled. Each batch is a function of the
-//! configuration and its iteration alone.
+//! Crops are chosen from the label: class, file, position, flip and every retry are settled before
+//! an image is decoded. Of the image, only the rows above the lower edge of the crop are decoded,
+//! and only the pixels of the crop are scaled. Each batch is a function of the configuration and
+//! the iteration alone.
 
 use std::path::{Path, PathBuf};
 
@@ -27,38 +27,38 @@ use crate::{
     rng::{Draw, Purpose},
 };
 
-/// Files and crops tried for one long-tail paste before giving up. Even if one crop in a hundred
-/// holds enough of its class, fewer than one paste in 20 000 fails.
+/// Attempts to find a file and crop for one long-tail paste before giving up. Even if only one crop
+/// in a hundred holds enough of its class, fewer than one paste in 20 000 fails.
 const RARE_ATTEMPTS: u64 = 1000;
-/// A draw's attempts count in the lower bits, replacements of files that cannot be read above them.
+/// Bit position of the replacement number in the attempt number of a draw. The bits below it count
+/// redraws of a crop; the bits above it count replacements of unreadable files.
 const REPLACEMENT: u32 = 32;
+/// Replacements for one crop before giving up.
 const REPLACEMENTS: u64 = 1000;
 
-/// Batches in iteration order.
+/// Training batches in iteration order.
 pub struct Loader {
     batches: Prefetcher<Batches>,
 }
 
 impl Loader {
-    /// Lists the data sets and starts preparing the batch of `start_iteration` and those after it.
+    /// Lists the datasets and starts to prepare the batches from `start_iteration` on.
     ///
-    /// Where nothing is learned from the target ([`Config::learns_from_target`]), its part of every
-    /// batch is empty.
+    /// Without a target domain ([`Method::SourceOnly`]) the target part of every batch is empty.
     ///
     /// # Errors
-    /// A folder, label or statistic is missing, or the configuration asks for what they cannot
-    /// give.
+    /// A folder, label or statistics file is missing, or the data cannot satisfy the configuration.
     pub fn new(config: &Config, start_iteration: u64) -> Result<Self> {
         let (threads, ahead) = (config.data.workers, config.data.prefetch);
         let batches = Prefetcher::new(Batches::new(config)?, start_iteration, threads, ahead)?;
         Ok(Loader { batches })
     }
 
-    /// The next batch; waits for it if need be.
+    /// Returns the next batch, waiting until it is ready.
     ///
     /// # Errors
-    /// One of its files is damaged; it is named. The following call goes on with the batch after
-    /// it.
+    /// A file of the batch is damaged; the error names it. The next call continues with the batch
+    /// after it.
     #[allow(clippy::should_implement_trait, reason = "never ends, so not an iterator's next")]
     pub fn next(&mut self) -> Result<Batch> {
         self.batches.next().unwrap_or_else(|| Err(Error::config("iterations are used up")))
@@ -73,7 +73,7 @@ struct Batches {
     rare: Option<RareFiles>,
 }
 
-/// Files that hold any of each long-tail class of the list.
+/// The files that contain each long-tail class, by position in `quadmix.classes`.
 struct RareFiles {
     by_position: Vec<Vec<u32>>,
 }
@@ -85,7 +85,7 @@ struct Crop {
     valid: Vec<u8>,
     extent: [u32; 2],
     file: PathBuf,
-    /// Files drawn before it that could not be read.
+    /// Unreadable files that were drawn before this one.
     skipped: Vec<BadFile>,
 }
 
@@ -143,8 +143,8 @@ impl Batches {
         [(Kind::Source, batch), (Kind::Target, targets), (Kind::Rare, rare)]
     }
 
-    /// Source and target images of a batch's `slot`-th pair when none is drawn for its classes:
-    /// all combinations, in an order of its own for each time through.
+    /// Returns the indices of the source and target image for a `slot` of the batch when images are
+    /// not drawn by class. Every epoch goes through all combinations in a different order.
     fn paired(&self, iteration: u64, slot: usize) -> (usize, usize) {
         let targets = self.targets.len().max(1) as u64;
         let combinations = self.pairs.len() as u64 * targets;
@@ -155,14 +155,14 @@ impl Batches {
         ((pair / targets) as usize, (pair % targets) as usize)
     }
 
-    /// What `make` makes; where its file cannot be read, what it makes with the next number. `make`
-    /// draws everything anew from that number, so that the outcome is a function of the files alone.
+    /// Calls `make` with replacement numbers 0, 1, … until its file can be read. `make` repeats all
+    /// draws from that number, so the result depends on the files alone.
     fn replacing(&self, make: impl Fn(u64) -> Result<Crop>) -> Result<Crop> {
         let mut skipped = Vec::new();
         for replacement in 0.. {
             match make(replacement) {
                 Ok(crop) => return Ok(Crop { skipped, ..crop }),
-                // So many draws of a few bad files: there are no others.
+                // After this many draws from a few bad files, there can be no other files.
                 Err(e) if replacement >= REPLACEMENTS => return Err(e),
                 Err(e) => self.skip(&mut skipped, e)?,
             }
@@ -170,7 +170,11 @@ impl Batches {
         Err(Error::config("replacements are used up"))
     }
 
-    /// Notes a file that cannot be read, unless there are more than a run may skip.
+    /// Records an unreadable file.
+    ///
+    /// # Errors
+    /// Returns `error` if it names no file, or if the crop has already skipped `data.max_bad_files`
+    /// files.
     fn skip(&self, skipped: &mut Vec<BadFile>, error: Error) -> Result<()> {
         let Some(path) = error.path().map(Path::to_path_buf) else { return Err(error) };
         let known = skipped.iter().any(|bad| bad.path == path);
@@ -252,7 +256,7 @@ impl Batches {
         Ok(self.finish(rgb, None, Some(valid), window, flip, image))
     }
 
-    /// Positions in `quadmix.classes` of an iteration's two long-tail classes.
+    /// Returns the positions in `quadmix.classes` of the two long-tail classes of an iteration.
     fn rare_positions(&self, iteration: u64) -> [usize; 2] {
         let count = self.config.quadmix.classes.len();
         self.draw(iteration, Purpose::RareClasses, 0, 0).two_of(count)
@@ -307,7 +311,7 @@ impl Batches {
         Err(Error::data(&self.config.source.root, problem))
     }
 
-    /// Flips, then pads right and below, as the reference does.
+    /// Flips the crop and then pads it on the right and below, in the order of the reference.
     fn finish(
         &self,
         mut rgb: Vec<u8>,
@@ -360,7 +364,7 @@ impl RareFiles {
     }
 }
 
-/// What would otherwise fail in the middle of a run.
+/// Rejects settings that would otherwise fail in the middle of a run.
 fn check(config: &Config) -> Result<()> {
     let (data, quadmix) = (&config.data, &config.quadmix);
     for (key, value) in [

@@ -1,4 +1,4 @@
-//! Data sets on disk, and the batches that training consumes.
+//! Datasets on disk, and the batches that training consumes.
 
 mod batch;
 pub mod classes;

@@ -1,4 +1,4 @@
-//! Pictures from files: PNG row by row, as far down as a crop needs; JPEG whole.
+//! Image decoding: PNG row by row, only as far down as a crop needs; JPEG as a whole.
 
 use std::{io::Cursor, ops::Range, path::Path};
 
@@ -10,34 +10,39 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Rows of an RGB picture: `rgb` starts at row `top` of `size.height`.
+/// Rows of an RGB image: `rgb` starts at row `top` of `size.height`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
+    /// Size of the whole image.
     pub size: Size,
+    /// First row that `rgb` holds.
     pub top: usize,
+    /// Pixels of the rows, 8-bit RGB, interleaved.
     pub rgb: Vec<u8>,
 }
 
 impl Picture {
+    /// Returns a view of the rows for the resizers.
     pub fn rows(&self) -> Rows<'_> {
         Rows { size: self.size, channels: 3, top: self.top, data: &self.rgb }
     }
 }
 
-/// A whole picture (PNG or JPEG, told by its content) as RGB. Grey is repeated, alpha dropped,
-/// 16 bits cut to 8; a JPEG is turned upright as its camera says.
+/// Loads a whole image as RGB. The format (PNG or JPEG) is detected from the content. Gray is
+/// repeated in all channels, alpha is dropped, 16 bits are cut to 8, and the EXIF orientation of a
+/// JPEG is applied.
 pub fn load_rgb(path: &Path) -> Result<Picture> {
     load_rows(path, |size| Ok(0..size.height))
 }
 
-/// The rows of a picture that `rows` asks for, once it is told the size. Decoding stops after the
-/// last of them; what follows in the file is not looked at.
+/// Loads the rows of an image that `rows` selects from its size. For PNG, decoding stops after the
+/// last selected row, so damage further down in the file goes unnoticed.
 pub fn load_rows(path: &Path, rows: impl FnOnce(Size) -> Result<Range<usize>>) -> Result<Picture> {
     let bytes = read(path)?;
     if is_png(&bytes) { png_rows(path, &bytes, rows) } else { other_rows(path, &bytes, rows) }
 }
 
-/// The size of a picture, from its header alone.
+/// Reads the size of an image from its header.
 pub fn size(path: &Path) -> Result<Size> {
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
     let reader = image::ImageReader::new(std::io::BufReader::new(file));
@@ -54,7 +59,7 @@ pub(super) fn is_png(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89PNG\r\n\x1a\n")
 }
 
-/// What a PNG decoder's error means to the owner of the file.
+/// Converts an error of the PNG decoder to a message that tells the user what to do with the file.
 pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
     match error {
         DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -66,13 +71,13 @@ pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
     }
 }
 
-/// Pixels of the largest picture: 16384 × 16384.
+/// Pixel count of the largest accepted image: 16384 × 16384.
 const MOST_PIXELS: usize = 1 << 28;
-/// Deflate makes at most 1032 bytes of one.
+/// Maximum expansion factor of Deflate: 1032 output bytes per input byte.
 const DEFLATE: usize = 1032;
 
-/// Complains about a PNG file whose header claims more than the file can hold, before anything is
-/// allocated for it. `row`: bytes of a row in the file.
+/// Rejects a PNG file whose header claims more data than the file can hold, before anything is
+/// allocated for it. `row` is the size of an uncompressed row in bytes.
 pub(super) fn check_claim(path: &Path, size: Size, row: usize, file_len: usize) -> Result<()> {
     let pixels = size.width.checked_mul(size.height);
     if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
@@ -103,7 +108,7 @@ fn png_rows(
 ) -> Result<Picture> {
     let fail = |e| png_error(path, e);
     let mut decoder = Decoder::new(Cursor::new(bytes));
-    // Palettes become colours, 16 bits become 8, and fewer than 8 become 8.
+    // Palettes are expanded to colors, and all bit depths are converted to 8.
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(fail)?;
     let size = Size::new(reader.info().width as usize, reader.info().height as usize);
@@ -114,7 +119,7 @@ fn png_rows(
     let mut rgb = vec![0; stride * rows.len()];
 
     if reader.info().interlaced {
-        // Its rows come in seven passes over the picture: decode whole.
+        // Interlaced rows arrive in seven passes over the image, so it is decoded as a whole.
         let too_large = || Error::data(path, format!("a picture of {size} is too large"));
         let mut whole = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
         let line = reader.next_frame(&mut whole).map_err(fail)?.line_size;
@@ -124,7 +129,7 @@ fn png_rows(
         }
         return Ok(Picture { size, top: rows.start, rgb });
     }
-    // Rows above are decoded too, as each is stored as a difference to its neighbours.
+    // The rows above must be decoded too, because PNG filters predict each row from the one before.
     for _ in 0..rows.start {
         reader.next_row().map_err(fail)?;
     }
@@ -136,7 +141,7 @@ fn png_rows(
         }
     }
     if rows.end == size.height {
-        // The checksum of the whole stands after the last row.
+        // The checksum follows the last row, so only a complete read can verify it.
         reader.finish().map_err(fail)?;
     }
     Ok(Picture { size, top: rows.start, rgb })

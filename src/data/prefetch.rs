@@ -1,7 +1,8 @@
-//! Items made ahead by worker threads and handed out in order.
+//! Prefetching: worker threads prepare items ahead of time, which are handed out in order.
 //!
-//! An item is made of parts, which are what the workers share: a batch of many crops keeps all of
-//! them busy. What is made does not depend on which worker makes it, or when.
+//! An item consists of parts, and the parts are what the workers share, so that a batch of many
+//! crops keeps all of them busy. The result does not depend on which worker prepares a part, or
+//! when.
 
 use std::{
     collections::VecDeque,
@@ -12,21 +13,24 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// How items are made; every method is a function of its arguments alone.
+/// Prepares items. Every method is a function of its arguments alone.
 pub trait Job: Send + Sync + 'static {
+    /// One part of an item.
     type Part: Send;
+    /// A complete item.
     type Item: Send;
 
-    /// Parts of an item (at least one), or None after the last item.
+    /// Returns the number of parts of an item (at least one), or None after the last item.
     fn parts(&self, item: u64) -> Option<usize>;
 
+    /// Prepares one part of an item.
     fn part(&self, item: u64, part: usize) -> Result<Self::Part>;
 
-    /// An item of its parts, in order.
+    /// Assembles an item from its parts, which are in order.
     fn join(&self, item: u64, parts: Vec<Self::Part>) -> Result<Self::Item>;
 }
 
-/// Makes at most `ahead` items more than were taken.
+/// Prepares items in background threads, at most `ahead` more than were taken.
 pub struct Prefetcher<J: Job> {
     shared: Arc<Shared<J>>,
     workers: Vec<JoinHandle<()>>,
@@ -36,17 +40,17 @@ struct Shared<J: Job> {
     job: J,
     ahead: u64,
     state: Mutex<State<J>>,
-    /// Signals workers: an item was taken, or the end.
+    /// Wakes the workers: an item was taken, or the prefetcher was dropped.
     room: Condvar,
-    /// Signals the taker: the next item is done.
+    /// Wakes the consumer: the next item is done.
     ready: Condvar,
 }
 
 struct State<J: Job> {
-    /// The item to be taken next; `items` starts with it.
+    /// The item that is taken next; `items` starts with it.
     next: u64,
     items: VecDeque<Slot<J>>,
-    /// The part that the next idle worker makes.
+    /// Item and part that the next idle worker prepares.
     claim: (u64, usize),
     stop: bool,
 }
@@ -58,7 +62,10 @@ enum Slot<J: Job> {
 }
 
 impl<J: Job> Prefetcher<J> {
-    /// Starts making items from `first` on, with this many threads (0: one per core).
+    /// Starts to prepare items from `first` on, with `threads` threads (0: one per core).
+    ///
+    /// # Errors
+    /// A thread cannot be started.
     pub fn new(job: J, first: u64, threads: usize, ahead: usize) -> Result<Self> {
         let state = State { next: first, items: VecDeque::new(), claim: (first, 0), stop: false };
         let shared = Arc::new(Shared {
@@ -86,8 +93,9 @@ impl<J: Job> Prefetcher<J> {
 impl<J: Job> Iterator for Prefetcher<J> {
     type Item = Result<J::Item>;
 
-    /// The next item, waiting for it if need be; None after the last. An item that could not be
-    /// made gives its first part's error, and the following call the item after it.
+    /// Returns the next item, waiting until it is ready, or None after the last one. An item that
+    /// could not be prepared yields the error of its first failing part, and the next call
+    /// continues with the item after it.
     fn next(&mut self) -> Option<Self::Item> {
         let mut state = self.shared.lock();
         self.shared.job.parts(state.next)?;
@@ -107,7 +115,7 @@ impl<J: Job> Drop for Prefetcher<J> {
         self.shared.lock().stop = true;
         self.shared.room.notify_all();
         for worker in self.workers.drain(..) {
-            // A panic inside a job was caught there and handed out as an error.
+            // A panic inside a job was caught in the worker and returned as an error.
             let _ = worker.join();
         }
     }
@@ -124,7 +132,7 @@ impl<J: Job> Shared<J> {
             let mut state = self.lock();
             let Some(parts) = state.store(item, part, made) else { continue };
             drop(state);
-            // This was the last part. Joining copies megabytes: not under the lock.
+            // This was the last part. Joining copies megabytes, so it happens outside the lock.
             let parts: Result<Vec<_>> = parts.into_iter().flatten().collect();
             let joined = parts.and_then(|parts| guarded(|| self.job.join(item, parts)));
             let mut state = self.lock();
@@ -139,7 +147,8 @@ impl<J: Job> Shared<J> {
         }
     }
 
-    /// The next part to make; waits for room. None when there is nothing left to do.
+    /// Claims the next part to prepare, waiting until fewer than `ahead` items are ready or in
+    /// progress. Returns None when there is nothing left to do.
     fn claim(&self) -> Option<(u64, usize)> {
         let mut state = self.lock();
         loop {
@@ -166,7 +175,7 @@ impl<J: Job> State<J> {
         self.items.get_mut((item - self.next) as usize)
     }
 
-    /// Keeps a part; all of them if it was the last one missing.
+    /// Stores a part. Returns all parts of the item if this was the last missing one.
     fn store(
         &mut self,
         item: u64,
@@ -187,7 +196,8 @@ impl<J: Job> State<J> {
     }
 }
 
-/// A panic in a worker must not leave the taker waiting for ever.
+/// Converts a panic to an error, so that a panicking worker does not leave the consumer waiting
+/// forever.
 fn guarded<T>(make: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -213,7 +223,7 @@ mod tests {
         }
 
         fn part(&self, item: u64, part: usize) -> Result<u64> {
-            // Later parts first, as far as there are threads.
+            // Vary the delay so that items finish out of order when there are several threads.
             std::thread::sleep(std::time::Duration::from_micros(300 * (item * 7 % 5)));
             match (item, part) {
                 (5, 1) => Err(Error::config("five, one")),

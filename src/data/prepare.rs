@@ -1,7 +1,8 @@
-//! Preparation of a downloaded data set: labels as train ids, and how often each class occurs.
+//! Prepares a downloaded dataset: converts labels to train ids and counts how often each class
+//! occurs.
 //!
-//! The files have the names and form of the released tools, so that a folder prepared by either
-//! serves both.
+//! Files have the names and format of the released tools, so a folder prepared by either works with
+//! both.
 
 use std::{
     path::Path,
@@ -26,30 +27,31 @@ use crate::{
     observer::Observer,
 };
 
-/// What a preparation did.
+/// Result of preparing a dataset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
-    /// Labels converted now.
+    /// Number of labels converted by this run.
     pub written: usize,
-    /// Labels that were there already, newer than what they are made from and readable, or that are
-    /// read as they are.
+    /// Number of labels that needed no conversion: the converted file is readable and not older
+    /// than its source, or the label is read directly.
     pub kept: usize,
-    /// Pixels of each class that occurs in the labels that count, by class.
+    /// Pixel count of each class that occurs in the counted labels, ordered by class.
     pub pixels: Vec<(u8, u64)>,
 }
 
-/// Problems that one error message lists.
+/// Maximum number of problems in one error message.
 const LISTED: usize = 5;
 
-/// Writes a train-id label beside every label below `root`, the statistics, and the layout's lists.
+/// Writes train ids next to every label below `root`, the class statistics, and the lists of the
+/// layout.
 ///
-/// Runs on all cores. Every file is replaced whole, so that it can be interrupted and run again;
-/// labels already converted are then read instead.
+/// Runs on all cores. Every file is replaced atomically, so an interrupted run can be repeated;
+/// labels that are already converted are then only read.
 ///
 /// # Errors
-/// Folders are missing, or labels are damaged, hold ids out of range or differ in size from their
-/// image: all labels are looked at, and the first few problems listed. The statistics are then not
-/// written.
+/// Folders are missing, or labels are damaged, contain ids out of range or differ in size from
+/// their image. All labels are checked and the first few problems are listed; the statistics are
+/// not written in this case.
 pub fn prepare(layout: &dyn Layout, root: &Path, observer: &dyn Observer) -> Result<Prepared> {
     let labels = layout.raw_labels(root)?;
     let done = AtomicUsize::new(0);
@@ -95,11 +97,12 @@ pub fn prepare(layout: &dyn Layout, root: &Path, observer: &dyn Observer) -> Res
     Ok(prepared)
 }
 
-/// Prepares a data set by the name of its layout. `place`: its folder; for the layout "files", the
-/// configuration whose `[source.files]` describes it.
+/// Prepares a dataset by the name of its layout. `place` is its folder, or for the layout "files"
+/// the configuration whose `[source.files]` describes it.
 ///
 /// # Errors
-/// There is no such layout; the configuration's source has another; what [`prepare`] fails with.
+/// The layout does not exist, the source of the configuration has another layout, or [`prepare`]
+/// fails.
 pub fn prepare_named(layout: &str, place: &Path, observer: &dyn Observer) -> Result<Prepared> {
     if layout != FILES {
         return prepare(layouts::find(layout)?, place, observer);
@@ -150,7 +153,7 @@ fn convert(label: &RawLabel) -> Result<Converted> {
     Ok(Converted { written, stats })
 }
 
-/// The train ids of an earlier run, if they can be trusted: not older than their label, and whole.
+/// Returns the train ids of an earlier run if they are complete and not older than the label.
 fn already_converted(label: &RawLabel) -> Option<Plane> {
     let train_ids = label.train_ids.as_ref()?;
     let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
@@ -189,7 +192,7 @@ fn stats_by_file(stats: &[FileStats]) -> Value {
     Value::Object(entries.collect())
 }
 
-/// Classes in the order in which they first occur.
+/// Returns the files of each class, with classes in order of first occurrence.
 fn files_by_class(stats: &[FileStats]) -> Value {
     let mut classes: Vec<(u8, Vec<Value>)> = Vec::new();
     for s in stats {
@@ -206,13 +209,14 @@ fn files_by_class(stats: &[FileStats]) -> Value {
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
-    // Indented by two like the released tools' files.
+    // The indentation matches the released tools' files.
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::data(path, format!("cannot be written as JSON: {e}")))?;
     replace(path, &bytes)
 }
 
-/// Writes a file beside its place, then moves it there: nobody ever sees half of it.
+/// Replaces a file atomically: the new contents are written to a temporary file, which is then
+/// renamed.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));

@@ -1,30 +1,36 @@
-//! The two image resizers of the reference, to the byte, on any window of the result.
+//! Byte-exact ports of the two image resizers that the reference uses, for any window of the
+//! result.
 //!
-//! Training pictures are scaled as OpenCV does it ([`cv_bilinear`], [`cv_nearest`]), long-tail
-//! pictures as Pillow does it ([`pil_bilinear`], antialiased when shrinking, and
-//! [`pil_nearest`]). A crop needs a fraction of the scaled picture, so every function computes
-//! a [`Window`] of it and nothing else: the bytes are those of scaling whole, then cropping.
+//! Training images are scaled like OpenCV ([`cv_bilinear`], [`cv_nearest`]) and long-tail images
+//! like Pillow ([`pil_bilinear`], antialiased when shrinking, and [`pil_nearest`]). A crop needs
+//! only a fraction of the scaled image, so every function computes just a [`Window`] of it. The
+//! bytes equal those of scaling the whole image and then cropping.
 
 use std::ops::Range;
 
 /// Width and height in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Size {
+    /// Width in pixels.
     pub width: usize,
+    /// Height in pixels.
     pub height: usize,
 }
 
 impl Size {
+    /// Creates a size.
     pub const fn new(width: usize, height: usize) -> Self {
         Size { width, height }
     }
 
+    /// Returns the number of pixels.
     pub const fn pixels(self) -> usize {
         self.width * self.height
     }
 
-    /// The size of an image scaled, keeping its aspect, to fit `fit` (either way round: the longer
-    /// side to the longer, the shorter to the shorter). A side becomes `int(side · scale + 0.5)`.
+    /// Returns the size of the image after scaling it to fit `fit`, keeping its aspect ratio. The
+    /// orientation of `fit` does not matter: the longer side is fitted to the longer, the shorter
+    /// to the shorter. A side becomes `int(side · scale + 0.5)`.
     pub fn fitted(self, fit: [usize; 2]) -> Size {
         let (long, short) = (fit[0].max(fit[1]), fit[0].min(fit[1]));
         let (width, height) = (self.width as f64, self.height as f64);
@@ -40,16 +46,21 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// A rectangle of a scaled image, in its pixels.
+/// A rectangle of a scaled image, in pixels of the scaled image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
+    /// Left edge.
     pub x: usize,
+    /// Upper edge.
     pub y: usize,
+    /// Width of the window.
     pub width: usize,
+    /// Height of the window.
     pub height: usize,
 }
 
 impl Window {
+    /// Returns the window that covers the whole image.
     pub const fn whole(size: Size) -> Self {
         Window { x: 0, y: 0, width: size.width, height: size.height }
     }
@@ -63,17 +74,22 @@ impl Window {
     }
 }
 
-/// Some rows of an image of interleaved 8-bit channels: `data` starts at row `top` of `size.height`.
+/// A range of rows of an image with interleaved 8-bit channels: `data` starts at row `top` of
+/// `size.height`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
+    /// Size of the whole image.
     pub size: Size,
+    /// Number of channels.
     pub channels: usize,
+    /// First row in `data`.
     pub top: usize,
+    /// Pixels of the rows.
     pub data: &'a [u8],
 }
 
 impl<'a> Rows<'a> {
-    /// All rows of an image.
+    /// Creates a view of all rows of an image.
     pub fn whole(size: Size, channels: usize, data: &'a [u8]) -> Self {
         assert_eq!(data.len(), size.pixels() * channels, "an image of {size} x {channels}");
         Rows { size, channels, top: 0, data }
@@ -88,7 +104,8 @@ impl<'a> Rows<'a> {
 
 // ---------------------------------------------------------------------------------- OpenCV
 
-/// One output coordinate: the two source coordinates it lies between and their weights of 2048.
+/// Interpolation of one output coordinate: the two adjacent source coordinates and their weights in
+/// units of 1/2048.
 #[derive(Clone, Copy)]
 struct Tap {
     lo: usize,
@@ -97,9 +114,10 @@ struct Tap {
     b: i32,
 }
 
-/// OpenCV's coefficients of the output coordinates `range` (half-pixel centres, single precision,
-/// 11 bits). Past the border the *x* axis puts all weight on the last pixel, while the *y* axis
-/// keeps both weights and reads the last row twice, which rounds differently.
+/// Returns the coefficients of OpenCV for the output coordinates `range`: half-pixel centers,
+/// single precision, 11-bit weights. Beyond the border, the *x* axis puts all weight on the last
+/// pixel, whereas the *y* axis keeps both weights and reads the last row twice, which rounds
+/// differently.
 fn cv_taps(from: usize, to: usize, range: Range<usize>, clamp_weights: bool) -> Vec<Tap> {
     let scale = 1.0 / (to as f64 / from as f64);
     let last = from as isize - 1;
@@ -123,7 +141,7 @@ fn cv_taps(from: usize, to: usize, range: Range<usize>, clamp_weights: bool) -> 
         .collect()
 }
 
-/// The source rows that [`cv_bilinear`] reads for `window` of an image scaled to `to`.
+/// Returns the source rows that [`cv_bilinear`] reads for `window` of an image scaled to `to`.
 pub fn cv_bilinear_rows(from: Size, to: Size, window: Window) -> Range<usize> {
     if from == to {
         return window.rows();
@@ -132,8 +150,8 @@ pub fn cv_bilinear_rows(from: Size, to: Size, window: Window) -> Range<usize> {
     taps.first().map_or(0, |t| t.lo)..taps.last().map_or(0, |t| t.hi + 1)
 }
 
-/// Bilinear scaling as OpenCV's `INTER_LINEAR` does it on 8 bits (no antialiasing): `window` of
-/// `src` scaled to `to`. `src` must hold the rows of [`cv_bilinear_rows`].
+/// Scales like `INTER_LINEAR` of OpenCV on 8-bit data (no antialiasing) and returns `window` of
+/// `src` scaled to `to`. `src` must hold the rows that [`cv_bilinear_rows`] returns.
 pub fn cv_bilinear(src: Rows, to: Size, window: Window) -> Vec<u8> {
     if src.size == to {
         return crop(src, window);
@@ -151,8 +169,8 @@ fn cv_bilinear_n<const C: usize>(src: Rows, to: Size, window: Window) -> Vec<u8>
     let stride = window.width * C;
     let mut out = vec![0; stride * window.height];
 
-    // Rows come in ascending order, so the two that the last output row lay between serve the
-    // next ones too. They are stored without their 4 lowest bits, as the vertical pass wants them.
+    // Output rows are in ascending order, so the two source rows of one output row can serve the
+    // next rows too. They are stored without their 4 lowest bits, as the vertical pass expects.
     let mut cache = [vec![0i16; stride], vec![0i16; stride]];
     let mut cached = [usize::MAX; 2];
     for (tap, line) in rows.iter().zip(out.chunks_exact_mut(stride.max(1))) {
@@ -182,13 +200,14 @@ fn cv_horizontal<const C: usize>(row: &[u8], columns: &[Tap], out: &mut [i16]) {
     }
 }
 
-/// The source coordinate that OpenCV's `INTER_NEAREST` reads for each output coordinate of `range`.
+/// Returns the source coordinate that `INTER_NEAREST` of OpenCV reads for each output coordinate of
+/// `range`.
 pub fn cv_nearest_map(from: usize, to: usize, range: Range<usize>) -> Vec<usize> {
     let scale = 1.0 / (to as f64 / from as f64);
     range.map(|i| ((i as f64 * scale).floor() as usize).min(from - 1)).collect()
 }
 
-/// Nearest-neighbour scaling as OpenCV's `INTER_NEAREST` does it: `window` of `src` scaled to `to`.
+/// Scales like `INTER_NEAREST` of OpenCV and returns `window` of `src` scaled to `to`.
 pub fn cv_nearest(src: Rows, to: Size, window: Window) -> Vec<u8> {
     let columns = cv_nearest_map(src.size.width, to.width, window.columns());
     gather(src, &columns, &cv_nearest_map(src.size.height, to.height, window.rows()))
@@ -196,8 +215,8 @@ pub fn cv_nearest(src: Rows, to: Size, window: Window) -> Vec<u8> {
 
 // ---------------------------------------------------------------------------------- Pillow
 
-/// The source coordinate that Pillow's `NEAREST` reads for each output coordinate of `range`. The
-/// position is a running sum: its rounding is part of the result.
+/// Returns the source coordinate that `NEAREST` of Pillow reads for each output coordinate of
+/// `range`. The position is accumulated because the rounding of the running sum affects the result.
 pub fn pil_nearest_map(from: usize, to: usize, range: Range<usize>) -> Vec<usize> {
     let scale = from as f64 / to as f64;
     let mut position = scale * 0.5;
@@ -211,22 +230,23 @@ pub fn pil_nearest_map(from: usize, to: usize, range: Range<usize>) -> Vec<usize
     map
 }
 
-/// Nearest-neighbour scaling as Pillow's `NEAREST` does it: `window` of `src` scaled to `to`.
+/// Scales like `NEAREST` of Pillow and returns `window` of `src` scaled to `to`.
 pub fn pil_nearest(src: Rows, to: Size, window: Window) -> Vec<u8> {
     let columns = pil_nearest_map(src.size.width, to.width, window.columns());
     gather(src, &columns, &pil_nearest_map(src.size.height, to.height, window.rows()))
 }
 
-/// Pillow's coefficients are fixed point with this many bits after the point.
+/// Number of fractional bits in the fixed-point coefficients of Pillow.
 const PIL_BITS: u32 = 32 - 8 - 2;
 
-/// One output coordinate: the first source coordinate under the filter, and the weights from there.
+/// Filter of one output coordinate: the first source coordinate under the filter, and the weights
+/// from there on.
 struct Filter {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// Pillow's triangle filter, stretched by the scale when shrinking.
+/// Returns the triangle filters of Pillow, which are stretched by the scale factor when shrinking.
 fn pil_filters(from: usize, to: usize, range: Range<usize>) -> Vec<Filter> {
     let scale = from as f64 / to as f64;
     let stretch = scale.max(1.0);
@@ -247,7 +267,8 @@ fn pil_filters(from: usize, to: usize, range: Range<usize>) -> Vec<Filter> {
         .collect()
 }
 
-/// The source coordinates that the filters of one axis reach; all of `range` if it is not scaled.
+/// Returns the source coordinates that the filters of one axis reach, or `range` if the axis is not
+/// scaled.
 fn pil_reach(from: usize, to: usize, range: Range<usize>) -> Range<usize> {
     if from == to || range.is_empty() {
         return range;
@@ -258,26 +279,28 @@ fn pil_reach(from: usize, to: usize, range: Range<usize>) -> Range<usize> {
     first..end
 }
 
-/// The source rows that [`pil_bilinear`] reads for `window` of an image scaled to `to`.
+/// Returns the source rows that [`pil_bilinear`] reads for `window` of an image scaled to `to`.
 pub fn pil_bilinear_rows(from: Size, to: Size, window: Window) -> Range<usize> {
     pil_reach(from.height, to.height, window.rows())
 }
 
-/// Whether Pillow scales the rows before the columns; each pass rounds to 8 bits, so the order
-/// shows. Releases before 13 never do (which changes a value by one at most).
+/// Returns whether Pillow scales vertically before horizontally. Each pass rounds to 8 bits, so the
+/// order affects the result. Releases before 13 always scale horizontally first, which changes a
+/// value by at most one.
 fn pil_vertical_first(from: Size, to: Size) -> bool {
     let lost = |from: usize, to: usize| from as isize - to as isize;
     let rows_lost = lost(from.height, to.height);
     rows_lost > 0 && rows_lost > 2 * lost(from.width, to.width)
 }
 
-/// Bilinear scaling as Pillow's `BILINEAR` does it, antialiased when shrinking: `window` of `src`
-/// scaled to `to`, whatever its aspect. `src` must hold the rows of [`pil_bilinear_rows`].
+/// Scales like `BILINEAR` of Pillow, antialiased when shrinking, and returns `window` of `src`
+/// scaled to `to`, whatever its aspect ratio. `src` must hold the rows that [`pil_bilinear_rows`]
+/// returns.
 pub fn pil_bilinear(src: Rows, to: Size, window: Window) -> Vec<u8> {
     assert!(matches!(src.channels, 1 | 3), "pil_bilinear scales images of 1 or 3 channels");
     let rows = pil_bilinear_rows(src.size, to, window);
     let columns = pil_reach(src.size.width, to.width, window.columns());
-    // What the window needs of the source, as an image of its own with its place remembered.
+    // Crop the part of the source that the window needs, and remember its position.
     let part = Window { x: columns.start, y: rows.start, width: columns.len(), height: rows.len() };
     let part = Part { channels: src.channels, window: part, data: crop(src, part) };
     let horizontally = |p| pil_horizontal(p, src.size.width, to.width, window.columns());
@@ -289,7 +312,7 @@ pub fn pil_bilinear(src: Rows, to: Size, window: Window) -> Vec<u8> {
     }
 }
 
-/// A rectangle of a (half scaled) image.
+/// A rectangle of an image that may be scaled along one axis.
 struct Part {
     channels: usize,
     window: Window,
@@ -390,7 +413,7 @@ fn gather(src: Rows, columns: &[usize], rows: &[usize]) -> Vec<u8> {
     out
 }
 
-/// Mirrors every row of an image of `width` pixels.
+/// Mirrors every row of an image that is `width` pixels wide.
 pub fn flip_horizontally(data: &mut [u8], width: usize, channels: usize) {
     if width == 0 {
         return;
@@ -407,9 +430,9 @@ pub fn flip_horizontally(data: &mut [u8], width: usize, channels: usize) {
     }
 }
 
-/// Where pseudo-labels of an image may count: 1 inside, 0 in the `margins`
-/// `[top, bottom, left, right]` of the image of `full` size, scaled to `to` like a label
-/// ([`cv_nearest`]); `window` of it.
+/// Returns a mask of the pixels whose pseudo-labels count: 0 in the `margins` `[top, bottom, left,
+/// right]` of an image of size `full`, 1 elsewhere. The mask is scaled to `to` like a label (see
+/// [`cv_nearest`]) and cropped to `window`.
 pub fn valid_mask(margins: [usize; 4], full: Size, to: Size, window: Window) -> Vec<u8> {
     let [top, bottom, left, right] = margins;
     let inside = |map: Vec<usize>, length: usize, before: usize, after: usize| -> Vec<u8> {

@@ -1,6 +1,7 @@
-//! Rare-class sampling: source images are drawn so that rare classes are seen often.
+//! Rare-class sampling (DAFormer, Hoyer et al. 2022): source images are drawn such that rare
+//! classes appear more often.
 //!
-//! The statistics are files that preparation writes, in the form of the released tools.
+//! The statistics are files that preparation writes, in the format of the released tools.
 
 use std::{
     collections::HashMap,
@@ -17,19 +18,23 @@ use crate::{
     rng::Draw,
 };
 
+/// File name of the class statistics: a list with one entry per label.
 pub const CLASS_STATS: &str = "sample_class_stats.json";
+/// File name of the class statistics keyed by label path.
 pub const CLASS_STATS_DICT: &str = "sample_class_stats_dict.json";
+/// File name of the list of labels that contain each class.
 pub const SAMPLES_WITH_CLASS: &str = "samples_with_class.json";
 
-/// Pixels of each class that occurs in one label, in the file's order.
+/// Pixel counts of the classes that occur in one label, in the order of the statistics file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileStats {
     /// Path of the train-id label.
     pub file: String,
+    /// Pairs of train id and pixel count.
     pub counts: Vec<(u8, u64)>,
 }
 
-/// Reads `sample_class_stats.json` of a prepared folder.
+/// Reads `sample_class_stats.json` from a prepared folder.
 pub fn read_class_stats(root: &Path, classes: usize) -> Result<Vec<FileStats>> {
     let path = root.join(CLASS_STATS);
     let entries: Vec<Map<String, Value>> = read_json(&path)?;
@@ -55,7 +60,8 @@ fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result
     Ok(stats)
 }
 
-/// Reads `samples_with_class.json` of a prepared folder: per class, labels and their pixels of it.
+/// Reads `samples_with_class.json` from a prepared folder: for each class, the labels that contain
+/// it and their pixel counts.
 fn read_samples_with_class(root: &Path, classes: usize) -> Result<HashMap<u8, Vec<(String, u64)>>> {
     let path = root.join(SAMPLES_WITH_CLASS);
     let samples: HashMap<String, Vec<(String, u64)>> = read_json(&path)?;
@@ -85,11 +91,12 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     })
 }
 
-/// Classes in ascending order of their pixels over all files (the first seen before others of as
-/// many), and the probability of each: softmax((1 − share of all pixels) / temperature).
+/// Returns the classes in ascending order of their total pixel count (ties keep the order of first
+/// occurrence) and the sampling probability of each: softmax((1 − share of all pixels) /
+/// temperature).
 ///
-/// In single precision, like the reference: at low temperatures rounding of the shares shows in
-/// the fifth digit.
+/// The computation is in single precision like the reference, because at low temperatures the
+/// rounding of the shares affects the fifth digit.
 pub fn rare_class_probabilities(stats: &[FileStats], temperature: f64) -> (Vec<u8>, Vec<f32>) {
     let mut totals: Vec<(u8, u64)> = Vec::new();
     for &(class, pixels) in stats.iter().flat_map(|s| &s.counts) {
@@ -108,18 +115,20 @@ pub fn rare_class_probabilities(stats: &[FileStats], temperature: f64) -> (Vec<u
     (totals.iter().map(|t| t.0).collect(), exponentials.iter().map(|e| e / sum).collect())
 }
 
-/// Positions of the source's files by class.
+/// For each class, the indices of the source files that contain it, with their pixel counts.
 #[derive(Debug)]
 pub struct FilesByClass(Vec<Vec<(u32, u64)>>);
 
 impl FilesByClass {
-    /// Finds the files that `samples_with_class.json` names among `pairs`, by the path of their
-    /// label, or where there is none of it, by its name alone (the folder may have been prepared under
-    /// another path).
+    /// Reads `samples_with_class.json` and looks up its files among the labels of `pairs`: by path,
+    /// or else by file name, because the folder may have been prepared under another path.
+    ///
+    /// # Errors
+    /// The statistics are missing or malformed, or name a label that `pairs` does not contain.
     pub fn read(root: &Path, pairs: &[Pair], classes: usize) -> Result<Self> {
         let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
         let mut paths: HashMap<&Path, u32> = HashMap::with_capacity(pairs.len());
-        // None where several labels have the name.
+        // None for a name that several labels share.
         let mut names: HashMap<String, Option<u32>> = HashMap::with_capacity(pairs.len());
         for (pair, i) in pairs.iter().zip(0..) {
             paths.insert(&pair.label.path, i);
@@ -147,24 +156,26 @@ impl FilesByClass {
         Ok(FilesByClass(files))
     }
 
-    /// Positions of the files with more than `min_pixels` of the class, in the order of the
-    /// statistics.
+    /// Returns the indices of the files with more than `min_pixels` of the class, in the order of
+    /// the statistics.
     pub fn holding(&self, class: u8, min_pixels: u64) -> Vec<u32> {
         let files = self.0.get(class as usize).map_or(&[][..], Vec::as_slice);
         files.iter().filter(|f| f.1 > min_pixels).map(|f| f.0).collect()
     }
 }
 
-/// Draws a class, then an image that holds enough of it.
+/// Draws a class, then an image that contains enough of it.
 #[derive(Debug)]
 pub struct RareClassSampler {
     classes: Vec<u8>,
-    /// Sums of the probabilities up to and including each class.
+    /// Cumulative probabilities, including each class.
     cumulative: Vec<f64>,
     files: Vec<Vec<u32>>,
 }
 
 impl RareClassSampler {
+    /// Creates a sampler from the statistics in `root`.
+    ///
     /// # Errors
     /// The statistics are missing or malformed, or a class that occurs has no image with more than
     /// `min_pixels` of it.
@@ -196,9 +207,9 @@ impl RareClassSampler {
         Ok(RareClassSampler { classes, cumulative, files })
     }
 
-    /// The class, and the position of the image.
+    /// Returns the drawn class and the index of the drawn image.
     pub fn draw(&self, mut class: Draw, mut file: Draw) -> (u8, usize) {
-        // Rounding may leave the last sum off 1.
+        // Rounding may leave the last sum slightly off 1.
         let total = self.cumulative.last().copied().unwrap_or(1.0);
         let u = class.uniform() * total;
         let i = self.cumulative.partition_point(|&c| c <= u).min(self.classes.len() - 1);

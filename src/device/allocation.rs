@@ -1,4 +1,5 @@
-//! Tensors on a device: where their memory comes from, where it goes back to, and who holds it.
+//! Tensor allocation: where the memory comes from, where it returns to, and which allocation tag it
+//! counts for.
 
 use super::arena::{ALIGNMENT, MemoryReport};
 use super::handle::{Device, Inner};
@@ -15,7 +16,10 @@ impl Owner for Inner {
 }
 
 impl Device {
-    /// Memory of unspecified content.
+    /// Allocates a tensor with unspecified contents.
+    ///
+    /// # Errors
+    /// Returns [`Error::OutOfMemory`] if the device has too little memory left.
     pub fn alloc(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let bytes = shape.iter().product::<usize>() * dtype.bytes();
         let holder = self.0.holder.get();
@@ -33,8 +37,8 @@ impl Device {
         Ok(Tensor::new(Block::allocated(self.0.clone(), allocation), shape, dtype))
     }
 
-    /// Reserves room for a request of `bytes`: as much at once as the backend likes, or else no more
-    /// than the request needs.
+    /// Reserves a segment for a request of `bytes`: the backend's preferred size or, if that fails,
+    /// no more than the request needs.
     fn add_chunk(&self, bytes: usize) -> Result<()> {
         let least = self.0.pools.borrow().missing(bytes);
         let wanted = self.0.backend.chunk().max(least);
@@ -49,12 +53,16 @@ impl Device {
         Ok(())
     }
 
-    /// A tensor over memory of the device that is somebody else's: an image to segment, a batch to
-    /// learn from. `address` is a multiple of [`ALIGNMENT`], which what CUDA allocates is.
+    /// Creates a tensor over device memory owned by the embedding program, such as an image to
+    /// segment or a batch to train on. `address` must be a multiple of [`ALIGNMENT`], as CUDA's
+    /// allocations are.
+    ///
+    /// # Errors
+    /// Fails if the address is null or misaligned.
     ///
     /// # Safety
-    /// As many bytes lie there, which outlive the tensor, its clones and what reads them, and which
-    /// others touch in the order of the device's stream alone.
+    /// The memory at `address` holds the whole tensor, outlives the tensor, its clones and the work
+    /// that reads them, and is accessed by others only in the order of the device's stream.
     pub unsafe fn tensor_at(&self, address: u64, shape: &[usize], dtype: DType) -> Result<Tensor> {
         if address == 0 || !address.is_multiple_of(ALIGNMENT as u64) {
             let problem = format!("{address:#x} is no multiple of {ALIGNMENT}");
@@ -78,25 +86,29 @@ impl Device {
         ))
     }
 
-    /// A tensor of `real` of unspecified content.
+    /// Allocates a tensor of the compute type with unspecified contents.
     pub fn empty(&self, shape: &[usize]) -> Result<Tensor> {
         self.alloc(shape, self.real())
     }
 
+    /// Allocates a tensor with the shape and type of `like` and unspecified contents.
     pub fn empty_like(&self, like: &Tensor) -> Result<Tensor> {
         self.alloc(like.shape(), like.dtype())
     }
 
+    /// Allocates a tensor filled with zeros.
     pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut tensor = self.alloc(shape, dtype)?;
         self.zero(&mut tensor)?;
         Ok(tensor)
     }
 
+    /// Reports the device's memory usage.
     pub fn memory(&self) -> MemoryReport {
         self.0.pools.borrow().report()
     }
 
+    /// Resets the peak of memory reports to the current usage.
     pub fn reset_peak_memory(&self) {
         self.0.pools.borrow_mut().reset_peak();
     }

@@ -1,41 +1,45 @@
-//! Device memory: best-fit within large chunks, neighbours merged when freed.
+//! Device memory allocator: best fit within large segments, whose free neighbors are merged.
 //!
 //! The order of requests is the same in every step, so a step gets the same addresses as the one
-//! before it. The arena knows its peak and which operations held it.
+//! before it. The arena tracks its peak and the allocation tags that made it up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sizes and addresses of memory are multiples of it, in bytes: a cache line, a GPU's memory transaction.
+/// Alignment of sizes and addresses in bytes: a cache line, or a GPU's memory transaction.
 pub const ALIGNMENT: usize = 64;
-/// Large blocks are padded by it, so that equal-sized tensors do not start at the same offset of
+/// Padding of large blocks, so that equal-sized tensors do not start at the same offset within
 /// their pages and compete for the same cache sets.
 const STAGGER: usize = 3 * ALIGNMENT;
+/// Smallest block that is padded by [`STAGGER`].
 const STAGGER_FROM: usize = 16 << 10;
 
-/// Bookkeeping alone: it never touches the memory it hands out.
+/// An allocator that only does the bookkeeping: it never touches the memory it hands out.
 #[derive(Default)]
 pub struct Arena {
-    /// Bytes left free behind every block.
+    /// Bytes left free after every block.
     padding: usize,
-    /// Free ranges by address, and by (size, address).
+    /// Free ranges: sizes by address, and (size, address) in order.
     free: BTreeMap<u64, usize>,
     by_size: BTreeSet<(usize, u64)>,
-    /// Bytes in use now, and the most there were.
+    /// Bytes in use now, and the peak.
     used: usize,
     peak: usize,
     reserved: usize,
-    /// Bytes in use by holder, now and at the peak.
+    /// Bytes in use by allocation tag, now and at the peak.
     holders: BTreeMap<&'static str, usize>,
     peak_holders: BTreeMap<&'static str, usize>,
 }
 
-/// What the arena holds.
+/// Memory usage of a device, in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryReport {
+    /// Bytes in use.
     pub used: usize,
+    /// Largest number of bytes in use since the last reset.
     pub peak: usize,
+    /// Bytes reserved from the system or the driver.
     pub reserved: usize,
-    /// Bytes by holder when the peak was reached, largest first.
+    /// Bytes by allocation tag at the peak, largest first.
     pub peak_holders: Vec<(&'static str, usize)>,
 }
 
@@ -44,7 +48,7 @@ impl Arena {
         Arena { padding, ..Arena::default() }
     }
 
-    /// The size that a request of `bytes` takes up.
+    /// Returns the bytes that a request of `bytes` occupies.
     pub fn rounded(&self, bytes: usize) -> usize {
         let size = (bytes.max(1) + self.padding).div_ceil(ALIGNMENT) * ALIGNMENT;
         if size >= STAGGER_FROM { size + STAGGER } else { size }
@@ -55,12 +59,13 @@ impl Arena {
         self.insert(address, bytes);
     }
 
-    /// Whether a request finds room.
+    /// Returns whether a free range is large enough for a request.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.by_size.range((self.rounded(bytes), 0)..).next().is_some()
     }
 
-    /// The smallest free range that fits, lowest address first; None when a chunk must be added.
+    /// Allocates from the smallest free range that fits, at the lowest address. Returns None if a
+    /// segment must be added.
     pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<u64> {
         let size = self.rounded(bytes);
         let &(range, address) = self.by_size.range((size, 0)..).next()?;
@@ -99,7 +104,7 @@ impl Arena {
         self.insert(start, length);
     }
 
-    /// Forgets the peak: the next report is about what follows.
+    /// Resets the peak to the current usage.
     pub fn reset_peak(&mut self) {
         self.peak = self.used;
         self.peak_holders.clone_from(&self.holders);

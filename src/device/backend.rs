@@ -1,108 +1,117 @@
-//! What a device must be able to do.
+//! The interface that every device backend implements.
 
 use super::job::Job;
 use super::launch::{Arg, Grid, Kernel};
 use super::precision::Types;
 use crate::Result;
 
-/// The seam between the runtime and a device. Addresses come from [`reserve`](Backend::reserve).
+/// The interface between the runtime and a device. Addresses come from
+/// [`reserve`](Backend::reserve) or, as bare addresses, from the embedding program.
 pub(crate) trait Backend {
     fn describe(&self) -> String;
-    /// Memory that lives as long as the device.
+    /// Reserves memory that lives as long as the device.
     fn reserve(&self, bytes: usize) -> Result<u64>;
-    /// How much to reserve at once.
+    /// Returns the preferred segment size in bytes.
     fn chunk(&self) -> usize;
     fn zero(&self, address: u64, bytes: usize) -> Result<()>;
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()>;
-    /// Waits for what was launched before.
+    /// Copies to the host, after waiting for all work submitted before.
     fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()>;
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
     fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
     -> Result<()>;
-    /// Whether operands of products are rounded to fewer digits than their sums have.
+    /// Returns whether matmul operands are rounded to fewer bits than their sums have.
     fn rounds_operands(&self) -> bool {
         false
     }
-    /// Bytes that a job needs beside its tensors. None: the device does no such job, and its caller
-    /// has to do a part of it otherwise.
+    /// Returns the workspace of a library op in bytes. None means that the device does not support
+    /// the op and the caller must compute part of it in another way.
     fn workspace(&self, _job: &Job) -> Result<Option<usize>> {
         Ok(Some(0))
     }
     fn compute(&self, job: &Job, workspace: u64) -> Result<()>;
     fn synchronize(&self) -> Result<()>;
-    /// A moment in the order of work.
+    /// Records a timing mark after all work submitted so far.
     fn mark(&self) -> Result<u64>;
-    /// When the device passed a mark, on its own clock; everything before it must have run.
+    /// Returns when the device passed a mark, in seconds on its own clock. All work before the mark
+    /// must have finished.
     fn seconds(&self, mark: u64) -> Result<f64>;
-    /// Nobody will ask about the marks there are.
+    /// Recycles all marks; they must not be queried afterwards.
     fn forget_marks(&self) {}
-    /// Blocks that fill the device with elementwise work of `n` elements.
+    /// Returns the number of blocks that fill the device with elementwise work on `n` elements.
     fn blocks_for(&self, n: usize) -> usize;
-    /// Blocks that fill it with `rows`, each costing about as much as `width` elements.
+    /// Returns the number of blocks that fill the device with `rows` rows, each costing about as
+    /// much as `width` elements.
     fn blocks_of_rows(&self, rows: usize, width: usize) -> usize {
         self.blocks_for(rows * width.max(1)).min(rows)
     }
-    /// Blocks whose teams (kernels/team.cuh) fill the device with `rows`, each costing about as much
-    /// as `width` elements.
+    /// Returns the number of blocks whose thread groups (kernels/team.cuh) fill the device with
+    /// `rows` rows, each costing about as much as `width` elements.
     fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
         self.blocks_of_rows(rows, width)
     }
-    /// Blocks that a sum over rows is cut into, where teams take them: enough to fill the device, few
-    /// enough to be cheap to combine.
+    /// Returns the number of blocks into which thread groups split a sum over rows: enough to fill
+    /// the device, few enough to be cheap to combine.
     fn parts_of_teams(&self, rows: usize) -> usize {
         host_parts_of_teams(rows)
     }
-    /// None: work that is asked for has run when the call returns, so there is nothing to record.
+    /// Returns the graph recorder, or None if the device cannot capture graphs. On the host, work
+    /// has finished when the call returns, so there is nothing to capture.
     fn recorder(&self) -> Option<&dyn Recorder> {
         None
     }
-    /// None: transfers are done when the call returns, as everything is.
+    /// Returns the asynchronous transfers, or None if every transfer has finished when its call
+    /// returns.
     fn transfers(&self) -> Option<&dyn Transfers> {
         None
     }
-    /// Bytes to leave free behind every tensor.
+    /// Returns the number of bytes to leave free after every tensor.
     fn padding(&self) -> usize {
         0
     }
-    /// Tells that a tensor now lies there, or no longer does.
+    /// Called when a tensor is allocated at an address ([`take_back`](Backend::take_back): when it
+    /// is freed).
     fn lend(&self, _address: u64, _bytes: usize) -> Result<()> {
         Ok(())
     }
     fn take_back(&self, _address: u64, _bytes: usize) {}
 }
 
-/// As the host cuts sums over rows.
+/// Returns the number of parts into which the host splits a sum over rows.
 pub(crate) fn host_parts_of_teams(rows: usize) -> usize {
     rows.div_ceil(64).min(128)
 }
 
-/// A place in the order of what was asked for.
+/// An event in the order of submitted work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark(pub u64);
 
-/// Transfers that hold up neither the host nor the work under way.
+/// Asynchronous transfers, which block neither the host nor the work in progress.
 pub(crate) trait Transfers {
-    /// Moves a mark, or makes one, behind all that was asked for so far.
+    /// Records an event after all work submitted so far, reusing `mark` if there is one.
     fn mark(&self, mark: Option<Mark>) -> Result<Mark>;
-    /// Writes bytes to their addresses when work has passed `after`; work that is asked for later
-    /// finds them there.
+    /// Uploads bytes to their addresses once the device has passed `after`. Work submitted later
+    /// sees the new contents.
     fn send(&self, after: Mark, data: &[(u64, &[u8])]) -> Result<()>;
-    /// Has bytes brought to the host; they have the place that this returns until it is forgotten.
+    /// Starts a download and returns its readback slot, which is reserved until
+    /// [`forget`](Transfers::forget) is called.
     fn fetch(&self, from: u64, bytes: usize) -> Result<usize>;
+    /// Returns whether the download into a readback slot has finished.
     fn is_there(&self, place: usize) -> Result<bool>;
-    /// Waits for what arrives at a place.
+    /// Waits for the download into a readback slot and copies it to `data`.
     fn wait(&self, place: usize, data: &mut [u8]) -> Result<()>;
+    /// Releases a readback slot.
     fn forget(&self, place: usize);
 }
 
-/// Work that a device has recorded.
+/// A captured graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Recording(pub u64);
 
-/// Records work and runs it again, at the addresses that it saw.
+/// Captures work into graphs and replays them, at the addresses used during capture.
 pub(crate) trait Recorder {
-    /// What is asked for from here on is recorded instead of run; nothing may wait for the device,
-    /// nor come from the host.
+    /// Starts a capture: work submitted from here on is recorded instead of run. Until it ends,
+    /// nothing may wait for the device or upload from the host.
     fn begin(&self) -> Result<()>;
     fn end(&self) -> Result<Recording>;
     fn replay(&self, recording: Recording) -> Result<()>;

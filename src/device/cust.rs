@@ -1,4 +1,4 @@
-//! For programs that hold their GPU through the crate `cust`: its contexts, streams and buffers.
+//! Interoperability with the crate `cust`: its contexts, streams and buffers.
 
 use cust::context::Context;
 use cust::memory::{DeviceBuffer, DeviceCopy};
@@ -11,7 +11,8 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Device {
-    /// As [`cuda_in`](Self::cuda_in): the GPU of `context`, all work on `stream`.
+    /// Creates a device on the GPU of `context`, with all work on `stream`; see
+    /// [`cuda_in`](Self::cuda_in).
     ///
     /// # Safety
     /// Both outlive the device and its tensors.
@@ -22,16 +23,20 @@ impl Device {
         deterministic: bool,
     ) -> Result<Device> {
         let (context, stream) = (context.as_raw().cast(), stream.as_inner().cast());
-        // SAFETY: live handles, for as long as the caller says.
+        // SAFETY: `cust` hands out live handles, and the caller guarantees that they outlive the
+        // device.
         unsafe { Self::cuda_in(context, stream, precision, deterministic) }
     }
 
-    /// As [`tensor_at`](Self::tensor_at): a tensor over a buffer's elements, which are as many as
-    /// `shape` has.
+    /// Creates a tensor of this shape over the elements of a buffer; see
+    /// [`tensor_at`](Self::tensor_at).
+    ///
+    /// # Errors
+    /// Fails if `shape` has another number of elements than the buffer.
     ///
     /// # Safety
-    /// The buffer is of this device's context, outlives the tensor, its clones and what reads them,
-    /// and is touched elsewhere in the order of the device's stream alone.
+    /// The buffer belongs to this device's context, outlives the tensor, its clones and the work
+    /// that reads them, and is accessed elsewhere only in the order of the device's stream.
     pub unsafe fn cust_tensor<E: Element + DeviceCopy>(
         &self,
         buffer: &DeviceBuffer<E>,
@@ -41,7 +46,8 @@ impl Device {
             let problem = format!("a buffer of {} elements for {shape:?}", buffer.len());
             return Err(Error::shape("cust_tensor", problem));
         }
-        // SAFETY: the caller's; as many elements lie there.
+        // SAFETY: the caller guarantees lifetime and ordering, and the number of elements was
+        // checked above.
         unsafe { self.tensor_at(buffer.as_device_ptr().as_raw(), shape, E::DTYPE) }
     }
 }

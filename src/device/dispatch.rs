@@ -1,4 +1,4 @@
-//! Kernel launches on a device: the grid that suits it, and the check of every tensor's type and size.
+//! Kernel launches: a grid that suits the device, and checks of every tensor's type and size.
 
 use super::handle::Device;
 use super::launch::{Arg, Element, Grid, Kernel};
@@ -7,23 +7,24 @@ use crate::dtype::DType;
 use crate::{Error, Result};
 
 impl Device {
-    /// Blocks for a GRID_LOOP over `n` elements.
+    /// Returns the grid of a GRID_LOOP over `n` elements.
     pub fn elements(&self, n: usize) -> Grid {
         Grid::blocks(self.0.backend.blocks_for(n))
     }
 
-    /// Blocks for a loop over `rows`, each costing about as much as `width` elements.
+    /// Returns the grid of a loop over `rows`, each costing about as much as `width` elements.
     pub fn rows(&self, rows: usize, width: usize) -> Grid {
         Grid::blocks(self.0.backend.blocks_of_rows(rows, width))
     }
 
-    /// Blocks for a TEAM_ROWS loop over `rows`, each costing about as much as `width` elements.
+    /// Returns the grid of a TEAM_ROWS loop over `rows`, each costing about as much as `width`
+    /// elements.
     pub fn team_rows(&self, rows: usize, width: usize) -> Grid {
         Grid::blocks(self.0.backend.blocks_of_teams(rows, width))
     }
 
-    /// Blocks for a TEAM_ROWS loop that sums over `rows`, one part a block: the shape alone decides in
-    /// which order a device adds.
+    /// Returns the grid of a TEAM_ROWS loop that sums over `rows`, one partial sum per block. It
+    /// depends only on the number of rows, so a device always adds in the same order.
     pub fn team_parts(&self, rows: usize) -> Grid {
         Grid::blocks(self.0.backend.parts_of_teams(rows))
     }
@@ -43,7 +44,7 @@ impl Device {
         self.timed(request, || self.0.backend.launch(kernel, self.0.types, grid, args))
     }
 
-    /// The type that a kernel's parameter has on this device.
+    /// Returns the type that a kernel's parameter has on this device.
     fn dtype_of(&self, element: Element) -> DType {
         match element {
             Element::Operand => self.operand(),
@@ -67,7 +68,8 @@ mod tests {
     /// Sizes of a launch, all different.
     const PRIMES: [i64; 12] = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41];
 
-    /// The elements that each tensor of a launch must hold.
+    /// Returns the number of elements that each tensor of a launch must hold; None if the launch's
+    /// sizes do not fit each other.
     fn lengths(kernel: &'static Kernel, args: &[Arg], grid: Grid) -> Option<Vec<Option<u64>>> {
         let argument = |position: usize| match args[position] {
             Arg::I64(size) => size.try_into().ok(),
@@ -81,7 +83,7 @@ mod tests {
         kernel.parameters.iter().map(length).collect()
     }
 
-    /// What a launch says whose tensors hold so many elements.
+    /// Launches a kernel on tensors of the given lengths.
     fn launch(
         kernel: &'static Kernel,
         scalars: &[Arg],
@@ -117,7 +119,8 @@ mod tests {
                 _ => Arg::I32(0),
             };
             let scalars: Vec<Arg> = kernel.parameters.iter().map(&mut scalar).collect();
-            // Some are numbers of parts that the blocks are cut into.
+            // Some sizes count parts that the blocks are divided into, so not every number of
+            // blocks fits.
             let (grid, lengths) = (1..100_000)
                 .map(Grid::blocks)
                 .find_map(|grid| Some((grid, lengths(kernel, &scalars, grid)?)))

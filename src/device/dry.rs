@@ -1,6 +1,6 @@
-//! A device that computes nothing: it hands out addresses without memory behind them and takes note
-//! of what it is asked, so that a step's calls, bytes, FLOPs and peak memory can be told at once, of
-//! networks too large for the machine.
+//! A device that computes nothing: it hands out addresses without memory behind them, so that a
+//! step's calls, bytes, FLOPs and peak memory can be reported at once, even for networks too large
+//! for the machine.
 
 use std::cell::Cell;
 
@@ -11,12 +11,13 @@ use super::launch::{Arg, Grid, Kernel};
 use super::precision::{Precision, Types};
 use crate::Result;
 
-/// Address space taken at once, more than a step can need.
+/// Address space reserved at once, more than a step can need.
 const CHUNK: usize = 1 << 44;
-/// Those of an H100 or H200. Work is cut into blocks as the `cuda` device does there.
+/// Multiprocessors of an H100 or H200. Work is split into blocks as the `cuda` device splits it
+/// there.
 const MULTIPROCESSORS: usize = 132;
 
-/// What is read from it is zero.
+/// A backend whose memory reads as zero.
 pub(super) struct Dry {
     precision: Precision,
     reserved: Cell<u64>,

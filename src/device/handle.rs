@@ -1,5 +1,5 @@
-//! The handle of a device: how one is made, and what it says about itself. Everything else that a
-//! device does stands in files of its own, each an `impl Device`.
+//! The device handle: how it is created and queried. All other operations live in sibling files,
+//! each with its own `impl Device` block.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -17,61 +17,69 @@ use super::profile::Recorded;
 use crate::Result;
 use crate::dtype::DType;
 
-/// A device and its memory. Clones are the same device.
+/// A device and its memory. Clones refer to the same device.
 #[derive(Clone)]
 pub struct Device(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub backend: Box<dyn Backend>,
     pub pools: RefCell<Pools>,
-    /// How many [`Replays`](super::Replays) there are: while there is one, a step's memory is kept.
+    /// Number of live, enabled [`Replays`](super::Replays). While it is nonzero, step memory comes
+    /// from the graph-private pool.
     pub replays: Cell<usize>,
     pub types: Types,
-    /// The calls of the profile that is being taken, if one is.
+    /// Calls recorded by the active profile, if any.
     pub profile: RefCell<Option<Recorded>>,
-    /// The innermost scope: it is charged for what is allocated and run now.
+    /// The innermost scope. It is the allocation tag of new tensors, and calls are attributed to
+    /// it.
     pub holder: Cell<&'static str>,
-    /// The layer that is charged for what is run now, and whether for its backward.
+    /// The layer to which calls are attributed, and whether they belong to its backward.
     pub layer: RefCell<(Rc<str>, bool)>,
 }
 
 impl Device {
-    /// The CPU, with `threads` worker threads; 0 means one per core. Single precision.
+    /// Creates a single-precision CPU device with `threads` worker threads; 0 means one per core.
     pub fn host(threads: usize) -> Result<Device> {
         Self::host_in(threads, Precision::F32)
     }
 
-    /// Like [`host`](Self::host), but rounding as a GPU does at that precision. Slower than single.
+    /// Like [`host`](Self::host), but operands are rounded as a GPU rounds them at `precision`,
+    /// which is slower than single precision.
     pub fn host_in(threads: usize, precision: Precision) -> Result<Device> {
         let host = Host::new(threads, precision, None)?;
         Ok(Self::with_backend(Box::new(host), precision.types()))
     }
 
-    /// The CPU in double precision: the reference of finite-difference tests.
+    /// Creates a double-precision CPU device with one thread, the reference for finite-difference
+    /// tests.
     pub fn host_f64() -> Result<Device> {
         Ok(Self::with_backend(Box::new(Host::new(1, Precision::F32, None)?), Types::F64))
     }
 
-    /// The CPU, whose kernels `launcher` runs; products and convolutions stay with the host.
+    /// Creates a CPU device whose kernels run through `launcher`; matmuls and convolutions stay on
+    /// the host.
     pub fn host_launching(types: Types, launcher: Box<dyn Launcher>) -> Result<Device> {
         let host = Host::new(1, Precision::F32, Some(launcher))?;
         Ok(Self::with_backend(Box::new(host), types))
     }
 
-    /// A device that computes nothing and holds no memory: it shows what a step would ask for,
-    /// before any runs.
+    /// Creates a device that computes nothing and holds no memory. It shows what a step would
+    /// allocate and launch before any step runs.
     pub fn dry(precision: Precision) -> Device {
         Self::with_backend(Box::new(Dry::new(precision)), precision.types())
     }
 
-    /// The first GPU that is visible. Errors name the library that is missing or too old.
-    /// `deterministic`: the same bits every time, which costs the libraries' fastest algorithms.
+    /// Creates a device on the first visible GPU. With `deterministic`, results are bit-identical
+    /// from run to run, at the cost of the libraries' fastest algorithms.
+    ///
+    /// # Errors
+    /// The error names the library that is missing or too old.
     pub fn cuda(precision: Precision, deterministic: bool) -> Result<Device> {
         let driver = Nvidia::new(precision, deterministic)?;
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 
-    /// The GPU of a CUDA context that is there already; all work goes to its `stream`.
+    /// Creates a device on an existing CUDA context; all work is submitted to its `stream`.
     ///
     /// # Safety
     /// Both are live handles (`CUcontext`, `CUstream`) and outlive the device and its tensors.
@@ -81,23 +89,26 @@ impl Device {
         precision: Precision,
         deterministic: bool,
     ) -> Result<Device> {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that both handles are live and outlive the device.
         let driver = unsafe { Nvidia::existing(context, stream, precision, deterministic)? };
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 
-    /// Whether there is a GPU; an error where there is one that cannot be used.
+    /// Returns whether there is a GPU.
+    ///
+    /// # Errors
+    /// Fails if there is a GPU that cannot be used.
     pub fn cuda_is_present() -> Result<bool> {
         cuda::is_present()
     }
 
-    /// The GPU that `driver` drives.
+    /// Creates a device on the GPU that `driver` controls.
     pub fn cuda_through(types: Types, driver: Box<dyn Driver>) -> Result<Device> {
         Ok(Self::with_backend(Box::new(Cuda::new(driver)?), types))
     }
 
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
-        // A tool's library that cannot be used is reported by `nvtx::tool_problem`.
+        // An error is ignored here: `nvtx::tool_problem` reports it.
         let _ = nvtx::attach();
         let pools = RefCell::new(Pools::with_padding(backend.padding()));
         let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
@@ -105,12 +116,13 @@ impl Device {
         Device(Rc::new(Inner { backend, pools, replays, types, profile, holder, layer }))
     }
 
-    /// One line about the device, for logs.
+    /// Returns a one-line description of the device, for logs.
     pub fn describe(&self) -> String {
         self.0.backend.describe()
     }
 
-    /// Type of everything computed: residual stream, statistics, logits, losses.
+    /// Returns the compute type, which also stores the residual stream, statistics, logits and
+    /// losses.
     pub fn real(&self) -> DType {
         match self.0.types {
             Types::F32 | Types::Bf16 => DType::F32,
@@ -118,7 +130,7 @@ impl Device {
         }
     }
 
-    /// Type of the operands of products and attention.
+    /// Returns the storage type of the operands of matmuls and attention.
     pub fn operand(&self) -> DType {
         match self.0.types {
             Types::Bf16 => DType::Bf16,
@@ -126,12 +138,13 @@ impl Device {
         }
     }
 
-    /// Whether operands of products are rounded, so that attention may take the kernels that do.
+    /// Returns whether matmul operands are rounded, in which case attention may use kernels that
+    /// round too.
     pub fn rounds_operands(&self) -> bool {
         self.0.backend.rounds_operands()
     }
 
-    /// Waits until everything launched has run.
+    /// Waits until all submitted work has finished.
     pub fn synchronize(&self) -> Result<()> {
         self.0.backend.synchronize()
     }

@@ -1,25 +1,28 @@
-//! What a device's libraries compute: matrix products and convolutions, described by the addresses,
-//! shapes and types of their operands.
+//! Descriptors of library ops (matmuls and convolutions): the addresses, shapes and types of their
+//! operands.
 
 use std::fmt::{Display, Formatter};
 
 use crate::Error;
 use crate::dtype::DType;
 
-/// What an address is a multiple of, up to 16.
+/// Returns the largest power of two, up to 16, that divides an address.
 fn alignment(address: u64) -> u64 {
     1 << address.trailing_zeros().min(4)
 }
 
-/// What libraries compute, each in ways of its own.
+/// A library op. A library may offer several algorithms for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Job {
+    /// A matmul.
     Product(Product),
+    /// A convolution, or one of its gradients.
     Convolution(Convolution),
 }
 
 impl Job {
-    /// All that ways of doing it depend on: addresses give way to what they are multiples of.
+    /// Returns everything that the choice of an algorithm depends on: the op with each address
+    /// replaced by its alignment.
     pub fn shape(self) -> Job {
         match self {
             Job::Product(product) => Job::Product(product.shape()),
@@ -27,7 +30,8 @@ impl Job {
         }
     }
 
-    /// Bytes from the first to the last that it adds to; 0 where it overwrites.
+    /// Returns the extent in bytes, from the first to the last element, of the tensor that the op
+    /// accumulates into; 0 if the op overwrites its output.
     pub fn added_to(&self) -> usize {
         match self {
             Job::Product(Product { out, accumulate: true, .. }) => out.span() * out.dtype.bytes(),
@@ -36,7 +40,7 @@ impl Job {
         }
     }
 
-    /// With its result elsewhere, by where it was.
+    /// Returns the op with its output moved from its address to `place(address)`.
     pub fn written_to(mut self, place: impl Fn(u64) -> u64) -> Job {
         let address = match &mut self {
             Job::Product(product) => &mut product.out.address,
@@ -50,13 +54,13 @@ impl Job {
         self
     }
 
-    /// The error where the device cannot do it and its caller cannot do otherwise.
+    /// Returns the error for an op that the device does not support and the caller cannot replace.
     pub(crate) fn refused(&self) -> Error {
         Error::device(format!("the device's libraries have no way that may be taken for {self}"))
     }
 }
 
-/// As a key of what is known about its shape.
+/// Formats the op as its key in the autotune cache.
 impl Display for Job {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
         match self {
@@ -69,17 +73,22 @@ impl Display for Job {
 /// A strided view of a tensor as a matrix. Strides count elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Matrix {
-    /// Of the first element.
+    /// Address of the first element.
     pub address: u64,
+    /// Element type.
     pub dtype: DType,
+    /// Number of rows.
     pub rows: usize,
+    /// Number of columns.
     pub cols: usize,
+    /// Elements from one row to the next.
     pub row_stride: isize,
+    /// Elements from one column to the next.
     pub col_stride: isize,
 }
 
 impl Matrix {
-    /// Transposed.
+    /// Returns the transposed view.
     pub fn t(self) -> Matrix {
         Matrix {
             rows: self.cols,
@@ -90,7 +99,8 @@ impl Matrix {
         }
     }
 
-    /// Elements from the first to the last, whatever lies between; no stride is negative.
+    /// Returns the number of elements from the first to the last, gaps included. No stride may be
+    /// negative.
     pub fn span(&self) -> usize {
         match (self.rows, self.cols) {
             (0, _) | (_, 0) => 0,
@@ -101,26 +111,32 @@ impl Matrix {
     }
 }
 
-/// `out = a·b`, or `out += a·b`. `a` and `b` are of one type; sums are in single precision at least.
+/// A matmul `out = a·b`, or `out += a·b`. `a` and `b` have the same type; sums are at least single
+/// precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
+    /// The output.
     pub out: Matrix,
+    /// The left operand.
     pub a: Matrix,
+    /// The right operand.
     pub b: Matrix,
+    /// Whether to add to `out` instead of overwriting it.
     pub accumulate: bool,
-    /// A number for every column, of `out`'s type, that is added to every row. Not with `accumulate`.
+    /// Address of a bias in `out`'s type, one element per column, that is added to every row. It
+    /// excludes `accumulate`.
     pub bias: Option<u64>,
-    /// Where to write the sum of each of a's rows, of `out`'s type.
+    /// Address that receives the sum of each row of `a`, in `out`'s type.
     pub row_sums: Option<u64>,
 }
 
 impl Product {
-    /// Neither bias nor sums.
+    /// Creates a matmul with neither bias nor row sums.
     pub fn plain(out: Matrix, a: Matrix, b: Matrix, accumulate: bool) -> Product {
         Product { out, a, b, accumulate, bias: None, row_sums: None }
     }
 
-    /// As [`Job::shape`]; of bias and sums, whether they are there.
+    /// See [`Job::shape`]. Bias and row sums are reduced to whether they are present.
     fn shape(self) -> Product {
         let aligned = |m: Matrix| Matrix { address: alignment(m.address), ..m };
         let [out, a, b] = [self.out, self.a, self.b].map(aligned);
@@ -152,45 +168,55 @@ impl Display for Product {
     }
 }
 
-/// Which of a convolution's three products to compute, and into what.
+/// The pass of a convolution to compute, and whether it accumulates into its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvolutionPass {
-    /// `y (+)= x * w`
+    /// The forward pass: `y (+)= x * w`.
     Forward { accumulate: bool },
-    /// `x (+)= y * wᵀ`, y being the gradient of the output
+    /// The input gradient: `x (+)= y * wᵀ`, where y is the gradient of the output.
     Data { accumulate: bool },
-    /// `w (+)= xᵀ * y`
+    /// The filter gradient: `w (+)= xᵀ * y`, where y is the gradient of the output.
     Filter { accumulate: bool },
 }
 
-/// A convolution of stride 1 whose output is as large as its input. Sums are in single precision at
-/// least.
+/// A convolution with stride 1 whose output is as large as its input. Sums are at least single
+/// precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Convolution {
+    /// The pass to compute.
     pub pass: ConvolutionPass,
+    /// Element type of all three tensors.
     pub dtype: DType,
-    /// Addresses of B,H,W,C; K,R,S,C; B,H,W,K.
+    /// Address of the input, B,H,W,C.
     pub x: u64,
+    /// Address of the filter, K,R,S,C.
     pub w: u64,
+    /// Address of the output, B,H,W,K.
     pub y: u64,
+    /// Number of images.
     pub batch: usize,
+    /// Height of the images.
     pub height: usize,
+    /// Width of the images.
     pub width: usize,
+    /// Channels of the input.
     pub channels: usize,
+    /// Channels of the output.
     pub filters: usize,
-    /// Side of the (odd, square) filter, and its dilation.
+    /// Side of the odd, square filter.
     pub kernel: usize,
+    /// Distance between neighboring taps, in pixels.
     pub dilation: usize,
 }
 
 impl Convolution {
-    /// As [`Job::shape`].
+    /// See [`Job::shape`].
     pub fn shape(self) -> Convolution {
         let [x, w, y] = [self.x, self.w, self.y].map(alignment);
         Convolution { x, w, y, ..self }
     }
 
-    /// Which of x, w and y is written.
+    /// Returns which tensor is written: 0 for x, 1 for w, 2 for y.
     pub fn written(&self) -> usize {
         match self.pass {
             ConvolutionPass::Data { .. } => 0,
@@ -199,13 +225,14 @@ impl Convolution {
         }
     }
 
-    /// Elements of x, w and y.
+    /// Returns the number of elements in x, w and y.
     pub fn elements(&self) -> [usize; 3] {
         let pixels = self.batch * self.height * self.width;
         let filter = self.kernel * self.kernel * self.channels * self.filters;
         [pixels * self.channels, filter, pixels * self.filters]
     }
 
+    /// Returns whether the pass adds to its output instead of overwriting it.
     pub fn accumulates(&self) -> bool {
         let (ConvolutionPass::Forward { accumulate }
         | ConvolutionPass::Data { accumulate }

@@ -1,5 +1,5 @@
-//! Launchers generated from the signatures in `kernels/*.cu`: a struct a kernel, whose fields are the
-//! kernel's arguments. An `int64_t` is a `usize` here: a size, a count or a place.
+//! Launchers generated from the signatures in `kernels/*.cu`: one struct for each kernel, whose
+//! fields are the kernel's arguments. An `int64_t` is a `usize` here: a size, a count or an offset.
 #![allow(clippy::all)]
 
 use std::ffi::c_void;

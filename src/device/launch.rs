@@ -1,4 +1,4 @@
-//! The one launch path: a kernel, a grid and typed arguments, the same on every device.
+//! The only launch path: a kernel, a grid and typed arguments, the same on every device.
 
 use std::ffi::c_void;
 
@@ -7,44 +7,59 @@ use super::shapes::{Parameter, ParameterKind, Sizes};
 use super::view::TensorView;
 use crate::{Error, Result};
 
-/// Instruction set that a solo body was built for.
+/// The x86-64 instruction set level of a serial CPU build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// The target's baseline.
     Base,
+    /// x86-64-v3: AVX2 and FMA.
     V3,
+    /// x86-64-v4: AVX-512.
     V4,
 }
 
-/// What a pointer argument points to.
+/// The element type of a pointer argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
-    /// `T`: operands of products.
+    /// `T`, the storage type of matmul operands.
     Operand,
-    /// `real`: everything computed.
+    /// `real`, the compute type.
     Real,
+    /// Unsigned 8-bit integers.
     U8,
+    /// Signed 32-bit integers.
     I32,
+    /// Signed 64-bit integers.
     I64,
+    /// Unsigned 64-bit integers.
     U64,
 }
 
 /// One argument of a launch.
 pub enum Arg<'a> {
+    /// A pointer to a tensor, or null.
     Pointer {
+        /// The parameter's name in the kernel's signature.
         name: &'static str,
+        /// The element type that the kernel expects.
         element: Element,
+        /// Whether the kernel writes to the tensor.
         written: bool,
+        /// The tensor; None passes a null pointer.
         tensor: Option<TensorView<'a>>,
     },
+    /// A size, a count or an offset.
     I64(i64),
+    /// A 32-bit integer or a switch.
     I32(i32),
+    /// An unsigned 64-bit integer.
     U64(u64),
-    /// Passed as the kernel's `real`.
+    /// A number, passed as the kernel's `real`.
     Real(f64),
 }
 
 impl Arg<'_> {
-    /// A size as the kernel takes it.
+    /// Converts a size to the `int64_t` that the kernel takes.
     pub(super) fn size(
         kernel: &'static Kernel,
         name: &'static str,
@@ -54,7 +69,7 @@ impl Arg<'_> {
         size.try_into().map(Arg::I64).map_err(|_| too_large())
     }
 
-    /// The argument's bytes, the lowest first; a narrower parameter takes the low ones.
+    /// Returns the argument's bytes, lowest first; a narrower parameter takes the low ones.
     pub fn word(&self, types: Types) -> u64 {
         match *self {
             Arg::Pointer { tensor, .. } => tensor.map_or(0, |t| t.address),
@@ -69,67 +84,76 @@ impl Arg<'_> {
     }
 }
 
-/// Blocks of a launch, and what the host device needs to give each of them.
+/// The launch configuration, with cost estimates for profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
+    /// Number of blocks.
     pub blocks: i64,
-    /// Threads of a block on the GPU; the host runs a block as one thread.
+    /// Threads per block on the GPU; the host runs each block as one thread.
     pub threads: u32,
-    /// Bytes of dynamic shared memory.
+    /// Dynamic shared memory per block, in bytes.
     pub shared: usize,
-    /// Multiplications and additions, where they are many for the bytes: for profiles.
+    /// FLOPs, given only by kernels that do many per byte; for profiles.
     pub flops: u64,
-    /// Bytes that are touched, where they are less than all of the tensors: for profiles.
+    /// Bytes that are touched, given where they are less than all of the tensors; for profiles.
     pub part: Option<u64>,
 }
 
 impl Grid {
-    /// Exactly this many blocks: for kernels to which a block means something.
+    /// Creates a grid of exactly this many blocks (at least one), for kernels in which a block has
+    /// a meaning.
     pub fn blocks(blocks: usize) -> Self {
         Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0, flops: 0, part: None }
     }
 
+    /// Sets the threads per block.
     pub fn threads(self, threads: u32) -> Self {
         Grid { threads, ..self }
     }
 
+    /// Sets the dynamic shared memory per block, in bytes.
     pub fn shared(self, bytes: usize) -> Self {
         Grid { shared: bytes, ..self }
     }
 
+    /// Sets the FLOPs that profiles report.
     pub fn flops(self, flops: usize) -> Self {
         Grid { flops: flops as u64, ..self }
     }
 
+    /// Sets the bytes touched that profiles report.
     pub fn touching(self, bytes: usize) -> Self {
         Grid { part: Some(bytes as u64), ..self }
     }
 }
 
-/// Runs kernels in a host device's place: for tools that replace or watch them.
+/// Runs kernels in place of a host device, for tools that replace or observe them.
 pub trait Launcher {
-    /// Leaves in the arguments' memory what the kernel computes.
+    /// Runs a kernel; its results are in the arguments' memory when this returns.
     fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
     -> Result<()>;
-    /// Elementwise work that is worth a block.
+    /// Returns how many elements of elementwise work are worth a block.
     fn elements_per_block(&self) -> usize;
 }
 
-/// A kernel as built.
+/// A kernel and its builds.
 #[derive(Debug)]
 pub struct Kernel {
+    /// The name in its signature.
     pub name: &'static str,
-    /// In `kernels/`.
+    /// Source file in `kernels/`.
     pub file: &'static str,
+    /// Line of the signature in the source file.
     pub line: u32,
-    /// In the order of a launch's arguments.
+    /// Parameters, in the order of a launch's arguments.
     pub parameters: &'static [Parameter],
+    /// Serial CPU builds.
     pub solo: &'static [Solo],
 }
 
 impl Kernel {
-    /// Compares the tensors of a launch with the shapes in the signature: what does not fit is an error
-    /// before the kernel runs, and never another tensor's memory.
+    /// Checks the tensors of a launch against the shapes in the signature, so that a mismatch is an
+    /// error before the kernel runs instead of an access to another tensor's memory.
     pub(super) fn check_sizes(&'static self, grid: Grid, args: &[Arg]) -> Result<()> {
         let argument = |position: usize| match args.get(position) {
             Some(&Arg::I64(size)) => size.try_into().ok(),
@@ -149,17 +173,21 @@ impl Kernel {
     }
 }
 
-/// A kernel's body for the host device.
+/// A serial CPU build of a kernel.
 #[derive(Debug)]
 pub struct Solo {
+    /// Storage and compute types of the build.
     pub types: Types,
+    /// Instruction set of the build.
     pub level: Level,
+    /// Entry point.
     pub body: SoloBody,
 }
 
+/// Entry point of a serial CPU build: `args` points to one pointer per argument.
 pub type SoloBody = unsafe extern "C" fn(args: *mut *mut c_void, launch: *const SoloLaunch);
 
-/// Mirrors `SoloLaunch` of `kernels/simt.cuh`.
+/// The blocks `begin..end` of a grid of `count`. Mirrors `SoloLaunch` in `kernels/simt.cuh`.
 #[repr(C)]
 pub struct SoloLaunch {
     pub begin: i64,

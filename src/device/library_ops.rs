@@ -1,4 +1,4 @@
-//! What a device's libraries compute: matrix products and convolutions.
+//! Library ops: matmuls and convolutions.
 
 use super::handle::Device;
 use super::job::{Job, Matrix};
@@ -7,11 +7,11 @@ use crate::Result;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 
-/// What libraries want workspaces to lie at multiples of.
+/// Alignment of workspaces in bytes that the libraries expect.
 const WORKSPACE_ALIGNMENT: usize = 256;
 
 impl Matrix {
-    /// All leading dimensions as rows, channels as columns.
+    /// Views a tensor as a matrix: all leading dimensions as rows, channels as columns.
     pub fn of(tensor: &Tensor) -> Matrix {
         Matrix {
             address: tensor.address(),
@@ -23,14 +23,14 @@ impl Matrix {
         }
     }
 
-    /// `rows`×`cols` of a tensor's memory, from its first element on.
+    /// Views the first `rows`×`cols` elements of a tensor as a matrix.
     pub fn shaped(tensor: &Tensor, rows: usize, cols: usize) -> Matrix {
         Matrix { rows, cols, row_stride: cols as isize, ..Matrix::of(tensor) }
     }
 }
 
 impl Device {
-    /// None, and nothing done, where the device does no such job.
+    /// Runs a library op. Returns None, with nothing done, if the device does not support it.
     pub(crate) fn compute(&self, job: &Job) -> Result<Option<()>> {
         let Some(bytes) = self.0.backend.workspace(job)? else { return Ok(None) };
         let space = match bytes {

@@ -1,24 +1,24 @@
-//! A range of device memory, which finds its own way back to the device that handed it out.
+//! A range of device memory that returns to its device when dropped.
 
 use std::rc::Rc;
 
 use super::pools::Pool;
 
-/// Hands out device memory and takes it back. Every block keeps its owner alive.
+/// The owner of device memory, which takes freed ranges back. Every block keeps its owner alive.
 pub(super) trait Owner {
     fn free(&self, allocation: &Allocation);
 }
 
-/// What the owner needs to know to take a range back.
+/// The data that the owner needs to free a range.
 pub(super) struct Allocation {
     pub address: u64,
     pub bytes: usize,
-    /// Who is charged for it in memory reports.
+    /// Allocation tag in memory reports.
     pub holder: &'static str,
     pub pool: Pool,
 }
 
-/// A range of device memory. It goes back to its owner when dropped, unless it was borrowed.
+/// A range of device memory. Dropping it returns the range to its owner, unless it was borrowed.
 pub struct Block {
     owner: Rc<dyn Owner>,
     address: u64,
@@ -31,7 +31,7 @@ impl Block {
         Block { owner, address: allocation.address, allocation: Some(allocation) }
     }
 
-    /// Memory that belongs to somebody else and stays theirs.
+    /// Wraps memory of the embedding program; dropping the block does not free it.
     pub(super) fn borrowed(owner: Rc<dyn Owner>, address: u64) -> Block {
         Block { owner, address, allocation: None }
     }

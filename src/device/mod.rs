@@ -1,4 +1,5 @@
-//! Devices: memory, launches, products. Nothing above this module knows which one runs.
+//! Devices: memory, kernel launches and library ops (matmuls and convolutions). Code above this
+//! module does not know which backend runs.
 
 mod allocation;
 mod arena;

@@ -1,8 +1,8 @@
-//! Ranges for a tool that watches from outside, as Nsight Systems does.
+//! NVTX ranges for external profilers such as Nsight Systems.
 //!
-//! `NVTX_INJECTION64_PATH` names a tool's library. It is handed tables of slots, one for each function
-//! of NVTX, and puts its own functions into those that it wants to hear of. Numbers and layouts are
-//! those of version 3 (`nvtxTypes.h` and `nvtxImpl.h` in github.com/NVIDIA/NVTX).
+//! `NVTX_INJECTION64_PATH` names the tool's library. The library is given tables of slots, one for
+//! each NVTX function, and puts its own functions into the slots that it wants to receive. Numbers
+//! and layouts follow NVTX version 3 (`nvtxTypes.h` and `nvtxImpl.h` in github.com/NVIDIA/NVTX).
 
 use std::env;
 use std::error::Error;
@@ -16,8 +16,9 @@ use libloading::Library;
 
 const VARIABLE: &str = "NVTX_INJECTION64_PATH";
 
-/// Tables by their number, less one (core, CUDA, OpenCL, CUDA's runtime, core 2, sync): how long each
-/// is. Functions are counted from 1 on. All are there, as in NVIDIA's headers; only core's are called.
+/// Length of each table, by the table's number minus one (core, CUDA, OpenCL, CUDA runtime, core 2,
+/// sync). Functions are counted from 1. All tables exist, as in NVIDIA's headers, but only
+/// functions of core are called.
 const LENGTHS: [usize; 6] = [16, 9, 15, 7, 16, 7];
 const CORE: usize = 0;
 const RANGE_PUSH: usize = 9;
@@ -26,7 +27,7 @@ const RANGE_POP: usize = 11;
 type Slot = AtomicPtr<c_void>;
 
 static SLOTS: [[Slot; 16]; 6] = [const { [const { Slot::new(null_mut()) }; 16] }; 6];
-/// Each ends in null.
+/// Pointers to the slots; each table ends in a null pointer.
 static TABLES: [[AtomicPtr<Slot>; 17]; 6] =
     [const { [const { AtomicPtr::new(null_mut()) }; 17] }; 6];
 
@@ -48,7 +49,7 @@ static CALLBACKS: Callbacks = Callbacks { size: size_of::<Callbacks>(), table };
 static VERSION: Version =
     Version { size: size_of::<Version>(), version: 3, reserved: 0, tell_injection };
 
-/// What a tool asks for by number.
+/// Returns the export table that a tool requests by number.
 extern "system" fn export(id: u32) -> *const c_void {
     match id {
         1 => from_ref(&CALLBACKS).cast(),
@@ -60,7 +61,7 @@ extern "system" fn export(id: u32) -> *const c_void {
 extern "system" fn table(module: c_uint, out: *mut *const c_void, length: *mut c_uint) -> c_int {
     let place = (module as usize).wrapping_sub(1);
     let Some(&functions) = LENGTHS.get(place) else { return 0 };
-    // SAFETY: a tool gives addresses to write to, or null.
+    // SAFETY: a tool passes either a valid address to write to, or null.
     unsafe {
         if let Some(out) = out.as_mut() {
             *out = TABLES[place].as_ptr().cast();
@@ -74,7 +75,8 @@ extern "system" fn table(module: c_uint, out: *mut *const c_void, length: *mut c
 
 extern "system" fn tell_injection(_version: u32) {}
 
-/// Loads the tool's library, once. The error says what is wrong with it: nothing is watched then.
+/// Loads the tool's library, once. If that fails, the error says why and nothing is reported to a
+/// tool.
 pub(super) fn attach() -> &'static Result<(), String> {
     static ATTACHED: OnceLock<Result<(), String>> = OnceLock::new();
     ATTACHED.get_or_init(|| {
@@ -90,7 +92,7 @@ pub(super) fn attach() -> &'static Result<(), String> {
             let path = path.display();
             Err(format!("{VARIABLE} names {path}, which {what}; nothing is told to a tool"))
         };
-        // SAFETY: whoever sets the variable asks for that library's initialisers to run.
+        // SAFETY: whoever sets the variable wants that library's initializers to run.
         let library = match unsafe { Library::new(&path) } {
             Ok(library) => library,
             Err(e) => {
@@ -99,46 +101,47 @@ pub(super) fn attach() -> &'static Result<(), String> {
             }
         };
         type Initialize = extern "system" fn(extern "system" fn(u32) -> *const c_void) -> c_int;
-        // SAFETY: the signature that NVTX gives a function of this name.
+        // SAFETY: NVTX defines this signature for a function of this name.
         let begun = match unsafe { library.get::<Initialize>(b"InitializeInjectionNvtx2") } {
             Ok(initialize) => initialize(export) != 0,
             Err(_) => return problem("has no InitializeInjectionNvtx2"),
         };
         if !begun {
-            // What it may have left would point into a library that goes.
+            // Slots that it may have filled would point into a library that is about to be
+            // unloaded.
             SLOTS.iter().flatten().for_each(|slot| slot.store(null_mut(), Ordering::Relaxed));
             return problem("would not begin");
         }
-        // The slots point into it from now on.
+        // Never unload the library: the slots point into it from now on.
         forget(library);
         Ok(())
     })
 }
 
-/// What is wrong with the library of a tool that should watch (`NVTX_INJECTION64_PATH`), which is
-/// then left alone.
+/// Returns why the tool library named by `NVTX_INJECTION64_PATH` cannot be used, in which case no
+/// tool is attached.
 pub fn tool_problem() -> Option<&'static str> {
     attach().as_ref().err().map(String::as_str)
 }
 
-/// Whether a tool hears of ranges.
+/// Returns whether a tool receives ranges.
 pub(super) fn is_watched() -> bool {
     !SLOTS[CORE][RANGE_PUSH].load(Ordering::Relaxed).is_null()
 }
 
-/// A range of this thread, which ends when dropped.
+/// A range on this thread that ends when dropped.
 pub(super) struct Range {
     told: bool,
 }
 
-/// Begins one; `name` is asked only where a tool hears of it.
+/// Begins a range. `name` is called only if a tool receives it.
 pub(super) fn range(name: impl FnOnce() -> String) -> Range {
     let push = SLOTS[CORE][RANGE_PUSH].load(Ordering::Acquire);
     if push.is_null() {
         return Range { told: false };
     }
     let name = CString::new(name()).unwrap_or_default();
-    // SAFETY: a tool puts functions of NVTX's signatures into the slots.
+    // SAFETY: a tool fills the slots with functions of NVTX's signatures.
     let push: extern "system" fn(*const c_char) -> c_int = unsafe { transmute(push) };
     push(name.as_ptr());
     Range { told: true }
@@ -148,7 +151,7 @@ impl Drop for Range {
     fn drop(&mut self) {
         let pop = SLOTS[CORE][RANGE_POP].load(Ordering::Acquire);
         if self.told && !pop.is_null() {
-            // SAFETY: as in `range`.
+            // SAFETY: as in `range`, the slot holds a function of NVTX's signature.
             let pop: extern "system" fn() -> c_int = unsafe { transmute(pop) };
             pop();
         }

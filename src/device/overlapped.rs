@@ -1,4 +1,4 @@
-//! Transfers that hold up neither the host nor the work that is under way.
+//! Asynchronous transfers, which block neither the host nor the work in progress.
 
 use super::backend::Mark;
 use super::handle::Device;
@@ -7,16 +7,17 @@ use crate::dtype::{DType, Element};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Where data of the host arrives, before every step anew, while the step before may still run.
+/// Staging buffers on the device: the next step's upload overlaps the current step.
 pub struct Inlet {
     device: Device,
     parts: Vec<Tensor>,
-    /// Behind everything that reads what arrived last; none on a device whose work never waits.
+    /// Event recorded after everything that reads the current contents; None on a device that
+    /// always runs synchronously.
     read: Option<Mark>,
 }
 
 impl Inlet {
-    /// With room for parts of these shapes and types.
+    /// Allocates one buffer for each shape and type.
     pub fn new(device: &Device, parts: &[(&[usize], DType)]) -> Result<Inlet> {
         let parts: Result<Vec<Tensor>> =
             parts.iter().map(|(shape, dtype)| device.alloc(shape, *dtype)).collect();
@@ -25,9 +26,12 @@ impl Inlet {
         Ok(inlet)
     }
 
-    /// Sends the bytes of the first parts, as many as there is data, and has `read` ask for
-    /// everything that is to be done with what arrived: after that it may be written over. The data
-    /// may go as soon as this returns.
+    /// Uploads `data` to the first buffers, one slice each, and calls `read`, which must submit all
+    /// work that reads them: afterwards they may be overwritten. `data` may be dropped as soon as
+    /// this returns.
+    ///
+    /// # Errors
+    /// Fails if a slice and its buffer differ in length.
     pub fn take_in<R>(
         &mut self,
         data: &[&[u8]],
@@ -58,7 +62,7 @@ impl Inlet {
     }
 }
 
-/// A tensor's content on its way to the host.
+/// A tensor's contents on their way to the host.
 pub struct Readback {
     device: Device,
     dtype: DType,
@@ -68,13 +72,13 @@ pub struct Readback {
 
 enum Content {
     There(Vec<u8>),
-    /// Number of the place where it arrives.
+    /// Index of the readback slot.
     Underway(usize),
 }
 
 impl Device {
-    /// Has a tensor's content brought to the host as it is when all that was asked for so far has
-    /// run, without waiting for it.
+    /// Starts to copy a tensor to the host without waiting. The copy holds the contents after all
+    /// work submitted so far.
     pub fn fetch(&self, tensor: &Tensor) -> Result<Readback> {
         let (from, bytes) = (tensor.address(), tensor.bytes());
         let content = match self.0.backend.transfers() {
@@ -90,7 +94,7 @@ impl Device {
 }
 
 impl Readback {
-    /// Whether it has arrived.
+    /// Returns whether the contents have arrived.
     pub fn is_there(&self) -> Result<bool> {
         match (&self.content, self.device.0.backend.transfers()) {
             (Content::Underway(place), Some(transfers)) => transfers.is_there(*place),
@@ -98,7 +102,10 @@ impl Readback {
         }
     }
 
-    /// Waits until it has.
+    /// Waits for the contents and returns them.
+    ///
+    /// # Errors
+    /// Fails if the tensor has another element type.
     pub fn wait<E: Element>(&self) -> Result<Vec<E>> {
         if self.dtype != E::DTYPE {
             return Err(Error::shape("read", format!("{:?} as {:?}", self.dtype, E::DTYPE)));
@@ -113,7 +120,7 @@ impl Readback {
         Ok(data)
     }
 
-    /// Waits for a `real` tensor's content, as single precision.
+    /// Waits for the contents of a tensor of the compute type and returns them in single precision.
     pub fn wait_f32(&self) -> Result<Vec<f32>> {
         match self.dtype {
             DType::F64 => Ok(self.wait::<f64>()?.into_iter().map(|x| x as f32).collect()),

@@ -1,24 +1,27 @@
-//! Two arenas over the same memory: of what lasts, and of what lives only while a step runs.
+//! Two arenas over the same memory: the persistent pool, and the graph-private pool for what lives
+//! only while a step runs.
 //!
-//! Recorded work runs again at the addresses that it saw, so nobody else may hold them: as long as
-//! anything is recorded on a device, what the second arena has once taken of the first stays its own.
+//! A captured graph replays at the addresses used during its capture, so nothing else may hold
+//! them. As long as a graph cache exists on the device, the graph-private pool keeps every segment
+//! that it has taken from the persistent pool.
 
 use super::arena::{Arena, MemoryReport};
 
-/// Who holds what the second arena has taken, in the first.
+/// Allocation tag in the persistent pool of the segments taken by the graph-private pool.
 const STEP: &str = "step";
 
 pub(super) struct Pools {
     lasting: Arena,
     transient: Arena,
-    /// What `transient` has of `lasting`: address and the bytes that were asked for.
+    /// Segments that `transient` has taken from `lasting`: address and requested bytes.
     taken: Vec<(u64, usize)>,
     padding: usize,
-    /// What is asked for now is gone when the step is over.
+    /// Whether to allocate from the graph-private pool: such allocations must be freed by the end
+    /// of the step.
     pub inside: bool,
 }
 
-/// Where a block goes back to.
+/// The pool that a block returns to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pool {
     Lasting,
@@ -31,7 +34,8 @@ impl Pools {
         Pools { lasting: arena(), transient: arena(), taken: Vec::new(), padding, inside: false }
     }
 
-    /// None when a chunk of [`missing`](Self::missing) bytes must be added.
+    /// Allocates a block. Returns None if a segment of [`missing`](Self::missing) bytes must be
+    /// added first.
     pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<(u64, Pool)> {
         if !self.inside {
             return Some((self.lasting.take(bytes, holder)?, Pool::Lasting));
@@ -46,7 +50,7 @@ impl Pools {
         Some((self.transient.take(bytes, holder)?, Pool::Transient))
     }
 
-    /// The least that a chunk must have for a request of `bytes`.
+    /// Returns the smallest segment that can hold a request of `bytes`.
     pub fn missing(&self, bytes: usize) -> usize {
         let size = self.lasting.rounded(bytes);
         if self.inside { self.lasting.rounded(size) } else { size }
@@ -63,12 +67,13 @@ impl Pools {
         }
     }
 
-    /// Bytes of a step's memory that are in use.
+    /// Returns the bytes in use in the graph-private pool.
     pub fn transient_used(&self) -> usize {
         self.transient.report().used
     }
 
-    /// Nothing is recorded any more: what a step used is anybody's again.
+    /// Returns the graph-private pool's memory to the persistent pool, after the last graph is
+    /// gone. Does nothing while blocks of a step are in use.
     pub fn release(&mut self) {
         if self.transient_used() == 0 {
             self.transient = Arena::with_padding(self.padding);
@@ -83,7 +88,8 @@ impl Pools {
         self.transient.reset_peak();
     }
 
-    /// A step's memory counts whole; who held it is told in its place.
+    /// Reports both pools. The peak includes all segments of the graph-private pool; they are
+    /// reported under its own allocation tags.
     pub fn report(&self) -> MemoryReport {
         let (mut all, step) = (self.lasting.report(), self.transient.report());
         all.used -= step.reserved - step.used;

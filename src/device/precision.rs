@@ -1,21 +1,24 @@
-//! In which number types a device stores and computes.
+//! The number types in which a device stores and computes.
 
-/// How numbers are stored: see `kernels/dtype.cuh`.
+/// Storage and compute types; see `kernels/dtype.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Types {
+    /// Single precision throughout.
     F32,
-    /// Operands of products and attention in 16 bits, all else as in `F32`.
+    /// Operands of matmuls and attention in bf16, everything else as in `F32`.
     Bf16,
+    /// Double precision throughout.
     F64,
 }
 
-/// How products and convolutions take their operands. All else is in single precision.
+/// The precision of matmul and convolution operands. Everything else is single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
+    /// Not rounded.
     F32,
-    /// Rounded to 10 bits behind the point.
+    /// Rounded to TF32, with a 10-bit mantissa.
     Tf32,
-    /// Kept in memory with 7 bits behind the point, and those of attention too.
+    /// Stored as bf16, with a 7-bit mantissa; so are the operands of attention.
     Bf16,
 }
 

@@ -1,4 +1,4 @@
-//! What a profile holds: every call of a device, what it cost, and on whose behalf it was made.
+//! Profile data: every call of a device, its cost, and the scope and layer it is attributed to.
 
 use std::fmt;
 use std::rc::Rc;
@@ -7,64 +7,79 @@ use super::job::{Convolution, ConvolutionPass, Job, Product};
 use super::launch::{Arg, Element, Grid, Kernel};
 use crate::dtype::DType;
 
-/// What a call asked for.
+/// The operation of a call.
 #[derive(Clone, Debug)]
 pub enum Work {
+    /// A kernel launch.
     Kernel(Launch),
-    /// rows×depth times depth×cols.
+    /// A matmul of rows×depth by depth×cols.
     Product {
+        /// Rows of the left operand and the output.
         rows: usize,
+        /// Columns of the left operand and rows of the right one.
         depth: usize,
+        /// Columns of the right operand and the output.
         cols: usize,
     },
-    /// B,H,W and channels in and out.
+    /// A convolution, or one of its gradients.
     Convolution {
+        /// The pass: `forward`, `data` or `filter`.
         pass: &'static str,
+        /// B,H,W and the channels of input and output.
         shape: [usize; 5],
     },
-    /// Zeroing, copies, transfers.
+    /// Zeroing, a copy or a transfer, by name.
     Memory(&'static str),
 }
 
-/// A launch without its tensors: enough to launch the same again on others.
+/// A launch without its tensors: enough to repeat it on others.
 #[derive(Clone, Debug)]
 pub struct Launch {
+    /// The kernel.
     pub kernel: &'static Kernel,
+    /// The launch configuration.
     pub grid: Grid,
+    /// Arguments in the order of the signature.
     pub arguments: Vec<Argument>,
 }
 
 /// One argument of a launch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Argument {
+    /// A tensor, with the name and element type of its parameter.
     Tensor { name: &'static str, element: Element, shape: Vec<usize>, dtype: DType, written: bool },
+    /// A null pointer.
     Absent,
+    /// A size, a count or an offset.
     I64(i64),
+    /// A 32-bit integer or a switch.
     I32(i32),
+    /// An unsigned 64-bit integer.
     U64(u64),
+    /// A number, passed as the kernel's `real`.
     Real(f64),
 }
 
-/// On whose behalf a call was made.
+/// The scope and layer that a call is attributed to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The innermost [`Device::scope`](super::Device::scope).
     pub scope: &'static str,
-    /// The innermost [`Device::layer`](super::Device::layer), by its name in checkpoints; empty
-    /// outside of any.
+    /// The innermost [`Device::layer`](super::Device::layer), by its checkpoint name; empty outside
+    /// any layer.
     pub layer: Rc<str>,
-    /// Whether it is part of the layer's backward.
+    /// Whether the call belongs to the layer's backward.
     pub backward: bool,
 }
 
 impl Place {
-    /// The scope, and whether this is its backward.
+    /// Returns the scope's name, marked if this is its backward.
     pub fn pass(&self) -> String {
         pass_name(self.scope, self.backward)
     }
 }
 
-/// The name of a scope or a layer, or of its backward.
+/// Returns the name of a scope or a layer, or of its backward.
 pub(super) fn pass_name(name: &str, backward: bool) -> String {
     if backward { format!("{name} backward") } else { name.into() }
 }
@@ -72,26 +87,30 @@ pub(super) fn pass_name(name: &str, backward: bool) -> String {
 /// One call.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// The operation.
     pub work: Work,
+    /// The scope and layer that it is attributed to.
     pub place: Place,
-    /// When the device began it, in seconds from the first call on.
+    /// When the device started it, in seconds since the first call started.
     pub start: f64,
+    /// How long it took, in seconds.
     pub seconds: f64,
-    /// Of the tensors handed over: what is touched at least, were each read or written once.
+    /// Bytes of the tensors passed: the least that is touched if each is read or written once.
     pub bytes: f64,
-    /// Of products, convolutions and the kernels whose grid tells them.
+    /// FLOPs of matmuls, convolutions and kernels whose grid states them; 0 otherwise.
     pub flops: f64,
 }
 
-/// What [`Device::profile`](super::Device::profile) saw, in order.
+/// The calls recorded by [`Device::profile`](super::Device::profile), in order.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// From the first call's beginning to the last one's end.
+    /// Time from the start of the first call to the end of the last one, in seconds.
     pub seconds: f64,
+    /// The calls.
     pub calls: Vec<Call>,
 }
 
-/// Calls while a profile is being taken, each with the marks of the backend before and behind it.
+/// Calls recorded while a profile is active, each with the backend's marks before and after it.
 pub(super) type Recorded = Vec<(Call, [u64; 2])>;
 
 /// A call that is about to be made.
@@ -170,7 +189,7 @@ impl Argument {
 }
 
 impl Work {
-    /// Without the shape.
+    /// Returns the name without the shape.
     pub fn name(&self) -> String {
         match self {
             Work::Kernel(launch) => launch.kernel.name.into(),
@@ -180,7 +199,7 @@ impl Work {
         }
     }
 
-    /// Sizes: of a kernel, its largest tensor's.
+    /// Returns the sizes; for a kernel, those of its largest tensor.
     pub fn shape(&self) -> String {
         match self {
             Work::Kernel(launch) => launch.shape(),
@@ -192,7 +211,7 @@ impl Work {
 }
 
 impl Launch {
-    /// That of its largest tensor, the first of equals.
+    /// Returns the shape of the largest tensor, the first of equals.
     pub fn shape(&self) -> String {
         let mut largest: &[usize] = &[];
         for argument in &self.arguments {

@@ -1,4 +1,5 @@
-//! Work that is asked for again and again: recorded once, then replayed where the device can.
+//! CUDA graph cache: work that recurs in every step is captured once and then replayed, on devices
+//! that support it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,9 +9,10 @@ use super::backend::Recording;
 use super::handle::Device;
 use crate::{Error, Result};
 
-/// Pieces of work by kind. What a piece allocates is gone when it is over, and what it reads and
-/// leaves lies at the same addresses every time. `T`: what the host learns from asking for it, which
-/// is the same every time too and holds no tensor.
+/// A cache of captured graphs, one for each kind of work. Everything that the work allocates is
+/// freed when it ends, and its inputs and results are at the same addresses every time. `T` is what
+/// the host learns from submitting the work; it must be the same every time too, and hold no
+/// tensor.
 pub struct Replays<K, T> {
     device: Device,
     enabled: bool,
@@ -18,26 +20,32 @@ pub struct Replays<K, T> {
 }
 
 enum Seen<T> {
-    /// Libraries have planned, kernels are loaded, memory is there.
+    /// Warmed up: the libraries have made their plans, kernels are loaded and memory is reserved.
     Once,
     Recorded(Recording, Rc<T>),
 }
 
 impl<K: Eq + Hash, T> Replays<K, T> {
-    /// With `wanted`, work is replayed where the device can; else it is asked for anew every time.
+    /// Creates a graph cache. Work is submitted anew every time if `wanted` is false or the device
+    /// cannot capture graphs.
     pub fn new(device: &Device, wanted: bool) -> Replays<K, T> {
         let enabled = wanted && device.0.backend.recorder().is_some();
         device.0.replays.set(device.0.replays.get() + usize::from(enabled));
         Replays { device: device.clone(), enabled, kinds: HashMap::new() }
     }
 
-    /// Whether work is replayed: then its memory is its own, with what lies free between its tensors.
+    /// Returns whether work is captured and replayed. If so, its memory stays reserved for it,
+    /// including the gaps between its tensors.
     pub fn are_recorded(&self) -> bool {
         self.enabled
     }
 
-    /// Does a piece of work: the first of its kind as it is asked for, the second recorded, every
-    /// later one replayed without calling `work`.
+    /// Runs work of some kind. The first run submits it as usual (the warm-up), the second captures
+    /// and replays it, and every later one replays the graph without calling `work`. While a
+    /// profile is active, the work is always submitted.
+    ///
+    /// # Errors
+    /// Fails if the work does, or if memory of an earlier step is still in use.
     pub fn run(&mut self, kind: K, work: impl FnOnce() -> Result<T>) -> Result<Rc<T>> {
         let device = self.device.clone();
         let Some(recorder) = device.0.backend.recorder().filter(|_| self.enabled) else {
@@ -61,7 +69,7 @@ impl<K: Eq + Hash, T> Replays<K, T> {
                 Some(Seen::Once) => {
                     recorder.begin()?;
                     let known = work();
-                    // Ends in any case: what was recorded by work that failed goes.
+                    // End the capture even if the work failed, and discard its graph then.
                     let recording = recorder.end();
                     let known = Rc::new(known.inspect_err(|_| {
                         recording.iter().for_each(|recording| recorder.discard(*recording));
@@ -99,13 +107,13 @@ impl<K, T> Drop for Replays<K, T> {
 }
 
 impl Device {
-    /// Runs `f`, of whose tensors none outlives it: where work is replayed, it gets the memory that
-    /// nothing else may have between two replays.
+    /// Runs `f`, which must free all tensors that it allocates. While a graph cache exists, they
+    /// come from the graph-private pool, which nothing else may use between two replays.
     pub fn transient<R>(&self, f: impl FnOnce() -> R) -> R {
         self.within(self.0.replays.get() > 0, f)
     }
 
-    /// Runs `f`, whose tensors may outlive the step that it is a part of.
+    /// Runs `f`, whose tensors come from the persistent pool and may outlive the current step.
     pub fn lasting<R>(&self, f: impl FnOnce() -> R) -> R {
         self.within(false, f)
     }

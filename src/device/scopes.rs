@@ -1,5 +1,5 @@
-//! On whose behalf a device works: scopes and layers are charged for memory and calls, and tools
-//! that watch (NVTX) are told of them as ranges.
+//! Attribution: memory and calls are attributed to scopes and layers, which profilers see as NVTX
+//! ranges.
 
 use std::rc::Rc;
 
@@ -8,8 +8,8 @@ use super::nvtx;
 use super::profile::pass_name;
 
 impl Device {
-    /// What `f` allocates and runs is charged to `holder` in memory reports and profiles. A tool
-    /// that watches is told of a range of that name, unless it is within one already.
+    /// Attributes what `f` allocates and runs to `holder`, in memory reports and profiles. A
+    /// profiler sees an NVTX range of that name, unless the innermost scope already has it.
     pub fn scope<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
         let before = self.0.holder.replace(holder);
         let _range = (before != holder).then(|| nvtx::range(|| holder.into()));
@@ -18,8 +18,8 @@ impl Device {
         result
     }
 
-    /// What `f` asks for is charged to a layer, which is a range too. `name` is the layer's name in
-    /// checkpoints; it is called only while somebody watches.
+    /// Attributes the calls of `f` to a layer, which is an NVTX range too. `name` returns the
+    /// layer's checkpoint name and is called only while a profile or a profiler is active.
     pub fn layer<R>(&self, name: impl FnOnce() -> Rc<str>, f: impl FnOnce() -> R) -> R {
         if !self.is_watched() {
             return f();
@@ -28,8 +28,8 @@ impl Device {
         self.charging((name(), backward), f)
     }
 
-    /// The layer that is charged now, for its backward to be charged later; none while nobody
-    /// watches.
+    /// Returns the current layer, so that its backward can be attributed to it later; None while
+    /// nothing profiles.
     pub(crate) fn current_layer(&self) -> Option<Rc<str>> {
         self.is_watched().then(|| self.0.layer.borrow().0.clone())
     }
@@ -38,15 +38,15 @@ impl Device {
         nvtx::is_watched() || self.0.profile.borrow().is_some()
     }
 
-    /// `f` is the backward pass of the innermost scope. This is a range and no more, because its
-    /// calls are charged by layer.
+    /// Runs `f` as the backward of the innermost scope. It only opens an NVTX range, because the
+    /// backward's calls are attributed by layer.
     pub(crate) fn way_back<R>(&self, f: impl FnOnce() -> R) -> R {
         let _range = nvtx::range(|| pass_name(self.0.holder.get(), true));
         f()
     }
 
-    /// What `f` asks for is charged to the backward of a layer that
-    /// [`current_layer`](Self::current_layer) gave.
+    /// Attributes the calls of `f` to the backward of a layer returned by
+    /// [`current_layer`](Self::current_layer).
     pub(crate) fn backward_of<R>(&self, layer: &Option<Rc<str>>, f: impl FnOnce() -> R) -> R {
         match layer {
             Some(layer) => self.charging((layer.clone(), true), f),

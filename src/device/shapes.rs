@@ -1,54 +1,70 @@
-//! How many elements the tensors of a launch must hold, from the shapes in the kernel's signature.
+//! The number of elements that each tensor of a launch must hold, from the shapes in the kernel's
+//! signature.
 
-/// A parameter of a kernel, as its signature has it.
+/// A parameter in a kernel's signature.
 #[derive(Debug)]
 pub struct Parameter {
+    /// The name in the signature.
     pub name: &'static str,
+    /// Kind of argument that the parameter takes.
     pub kind: ParameterKind,
 }
 
+/// The kind of a kernel parameter.
 #[derive(Debug)]
 pub enum ParameterKind {
+    /// A pointer to a tensor of this shape.
     Tensor(Shape),
+    /// An `int64_t`, which shapes may refer to.
     Size,
+    /// A `bool`.
     Switch,
+    /// A `real`.
     Number,
 }
 
-/// The elements that a tensor must hold: the product of its dimensions.
+/// The number of elements that a tensor must hold: the product of its dimensions.
 #[derive(Debug)]
 pub struct Shape {
-    /// It may hold more.
+    /// Whether the tensor may hold more.
     pub at_least: bool,
+    /// The dimensions.
     pub dims: &'static [Dim],
 }
 
 /// A dimension: an expression over the sizes of a launch.
 #[derive(Debug)]
 pub enum Dim {
+    /// A constant.
     Number(u64),
-    /// The argument at this position.
+    /// The value of the argument at this position.
     Size(usize),
-    /// Blocks of the launch.
+    /// The number of blocks of the launch.
     Blocks,
+    /// The sum of two dimensions.
     Sum(&'static Dim, &'static Dim),
+    /// The first dimension minus the second, which must not be larger.
     Difference(&'static Dim, &'static Dim),
+    /// The product of two dimensions.
     Product(&'static Dim, &'static Dim),
-    /// Must come out even.
+    /// The first dimension divided by the second, without a remainder.
     Quotient(&'static Dim, &'static Dim),
+    /// The quotient, rounded down.
     Floor(&'static Dim, &'static Dim),
+    /// The quotient, rounded up.
     Ceil(&'static Dim, &'static Dim),
 }
 
-/// The numbers that a launch's shapes are made of.
+/// The values that the shapes of a launch refer to.
 pub struct Sizes<'a> {
-    /// The argument at a position; None where it is no size.
+    /// Returns the value of the argument at a position; None if it is not a size.
     pub argument: &'a dyn Fn(usize) -> Option<u64>,
+    /// Number of blocks.
     pub blocks: u64,
 }
 
 impl Dim {
-    /// None where it is negative, too large or no whole number.
+    /// Evaluates the dimension. Returns None if it is negative, too large or not a whole number.
     fn value(&self, sizes: &Sizes) -> Option<u64> {
         let two = |a: &Dim, b: &Dim| Some((a.value(sizes)?, b.value(sizes)?));
         match *self {
@@ -68,7 +84,7 @@ impl Dim {
 }
 
 impl Shape {
-    /// Compares the elements that a tensor holds with the shape, and says what is wrong.
+    /// Compares a tensor's number of elements with the shape. The error says what is wrong.
     pub fn check(&self, held: usize, sizes: &Sizes) -> Result<(), String> {
         let Some((elements, dims)) = self.elements(sizes) else {
             return Err("has no size: the launch's own sizes do not fit each other".into());
@@ -86,7 +102,8 @@ impl Shape {
         Err(format!("holds {held} elements, {relation} {wanted}"))
     }
 
-    /// Elements, and the dimensions that they are the product of; None where that is no number.
+    /// Returns the number of elements and the dimensions that multiply to it; None if a dimension
+    /// has no value.
     pub fn elements(&self, sizes: &Sizes) -> Option<(u64, Vec<u64>)> {
         let dims: Vec<u64> = self.dims.iter().map(|d| d.value(sizes)).collect::<Option<_>>()?;
         let elements = dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim))?;

@@ -1,15 +1,15 @@
-//! Takes a profile: every call of the device between two marks of its backend.
+//! Profiling: records every call of a device between two timing marks of its backend.
 
 use super::handle::{Device, Inner};
 use super::profile::{Call, Place, Profile, Recorded, Request};
 use crate::Result;
 
 impl Device {
-    /// Runs `f` and times all that it asks of the device. A profile within a profile takes all: the
-    /// outer one sees nothing of it.
+    /// Runs `f` and times every call that it submits. In nested profiles, the inner one records its
+    /// calls and the outer one does not see them.
     ///
     /// # Errors
-    /// Where the device cannot tell the time.
+    /// Fails if the device cannot read its timing marks.
     pub fn profile<R>(&self, f: impl FnOnce() -> R) -> Result<(R, Profile)> {
         let inner = &self.0;
         inner.backend.synchronize()?;
@@ -29,7 +29,7 @@ impl Device {
         Ok((result, Profile { seconds, calls }))
     }
 
-    /// Makes one call, between two marks if a profile is being taken. `describe` is called only then.
+    /// Runs one call, between two marks if a profile is active. `describe` is called only then.
     pub(super) fn timed(
         &self,
         describe: impl FnOnce() -> Request,

@@ -1,4 +1,4 @@
-//! A tensor's content: zeroed, written from the host, read back, and copied on the device.
+//! Tensor contents: zeroing, uploads, readback and copies on the device.
 
 use std::borrow::Cow;
 
@@ -10,31 +10,33 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Device {
+    /// Fills a tensor with zeros.
     pub fn zero(&self, tensor: &mut Tensor) -> Result<()> {
         let (address, bytes) = (tensor.address(), tensor.bytes());
         let request = || Request::memory("zero", bytes);
         self.timed(request, || self.0.backend.zero(address, bytes))
     }
 
+    /// Allocates a tensor and uploads its contents.
     pub fn upload<E: Element>(&self, shape: &[usize], data: &[E]) -> Result<Tensor> {
         let mut tensor = self.alloc(shape, E::DTYPE)?;
         self.write(&mut tensor, data)?;
         Ok(tensor)
     }
 
-    /// Uploads single-precision numbers as `real`.
+    /// Allocates a tensor of the compute type and uploads single-precision data to it.
     pub fn upload_real(&self, shape: &[usize], data: &[f32]) -> Result<Tensor> {
         let mut tensor = self.empty(shape)?;
         self.write_real(&mut tensor, data)?;
         Ok(tensor)
     }
 
-    /// Replaces a `real` tensor's content.
+    /// Overwrites a tensor of the compute type with single-precision data.
     pub fn write_real(&self, tensor: &mut Tensor, data: &[f32]) -> Result<()> {
         self.write_bytes(tensor, self.real(), &self.as_real(data))
     }
 
-    /// The bytes of numbers as `real` holds them.
+    /// Returns single-precision data as bytes of the compute type.
     pub fn as_real<'a>(&self, data: &'a [f32]) -> Cow<'a, [u8]> {
         match self.0.types {
             Types::F32 | Types::Bf16 => bytemuck::cast_slice(data).into(),
@@ -42,7 +44,10 @@ impl Device {
         }
     }
 
-    /// Replaces a tensor's content.
+    /// Overwrites a tensor's contents.
+    ///
+    /// # Errors
+    /// Fails if the data differs from the tensor in type or length.
     pub fn write<E: Element>(&self, tensor: &mut Tensor, data: &[E]) -> Result<()> {
         self.write_bytes(tensor, E::DTYPE, bytemuck::cast_slice(data))
     }
@@ -58,6 +63,9 @@ impl Device {
     }
 
     /// Waits for the device and copies a tensor to the host.
+    ///
+    /// # Errors
+    /// Fails if the tensor has another element type.
     pub fn read<E: Element>(&self, tensor: &Tensor) -> Result<Vec<E>> {
         if tensor.dtype() != E::DTYPE {
             return Err(Error::shape("read", format!("{tensor:?} read as {:?}", E::DTYPE)));
@@ -69,7 +77,7 @@ impl Device {
         Ok(data)
     }
 
-    /// Reads a `real` tensor or an operand as single precision.
+    /// Reads a tensor of the compute or the storage type as single precision.
     pub fn read_f32(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         match tensor.dtype() {
             DType::F64 => Ok(self.read::<f64>(tensor)?.into_iter().map(|x| x as f32).collect()),
@@ -79,6 +87,9 @@ impl Device {
     }
 
     /// Copies between tensors of the same type and length.
+    ///
+    /// # Errors
+    /// Fails if type or length differ.
     pub fn copy(&self, from: &Tensor, to: &mut Tensor) -> Result<()> {
         if from.dtype() != to.dtype() || from.len() != to.len() {
             return Err(Error::shape("copy", format!("{from:?} into {to:?}")));

@@ -1,27 +1,32 @@
-//! A tensor as kernels see it: an address, a type and a shape, with no claim on the memory.
+//! A tensor as kernels see it: address, type and shape, without ownership of the memory.
 
 use std::fmt;
 
 use crate::dtype::DType;
 
+/// A borrowed description of a tensor in device memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TensorView<'a> {
     /// Device address of the first element.
     pub address: u64,
+    /// Element type.
     pub dtype: DType,
+    /// Length of each dimension.
     pub shape: &'a [usize],
 }
 
 impl TensorView<'_> {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
+    /// Returns whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Returns the size in bytes.
     pub fn bytes(&self) -> usize {
         self.len() * self.dtype.bytes()
     }

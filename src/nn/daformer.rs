@@ -1,5 +1,6 @@
-//! DAFormer's head (Hoyer et al. 2022, section 3.2), its plain form that HRDA's attention uses, and
-//! SegFormer's head (Xie et al. 2021, section 3.2), which computes as the plain form does.
+//! The decode heads of DAFormer (Hoyer et al. 2022, section 3.2) and SegFormer (Xie et al. 2021,
+//! section 3.2). HRDA's attention head is DAFormer's with a 1×1 convolution for fusion, which has
+//! the same structure as SegFormer's.
 
 use crate::Result;
 use crate::config::NetworkConfig;
@@ -9,16 +10,17 @@ use crate::tensor::Tensor;
 
 use super::layers::{BatchNorm, Convolution, Depthwise, Dropout, Linear, Pass, he};
 
-/// How the four embedded levels become one map.
+/// How the four embedded levels are fused into one feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FusionKind {
-    /// Depthwise-separable ASPP with dilations 1, 6, 12, 18.
+    /// Depthwise-separable ASPP with dilations 1, 6, 12 and 18.
     Aspp,
     /// A 1×1 convolution.
     Conv1x1,
 }
 
-/// Four levels, each through a linear layer, resized to the finest and fused; then a classifier.
+/// Embeds each of four levels with a linear layer, resizes them to the finest level, fuses them,
+/// and classifies each position.
 pub struct DaformerHead {
     embed: Vec<Linear>,
     fuse: Fuse,
@@ -47,7 +49,8 @@ enum Branch {
 const DILATIONS: [usize; 4] = [1, 6, 12, 18];
 
 impl DaformerHead {
-    /// `widths`: channels of the four levels. `site`: the random stream of the dropout.
+    /// Adds the parameters of the head to `spec`. `widths` are the channels of the four levels;
+    /// `site` is the random stream of the dropout.
     pub fn new(
         spec: &mut Spec,
         prefix: &str,
@@ -74,7 +77,8 @@ impl DaformerHead {
         DaformerHead { embed, fuse, dropout: Dropout { rate: config.dropout, site }, classifier }
     }
 
-    /// SegFormer's all-MLP head.
+    /// Adds the parameters of SegFormer's all-MLP head to `spec`; the arguments are those of
+    /// [`new`](Self::new).
     pub fn segformer(
         spec: &mut Spec,
         prefix: &str,
@@ -82,7 +86,7 @@ impl DaformerHead {
         config: &NetworkConfig,
         site: usize,
     ) -> DaformerHead {
-        /// The reference's state dict holds a classifier that nothing uses.
+        /// Input channels of the unused classifier in the reference's state dict.
         const UNUSED: usize = 128;
         let (channels, classes, start) = (config.channels, config.classes, Init::Normal(0.01));
         let name = format!("{prefix}.conv_seg");
@@ -96,7 +100,8 @@ impl DaformerHead {
         DaformerHead { embed, fuse, dropout: Dropout { rate: config.dropout, site }, classifier }
     }
 
-    /// features: those of a backbone. Logits: of the first one's size, B,H/4,W/4,classes.
+    /// Returns logits B,H/4,W/4,classes, which have the size of the first level. `features` are the
+    /// four levels of a backbone.
     pub fn forward(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
         let [_, height, width, _] = features[0].bhwc("daformer")?;
         let embedded = (self.embed.iter().zip(features))
@@ -110,7 +115,7 @@ impl DaformerHead {
     }
 }
 
-/// A 1×1 convolution named `conv` and its batch norm `bn`.
+/// Adds a 1×1 convolution named `conv` and its batch norm `bn`.
 fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNorm) {
     let init = he(outputs, 1, 1);
     let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], false, init);

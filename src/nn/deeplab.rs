@@ -1,4 +1,4 @@
-//! DeepLabV2's head (Chen et al. 2017): classifiers with different dilations, summed.
+//! The decode head of DeepLabV2 (Chen et al. 2017): classifiers with different dilations, summed.
 
 use crate::Result;
 use crate::ops::{self, Conv};
@@ -7,13 +7,15 @@ use crate::tensor::Tensor;
 
 use super::layers::{Convolution, Pass};
 
-/// 3×3 convolutions from the last feature straight to the classes; no norm, no dropout.
+/// Parallel 3×3 convolutions that map the last feature level straight to the classes, without norm
+/// or dropout.
 pub struct DeepLabHead {
     branches: Vec<Convolution>,
 }
 
 impl DeepLabHead {
-    /// `width`: channels of the last feature.
+    /// Adds the parameters of the head to `spec`. `width` is the number of channels of the last
+    /// feature level.
     pub fn new(
         spec: &mut Spec,
         prefix: &str,
@@ -31,7 +33,10 @@ impl DeepLabHead {
         DeepLabHead { branches }
     }
 
-    /// Logits of the last feature's size.
+    /// Returns logits of the size of the last feature level.
+    ///
+    /// # Errors
+    /// Returns a configuration error if the head was built without dilations.
     pub fn forward(&self, pass: &Pass, [.., last]: &[Tensor; 4]) -> Result<Tensor> {
         let mut outputs = self.branches.iter().map(|branch| branch.forward(pass, last));
         let first = outputs.next().unwrap_or_else(|| {

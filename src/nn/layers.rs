@@ -6,41 +6,45 @@ use crate::params::{BufferId, Init, Layout, Param, ParamId, Spec, Weights};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
-/// Where batch norms take their statistics from.
+/// The mode of the batch norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
-    /// From the batch; the running ones move.
+    /// Training: normalize with the statistics of the batch and update the running statistics.
     Batch,
-    /// From a batch that was seen before; the running ones have moved already.
+    /// Recomputation: normalize with the statistics of the batch, but leave the running statistics
+    /// alone, which the first forward pass has already updated.
     Again,
-    /// The running ones.
+    /// Evaluation: normalize with the running statistics.
     Running,
 }
 
-/// Random dropping (drop-path, dropout) of one forward pass.
+/// The random state of drop-path and dropout in one forward pass.
 #[derive(Clone)]
 pub struct Dropping {
-    /// One u64 on the device, drawn anew every step.
+    /// A u64 on the device, drawn anew in every step.
     pub key: Tensor,
-    /// Tells this pass apart from the others of the step.
+    /// The index that distinguishes this pass from the others of the step.
     pub pass: usize,
 }
 
-/// Streams of random numbers within a pass: more than a network has places that drop.
+/// The number of random streams reserved per pass; no network has this many dropout sites.
 const SITES: usize = 1024;
 
-/// One forward pass of a network: with which weights, in which mode.
+/// The state of one forward pass: its weights and modes.
 #[derive(Clone)]
 pub struct Pass<'a> {
+    /// The tape that records the ops.
     pub tape: &'a Tape,
+    /// The weights that the layers use.
     pub weights: &'a Weights,
+    /// The mode of the batch norms.
     pub statistics: Statistics,
-    /// None: nothing is dropped (evaluation, the teacher).
+    /// The random state of drop-path and dropout; `None` (evaluation, the teacher) disables them.
     pub dropping: Option<Dropping>,
 }
 
 impl Pass<'_> {
-    /// The same pass over another input (the detail crop): its random numbers differ.
+    /// Returns the same pass for another input (the detail crop), with different random numbers.
     pub(super) fn part(&self, part: usize) -> Self {
         let dropping = self
             .dropping
@@ -49,13 +53,13 @@ impl Pass<'_> {
         Pass { dropping, ..self.clone() }
     }
 
-    /// Runs `f` on behalf of the layer that a parameter belongs to.
+    /// Runs `f` within the profiling scope of the layer that owns the parameter.
     fn layer<R>(&self, parameter: ParamId, f: impl FnOnce() -> R) -> R {
         let name = || self.weights.spec().layer_of(parameter).into();
         self.tape.device().layer(name, f)
     }
 
-    /// Runs a part of the pass of which the tape keeps the inputs alone: see [`Tape::recomputed`].
+    /// Runs part of the pass with activation checkpointing: see [`Tape::recomputed`].
     pub(super) fn recomputed<const N: usize, const M: usize>(
         &self,
         inputs: [&Tensor; N],
@@ -80,7 +84,8 @@ impl Pass<'_> {
     }
 }
 
-/// Fully connected, or a 1×1 convolution: the reference stores the latter as K,C,1,1.
+/// A fully connected layer or a 1×1 convolution; the reference stores the weights of the latter as
+/// K,C,1,1.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     weight: ParamId,
@@ -88,13 +93,14 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// Adds a fully connected layer with a bias to `spec`.
     pub fn new(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> Linear {
         let init = Init::TruncatedNormal(0.02);
         let weight = spec.param(format!("{name}.weight"), &[outputs, inputs], Layout::Same, init);
         Linear { weight, bias: Some(bias(spec, name, outputs)) }
     }
 
-    /// A 1×1 convolution, started as `init` says.
+    /// Adds a 1×1 convolution to `spec`, with weights initialized by `init`.
     pub fn conv1x1(
         spec: &mut Spec,
         name: &str,
@@ -107,13 +113,14 @@ impl Linear {
         Linear { weight, bias: with_bias.then(|| bias(spec, name, outputs)) }
     }
 
+    /// Returns the output in the storage type.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
         pass.layer(self.weight, || ops::linear(pass.tape, x, &weight, bias.as_ref()))
     }
 
-    /// Not rounded to an operand.
+    /// Returns the output in the compute type, not cast to the storage type.
     pub fn forward_wide(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
@@ -125,7 +132,7 @@ fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
     spec.param(format!("{name}.bias"), &[outputs], Layout::Same, Init::Constant(0.0))
 }
 
-/// He initialisation by fan-out, as the reference starts convolutions.
+/// Kaiming-normal initialization by fan-out, as the reference initializes convolutions.
 pub fn he(outputs: usize, kernel: usize, groups: usize) -> Init {
     Init::Normal((2.0 / (kernel * kernel * outputs / groups) as f32).sqrt())
 }
@@ -139,6 +146,7 @@ pub struct Convolution {
 }
 
 impl Convolution {
+    /// Adds a convolution with a `kernel`×`kernel` filter to `spec`.
     pub fn new(
         spec: &mut Spec,
         name: &str,
@@ -153,13 +161,14 @@ impl Convolution {
         Convolution { weight, bias: with_bias.then(|| bias(spec, name, outputs)), geometry }
     }
 
+    /// Returns the output in the storage type.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
         pass.layer(self.weight, || ops::conv(pass.tape, x, &weight, bias.as_ref(), self.geometry))
     }
 
-    /// Not rounded to an operand.
+    /// Returns the output in the compute type, not cast to the storage type.
     pub fn forward_wide(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.map(|id| pass.weights.param(id)).transpose()?;
         let weight = pass.weights.param(self.weight)?;
@@ -169,7 +178,7 @@ impl Convolution {
     }
 }
 
-/// A depthwise 3×3 convolution that keeps the size.
+/// A depthwise 3×3 convolution with stride 1 that preserves the spatial size.
 #[derive(Clone, Copy, Debug)]
 pub struct Depthwise {
     weight: ParamId,
@@ -178,6 +187,7 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
+    /// Adds a depthwise convolution to `spec`.
     pub fn new(
         spec: &mut Spec,
         name: &str,
@@ -195,6 +205,7 @@ impl Depthwise {
         Ok((pass.weights.param(self.weight)?, bias))
     }
 
+    /// Applies the convolution.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = self.params(pass)?;
         pass.layer(self.weight, || {
@@ -202,7 +213,7 @@ impl Depthwise {
         })
     }
 
-    /// The convolution and a GELU on its output, as one op.
+    /// Applies the convolution without dilation and a GELU to its output, fused into one op.
     pub fn forward_gelu(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = self.params(pass)?;
         pass.layer(self.weight, || ops::depthwise_gelu(pass.tape, x, &weight, bias.as_ref()))
@@ -218,24 +229,27 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// Adds a layer norm to `spec`.
     pub fn new(spec: &mut Spec, name: &str, channels: usize, eps: f64) -> LayerNorm {
         let one = Init::Constant(1.0);
         let weight = spec.param(format!("{name}.weight"), &[channels], Layout::Same, one);
         LayerNorm { weight, bias: bias(spec, name, channels), eps }
     }
 
+    /// Returns the normalized input in the storage type.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let norm = self.norm(pass)?;
         pass.layer(self.weight, || ops::layernorm(pass.tape, x, &norm))
     }
 
-    /// The norm as a residual stream.
+    /// Returns the normalized input in the compute type, to start a residual stream.
     pub fn stream(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let norm = self.norm(pass)?;
         pass.layer(self.weight, || ops::layernorm_stream(pass.tape, x, &norm))
     }
 
-    /// `x` plus a branch that may be dropped, and that sum's norm.
+    /// Returns the sum of `x` and a residual branch, to which drop-path may apply, and the norm of
+    /// that sum.
     pub fn add(
         &self,
         pass: &Pass,
@@ -267,7 +281,7 @@ impl BatchNorm {
     const EPS: f64 = 1e-5;
     const MOMENTUM: f64 = 0.1;
 
-    /// Its weights start at `gain`.
+    /// Adds a batch norm to `spec`, with weights initialized to `gain`.
     pub fn new(spec: &mut Spec, name: &str, channels: usize, gain: f32) -> BatchNorm {
         let gain = Init::Constant(gain);
         BatchNorm {
@@ -279,11 +293,12 @@ impl BatchNorm {
         }
     }
 
+    /// Applies the norm.
     pub fn plain(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         self.forward(pass, x, false)
     }
 
-    /// With a ReLU after it.
+    /// Applies the norm and a ReLU.
     pub fn rectified(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         self.forward(pass, x, true)
     }
@@ -300,7 +315,7 @@ impl BatchNorm {
             if pass.statistics != Statistics::Again {
                 return Ok(buffer);
             }
-            // What moves is a copy.
+            // The forward pass has already updated the statistics, so the kernel updates a copy.
             let mut copy = pass.tape.device().empty_like(&buffer)?;
             pass.tape.device().copy(&buffer, &mut copy)?;
             Ok::<_, crate::Error>(copy)
@@ -319,11 +334,14 @@ impl BatchNorm {
 /// Channel dropout before the classifier.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
+    /// The probability of dropping a channel.
     pub rate: f32,
+    /// The random stream within a pass.
     pub site: usize,
 }
 
 impl Dropout {
+    /// Applies dropout, or returns `x` where the pass drops nothing.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         match pass.drop_path(self.rate, self.site) {
             Some(drop) => ops::dropout2d(pass.tape, x, drop.rate, &drop.key, drop.stream),

@@ -1,4 +1,4 @@
-//! Mix Transformer, the encoder of SegFormer (Xie et al. 2021, section 3.1).
+//! The Mix Transformer, the encoder of SegFormer (Xie et al. 2021, section 3.1).
 
 use std::rc::Rc;
 
@@ -10,19 +10,23 @@ use crate::{Error, Result};
 
 use super::layers::{Convolution, Depthwise, LayerNorm, Linear, Pass, he};
 
+/// Attention heads of each stage.
 const HEADS: [usize; 4] = [1, 2, 5, 8];
-/// Keys and values are reduced by a convolution of this stride.
+/// The stride of the convolution that reduces keys and values in each stage.
 const REDUCTION: [usize; 4] = [8, 4, 2, 1];
 const MLP_RATIO: usize = 4;
-/// A side of one reduced key at the first stage: stride 4 times reduction 8.
+/// The smallest side of an image: one reduced key of the first stage covers stride 4 times
+/// reduction 8.
 const SMALLEST: usize = 32;
-/// Norms in blocks and at stage ends; norms of patch embeddings and of the reduction.
+/// Eps of the norms in blocks and at stage ends.
 const BLOCK_EPS: f64 = 1e-6;
+/// Eps of the norms of patch embeddings and of the key reduction.
 const EMBED_EPS: f64 = 1e-5;
 
-/// Four stages of transformer blocks, at strides 4, 8, 16 and 32.
+/// A backbone of four stages of transformer blocks, at strides 4, 8, 16 and 32.
 pub struct Mit {
     stages: Vec<Stage>,
+    /// The channels of the four stages.
     pub widths: [usize; 4],
 }
 
@@ -31,7 +35,7 @@ struct Stage {
     embed_norm: LayerNorm,
     blocks: Vec<Block>,
     norm: LayerNorm,
-    /// Of a block the tape keeps its inputs alone.
+    /// Enables activation checkpointing: the tape keeps only the inputs of each block.
     recompute: bool,
 }
 
@@ -43,8 +47,9 @@ struct Block {
     fc1: Linear,
     depthwise: Depthwise,
     fc2: Linear,
-    /// Probability of dropping either branch, and the first of the block's two random streams.
+    /// The drop-path probability of both residual branches.
     drop_path: f32,
+    /// The first of the block's two random streams.
     site: usize,
 }
 
@@ -59,6 +64,10 @@ struct Attention {
 }
 
 impl Mit {
+    /// Adds the parameters of the backbone named in `network.backbone` to `spec`.
+    ///
+    /// # Errors
+    /// Returns a configuration error if the name is unknown.
     pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<Mit> {
         let NetworkConfig { drop_path, activation_checkpointing: recompute, .. } = *config;
         let (widths, depths) = match config.backbone.as_str() {
@@ -107,7 +116,10 @@ impl Mit {
         Ok(Mit { stages, widths })
     }
 
-    /// image: B,H,W,3. Features: B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 16, 32.
+    /// Returns features B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 16 and 32. `image` is B,H,W,3.
+    ///
+    /// # Errors
+    /// Returns a shape error if a side of the image is below 32 pixels.
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
         let [_, height, width, _] = image.bhwc("mit")?;
         if height.min(width) < SMALLEST {
@@ -167,8 +179,8 @@ impl Block {
         }
     }
 
-    /// x: the residual stream, `normed`: its first norm. Returns the stream after the block, and
-    /// that normed by `after`.
+    /// Takes the residual stream `x` and its first norm `normed`. Returns the stream after the
+    /// block and its norm by `after`.
     fn forward(
         &self,
         pass: &Pass,
@@ -188,7 +200,8 @@ impl Block {
         after.add(pass, &x, &mixed, path)
     }
 
-    /// As [`forward`](Self::forward), in less memory: it runs again on the way back.
+    /// Runs [`forward`](Self::forward) with activation checkpointing, which saves memory and runs
+    /// it again in the backward pass.
     fn recomputed(
         &self,
         pass: &Pass,
@@ -257,7 +270,7 @@ mod tests {
             for (i, block) in all.iter().enumerate() {
                 let expected = 0.1 * i as f32 / (blocks - 1) as f32;
                 assert!((block.drop_path - expected).abs() < 1e-7, "{name}, block {i}");
-                // Two streams a block, of its own.
+                // Each block has two streams of its own.
                 assert_eq!(block.site, 2 * i);
             }
         }

@@ -1,5 +1,5 @@
-//! Networks: what layers there are, in which order they run, and what the reference's state dict
-//! calls their parameters.
+//! Networks: the layers, the order in which they run, and the names of their parameters in the
+//! reference's state dict.
 
 mod daformer;
 mod deeplab;

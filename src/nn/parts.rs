@@ -1,4 +1,4 @@
-//! The parts of a network that a configuration chooses: backbone and head.
+//! The parts of a network that the configuration selects: backbone and head.
 
 use crate::config::NetworkConfig;
 use crate::ops;
@@ -12,15 +12,16 @@ use super::layers::Pass;
 use super::mit::Mit;
 use super::resnet::ResNet;
 
-/// What turns an image into features of four levels.
+/// A backbone, which maps an image to features at four levels.
 pub enum Backbone {
-    /// Strides 4, 8, 16, 32.
+    /// A Mix Transformer, at strides 4, 8, 16 and 32.
     Mit(Mit),
-    /// Strides 4, 8, 8, 8.
+    /// A ResNet, at strides 4, 8, 8 and 8.
     ResNet(ResNet),
 }
 
 impl Backbone {
+    /// Adds the parameters of the configured backbone to `spec`.
     pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<Backbone> {
         Ok(if config.backbone.starts_with("resnet") {
             Backbone::ResNet(ResNet::new(spec, prefix, config)?)
@@ -29,7 +30,7 @@ impl Backbone {
         })
     }
 
-    /// Channels of the four levels.
+    /// Returns the channels of the four levels.
     pub fn widths(&self) -> [usize; 4] {
         match self {
             Backbone::Mit(mit) => mit.widths,
@@ -37,13 +38,14 @@ impl Backbone {
         }
     }
 
-    /// Whether a sample's features are its own, whatever else is in the batch: a ResNet's batch norms
-    /// see it all.
+    /// Returns whether the features of a sample are independent of the rest of the batch, so that
+    /// inputs may be joined into one batch. A ResNet's are not: its batch norms see the whole
+    /// batch.
     pub fn joins(&self) -> bool {
         matches!(self, Backbone::Mit(_))
     }
 
-    /// image: B,H,W,3.
+    /// Returns the features of `image`, B,H,W,3.
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
         let image = ops::to_operand(pass.tape.device(), image)?;
         match self {
@@ -52,9 +54,10 @@ impl Backbone {
         }
     }
 
-    /// Features of several inputs, each in its pass, all of one tape. Inputs of one size go as one
-    /// batch, in the first's pass, where the backbone [`joins`](Self::joins): wider work for the
-    /// device, and parameters are read once.
+    /// Returns the features of several inputs, each with its own pass, all on one tape. If all
+    /// inputs have the same size and the backbone [`joins`](Self::joins) them, they run as one
+    /// batch with the pass of the first: the device gets larger kernels, and parameters are read
+    /// once.
     pub fn forward_each(&self, inputs: Vec<(Pass, Tensor)>) -> Result<Vec<[Tensor; 4]>> {
         let alike = |(_, image): &(Pass, Tensor)| image.shape()[1..] == inputs[0].1.shape()[1..];
         if inputs.len() < 2 || !self.joins() || !inputs.iter().all(alike) {
@@ -77,23 +80,30 @@ impl Backbone {
     }
 }
 
-/// What a head's logits are for.
+/// The purpose of a head's logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// Class logits.
     Classes,
-    /// HRDA's weights of detail against context: the plainer form of a head that has one.
+    /// HRDA's attention, which weights detail against context. It uses the simpler variant of a
+    /// head that has one.
     Attention,
 }
 
-/// What turns features into logits.
+/// A decode head, which maps features to logits.
 pub enum Head {
-    /// DAFormer's and SegFormer's.
+    /// The head of DAFormer or SegFormer.
     Daformer(DaformerHead),
+    /// The head of DeepLabV2.
     DeepLab(DeepLabHead),
 }
 
 impl Head {
-    /// `widths`: channels of the backbone's levels. `site`: the random stream of the dropout.
+    /// Adds the parameters of the configured head to `spec`. `widths` are the channels of the
+    /// backbone's levels; `site` is the random stream of the dropout.
+    ///
+    /// # Errors
+    /// Returns a configuration error if there is no such head for the role.
     pub fn new(
         spec: &mut Spec,
         prefix: &str,
@@ -124,8 +134,8 @@ impl Head {
         }
     }
 
-    /// Pixels of the image per cell of the logits, along a side: DeepLab's are of the size of the
-    /// last level of a ResNet.
+    /// Returns the image pixels per logit position along a side. DeepLab's logits have the size of
+    /// the last level of a ResNet.
     pub fn stride(&self) -> usize {
         match self {
             Head::Daformer(_) => 4,
@@ -133,6 +143,7 @@ impl Head {
         }
     }
 
+    /// Returns the logits of the features of a backbone.
     pub fn forward(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
         match self {
             Head::Daformer(head) => head.forward(pass, features),

@@ -1,6 +1,6 @@
-//! ResNet v1c (He et al. 2016; He et al. 2019): three 3×3 convolutions for a stem, the stride on the
-//! 3×3 convolution of a bottleneck, and dilations in place of the last two stages' strides, as
-//! DeepLab has them.
+//! ResNet v1c (He et al. 2016; He et al. 2019): the stem has three 3×3 convolutions, and a
+//! bottleneck's stride is on its 3×3 convolution. As in DeepLab, dilation replaces the strides of
+//! the last two stages.
 
 use crate::config::NetworkConfig;
 use crate::ops::{self, Conv};
@@ -12,22 +12,24 @@ use super::layers::{BatchNorm, Convolution, Pass, he};
 
 /// Channels of the stem's three convolutions.
 const STEM: [usize; 3] = [32, 32, 64];
-/// Channels inside the bottlenecks of each stage; they leave it with four times as many.
+/// Channels inside the bottlenecks of each stage.
 const INNER: [usize; 4] = [64, 128, 256, 512];
+/// A bottleneck outputs this many times its inner channels.
 const EXPANSION: usize = 4;
 const STRIDES: [usize; 4] = [1, 2, 1, 1];
-/// A stage's first block has half of it (the reference: contract_dilation).
+/// The dilation of each stage; its first block has half of it (the reference's
+/// `contract_dilation`).
 const DILATIONS: [usize; 4] = [1, 1, 2, 4];
 
-/// A stem and four stages of bottlenecks, at strides 4, 8, 8 and 8.
+/// A backbone of a stem and four stages of bottlenecks, at strides 4, 8, 8 and 8.
 pub struct ResNet {
     stem: Vec<Normed>,
     stages: Vec<Vec<Bottleneck>>,
-    /// Of a bottleneck the tape keeps its input alone.
+    /// Enables activation checkpointing: the tape keeps only the input of each bottleneck.
     recompute: bool,
 }
 
-/// A convolution without bias, and the batch norm after it.
+/// A convolution without bias, followed by a batch norm.
 #[derive(Clone)]
 struct Normed {
     conv: Convolution,
@@ -36,16 +38,20 @@ struct Normed {
 
 #[derive(Clone)]
 struct Bottleneck {
-    /// 1×1, 3×3, 1×1.
+    /// The 1×1, 3×3 and 1×1 convolutions of the residual branch.
     branch: [Normed; 3],
-    /// Where the branch changes the shape.
+    /// The projection of the input, if the branch changes the shape.
     shortcut: Option<Normed>,
 }
 
 impl ResNet {
+    /// The output channels of the four stages.
     pub const WIDTHS: [usize; 4] = [256, 512, 1024, 2048];
 
-    /// `network.backbone`: `resnet50_v1c` or `resnet101_v1c`.
+    /// Adds the parameters of the backbone named in `network.backbone` to `spec`.
+    ///
+    /// # Errors
+    /// Returns a configuration error if the name is neither `resnet50_v1c` nor `resnet101_v1c`.
     pub fn new(spec: &mut Spec, prefix: &str, config: &NetworkConfig) -> Result<ResNet> {
         let depths = match config.backbone.as_str() {
             "resnet50_v1c" => [3, 4, 6, 3],
@@ -58,7 +64,7 @@ impl ResNet {
         let mut inputs = 3;
         let stem = (STEM.iter().enumerate())
             .map(|(i, &outputs)| {
-                // In the reference a sequence of convolution, norm and rectifier, three times.
+                // The reference numbers convolution, norm and ReLU consecutively, three times.
                 let names = [3 * i, 3 * i + 1].map(|n| format!("{prefix}.stem.{n}"));
                 let geometry = Conv::strided(if i == 0 { 2 } else { 1 }, 1);
                 let conv = Normed::new(spec, names, [inputs, outputs], 3, geometry, 1.0);
@@ -85,7 +91,7 @@ impl ResNet {
         Ok(ResNet { stem, stages, recompute: config.activation_checkpointing })
     }
 
-    /// image: B,H,W,3. Features: B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 8, 8.
+    /// Returns features B,⌈H/s⌉,⌈W/s⌉,C for strides s of 4, 8, 8 and 8. `image` is B,H,W,3.
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
         let mut x = image.clone();
         for layer in &self.stem {
@@ -107,7 +113,8 @@ impl ResNet {
 }
 
 impl Normed {
-    /// `names`: of the convolution and of the norm, whose weights start at `gain`.
+    /// Adds a convolution and its norm to `spec`. `names` are their names; the norm's weights are
+    /// initialized to `gain`.
     fn new(
         spec: &mut Spec,
         names: [String; 2],
@@ -148,8 +155,8 @@ impl Bottleneck {
         };
         let one = Conv::same(1, 1);
         let middle = Conv { stride, padding: dilation, dilation };
-        // A block begins as the identity: the branch's last norm with weights of 0
-        // (the reference: zero_init_residual).
+        // A block starts as the identity: the weights of the branch's last norm are initialized to
+        // 0 (the reference's `zero_init_residual`).
         let branch = [
             layer("conv1", "bn1", [inputs, inner], 1, one, 1.0),
             layer("conv2", "bn2", [inner, inner], 3, middle, 1.0),
@@ -174,7 +181,8 @@ impl Bottleneck {
         ops::add(pass.tape, &outer, &kept, true)
     }
 
-    /// As [`forward`](Self::forward), in less memory: it runs again on the way back.
+    /// Runs [`forward`](Self::forward) with activation checkpointing, which saves memory and runs
+    /// it again in the backward pass.
     fn recomputed(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let block = self.clone();
         let forward = move |pass: &Pass, [x]: [Tensor; 1]| Ok([block.forward(pass, &x)?]);

@@ -1,4 +1,5 @@
-//! A whole network: backbone and decoder, on one scale or on HRDA's two (Hoyer et al. 2022b).
+//! A complete segmentation network: backbone and head, at a single scale or at HRDA's two scales
+//! (Hoyer et al. 2022b).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,10 +16,13 @@ use crate::{Error, Result};
 use super::layers::Pass;
 use super::parts::{Backbone, Head, Role};
 
-/// Random streams of the two heads' dropouts, behind those of the backbone's blocks.
+/// The dropout stream of the class head, after the streams of the backbone's blocks.
 const HEAD_SITE: usize = 900;
+/// The dropout stream of HRDA's attention head.
 const ATTENTION_SITE: usize = 901;
 
+/// A segmentation network. It holds the structure and parameter list; the weights are passed in
+/// with each [`Pass`].
 pub struct Segmentor {
     backbone: Backbone,
     head: Head,
@@ -27,71 +31,85 @@ pub struct Segmentor {
 }
 
 struct Hrda {
-    /// Class-wise weights of detail against context, from context features.
+    /// Predicts per-class weights of detail against context from the context features.
     attention: Head,
     detail_crop: usize,
     detail_loss: f32,
-    /// Windows of the detail scale, by the height and width of images seen so far.
+    /// The detail windows for each image size (height, width) seen so far.
     windows: RefCell<HashMap<(usize, usize), Rc<Windows>>>,
 }
 
-/// What a training pass learns from.
+/// The input and targets of a training pass.
 pub struct Supervision<'a> {
-    /// B,H,W,3, normalised.
+    /// The normalized image, B,H,W,3.
     pub image: &'a Tensor,
-    /// B,H,W train ids.
+    /// The train ids, B,H,W.
     pub label: &'a Tensor,
-    /// B,H,W; none: every pixel counts 1.
+    /// The loss weight of each pixel, B,H,W; `None` means 1 everywhere.
     pub weight: Option<&'a Tensor>,
-    /// y1, y2, x1, x2 of the detail crop, i32 on the device. Unused without HRDA.
+    /// The detail crop as y1, y2, x1, x2 (i32 on the device); unused without HRDA.
     pub detail_box: &'a Tensor,
 }
 
-/// What a backbone makes of a training pass's image.
+/// The backbone's features for a training pass.
 pub struct Features {
-    /// Of the context image: of the whole image without HRDA.
+    /// The features of the context image, which is the whole image without HRDA.
     pub context: [Tensor; 4],
+    /// The features of the detail crop; `None` without HRDA.
     pub detail: Option<[Tensor; 4]>,
 }
 
 impl Features {
-    /// The same, gradients collected from here on.
+    /// Returns the same features as leaves of `tape`, which collects their gradients.
     pub fn leaves(&self, tape: &Tape) -> Features {
         let leaves = |maps: &[Tensor; 4]| maps.each_ref().map(|x| tape.leaf(x));
         Features { context: leaves(&self.context), detail: self.detail.as_ref().map(leaves) }
     }
 
+    /// Returns all feature maps, those of the context first.
     pub fn maps(&self) -> impl Iterator<Item = &Tensor> {
         self.context.iter().chain(self.detail.iter().flatten())
     }
 }
 
-/// The losses of a training pass and their share in its total, the main one first.
+/// The losses and logits of a training pass.
 pub struct Output {
+    /// Each loss with its weight in the total, the main loss first.
     pub losses: Vec<(Loss, f32)>,
-    /// Logits by the reference's names: fused, lr_seg (times 1 - attention) and hr_seg of HRDA.
+    /// The logits, by the reference's names; with HRDA these are fused_seg, lr_seg (already
+    /// multiplied by 1−attention) and hr_seg.
     pub logits: Vec<(&'static str, Tensor)>,
 }
 
-/// The parts of an inference pass; `fused` is its result, B,H/s,W/s,classes, s being the stride.
+/// The outputs of an inference pass.
 pub struct Parts {
+    /// The resulting logits, B,H/s,W/s,classes for a stride of s.
     pub fused: Tensor,
+    /// The intermediate results of HRDA; `None` without HRDA.
     pub hrda: Option<HrdaParts>,
 }
 
-/// What HRDA's result was fused from.
+/// The intermediate results from which HRDA computes its logits.
 pub struct HrdaParts {
-    /// Context image, its logits, and the attention after the sigmoid.
+    /// The context image.
     pub small: Tensor,
+    /// The logits of the context image.
     pub low: Tensor,
+    /// The attention after the sigmoid.
     pub attention: Tensor,
-    /// Windows of the detail scale (y1, y2, x1, x2), their logits window-major, and their average.
+    /// The detail windows as y1, y2, x1, x2.
     pub boxes: Vec<[usize; 4]>,
+    /// The logits of the detail windows, window-major.
     pub cropped: Tensor,
+    /// The average of the window logits over the whole image.
     pub high: Tensor,
 }
 
 impl Segmentor {
+    /// Builds the network that the configuration describes.
+    ///
+    /// # Errors
+    /// Returns a configuration error if a backbone or head is unknown.
     pub fn new(config: &NetworkConfig) -> Result<Segmentor> {
         let mut spec = Spec::default();
         let backbone = Backbone::new(&mut spec, "backbone", config)?;
@@ -113,20 +131,23 @@ impl Segmentor {
         Ok(Segmentor { backbone, head, hrda, spec: Rc::new(spec) })
     }
 
+    /// Returns the list of parameters and buffers.
     pub fn spec(&self) -> &Rc<Spec> {
         &self.spec
     }
 
+    /// Returns the backbone.
     pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 
-    /// Pixels of the image per cell of the logits, along a side.
+    /// Returns the image pixels per logit position along a side.
     pub fn stride(&self) -> usize {
         self.head.stride()
     }
 
-    /// The image that features for the feature distance are taken from: HRDA's context.
+    /// Returns the image from which the feature distance takes its features: HRDA's context image,
+    /// or the image itself.
     pub fn context(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
         match self.hrda {
             Some(_) => halved(pass, image),
@@ -134,7 +155,7 @@ impl Segmentor {
         }
     }
 
-    /// What the backbone makes of the images of training passes, all of one tape.
+    /// Returns the features of the images of training passes, all on one tape.
     pub fn features(&self, passes: &[(Pass, &Supervision)]) -> Result<Vec<Features>> {
         let mut inputs = Vec::new();
         for (pass, s) in passes {
@@ -142,7 +163,7 @@ impl Segmentor {
                 inputs.push((pass.clone(), s.image.clone()));
                 continue;
             };
-            // Running statistics move in this order: context before detail.
+            // Batch norms update their running statistics in this order: context before detail.
             inputs.push((pass.part(0), halved(pass, s.image)?));
             inputs.push((pass.part(1), hrda.detail(pass, s, s.image)?));
         }
@@ -158,8 +179,8 @@ impl Segmentor {
             .collect()
     }
 
-    /// The rest of a training pass. With HRDA: (1 - d)·CE(fused) + d·CE(detail on its box), d the
-    /// detail loss.
+    /// Computes logits and losses from the features. With HRDA the losses are (1 - d)·CE(fused) +
+    /// d·CE(detail on its box), where d is the weight of the detail loss.
     pub fn losses(&self, pass: &Pass, features: &Features, s: &Supervision) -> Result<Output> {
         let tape = pass.tape;
         let (Some(hrda), Some(details)) = (&self.hrda, &features.detail) else {
@@ -184,12 +205,14 @@ impl Segmentor {
         })
     }
 
-    /// Logits of a whole image, a cell for each stride, the detail sliding over it: what the teacher
-    /// and evaluation see. image: B,H,W,3, sides multiples of 32.
+    /// Returns the logits of a whole image, one position per stride, as the teacher and evaluation
+    /// use them. With HRDA the detail window slides over the image. `image` is B,H,W,3 with sides
+    /// that are multiples of 32.
     pub fn logits(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
         Ok(self.logits_in_parts(pass, image)?.fused)
     }
 
+    /// Returns the result of [`logits`](Self::logits) with its intermediate results.
     pub fn logits_in_parts(&self, pass: &Pass, image: &Tensor) -> Result<Parts> {
         let Some(hrda) = &self.hrda else {
             let features = self.backbone.forward(pass, image)?;
@@ -221,7 +244,7 @@ impl Segmentor {
 }
 
 impl Hrda {
-    /// What of an image, a label or weights lies in the detail crop.
+    /// Crops an image, a label or weights to the detail box.
     fn detail(&self, pass: &Pass, s: &Supervision, of: &Tensor) -> Result<Tensor> {
         let [_, height, width, _] = s.image.bhwc("detail")?;
         let size = (self.detail_crop.min(height), self.detail_crop.min(width));
@@ -243,10 +266,10 @@ impl Hrda {
     }
 }
 
-/// The context image: bilinear at half the size.
+/// Returns the context image: bilinear downsampling to half the size.
 fn halved(pass: &Pass, image: &Tensor) -> Result<Tensor> {
     let [_, height, width, _] = image.bhwc("halved")?;
-    // Pixels carry no gradient, so nothing need be recorded.
+    // Images need no gradient, so nothing has to be recorded.
     let tape = Tape::inference(pass.tape.device());
     ops::resize(&tape, image, (height / 2, width / 2), Some((0.5, 0.5)))
 }

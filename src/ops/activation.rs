@@ -1,4 +1,4 @@
-//! Sums with a rectifier, and operands cast to what is computed in.
+//! Addition with an optional ReLU, and casts to the compute type.
 
 use crate::device::kernels;
 use crate::tape::Tape;
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 use super::elementwise::{to_operand, to_real};
 
-/// An operand as `real`; any shape.
+/// Casts a tensor of any shape from the storage type to the compute type.
 pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     let device = tape.device();
     if x.dtype() == device.real() {
@@ -22,7 +22,10 @@ pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     }))
 }
 
-/// `x + y`, and `max(x + y, 0)` with `relu`; of one shape.
+/// Returns `x + y`, or `max(x + y, 0)` with `relu`.
+///
+/// # Errors
+/// Returns a shape error if the shapes differ.
 pub fn add(tape: &Tape, x: &Tensor, y: &Tensor, relu: bool) -> Result<Tensor> {
     if x.shape() != y.shape() {
         return Err(Error::shape("add", format!("{x:?} and {y:?}")));
@@ -36,7 +39,8 @@ pub fn add(tape: &Tape, x: &Tensor, y: &Tensor, relu: bool) -> Result<Tensor> {
         let passed = match kept {
             Some(sum) => {
                 let device = gradients.device().clone();
-                // Every element is read before it is written, so the result may take dsum's place.
+                // Every element is read before it is written, so the result may reuse dsum's
+                // memory.
                 let mut passed =
                     if dsum.is_unique() { dsum.detach() } else { device.empty_like(&dsum)? };
                 kernels::ReluBackward { z: &sum, dz: &dsum, dx: &mut passed, elements }

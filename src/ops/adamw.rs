@@ -1,32 +1,42 @@
-//! AdamW over a flat store, and the commit of what a step leaves behind.
+//! AdamW over a flat parameter store, and the commit of the values that a step produces.
 
 use crate::device::{Device, kernels};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// An update of a network's parameters and, with it, of the mean teacher's. All flat stores are laid out
-/// alike, in chunks of one parameter each.
+/// One AdamW update of a network's parameters, fused with the EMA update of the mean teacher. All
+/// flat stores have the same layout, in chunks that belong to one parameter each.
 pub struct AdamW<'a> {
+    /// The student's parameters.
     pub values: &'a mut Tensor,
+    /// The gradients.
     pub grads: &'a Tensor,
+    /// The first moments.
     pub exp_avg: &'a mut Tensor,
+    /// The second moments.
     pub exp_avg_sq: &'a mut Tensor,
+    /// The teacher's parameters, if there is a teacher.
     pub teacher: Option<&'a mut Tensor>,
-    /// What products take of `values` and of the teacher, where that is another type.
+    /// The low-precision copy of `values`, if the storage type is not the compute type.
     pub shadow: Option<&'a mut Tensor>,
+    /// The low-precision copy of the teacher's parameters.
     pub teacher_shadow: Option<&'a mut Tensor>,
-    /// Multipliers of the rate and of the decay: chunks,2.
+    /// The multipliers of learning rate and weight decay for each chunk: chunks,2.
     pub multipliers: &'a Tensor,
-    /// Rate, decay, 1 - β1^t, √(1 - β2^t), weight of the old teacher.
+    /// The learning rate, weight decay, bias corrections 1 - β1^t and √(1 - β2^t), and EMA decay of
+    /// the teacher.
     pub schedule: &'a Tensor,
-    /// Where it is set, nothing changes.
+    /// A flag; if it is set, nothing changes.
     pub failed: &'a Tensor,
+    /// The decay rates β1 and β2 of the moments.
     pub betas: [f64; 2],
+    /// The term added to the denominator.
     pub eps: f64,
 }
 
 impl AdamW<'_> {
+    /// Launches the update.
     pub fn run(self, device: &Device) -> Result<()> {
         let chunks = self.multipliers.dim(0);
         let chunk_size = self.values.len() / chunks.max(1);
@@ -54,7 +64,11 @@ impl AdamW<'_> {
     }
 }
 
-/// Copies `from` into `to`, unless the step failed: how buffers and templates become the next step's.
+/// Copies `from` into `to` unless the step failed. This is how buffers and templates carry over to
+/// the next step.
+///
+/// # Errors
+/// Returns a shape error if the sizes or element types differ.
 pub fn commit(device: &Device, from: &Tensor, to: &mut Tensor, failed: &Tensor) -> Result<()> {
     if from.len() != to.len() || from.dtype() != to.dtype() {
         return Err(Error::shape("commit", format!("{from:?} into {to:?}")));

@@ -11,14 +11,14 @@ use super::attention_sizes::Sizes;
 
 const THREADS: u32 = 128;
 
-/// `softmax(q·kᵀ/√d)·v` for every head; head `h` is channels `h·d..(h+1)·d`. q: B,N,C; kv: B,M,2C,
-/// keys before values; result: B,N,C.
+/// Returns `softmax(q·kᵀ/√d)·v` for every head, B,N,C; head `h` owns channels `h·d..(h+1)·d`. q:
+/// B,N,C; kv: B,M,2C, keys before values.
 ///
-/// Probabilities are not kept: backward computes them again, from one number per query and head.
-/// Where the device rounds operands, [`attention_mma`] computes it.
+/// The probabilities are not stored: the backward pass recomputes them from the log-sum-exp of each
+/// query and head. Where the device rounds operands, [`attention_mma`] computes the result.
 ///
 /// # Errors
-/// Where shapes do not fit each other, or C is not a multiple of `heads`.
+/// Returns a shape error if the shapes do not match, or C is not a multiple of `heads`.
 pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
     let device = tape.device();
@@ -66,7 +66,7 @@ fn backward(
     let keys_across = sizes.pack(device, kv, Part::Keys, true)?;
     let values_across = sizes.pack(device, kv, Part::Values, true)?;
     let key_rows = sizes.pack(device, kv, Part::Keys, false)?;
-    // Few enough parts that adding them up costs little, whatever the size of the map.
+    // At most 64 splits, whatever the number of queries, so that summing them is cheap.
     let chunk = sizes.queries.div_ceil(64).next_multiple_of(QUERIES).max(4 * QUERIES);
     let chunks = sizes.queries.div_ceil(chunk);
     let mut dq = device.empty_like(q)?;
@@ -102,8 +102,8 @@ enum Part {
 }
 
 impl Sizes {
-    /// The keys or the values in the tiles that products read, with a tile's channels `across` its
-    /// rows or along them.
+    /// Packs the keys or the values into the tiles that the kernels read, with the channels
+    /// `across` the rows of a tile or along them.
     fn pack(&self, device: &Device, kv: &Tensor, part: Part, across: bool) -> Result<Tensor> {
         let (tiles, width) = (self.keys.div_ceil(KEYS), self.width());
         let mut packed = device.empty(&[self.batch, self.heads, tiles, KEYS * width])?;
@@ -125,8 +125,8 @@ impl Sizes {
         Ok(packed)
     }
 
-    /// Blocks for `blocks` parts of every head's queries, with shared memory for `tiles` tiles of
-    /// queries, `scores` of scores and one of keys.
+    /// Returns the grid of `blocks` blocks per sample and head. A block has shared memory for
+    /// `tiles` tiles of queries, `scores` tiles of scores and one tile of keys.
     fn grid(&self, device: &Device, blocks: usize, tiles: usize, scores: usize) -> Grid {
         let numbers = (tiles * QUERIES + KEYS) * self.width() + scores * QUERIES * KEYS;
         Grid::blocks(self.batch * self.heads * blocks)

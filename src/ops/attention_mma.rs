@@ -1,4 +1,4 @@
-//! Multi-head attention with rounded operands, on the tensor cores where there are any.
+//! Multi-head attention with rounded operands, on tensor cores where available.
 
 use crate::device::constants::attention::{KEYS, ROW_PADDING};
 use crate::device::{Device, Grid, kernels};
@@ -8,26 +8,28 @@ use crate::{Error, Result};
 
 use super::attention_sizes::Sizes;
 
-/// Channels of a head that the kernels are built for: MiT's.
+/// The channels per head that the kernels are compiled for, which are MiT's.
 pub const SIZES: [usize; 2] = [32, 64];
-/// Four warps, of 16 queries or keys each: what registers and shared memory have room for three
-/// times on a multiprocessor.
+/// Four warps, each with 16 queries or keys. Registers and shared memory allow three such blocks
+/// per multiprocessor.
 const THREADS: u32 = 128;
-/// Shared memory that keys and values may take: what a block of the smallest GPU that is supported
-/// can have, less what else it needs.
+/// Bytes of shared memory for keys and values: the limit of a block on the smallest supported GPU,
+/// minus the rest of what it needs.
 const SHARED: usize = 96 << 10;
-/// Queries that a block may take, and how many more it could in the time that it takes to read the
-/// keys, or to write a part of their gradient.
+/// The candidate numbers of queries per block, and the fixed cost of a block in queries: the time
+/// that it takes to read the keys.
 const CHUNKS: (&[usize], usize) = (&[64, 128, 256, 512], 32);
+/// The same for the kernel over keys, whose fixed cost is writing a split of their gradient.
 const KEY_CHUNKS: (&[usize], usize) = (&[128, 256, 512, 1024, 2048], 128);
-/// What chunks are chosen for: those of an H100. On another GPU results are the same.
+/// The multiprocessors of an H100, for which chunk sizes are chosen. Results on other GPUs are the
+/// same.
 const MULTIPROCESSORS: usize = 132;
 
-/// [`attention`](super::attention()) with the operands of its products rounded to bf16, or to tf32
-/// where operands are stored in single precision; those of double precision are not.
+/// Computes [`attention`](super::attention()) with matmul operands rounded to bf16, or to tf32 if
+/// the storage type is single precision. Operands in double precision are not rounded.
 ///
 /// # Errors
-/// Where shapes do not fit each other, or a head has another number of channels than 32 or 64.
+/// Returns a shape error if the shapes do not match, or a head has neither 32 nor 64 channels.
 pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
     if !SIZES.contains(&sizes.head_dim) {
@@ -119,13 +121,14 @@ fn backward(
     Ok((dq, dkv))
 }
 
-/// Bytes of a row of operands in shared memory.
+/// Returns the bytes of a row of keys or values in shared memory.
 fn row_bytes(sizes: &Sizes, operand: &Tensor) -> usize {
     sizes.head_dim * operand.dtype().bytes() + ROW_PADDING
 }
 
-/// Queries of a block, where each of `groups` parts of the work is cut into as many: so many that the
-/// busiest multiprocessor has the least to do. (One block alone would leave it half idle.)
+/// Returns the number of queries per block that minimizes the work of the busiest multiprocessor
+/// when the queries of each of `groups` groups are divided into blocks. A multiprocessor is assumed
+/// to run at least two blocks, as a single one would leave it half idle.
 fn chunk_of(queries: usize, groups: usize, (chunks, more): (&[usize], usize)) -> usize {
     let time = |&chunk: &usize| {
         let blocks = groups * queries.div_ceil(chunk);
@@ -134,9 +137,11 @@ fn chunk_of(queries: usize, groups: usize, (chunks, more): (&[usize], usize)) ->
     chunks.iter().copied().min_by_key(time).unwrap_or(KEYS)
 }
 
-/// How kernels divide whose warps have queries in their rows.
+/// The launch geometry of the kernels whose warps hold queries in their rows.
 struct ByQueries {
+    /// Queries per block.
     chunk: usize,
+    /// Keys, and as many values, in shared memory at a time.
     held: usize,
     row_bytes: usize,
 }
@@ -144,7 +149,7 @@ struct ByQueries {
 impl ByQueries {
     fn new(sizes: &Sizes, operand: &Tensor) -> ByQueries {
         let row_bytes = row_bytes(sizes, operand);
-        // While keys of one tile are computed with, those of the next are on their way.
+        // At least two tiles: the next one is copied while the current one is computed with.
         let fit = (SHARED / (2 * row_bytes) / KEYS * KEYS).max(2 * KEYS);
         let held = sizes.keys.next_multiple_of(KEYS).min(fit);
         let chunk = chunk_of(sizes.queries, sizes.batch * sizes.heads, CHUNKS);

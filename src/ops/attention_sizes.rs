@@ -1,4 +1,4 @@
-//! The sizes of an attention, and the sum that both of its backward passes end with.
+//! The sizes of an attention op, and the reduction with which both backward passes end.
 
 use crate::device::constants::attention::{KEY_GROUP, PAD};
 use crate::device::{Device, kernels};
@@ -10,7 +10,7 @@ pub(super) struct Sizes {
     pub queries: usize,
     pub keys: usize,
     pub heads: usize,
-    /// Channels of a head.
+    /// Channels per head.
     pub head_dim: usize,
 }
 
@@ -30,17 +30,17 @@ impl Sizes {
         Ok(Sizes { batch, queries, keys, heads, head_dim: channels / heads })
     }
 
-    /// Of `products` products of queries, keys and channels.
+    /// Returns the floating-point operations of `products` matmuls over queries, keys and channels.
     pub fn flops(&self, products: usize) -> usize {
         2 * products * self.batch * self.heads * self.queries * self.keys * self.head_dim
     }
 
-    /// Channels of a packed head.
+    /// Returns the padded channels of a packed head.
     pub fn width(&self) -> usize {
         self.head_dim.next_multiple_of(PAD)
     }
 
-    /// The keys' and the values' gradient, from the parts of it that chunks of the queries make:
+    /// Sums the gradient of keys and values over its splits, one for each chunk of the queries:
     /// chunks,2,B,heads,tiles,KEYS,width.
     pub fn add_up(&self, device: &Device, partial: &mut Tensor, dkv: &mut Tensor) -> Result<()> {
         let (chunks, width) = (partial.dim(0), self.width());

@@ -1,4 +1,4 @@
-//! Colour jitter, blur and block masks.
+//! Color jitter, Gaussian blur and block masks.
 
 use crate::Result;
 use crate::device::{Device, Grid, kernels};
@@ -6,22 +6,22 @@ use crate::tensor::Tensor;
 
 use super::images::ImageNormalizer;
 
-/// Brings pixels to [0, 1], where colours are jittered.
+/// Scales pixels to [0, 1], the range in which color jitter works.
 pub(super) const UNIT: f64 = 1.0 / 255.0;
 
-/// Numbers of jitter and blur for a batch.
+/// The parameters of color jitter and blur for a batch, on the device.
 pub struct Augmentation {
-    /// Of brightness, contrast, saturation and hue: B,4.
+    /// The factors of brightness, contrast, saturation and hue: B,4.
     pub factors: Tensor,
-    /// Which of the four comes first, second, …: B,4.
+    /// The order in which the four operations are applied: B,4.
     pub order: Tensor,
-    /// Of the blur: B.
+    /// The sigma of the blur: B.
     pub sigma: Tensor,
-    /// Of jitter and blur.
+    /// Flags that enable jitter and blur: 2.
     pub switches: Tensor,
 }
 
-/// Normalised images jittered and blurred, as far as the switches say.
+/// Applies color jitter and blur to normalized images, each if its switch is on.
 pub fn augment(
     device: &Device,
     normalizer: &ImageNormalizer,
@@ -47,7 +47,7 @@ pub fn augment(
     Ok(augmented)
 }
 
-/// Blurs images where the switch says so.
+/// Blurs images in place if the switch is on.
 pub fn blur(device: &Device, image: &mut Tensor, a: &Augmentation) -> Result<()> {
     let [batch, height, width, _] = image.bhwc("blur")?;
     let weights = |side: usize| -> Result<(Tensor, usize)> {
@@ -84,18 +84,19 @@ pub fn blur(device: &Device, image: &mut Tensor, a: &Augmentation) -> Result<()>
     .launch(device, grid)
 }
 
-/// Blocks for a loop over an image's pixels: on a GPU each thread has one.
+/// Returns the grid of a loop over an image's pixels; on a GPU each thread takes one.
 pub(super) fn pixelwise(device: &Device, pixels: usize) -> Grid {
     device.elements(4 * pixels)
 }
 
-/// Taps of the blur along a side of `n` pixels: odd, about a tenth of it.
+/// Returns the number of blur taps along a side of `n` pixels: odd, and about a tenth of it.
 pub fn blur_size(n: usize) -> usize {
     let tenth = (0.1 * n as f64).ceil();
     (tenth - 0.5 + tenth % 2.0).floor() as usize
 }
 
-/// `image` where the grid's number exceeds `ratio`, else 0. cells: B,gh,gw.
+/// Returns `image` where the number of the mask cell exceeds `ratio`, and 0 elsewhere (masked image
+/// consistency). cells: B,gh,gw.
 pub fn block_mask(
     device: &Device,
     image: &Tensor,

@@ -1,11 +1,15 @@
-//! Several inputs as one batch, and the outputs apart again.
+//! Joining several inputs into one batch and splitting the outputs again.
 
 use crate::device::{ALIGNMENT, Device};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Puts the samples of tensors behind each other: B₁,…, B₂,… become B₁+B₂+…,…. No gradient.
+/// Concatenates tensors along the batch dimension: B₁,… and B₂,… become B₁+B₂,…. There is no
+/// gradient.
+///
+/// # Errors
+/// Returns a shape error if the tensors differ in sample shape or element type, or there are none.
 pub fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
     let wrong = || Error::shape("stack", format!("{parts:?} are no samples of one kind"));
     let [first, ..] = parts else { return Err(wrong()) };
@@ -25,8 +29,11 @@ pub fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
     Ok(y)
 }
 
-/// The samples of x apart again, so many in each part, in x's own memory; a sample fills whole units
-/// of [`ALIGNMENT`].
+/// Splits x along the batch dimension into views of its memory, with the given numbers of samples.
+///
+/// # Errors
+/// Returns a shape error if the samples do not add up to the batch, or a sample does not fill whole
+/// units of [`ALIGNMENT`] bytes.
 pub fn split(tape: &Tape, x: &Tensor, samples: &[usize]) -> Result<Vec<Tensor>> {
     let batch = x.shape().first().copied().unwrap_or(0);
     if samples.contains(&0) || samples.iter().sum::<usize>() != batch {

@@ -1,4 +1,4 @@
-//! Batch normalisation, with the ReLU that follows it.
+//! Batch normalization, fused with the ReLU that follows it.
 
 use crate::device::{Device, Grid, kernels};
 use crate::params::Param;
@@ -9,32 +9,38 @@ use crate::{Error, Result};
 use super::channels::lanes;
 use super::linear::{over_parts, row_parts};
 
-/// Elements that a core keeps at hand.
+/// Elements that fit in a core's cache.
 const PART_ELEMENTS: usize = 16 << 10;
 
-/// The parameters and buffers of one layer, C elements each.
+/// The parameters and buffers of one layer, with C elements each.
 pub struct BatchNorm<'a> {
+    /// The scale γ.
     pub weight: &'a Param,
+    /// The shift β.
     pub bias: &'a Param,
-    /// Moved in place when training.
+    /// The running mean, updated in place in training.
     pub running_mean: Tensor,
-    /// The unbiased variance.
+    /// The running variance (unbiased), updated in place in training.
     pub running_var: Tensor,
-    /// One element: how many batches were seen.
+    /// The number of batches seen, one element.
     pub tracked: Option<Tensor>,
 }
 
-/// Whose statistics normalise.
+/// The statistics that normalize the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// The batch's, towards which the running ones are moved by `momentum`.
+    /// The statistics of the batch. The running statistics move towards them by `momentum`.
     Train { momentum: f64 },
-    /// The running ones.
+    /// The running statistics.
     Eval,
 }
 
-/// `y = (x - mean)/√(variance + eps)·weight + bias` per channel, and `max(y, 0)` with `relu`.
-/// x: …,C. The variance that normalises a batch is the biased one.
+/// Returns `(x - mean)/√(variance + eps)·weight + bias` per channel, clamped to at least 0 with
+/// `relu`. x: …,C. The variance of a batch is the biased one.
+///
+/// # Errors
+/// Returns a shape error if the parameters do not have C elements, or a batch has a single value
+/// per channel in training.
 pub fn batchnorm(
     tape: &Tape,
     x: &Tensor,
@@ -69,7 +75,8 @@ pub fn batchnorm(
             batch_statistics(device, x, (&mut mean, &mut inv_std), &mut running, momentum, eps)?;
         }
         Mode::Eval => {
-            // A copy: a training pass may move the running mean before the backward pass.
+            // This is a copy because a training pass may update the running mean before the
+            // backward pass.
             device.copy(&running_mean, &mut mean)?;
             let grid = device.elements(channels);
             kernels::BatchnormInverse {
@@ -134,7 +141,7 @@ pub fn batchnorm(
         if x.slot.is_none() {
             return Ok(());
         }
-        // Every element is read before it is written, so dx may take dy's place.
+        // Every element is read before it is written, so dx may reuse dy's memory.
         let mut dx = if dy.is_unique() { dy.detach() } else { device.empty_like(&x)? };
         kernels::BatchnormBackward {
             x: &x,
@@ -156,7 +163,8 @@ pub fn batchnorm(
     }))
 }
 
-/// Mean and 1/√(variance + eps) of every channel; moves the running (mean, variance, count).
+/// Computes the mean and 1/√(variance + eps) of every channel, and updates the running (mean,
+/// variance, count).
 fn batch_statistics(
     device: &Device,
     x: &Tensor,
@@ -189,8 +197,9 @@ fn batch_statistics(
     .launch(device, over_parts(device, parts, channels))
 }
 
-/// Parts that the rows are summed in: enough to fill a device, and small enough to stay in cache
-/// between two passes. A function of the shape, so that the order of a sum is.
+/// Returns the number of splits over which rows are summed: enough to fill a device, and small
+/// enough for a split to stay in cache between two passes. It depends only on the shape, so the
+/// summation order is the same on every device.
 fn parts(rows: usize, channels: usize) -> usize {
     let for_cache = (rows * channels).div_ceil(PART_ELEMENTS).clamp(1, 1024).min(rows);
     for_cache.max(row_parts(rows))

@@ -1,11 +1,14 @@
-//! Operations on whole channels: concatenation, dropout.
+//! Operations on whole channels: concatenation and dropout.
 
 use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Puts tensors that differ in channels only side by side. Inputs: …,Cᵢ; output: …,ΣCᵢ.
+/// Concatenates tensors along the channels. Inputs: …,Cᵢ; output: …,ΣCᵢ.
+///
+/// # Errors
+/// Returns a shape error if the inputs differ in another dimension, or there are none.
 pub fn concat(tape: &Tape, inputs: &[Tensor]) -> Result<Tensor> {
     let Some(first) = inputs.first() else {
         return Err(Error::shape("concat", "there is nothing to concatenate"));
@@ -39,8 +42,12 @@ pub fn concat(tape: &Tape, inputs: &[Tensor]) -> Result<Tensor> {
     }))
 }
 
-/// Drops whole channels of each sample with probability `p`, and scales the others by 1/(1-p).
-/// x: B,…,C. What is dropped is a function of `key` (one number in device memory) and `stream`.
+/// Drops whole channels of each sample with probability `p` and scales the others by 1/(1-p). x:
+/// B,…,C. The dropped channels are a function of `key` (one number in device memory) and `stream`.
+///
+/// # Errors
+/// Returns a shape error if `p` is not in [0, 1), `key` is not a single number, or `x` has fewer
+/// than two dimensions.
 pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: usize) -> Result<Tensor> {
     if !(0.0..1.0).contains(&p) {
         return Err(Error::shape("dropout2d", format!("probability {p} is not in [0, 1)")));
@@ -79,7 +86,7 @@ fn scale_channels(
     kernels::ScaleChannels { x, mask, y, accumulate, batch, pixels, channels }.launch(device, grid)
 }
 
-/// Writes x to channels `start..` of a wider tensor with as many pixels.
+/// Writes x to the channels from `start` on of a wider tensor with the same number of pixels.
 pub(super) fn put_channels(
     device: &Device,
     x: &Tensor,
@@ -101,7 +108,8 @@ pub(super) fn put_channels(
     .launch(device, moving(device, x))
 }
 
-/// The reverse: takes channels `start..` of a wider tensor, as many as `x` has.
+/// Copies the channels from `start` on of a wider tensor to x, as many as x has: the inverse of
+/// [`put_channels`].
 pub(super) fn take_channels(
     device: &Device,
     wide: &Tensor,
@@ -125,7 +133,8 @@ pub(super) fn take_channels(
     .launch(device, grid)
 }
 
-/// Rows and channels of `x`, which channels `start..` of a wider tensor have room for.
+/// Returns the rows and channels of `x`, after checking that they fit into the wider tensor from
+/// channel `start` on.
 fn within(x: &Tensor, wide: &Tensor, start: usize) -> Result<(usize, usize)> {
     let (rows, channels) = (x.rows(), x.channels());
     if start + channels > wide.channels() {
@@ -135,12 +144,12 @@ fn within(x: &Tensor, wide: &Tensor, start: usize) -> Result<(usize, usize)> {
     Ok((rows, channels))
 }
 
-/// Blocks that move the channels of `x`, which is all that they touch of either tensor.
+/// Returns the grid that copies the channels of `x`, and reports only those as memory traffic.
 fn moving(device: &Device, x: &Tensor) -> Grid {
     lanes(device.rows(x.rows(), x.channels()), x.channels()).touching(2 * x.bytes())
 }
 
-/// The grid with as many threads a block as a loop over `width` neighbours can use.
+/// Sets the threads per block to the width of the inner loop, within limits, so that none are idle.
 pub(super) fn lanes(grid: Grid, width: usize) -> Grid {
     grid.threads((width.div_ceil(32) * 32).clamp(32, 256) as u32)
 }

@@ -1,4 +1,4 @@
-//! Convolutions, B,H,W,C with filters K,R,S,C.
+//! Convolutions of feature maps B,H,W,C with filters K,R,S,C.
 
 use crate::device::{Convolution, ConvolutionPass, Device, Grid, Job, Matrix, kernels};
 use crate::params::Param;
@@ -12,37 +12,42 @@ use super::elementwise::{to_operand, to_real};
 use super::linear::{column_sums, linear_into, parameter_gradients};
 use super::matmul::{fill_rows, matmul, matmul_with_bias};
 
-/// How filters lie on the image.
+/// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
-    /// Pixels between neighbouring outputs.
+    /// Input pixels between neighboring outputs.
     pub stride: usize,
-    /// Zeros around the image.
+    /// Zeros added on each side of the image.
     pub padding: usize,
-    /// Pixels between neighbouring taps.
+    /// Input pixels between neighboring taps.
     pub dilation: usize,
 }
 
 impl Conv {
-    /// Stride 1, padded so that the output is as large as the input (for an odd `kernel`).
+    /// Returns the geometry with stride 1 whose output is as large as its input (for an odd
+    /// `kernel`).
     pub fn same(kernel: usize, dilation: usize) -> Conv {
         Conv { stride: 1, padding: dilation * (kernel / 2), dilation }
     }
 
-    /// Dilation 1.
+    /// Returns a geometry with dilation 1.
     pub fn strided(stride: usize, padding: usize) -> Conv {
         Conv { stride, padding, dilation: 1 }
     }
 
-    /// Output size of one side of the image; None where the filter does not fit.
+    /// Returns the output size along one side of the image, or `None` if the filter does not fit.
     pub fn output(&self, size: usize, kernel: usize) -> Option<usize> {
         let span = self.dilation * kernel.checked_sub(1)? + 1;
         (size + 2 * self.padding).checked_sub(span)?.checked_div(self.stride).map(|n| n + 1)
     }
 }
 
-/// `y[b,ho,wo,k] = Σ w[k,r,s,c]·x[b, ho·stride - padding + r·dilation, …, c] + b[k]`.
-/// x: B,H,W,C; w: K,R,S,C; b: K; y: B,Ho,Wo,K.
+/// Computes `y[b,ho,wo,k] = Σ w[k,r,s,c]·x[b, ho·stride - padding + r·dilation, …, c] + b[k]`. x:
+/// B,H,W,C; w: K,R,S,C; b: K; y: B,Ho,Wo,K, in the storage type.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match, the stride or dilation is 0, or the filter is
+/// larger than the padded image.
 pub fn conv(
     tape: &Tape,
     x: &Tensor,
@@ -53,7 +58,10 @@ pub fn conv(
     conv_into(tape, x, w, b, geometry, tape.device().operand())
 }
 
-/// As [`conv`], y of `real`: for norms of the residual stream.
+/// Computes [`conv`] with an output in the compute type, as norms of the residual stream need it.
+///
+/// # Errors
+/// Returns the same errors as [`conv`].
 pub fn conv_wide(
     tape: &Tape,
     x: &Tensor,
@@ -121,7 +129,8 @@ fn conv_into(
     image.record(tape, x, w, b, dtype)
 }
 
-/// Stride 1, output as large as the input: the device has a product of its own for it.
+/// A convolution with stride 1 and an output as large as its input, which the device libraries
+/// implement directly.
 #[derive(Clone, Copy)]
 struct Same {
     batch: usize,
@@ -185,8 +194,8 @@ impl Same {
         }))
     }
 
-    /// Adds to `dw`. A convolution writes what it reads: where operands are not of `real`, the sum
-    /// is rounded once before it is added.
+    /// Adds the filter gradient to `dw`. The library convolution writes the type that it reads: if
+    /// the storage type is not the compute type, the gradient is rounded once before it is added.
     fn filter_gradient(
         self,
         device: &Device,
@@ -205,8 +214,9 @@ impl Same {
     }
 }
 
-/// Any other geometry: patches gathered into a matrix, some images at a time. They are gathered
-/// again in the backward pass: that costs a copy, and keeping them up to 12 times the image.
+/// A convolution of any other geometry: patches are gathered into a matrix (im2col), a few images
+/// at a time. The backward pass gathers them again, because that costs only a copy, while storing
+/// them would take up to 12 times the memory of the image.
 #[derive(Clone, Copy)]
 struct Patches {
     height: usize,
@@ -220,28 +230,29 @@ struct Patches {
     geometry: Conv,
 }
 
-/// Elements of patches held at once, unless one image has more.
+/// Elements of patches in memory at a time, unless one image has more.
 const PATCH_ELEMENTS: usize = 16 << 20;
 
 impl Patches {
-    /// Outputs of an image, and what each of them reads.
+    /// Returns the outputs of one image and the number of elements that each of them reads.
     fn matrix(self) -> (usize, usize) {
         (self.out_height * self.out_width, self.taps_h * self.taps_w * self.channels)
     }
 
-    /// (first image, images) of the parts that a batch is worked on in.
+    /// Returns the splits of a batch as (first image, images).
     fn parts(self, batch: usize) -> impl Iterator<Item = (usize, usize)> {
         let (rows, depth) = self.matrix();
         let images = (PATCH_ELEMENTS / (rows * depth).max(1)).clamp(1, batch.max(1));
         (0..batch).step_by(images).map(move |first| (first, images.min(batch - first)))
     }
 
-    /// The images of a part, of a tensor of the input's shape or of the output's.
+    /// Returns the images of a split, from a tensor with the input's shape.
     fn input(self, x: &Tensor, (first, images): (usize, usize)) -> Result<Tensor> {
         let shape = [images, self.height, self.width, self.channels];
         x.slice(first * shape[1..].iter().product::<usize>(), &shape)
     }
 
+    /// Returns the images of a split as a matrix, from a tensor with the output's shape.
     fn output(self, y: &Tensor, (first, images): (usize, usize)) -> Result<Tensor> {
         let rows = self.out_height * self.out_width;
         y.slice(first * rows * self.filters, &[images * rows, self.filters])
@@ -302,7 +313,7 @@ impl Patches {
         .launch(device, grid)
     }
 
-    /// A block's shared memory holds one sum per channel.
+    /// Adds one sum per channel of shared memory to each block.
     fn sums(self, grid: Grid, device: &Device) -> Grid {
         lanes(grid, self.channels).shared(self.channels * device.real().bytes())
     }

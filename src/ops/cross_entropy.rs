@@ -6,20 +6,25 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// What [`cross_entropy`] returns; each holds one number.
+/// The result of [`cross_entropy`]; each tensor holds one number.
 pub struct Loss {
-    /// Mean over all pixels, ignored ones counted as 0. The only one with a gradient: a term's
-    /// weight is the gradient that the backward pass starts it with.
+    /// The mean over all pixels, where ignored ones count as 0. It is the only output with a
+    /// gradient: the weight of a loss term is the gradient with which its backward pass starts.
     pub value: Tensor,
-    /// Percent of all pixels, ignored ones included, whose label is the arg-max.
+    /// The percentage of all pixels, ignored ones included, whose label is the argmax of the
+    /// logits.
     pub accuracy: Tensor,
-    /// Pixels whose label is neither a class nor 255; they are ignored.
+    /// The number of pixels whose label is neither a class nor 255; they are ignored.
     pub unknown: Tensor,
 }
 
-/// Cross-entropy of logits B,h,w,C, upsampled bilinearly to the labels B,H,W, each pixel times its
-/// weight B,H,W (1 without). Label 255 is ignored. Full-size logits are never stored; the gradient
-/// is made in the same pass and kept at the logits' size.
+/// Returns the cross-entropy of logits B,h,w,C, upsampled bilinearly to the labels B,H,W. Each
+/// pixel is multiplied by its weight B,H,W (1 without weights), and label 255 is ignored. Full-size
+/// logits are never stored; the gradient is computed in the forward pass and kept at the size of
+/// the logits.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match, or there are more than 255 classes.
 pub fn cross_entropy(
     tape: &Tape,
     logits: &Tensor,

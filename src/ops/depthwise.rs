@@ -8,17 +8,19 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// One for every four channels of a slice.
+/// One thread for every four channels of a slice.
 const THREADS: u32 = 64;
-/// That the gradient of a filter is spread over, where a part has as many pixels left as pay for it.
+/// The number of blocks over which a filter gradient is split, provided that each split keeps
+/// enough pixels.
 const BLOCKS: usize = 512;
+/// The fewest pixels for which a split of the filter gradient is worthwhile.
 const PART_PIXELS: usize = 16;
 
-/// `y = x * w + b`, every channel with a filter of its own; stride 1, zeros `dilation` wide around
-/// the map. x and y: B,H,W,C; w: 3,3,C; b: C.
+/// Returns `x * w + b`, where each channel has its own filter; the stride is 1, and the map is
+/// padded with `dilation` zeros on each side. x and the result: B,H,W,C; w: 3,3,C; b: C.
 ///
 /// # Errors
-/// Where shapes do not fit each other, or the dilation is 0.
+/// Returns a shape error if the shapes do not match, or the dilation is 0.
 pub fn depthwise(
     tape: &Tape,
     x: &Tensor,
@@ -52,9 +54,10 @@ pub fn depthwise(
     }))
 }
 
-/// `gelu(x * w + b)`, undilated: the middle of a Mix-FFN. Shapes and errors as of [`depthwise`].
+/// Returns `gelu(x * w + b)` without dilation: the middle of a Mix-FFN. Shapes and errors are those
+/// of [`depthwise`].
 ///
-/// Keeps nothing but `x`: backward computes the sum in front of the GELU again.
+/// Only `x` is kept: the backward pass recomputes the input of the GELU.
 pub fn depthwise_gelu(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
     let map = Map::new("depthwise_gelu", x, w, b, 1)?;
     let device = tape.device();
@@ -101,13 +104,13 @@ pub fn depthwise_gelu(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> 
 
 enum Pass {
     Forward,
-    /// The gradient of the input from that of the output.
+    /// Computes the input's gradient from the output's.
     Data {
         accumulate: bool,
     },
 }
 
-/// What is convolved.
+/// The shape of a feature map and the dilation of its convolution.
 struct Map {
     batch: usize,
     height: usize,
@@ -137,12 +140,12 @@ impl Map {
         Ok(Map { batch, height, width, channels, dilation })
     }
 
-    /// Nine multiplications and additions for every number of the map.
+    /// Returns the floating-point operations: nine multiply-adds per element of the map.
     fn flops(&self) -> usize {
         18 * self.batch * self.height * self.width * self.channels
     }
 
-    /// Blocks that segments are spread over.
+    /// Returns the grid of a loop over segments of rows.
     fn grid(&self, device: &Device) -> Grid {
         let segments = self.batch * self.height * self.width.div_ceil(SEGMENT);
         let work = SEGMENT * self.channels.min(SLICE);
@@ -154,7 +157,8 @@ impl Map {
         self.channels.div_ceil(SLICE)
     }
 
-    /// Parts that a sum over pixels is cut into. A function of the shape, so that its order is.
+    /// Returns the number of splits of a sum over pixels. It depends only on the shape, so the
+    /// summation order is the same on every device.
     fn parts(&self) -> usize {
         let pixels = self.batch * self.height * self.width;
         BLOCKS.div_ceil(self.slices()).min(pixels / PART_PIXELS).max(1)
@@ -190,8 +194,8 @@ impl Map {
         .launch(device, grid)
     }
 
-    /// Adds up the parts of the gradients of filter and bias that `parts` computes. It is called
-    /// even if neither is wanted.
+    /// Sums the splits of the filter and bias gradients that `parts` computes. `parts` is called
+    /// even if neither gradient is needed.
     fn filter_gradient(
         &self,
         device: &Device,

@@ -1,23 +1,23 @@
-//! Elementwise work without a gradient: fills, sums, and numbers as operands of products are stored.
+//! Elementwise ops without a gradient: fills, sums, and casts between compute and storage type.
 
 use crate::Result;
 use crate::device::{Device, kernels};
 use crate::tensor::Tensor;
 
-/// A tensor of `real` whose elements are all `value`.
+/// Returns a tensor in the compute type whose elements are all `value`.
 pub fn full(device: &Device, shape: &[usize], value: f32) -> Result<Tensor> {
     let mut tensor = device.empty(shape)?;
     fill(device, &mut tensor, value)?;
     Ok(tensor)
 }
 
-/// Replaces all elements of a `real` tensor.
+/// Sets all elements of a tensor in the compute type to `value`.
 pub fn fill(device: &Device, y: &mut Tensor, value: f32) -> Result<()> {
     let elements = y.len();
     kernels::Fill { y, value: value.into(), elements }.launch(device, device.elements(elements))
 }
 
-/// `sum += x`, of one type: operands, or `real`.
+/// Computes `sum += x`; both have the storage type, or both the compute type.
 pub fn accumulate(device: &Device, x: &Tensor, sum: &mut Tensor) -> Result<()> {
     if x.dtype() != device.operand() {
         return add_scaled(device, x, 1.0, sum);
@@ -27,21 +27,21 @@ pub fn accumulate(device: &Device, x: &Tensor, sum: &mut Tensor) -> Result<()> {
         .launch(device, device.elements(elements))
 }
 
-/// `sum += scale·x`, both `real`.
+/// Computes `sum += scale·x`, both in the compute type.
 pub fn add_scaled(device: &Device, x: &Tensor, scale: f64, sum: &mut Tensor) -> Result<()> {
     let elements = x.len();
     kernels::AddScaled { x, y: sum, scale, accumulate: true, elements }
         .launch(device, device.elements(elements))
 }
 
-/// `y = scale·x`, both `real`.
+/// Computes `y = scale·x`, both in the compute type.
 pub fn scaled(device: &Device, x: &Tensor, scale: f64, y: &mut Tensor) -> Result<()> {
     let elements = x.len();
     kernels::AddScaled { x, y, scale, accumulate: false, elements }
         .launch(device, device.elements(elements))
 }
 
-/// A tensor as operands are stored: itself, or a rounded copy. No gradient.
+/// Returns the tensor in the storage type: the tensor itself, or a cast copy without a gradient.
 pub fn to_operand(device: &Device, x: &Tensor) -> Result<Tensor> {
     if x.dtype() == device.operand() {
         return Ok(x.clone());
@@ -51,13 +51,14 @@ pub fn to_operand(device: &Device, x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Replaces an operand's content by `x`, rounded; as many elements.
+/// Casts `x` to the storage type into `operand`, which has the same number of elements.
 pub fn round(device: &Device, x: &Tensor, operand: &mut Tensor) -> Result<()> {
     let elements = x.len();
     kernels::Narrow { x, y: operand, elements }.launch(device, device.elements(elements))
 }
 
-/// An operand as `real`; added to what is there with `accumulate`.
+/// Casts `x` from the storage type to the compute type into `y`, or adds it to `y` with
+/// `accumulate`.
 pub fn to_real(device: &Device, x: &Tensor, y: &mut Tensor, accumulate: bool) -> Result<()> {
     let elements = x.len();
     kernels::Widen { x, y, accumulate, elements }.launch(device, device.elements(elements))

@@ -1,4 +1,5 @@
-//! The feature distance of DAFormer: keeps the student's features of things near ImageNet's.
+//! The feature distance of DAFormer, which keeps the student's features of thing classes close to
+//! those of the ImageNet model.
 
 use super::labels::downscale_labels;
 use crate::device::constants::label::LABEL_VALUES;
@@ -7,17 +8,21 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// What [`feature_distance`] returns; each holds one number.
+/// The result of [`feature_distance`]; each tensor holds one number.
 pub struct Distance {
-    /// Mean over the masked positions; 0, with no gradient, where there are none.
+    /// The mean over the masked positions, or 0 without a gradient if there are none.
     pub value: Tensor,
-    /// Masked positions.
+    /// The number of masked positions.
     pub count: Tensor,
 }
 
-/// Mean L2 distance, over channels, of features `f1` from `f2`, both B,h,w,C, at the positions
-/// whose label, scaled down with `min_share` ([`downscale_labels`]), is one of `classes`
-/// (u8, 256 flags). labels: u8 B,H,W; W/w is the scale. The gradient goes to `f1`.
+/// Returns the mean L2 distance, over channels, between features `f1` and `f2`, both B,h,w,C. The
+/// mean covers the positions whose label, scaled down with `min_share` ([`downscale_labels`]), is
+/// one of `classes` (u8, 256 flags). labels: u8 B,H,W, where W/w is the scale. The gradient goes to
+/// `f1`.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match.
 pub fn feature_distance(
     tape: &Tape,
     f1: &Tensor,

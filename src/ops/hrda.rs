@@ -5,29 +5,34 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Where the detail crop was taken.
+/// The position of the detail crop.
 #[derive(Clone)]
 pub struct DetailBox {
-    /// i32 y1,y2,x1,x2, in pixels of the picture.
+    /// The box y1,y2,x1,x2 in image pixels, i32.
     pub pixels: Tensor,
-    /// Pixels of the picture per cell of the fused logits: 4 (DAFormer) or 8 (DeepLabV2).
+    /// Image pixels per position of the fused logits along a side: 4 (DAFormer) or 8 (DeepLabV2).
     pub stride: usize,
 }
 
-/// What [`hrda_fuse`] returns. Only `logits` has a gradient.
+/// The result of [`hrda_fuse`]. Only `logits` has a gradient.
 pub struct Fused {
-    /// B,H,W,C, the size of the detail scale.
+    /// The fused logits B,H,W,C, of the size of the detail scale.
     pub logits: Tensor,
-    /// B,h,w,C: the context times 1 − attention.
+    /// The context logits multiplied by 1 − attention, B,h,w,C.
     pub context: Tensor,
-    /// B,h,w,C: after the sigmoid, 0 outside the detail box.
+    /// The attention after the sigmoid, B,h,w,C; it is 0 outside the detail box.
     pub attention: Tensor,
 }
 
-/// `up(a)·detail + up((1 − a)·context)`, `a` the sigmoid of `attention`, up bilinear by 2.
-/// context, attention: B,h,w,C. In training `detail` B,hc,wc,C comes from a crop: it is pasted into
-/// zeros at its box, and `a` is 0 in the context's cells outside. Without a box it must cover the
-/// whole grid, B,2h,2w,C.
+/// Returns `up(a)·detail + up((1 − a)·context)`, where `a` is the sigmoid of `attention` and `up`
+/// is bilinear upsampling by 2. context, attention: B,h,w,C.
+///
+/// In training, `detail` B,hc,wc,C comes from a crop: it is pasted into zeros at its box, and `a`
+/// is 0 at the context's positions outside the box. Without a box it must cover the whole grid,
+/// B,2h,2w,C.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match, or the box is invalid.
 pub fn hrda_fuse(
     tape: &Tape,
     context: &Tensor,
@@ -53,7 +58,7 @@ pub fn hrda_fuse(
     }
     let stride = place.map_or(1, |place| place.stride);
     let pixels = place.map(|place| place.pixels.clone());
-    // The size ratio; also the inverse of the scale factor.
+    // The ratio of the sizes, which is also the inverse of the scale factor.
     let ratio = 0.5;
 
     let mut masked = device.empty_like(context)?;

@@ -1,22 +1,26 @@
-//! Images from bytes to what networks see.
+//! Conversion of image bytes to the normalized input of networks.
 
 use crate::Result;
 use crate::device::{Device, kernels};
 use crate::tensor::Tensor;
 
-/// Mean and standard deviation of ImageNet's pixels, RGB, that networks expect.
+/// The mean of ImageNet's pixels (RGB), by which the inputs of networks are normalized.
 pub const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
+/// The standard deviation of ImageNet's pixels (RGB).
 pub const STD: [f32; 3] = [58.395, 57.12, 57.375];
 
-/// Normalises images by the mean and the standard deviation of ImageNet's.
+/// Normalizes images by the mean and standard deviation of ImageNet.
 pub struct ImageNormalizer {
-    /// [`MEAN`], [`STD`] and its inverse on the device.
+    /// [`MEAN`] on the device.
     pub mean: Tensor,
+    /// [`STD`] on the device.
     pub std: Tensor,
+    /// The inverse of [`STD`] on the device.
     pub inverse_std: Tensor,
 }
 
 impl ImageNormalizer {
+    /// Uploads the constants.
     pub fn new(device: &Device) -> Result<ImageNormalizer> {
         let inverse = STD.map(|s| (1.0 / s as f64) as f32);
         Ok(ImageNormalizer {
@@ -26,8 +30,8 @@ impl ImageNormalizer {
         })
     }
 
-    /// Bytes B,H,W,3 to what networks see. `extent`: width and height that each image covers; the
-    /// padding beyond becomes 0. Empty: all of it.
+    /// Normalizes bytes B,H,W,3. `extent` is the width and height that each image covers, beyond
+    /// which the padding becomes 0; if it is empty, images cover everything.
     pub fn normalize(&self, device: &Device, rgb: &Tensor, extent: &[[u32; 2]]) -> Result<Tensor> {
         let batch = rgb.dim(0);
         let extent = match extent {
@@ -42,7 +46,8 @@ impl ImageNormalizer {
         Ok(image)
     }
 
-    /// As [`normalize`](Self::normalize), with extents on the device, B,2.
+    /// Normalizes bytes into `image`, like [`normalize`](Self::normalize), with extents B,2 on the
+    /// device.
     pub fn normalize_into(
         &self,
         device: &Device,

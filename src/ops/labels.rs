@@ -1,11 +1,15 @@
-//! Labels: scaled down, and compared with predictions.
+//! Downscaling of labels, and the confusion matrix of labels and predictions.
 
 use crate::device::{Device, Grid, kernels};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-/// Labels u8 B,H,W scaled down by an integer: for each scale×scale cell the value that most of its
-/// pixels hold, if they are at least `min_share` of them, else 255. 255 votes like any value.
+/// Scales labels u8 B,H,W down by an integer: each scale×scale cell gets the value of most of its
+/// pixels if they make up at least `min_share` of it, otherwise 255. 255 votes like any other
+/// value.
+///
+/// # Errors
+/// Returns a shape error if `labels` is not B,H,W, or is smaller than `scale`.
 pub fn downscale_labels(
     device: &Device,
     labels: &Tensor,
@@ -27,33 +31,38 @@ pub fn downscale_labels(
     Ok(small)
 }
 
-/// Counts pixels by label and prediction, on the device.
+/// A confusion matrix on the device: the number of pixels for each label and prediction.
 pub struct Confusion {
     device: Device,
     classes: usize,
     counts: Tensor,
 }
 
-/// What a [`Confusion`] holds.
+/// The counts of a [`Confusion`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfusionCounts {
-    /// `pixels[label * classes + prediction]`
+    /// The counts, indexed as `pixels[label * classes + prediction]`.
     pub pixels: Vec<i64>,
+    /// The number of classes.
     pub classes: usize,
-    /// Pixels counted nowhere: their label is neither a class nor 255, or their prediction is no
-    /// class, as for logits that are NaN.
+    /// The number of pixels left out because their label is neither a class nor 255, or their
+    /// prediction is not a class (as for NaN logits).
     pub odd: i64,
 }
 
 impl Confusion {
+    /// Creates a matrix of zeros.
     pub fn new(device: &Device, classes: usize) -> Result<Confusion> {
         let counts = device.zeros(&[classes * classes + 1], DType::I64)?;
         Ok(Confusion { device: device.clone(), classes, counts })
     }
 
-    /// Counts predictions against labels, both u8 and as many; label 255 is left out.
+    /// Adds the pixels of a prediction and its labels, both u8 of equal size; label 255 is ignored.
+    ///
+    /// # Errors
+    /// Returns a shape error if the sizes differ.
     pub fn add(&mut self, prediction: &Tensor, labels: &Tensor) -> Result<()> {
-        /// Parts of the pixels that are counted apart.
+        /// The maximum number of splits of the pixels, which are counted separately.
         const PARTS: usize = 64;
         if prediction.len() != labels.len() {
             let problem = format!("predictions {prediction:?} for labels {labels:?}");
@@ -76,7 +85,7 @@ impl Confusion {
             .launch(device, grid)
     }
 
-    /// Waits for the device and reads the counts.
+    /// Waits for the device and returns the counts.
     pub fn read(&self) -> Result<ConfusionCounts> {
         let mut pixels: Vec<i64> = self.device.read(&self.counts)?;
         let odd = pixels.pop().unwrap_or(0);

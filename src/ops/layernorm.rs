@@ -7,36 +7,43 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Scale, shift and eps of a norm.
+/// The parameters of a layer norm.
 #[derive(Clone)]
 pub struct Norm {
+    /// The scale γ.
     pub weight: Param,
+    /// The shift β.
     pub bias: Param,
+    /// The term added to the variance.
     pub eps: f64,
 }
 
-/// Stochastic depth of one residual branch (Huang et al. 2016): a sample's branch is dropped with
-/// probability `rate`, else scaled by 1/(1 - rate).
+/// Stochastic depth of one residual branch (Huang et al. 2016): the branch of a sample is dropped
+/// with probability `rate` and otherwise scaled by 1/(1 - rate).
 #[derive(Clone)]
 pub struct DropPath {
+    /// The probability of dropping the branch.
     pub rate: f64,
-    /// One u64 on the device, drawn anew every step.
+    /// A u64 on the device, drawn anew in every step.
     pub key: Tensor,
-    /// Tells this branch and pass apart from all others of the step.
+    /// The random stream, which distinguishes this branch and pass from all others of the step.
     pub stream: usize,
 }
 
-/// Normalises over channels. x: …,C of the residual stream.
+/// Normalizes a residual stream x: …,C over its channels. The result has the storage type.
 pub fn layernorm(tape: &Tape, x: &Tensor, norm: &Norm) -> Result<Tensor> {
     single(tape, x, norm, false)
 }
 
-/// As [`layernorm`], its output starting a residual stream.
+/// Normalizes like [`layernorm`], with a result in the compute type that starts a residual stream.
 pub fn layernorm_stream(tape: &Tape, x: &Tensor, norm: &Norm) -> Result<Tensor> {
     single(tape, x, norm, true)
 }
 
-/// `s = x + drop_path(branch)` and `y = layernorm(s)`: (s, y). x: B,…,C.
+/// Returns `s = x + drop_path(branch)` and `layernorm(s)`. x: B,…,C.
+///
+/// # Errors
+/// Returns a shape error if `x` and `branch` differ in size.
 pub fn add_layernorm(
     tape: &Tape,
     x: &Tensor,
@@ -67,7 +74,7 @@ pub fn add_layernorm(
             Some(dy) => dy,
             None => device.zeros(s.shape(), device.operand())?,
         };
-        // One tensor serves both where it is neither scaled nor rounded.
+        // Stream and branch share one gradient if it is neither scaled nor cast.
         let mut dbranch = match drop.is_some() || device.operand() != device.real() {
             true => Some(device.alloc(s.shape(), device.operand())?),
             false => None,
@@ -95,20 +102,21 @@ fn single(tape: &Tape, x: &Tensor, norm: &Norm, stream: bool) -> Result<Tensor> 
     }))
 }
 
-/// Where the forward kernel writes.
+/// The outputs of the forward kernel: the sum, and the norm in the storage type (`y`) or the
+/// compute type (`wide`).
 struct Outputs<'a> {
     sum: Option<&'a mut Tensor>,
     y: Option<&'a mut Tensor>,
     wide: Option<&'a mut Tensor>,
 }
 
-/// The gradient of the norm's output, by type.
+/// The gradient of the norm's output, in the storage type or the compute type.
 enum Gradient<'a> {
     Operand(&'a Tensor),
     Real(&'a Tensor),
 }
 
-/// Returns the rows' statistics (an empty tensor when nothing is recorded).
+/// Returns the statistics of each row, or an empty tensor if nothing is recorded.
 fn forward(
     tape: &Tape,
     x: &Tensor,
@@ -146,13 +154,14 @@ fn forward(
     Ok(stats)
 }
 
-/// Rows of one sample. x: B,…,C.
+/// Returns the number of rows per sample. x: B,…,C.
 fn sample_rows(x: &Tensor) -> usize {
     (x.rows() / x.dim(0).max(1)).max(1)
 }
 
-/// Gradient of the stream before the norm, what came along it (`ds`) included; parameters' are
-/// accumulated. `branch` gets that of the residual branch, where it is another.
+/// Returns the gradient of the stream before the norm, including the gradient `ds` that arrived
+/// along the stream, and accumulates the parameters' gradients. `branch` receives the gradient of
+/// the residual branch if it differs.
 fn backward(
     device: &Device,
     s: &Tensor,
@@ -171,7 +180,8 @@ fn backward(
         Gradient::Operand(dy) => (Some(dy), None),
         Gradient::Real(dy) => (None, Some(dy)),
     };
-    // Every element of `ds` is read before it is written, so it is reused where nobody shares it.
+    // Every element of `ds` is read before it is written, so its memory is reused if it is not
+    // shared.
     let mut dx = match &ds {
         Some(ds) if ds.is_unique() => ds.clone(),
         _ => device.empty(s.shape())?,

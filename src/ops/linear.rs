@@ -1,4 +1,4 @@
-//! Fully connected layers, which 1×1 convolutions are too.
+//! Fully connected layers, which also implement 1×1 convolutions.
 
 use crate::device::constants::columns::COLUMN_GROUP;
 use crate::device::{Device, Grid, Matrix, kernels};
@@ -10,12 +10,18 @@ use crate::{Error, Result};
 use super::elementwise::to_operand;
 use super::matmul::{matmul, matmul_with_bias, matmul_with_row_sums};
 
-/// `y = x·wᵀ + b`. x: …,C; w: K,C (or K,1,1,C); b: K; y: …,K.
+/// Returns `x·wᵀ + b` in the storage type, …,K. x: …,C; w: K,C (or K,1,1,C); b: K.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
     linear_into(tape, x, w, b, tape.device().operand())
 }
 
-/// As [`linear`], y not rounded to an operand: for logits and norms.
+/// Computes [`linear`] with an output in the compute type, as logits and norms need it.
+///
+/// # Errors
+/// Returns the same errors as [`linear`].
 pub fn linear_wide(tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {
     linear_into(tape, x, w, b, tape.device().real())
 }
@@ -54,8 +60,8 @@ pub(super) fn linear_into(
     }))
 }
 
-/// `dw += dyᵀ·x`, and `db += ` the sums of dy's columns: as one product where the device has it.
-/// dy: …,K; x: …,C; dw: K,C.
+/// Computes `dw += dyᵀ·x` and adds the column sums of dy to `db`, as one matmul with bias-gradient
+/// epilogue where the device supports it. dy: …,K; x: …,C; dw: K,C.
 pub(super) fn parameter_gradients(
     device: &Device,
     dy: &Tensor,
@@ -79,7 +85,7 @@ pub(super) fn parameter_gradients(
     }
 }
 
-/// `sums[c] += Σ_r x[r,c]`, in an order that the shape alone decides.
+/// Computes `sums[c] += Σ_r x[r,c]` in a summation order that depends only on the shape.
 pub fn column_sums(device: &Device, x: &Tensor, sums: &mut Tensor) -> Result<()> {
     let (rows, channels) = (x.rows(), x.channels());
     let parts = row_parts(rows);
@@ -90,14 +96,15 @@ pub fn column_sums(device: &Device, x: &Tensor, sums: &mut Tensor) -> Result<()>
         .launch(device, over_parts(device, parts, channels))
 }
 
-/// Blocks that a reduction over rows is cut into: enough to fill a device, few enough to be cheap
-/// to combine. A function of the shape, so that the order of a sum is.
+/// Returns the number of splits of a reduction over rows: enough to fill a device, few enough to
+/// combine cheaply. It depends only on the shape, so the summation order is the same on every
+/// device.
 pub fn row_parts(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, 128)
 }
 
-/// Blocks that add up `parts` rows of as many columns, a group of columns each. One costs no less than
-/// its threads could add.
+/// Returns the grid that sums `parts` rows of `columns` columns, with a group of columns per block.
+/// A block costs at least as much as its threads could add.
 pub(super) fn over_parts(device: &Device, parts: usize, columns: usize) -> Grid {
     const THREADS: usize = 128;
     device

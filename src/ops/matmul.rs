@@ -1,4 +1,4 @@
-//! Matrix products, with a bias added or sums for a bias's gradient taken along the way.
+//! Matmuls, optionally with a bias or with the row sums for a bias gradient as an epilogue.
 
 use crate::device::{Device, Job, Matrix, Product, kernels};
 use crate::params::Param;
@@ -7,8 +7,12 @@ use crate::{Error, Result};
 
 use super::elementwise::add_scaled;
 
-/// `out = a·b`, or `out += a·b` with `accumulate`. The operands are of one type, `out` of theirs or
-/// `real`.
+/// Computes `out = a·b`, or `out += a·b` with `accumulate`. The operands have the same type; `out`
+/// has that type or the compute type.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match, or a device error if no algorithm supports the
+/// matmul.
 pub fn matmul(
     device: &Device,
     out: &mut Tensor,
@@ -20,7 +24,12 @@ pub fn matmul(
     compute(device, product)?.ok_or_else(|| Job::Product(product).refused())
 }
 
-/// `out = a·b + bias` in every row: as one product where the device has it.
+/// Computes `out = a·b + bias`, with the bias added to every row, as one matmul with bias epilogue
+/// where the device supports it.
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match, or a device error if no algorithm supports the
+/// matmul.
 pub fn matmul_with_bias(
     device: &Device,
     out: &mut Tensor,
@@ -43,8 +52,8 @@ pub fn matmul_with_bias(
     }
 }
 
-/// `out += a·b` and `sums += ` the sums of a's rows, all of `real`; false, and nothing done, where the
-/// device has no product that does both.
+/// Computes `out += a·b` and adds the row sums of a to `sums`; both results have the compute type.
+/// Returns `false` without doing anything if the device has no such matmul.
 pub fn matmul_with_row_sums(
     device: &Device,
     out: &mut Tensor,
@@ -62,14 +71,15 @@ pub fn matmul_with_row_sums(
     Ok(true)
 }
 
-/// Every row of `y`, an operand or `real`, becomes the bias: what a product then accumulates onto.
+/// Sets every row of `y` (storage or compute type) to the bias, so that a matmul can accumulate
+/// onto it.
 pub(super) fn fill_rows(device: &Device, bias: &Tensor, y: &mut Tensor) -> Result<()> {
     let (rows, channels) = (y.rows(), y.channels());
     let (y, wide) = if y.dtype() == device.operand() { (Some(y), None) } else { (None, Some(y)) };
     kernels::FillRows { bias, y, wide, rows, channels }.launch(device, device.rows(rows, channels))
 }
 
-/// None, and nothing done, where the device has no such product.
+/// Runs the matmul, or returns `None` without doing anything if the device does not support it.
 fn compute(device: &Device, product: Product) -> Result<Option<()>> {
     let Product { out, a, b, .. } = product;
     if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {

@@ -1,4 +1,4 @@
-//! ClassMix and QuadMix: choosing classes, and the image that their pixels make with others.
+//! ClassMix and QuadMix: choosing classes, and composing images from their pixels.
 
 use crate::device::constants::label::LABEL_VALUES;
 use crate::device::{Device, Grid, kernels};
@@ -8,21 +8,21 @@ use crate::{Error, Result};
 use super::augment::{Augmentation, UNIT, pixelwise};
 use super::images::ImageNormalizer;
 
-/// Images with what they are learned from, on the device.
+/// Images with their training targets, on the device.
 #[derive(Clone)]
 pub struct Labelled {
-    /// B,H,W,3, normalised.
+    /// The normalized images, B,H,W,3.
     pub image: Tensor,
-    /// B,H,W train ids or pseudo-labels.
+    /// Train ids or pseudo-labels, B,H,W.
     pub label: Tensor,
-    /// B,H,W; none: 1 everywhere.
+    /// The loss weight of each pixel, B,H,W; `None` means 1 everywhere.
     pub weight: Option<Tensor>,
 }
 
-/// Pixels of a label that one block looks through.
+/// Pixels of a label that one block scans.
 const PIXELS_PER_PART: usize = 4096;
 
-/// Which values each label holds: B,256. label: B,H,W.
+/// Returns flags for the values that each label contains: B,256. label: B,H,W.
 pub fn presence(device: &Device, label: &Tensor) -> Result<Tensor> {
     let batch = label.dim(0);
     let pixels = label.len() / batch;
@@ -31,23 +31,25 @@ pub fn presence(device: &Device, label: &Tensor) -> Result<Tensor> {
     let grid = Grid::blocks(batch * parts);
     kernels::CountValues { label, counts: &mut counts, parts, pixels }.launch(device, grid)?;
     let mut present = device.alloc(&[batch, LABEL_VALUES], DType::U8)?;
-    // Few values, each of many parts: a thread for each of them, in small blocks.
+    // There are few values with many splits each: small blocks with one thread per value spread
+    // them over the device.
     let grid = Grid::blocks(batch * LABEL_VALUES / 32).threads(32);
     kernels::ValuePresence { counts: &counts, present: &mut present, parts, images: batch }
         .launch(device, grid)?;
     Ok(present)
 }
 
-/// Values of a label that may be chosen.
+/// The label values that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Candidates {
-    /// All that are there, 255 (unlabelled) among them, as released.
+    /// All values that occur, including 255 (unlabelled), as in the released code.
     All,
+    /// All values that occur except 255.
     Labelled,
 }
 
 impl Candidates {
-    /// The first value that is none.
+    /// Returns the first value that is not a candidate.
     fn end(self) -> usize {
         match self {
             Candidates::All => LABEL_VALUES,
@@ -56,8 +58,8 @@ impl Candidates {
     }
 }
 
-/// ClassMix's choice: for each image half of the classes in the batch's labels, as a table B,256.
-/// uniforms: B,n, with n at least half of the classes.
+/// Makes ClassMix's choice: for each image, half of the classes in the batch's labels, as a table
+/// B,256. uniforms: B,n, where n is at least half the number of classes.
 pub fn choose_half(
     device: &Device,
     label: &Tensor,
@@ -79,8 +81,9 @@ pub fn choose_half(
     Ok(table)
 }
 
-/// QuadMix's choice: two classes of each image's label, as a table B,256, and what a later choice
-/// should avoid, B,2. `positions`: hand on positions among the present classes, as released.
+/// Makes QuadMix's choice: two classes of each image's label, as a table B,256, and the values that
+/// a later choice should avoid, B,2. With `positions`, the latter are positions among the present
+/// classes instead of class values, as in the released code.
 pub fn choose_two(
     device: &Device,
     label: &Tensor,
@@ -107,43 +110,53 @@ pub fn choose_two(
     Ok((table, chosen))
 }
 
-/// Long-tail crops of one kind of mixed image, on the device.
+/// The long-tail crops for one type of mixed image, on the device.
 #[derive(Clone)]
 pub struct RareCrops {
-    /// B,2,S,S,3 and B,2,S,S
+    /// The pixels, B,2,S,S,3.
     pub rgb: Tensor,
+    /// The labels, B,2,S,S.
     pub label: Tensor,
-    /// 2
+    /// The two classes, 2 elements.
     pub classes: Tensor,
 }
 
-/// How the bytes of long-tail crops become colours: (channel - mean) · gain.
+/// How the bytes of long-tail crops are normalized: (channel - mean) · gain.
 pub struct RareColours {
+    /// The gain of each channel.
     pub gain: Tensor,
-    /// BGR instead of RGB.
+    /// If set, the channels are taken in BGR instead of RGB order.
     pub reversed: bool,
 }
 
-/// Pixels that lie over others: those whose label the table holds, where they are confident.
+/// A layer of a mixed image: the confident pixels whose label is in the table.
 #[derive(Clone, Copy)]
 pub struct Layer<'a> {
+    /// The images that the pixels come from.
     pub of: &'a Labelled,
-    /// B,256
+    /// Flags of the pasted label values, B,256.
     pub table: &'a Tensor,
-    /// B,H,W; none: all are.
+    /// Flags of the confident pixels, B,H,W; `None` means all are.
     pub confident: Option<&'a Tensor>,
 }
 
-/// What a mixed image is made of, from the bottom up.
+/// The layers of a mixed image, from the bottom up.
 #[derive(Clone, Copy)]
 pub struct Mix<'a> {
+    /// The images below all layers.
     pub under: &'a Labelled,
+    /// The pasted layers, the upper one last.
     pub layers: [Option<Layer<'a>>; 2],
-    /// Long-tail classes, the second over the first; the weights beneath stay.
+    /// Long-tail crops on top, the second class over the first. They keep the weights of the pixels
+    /// beneath.
     pub rare: Option<(&'a RareCrops, &'a RareColours)>,
 }
 
-/// Mixes and jitters in one pass over the pixels. A blur looks at neighbours, and comes after.
+/// Mixes and applies color jitter in one pass over the pixels. Blur depends on neighboring pixels
+/// and must run afterwards.
+///
+/// # Errors
+/// Returns a shape error if the layers or crops do not have the size of the images below.
 pub fn mix(
     device: &Device,
     normalizer: &ImageNormalizer,
@@ -166,7 +179,7 @@ pub fn mix(
     let mut image = device.empty_like(&under.image)?;
     let mut label = device.empty_like(&under.label)?;
     let mut weight = device.empty(under.label.shape())?;
-    // Of all colours and weights, a pixel reads one layer's.
+    // A pixel reads the color and weight of only one layer.
     let maps = |l: Layer| l.of.label.bytes() + l.confident.map_or(0, Tensor::bytes);
     let bytes = 2 * (image.bytes() + label.bytes() + weight.bytes())
         + layers().map(maps).sum::<usize>()

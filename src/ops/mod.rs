@@ -1,5 +1,11 @@
-//! Differentiable operations: an op's forward and its backward stand together in one file. Ops that
-//! record take the tape; what has no gradient takes the device.
+//! Differentiable operations. The forward and backward pass of an op are together in one file.
+//! Differentiable ops take a tape; ops without a gradient take the device.
+//!
+//! Tensors have one of two floating-point types. The *compute type*,
+//! [`Device::real`](crate::device::Device::real), is single (or double) precision: residual
+//! streams, statistics, logits and losses. The *storage type*,
+//! [`Device::operand`](crate::device::Device::operand), is the type of matmul and attention
+//! operands: bf16 under mixed precision, the compute type otherwise.
 
 mod activation;
 mod adamw;

@@ -8,7 +8,8 @@ use crate::{Error, Result};
 
 use super::channels::lanes;
 
-/// The largest of 3×3 windows, stride 2, padded by 1. x: B,H,W,C; y: B,⌈H/2⌉,⌈W/2⌉,C.
+/// Returns the maximum over 3×3 windows with stride 2 and padding 1. x: B,H,W,C; result:
+/// B,⌈H/2⌉,⌈W/2⌉,C.
 pub fn max_pool(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     let device = tape.device();
     let [batch, height, width, channels] = x.bhwc("max_pool")?;

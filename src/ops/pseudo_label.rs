@@ -1,16 +1,16 @@
-//! Pixel-wise decisions: predictions, and a teacher's pseudo-labels.
+//! Per-pixel decisions: predictions and the teacher's pseudo-labels.
 
 use super::upsampled::Upsampled;
 use crate::device::{Device, Grid, kernels};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-/// From which softmax probability a teacher is believed.
+/// The softmax probabilities from which the teacher is trusted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Confidence {
-    /// A pixel counts towards the weight of the batch: 0.968.
+    /// The probability from which a pixel counts towards the batch's weight; 0.968 by default.
     pub counted: f64,
-    /// A pixel may be pasted as part of a template: 0.9.
+    /// The probability from which a pixel may be pasted as part of a template; 0.9 by default.
     pub confident: f64,
 }
 
@@ -20,22 +20,27 @@ impl Default for Confidence {
     }
 }
 
-/// What a teacher says of pictures B,H,W.
+/// The teacher's pseudo-labels for images B,H,W.
 pub struct PseudoLabels {
-    /// u8 B,H,W: the class with the largest logit, the first of equals; 255 where one is NaN.
+    /// The class with the largest logit, u8 B,H,W; the first of equal ones, or 255 if a logit is
+    /// NaN.
     pub label: Tensor,
-    /// u8 B,H,W: whether the probability reaches [`Confidence::confident`].
+    /// Flags of the pixels whose probability reaches [`Confidence::confident`], u8 B,H,W.
     pub confident: Tensor,
-    /// B,H,W: `share` where the pixel is valid, else 0.
+    /// The weight of each pixel, B,H,W: `share` if the pixel is valid, else 0.
     pub weight: Tensor,
-    /// 1: the part of all pixels of the batch, valid or not, that reaches
-    /// [`Confidence::counted`].
+    /// The fraction of all pixels of the batch, valid or not, that reaches [`Confidence::counted`];
+    /// one element.
     pub share: Tensor,
-    /// B,H,W, where it was asked for: the largest softmax probability.
+    /// The largest softmax probability, B,H,W, if requested.
     pub probability: Option<Tensor>,
 }
 
-/// Pseudo-labels from logits B,h,w,C upsampled bilinearly to `size` (H, W). valid: u8 B,H,W.
+/// Returns pseudo-labels from logits B,h,w,C upsampled bilinearly to `size` (H, W). valid: u8
+/// B,H,W. `probability` requests [`PseudoLabels::probability`].
+///
+/// # Errors
+/// Returns a shape error if the shapes do not match, or there are more than 255 classes.
 pub fn pseudo_labels(
     device: &Device,
     logits: &Tensor,
@@ -78,8 +83,8 @@ pub fn pseudo_labels(
     Ok(labels)
 }
 
-/// The class of every pixel, u8 B,H,W: the largest of the logits B,h,w,C resized bilinearly to
-/// `size` (H, W), the first of equals; 255 where one is NaN.
+/// Returns the class of every pixel, u8 B,H,W: the argmax of the logits B,h,w,C resized bilinearly
+/// to `size` (H, W), where the first of equal ones wins; 255 if a logit is NaN.
 pub fn predict(device: &Device, logits: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     const OP: &str = "predict";
     let mut label = device.alloc(&[logits.bhwc(OP)?[0], size.0, size.1], DType::U8)?;
@@ -87,7 +92,7 @@ pub fn predict(device: &Device, logits: &Tensor, size: (usize, usize)) -> Result
     Ok(label)
 }
 
-/// Outputs beside the class.
+/// The optional outputs of the kernel in addition to the class.
 #[derive(Default)]
 struct Asked<'a> {
     probability: Option<&'a mut Tensor>,

@@ -1,4 +1,4 @@
-//! Bilinear resize: half-pixel centres, corners not aligned, no antialias.
+//! Bilinear resizing with half-pixel centers: corners not aligned, no antialiasing.
 
 use crate::device::constants::resize::PICTURE_CHANNELS;
 use crate::device::{Device, Grid, kernels};
@@ -8,8 +8,14 @@ use crate::{Error, Result};
 
 use super::channels::{lanes, put_channels, take_channels};
 
-/// x: B,H,W,C, an operand, or of `real` without a gradient; y: B,Ho,Wo,C. `factor` is (of height, of width) by which a caller scales: it then
-/// gives the coordinates, where the ratio of the sizes may differ from it by their rounding.
+/// Resizes x: B,H,W,C to `size` (height, width). x has the storage type, or the compute type if it
+/// needs no gradient. `factor` is the caller's scale factor (of height, of width): if it is given,
+/// it determines the coordinates instead of the ratio of the sizes, which may differ by their
+/// rounding.
+///
+/// # Errors
+/// Returns a shape error if a size is 0, the factor is not positive, or a gradient would be needed
+/// in the compute type.
 pub fn resize(
     tape: &Tape,
     x: &Tensor,
@@ -34,8 +40,11 @@ pub fn resize(
     }))
 }
 
-/// Resizes feature maps to one size, their channels side by side. Inputs: B,Hᵢ,Wᵢ,Cᵢ; output:
+/// Resizes feature maps to one size and concatenates their channels. Inputs: B,Hᵢ,Wᵢ,Cᵢ; output:
 /// B,Ho,Wo,ΣCᵢ.
+///
+/// # Errors
+/// Returns a shape error if the inputs differ in batch, or there are none.
 pub fn resize_concat(tape: &Tape, inputs: &[Tensor], size: (usize, usize)) -> Result<Tensor> {
     let Some(first) = inputs.first() else {
         return Err(Error::shape("resize_concat", "there is nothing to concatenate"));
@@ -70,14 +79,14 @@ pub fn resize_concat(tape: &Tape, inputs: &[Tensor], size: (usize, usize)) -> Re
     }))
 }
 
-/// One resize, into some channels of a tensor.
+/// One resize, into some of the channels of a tensor.
 #[derive(Clone, Copy)]
 struct Plan {
     batch: usize,
     size_in: (usize, usize),
     size_out: (usize, usize),
     channels: usize,
-    /// Input pixels per output pixel.
+    /// Input pixels per output pixel (height, width).
     scale: (f64, f64),
 }
 
@@ -111,7 +120,7 @@ impl Plan {
         if self.is_copy() {
             return put_channels(device, x, y, start);
         }
-        // Of what may be wider than x.
+        // Only these channels of y, which may have more than x, count as memory traffic.
         let grid = self.over_outputs(device).touching(x.bytes() + self.outputs(x));
         kernels::ResizeForward {
             x,
@@ -155,13 +164,13 @@ impl Plan {
     fn over_outputs(&self, device: &Device) -> Grid {
         let (rows, columns) = (self.batch * self.size_out.0, self.size_out.1);
         match self.channels {
-            // Threads take pixels of a row.
+            // Threads take the pixels of a row.
             PICTURE_CHANNELS => device.rows(rows, PICTURE_CHANNELS * columns),
             _ => lanes(device.rows(rows * columns, self.channels), self.channels),
         }
     }
 
-    /// Bytes of the resized maps, of elements as x has.
+    /// Returns the bytes of the resized maps, with elements of the type of x.
     fn outputs(&self, x: &Tensor) -> usize {
         let (h, w) = self.size_out;
         self.batch * h * w * self.channels * x.dtype().bytes()
@@ -180,7 +189,7 @@ impl Plan {
         }
         let pixels = self.batch * self.size_in.0 * self.size_in.1;
         let outputs = self.size_out.0 * self.size_out.1 * 4 / (self.size_in.0 * self.size_in.1);
-        // A thread takes four channels.
+        // Each thread takes four channels.
         let rows = device.rows(pixels, self.channels * (outputs + 1));
         let grid = lanes(rows, self.channels.div_ceil(4))
             .shared((self.size_out.0 + self.size_out.1) * device.real().bytes())

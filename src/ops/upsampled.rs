@@ -1,29 +1,29 @@
-//! Geometry of kernels that read logits as if they were upsampled to the picture.
+//! The launch geometry of kernels that read logits as if they were upsampled to the image.
 
 use crate::device::constants::upsample::HOST_LANES;
 use crate::device::{Device, Grid};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Shared memory that a block may have without asking the GPU for more.
+/// Bytes of shared memory that a block can have without raising the kernel's limit.
 const SHARED_BYTES: usize = 47 << 10;
-/// Pixels of a row that a block upsamples at a time: its threads own one each.
+/// Pixels of a row that a block upsamples at a time; each of its threads owns one.
 const LONGEST_RUN: usize = 64;
 
-/// Logits B,h,w,C seen as B,H,W,C.
+/// Logits B,h,w,C read as B,H,W,C.
 #[derive(Clone, Copy)]
 pub(super) struct Upsampled {
-    /// Of the logits.
+    /// The batch size of the logits; the next three are their other dimensions.
     pub batch: usize,
     pub height: usize,
     pub width: usize,
     pub channels: usize,
     pub ratio_y: f64,
     pub ratio_x: f64,
-    /// Pixels of a run, and input cells under one at most.
+    /// Pixels per run, and the maximum number of logit positions under a run.
     pub run: usize,
     pub cells: usize,
-    /// For a loop over the B·H rows.
+    /// The grid of a loop over the B·H rows.
     pub grid: Grid,
 }
 
@@ -45,11 +45,12 @@ impl Upsampled {
         }
         let (ratio_y, ratio_x) = (height as f64 / size.0 as f64, width as f64 / size.1 as f64);
         let cells = |run: usize| (((run - 1) as f64 * ratio_x) as usize + 3).min(width);
-        // What `tile_in` of kernels/upsample.cuh lays out, channels padded as widely as any build does.
+        // The layout of `tile_in` in kernels/upsample.cuh, with channels padded to the widest
+        // vector of any build.
         let padded = (channels / HOST_LANES + 1) * HOST_LANES;
         let real = device.real().bytes();
         let bytes = |run: usize| ((cells(run) + run) * padded + 4 * run) * real + 4 * run;
-        // The narrow type decides, so that every build cuts rows alike.
+        // Sizes in single precision decide, so that every build splits rows in the same way.
         let narrow = |run: usize| bytes(run) / real * 4;
         let run = std::iter::successors(Some(LONGEST_RUN), |run| Some(run / 2))
             .take_while(|&run| run > 0)
@@ -73,7 +74,8 @@ impl Upsampled {
     }
 }
 
-/// Height and width of labels or weights, B,H,W beside logits of `batch` pictures.
+/// Returns the height and width of labels or weights, which must be B,H,W for logits of `batch`
+/// images.
 pub(super) fn picture(op: &'static str, map: &Tensor, batch: usize) -> Result<(usize, usize)> {
     match *map.shape() {
         [b, height, width] if b == batch => Ok((height, width)),

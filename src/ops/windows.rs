@@ -1,12 +1,16 @@
-//! Parts of pictures: a crop at a box drawn on the device, and windows that slide over the whole.
+//! Crops of images: one at a box drawn on the device, and sliding windows over the whole image.
 
 use crate::device::{Device, kernels};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-/// The `size` (h, w) cells of `x` at a box. x: u8 or real, B,H,W or B,H,W,C; box: i32 y1,y2,x1,x2
-/// in pixels of the picture, of which a cell of `x` covers `stride`; what would reach beyond the
-/// edge is held inside it. No gradient.
+/// Crops `size` (h, w) positions of `x` at a box. x: u8 or compute type, B,H,W or B,H,W,C; box: i32
+/// y1,y2,x1,x2 in image pixels, of which a position of `x` covers `stride`. A crop that would
+/// exceed the edge is moved inside. There is no gradient.
+///
+/// # Errors
+/// Returns a shape error if the crop is larger than `x`, the box does not have four elements, or
+/// the stride is 0.
 pub fn crop(
     device: &Device,
     x: &Tensor,
@@ -59,8 +63,8 @@ pub fn crop(
     Ok(y)
 }
 
-/// Windows of one size that cover a picture, row by row, the last of a row or column pushed back
-/// to the edge. Along a side that is shorter than a window, windows are as long as the side.
+/// Windows of one size that cover an image, row by row. The last window of a row or column is moved
+/// back to the edge. Along a side shorter than a window, windows are as long as the side.
 pub struct Windows {
     boxes: Vec<[usize; 4]>,
     on_device: Tensor,
@@ -69,7 +73,10 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// All sizes as (height, width) in pixels.
+    /// Places the windows; all sizes are (height, width) in pixels.
+    ///
+    /// # Errors
+    /// Returns a shape error if a size is 0, or a step is larger than the window.
     pub fn new(
         device: &Device,
         picture: (usize, usize),
@@ -102,18 +109,22 @@ impl Windows {
         Ok(Windows { boxes, on_device, size, picture })
     }
 
-    /// y1, y2, x1, x2 of each, in pixels.
+    /// Returns y1, y2, x1, x2 of each window in pixels.
     pub fn boxes(&self) -> &[[usize; 4]] {
         &self.boxes
     }
 
-    /// Height and width of a window.
+    /// Returns the height and width of a window.
     pub fn size(&self) -> (usize, usize) {
         self.size
     }
 
-    /// The windows of pictures B,H,W,C (real): n·B,h,w,C, window-major (window 0 of every picture,
-    /// window 1 of every picture, …). No gradient.
+    /// Cuts the windows out of images B,H,W,C (compute type). The result is n·B,h,w,C,
+    /// window-major: window 0 of every image, then window 1 of every image, …. There is no
+    /// gradient.
+    ///
+    /// # Errors
+    /// Returns a shape error if the images do not have the size that the windows cover.
     pub fn crops(&self, device: &Device, x: &Tensor) -> Result<Tensor> {
         let [batch, height, width, channels] = x.bhwc("window crops")?;
         if (height, width) != self.picture {
@@ -138,10 +149,14 @@ impl Windows {
         Ok(y)
     }
 
-    /// Puts windows n·B,hc,wc,C (real, window-major) back together on a grid with a cell for every
-    /// `stride` pixels, B,H/stride,W/stride,C: the mean of those that cover a cell. A window whose
-    /// own grid is coarser is upsampled bilinearly on the way, by itself, as if before the mean.
-    /// No gradient.
+    /// Averages windows n·B,hc,wc,C (compute type, window-major) on a grid with a position for
+    /// every `stride` pixels, B,H/stride,W/stride,C: each position gets the mean of the windows
+    /// that cover it. Windows with a coarser grid of their own are each upsampled bilinearly, as if
+    /// before the mean. There is no gradient.
+    ///
+    /// # Errors
+    /// Returns a shape error if `x` does not hold a whole number of images, or the boxes are not
+    /// multiples of the stride.
     pub fn average(&self, device: &Device, x: &Tensor, stride: usize) -> Result<Tensor> {
         const OP: &str = "window average";
         let [crops, crop_height, crop_width, channels] = x.bhwc(OP)?;

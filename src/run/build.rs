@@ -1,4 +1,4 @@
-//! From a configuration to what it describes: a device, and a trained network.
+//! Builds what a configuration describes: a device and a trained network.
 
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::weights::{Network, load_network};
@@ -8,7 +8,11 @@ use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::{Error, Result};
 
-/// The device that `device.kind` names; `auto` takes the GPU where there is one.
+/// Opens the device named by `device.kind`; `auto` selects the GPU if there is one.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown `device.precision`; [`Error::Device`] if the device is
+/// unavailable.
 pub fn device(config: &Config) -> Result<Device> {
     let on_gpu = match config.device.kind.as_str() {
         "cuda" => true,
@@ -22,7 +26,10 @@ pub fn device(config: &Config) -> Result<Device> {
     }
 }
 
-/// What `device.precision` names.
+/// Returns the precision named by `device.precision`.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown name.
 pub fn precision(config: &Config) -> Result<Precision> {
     match config.device.precision.as_str() {
         "f32" => Ok(Precision::F32),
@@ -32,7 +39,10 @@ pub fn precision(config: &Config) -> Result<Precision> {
     }
 }
 
-/// A network with the weights of a file, for evaluation and prediction.
+/// Builds a network and loads its weights from `file`, for evaluation and prediction.
+///
+/// # Errors
+/// [`Error::Config`] for an invalid network; [`Error::Weights`] if the file does not fit it.
 pub fn trained(
     config: &Config,
     device: &Device,

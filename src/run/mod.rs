@@ -1,4 +1,4 @@
-//! Runs: training, evaluation, profiles, and reports beside published results.
+//! Runs: training, evaluation, profiling, and reports that compare runs with published results.
 
 pub mod build;
 pub mod comparison;

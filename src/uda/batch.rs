@@ -1,4 +1,4 @@
-//! The batch that an iteration trains on, on the device.
+//! The training batch on the device.
 
 use bytemuck::cast_slice;
 
@@ -13,21 +13,23 @@ use crate::{Error, Result};
 /// A batch on the device.
 #[derive(Clone)]
 pub struct DeviceBatch {
+    /// Source images with their labels.
     pub source: Labelled,
-    /// B,H,W,3, normalised.
+    /// Target images, B,H,W,3, normalized.
     pub target: Tensor,
-    /// B,H,W: 1 where pseudo-labels may count.
+    /// B,H,W: 1 where pseudo-labels count.
     pub valid: Tensor,
-    /// Long-tail crops for the source's mixed images and for the target's; None before QuadMix.
+    /// Long-tail crops for the mixed images over the source and over the target; None when the
+    /// iteration does not use QuadMix.
     pub rare: Option<[RareCrops; 2]>,
 }
 
-/// Where a batch is before it is loaded.
+/// A batch to load, in host or device memory.
 pub enum BatchSource<'a> {
-    /// On the host, as the loader leaves it: it is uploaded and normalised.
+    /// A batch from the data loader in host memory. It is uploaded and normalized.
     Host(&'a Batch),
-    /// On the device, in memory of the caller's: it is copied, because a CUDA graph reads fixed
-    /// addresses.
+    /// A batch in device memory that the caller owns. It is copied, because a CUDA graph reads from
+    /// fixed addresses.
     Device(&'a DeviceBatch),
 }
 
@@ -43,18 +45,19 @@ impl<'a> From<&'a DeviceBatch> for BatchSource<'a> {
     }
 }
 
-/// The current batch, at addresses that stay the same from step to step.
+/// The current batch, at addresses that do not change between steps.
 pub struct BatchBuffers {
     contents: DeviceBatch,
-    /// Whether the current batch has long-tail crops.
+    /// Whether the current batch includes long-tail crops.
     has_rare: bool,
-    /// Where the next batch arrives while the current one is in use. For the source and the target
-    /// each: pixels as bytes, B,H,W,3; the width and height that each image covers, B,2; labels or
-    /// validity. Then the long-tail crops.
+    /// Staging buffers that receive the next batch while the current one is in use. For the source
+    /// and then the target: pixels as bytes, B,H,W,3; width and height that each image covers, B,2;
+    /// labels or validity mask, B,H,W. The long-tail crops follow.
     staging: Inlet,
 }
 
 impl BatchBuffers {
+    /// Allocates buffers for the batch size, crop size and method of `config`.
     pub fn new(device: &Device, config: &Config) -> Result<BatchBuffers> {
         let (b, s) = (config.data.batch, config.data.crop);
         let targets = if config.learns_from_target() { b } else { 0 };
@@ -88,17 +91,22 @@ impl BatchBuffers {
         })
     }
 
-    /// The current batch. Its tensors are the buffers themselves: the next batch overwrites them.
+    /// Returns the current batch. Its tensors alias the buffers, so loading the next batch
+    /// overwrites them.
     pub fn current(&self) -> DeviceBatch {
         let rare = self.contents.rare.clone().filter(|_| self.has_rare);
         DeviceBatch { rare, ..self.contents.clone() }
     }
 
+    /// Returns whether the current batch includes long-tail crops.
     pub fn has_rare(&self) -> bool {
         self.has_rare
     }
 
-    /// Makes a batch the current one.
+    /// Loads a batch, which becomes the current one.
+    ///
+    /// # Errors
+    /// The shapes of the batch differ from those of the buffers, or the device fails.
     pub fn load(
         &mut self,
         device: &Device,
@@ -119,7 +127,7 @@ impl BatchBuffers {
         Ok(())
     }
 
-    /// Uploads a batch and normalises it.
+    /// Uploads a batch and normalizes it.
     fn upload(
         &mut self,
         device: &Device,
@@ -177,7 +185,8 @@ impl BatchBuffers {
     }
 }
 
-/// B,2: the width and height that each image covers; without an extent, the whole crop.
+/// Returns the width and height that each image covers, B,2. A crop without an extent is covered
+/// completely.
 fn extents(crops: &Crops) -> Vec<i32> {
     match crops.extent.as_slice() {
         [] => vec![crops.size as i32; 2 * crops.batch],

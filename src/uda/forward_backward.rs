@@ -1,4 +1,4 @@
-//! Forward and backward through the student's passes; gradients of all passes add up.
+//! Forward and backward through the passes of the student. Gradients of all passes accumulate.
 
 use crate::nn::{Features, Pass, Statistics, Supervision};
 use crate::ops;
@@ -13,7 +13,8 @@ use super::report::Terms;
 use super::state::Learner;
 use super::trace::Trace;
 
-/// Runs the passes one after the other, or all at once where `network.batch_student_passes` says so.
+/// Runs the passes one after the other, or as one batch if `network.join_passes` is set and the
+/// backbone supports it.
 pub(super) fn forward_backward(
     state: &Learner,
     mut passes: Vec<StudentPass>,
@@ -30,8 +31,9 @@ pub(super) fn forward_backward(
     Ok(())
 }
 
-/// One forward and one backward of the backbone for all of `passes`. In between, each pass goes
-/// through the decoder by itself, so that only one pass's decoder activations exist at a time.
+/// Runs one forward and one backward of the backbone for all of `passes`. In between, each pass
+/// goes through the decoder separately, so that the decoder activations of only one pass exist at a
+/// time.
 fn forward_backward_together(
     state: &Learner,
     passes: &[StudentPass],
@@ -59,7 +61,8 @@ fn forward_backward_together(
     })
 }
 
-/// Decoder and losses of a pass, and their backward as far as the backbone's features.
+/// Runs the decoder and the losses of a pass and their backward. Returns the gradients of the
+/// backbone features.
 fn feature_gradients(
     state: &Learner,
     pass: &StudentPass,
@@ -77,7 +80,8 @@ fn feature_gradients(
     let output = network.losses(&forward, &features, supervision)?;
     let mut seeds = Vec::new();
     for ((loss, share), part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
-        // The reference logs a loss with HRDA's share, but without the weight of its pass.
+        // Like the reference, report a loss with HRDA's loss weight but without the weight of its
+        // pass.
         terms.add(format!("{prefix}{part}loss_seg"), &loss.value, *share);
         terms.add(format!("{prefix}{part}acc_seg"), &loss.accuracy, 1.0);
         seeds.push((&loss.value, ops::full(device, &[1], share * loss_weight)?));
@@ -98,7 +102,8 @@ fn feature_gradients(
     Ok(features.maps().map(|map| gradients.of(map)).collect())
 }
 
-/// The distance of the student's features of the source to those of the frozen ImageNet model.
+/// Returns the distance between the student's features of the source images and those of the frozen
+/// ImageNet model (DAFormer, Hoyer et al. 2022).
 fn feature_distance(
     state: &Learner,
     tape: &Tape,

@@ -1,8 +1,9 @@
 //! Everything random or scheduled that an iteration consumes, drawn before it runs.
 //!
-//! A step reads nothing from the host: the numbers are uploaded before it and kernels read them from
-//! device memory, so that a step can be captured and replayed. Where a choice depends on what the
-//! device computes (which classes a pseudo-label holds), the uniform number it is made with is here.
+//! A step does not read from the host: its inputs are uploaded beforehand and kernels read them
+//! from device memory, so that the step can be captured as a CUDA graph and replayed. Where a
+//! choice depends on what the device computes (for example the classes in a pseudo-label), the
+//! inputs hold the uniform random number that decides it.
 
 use bytemuck::cast_slice;
 
@@ -14,18 +15,21 @@ use crate::rng::{Draw, Purpose};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-/// The student's passes in an iteration, in order; each has a detail box of its own.
+/// The student's passes in an iteration, in order. Each has its own detail crop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassKind {
+    /// Source images with their labels.
     Source,
-    /// ClassMix's images, or those that QuadMix mixes over the source.
+    /// Mixed images of ClassMix, or those that QuadMix mixes over the source.
     Mixed,
-    /// The images that QuadMix mixes over the target.
+    /// Images that QuadMix mixes over the target.
     MixedTarget,
+    /// Masked images.
     Masked,
 }
 
 impl PassKind {
+    /// Returns the name of the pass in profiles.
     pub fn name(self) -> &'static str {
         match self {
             PassKind::Source => "source",
@@ -36,58 +40,67 @@ impl PassKind {
     }
 }
 
+/// Number of kinds of passes.
 pub const PASSES: usize = 4;
-/// Most classes that ClassMix can choose: half of all values of a label, rounded up.
+/// Maximum number of classes that ClassMix chooses: half of all label values, rounded up.
 pub const MOST_CLASSES: usize = 128;
 
-/// Colour jitter and blur of one image.
+/// Color jitter and blur of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImageAugment {
-    /// Brightness, contrast and saturation around 1; hue around 0, in turns.
+    /// Brightness, contrast and saturation around 1, and hue around 0 in turns.
     pub factors: [f32; 4],
-    /// In which order the four are applied.
+    /// Order in which the four factors are applied.
     pub order: [i32; 4],
-    /// Of the blur, pixels.
+    /// Standard deviation of the blur in pixels.
     pub sigma: f32,
 }
 
-/// Whether a group of images is jittered and blurred.
+/// Switches for the augmentation of a group of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switches {
+    /// Whether color jitter is applied.
     pub jitter: bool,
+    /// Whether the blur is applied.
     pub blur: bool,
 }
 
-/// The numbers of one iteration, on the host. Fields are public so that a test can put recorded
-/// draws in.
+/// Inputs of one iteration, on the host. The fields are public so that tests can substitute
+/// recorded draws.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepInputs {
+    /// Iteration number, counted from 0.
     pub iteration: u64,
+    /// Learning rate and other scalars of the optimizer step.
     pub update: UpdateNumbers,
-    /// Drop-path and dropout.
+    /// Key of the random numbers for drop-path and dropout.
     pub drop_key: u64,
-    /// y1, y2, x1, x2 by [`PassKind`].
+    /// Detail crop of each pass, indexed by [`PassKind`]: y1, y2, x1, x2.
     pub detail_boxes: [[i32; 4]; PASSES],
-    /// B rows of [`MOST_CLASSES`] uniforms: ClassMix picks with the first ⌈k/2⌉ of a row.
+    /// B rows of [`MOST_CLASSES`] uniforms. To choose half of k classes, ClassMix uses the first
+    /// ⌈k/2⌉ of a row.
     pub class_mix: Vec<f32>,
-    /// B rows of 2 uniforms each: classes of the source and of the target template.
+    /// B rows of 2 uniforms that choose the classes of the source template.
     pub template_source: Vec<[f32; 2]>,
+    /// B rows of 2 uniforms that choose the classes of the target template.
     pub template_target: Vec<[f32; 2]>,
-    /// Mixed images, masked images.
+    /// Switches of the mixed images and of the masked images.
     pub switches: [Switches; 2],
-    /// 3·B: mixed, mixed target, masked.
+    /// Augmentations of 3·B images: mixed, mixed over the target, masked.
     pub augment: Vec<ImageAugment>,
-    /// B·gh·gw uniforms of the block mask.
+    /// B·gh·gw uniforms of the block mask, with gh × gw cells per image.
     pub mask_grid: Vec<f32>,
 }
 
-/// Cells of the block mask along a side: the reference rounds halves to even.
+/// Returns the number of cells of the block mask along a side. Halves are rounded to even, like in
+/// the reference.
 pub fn mask_cells(crop: usize, block: usize) -> usize {
     ((crop as f64 / block as f64).round_ties_even() as usize).max(1)
 }
 
 impl StepInputs {
-    /// All draws of `iteration`, a pure function of the configuration's seed.
+    /// Draws all inputs of `iteration`. They are a pure function of the configuration and the
+    /// iteration.
     pub fn draw(config: &Config, iteration: u64) -> StepInputs {
         let (batch, crop) = (config.data.batch, config.data.crop);
         let draw =
@@ -103,7 +116,8 @@ impl StepInputs {
         let cells = mask_cells(crop, config.mask.block);
         let augment = &config.augment;
         let image = |i: usize| {
-            // The masked images share one call, and so one order and one sigma.
+            // The reference augments all masked images in one call, so they share one order and one
+            // sigma.
             let call = i.min(2 * batch);
             let mut factors = draw(Purpose::AugmentFactors, i);
             let strength = augment.jitter_strength;
@@ -124,7 +138,7 @@ impl StepInputs {
             }
         };
         let lr = learning_rate(config.optimizer.lr, &(&config.schedule).into(), iteration);
-        // The update that ends this iteration makes the next one's teacher.
+        // The update at the end of this iteration produces the teacher of the next one.
         let alpha = teacher_alpha(config.teacher.ema_decay, iteration + 1);
         StepInputs {
             iteration,
@@ -147,14 +161,13 @@ impl StepInputs {
     }
 }
 
-/// Whether something of probability `prob` happens at this uniform draw from [0, 1).
-///
-/// Low draws say no, as in the released code, which compares with a threshold of `1 - prob`.
+/// Decides an event of probability `prob` by a uniform draw from [0, 1). The released code compares the
+/// draw with the threshold `1 - prob`, so high draws are the ones that count.
 fn happens(draw: f32, prob: f32) -> bool {
     draw > 1.0 - prob
 }
 
-/// A detail box inside the crop.
+/// Draws the detail crop of HRDA: y1, y2, x1, x2 within the crop.
 fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
     let (crop, hrda) = (config.data.crop, &config.network.hrda);
     let detail = hrda.detail_crop.min(crop);
@@ -168,35 +181,38 @@ fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
     [y, y + side, x, x + side]
 }
 
-/// [`StepInputs`] on the device, at addresses that stay the same from step to step.
+/// [`StepInputs`] on the device, at addresses that do not change between steps.
 pub struct UploadedInputs {
-    /// Where the next step's inputs arrive while the current ones are in use.
+    /// Staging buffers that receive the next step's inputs while the current ones are in use.
     staging: Inlet,
     reals: Tensor,
     words: Tensor,
-    /// lr, decay, corrections and α: see `kernels/optimizer.cu`.
+    /// Learning rate, weight decay, bias corrections and EMA decay; see `kernels/optimizer.cu`.
     pub update: Tensor,
-    /// B,[`MOST_CLASSES`]
+    /// B,[`MOST_CLASSES`]: see [`StepInputs::class_mix`].
     pub class_mix: Tensor,
-    /// B,2
+    /// B,2: see [`StepInputs::template_source`].
     pub template_source: Tensor,
+    /// B,2: see [`StepInputs::template_target`].
     pub template_target: Tensor,
-    /// 3·B,4 and 3·B
+    /// 3·B,4: see [`ImageAugment::factors`].
     pub factors: Tensor,
+    /// 3·B: see [`ImageAugment::sigma`].
     pub sigmas: Tensor,
-    /// B,gh,gw
+    /// B,gh·gw: see [`StepInputs::mask_grid`].
     pub mask_grid: Tensor,
-    /// 4 by pass
+    /// One detail crop of 4 values per pass.
     pub detail_boxes: [Tensor; PASSES],
-    /// 3·B,4
+    /// 3·B,4: see [`ImageAugment::order`].
     pub orders: Tensor,
-    /// jitter, blur by group
+    /// Switches of jitter and blur, per group of images.
     pub switches: [Tensor; 2],
+    /// One u64: see [`StepInputs::drop_key`].
     pub drop_key: Tensor,
 }
 
 impl UploadedInputs {
-    /// Buffers for the inputs of any iteration shaped like `inputs`.
+    /// Allocates buffers for the inputs of any iteration that have the shapes of `inputs`.
     pub fn new(device: &Device, inputs: &StepInputs) -> Result<UploadedInputs> {
         let batch = inputs.template_source.len();
         let cells = inputs.mask_grid.len() / batch.max(1);
@@ -242,7 +258,10 @@ impl UploadedInputs {
         })
     }
 
-    /// Jitter and blur of a pass's images, as drawn.
+    /// Returns views of the jitter and blur of a pass.
+    ///
+    /// # Errors
+    /// Source images are not augmented.
     pub fn augmentation(&self, kind: PassKind) -> Result<Augmentation> {
         let (position, group) = match kind {
             PassKind::Source => return Err(Error::config("source images are not augmented")),
@@ -260,6 +279,7 @@ impl UploadedInputs {
         })
     }
 
+    /// Uploads the inputs of an iteration.
     pub fn upload(&mut self, device: &Device, inputs: &StepInputs) -> Result<()> {
         let mut reals: Vec<f32> = inputs.update.to_array().into();
         reals.extend(&inputs.class_mix);

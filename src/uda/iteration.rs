@@ -1,7 +1,8 @@
 //! One iteration of the method, from top to bottom.
 //!
 //! The work is launched without waiting for the device or reading anything from the host, and its
-//! inputs and results are at fixed addresses: that is what lets `submit` capture it as a CUDA graph.
+//! inputs and results are at fixed addresses. This is what allows `submit` to capture it as a CUDA
+//! graph.
 
 use crate::ops::mix::Labelled;
 use crate::{Error, Result};

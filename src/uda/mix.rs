@@ -1,4 +1,4 @@
-//! The images that the student learns from in place of two of each domain.
+//! A batch that is half source and half target, for masked training on both domains.
 
 use crate::device::Device;
 use crate::ops;
@@ -6,7 +6,7 @@ use crate::ops::mix::Labelled;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// The first images of each: half of the batch, rounded down, are the source's.
+/// Joins the first images of both domains: half of the batch, rounded down, comes from the source.
 pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Result<Labelled> {
     let batch = target.label.dim(0);
     let pixels = target.label.len() / batch;

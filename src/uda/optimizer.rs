@@ -1,4 +1,4 @@
-//! The configuration's optimizer and schedule, as the engine takes them.
+//! Converts the optimizer and schedule settings of the configuration to those of the engine.
 
 use crate::config::{OptimizerConfig, ScheduleConfig};
 use crate::optimizer::{AdamWSettings, Schedule};

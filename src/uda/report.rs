@@ -1,22 +1,22 @@
-//! What an iteration reports: losses, accuracies, and whether it failed.
+//! Results that an iteration reports: losses, accuracies, and whether it failed.
 
 use crate::Result;
 use crate::device::Device;
 use crate::tensor::Tensor;
 
-/// The most terms that an iteration reports.
+/// Maximum number of terms that an iteration reports.
 pub(super) const MAX_TERMS: usize = 32;
 
 /// The result of one iteration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// Losses and accuracies under the reference's names, and `pseudo_label.weight`.
+    /// Losses and accuracies under the names of the reference, and `pseudo_label.weight`.
     pub terms: Vec<(String, f32)>,
-    /// A loss or gradient was not finite, so nothing was updated.
+    /// Whether a loss or gradient was not finite, in which case nothing was updated.
     pub failed: bool,
 }
 
-/// The name of a reported term, and the factor that its value on the device is multiplied by.
+/// Name of a reported term, and the factor by which its value on the device is multiplied.
 pub(super) type TermName = (String, f32);
 
 /// Terms of the current iteration; their values are on the device.
@@ -24,12 +24,12 @@ pub(super) type TermName = (String, f32);
 pub(super) struct Terms(Vec<(TermName, Tensor)>);
 
 impl Terms {
-    /// Adds `value · scale`.
+    /// Adds a term with the value `value · scale`.
     pub fn add(&mut self, name: impl Into<String>, value: &Tensor, scale: f32) {
         self.0.push(((name.into(), scale), value.detach()));
     }
 
-    /// Copies the values side by side to the beginning of `to`, and returns that part.
+    /// Copies the values to consecutive elements at the start of `to`, and returns that part.
     pub fn gather(&self, device: &Device, to: &Tensor) -> Result<Tensor> {
         for (i, (_, value)) in self.0.iter().enumerate() {
             device.copy(value, &mut to.slice(i, &[1])?)?;

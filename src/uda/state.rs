@@ -1,4 +1,4 @@
-//! Everything that training keeps on the device from one iteration to the next.
+//! Training state on the device that persists between iterations.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,44 +18,52 @@ use super::inputs::{StepInputs, UploadedInputs};
 use super::report::{MAX_TERMS, TermName};
 use super::templates::Templates;
 
-/// How target images are mixed. It is all that an iteration's work depends on besides the
-/// configuration, so each has a CUDA graph of its own.
+/// Mixing method of an iteration. Apart from the configuration, it is the only thing that the work
+/// of an iteration depends on, so each method has its own CUDA graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mixing {
     ClassMix,
     QuadMix,
 }
 
-/// Networks, optimizer and buffers of a training run.
+/// Training state: networks, optimizer and buffers.
 pub struct Learner {
+    /// Device that everything runs on.
     pub device: Device,
+    /// Configuration of the run.
     pub config: Config,
+    /// Network architecture, shared by student and teacher.
     pub network: Segmentor,
+    /// Weights of the student.
     pub student: Weights,
-    /// None for a method without pseudo-labels.
+    /// Weights of the teacher; None for a method without pseudo-labels.
     pub teacher: Option<Weights>,
-    /// The frozen backbone that the feature distance compares with.
+    /// Frozen ImageNet weights that the feature distance compares with; None if it is disabled.
     pub imagenet: Option<Weights>,
+    /// Optimizer of the student.
     pub optimizer: Optimizer,
+    /// Buffers of the current batch.
     pub batch: BatchBuffers,
+    /// Images of the previous iteration, for QuadMix.
     pub templates: Templates,
-    /// Set by the first loss or gradient that is not finite. From then on nothing else changes.
+    /// Flag that the first loss or gradient that is not finite sets. From then on, no iteration
+    /// changes the state.
     pub failed: Tensor,
     pub(super) normalizer: ImageNormalizer,
-    /// How long-tail crops are normalised.
+    /// Normalization of long-tail crops.
     pub(super) crop_colours: RareColours,
-    /// 256: 1 for the classes that the feature distance compares.
+    /// 256 values: 1 for the classes that the feature distance compares.
     pub(super) thing_classes: Tensor,
     pub(super) inputs: UploadedInputs,
-    /// [`MAX_TERMS`] values: those of the last iteration's terms come first.
+    /// [`MAX_TERMS`] values, of which the first are the terms of the last iteration.
     pub(super) logged: Tensor,
-    /// Shared, so that the work to be captured can borrow the state mutably.
+    /// Shared ownership, so that the captured work can borrow the state mutably.
     pub(super) graphs: Rc<RefCell<Replays<Mixing, Vec<TermName>>>>,
 }
 
 impl Learner {
-    /// `student` and `imagenet` are loaded or initialised; the teacher starts as a copy of the
-    /// student.
+    /// Creates the training state. `student` and `imagenet` must be loaded or initialized; the
+    /// teacher starts as a copy of the student.
     pub fn new(
         device: &Device,
         config: &Config,

@@ -1,5 +1,5 @@
-//! Submitting iterations: with their batch and random draws, as CUDA graphs where the device can,
-//! and without waiting for the one before.
+//! Submits iterations with their batch and random draws, as CUDA graphs if the device supports
+//! them, without waiting for the previous iteration.
 
 use std::rc::Rc;
 
@@ -13,26 +13,28 @@ use super::report::{Report, TermName};
 use super::state::{Learner, Mixing};
 use super::trace::Trace;
 
-/// An iteration that was submitted and may still run.
+/// An iteration that was submitted and may still be running.
 pub struct PendingStep {
+    /// Iteration number.
     pub iteration: u64,
+    /// Learning rate of the iteration.
     pub learning_rate: f64,
     terms: Rc<Vec<TermName>>,
     failed: Readback,
     logged: Readback,
-    /// The iteration whose images were the templates before.
+    /// The iteration whose images were the templates before this one.
     previous_templates: Option<u64>,
 }
 
 impl PendingStep {
-    /// Whether [`Learner::wait`] would return at once.
+    /// Returns whether [`Learner::wait`] would return without blocking.
     pub fn is_done(&self) -> Result<bool> {
         self.logged.is_there()
     }
 }
 
 impl Learner {
-    /// Runs an iteration and updates everything, unless a number is not finite.
+    /// Runs an iteration and updates the state, unless a loss or gradient is not finite.
     pub fn step<'a>(
         &mut self,
         batch: impl Into<BatchSource<'a>>,
@@ -42,8 +44,8 @@ impl Learner {
         self.wait(pending)
     }
 
-    /// Starts an iteration without waiting for it. The next one can be submitted meanwhile: should
-    /// this one fail, that one changes nothing either.
+    /// Starts an iteration without waiting for it. The next one can be submitted meanwhile: if this
+    /// one fails, later ones do not change the state either.
     pub fn submit<'a>(
         &mut self,
         batch: impl Into<BatchSource<'a>>,
@@ -54,8 +56,8 @@ impl Learner {
         self.submit_with(&inputs, Trace::off())
     }
 
-    /// Waits for an iteration. If it failed, the state is the one before it, even if others were
-    /// submitted since.
+    /// Waits for an iteration. If it failed, the state is the one before it, even if more
+    /// iterations were submitted since.
     pub fn wait(&mut self, pending: PendingStep) -> Result<Report> {
         let failed = pending.failed.wait::<i32>()?[0] != 0;
         if failed {
@@ -67,18 +69,18 @@ impl Learner {
         Ok(Report { terms, failed })
     }
 
-    /// Puts a batch into the buffers, for [`step_with`](Self::step_with).
+    /// Loads a batch into the buffers, for [`step_with`](Self::step_with).
     pub fn load<'a>(&mut self, batch: impl Into<BatchSource<'a>>) -> Result<()> {
         self.batch.load(&self.device, &self.normalizer, batch.into())
     }
 
-    /// Runs an iteration on the loaded batch with inputs of the caller's.
+    /// Runs an iteration on the loaded batch with the given inputs.
     pub fn step_with(&mut self, inputs: &StepInputs, trace: Trace) -> Result<Report> {
         let pending = self.submit_with(inputs, trace)?;
         self.wait(pending)
     }
 
-    /// Like [`step_with`](Self::step_with), without waiting.
+    /// Submits an iteration like [`step_with`](Self::step_with), without waiting for it.
     pub fn submit_with(&mut self, inputs: &StepInputs, mut trace: Trace) -> Result<PendingStep> {
         let device = self.device.clone();
         self.inputs.upload(&device, inputs)?;
@@ -101,7 +103,7 @@ impl Learner {
         })
     }
 
-    /// QuadMix pastes from the iteration before, so the first iteration of a run uses ClassMix.
+    /// QuadMix pastes from the previous iteration, so the first iteration of a run uses ClassMix.
     fn mixing(&self, iteration: u64) -> Mixing {
         let quad_mix = self.config.quadmix.enabled
             && self.batch.has_rare()
@@ -111,7 +113,7 @@ impl Learner {
     }
 }
 
-/// Adds the settings that need less memory to an out-of-memory error.
+/// Appends settings that need less memory to an out-of-memory error.
 fn with_memory_advice(error: Error, config: &Config, captured: bool) -> Error {
     let Error::OutOfMemory(problem) = error else { return error };
     let (network, data) = (&config.network, &config.data);

@@ -1,4 +1,4 @@
-//! The previous iteration's images, which QuadMix pastes from.
+//! Images of the previous iteration, from which QuadMix pastes.
 
 use crate::config::Config;
 use crate::device::Device;
@@ -10,17 +10,20 @@ use crate::{Error, Result};
 
 use super::batch::DeviceBatch;
 
-/// The previous iteration's images with their labels and pseudo-labels.
+/// Images of the previous iteration with their labels and pseudo-labels.
 pub struct Templates {
+    /// Source images with their labels.
     pub source: Labelled,
+    /// Target images with their pseudo-labels.
     pub target: Labelled,
-    /// B,H,W: where the teacher was confident.
+    /// B,H,W: 1 where the teacher was confident.
     pub confident: Tensor,
-    /// The iteration that they come from.
+    /// Iteration that the images come from, if any.
     pub iteration: Option<u64>,
 }
 
 impl Templates {
+    /// Allocates the buffers, which are empty unless the method is QuadMix.
     pub fn new(device: &Device, config: &Config) -> Result<Templates> {
         // Only QuadMix uses them; for the other methods they are empty.
         let batch = if config.quadmix.enabled { config.data.batch } else { 0 };
@@ -41,7 +44,7 @@ impl Templates {
         })
     }
 
-    /// The tensors with their names in checkpoints.
+    /// Returns the tensors with their names in checkpoints.
     pub fn named(&mut self) -> Vec<(&'static str, &mut Tensor)> {
         let mut all = vec![
             ("templates.source.image", &mut self.source.image),
@@ -54,7 +57,7 @@ impl Templates {
         all
     }
 
-    /// Makes the current batch the templates, unless the step failed.
+    /// Replaces the templates by the current batch, unless the step failed.
     pub fn replace(
         &mut self,
         device: &Device,

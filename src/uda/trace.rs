@@ -1,27 +1,28 @@
-//! Tracing: intermediate results of an iteration, handed out by name.
+//! Tracing: intermediate results of an iteration by name.
 
 use crate::Result;
 use crate::ops::mix::Labelled;
 use crate::tensor::Tensor;
 
-/// Receives an intermediate result and its name.
+/// Receives the name of an intermediate result and the result.
 type Sink<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<()>;
 
-/// Where intermediate results go. Tests compare them, and `udass-raw replay` looks for the first one
-/// that is not finite. A traced iteration is never captured or replayed as a CUDA graph.
+/// Destination of intermediate results. Tests compare them, and `udass-raw replay` looks for the
+/// first one that is not finite. A traced iteration is never captured or replayed as a CUDA graph.
 pub struct Trace<'a>(Option<Sink<'a>>);
 
 impl<'a> Trace<'a> {
-    /// Nothing is traced.
+    /// Disables tracing.
     pub fn off() -> Trace<'static> {
         Trace(None)
     }
 
-    /// `sink` is called with each result, in the order in which they are computed.
+    /// Calls `sink` with each result, in the order in which the results are computed.
     pub fn to(sink: Sink<'a>) -> Trace<'a> {
         Trace(Some(sink))
     }
 
+    /// Returns whether tracing is enabled.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
@@ -33,7 +34,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Images, labels and weights, each under its own name after `prefix`.
+    /// Traces images, labels and weights, each under its own name after `prefix`.
     pub(super) fn labelled(&mut self, prefix: &str, images: &Labelled) -> Result<()> {
         self.tensor(&format!("{prefix}img"), &images.image)?;
         self.tensor(&format!("{prefix}label"), &images.label)?;

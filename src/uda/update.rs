@@ -1,7 +1,8 @@
-//! How an iteration begins and ends: gradients zeroed, and the state updated unless the step failed.
+//! Start and end of an iteration: gradients are zeroed, and the state is updated unless the step
+//! failed.
 //!
-//! Whether it failed is known on the device alone. Every kernel that changes the state reads the
-//! flag `failed` and leaves the state as it is where the flag is set.
+//! Only the device knows whether the step failed. Every kernel that changes the state reads the
+//! flag `failed` and leaves the state unchanged if it is set.
 
 use crate::Result;
 use crate::ops;
@@ -18,7 +19,7 @@ impl Learner {
         }
     }
 
-    /// Batch norms move copies of their running statistics, until
+    /// Copies the running statistics, so that batch norms update the copies until
     /// [`commit_statistics`](Self::commit_statistics).
     pub(super) fn stage_statistics(&mut self) -> Result<()> {
         for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
@@ -27,7 +28,7 @@ impl Learner {
         Ok(())
     }
 
-    /// Sets `failed` where a term or a gradient is not finite, and leaves the terms in `logged`.
+    /// Sets `failed` if a term or a gradient is not finite, and stores the terms in `logged`.
     pub(super) fn check_finite(&mut self, terms: &Terms) -> Result<()> {
         let device = &self.device;
         let logged = terms.gather(device, &self.logged)?;
@@ -38,7 +39,7 @@ impl Learner {
         }
     }
 
-    /// The optimizer's step, and the teacher's moving average with it.
+    /// Runs the optimizer step together with the EMA update of the teacher.
     pub(super) fn update(&mut self) -> Result<()> {
         let (student, teacher) = (&mut self.student, self.teacher.as_mut());
         let numbers = &self.inputs.update;

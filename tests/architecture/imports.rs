@@ -1,4 +1,4 @@
-//! Reads which file of a crate imports from which, by parsing its modules and resolving every path.
+//! Finds which file of a crate imports from which, by parsing its modules and resolving every path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use syn::{Attribute, Item, ItemUse, UseTree, Visibility};
 /// One file's use of a name that another file of the same library defines.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
-    /// Files below the crate's source folder.
+    /// Paths relative to the crate's source folder.
     pub from: String,
     pub to: String,
     pub line: usize,
-    /// The path as it is written, `use` trees unrolled.
+    /// The path as written, with `use` trees unrolled.
     pub path: String,
 }
 
@@ -27,21 +27,22 @@ struct Module {
     parent: Option<usize>,
     /// Names of the items that the module defines itself.
     items: BTreeSet<String>,
-    /// Names that it imports or re-exports, each with the path that it stands for.
+    /// Names that it imports or re-exports, each with the path that it resolves to.
     aliases: BTreeMap<String, Vec<String>>,
     globs: Vec<Vec<String>>,
-    /// Every path that its code mentions, with line and spelling.
+    /// Every path that its code mentions, with its line and spelling.
     paths: Vec<(Vec<String>, usize)>,
 }
 
 struct Crate {
     modules: Vec<Module>,
-    /// The name by which the binary beside the library calls it.
+    /// The name under which the binary target uses the library.
     library: &'static str,
     roots: BTreeMap<&'static str, usize>,
 }
 
-/// Imports between the files of a source folder that holds lib.rs and perhaps main.rs.
+/// Returns the imports between the files of a source folder that contains lib.rs and optionally
+/// main.rs.
 pub fn read_crate(folder: &Path) -> Vec<Import> {
     let mut all = Crate { modules: Vec::new(), library: "udass_raw", roots: BTreeMap::new() };
     for root in ["lib.rs", "main.rs"] {
@@ -69,7 +70,7 @@ pub fn read_crate(folder: &Path) -> Vec<Import> {
 }
 
 impl Crate {
-    /// Reads a file and the modules that it declares. `folder`: where its children are.
+    /// Reads a file and the modules that it declares. `folder` contains its child modules.
     fn read(
         &mut self,
         source: &Path,
@@ -146,7 +147,8 @@ impl Crate {
         module
     }
 
-    /// The file that defines what a path names, as far as it leads within the library.
+    /// Resolves a path to the file that defines the item, as far as the path stays within the
+    /// library.
     fn resolve(&self, from: usize, path: &[String], depth: usize) -> Option<String> {
         if depth > 16 {
             return None;
@@ -164,7 +166,7 @@ impl Crate {
                 (module, rest) = (*self.roots.get("lib.rs")?, &path[1..]);
             }
             name if self.modules[module].children.contains_key(name) => {}
-            // A name in scope: what it was imported as counts where it is imported.
+            // A name in scope: its import is already counted at the `use` itself.
             _ if depth == 0 => return None,
             _ => {}
         }
@@ -187,14 +189,15 @@ impl Crate {
             let through = here.globs.iter().find_map(|glob| {
                 self.resolve(module, &[glob.as_slice(), rest].concat(), depth + 1)
             });
-            // What a macro or a generated file defines counts for the file that holds it.
+            // Items defined by a macro or a generated file count as defined by the file that
+            // contains it.
             return match through {
                 Some(file) => Some(file),
                 None if depth == 0 && module != from => Some(here.file.clone()),
                 None => None,
             };
         }
-        // The path names a module: its file, unless that only declares and re-exports.
+        // The path names a module: its file counts, unless that only declares and re-exports.
         let named = &self.modules[module];
         (!named.items.is_empty()).then(|| named.file.clone())
     }
@@ -237,7 +240,7 @@ fn name_of(item: &Item) -> Option<String> {
     })
 }
 
-/// Collects every path of more than one part in an item, those in the arguments of macros included.
+/// Collects every path of more than one segment in an item, including those in macro arguments.
 #[derive(Default)]
 struct Paths(Vec<(Vec<String>, usize)>);
 
@@ -262,7 +265,7 @@ impl<'ast> Visit<'ast> for Paths {
 }
 
 impl Paths {
-    /// Paths among the tokens of a macro's arguments.
+    /// Collects the paths among the tokens of a macro's arguments.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let (mut line, mut colons) = (0, 0);
@@ -300,7 +303,7 @@ impl Paths {
     }
 }
 
-/// The paths of a `use`, each with the name that it brings in; none for a glob.
+/// Returns the paths of a `use`, each with the name that it binds; `None` for a glob.
 fn unroll(tree: &UseTree) -> Vec<(Option<String>, Vec<String>)> {
     fn walk(tree: &UseTree, prefix: &[String], found: &mut Vec<(Option<String>, Vec<String>)>) {
         let with = |ident: &syn::Ident| [prefix, &[ident.to_string()]].concat();

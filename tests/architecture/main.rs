@@ -1,8 +1,8 @@
-//! The floors of the house: which room may import from which, and that no imports form a circle.
+//! Tests the layers of the code: which part may import from which, and that imports form no cycle.
 //!
-//! An import is a `use` or a path through `crate::`, `super::` or a child module; a name that is
-//! re-exported leads to the file that defines it. Tests do not count. docs/architecture.md draws the
-//! floors that [`FLOORS`] states.
+//! An import is a `use`, or a path through `crate::`, `super::` or a child module; a re-exported
+//! name counts as an import from the file that defines it. Tests are exempt. docs/architecture.md
+//! shows the layers that [`FLOORS`] states.
 
 mod imports;
 
@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 
 use imports::{Import, read_crate};
 
-/// The floors of src/ from the ground up, each with its rooms: files, or folders with all that is in
-/// them. A room may import from the floors below its own and from its own floor, unless
-/// [`STRANGERS`] says otherwise.
+/// The layers of src/ from the bottom up, each with its parts: files, or folders with everything in
+/// them. A part may import from lower layers and from its own, unless [`STRANGERS`] forbids it.
 const FLOORS: &[&[&str]] = &[
     &["error.rs", "rng.rs", "dtype.rs", "hex.rs", "observer.rs"],
     &["config/"],
@@ -25,8 +24,9 @@ const FLOORS: &[&[&str]] = &[
     &["cli/", "main.rs"],
 ];
 
-/// Rooms that must not know each other although their floors would allow it: the engine takes plain
-/// values, networks and data sets are independent, and inference works without the method.
+/// Parts that must not import each other although their layers would allow it: the engine takes
+/// plain values, networks and data sets are independent, and inference works without the training
+/// method.
 const STRANGERS: &[(&str, &str)] = &[
     ("tensor.rs", "config/"),
     ("tape.rs", "config/"),
@@ -43,7 +43,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The number of a file's floor; none for lib.rs, which only declares the rooms.
+/// Returns the index of a file's layer; `None` for lib.rs, which only declares the modules.
 fn floor(file: &str) -> Option<usize> {
     FLOORS.iter().position(|rooms| rooms.iter().any(|room| file.starts_with(room)))
 }
@@ -88,7 +88,7 @@ fn no_imports_form_a_circle() {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
-/// For each set of files that reach each other, the imports of a shortest circle in it.
+/// Returns a shortest cycle of imports for each strongly connected set of files.
 fn circles(imports: &[Import]) -> Vec<Vec<&Import>> {
     let mut edges: BTreeMap<&str, BTreeMap<&str, &Import>> = BTreeMap::new();
     for import in imports {
@@ -108,7 +108,7 @@ fn circles(imports: &[Import]) -> Vec<Vec<&Import>> {
     found
 }
 
-/// A shortest way from a file back to itself.
+/// Finds a shortest path from a file back to itself.
 fn shortest_circle<'a>(
     edges: &BTreeMap<&'a str, BTreeMap<&'a str, &'a Import>>,
     start: &'a str,

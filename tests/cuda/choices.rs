@@ -1,4 +1,4 @@
-//! Which way a product or a convolution takes, of those that a library offers.
+//! Tests autotuning: which of the candidates that a library offers runs a matmul or a convolution.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use udass_raw::tensor::{DType, Tensor};
 
 use crate::stand_in::StandIn;
 
-/// Runs of each way before one is chosen, and of one that takes more than twice the best time so far.
+/// Timed runs of each candidate, and of one that takes more than twice the best time so far.
 const TRIALS: u64 = 4;
 const HOPELESS: u64 = 2;
-/// Sides of filters: of one tap, a layer is three products, otherwise three convolutions.
+/// Filter sizes: a layer with one tap is three matmuls, otherwise three convolutions.
 const TAPS: [usize; 2] = [1, 3];
 
 struct Layer {
@@ -52,7 +52,8 @@ impl Layer {
         ops::conv(tape, x, &self.filters, Some(&self.bias), geometry).unwrap()
     }
 
-    /// The output and the gradients of x, filters and bias; 1 was in the latter two before.
+    /// Returns the output and the gradients of x, filters and bias. The latter two accumulate onto
+    /// 1.
     fn run(&self) -> [Vec<f32>; 4] {
         let tape = Tape::recording(&self.device);
         let x = tape.leaf(&self.x);
@@ -65,14 +66,14 @@ impl Layer {
         [result, read(&gradients.of(&x).unwrap()), of(&self.filters), of(&self.bias)]
     }
 
-    /// How often each way ran in a run of the layer.
+    /// Returns how often each candidate ran in one run of the layer.
     fn ways(&self) -> Vec<(usize, u64)> {
         self.run();
         self.gpu.ways_that_ran().into_iter().collect()
     }
 }
 
-/// The only file of a folder, and what it says.
+/// Returns the path and the content of the only file in a folder.
 fn kept(folder: &Path) -> (PathBuf, String) {
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
     let [file] = &files[..] else { panic!("{files:?}") };
@@ -86,7 +87,7 @@ fn each_is_timed_once_and_leaves_what_it_would_leave_untimed() {
         let gpu = StandIn::new().with_ways(&[5, 2, 3, 9], Some(folder.path()));
         let layer = Layer::on(gpu.along_the_way(true, true), taps);
         let timed = layer.run();
-        // Forward and both gradients: each way of each, and then the fastest once more.
+        // Forward and both gradients time every candidate and then run the fastest once more.
         let ran: Vec<_> = layer.gpu.ways_that_ran().into_iter().collect();
         let trials = [TRIALS, TRIALS + 1, TRIALS, HOPELESS].map(|n| 3 * n);
         assert_eq!(ran, trials.into_iter().enumerate().collect::<Vec<_>>());
@@ -107,7 +108,8 @@ fn another_process_takes_what_was_the_fastest_whatever_its_own_clock_says() {
         let folder = tempdir().unwrap();
         Layer::new(taps, &[5, 2, 3], Some(folder.path())).run();
         assert_eq!(Layer::new(taps, &[1, 9, 1], Some(folder.path())).ways(), [(1, 3)]);
-        // Half a line, of a process that was killed, and a way that a library no longer has.
+        // The file holds half a line, as from a killed process, and a candidate that the library no
+        // longer has.
         let (file, text) = kept(folder.path());
         assert!(text.starts_with("# stand-in for a GPU\n"), "{text}");
         let (whole, last) = text.trim_end().rsplit_once('\n').unwrap();
@@ -140,7 +142,7 @@ fn where_none_can_be_timed_the_favourite_is_taken_and_not_kept() {
         let rest = layer.gpu.allocate(layer.gpu.memory().unwrap().free).unwrap();
         assert_eq!(layer.ways(), [(0, 3)]);
         assert_eq!(kept(folder.path()).1, "");
-        // A way needs the room that was made for it.
+        // A candidate needs the workspace that was allocated for timing it.
         layer.gpu.free(rest).unwrap();
         assert_eq!(layer.ways(), [(0, 3)]);
     }

@@ -1,4 +1,5 @@
-//! A program that has its images on the GPU already: its memory is read where it lies.
+//! Tests embedding: a program's images are already on the GPU, and the device reads its memory in
+//! place.
 
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
@@ -14,7 +15,7 @@ use udass_raw::uda::batch::DeviceBatch;
 use crate::stand_in::StandIn;
 use crate::steps::{ITERATIONS, assert_same_state, config_with};
 
-/// The program: its memory is allocated without the device's knowledge.
+/// A host program that allocates its memory without the device's knowledge.
 struct Program {
     gpu: StandIn,
     device: Device,
@@ -29,7 +30,7 @@ impl Program {
         Program { gpu, device, stream }
     }
 
-    /// The bytes in memory of its own.
+    /// Copies the bytes into memory that the program allocated itself.
     fn place(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Tensor {
         let address = self.gpu.allocate(bytes.len()).unwrap();
         let pinned = self.gpu.allocate_host(bytes.len()).unwrap();
@@ -37,11 +38,11 @@ impl Program {
         self.gpu.copy_in(self.stream, pinned, address, bytes.len()).unwrap();
         self.gpu.synchronize(self.stream).unwrap();
         self.gpu.free_host(pinned).unwrap();
-        // SAFETY: it was allocated with as many bytes, and is never freed.
+        // SAFETY: the memory was allocated with this many bytes and is never freed.
         unsafe { self.device.tensor_at(address, shape, dtype) }.unwrap()
     }
 
-    /// What another device's tensor holds.
+    /// Copies a tensor of another device into the program's memory.
     fn copied(&self, of: &Device, tensor: &Tensor) -> Tensor {
         let bytes: Vec<u8> = match tensor.dtype() {
             DType::U8 => of.read(tensor).unwrap(),
@@ -121,7 +122,7 @@ fn an_address_that_is_not_aligned_is_told() {
     let program = Program::new();
     let address = program.gpu.allocate(256).unwrap();
     for wrong in [0, address + ALIGNMENT as u64 / 2] {
-        // SAFETY: it is refused.
+        // SAFETY: the call is rejected before the address is used.
         let tensor = unsafe { program.device.tensor_at(wrong, &[4], DType::F32) };
         assert!(tensor.err().unwrap().to_string().contains("no multiple of 64"));
     }

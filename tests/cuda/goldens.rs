@@ -1,4 +1,4 @@
-//! Stored cases of the reference, all of them, on the stand-in at every precision.
+//! Runs all stored cases of the reference on the stand-in, at every precision.
 
 use std::time::Instant;
 
@@ -9,8 +9,9 @@ use crate::support::cases::{folder, read_folder};
 use crate::support::families::family_of;
 use crate::support::report::Report;
 
-/// Held to their own tolerances, or to PyTorch's errors at lower precision. Where rounding flips a
-/// rectifier, gradients are held to theirs in double precision, which is the host's matter.
+/// Checks the cases against their own tolerances or, at lower precision, against PyTorch's errors.
+/// Where rounding flips a ReLU, the double-precision check of the gradients is left to the host's
+/// tests.
 fn hold(precision: Precision) {
     let device = stand_in::device_in(precision);
     let mut wrong = Vec::new();

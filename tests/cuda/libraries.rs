@@ -1,5 +1,5 @@
-//! Machines without a driver, or with one that will not do: the program told to use the GPU, with
-//! small shared libraries in the place of NVIDIA's.
+//! Tests machines without an NVIDIA driver or with an unusable one: the program is asked to use the
+//! GPU, with small shared libraries in place of NVIDIA's.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,14 +8,15 @@ use tempfile::{TempDir, tempdir};
 
 use super::library::add_library;
 
-/// A folder with `lib{name}.so` made of C source.
+/// Builds `lib{name}.so` from C source in a temporary folder.
 fn library(name: &str, source: &str) -> TempDir {
     let folder = tempdir().unwrap();
     add_library(folder.path(), name, source);
     folder
 }
 
-/// `udass-raw eval` as far as it gets on a device, NVIDIA's libraries being those of `folder` alone.
+/// Runs `udass-raw train` until it has opened the device, with `folder` as the only source of
+/// NVIDIA libraries, and returns its error message.
 fn told(folder: &Path, device: &str, precision: &str) -> String {
     let missing = folder.join("no.safetensors");
     let output: Output = Command::new(env!("CARGO_BIN_EXE_udass-raw"))
@@ -34,9 +35,9 @@ fn told(folder: &Path, device: &str, precision: &str) -> String {
     said
 }
 
-/// Whether this machine has a driver of its own, which would be found instead.
+/// Returns whether this machine has a driver of its own, which would be found instead.
 fn has_driver() -> bool {
-    // SAFETY: opened to see whether it is there.
+    // SAFETY: the library is only opened to see whether it exists; no symbol is used.
     ["libcuda.so", "libcuda.so.1"]
         .iter()
         .any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
@@ -53,7 +54,7 @@ fn without_a_driver() {
     assert!(said.contains("libcuda was not found"), "{said}");
     assert!(said.contains("install an NVIDIA driver for CUDA 12.8 or later"), "{said}");
     assert!(said.contains("`--device host` computes without"), "{said}");
-    // The host gets further: to the checkpoint that is not there.
+    // The host device gets further, up to the missing checkpoint.
     let said = told(folder.path(), "auto", "f32");
     assert!(said.contains("no.safetensors"), "{said}");
 }
@@ -77,7 +78,8 @@ fn a_driver_that_lacks_a_function() {
     assert!(told(none.path(), "cuda", "f32").contains("libcuda has no cuCtxSetCurrent"));
 }
 
-/// C source of every function that is called of a library, but for some; each fails.
+/// Returns C source for every function that is loaded from a library, except those in `but`; each
+/// returns an error.
 fn functions(start: &str, but: &[&str]) -> String {
     let list = include_str!("../../src/device/cuda/nvidia/libraries.rs");
     let of_library = |word: &&str| {
@@ -88,7 +90,8 @@ fn functions(start: &str, but: &[&str]) -> String {
     names.map(|name| format!("int {name}(void) {{ return 999; }}\n")).collect()
 }
 
-/// A driver with every function that is called, which finds no GPU, or one and no more.
+/// Builds a driver with every function that is loaded. `init` is what cuInit returns: 100 for no
+/// GPU, 0 for one.
 fn complete(init: i32) -> TempDir {
     let plain = functions("cu", &["cuInit", "cuDriverGetVersion", "cuDeviceGetCount"]);
     let source = format!(
@@ -118,7 +121,7 @@ fn a_gpu_without_the_libraries() {
     }
 }
 
-/// cuBLAS and cuDNN: absent, without a function that is called, and of an old version.
+/// cuBLAS and cuDNN: missing, without a required function, and too old.
 #[test]
 fn libraries_that_will_not_do() {
     let gpu = complete(0);
@@ -127,7 +130,7 @@ fn libraries_that_will_not_do() {
         ("cudnn", "cudnnCreate", "cudnnGetVersion", 90_000, "install cuDNN 9"),
     ];
     for (name, function, version, oldest, remedy) in rounds {
-        // SAFETY: opened to see whether it is there.
+        // SAFETY: the library is only opened to see whether it exists; no symbol is used.
         if unsafe { libloading::Library::new(format!("lib{name}.so")) }.is_ok() {
             println!("skipped: this machine has lib{name}");
             return;
@@ -152,7 +155,8 @@ fn libraries_that_will_not_do() {
     }
 }
 
-/// The list that is checked beforehand, against what the sources call.
+/// Compares the list of functions that is checked up front with the functions that the sources
+/// call.
 #[test]
 fn every_function_that_is_called_is_looked_for_first() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/device/cuda/nvidia");

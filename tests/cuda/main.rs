@@ -1,7 +1,8 @@
-//! The `cuda` device on a stand-in for the GPU: everything but the calls into CUDA's own libraries.
+//! Tests the `cuda` device on a stand-in for the GPU: everything except the calls into CUDA's own
+//! libraries.
 //!
-//! The cases are those of the launchers and of the gradients, in double precision; whole training
-//! steps must leave the same bits as the host device does.
+//! The cases are those of the launchers and the gradients, in double precision; whole training
+//! steps must be bit-identical to the host device's.
 
 mod choices;
 mod embedding;
@@ -77,7 +78,7 @@ use udass_raw::device::{Device, Types};
 
 pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
 
-/// Where the cases of launchers and gradients run.
+/// The device that runs the cases of launchers and gradients.
 pub fn double() -> Device {
     stand_in::device(Types::F64)
 }

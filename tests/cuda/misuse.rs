@@ -1,4 +1,5 @@
-//! What a GPU would answer with silence, or with wrong numbers much later.
+//! Tests that the stand-in reports misuse that a real GPU would ignore, or answer with wrong
+//! numbers much later.
 
 use udass_raw::device::cuda::{Argument, Driver, Event, Graph, Launch, Stream};
 use udass_raw::device::{Grid, Job, Matrix, Product, Types, kernels};
@@ -8,7 +9,7 @@ use crate::stand_in::{StandIn, WORKSPACE};
 
 const BYTES: usize = 256;
 
-/// A GPU, its stream, device memory and pinned memory.
+/// Returns a GPU, its stream, device memory and pinned memory.
 fn gpu() -> (StandIn, Stream, u64, u64) {
     let gpu = StandIn::new();
     let stream = gpu.stream().unwrap();
@@ -146,7 +147,8 @@ fn streams_that_wait_for_each_other() {
     gpu.hold(other, mine).unwrap();
     gpu.launch(other, &fill(device, 16, 4)).unwrap();
     gpu.record(other, theirs).unwrap();
-    // What stands behind the event is not waited for; what stands before, by way of another, is.
+    // Waiting for an event does not cover work that was enqueued after it, but does cover earlier
+    // work, even through another stream's event.
     gpu.zero(stream, device + 64, 16).unwrap();
     let problem = told(gpu.launch(other, &fill(device + 64, 16, 4)));
     assert!(problem.contains("while `zero` on stream 0 has yet to use the memory"), "{problem}");
@@ -247,7 +249,7 @@ fn a_replay_needs_the_tensors_it_was_recorded_with() {
     let graph = gpu.end_capture(stream).unwrap();
     gpu.replay(stream, graph).unwrap();
     gpu.synchronize(stream).unwrap();
-    // What it lent meanwhile must be nobody else's.
+    // Memory that the capture lent must not belong to another tensor at replay.
     gpu.lend(device + 120, 64).unwrap();
     let problem = told(gpu.replay(stream, graph));
     let wanted = format!("{:#x} was given to another tensor", device + 128);

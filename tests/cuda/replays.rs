@@ -1,4 +1,4 @@
-//! Work that is recorded once and replayed.
+//! Tests work that is captured once and replayed.
 
 use udass_raw::device::{Device, Replays, Types};
 use udass_raw::ops;
@@ -15,7 +15,7 @@ fn gpu() -> (StandIn, Device) {
     (gpu, device)
 }
 
-/// `sum += x`, by way of memory that the work itself allocates.
+/// Computes `sum += x` through memory that the work itself allocates.
 fn add(device: &Device, x: &Tensor, sum: &mut Tensor) -> Result<()> {
     let mut doubled = device.zeros(&[N], DType::F32)?;
     ops::add_scaled(device, x, 2.0, &mut doubled)?;
@@ -76,7 +76,7 @@ fn work_that_cannot_be_recorded_is_told_and_harms_nothing() {
         });
         let told = told.unwrap_err().to_string();
         assert!(told.contains(problem), "{told}");
-        // Nothing of it ran, and it can be tried again.
+        // None of the failed capture ran, and it can be retried.
         replays.run((), || add(&device, &x, &mut sum)).unwrap();
     }
     assert_eq!(gpu.counts().replayed, 3);
@@ -94,7 +94,8 @@ fn a_tensor_that_outlives_its_work_is_told() {
     assert!(told.contains("of a step's memory are still held"), "{told}");
     kept.clear();
     replays.run((), || Ok(())).unwrap();
-    // What must outlive its work can, from the first time on.
+    // Tensors that must outlive the work are allocated with `lasting`, which works from the first
+    // run on.
     let mut replays = Replays::new(&device, true);
     let mut keep = |tensor: Result<Tensor>| tensor.map(|tensor| kept.push(tensor));
     replays.run((), || keep(device.lasting(|| ops::full(&device, &[N], 1.0)))).unwrap();

@@ -1,5 +1,5 @@
-//! Whole runs on the stand-in, each in a process of its own: they end in the same bits, whatever
-//! happens to them on the way.
+//! Tests whole runs on the stand-in, each in its own process: they end with identical bits whatever
+//! interrupts them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -17,11 +17,11 @@ use super::steps::support::{
 };
 use crate::stand_in;
 
-/// Crosses from MIC to QuadMix with dropping, jitter and blur on.
+/// The run switches from MIC to QuadMix, with dropout, jitter and blur on.
 const ITERATIONS: u64 = 20;
 const START: u64 = 10;
 
-/// Trains in this process, in the folder OUT to the iteration UNTIL.
+/// Trains in this process, in the folder OUT up to iteration UNTIL.
 #[test]
 #[ignore = "started by the tests of runs"]
 fn child_that_trains() {
@@ -55,7 +55,7 @@ fn training(out: &Path, until: u64, interval: u64) -> Child {
         .unwrap()
 }
 
-/// The hash of the whole state in a run's last checkpoint.
+/// Returns the hash of the whole state in a run's last checkpoint.
 fn ended_in(out: &Path) -> String {
     format!("{:?}", TensorFile::open(checkpoint(out, ITERATIONS)).unwrap().digest())
 }
@@ -65,7 +65,8 @@ fn twenty_iterations_end_in_the_same_bits_twice_and_through_kills() {
     let folders = [folder(), folder(), folder()];
     let [one, another, killed] = folders.each_ref().map(|folder| folder.path());
     let mut both = [one, another].map(|out| training(out, ITERATIONS, ITERATIONS));
-    // Killed while it records, between two iterations that mix four ways, and resumed twice.
+    // The run is killed while it captures a graph and again between two QuadMix iterations, and is
+    // resumed both times.
     for logged in [2, START + 3] {
         let mut child = training(killed, 5000, 1);
         wait_for(&mut child, || events(killed, "iteration").len() as u64 >= logged);
@@ -99,7 +100,8 @@ fn a_number_that_is_not_finite_is_told_while_the_next_iteration_runs_and_loses_n
     let bias = state.tensors.get_mut("model.decode_head.head.conv_seg.bias").unwrap();
     bias.2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let path = checkpoint(out, at);
-    // The reference's own: another start of QuadMix would be another run.
+    // A checkpoint from the reference has no configuration; with one, another start of QuadMix
+    // would be rejected as another run.
     state.strings.remove("config");
     state.write(&path);
     let output = training(out, ITERATIONS, ITERATIONS).wait_with_output().unwrap();

@@ -1,5 +1,5 @@
-//! How much memory an iteration takes at its real size, recorded ones too: asked for on a GPU that
-//! computes nothing.
+//! Tests how much memory an iteration takes at full size, with and without CUDA graphs, on a GPU
+//! that computes nothing.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use udass_raw::device::{Device, Job, MemoryReport, Types};
 use udass_raw::run::train::learner;
 use udass_raw::{Error, Result};
 
-/// Hands out addresses that nothing lies behind. All that is read is 0.
+/// Hands out addresses with no memory behind them. Everything reads as 0.
 #[derive(Default)]
 struct Idle {
     allocated: Cell<usize>,
@@ -18,8 +18,8 @@ struct Idle {
 }
 
 const TOTAL: usize = 80 << 30;
-/// As much as cuDNN's plans for a ResNet's and the decoder's convolutions want, and the most that a
-/// product may.
+/// The cuDNN workspace that a ResNet's and the decoder's convolutions want, and the most that a
+/// matmul may use.
 const WORKSPACE: [usize; 2] = [80 << 20, 32 << 20];
 
 impl Driver for Idle {
@@ -148,7 +148,7 @@ impl Driver for Idle {
     fn discard(&self, _: Graph) {}
 }
 
-/// Of the right sizes, and nothing more.
+/// A batch with tensors of the right sizes and no content.
 fn batch(config: &Config, rare: bool) -> Batch {
     let (n, s) = (config.data.batch, config.data.crop);
     let crops = |n: usize| Crops {
@@ -167,7 +167,7 @@ fn batch(config: &Config, rare: bool) -> Batch {
     }
 }
 
-/// Of six iterations, three of each phase, the peak.
+/// Returns the peak memory of six iterations, three in each phase.
 fn memory(preset: &str, sets: &[&str]) -> MemoryReport {
     let own = ["weights.init=random", "quadmix.start=3"];
     let sets: Vec<String> = own.iter().chain(sets).map(|set| set.to_string()).collect();
@@ -183,7 +183,7 @@ fn memory(preset: &str, sets: &[&str]) -> MemoryReport {
     device.memory()
 }
 
-/// What a card must have beside, for libraries and the driver itself.
+/// Memory that a card must have on top, for libraries and the driver itself.
 const OVERHEAD: usize = 2 << 30;
 
 #[test]
@@ -199,7 +199,7 @@ fn iterations_of_the_published_size_fit_cards() {
         let eager = memory(preset, &["device.cuda_graph=false"]);
         let less = memory(preset, &["network.activation_checkpointing=true"]);
         println!("{preset}: {}; recomputed {}", mib(&all), mib(&less));
-        // A recorded iteration holds what lies free between its tensors too.
+        // A captured iteration also holds the gaps between its tensors.
         assert!(all.peak < eager.peak + (eager.peak >> 3), "{} or {}", mib(&all), mib(&eager));
         assert!(fits(&all, whole), "{preset}: {}", mib(&all));
         assert!(fits(&less, recomputed), "{preset}: {}", mib(&less));

@@ -1,4 +1,5 @@
-//! Whole training: on the stand-in every iteration leaves the bits that the host device leaves.
+//! Tests whole training steps: every iteration on the stand-in is bit-identical to the host
+//! device's.
 
 use tempfile::tempdir;
 use udass_raw::checkpoint::files;
@@ -22,14 +23,15 @@ use udass_raw::uda::trace::Trace;
 
 use crate::stand_in::{self, StandIn};
 
-#[allow(dead_code)] // the other half of it runs the program
+#[allow(dead_code)] // The tests here use only a part of it.
 #[path = "../runs/support.rs"]
 pub mod support;
 
-/// Iterations: in each phase the first is asked for, the second recorded, the others replayed.
+/// In each phase, the first iteration runs eagerly, the second is captured, and the others are
+/// replayed.
 pub const ITERATIONS: u64 = 7;
 
-/// Crosses from MIC to QuadMix with dropping, jitter and blur on.
+/// The run switches from MIC to QuadMix, with dropout, jitter and blur on.
 pub fn config_with(preset: &str, more: &[&str]) -> Config {
     let more = ["quadmix.start=3"].iter().chain(more).map(|set| set.to_string());
     Config::load(preset, &support::settings().into_iter().chain(more).collect::<Vec<_>>()).unwrap()
@@ -45,7 +47,7 @@ fn iterate(learner: &mut Learner, config: &Config, from: u64, to: u64) -> Vec<Re
     (from..to).map(one).collect()
 }
 
-/// Bits of everything that an iteration leaves to the next.
+/// Returns the bits of all state that an iteration passes on to the next.
 fn state(learner: &Learner) -> Vec<(&'static str, Vec<u32>)> {
     let device = &learner.device;
     let teacher = learner.teacher.as_ref().unwrap();
@@ -132,7 +134,7 @@ fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs(
         learner.load(&loader.next().unwrap()).unwrap();
         let inputs = StepInputs::draw(&config, iteration);
         if let Some(earlier) = &pending {
-            // All of the batch arrives, and nothing of the iteration before need be done for it.
+            // The whole batch arrives while the previous iteration is still pending.
             gpu.synchronize(uploads).unwrap();
             assert!(gpu.waiting_on(all) > 300, "{} calls wait", gpu.waiting_on(all));
             assert!(!earlier.is_done().unwrap());
@@ -202,7 +204,7 @@ fn a_checkpoint_moves_between_devices() {
     }
 }
 
-/// All that training needs of a device: a learner, and the GPU that it computes on.
+/// Builds a learner on a stand-in GPU, and returns both.
 fn on_a_gpu(config: &Config) -> (StandIn, Learner) {
     let gpu = StandIn::new();
     let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
@@ -219,7 +221,7 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     assert_eq!(iterate(&mut replayed, &config, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &replayed, &eager);
     assert_eq!((eager_gpu.counts().replayed, gpu.counts().replayed), (0, ITERATIONS - 2));
-    // Blocks that run again on the way back are part of it.
+    // Activation checkpointing is captured as well.
     let recomputing = config_with("toy_vit", &["network.activation_checkpointing=true"]);
     let (_, mut recomputed) = on_a_gpu(&recomputing);
     assert_eq!(iterate(&mut recomputed, &recomputing, 0, ITERATIONS), reports);
@@ -230,8 +232,9 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     let reports = iterate(&mut on_host, &joined, 0, ITERATIONS);
     assert_eq!(iterate(&mut on_gpu, &joined, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &on_gpu, &on_host);
-    // Two phases, one after the other: recording both costs no more memory than one, which is 6 %
-    // of all here, but for what lies free between a recording's tensors.
+    // The two phases run one after the other, and their graphs share memory: capturing both needs
+    // no more than capturing one, which takes 6 % of the total here, except for gaps between a
+    // capture's tensors.
     let (eager, replayed) = (eager.device.memory(), replayed.device.memory());
     let more = replayed.peak as f64 / eager.peak as f64 - 1.0;
     assert!(more < 0.03, "{replayed:?}, {eager:?}");
@@ -249,7 +252,8 @@ fn memory_of_recorded_iterations_is_nobody_elses() {
     for (iteration, report) in reports.iter().enumerate() {
         let batch = loader.next().unwrap();
         assert_eq!(&learner.step(&batch, iteration as u64).unwrap(), report);
-        // Of all sizes; and as an evaluation does, in the memory between two iterations.
+        // Allocates tensors of all sizes between two iterations and, as an evaluation does,
+        // transient memory.
         kept.extend((4..22).map(|power| device.zeros(&[1 << power], DType::U8).unwrap()));
         device.transient(|| {
             let image = ops::full(&device, &[1, 64, 96, 3], 0.5).unwrap();

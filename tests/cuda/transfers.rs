@@ -1,4 +1,4 @@
-//! Memory of the device: transfers through pinned slots, and its end.
+//! Tests the device's memory: transfers through pinned slots, and running out of memory.
 
 use udass_raw::Error;
 use udass_raw::data::loader::Loader;
@@ -14,7 +14,7 @@ fn transfers_larger_than_the_slots_that_they_go_through() {
     let device = stand_in::device(Types::F32);
     let numbers =
         |n: usize, seed: usize| -> Vec<i32> { (0..n).map(|i| (i * 31 + seed) as i32).collect() };
-    // Several pieces each, and a last one that shares its slot with what follows.
+    // Most uploads take several chunks; the last chunk shares its slot with the next upload.
     let sizes = [10_000_000, 3, 5_000_001, 1, 9_000_000];
     let kept: Vec<_> = (sizes.iter().enumerate())
         .map(|(seed, &n)| device.upload(&[n], &numbers(n, seed)).unwrap())

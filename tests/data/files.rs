@@ -1,4 +1,4 @@
-//! Labels, pictures and layouts: what is read, and what is said of files that cannot be.
+//! Tests labels, images and layouts: what is read, and the errors for unusable files.
 
 use std::path::Path;
 
@@ -105,7 +105,7 @@ fn synthias_classes_are_the_first_channel_of_sixteen_bits() {
     ];
     let label = |path: &Path| LabelFile { path: path.to_owned(), ids: SYNTHIA_IDS.clone() }.load();
     let wide = |ids: &[u16], channels: usize| -> Vec<u8> {
-        // The other channels hold instances, which must not show.
+        // The other channels hold instance ids, which must be ignored.
         let pixel =
             |&id: &u16| (0..channels as u16).map(move |c| if c == 0 { id } else { 700 + c });
         ids.iter().flat_map(pixel).flat_map(u16::to_be_bytes).collect()
@@ -219,14 +219,16 @@ fn jpeg_is_read_by_content() {
     message(load_rgb(&path), &path, &["damaged picture"]);
 }
 
-/// Two rows of one pixel are what a row of two pixels is when interlaced: its passes 1 and 6.
+/// Encodes two rows of one pixel and relabels them as one interlaced row of two pixels: the bytes
+/// of its passes 1 and 6 are the same.
 fn interlaced(color: ColorType, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, 1, 2);
     encoder.set_color(color);
     encoder.set_filter(png::Filter::NoFilter);
     encoder.write_header().unwrap().write_image_data(data).unwrap();
-    // Signature 8, length 4, "IHDR" 4, then width, height, depth, colour, two zeros, interlacing.
+    // Signature 8, length 4, "IHDR" 4, then width, height, depth, color type, two zeros,
+    // interlacing.
     (bytes[19], bytes[23], bytes[28]) = (2, 1, 1);
     let crc = bytes[12..29].iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ byte as u32, |c, _| c >> 1 ^ if c & 1 == 1 { 0xedb8_8320 } else { 0 })
@@ -260,7 +262,7 @@ fn only_the_rows_asked_for_are_decoded() {
         assert_eq!(part.top, rows.start);
         assert_eq!(part.rgb, whole.rgb[rows.start * 96..rows.end * 96]);
     }
-    // The end of the file is not looked at when the rows asked for stand before it.
+    // The end of the file is not read when the requested rows come before it.
     let (_folder, path) = file(&bytes[..bytes.len() - 30]);
     assert!(load_rows(&path, |_| Ok(0..1)).is_ok());
     assert!(load_rows(&path, |_| Ok(0..200)).is_err());
@@ -293,7 +295,7 @@ fn layouts_list_sorted_pairs() {
     let pairs = cityscapes.pairs(&sets.cityscapes(), Split::Val).unwrap();
     assert_eq!(name(&pairs[2].label.path), "ulm_000009_000019_gtFine_labelIds.png");
 
-    // A prepared label is preferred, and a temporary file is nobody's label.
+    // A prepared label is preferred, and a temporary file is no label.
     let labels = sets.gta().join("labels");
     write(&labels.join("00005_labelTrainIds.png"), b"");
     write(&labels.join("00009_labelTrainIds.png.17.tmp"), b"");

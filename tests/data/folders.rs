@@ -1,4 +1,4 @@
-//! Data sets that their user describes by globs and values, and those in adverse conditions.
+//! Tests data sets that the user describes by globs and values, and those in adverse conditions.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ fn ids(classes: &[&[u16]]) -> Vec<Vec<LabelValue>> {
     classes.iter().map(|ids| ids.iter().copied().map(LabelValue::Id).collect()).collect()
 }
 
-/// A folder with these files; images are pictures, what ends in `.png` below `masks` labels.
+/// Creates a folder with these files: names that contain `mask` are labels, the others images.
 fn folder(names: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (number, name) in names.iter().enumerate() {
@@ -46,7 +46,7 @@ fn folder(names: &[&str]) -> TempDir {
     folder
 }
 
-/// Images and labels of the training split, below the root.
+/// Returns images and labels of the training split, relative to the root.
 fn pairs(root: &Path, files: &FilesConfig) -> Result<Vec<[String; 2]>> {
     let below = |path: &PathBuf| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
     let pairs = Files::new(files, 3)?.pairs(root, Split::Train)?;
@@ -88,10 +88,10 @@ fn an_image_and_its_label_share_what_the_wildcards_stand_for() {
     assert_eq!(deep[2], ["a/deep/er/3.png", "masks/deep/er/3_id.png"]);
     let question = pairs(root, &described("a/?.png", "masks/?_id.png")).unwrap();
     assert_eq!(question, expected[..2]);
-    // One named file; a folder below is not looked at without `**`.
+    // One named file; without `**`, subfolders are not searched.
     let one = pairs(root, &described("a/deep/er/3.png", "masks/deep/er/3_id.png")).unwrap();
     assert_eq!(one.len(), 1);
-    // From the file system's root as well.
+    // Absolute globs work as well.
     let [images, labels] = ["a/?.png", "masks/?_id.png"].map(|glob| root.join(glob));
     let whole = described(images.to_str().unwrap(), labels.to_str().unwrap());
     assert_eq!(pairs(root, &whole).unwrap(), expected[..2]);
@@ -130,7 +130,7 @@ fn load(bytes: &[u8], files: &FilesConfig, classes: usize) -> Result<Plane> {
 #[test]
 fn ids_become_classes_as_listed() {
     let mut files = described("*", "*");
-    // Class numbers, as none are listed.
+    // No ids are listed, so values are class numbers.
     let plain = load(&palette([4, 1], &[0, 2, 255, 1]), &files, 3).unwrap();
     assert_eq!(plain.data, [0, 2, 255, 1]);
     let bad = load(&grey([2, 2], &[0, 1, 3, 0]), &files, 3);
@@ -142,7 +142,7 @@ fn ids_become_classes_as_listed() {
     assert_eq!(listed.data, [0, 1, 255, 1]);
     let bad = load(&grey([2, 1], &[7, 255]), &files, 3);
     told(bad, &["id 255 at x 1, y 0", "what files.ids or files.ignore lists"]);
-    // Ids of 16 bits, alone or with other channels behind them.
+    // 16-bit ids, alone or followed by other channels.
     let wide: Vec<u8> = [7u16, 1000, 4000].iter().flat_map(|id| id.to_be_bytes()).collect();
     let bytes = png([3, 1], ColorType::Grayscale, BitDepth::Sixteen, &wide);
     assert_eq!(load(&bytes, &files, 3).unwrap().data, [0, 1, 255]);
@@ -179,7 +179,7 @@ fn colours_become_classes_as_listed() {
 
 #[test]
 fn preparation_counts_and_tells_when_the_values_have_changed() {
-    // Two labels of one name: the statistics must not confuse them.
+    // Two labels have the same file name; the statistics must not confuse them.
     let folder = folder(&["x/a/1.png", "x/b/1.png", "val/9.png", "vmask/9.png"]);
     let root = folder.path();
     write(&root.join("mask/a/1.png"), &grey([2, 2], &[5, 5, 5, 6]));
@@ -199,7 +199,7 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
     assert_eq!((found.holding(0, 0), found.holding(1, 2)), (vec![0], vec![1]));
     assert_eq!(found.holding(1, 0), [0, 1]);
 
-    // Validation labels are looked at too, though not counted.
+    // Validation labels are checked as well, but not counted.
     (files.val_images, files.val_labels) = ("val/*.png".into(), "vmask/*.png".into());
     told(prepare(&Files::new(&files, 2).unwrap(), root, &()), &["vmask/9.png", "id 1 at x 1"]);
     files.ids[1].push(LabelValue::Id(8));
@@ -209,7 +209,7 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
     );
 }
 
-/// What `split` has, each image with its label, below the root.
+/// Returns the pairs of image and label in `split`, relative to the root.
 fn listed(layout: &str, root: &Path, split: Split) -> Vec<[String; 2]> {
     let below = |path: &PathBuf| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
     let pairs = layouts::find(layout).unwrap().pairs(root, split).unwrap();
@@ -229,7 +229,7 @@ fn acdc_is_read_as_downloaded_and_as_the_reference_wants_it() {
     add("snow/train/GP01/GP01_frame_000002", 2);
     add("fog/train/GOPR01/GOPR01_frame_000001", 1);
     add("fog/val/GOPR02/GOPR02_frame_000001", 3);
-    // By day, as a comparison: none of the set.
+    // The daytime reference image is not part of the data set.
     let day = "rgb_anon/fog/train_ref/GOPR01/GOPR01_frame_000001_rgb_ref_anon.png";
     write(&root.join(day), &located([3, 1], 9));
     let pair = |place: &str| {
@@ -241,11 +241,11 @@ fn acdc_is_read_as_downloaded_and_as_the_reference_wants_it() {
     assert_eq!(listed("acdc", root, Split::Val), [pair("fog/val/GOPR02/GOPR02_frame_000001")]);
     let acdc = layouts::find("acdc").unwrap();
     let prepared = prepare(acdc, root, &()).unwrap();
-    // Nothing is converted, and validation does not count.
+    // Nothing is converted, and validation is not counted.
     assert_eq!((prepared.written, prepared.kept), (0, 3));
     assert_eq!(prepared.pixels, [(1, 1), (2, 1), (18, 2)]);
 
-    // What was moved together is not there twice.
+    // With the images of all conditions moved together, only the common folder is listed.
     add("train/GOPR01_frame_000001", 1);
     let together = pair("train/GOPR01_frame_000001");
     assert_eq!(listed("acdc", root, Split::Train), [together]);
@@ -271,7 +271,7 @@ fn dark_zurich_is_what_was_taken_at_night() {
     image("val_ref/day/GOPR0345/GOPR0345_frame_000300");
     let dark = layouts::find("dark_zurich").unwrap();
     assert_eq!(dark.images(root, Split::Train).unwrap(), std::slice::from_ref(&night));
-    // Train ids, or where they are missing the label ids beside them.
+    // Uses the train ids or, where they are missing, the label ids next to them.
     let label = "gt/val/night/GOPR0356/GOPR0356_frame_000321_gt_label";
     write(&root.join(format!("{label}Ids.png")), &grey([2, 1], &[7, 0]));
     let image = "rgb_anon/val/night/GOPR0356/GOPR0356_frame_000321_rgb_anon.png".to_owned();

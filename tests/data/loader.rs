@@ -1,4 +1,4 @@
-//! Batches: what is in them, retries, and that only the iteration decides.
+//! Tests batches: their contents, retries, and that they depend on the iteration only.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn batches_have_their_shapes_and_the_long_tail_starts_on_time() {
             let held = label.iter().filter(|&&l| l == class).count();
             assert!(held > 10, "{held} pixels of class {class}");
         }
-        // Each paste has a file and crop of its own.
+        // Each pasted crop has its own file and position.
         let first = &rare.crops.rgb[..16 * 16 * 3];
         assert!(rare.crops.rgb.chunks_exact(16 * 16 * 3).any(|crop| crop != first));
     }
@@ -83,7 +83,7 @@ fn the_number_of_workers_and_where_a_run_resumes_change_nothing() {
     assert_ne!(batches(&other, 0, 1)[0].source, expected[0].source);
 }
 
-/// The pixels of a crop, and the label's, must be those of scaling the whole image and cropping.
+/// Checks that a crop and its label equal those of scaling the whole image and cropping it.
 fn check_crop(
     crops: &Crops,
     index: usize,
@@ -161,7 +161,7 @@ fn crops_are_parts_of_the_scaled_images_with_their_labels() {
             let scale = |a: &Rows<'_>, b: &Rows<'_>| (a.data.to_vec(), b.data.to_vec());
             let source = (&image(number(file), size)[..], &vec![0; size.pixels()][..], size);
             let (flip, x, y) = check_crop(&batch.target, i, scale, size, source);
-            // Margins: top 2, bottom 5, left 3, right 1 of 48 x 24.
+            // Margins of the 48 x 24 image: top 2, bottom 5, left 3, right 1.
             for (j, &valid) in batch.valid[i * 256..][..256].iter().enumerate() {
                 let column = x + if flip { 15 - j % 16 } else { j % 16 };
                 let row = y + j / 16;
@@ -174,7 +174,7 @@ fn crops_are_parts_of_the_scaled_images_with_their_labels() {
     assert!(places.len() > 12, "{places:?}");
 }
 
-/// One image of one class but for a block of another in its corner, which few crops touch.
+/// Uses an image of one class with a block of another in its corner, which few crops touch.
 #[test]
 fn a_crop_is_redrawn_until_it_holds_its_class() {
     let sets = Sets::new();
@@ -187,7 +187,7 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
     let mut config = sets.config();
     config.quadmix.enabled = false;
     (config.source.resize, config.target.resize) = ([64, 64], [64, 64]);
-    // Class 5 is the rare one and is drawn nearly always; 60 pixels of it are wanted.
+    // Class 5 is the rare one and is drawn nearly always; at least 60 of its pixels are required.
     config.rare_class_sampling.min_pixels = 60;
     config.rare_class_sampling.min_crop_ratio = 1.0;
     let qualifying = |config: &Config| {
@@ -204,7 +204,7 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
     let all = qualifying(&config);
     assert!(without < 6 && without < some && some < 50, "{without}, {some}");
     assert_eq!(all, 60);
-    // The other rule, on its own: more than one class, none over its share.
+    // The other rule on its own: more than one class, none above its maximum share.
     config.rare_class_sampling.attempts = 0;
     config.data.max_class_share = 0.9;
     config.data.crop_attempts = 10_000;
@@ -218,7 +218,7 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
 
 #[test]
 fn the_only_qualifying_crop_is_found_or_the_last_one_kept() {
-    // Two classes meet in the middle of a line of 40: of 8 x 1 crops, one is half and half.
+    // Two classes meet in the middle of a line of 40: of the 8 x 1 crops, one is half and half.
     let label = plane([40, 1], (0..40).map(|x| if x < 20 { 3 } else { 9 }).collect());
     let counter = Counter::new(&label, (0..40).collect(), vec![0]);
     let window = |share, redraws, slot| {
@@ -229,7 +229,7 @@ fn the_only_qualifying_crop_is_found_or_the_last_one_kept() {
         let (found, held) = window(0.55, 5000, slot);
         assert_eq!(found, Window { x: 16, y: 0, width: 8, height: 1 });
         assert_eq!((held[3], held[9]), (4, 4));
-        // With no redraw the first is taken; with one, the first or the second.
+        // Without redraws, and with a share that every window meets, the first window is taken.
         let (first, _) = window(0.55, 0, slot);
         assert_eq!(window(1.0, 5000, slot).0, first);
     }
@@ -304,7 +304,8 @@ fn labels_all_unlabelled_load() {
     let mut config = sets.config();
     config.quadmix.enabled = false;
     config.rare_class_sampling.enabled = false;
-    // As downloaded, not prepared: training without rare classes needs no statistics.
+    // The data is as downloaded, not prepared: without rare-class sampling, training needs no
+    // statistics.
     for n in 0..5 {
         std::fs::remove_file(sets.gta().join(format!("labels/{n:05}_labelTrainIds.png"))).unwrap();
     }

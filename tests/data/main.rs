@@ -1,4 +1,4 @@
-//! Data sets on disk, resizing, preparation, sampling and loading.
+//! Tests of data sets on disk, resizing, preparation, sampling and loading.
 
 mod files;
 mod folders;

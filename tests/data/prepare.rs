@@ -1,4 +1,4 @@
-//! Preparation: what it writes, and that it can be run again.
+//! Tests preparation: what it writes, and that it can be run again.
 
 use std::{
     path::Path,
@@ -16,7 +16,7 @@ use udass_raw::{
 
 use crate::support::{Sets, grey, located, png, train_ids, write};
 
-/// Counts three steps.
+/// Counts the steps that are reported, out of three.
 #[derive(Default)]
 struct Calls(AtomicUsize);
 
@@ -54,7 +54,7 @@ fn gta_statistics_have_the_released_form() {
     let labels = sets.gta().join("labels");
     let prepared = train_ids(&labels.join("00002_labelTrainIds.png")).unwrap();
     assert_eq!(prepared.data, [0, 0, 2, 255, 255, 0]);
-    // What Python's json.dump(…, indent=2) writes, to the byte.
+    // Byte for byte what Python's json.dump(…, indent=2) writes.
     let file = |n: u8| labels.join(format!("0000{n}_labelTrainIds.png")).display().to_string();
     let (one, two, three) = (file(1), file(2), file(3));
     let expected = format!(
@@ -104,7 +104,7 @@ fn synthia_is_prepared_like_gta() {
         {"0": 2, "14": 1, "file": file(1)},
     ]);
     assert_eq!(stats, expected);
-    // Ready for training: the prepared labels are found beside the downloaded ones.
+    // The data is ready for training: the prepared labels are found next to the downloaded ones.
     let pairs = layouts::find("synthia").unwrap().pairs(&root, layouts::Split::Train).unwrap();
     assert_eq!(pairs.len(), 2);
     assert_eq!(pairs[0].label.path, prepared_label);
@@ -141,7 +141,7 @@ fn running_again_keeps_what_is_good_and_redoes_what_is_not() {
     let files = ["sample_class_stats.json", "samples_with_class.json"];
     let before = files.map(|f| text(root.join(f)));
 
-    // One damaged by a crash, one gone, one whose label was replaced since.
+    // One file was damaged by a crash, one is missing, and one's label has been replaced since.
     write(&root.join("labels/00001_labelTrainIds.png"), b"\x89PNG\r\n\x1a\n");
     std::fs::remove_file(root.join("labels/00002_labelTrainIds.png")).unwrap();
     let old = std::time::SystemTime::UNIX_EPOCH;

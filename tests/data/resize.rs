@@ -1,4 +1,4 @@
-//! The resizers against OpenCV and Pillow, byte for byte, and windows against whole images.
+//! Tests the resizers against OpenCV and Pillow, byte for byte, and windows against whole images.
 
 use safetensors::SafeTensors;
 use udass_raw::data::resize::*;
@@ -88,8 +88,8 @@ fn fitted_sizes_are_those_of_the_reference() {
     }
 }
 
-/// Bytes from a formula (a counter through SplitMix64, seeded with FNV-1a of the name), so that
-/// OpenCV and Pillow could be given the same ones.
+/// Generates bytes from a formula (a counter through SplitMix64, seeded with the name's FNV-1a
+/// hash), so that OpenCV and Pillow could be given the same input.
 fn noise(name: &str, n: usize) -> Vec<u8> {
     let seed = name
         .bytes()
@@ -103,7 +103,7 @@ fn noise(name: &str, n: usize) -> Vec<u8> {
     (0..n).map(byte).collect()
 }
 
-/// Sum of every byte times an odd number of its position, modulo 2⁶⁴.
+/// Sums every byte times an odd number derived from its position, modulo 2⁶⁴.
 fn digest(data: &[u8]) -> u64 {
     data.iter().zip(0u64..).fold(0, |sum, (&v, i)| {
         sum.wrapping_add((v as u64).wrapping_mul(i.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1))
@@ -157,7 +157,7 @@ fn real_sizes_match_pillow_13_0_0() {
     check_digests(&cases, pil_bilinear, pil_nearest);
 }
 
-/// A window must not need more of the source than it says: it gets those rows only.
+/// A window must not need more of the source than it declares: it is given only those rows.
 #[test]
 fn any_window_equals_scaling_whole_then_cropping() {
     let resizers: [(&str, Resizer, Option<Needs>); 4] = [

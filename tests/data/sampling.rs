@@ -1,4 +1,4 @@
-//! Rare-class sampling against the reference's numbers.
+//! Tests rare-class sampling against the reference's numbers.
 
 use udass_raw::{
     Result,
@@ -22,7 +22,7 @@ const CONFIG: RareClassSampling = RareClassSampling {
     attempts: 10,
 };
 
-/// The stored case also is a `sample_class_stats.json` of the released tools.
+/// The stored case also has the format of the released tools' `sample_class_stats.json`.
 #[test]
 fn golden_probabilities() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/pub_piece_rcs.json");
@@ -94,7 +94,7 @@ fn a_class_with_too_few_pixels_everywhere_is_named() {
     assert!(error.contains("rare_class_sampling.min_pixels"), "{error}");
 }
 
-/// As the released tools write it: another folder in the paths, entries of its own order.
+/// The released tools write paths with another folder, and entries in their own order.
 #[test]
 fn statistics_of_the_released_tools_serve() {
     let sets = Sets::bands();

@@ -1,4 +1,4 @@
-//! Small data sets made up for a test.
+//! Generates small data sets for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,14 @@ pub fn write(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A PNG in memory, as the `png` crate writes it; a palette of 256 greys where one is needed.
+/// Encodes a PNG in memory with the `png` crate; indexed images get a palette of 256 colors.
 pub fn png(size: [u32; 2], color: png::ColorType, depth: png::BitDepth, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, size[0], size[1]);
     encoder.set_color(color);
     encoder.set_depth(depth);
     if color == png::ColorType::Indexed {
-        // Colours unlike their indices, so that an expanded palette shows.
+        // Colors differ from their indices, so that an expanded palette is noticed.
         encoder.set_palette((0..=255u8).flat_map(|i| [255 - i, i / 2, 7]).collect::<Vec<_>>());
     }
     encoder.write_header().unwrap().write_image_data(data).unwrap();
@@ -39,7 +39,7 @@ pub fn palette(size: [u32; 2], data: &[u8]) -> Vec<u8> {
     png(size, png::ColorType::Indexed, png::BitDepth::Eight, data)
 }
 
-/// An RGB picture whose pixel says where it is: x, y, and a number of the picture's own.
+/// An RGB image whose pixels encode their position: x, y, and the image's own number.
 pub fn located([width, height]: [u32; 2], number: u8) -> Vec<u8> {
     let pixels = (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, number]));
     let pixels: Vec<u8> = pixels.collect();
@@ -51,12 +51,12 @@ pub fn plane([width, height]: [usize; 2], data: Vec<u8>) -> Plane {
     Plane { size: Size::new(width, height), data }
 }
 
-/// A label of train ids.
+/// Loads a label of train ids.
 pub fn train_ids(path: &Path) -> Result<Plane> {
     LabelFile { path: path.into(), ids: TRAIN_IDS.clone() }.load()
 }
 
-/// A GTA and a Cityscapes folder below one temporary folder.
+/// A GTA and a Cityscapes folder in one temporary folder.
 pub struct Sets {
     pub folder: TempDir,
 }
@@ -74,7 +74,7 @@ impl Sets {
         self.folder.path().join("cityscapes")
     }
 
-    /// `images/<number>.png` and a palette label of these *label ids*.
+    /// Writes `images/<number>.png` and a palette label with these *label ids*.
     pub fn add_gta(&self, number: u8, size: [u32; 2], label_ids: &[u8]) {
         let name = format!("{number:05}.png");
         write(&self.gta().join("images").join(&name), &located(size, number));
@@ -112,8 +112,8 @@ impl Sets {
         sets
     }
 
-    /// A configuration for crops of 16 from these folders: everything drawn, long tail from
-    /// iteration 3 on.
+    /// A configuration for crops of 16 from these folders: every random feature is on, and the
+    /// long-tail crops start at iteration 3.
     pub fn config(&self) -> Config {
         let mut config = Config::load("gta_vit", &[]).unwrap();
         (config.source.root, config.source.resize) = (self.gta(), [60, 36]);

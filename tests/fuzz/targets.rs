@@ -1,5 +1,5 @@
-//! What the fuzzer feeds: each reader of files that come from elsewhere, on whatever bytes. Shared by
-//! `fuzz/` and by the test that keeps the cases which were found.
+//! Fuzz targets: every reader of external files, on arbitrary bytes. Shared by `fuzz/` and by the
+//! regression test for inputs that the fuzzer found.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,7 @@ pub const ALL: [(&str, Target); 5] = [
     ("log", log),
 ];
 
-/// The input as the file that readers want, where this thread alone has it.
+/// Writes the input to a file that no other thread uses, since the readers take paths.
 fn file(bytes: &[u8]) -> PathBuf {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
@@ -39,7 +39,7 @@ fn tensors(path: &Path) {
     let _ = (identify(&file), file.check(), file.tree(), file.digest());
 }
 
-/// PyTorch's files, of both formats.
+/// PyTorch's files, in both formats.
 pub fn pth(bytes: &[u8]) {
     tensors(&file(bytes));
 }
@@ -48,7 +48,7 @@ pub fn safetensors(bytes: &[u8]) {
     tensors(&file(bytes));
 }
 
-/// Label maps in PNG files, and their numbers as train ids.
+/// Label maps in PNG files, and their conversion to train ids.
 pub fn label(bytes: &[u8]) {
     let path = file(bytes);
     for ids in [&TRAIN_IDS, &CITYSCAPES_IDS, &SYNTHIA_IDS] {
@@ -58,7 +58,7 @@ pub fn label(bytes: &[u8]) {
     }
 }
 
-/// Configurations: what was read comes back from what it is written as.
+/// Configurations: what parses must survive a round trip through text.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(config) = Config::from_toml(text, "fuzz") else { return };
@@ -67,14 +67,14 @@ pub fn config(bytes: &[u8]) {
     assert!(config.differences(&again).expect("TOML").is_empty());
 }
 
-/// Logs of runs: read, and gone on with.
+/// Logs of runs: reads them and resumes.
 pub fn log(bytes: &[u8]) {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     let config = CONFIG.get_or_init(|| Config::load("toy_vit", &[]).expect("a preset"));
     let path = file(bytes);
     let Ok(before) = read(&path) else { return };
     drop(Log::resume(&path, 3, config).expect("a log that can be read can be gone on with"));
-    // What is left is older, and the new line is there.
+    // The remaining lines are older, and the new one is last.
     let after = read(&path).expect("whole lines");
     assert!(after.len() <= before.len() + 1);
     assert_eq!(after.last().expect("one line")["event"], "start");

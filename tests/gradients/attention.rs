@@ -11,7 +11,7 @@ fn gradients(batch: usize, queries: usize, keys: usize, heads: usize, size: usiz
     check(&case, |tape, x, _| Ok(vec![ops::attention(tape, &x[0], &x[1], heads)?]));
 }
 
-/// What a device takes that rounds operands; double precision rounds none.
+/// Covers the kernels of devices with low-precision operands, which double precision does not use.
 #[test]
 fn attention_of_the_tensor_cores() {
     for [batch, queries, keys, heads, size] in [[3, 5, 7, 2, 32], [1, 131, 66, 1, 64]] {
@@ -41,7 +41,7 @@ fn attention_over_several_chunks() {
     gradients(1, 161, 64, 2, 8);
 }
 
-/// Softmax of the rows, the plain way.
+/// Computes attention with a plain softmax over each row.
 fn naive(q: &[f64], kv: &[f64], [b, n, m, heads, d]: [usize; 5]) -> Vec<f64> {
     let c = heads * d;
     let mut y = vec![0.0; b * n * c];
@@ -72,7 +72,7 @@ fn attention_is_softmax_times_values() {
     for sizes in [[2, 70, 256, 2, 64], [1, 33, 65, 5, 32], [3, 1, 1, 1, 1], [1, 40, 100, 3, 7]] {
         let [b, n, m, heads, d] = sizes;
         let c = heads * d;
-        // Scores of up to ±15 or so: the running maximum has work to do.
+        // Scores reach about ±15, so that the running maximum changes.
         let q: Vec<f64> = numbers(1, b * n * c).iter().map(|x| 3.0 * x).collect();
         let kv: Vec<f64> = numbers(2, b * m * 2 * c).iter().map(|x| 3.0 * x).collect();
         let expected = naive(&q, &kv, sizes);

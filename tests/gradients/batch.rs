@@ -14,7 +14,7 @@ fn split_gradients() {
             Ok(parts)
         });
     }
-    // One part alone reaches a loss; and the whole is read elsewhere too.
+    // Only one part reaches the loss, and the whole has another consumer.
     for part in 0..3 {
         check(&case, |tape, x, _| {
             let mut parts = ops::split(tape, &x[0], &[1, 2, 1])?;
@@ -49,7 +49,7 @@ fn what_is_no_batch_is_told() {
     assert!(ops::stack(&device, &[x.clone(), other.clone()]).is_err());
     assert!(ops::stack(&device, &[]).is_err());
     let tape = Tape::inference(&device);
-    // All samples are in a part, none of which is empty, and all are aligned.
+    // Every sample must be in a part, no part may be empty, and parts must be aligned.
     for (x, samples) in [(&x, &[0, 2][..]), (&x, &[2, 1]), (&x, &[1]), (&x, &[]), (&other, &[1, 1])]
     {
         assert!(ops::split(&tape, x, samples).is_err(), "{samples:?} of {x:?}");

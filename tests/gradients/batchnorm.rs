@@ -24,7 +24,7 @@ fn layer<'a>(device: &Device, p: &'a [Param]) -> BatchNorm<'a> {
 
 #[test]
 fn batchnorm_gradients() {
-    // The last ones need more than one part.
+    // The last two shapes are split into more than one part.
     let shapes: [[usize; 4]; 4] = [[3, 3, 5, 7], [1, 2, 1, 3], [1, 1, 131, 5], [2, 41, 7, 1]];
     for shape in shapes {
         for mode in [TRAIN, Mode::Eval] {
@@ -32,7 +32,8 @@ fn batchnorm_gradients() {
                 let c = shape[3];
                 let case =
                     Case { inputs: &[&shape], params: &[&[c], &[c]], map: |x| 2.0 * x + 0.3 };
-                // A large epsilon: between two rows, a small one makes a step of the function.
+                // A large epsilon: with only two rows, a small one makes the function nearly a
+                // step.
                 check(&case, |tape, x, p| {
                     let norm = layer(tape.device(), p);
                     Ok(vec![ops::batchnorm(tape, &x[0], norm, 0.1, mode, relu)?])
@@ -49,7 +50,7 @@ struct Run {
     tracked: Vec<f64>,
 }
 
-/// One training pass in single precision over `rows` rows of values around `centre`.
+/// Runs one training pass in single precision over `rows` rows of values around `centre`.
 fn run(rows: usize, channels: usize, centre: f64, spread: f64) -> (Vec<f64>, Run) {
     let device = Device::host(2).unwrap();
     let x: Vec<f32> =
@@ -79,7 +80,8 @@ fn run(rows: usize, channels: usize, centre: f64, spread: f64) -> (Vec<f64>, Run
 
 #[test]
 fn batchnorm_is_its_definition_and_moves_the_running_statistics() {
-    // The second has a mean a thousand times its spread; the third several parts of unequal size.
+    // The second case has a mean of a thousand times its spread; the third has several parts of
+    // unequal size.
     for (rows, channels, centre, spread) in
         [(7, 5, 0.2, 1.0), (20_011, 3, 1000.0, 1.0), (1001, 130, -3.0, 0.5)]
     {
@@ -99,7 +101,8 @@ fn batchnorm_is_its_definition_and_moves_the_running_statistics() {
             let inv_std = 1.0 / (sum / n + 1e-5).sqrt();
             for (r, x) in column.iter().enumerate() {
                 let wanted = (x - mean) * inv_std * 1.5 + 0.25;
-                // The mean is known to half an ulp of itself, and that counts per deviation.
+                // The mean is accurate to half an ulp, an error that is divided by the standard
+                // deviation.
                 close(got.y[r * channels + c], wanted, 4e-6 + 4e-7 * centre.abs() * inv_std);
             }
         }

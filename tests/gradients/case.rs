@@ -1,10 +1,10 @@
-//! What the checks of gradients are fed.
+//! Inputs of the gradient checks.
 
-/// What a case feeds an op: inputs and parameters by shape.
+/// The inputs and parameters of an op, given by shape.
 pub struct Case<'a> {
     pub inputs: &'a [&'a [usize]],
     pub params: &'a [&'a [usize]],
-    /// Applied to the uniform numbers in [-1, 1) that inputs and parameters are filled with.
+    /// Applied to the uniform numbers in [-1, 1) that fill inputs and parameters.
     pub map: fn(f64) -> f64,
 }
 
@@ -14,7 +14,7 @@ impl Default for Case<'_> {
     }
 }
 
-/// A fixed sequence in [-1, 1).
+/// A deterministic sequence in [-1, 1).
 pub fn numbers(seed: u64, n: usize) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {

@@ -8,13 +8,14 @@ use udass_raw::tensor::Tensor;
 pub use crate::case::{Case, numbers};
 
 /// Step of the central difference: its truncation error is about the step squared, its rounding
-/// error 1e-16 over the step.
+/// error about 1e-16 divided by the step.
 const STEP: f64 = 1e-5;
-/// Both errors, times what third derivatives of these ops reach on inputs of size one.
+/// The sum of both errors, times the largest third derivatives that these ops reach on inputs of
+/// order one.
 const TOLERANCE: f64 = 2e-8;
 
-/// Compares the gradients of `Σ weight·y` over all outputs `op` returns, one weight drawn for each
-/// of their elements, with central differences in every input and parameter element.
+/// Compares the gradients of `Σ weight·y` with central differences in every input and parameter.
+/// The sum is over all outputs that `op` returns, with a random weight per element.
 pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
     let device = crate::double();
     let fill = |seed: usize, shape: &[usize]| -> Vec<f64> {
@@ -24,7 +25,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
     let mut values: Vec<Vec<f64>> = shapes.iter().enumerate().map(|(i, s)| fill(i, s)).collect();
     let split = case.inputs.len();
 
-    // Outputs, and the gradients if asked for.
+    // Returns the outputs and, if requested, the gradients.
     let run = |values: &[Vec<f64>], differentiate: bool| {
         let tape = if differentiate { Tape::recording(&device) } else { Tape::inference(&device) };
         let upload = |i: usize| device.upload(shapes[i], &values[i]).unwrap();
@@ -66,7 +67,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
     let (_, gradients) = run(&values, true);
     let mut largest = 0.0f64;
     for i in 0..shapes.len() {
-        // At most some 60 elements of each, spread over it.
+        // Checks at most about 60 elements of each tensor, spread over it.
         let stride = values[i].len().div_ceil(60).max(1);
         for j in (0..values[i].len()).step_by(stride) {
             let middle = values[i][j];

@@ -4,11 +4,12 @@ use udass_raw::ops::{self, Conv};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
 
-/// Image (B,H,W,C), filters (K,R,S) and how they lie on it.
+/// Image (B,H,W,C), filters (K,R,S) and the convolution's geometry.
 type Shape = ([usize; 4], [usize; 3], Conv);
 
 const SHAPES: [Shape; 13] = [
-    // As large as the input, from more rows than taps to fewer columns than the filter reaches.
+    // Outputs of the input's size, from images with more rows than taps to fewer columns than the
+    // filter spans.
     ([3, 5, 7, 4], [5, 3, 3], Conv { stride: 1, padding: 1, dilation: 1 }),
     ([1, 1, 9, 2], [3, 3, 3], Conv { stride: 1, padding: 1, dilation: 1 }),
     ([2, 6, 1, 3], [2, 3, 3], Conv { stride: 1, padding: 1, dilation: 1 }),
@@ -16,7 +17,8 @@ const SHAPES: [Shape; 13] = [
     ([1, 5, 4, 3], [2, 3, 3], Conv { stride: 1, padding: 6, dilation: 6 }),
     ([1, 7, 6, 2], [3, 5, 5], Conv { stride: 1, padding: 2, dilation: 1 }),
     ([3, 3, 5, 7], [4, 1, 1], Conv { stride: 1, padding: 0, dilation: 1 }),
-    // Patch embeddings, spatial reduction, a strided shortcut, an odd one of everything.
+    // Patch embeddings, spatial reduction, a strided shortcut, and one with every parameter
+    // unusual.
     ([3, 9, 13, 3], [4, 7, 7], Conv { stride: 4, padding: 3, dilation: 1 }),
     ([1, 8, 7, 5], [3, 3, 3], Conv { stride: 2, padding: 1, dilation: 1 }),
     ([1, 8, 17, 3], [5, 8, 8], Conv { stride: 8, padding: 0, dilation: 1 }),
@@ -96,7 +98,7 @@ fn conv_is_its_definition() {
     }
 }
 
-/// Forward, and gradients of input, filters and bias, as bits.
+/// Returns the bits of the output and of the gradients of input, filters and bias.
 fn bits(threads: usize, shape: [usize; 4], filters: [usize; 4], geometry: Conv) -> Vec<Vec<u32>> {
     let device = Device::host(threads).unwrap();
     let upload = |seed: u64, shape: &[usize]| {

@@ -3,7 +3,7 @@ use udass_raw::ops;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
 
-/// Labels of which some are 255 and some no class at all; weights in [0, 1).
+/// Labels of which some are 255 and some are out of range, and weights in [0, 1).
 fn labels(tape: &Tape, shape: &[usize], classes: u8) -> (Tensor, Tensor) {
     let u = numbers(77, shape.iter().product());
     let label = |x: &f64| match (x * 1000.0) as i64 {
@@ -18,7 +18,7 @@ fn labels(tape: &Tape, shape: &[usize], classes: u8) -> (Tensor, Tensor) {
 }
 
 fn cross_entropy(logits: &[usize], picture: &[usize], weighted: bool) {
-    // Large enough for gradients of a mean over all pixels to stand out.
+    // Logits large enough that the gradients of a mean over all pixels are well above rounding.
     let case = Case { inputs: &[logits], map: |x| 3.0 * x, ..Default::default() };
     check(&case, |tape, x, _| {
         let (labels, weights) = labels(tape, picture, logits[3] as u8);
@@ -52,7 +52,7 @@ fn shrunk() {
     cross_entropy(&[3, 9, 11, 5], &[3, 4, 3], false);
 }
 
-/// So far that single precision makes some probabilities 0.
+/// Logits so far apart that some probabilities underflow to 0 in single precision.
 #[test]
 fn logits_far_apart() {
     let case = Case { inputs: &[&[1, 4, 5, 7]], map: |x| 100.0 * x, ..Default::default() };

@@ -49,7 +49,7 @@ fn depthwise_gelu_without_bias_of_whole_strips() {
     check(&case, |tape, x, p| Ok(vec![ops::depthwise_gelu(tape, &x[0], &p[0], None)?]));
 }
 
-/// Forward, the plain way.
+/// Computes the forward pass with plain loops.
 fn naive(x: &[f64], w: &[f64], b: &[f64], [n, h, width, c]: [usize; 4], d: usize) -> Vec<f64> {
     let mut y = vec![0.0; x.len()];
     for (i, y) in y.iter_mut().enumerate() {
@@ -67,7 +67,7 @@ fn naive(x: &[f64], w: &[f64], b: &[f64], [n, h, width, c]: [usize; 4], d: usize
     y
 }
 
-/// In single precision, where rows are whole vectors, and not.
+/// In single precision, with rows that are whole vectors and rows that are not.
 #[test]
 fn depthwise_is_the_sum_over_taps() {
     let device = Device::host(2).unwrap();
@@ -97,7 +97,7 @@ fn depthwise_is_the_sum_over_taps() {
         close(&device.read_f32(&y).unwrap(), &expected);
         if d == 1 {
             let y = ops::depthwise_gelu(&tape, &up(&shape, &x), &wp, Some(&bp)).unwrap();
-            // The same in double precision, which the launchers' cases hold to plain arithmetic.
+            // Double precision, which the launchers' cases check against plain arithmetic.
             let double = Device::host_f64().unwrap();
             let wide = |shape: &[usize], x: &[f64]| double.upload(shape, x).unwrap();
             let wide_w = Param::new(wide(&[3, 3, c], &w), None);
@@ -110,8 +110,8 @@ fn depthwise_is_the_sum_over_taps() {
     }
 }
 
-/// Gradients in single precision, where rows are whole vectors, against double precision, where
-/// they are checked by finite differences.
+/// Compares gradients in single precision, with rows of whole vectors, with double precision, where
+/// finite differences check them.
 #[test]
 fn precisions_agree() {
     let (shape, c) = ([2, 10, 37, 32], 32);

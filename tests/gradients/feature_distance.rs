@@ -7,10 +7,10 @@ fn feature_distance() {
     let case = Case { inputs: &[&[3, 3, 5, 7]], ..Default::default() };
     check(&case, |tape, x, _| {
         let device = tape.device();
-        // Numbers that an operand holds exactly.
+        // Values that the operand type represents exactly.
         let f2: Vec<f32> = (0..x[0].len()).map(|i| (i * 37 % 64) as f32 / 32.0 - 1.0).collect();
         let f2 = ops::to_operand(device, &device.upload_real(x[0].shape(), &f2)?)?;
-        // Cells of 2×2 pixels, every third of a class that counts.
+        // Cells of 2×2 pixels, every third of them of a selected class.
         let labels: Vec<u8> = (0..3 * 6 * 10)
             .map(|i| if (i / 60 * 15 + i / 20 % 3 * 5 + i % 10 / 2) % 3 == 0 { 6 } else { 1 })
             .collect();
@@ -22,7 +22,7 @@ fn feature_distance() {
     });
 }
 
-/// Features that agree, and a mask that is empty, leave gradients of exactly zero.
+/// Identical features and an empty mask both give gradients of exactly zero.
 #[test]
 fn no_distance_and_no_mask_give_no_gradient() {
     let device = udass_raw::device::Device::host_f64().unwrap();

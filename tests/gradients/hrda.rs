@@ -1,7 +1,7 @@
 use crate::check::{Case, check};
 use udass_raw::ops::{self, DetailBox};
 
-/// The gradient of the fused logits with respect to context, detail and attention.
+/// Checks the gradient of the fused logits with respect to context, detail and attention.
 fn fuse(context: &[usize], detail: &[usize], place: Option<([i32; 4], usize)>) {
     let case = Case { inputs: &[context, detail, context], ..Default::default() };
     check(&case, |tape, x, _| {
@@ -18,7 +18,7 @@ fn without_a_box() {
     fuse(&[1, 3, 5, 3], &[1, 6, 10, 3], None);
 }
 
-/// So large that single precision makes some attention 0 and 1.
+/// Inputs so large that some attention rounds to 0 or 1 in single precision.
 #[test]
 fn with_attention_that_is_sure() {
     let (low, high): (&[usize], &[usize]) = (&[1, 3, 5, 3], &[1, 6, 10, 3]);
@@ -31,7 +31,7 @@ fn with_a_box_on_whole_cells() {
     fuse(&[3, 5, 7, 5], &[3, 6, 4, 5], Some(([8, 32, 16, 32], 4)));
 }
 
-/// At stride 8 the box is a multiple of the fused grid's cells, but not of the context's.
+/// At stride 8, the box is aligned to the fused grid's cells but not to the context's.
 #[test]
 fn with_a_box_that_cuts_the_contexts_cells() {
     fuse(&[3, 5, 7, 3], &[3, 5, 6, 3], Some(([8, 48, 24, 72], 8)));

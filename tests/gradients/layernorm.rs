@@ -58,7 +58,7 @@ fn residual_only_the_stream_used() {
     });
 }
 
-/// Of one channel, of as many as lanes, of one more, and of more that lanes hold in registers.
+/// One channel, as many as lanes, one more, and more than the lanes hold in registers.
 #[test]
 fn residuals_of_widths() {
     for c in [1, 32, 33, 160] {

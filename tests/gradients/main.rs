@@ -1,4 +1,4 @@
-//! Every op's backward against central differences, in double precision, at odd sizes.
+//! Checks every op's backward against central differences, in double precision, at odd sizes.
 
 mod case;
 mod check;
@@ -19,7 +19,7 @@ mod resize;
 
 use udass_raw::device::Device;
 
-/// Where the cases run.
+/// The device that runs the cases.
 pub fn double() -> Device {
     Device::host_f64().unwrap()
 }

@@ -11,20 +11,20 @@ fn max_pool_gradients() {
     for shape in SHAPES {
         let case = Case { inputs: &[&shape], ..Default::default() };
         check(&case, |tape, x, _| Ok(vec![ops::max_pool(tape, &x[0])?]));
-        // Added to a gradient already there.
+        // The gradient is accumulated onto an existing one.
         check(&case, |tape, x, _| {
             Ok(vec![ops::max_pool(tape, &x[0])?, ops::max_pool(tape, &x[0])?])
         });
     }
 }
 
-/// Maxima, and the gradient of Σ weight·maximum where the first of equal taps gets it.
+/// Checks the maxima, and the gradient of Σ weight·maximum, which goes to the first of equal taps.
 #[test]
 fn max_pool_is_its_definition_and_the_first_of_equals_wins() {
     for shape in SHAPES {
         let [batch, height, width, channels] = shape;
         let device = Device::host_f64().unwrap();
-        // Few values, so that many are equal: as zeros are after a rectifier.
+        // Few distinct values, so that ties are common, as zeros are after a ReLU.
         let x: Vec<f64> =
             numbers(7, shape.iter().product()).iter().map(|x| (2.0 * x).floor().max(0.0)).collect();
         let tape = Tape::recording(&device);
@@ -77,7 +77,7 @@ fn max_pool_hands_on_what_is_no_number() {
             let x = tape.leaf(&device.upload(&[1, 3, 3, 1], &x).unwrap());
             let y = ops::max_pool(&tape, &x).unwrap();
             let there = device.read_f32(&y).unwrap().iter().filter(|y| y.is_nan()).count();
-            // Rows and columns that two windows share are the middle ones.
+            // Rows and columns in the middle are shared by two windows.
             let windows = [1, 2, 1][place / 3] * [1, 2, 1][place % 3];
             assert_eq!(there, windows, "place {place}");
         }

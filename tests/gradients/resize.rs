@@ -14,7 +14,7 @@ const SHAPES: [Shape; 9] = [
     ([2, 7, 9, 3], (20, 31), None),
     ([1, 13, 9, 19], (5, 23), None),
     ([1, 1, 1, 3], (4, 3), None),
-    // A size that the factor's is cut off to, and one that runs over the last pixel.
+    // An output size that truncates the scaled one, and one that samples beyond the last pixel.
     ([1, 5, 7, 2], (7, 10), Some((1.5, 1.5))),
     ([1, 4, 4, 2], (9, 9), Some((2.0, 2.0))),
 ];
@@ -87,7 +87,7 @@ fn resize_is_its_definition() {
         let y = ops::resize(&Tape::inference(&device), &input, (ho, wo), factor).unwrap();
         assert_eq!(y.shape(), [batch, ho, wo, channels]);
         let y = device.read::<f64>(&y).unwrap();
-        // (input, its weight), twice.
+        // Two pairs of input index and weight.
         let sources = |i: usize, inputs: usize, outputs: usize, factor: Option<f64>| {
             let scale = factor.map_or(inputs as f64 / outputs as f64, |f| 1.0 / f);
             let at = ((i as f64 + 0.5) * scale - 0.5).clamp(0.0, (inputs - 1) as f64);
@@ -140,7 +140,7 @@ fn dropout2d_drops_whole_channels_of_a_sample_and_scales_the_rest() {
             dropped.push(mask == 0.0);
         }
     }
-    // 2100 draws: six standard deviations are 82.
+    // The mean is 210 of 2100 draws; six standard deviations are 82.
     let count = dropped.iter().filter(|&&d| d).count();
     assert!((128..=292).contains(&count), "{count} of 2100 were dropped");
     assert_ne!(dropped[..channels], dropped[channels..2 * channels], "samples share a mask");

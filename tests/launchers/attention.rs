@@ -1,4 +1,4 @@
-//! Attention: packing, the pass forward, the pass back.
+//! Attention: packing, forward, backward.
 
 use udass_raw::device::constants::attention::{KEYS, PAD, QUERIES};
 use udass_raw::device::{Grid, kernels};
@@ -111,7 +111,7 @@ fn attention() {
     assert_eq!(host.read(&without_logs), host.read(&y));
     close("logs", &host.read(&logs), &wanted_logs);
 
-    // Those that round operands, which double precision does not.
+    // The tensor-core kernels, which double precision does not use.
     let (mut mma_y, mut mma_logs) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
     let kept = Some(&mut mma_logs);
     let blocks = |n: usize| Grid::blocks(BATCH * HEADS * n).shared(2 * 64 * (SIZE + 2) * 8);
@@ -185,7 +185,7 @@ fn attention() {
     }
     close("attention_mma_keys", &sums, &wanted_dkv);
 
-    // A tile of queries a block, then two.
+    // First one query tile per block, then two.
     for (chunk, chunks) in [(32, 4), (64, 2)] {
         let mut dq = host.room(&q_shape);
         let mut partial = host.room(&[chunks, 2, BATCH, HEADS, TILES, KEYS * PAD]);

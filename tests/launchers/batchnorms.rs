@@ -54,7 +54,7 @@ fn batchnorm() {
     close("running_var", &host.read(&running_var), &of(&moved));
     assert_eq!(host.read(&tracked), [42.0]);
 
-    // One channel is zero throughout: a ReLU lets no gradient through there.
+    // One channel is zero throughout: its ReLU passes no gradient.
     let [(_, mut ws), (_, mut bs)] = [(); 2].map(|()| host.reals(&[C]));
     (ws[5], bs[5]) = (0.0, 0.0);
     let (weight, bias) = (host.upload(&[C], &ws), host.upload(&[C], &bs));
@@ -148,7 +148,7 @@ fn batchnorm() {
 fn batchnorm_of_fewer_rows_than_fill_the_parts() {
     let host = Host::double();
     let device = &host.device;
-    // Five rows in parts of two leave the last without one.
+    // Five rows in parts of two leave the last part empty.
     let (rows, parts, momentum, eps) = (5, 4, 0.3, 0.125);
     let (x, xs) = host.reals(&[rows, C]);
     let (mut means, mut deviations) = (host.room(&[parts, C]), host.room(&[parts, C]));
@@ -226,7 +226,7 @@ fn batchnorm_of_fewer_rows_than_fill_the_parts() {
     }
 }
 
-/// As above, for what else is merged over parts; the last twenty have no rows.
+/// As above, for the other reductions over parts; the last twenty parts have no rows.
 #[test]
 fn batchnorm_of_many_parts() {
     let host = Host::double();

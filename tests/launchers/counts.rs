@@ -1,4 +1,4 @@
-//! Counts over labels: the confusion matrix, and majorities.
+//! Counts over labels: the confusion matrix, and majority votes.
 
 use udass_raw::device::{Grid, kernels};
 
@@ -12,7 +12,7 @@ fn confusion() {
     let odd = classes * classes;
     // The second size leaves the last parts without pixels.
     for n in [501, 7, 1] {
-        // Labels and predictions that are no class, and labels that are ignored.
+        // Some labels and predictions are not a class, and some labels are ignored.
         let known = |v: u8| if v == 6 { 255 } else { v };
         let labels: Vec<u8> = host.bytes(&[n], 7).1.into_iter().map(known).collect();
         let said: Vec<u8> = host.bytes(&[n], 7).1.into_iter().map(known).collect();
@@ -59,7 +59,7 @@ fn downscale_labels() {
     let host = Host::double();
     let [b, h, w, scale] = [2, 17, 23, 5];
     let (sh, sw) = (h / scale, w / scale);
-    // 255 is a value among others; the last share is that of 10 votes exactly.
+    // 255 is a value like any other; the last share is exactly that of 10 votes.
     for (values, share) in [([0, 1, 2], 0.41), ([3, 254, 255], 0.41), ([3, 254, 255], 10.0 / 25.0)]
     {
         let drawn = host.bytes(&[b, h, w], 3).1;

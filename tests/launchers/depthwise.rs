@@ -4,7 +4,7 @@ use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, at, close, each, gelu, gelu_slope};
 
-/// The pixel that tap (r, s) of pixel (y, x) sees, if it is inside.
+/// The pixel that tap (r, s) of pixel (y, x) reads, if it is inside.
 fn seen(
     [h, w]: [usize; 2],
     [y, x]: [usize; 2],
@@ -15,7 +15,7 @@ fn seen(
     (y < h && x < w).then_some([y, x])
 }
 
-/// x * w, or with the filter turned around.
+/// Computes x * w, optionally with the filter rotated by 180°.
 fn convolved(xs: &[f64], ws: &[f64], shape: [usize; 4], d: usize, turned: bool) -> Vec<f64> {
     let [_, h, w, c] = shape;
     each(shape)
@@ -31,7 +31,7 @@ fn convolved(xs: &[f64], ws: &[f64], shape: [usize; 4], d: usize, turned: bool) 
         .collect()
 }
 
-/// Gradients of filter and bias from what comes back behind the convolution.
+/// Gradients of filter and bias, given the convolution's output gradient.
 fn filter_gradient(xs: &[f64], dz: &[f64], shape: [usize; 4], d: usize) -> (Vec<f64>, Vec<f64>) {
     let [_, h, w, c] = shape;
     let (mut dw, mut db) = (vec![0.0; 9 * c], vec![0.0; c]);
@@ -51,8 +51,8 @@ fn summed(parts: &[f64], n: usize) -> Vec<f64> {
     (0..n).map(|i| parts.iter().skip(i).step_by(n).sum()).collect()
 }
 
-/// Odd channels, and channels that fill whole vectors; then lines of several segments, and more
-/// channels than a slice has, of either kind. With their dilations.
+/// Shapes with dilations: odd channels and channels that fill whole vectors, then, of both kinds,
+/// lines of several segments and more channels than a slice holds.
 const SHAPES: [([usize; 4], usize); 7] = [
     ([2, 5, 7, 11], 3),
     ([2, 5, 7, 64], 3),
@@ -63,7 +63,7 @@ const SHAPES: [([usize; 4], usize); 7] = [
     ([1, 3, 2, 260], 1),
 ];
 
-/// A block for every slice of the channels in each of five parts.
+/// Splits the rows into five parts, with a block for every slice of the channels in each.
 fn in_five_parts(channels: usize) -> Grid {
     Grid::blocks(5 * channels.div_ceil(256))
 }
@@ -130,7 +130,7 @@ fn depthwise_gelu() {
     for (shape, _) in SHAPES {
         let [b, h, w, c] = shape;
         let channels = shape[3];
-        // Wide enough that GELU is curved in some places and flat in others.
+        // Inputs wide enough to reach both the curved and the flat ranges of GELU.
         let xs: Vec<f64> = host.reals(&shape).1.iter().map(|x| 4.0 * x).collect();
         let x = host.upload(&shape, &xs);
         let (filter, ws) = host.reals(&[9, channels]);

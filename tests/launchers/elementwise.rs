@@ -1,10 +1,10 @@
-//! Elementwise kernels, the optimiser, and the flag that keeps a broken step from being committed.
+//! Elementwise kernels, the optimizer, and the flag that keeps a failed step from being committed.
 
 use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, close};
 
-/// Sizes that leave most of the grid's blocks without work, or the last, or none.
+/// Sizes that leave most of the grid's blocks without work, or just the last, or none.
 const SIZES: [usize; 4] = [1, 10, 11, 333];
 
 #[test]

@@ -1,4 +1,4 @@
-//! A device in double precision, numbers to feed it, and what cases share.
+//! A device in double precision, random inputs, and helpers that the cases share.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ mod hsv;
 
 use hsv::hsv;
 
-/// The double-precision host, and numbers to feed it.
+/// The double-precision host, with a generator of inputs.
 pub struct Host {
     pub device: Device,
     seed: Cell<u64>,
@@ -57,7 +57,7 @@ impl Host {
         self.device.upload(shape, data).unwrap()
     }
 
-    /// Room for results, filled with what must be overwritten.
+    /// A tensor for results, filled with a value that must be overwritten.
     pub fn room(&self, shape: &[usize]) -> Tensor {
         let n = shape.iter().product();
         self.device.upload(shape, &vec![1e30; n]).unwrap()
@@ -76,20 +76,20 @@ impl Host {
     }
 }
 
-/// More blocks than divide anything evenly.
+/// An odd number of blocks, which divides no size evenly.
 pub const GRID: Grid = Grid { blocks: 5, threads: 64, shared: 0, flops: 0, part: None };
 
 #[track_caller]
 pub fn close(what: &str, got: &[f64], wanted: &[f64]) {
     assert_eq!(got.len(), wanted.len(), "{what}");
     for (i, (g, w)) in got.iter().zip(wanted).enumerate() {
-        // Written so that NaN fails.
+        // This form fails on NaN.
         assert!((g - w).abs() <= 1e-9 * (1.0 + w.abs()), "{what}[{i}] is {g}, not {w}");
     }
     assert!(wanted.iter().any(|w| w.abs() > 1e-6), "{what}: all zero proves nothing");
 }
 
-/// All index tuples of a shape, in the order of memory.
+/// Iterates over all index tuples of a shape, in row-major order.
 pub fn each<const N: usize>(shape: [usize; N]) -> impl Iterator<Item = [usize; N]> {
     (0..shape.iter().product::<usize>()).map(move |mut i| {
         let mut index = [0; N];
@@ -101,7 +101,7 @@ pub fn each<const N: usize>(shape: [usize; N]) -> impl Iterator<Item = [usize; N
     })
 }
 
-/// Where an index tuple stands in memory.
+/// The row-major offset of an index tuple.
 pub fn at<const N: usize>(shape: [usize; N], index: [usize; N]) -> usize {
     shape.iter().zip(index).fold(0, |sum, (&side, i)| {
         assert!(i < side, "{index:?} of {shape:?}");
@@ -109,7 +109,7 @@ pub fn at<const N: usize>(shape: [usize; N], index: [usize; N]) -> usize {
     })
 }
 
-/// The two inputs that output `o` of a bilinear resize mixes, and their weights.
+/// The two inputs that output `o` of a bilinear resize interpolates, and their weights.
 pub fn taps(o: usize, ratio: f64, inputs: usize) -> [(usize, f64); 2] {
     let s = (ratio * (o as f64 + 0.5) - 0.5).max(0.0);
     let low = (s as usize).min(inputs - 1);
@@ -117,7 +117,7 @@ pub fn taps(o: usize, ratio: f64, inputs: usize) -> [(usize, f64); 2] {
     [(low, 1.0 - upper), ((low + 1).min(inputs - 1), upper)]
 }
 
-/// As `kernels/random.cuh`.
+/// The same generator as in `kernels/random.cuh`.
 pub fn uniform_of(key: u64, stream: u64, element: u64) -> f64 {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let scrambled = |mut z: u64| {
@@ -130,7 +130,8 @@ pub fn uniform_of(key: u64, stream: u64, element: u64) -> f64 {
     (bits >> 40) as f64 / 16_777_216.0
 }
 
-/// A channel is high over a third of the circle around its own hue, and falls off over sixths.
+/// Each channel is high over a third of the circle around its own hue, and falls off over a sixth
+/// on either side.
 fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
     [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|own| {
         let away = (hue - own + 0.5).rem_euclid(1.0) - 0.5;
@@ -139,8 +140,8 @@ fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
     })
 }
 
-/// A colour in [0, 1] after `order` of brightness, contrast, saturation and hue; what is negative is
-/// left out.
+/// Applies brightness, contrast, saturation and hue to a color in [0, 1] in the given `order`;
+/// negative entries are skipped.
 pub fn jittered(colour: [f64; 3], factors: &[f64], order: &[i32]) -> [f64; 3] {
     order.iter().fold(colour, |colour, what| {
         let [h, s, v] = hsv(colour);
@@ -163,9 +164,9 @@ pub fn gelu_slope(x: f64) -> f64 {
     normal_cdf(x) + x * density(x)
 }
 
-/// ½ + ∫ φ from 0 to x, by Simpson's rule.
+/// Φ(x) = ½ + ∫ φ from 0 to x, by Simpson's rule.
 fn normal_cdf(x: f64) -> f64 {
-    // Beyond that, Φ is 0 or 1 to the last bit.
+    // Beyond ±9, Φ is 0 or 1 to the last bit.
     let x = x.clamp(-9.0, 9.0);
     let steps = 2000;
     let h = x / steps as f64;

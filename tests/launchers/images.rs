@@ -1,4 +1,4 @@
-//! Pictures: normalising, masks, jitter, blur, mixing.
+//! Images: normalization, masks, jitter, blur, mixing.
 
 use udass_raw::device::{Grid, kernels};
 
@@ -68,7 +68,7 @@ fn block_mask() {
     close("block_mask", &host.read(&y), &expected);
 }
 
-/// Greys, equal channels, and every order of three different ones.
+/// Grays, pairs of equal channels, and every order of three different ones.
 const COLOURS: [[f64; 3]; 13] = [
     [0.0, 0.0, 0.0],
     [0.5, 0.5, 0.5],
@@ -90,7 +90,7 @@ fn color_jitter() {
     let host = Host::double();
     let device = &host.device;
     let n = COLOURS.len();
-    // Each alone, all in several orders; what is negative is left out.
+    // Each operation alone, then all of them in several orders; negative entries are skipped.
     let orders = [
         [1, 0, -1, -1],
         [0, -1, -1, -1],
@@ -111,7 +111,8 @@ fn color_jitter() {
     };
     let xs: Vec<f64> = each(shape).map(values).collect();
     let x = host.upload(&shape, &xs);
-    // Brighter and darker, more and less of each; hues turn both ways, and beyond the circle.
+    // Brighter and darker, more and less of each; hues shift in both directions, and past the end
+    // of the circle.
     for f in [[1.3, 1.4, 1.7, 0.4], [0.7, 0.6, 0.5, -0.9], [1.1, 0.9, 1.2, 0.1]] {
         let factors = host.upload(&[b, 4], &f.repeat(b));
         for switched in [1, 0] {
@@ -204,7 +205,8 @@ fn blur() {
     let shape = [b, h, w, 3];
     let (x, xs) = host.reals(&shape);
     let (_, mut ws) = host.positive(&[b, half + 1]);
-    // Bells that underflow: beyond the middle, and beyond its neighbours.
+    // Gaussian weights that underflow beyond the center tap in one image, and beyond its neighbors
+    // in another.
     ws[7..9].fill(0.0);
     ws[11] = 0.0;
     let weights = host.upload(&[b, half + 1], &ws);
@@ -254,7 +256,7 @@ fn blur() {
     .unwrap();
     close("blur_columns", &host.read(&y), &blurred(1));
 
-    // Switched off, nothing is written.
+    // When switched off, nothing is written.
     let off = host.ints(&[1, 0]);
     let (mut y, before) = host.reals(&shape);
     kernels::BlurRows {

@@ -1,4 +1,4 @@
-//! Logits read as if they were upsampled: cross-entropy and pseudo-labels; and the feature distance.
+//! Fused upsampling of logits in cross-entropy and pseudo-labels, and the feature distance.
 
 use udass_raw::device::constants::upsample::HOST_LANES;
 use udass_raw::device::{Grid, kernels};
@@ -13,7 +13,7 @@ const HEIGHT: usize = 11;
 const WIDTH: usize = 13;
 const RATIO_Y: f64 = H as f64 / HEIGHT as f64;
 const RATIO_X: f64 = W as f64 / WIDTH as f64;
-/// Pixels of a run, not a part of the width, and room for the cells under it.
+/// Pixels per run, which does not divide the width, and room for the cells below it.
 const RUN: usize = 6;
 const CELLS: usize = 8;
 
@@ -21,7 +21,7 @@ fn grid() -> Grid {
     GRID.shared(((CELLS + RUN) * HOST_LANES + 4 * RUN) * 8 + 4 * RUN)
 }
 
-/// Softmax of every pixel, upsampled before.
+/// Upsamples the logits and computes the softmax of every pixel.
 fn softmax(logits: &[f64]) -> Vec<f64> {
     let mut all = Vec::new();
     for [i, y, x] in each([B, HEIGHT, WIDTH]) {
@@ -44,11 +44,11 @@ fn cross_entropy() {
     let host = Host::double();
     let device = &host.device;
     let (_, mut values) = host.reals(&[B, H, W, C]);
-    // The second picture's first class is as likely as its last.
+    // In the second image, the first class is as likely as the last.
     values.chunks_mut(C).skip(H * W).for_each(|z| z[2] = z[0]);
     let logits = host.upload(&[B, H, W, C], &values);
     let (_, mut labels) = host.bytes(&[B, HEIGHT, WIDTH], 4);
-    // A fourth is unlabelled, one label is no class.
+    // A quarter is unlabeled, and one label is out of range.
     labels.iter_mut().filter(|label| **label == 3).for_each(|label| *label = 255);
     labels[17] = 9;
     let label = device.upload(&[B, HEIGHT, WIDTH], &labels).unwrap();
@@ -90,7 +90,7 @@ fn cross_entropy() {
             }
             let by = if weighted == 1 { ws[pixel] } else { 1.0 };
             wanted_partial[3 * r] -= by * p[label].ln();
-            // The first of equals is what is predicted.
+            // Among equals, the first class is predicted.
             let hit = (0..C).all(|c| p[c] < p[label] || (p[c] == p[label] && c >= label));
             wanted_partial[3 * r + 1] += hit as u8 as f64;
             for (cell, share) in taps(x, RATIO_X, W) {
@@ -168,7 +168,7 @@ fn cross_entropy() {
 fn classify() {
     let host = Host::double();
     let (_, mut values) = host.reals(&[B, H, W, C]);
-    // Upper rows of the second picture say that all classes are as likely.
+    // In the upper rows of the second image all classes are equally likely.
     values[H * W * C..][..2 * W * C].fill(0.25);
     let logits = host.upload(&[B, H, W, C], &values);
     let pixels = [B, HEIGHT, WIDTH];
@@ -178,7 +178,8 @@ fn classify() {
     let classes: Vec<u8> = (shares.chunks(C).zip(&likely))
         .map(|(p, top)| p.iter().position(|share| share == top).unwrap() as u8)
         .collect();
-    // What is asked for; the second threshold is met exactly where all are as likely.
+    // Which outputs are requested, and the thresholds; the second threshold is met exactly where
+    // all classes are equally likely.
     for (asked, from, counted_from) in [
         ([true, true, true], 0.45, 0.5),
         ([true, true, true], 0.5, 1.0 / 3.0),
@@ -263,7 +264,7 @@ fn a_logit_that_is_no_number_is_no_class() {
         }
         .launch(&host.device, grid())
         .unwrap();
-        // Every pixel that mixes the cell in, with whatever weight.
+        // All pixels that interpolate from the cell, with any weight.
         let reached = |[i, y, x]: [usize; 3]| {
             let of = |taps: [(usize, f64); 2], cell: usize| taps.iter().any(|tap| tap.0 == cell);
             i == 1 && of(taps(y, RATIO_Y, H), 2) && of(taps(x, RATIO_X, W), 3)
@@ -292,7 +293,7 @@ fn pseudo_labels_weigh_by_the_share_that_is_confident() {
             .unwrap();
         close("share", &host.read(&share), &[cs.iter().sum::<f64>() / pixels as f64]);
         let share = host.upload(&[1], &[0.7]);
-        // Bytes of 0 to 2, then a mask that is empty.
+        // A mask with bytes of 0 to 2, then an empty one.
         for below in [3, 1] {
             let (valid, seen) = host.bytes(&[pixels], below);
             for with in [None, Some(&valid)] {
@@ -322,7 +323,7 @@ fn feature_distance() {
     let device = &host.device;
     let (_, mut a) = host.reals(&[ROWS, C]);
     let (f2, b) = host.reals(&[ROWS, C]);
-    // A row without a distance, and one that is no number.
+    // One row has distance 0, and one contains NaN.
     a[C..2 * C].copy_from_slice(&b[C..2 * C]);
     let one = Grid::blocks(1);
     for (masked, broken) in [(true, false), (true, true), (false, false)] {

@@ -1,5 +1,5 @@
-//! Every kernel called by its launcher against a plain loop, with numbers that are all different: a
-//! swapped pair shows.
+//! Calls every kernel through its launcher and compares it with a plain loop. All numbers are
+//! distinct, so that swapped arguments are noticed.
 
 mod attention;
 mod batchnorms;
@@ -22,7 +22,7 @@ use udass_raw::tensor::{DType, Tensor};
 
 pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
 
-/// Where the cases run.
+/// The device that runs the cases.
 pub fn double() -> Device {
     Device::host_f64().unwrap()
 }
@@ -55,7 +55,7 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     let problem = told(mask.launch(device, GRID));
     assert_eq!(problem, "channel_mask: `key` must be U64, is I64[1]");
 
-    // Single precision is no double precision.
+    // A single-precision tensor does not pass for a double-precision one.
     let single = Device::host(1).unwrap();
     let x = single.upload(&[4], &[0f32; 4]).unwrap();
     let narrow = kernels::Narrow { x: &x, y: &mut host.room(&[4]), elements: 4 };
@@ -103,7 +103,7 @@ fn a_launcher_refuses_a_wrong_size_and_says_which_is_right() {
 fn every_kernel_is_called_here() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/launchers");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    // Here nothing that is launched is compared.
+    // This file launches kernels without checking their results.
     let cases = files.filter(|path| !path.ends_with("main.rs"));
     let text: String = cases.map(|path| std::fs::read_to_string(path).unwrap()).collect();
     let launcher = |name: &str| -> String {

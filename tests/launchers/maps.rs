@@ -1,4 +1,4 @@
-//! Feature maps: resizing, patches, channels.
+//! Feature maps: resizing, im2col patches, channels.
 
 use udass_raw::device::kernels;
 
@@ -8,10 +8,10 @@ use crate::{GRID, Host, at, close, each, taps, uniform_of};
 fn resizes() {
     let host = Host::double();
     let [b, h, w, ho, wo] = [3, 5, 7, 11, 13];
-    // Not the ratios of the sizes: a caller's own factors. The second ones reach far beyond the last
-    // row and column.
+    // Factors given by the caller instead of the ratio of the sizes. The second pair reaches far
+    // beyond the last row and column.
     let scales = [(0.43, 0.57), (0.71, 0.83)];
-    // Single channels, more than the threads of some blocks; a strip of them, and several.
+    // Scalar channels, more than some blocks have threads; then one vector pack, and several.
     let channels = [[35, 53, 17], [8, 24, 16], [32, 40, 8]];
     for ((scale_y, scale_x), [c, pitch, first]) in
         scales.into_iter().flat_map(|scale| channels.map(|channels| (scale, channels)))
@@ -103,7 +103,7 @@ fn resizes() {
     }
 }
 
-/// Three channels and nothing beside them go another way.
+/// Three channels that fill the whole output take a separate path.
 #[test]
 fn resizes_pictures() {
     let host = Host::double();
@@ -167,7 +167,7 @@ fn patches() {
         let (image, rows) = ([b, h, w, c], [b, ho, wo, r, taps_w, c]);
         let (x, xs) = host.reals(&image);
         let (p, ps) = host.reals(&rows);
-        // The pixel that a patch's element is read from, if it is inside.
+        // The pixel that an element of a patch is read from, if it is inside.
         let source = |[i, y, x, tap_y, tap_x, ch]: [usize; 6]| {
             let y = (y * stride + tap_y * dilation).checked_sub(padding)?;
             let x = (x * stride + tap_x * dilation).checked_sub(padding)?;

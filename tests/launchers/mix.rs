@@ -1,4 +1,5 @@
-//! Mixing: which classes a label holds, which are chosen, and the image that their pixels make.
+//! Mixing: which classes a label contains, which are chosen, and the image composed from their
+//! pixels.
 
 use udass_raw::device::{Grid, kernels};
 use udass_raw::tensor::Tensor;
@@ -39,10 +40,10 @@ fn presence_of_values() {
     }
 }
 
-/// What of a mixed image may be there or not.
+/// Optional parts of a mixed image.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
-    /// Of the image under the layers, and of the layers.
+    /// The weights of the base image (0) or of a layer (1, 2).
     Weight(usize),
     Layer(usize),
     Confident(usize),
@@ -67,7 +68,7 @@ const PARTS: [Part; 11] = [
     Switch,
 ];
 
-/// A layer's tensors and their numbers.
+/// A layer's tensors and their values on the host.
 struct Layered {
     image: (Tensor, Vec<f64>),
     label: (Tensor, Vec<u8>),
@@ -77,7 +78,8 @@ struct Layered {
 }
 
 impl Layered {
-    /// `values`: how many there are in labels, 255 the last; `chosen`: tables hold numbers below it.
+    /// `values`: number of distinct labels, counted down from 255; `chosen`: upper bound of the
+    /// tables' entries.
     fn new(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64) -> Layered {
         let label: Vec<u8> = host.bytes(&[b, n], values).1.iter().map(|v| 255 - v).collect();
         Layered {
@@ -93,7 +95,7 @@ impl Layered {
 #[test]
 fn mix() {
     let host = Host::double();
-    // Everything, nothing, everything but one part, and each part with what it belongs to.
+    // All parts, none, all but one, and each one with the parts that it requires.
     let but = |part| PARTS.into_iter().filter(|&other| other != part).collect();
     let alone = |part| match part {
         Weight(0) => vec![part],
@@ -108,13 +110,13 @@ fn mix() {
     for parts in &sets {
         mixed(&host, [3, 37], 256, 3, parts);
     }
-    // One image; tables that choose nothing; nothing labelled.
+    // A single image; tables that choose nothing; no labeled pixels.
     for (size, values, chosen) in [([1, 5], 4, 3), ([3, 11], 256, 1), ([3, 11], 1, 2)] {
         mixed(&host, size, values, chosen, &PARTS);
     }
 }
 
-/// Mixes `b` images of `n` pixels and compares them.
+/// Mixes `b` images of `n` pixels and compares them with plain loops.
 fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Part]) {
     let has = |part| parts.contains(&part);
     let layers: [Layered; 3] = std::array::from_fn(|_| Layered::new(host, [b, n], values, chosen));
@@ -127,7 +129,7 @@ fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Par
     let (factors, f) = host.positive(&[b, 4]);
     let orders = &[3, 0, -1, 2, 2, 1, 0, 3, -1, 3, 1, 0][..4 * b];
     let switches = host.ints(&[has(Switch) as i32, 1 - has(Switch) as i32]);
-    // They bring colours to between 0 and 1.
+    // Means and deviations that bring the colors into [0, 1].
     let (_, means) = host.positive(&[3]);
     let means: Vec<f64> = means.iter().map(|mean| mean + 1.0).collect();
     let (std, stds) = host.positive(&[3]);
@@ -205,7 +207,7 @@ fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Par
     close("weight", &host.read(&weight), &weights);
 }
 
-/// Values that any of some rows of 256 flags hold, without some.
+/// The values that are flagged in any of the rows of 256 flags, except those in `without`.
 fn listed(rows: &[u8], without: &[i32]) -> Vec<usize> {
     (0..256)
         .filter(|&v| rows.chunks(256).any(|row| row[v] != 0) && !without.contains(&(v as i32)))
@@ -256,7 +258,7 @@ fn choices_of_classes() {
     let u: Vec<f64> = raw.iter().map(|x| (x + 1.0) / 2.0).collect();
     let uniforms = host.upload(&[b, 2], &u);
     let rows = |i: usize| &flags[i * 256..][..256];
-    // Values that are there, so that avoiding them changes what is drawn.
+    // Avoids values that are present, so that avoiding them changes the choice.
     let avoided: Vec<i32> =
         (0..b).flat_map(|i| listed(rows(i), &[])[..2].to_vec()).map(|v| v as i32).collect();
     let avoid = host.ints(&avoided);
@@ -295,14 +297,14 @@ fn choices_of_few_classes() {
     let host = Host::double();
     let device = &host.device;
     let (b, most, one) = (4, 2, Grid::blocks(1));
-    // None, one, two and three values; 255 is one as any other.
+    // None, one, two and three values; 255 is a value like any other.
     let values: [&[usize]; 4] = [&[], &[255], &[0, 19], &[3, 4, 255]];
     let mut flags = vec![0u8; b * 256];
     for (row, values) in flags.chunks_mut(256).zip(values) {
         values.iter().for_each(|&v| row[v] = 1);
     }
     let present = device.upload(&[b, 256], &flags).unwrap();
-    // A number of 1 takes the last, as if it were just below.
+    // A uniform of 1 takes the last value, as if it were just below 1.
     let uniforms = host.upload(&[b, most], &[1.0, 0.0, 1.0, 1.0, 0.5, 1.0, 0.9, 0.5]);
     let marked = |rows: [&[usize]; 4]| {
         let mut table = vec![0u8; b * 256];
@@ -311,7 +313,7 @@ fn choices_of_few_classes() {
         }
         table
     };
-    // One value is avoided, and then none.
+    // One value is avoided in each of the last two rows.
     let avoid = host.ints(&[-1, -1, -1, -1, 0, -1, -1, 255]);
     let all: [&[usize]; 4] = [&[], &[255], &[0, 19], &[255, 4]];
     let rest: [&[usize]; 4] = [&[], &[255], &[19], &[3, 4]];
@@ -344,7 +346,7 @@ fn choices_of_few_classes() {
         }
     }
 
-    // Half of the five values of all, rounded up.
+    // Half of the five values that occur in any image, rounded up.
     let uniforms =
         host.upload(&[b, 3], &[1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.3, 0.6, 0.9]);
     let mut table = host.room_for_bytes(&[b, 256]);
@@ -360,7 +362,7 @@ fn choices_of_few_classes() {
     .unwrap();
     let expected = marked([&[255, 19, 4], &[0, 3, 4], &[4, 19, 3], &[3, 19, 255]]);
     assert_eq!(host.read_bytes(&table), expected);
-    // And of the four that are labels.
+    // Half of the four of them that are labels.
     kernels::ChooseHalf {
         present: &present,
         uniforms: &uniforms,

@@ -4,7 +4,7 @@ use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, close, each, uniform_of};
 
-/// Means over a row, and 1/√(variance + eps).
+/// Mean of a row, and 1/√(variance + eps).
 pub fn statistics(values: impl Iterator<Item = f64> + Clone, eps: f64) -> (f64, f64) {
     let n = values.clone().count() as f64;
     let mean = values.clone().sum::<f64>() / n;
@@ -15,13 +15,13 @@ pub fn statistics(values: impl Iterator<Item = f64> + Clone, eps: f64) -> (f64, 
 pub const ROWS: usize = 23;
 pub const C: usize = 37;
 
-/// Shared memory of sums over rows: those of as many teams as a block may have.
+/// Shared memory for sums over rows, for as many thread groups as a block may have.
 fn team_sums(c: usize) -> usize {
     8 * 2 * c * size_of::<f64>()
 }
 
-/// Rows, channels and rows of a sample: rows that lanes hold in registers and others; fewer rows than
-/// teams, and fewer channels than lanes.
+/// Rows, channels and rows per sample: rows that fit the lanes' registers and larger ones; fewer
+/// rows than thread groups, and fewer channels than lanes.
 const LAYERS: [[usize; 3]; 11] = [
     [ROWS, C, 5],
     [ROWS, 64, 5],
@@ -186,7 +186,8 @@ fn layernorm_of_less(c: usize) {
     let (beta, betas) = host.reals(&[c]);
     let (dy, dys) = host.reals(&shape);
     let key = device.upload(&[1], &[7u64]).unwrap();
-    // No residual; then one that is never dropped, for want of a key or of a chance.
+    // First without a residual; then with a residual that is never dropped, because there is no key
+    // or the rate is 0.
     for (branched, key, rate) in
         [(false, None, 0.3), (false, Some(&key), 0.3), (true, None, 0.3), (true, Some(&key), 0.0)]
     {
@@ -229,7 +230,7 @@ fn layernorm_of_less(c: usize) {
 
         let stream = if branched { &sum } else { &x };
         let (mut dx, mut partial) = (host.room(&shape), host.room(&[6, 2, c]));
-        // A sixth part has no rows: ROWS in chunks of 4.
+        // The sixth part has no rows, since ROWS is split into chunks of 4.
         let parts = Grid::blocks(6).shared(team_sums(c));
         let mut dbranch = host.room(&shape);
         kernels::LayernormBackward {
@@ -302,7 +303,7 @@ fn a_relu_keeps_what_is_no_number() {
 #[test]
 fn column_sums() {
     let host = Host::double();
-    // Single columns; strips, in more parts than are added up at once.
+    // Scalar columns; then vector packs, with more parts than are summed at once.
     for (rows, columns, parts) in [(ROWS, C, 3), (150, 12, 70), (150, 16, 70)] {
         let (x, xs) = host.reals(&[rows, columns]);
         let mut partial = host.room(&[parts, columns]);

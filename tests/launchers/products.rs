@@ -1,4 +1,4 @@
-//! Matrix products against a plain loop: few rows and many, each operand as stored and transposed.
+//! Matmuls against a plain loop: few and many rows, each operand as stored and transposed.
 
 use udass_raw::device::Matrix;
 use udass_raw::ops;

@@ -1,4 +1,4 @@
-//! Crops, windows, and HRDA's fusion.
+//! Crops, windows, and HRDA fusion.
 
 use udass_raw::device::kernels;
 
@@ -9,7 +9,7 @@ fn crops() {
     let host = Host::double();
     let [b, h, w, c, hc, wc] = [2, 13, 11, 5, 7, 3];
     let shape = [b, h, w, c];
-    // A box inside, and two that are held inside.
+    // One box inside the image, and two that are clamped to it.
     for (corner, [top, left]) in [([4, 6], [4, 6]), ([-3, -2], [0, 0]), ([7, 9], [6, 8])] {
         let place = host.ints(&[corner[0] * 17 + 5, 0, corner[1] * 17 + 5, 0]);
         let of = |i: [usize; 4]| at(shape, [i[0], i[1] + top, i[2] + left, i[3]]);
@@ -89,8 +89,9 @@ fn window_crops() {
 fn window_average() {
     let host = Host::double();
     let [n, b, h, w, c, hc, wc, stride] = [5, 2, 13, 17, 3, 7, 11, 4];
-    // Windows of 10 by 14 cells, stored at 7 by 11; then some stored at the size of one side, or
-    // of both. Some begin further on than a cell has pixels: a wrong product shows there.
+    // Windows of 10 by 14 cells, stored at 7 by 11; then windows stored at full size in one
+    // dimension, or in both. Some start further along than a cell has pixels, which exposes wrong
+    // index arithmetic.
     for [side_y, side_x] in [[10, 14], [10, 11], [7, 14], [7, 11]] {
         let (ratio_y, ratio_x) = (hc as f64 / side_y as f64, wc as f64 / side_x as f64);
         let (x, xs) = host.reals(&[n, b, hc, wc, c]);
@@ -151,7 +152,7 @@ fn hrda_attention() {
     let stride = 11;
     let (logits, ls) = host.reals(&shape);
     let (context, cs) = host.reals(&shape);
-    // Rows 1 to 3, columns 2 to 6 of the cells; then all of them.
+    // Rows 1 to 3 and columns 2 to 6 of the cells; then all cells.
     let place = host.ints(&[11, 44, 22, 77]);
     for place in [Some(&place), None] {
         let (mut attention, mut scaled) = (host.room(&shape), host.room(&shape));
@@ -191,13 +192,13 @@ fn hrda_fusion_and_its_gradients() {
     let (attention, a) = host.positive(&low);
     let (scaled, s) = host.reals(&low);
     let (detail, d) = host.reals(&high);
-    // Boxes inside, held inside, and none.
+    // Boxes inside, boxes that are clamped, and no box.
     for (corner, top, left) in
         [(Some([4, 5]), 4, 5), (Some([-2, 20]), 0, 6), (Some([7, -1]), 6, 0), (None, 0, 0)]
     {
         let boxed = corner.map(|[y, x]| host.ints(&[y * 23, 0, x * 23, 0]));
         let place = boxed.as_ref();
-        // Where a cell of the whole stands in the detail.
+        // Maps a cell of the whole image to its cell in the detail crop.
         let inside = |y: usize, x: usize| {
             let (y, x) = (y.checked_sub(top)?, x.checked_sub(left)?);
             (y < hc && x < wc).then_some((y, x))

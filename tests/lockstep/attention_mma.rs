@@ -1,6 +1,7 @@
-//! Attention on the tensor cores, forward and backward, against sums in double precision. The bounds
-//! follow from what is rounded: weights and slopes to operands (relative error u), results to what
-//! they are stored in, and sums of n products of single-precision numbers (n + 4 units of 2^-24).
+//! Tensor-core attention, forward and backward, against sums in double precision. The bounds follow
+//! from the rounding: weights and gradients are rounded to operands (relative error u), results to
+//! their storage type, and sums of n products are in single precision (error of n + 4 units of
+//! 2^-24).
 
 use half::bf16;
 use lockstep::{Flavour, Launch, Library};
@@ -13,10 +14,10 @@ use udass_raw::{Error, Result};
 use crate::case::numbers;
 use crate::prover;
 
-/// Runs what it is given in lockstep alone, in blocks of so many threads where the op asks for warps.
+/// Runs every launch in the block emulator alone, with `threads` threads per block.
 struct Watcher {
     library: Library,
-    /// Of kernels that [`prover::concerns`] leaves out.
+    /// Kernels that [`prover::concerns`] excludes.
     others: Library,
     threads: usize,
 }
@@ -44,7 +45,7 @@ struct Sizes {
     size: usize,
 }
 
-/// Numbers that operands hold exactly.
+/// Numbers that the operand type represents exactly.
 fn operands(types: Types, seed: u64, n: usize) -> Vec<f64> {
     let exact = |x: f64| match types {
         Types::Bf16 => bf16::from_f64(x).to_f64(),
@@ -121,7 +122,8 @@ fn check(types: Types, threads: usize, s: &Sizes) {
                 (0..keys).map(|k| dot(&qs, query, &kvs, key(k)).map(|x| x * scale)).collect();
             let high = scores.iter().fold(f64::MIN, |high, s| high.max(s[0]));
             let total: f64 = scores.iter().map(|s| (s[0] - high).exp()).sum();
-            // A weight is off by what its score and the largest are, and by exp and its argument.
+            // A weight's error comes from its score and the largest one, and from exp and its
+            // argument.
             let off = scores.iter().fold(0.0, |most: f64, s| most.max(s[1]));
             let e = 2.0 * sum_of(size + keys) * (off + 1.0) + 2f64.powi(-20);
             let weight = |k: usize| (scores[k][0] - high).exp() / total;
@@ -169,7 +171,7 @@ fn check(types: Types, threads: usize, s: &Sizes) {
     within("dkv", &dkv, &wanted_dkv, &dkv_bound);
 }
 
-/// A GPU's own NaN has all bits set.
+/// NaN must propagate, including the GPU's canonical NaN, which has all bits set.
 #[test]
 fn what_is_no_number_stays_none() {
     let device = watched(Types::F32, 32);
@@ -189,20 +191,21 @@ fn what_is_rounded_explains_what_differs() {
         Sizes { batch: 1, queries: 70, keys: 67, heads: 2, size: 32 },
         Sizes { batch: 2, queries: 37, keys: 130, heads: 1, size: 64 },
         Sizes { batch: 3, queries: 1, keys: 1, heads: 1, size: 32 },
-        // Whole tiles.
+        // Sizes that are whole tiles.
         Sizes { batch: 1, queries: 64, keys: 128, heads: 1, size: 32 },
     ];
     let replaced = prover::variable(prover::LIBRARY).is_some();
     for types in [Types::F32, Types::Bf16] {
         if replaced && types == Types::Bf16 {
-            // Given in single and in double precision.
+            // A replacement library exists in single and in double precision only.
             continue;
         }
         for (threads, sizes) in [32, 64, 256].iter().flat_map(|t| cases.iter().map(move |s| (t, s)))
         {
             check(types, *threads, sizes);
         }
-        // Keys that do not fit the shared memory at once, and are read for one warp's queries twice.
+        // Keys that do not fit into shared memory at once, and are read twice for one warp's
+        // queries.
         for threads in [32, 128] {
             check(types, threads, &Sizes { batch: 1, queries: 20, keys: 400, heads: 1, size: 64 });
         }

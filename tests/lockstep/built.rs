@@ -1,14 +1,14 @@
-//! Kernels of the tests themselves, built while they run.
+//! Kernels of the tests themselves, compiled when the tests run.
 
 use std::path::{Path, PathBuf};
 
 use lockstep::{Argument, Flavour, Launch, Library, Value, compile};
 
-/// `tests/lockstep/kernels/{name}.cu`, in single precision; to be asked for once.
+/// Compiles `tests/lockstep/kernels/{name}.cu` in single precision. Must be called once per name.
 pub fn library(name: &str, flavour: Flavour) -> Library {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = root.join(format!("tests/lockstep/kernels/{name}.cu"));
-    // It stays, as the lines of its source are looked up there.
+    // The object file stays, because source lines are looked up in it.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let object = folder.join(format!("{name}_{}.o", flavour.name()));
     let out = object.with_extension("so");
@@ -21,7 +21,7 @@ pub fn library(name: &str, flavour: Flavour) -> Library {
     Library::open(&out, flavour).unwrap()
 }
 
-/// A pointer to all of `data`.
+/// A pointer argument that covers all of `data`.
 pub fn pointer<N>(name: &'static str, data: &mut [N], written: bool) -> Value {
     Value::Pointer(Argument {
         name,

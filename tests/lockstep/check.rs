@@ -1,5 +1,4 @@
-//! The cases of the finite-difference tests, each run once, forward and backward, in single
-//! precision.
+//! Runs each case of the finite-difference tests once, forward and backward, in single precision.
 
 use udass_raw::Result;
 use udass_raw::device::Types;
@@ -9,8 +8,8 @@ use udass_raw::tensor::Tensor;
 
 pub use crate::case::{Case, numbers};
 
-/// Runs `op` and its backward on the device that proves every launch; what it returns is checked
-/// elsewhere, here it must be numbers.
+/// Runs `op` and its backward on the device that checks every launch. Results are checked
+/// elsewhere; here they must only be finite.
 pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
     let device = crate::prover::device(Types::F32);
     let upload = |seed: usize, shape: &[usize]| {

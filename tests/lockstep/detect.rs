@@ -1,4 +1,4 @@
-//! Kernels with one fault each: it must be found, and named with its kernel, thread and line.
+//! Tests kernels with one fault each: it must be found and reported with kernel, thread and line.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,8 @@ static FAULTS: LazyLock<Libraries> = LazyLock::new(|| Libraries {
 
 const THREADS: usize = 64;
 
-/// What is wrong with a kernel in two blocks of 64 threads, with room for one number a thread.
+/// Runs a kernel in two blocks of 64 threads, with shared memory for one number per thread, and
+/// returns the fault that was found.
 fn result(kernel: &str, seed: u64) -> Result<(), Error> {
     let mut x = [1.0f32; THREADS];
     let mut y = [0.0f32; THREADS];
@@ -33,7 +34,7 @@ fn result(kernel: &str, seed: u64) -> Result<(), Error> {
     lockstep::watch(&FAULTS.lockstep, &launch, THREADS, seed)
 }
 
-/// The line of a kernel in the file of faults that holds `text`.
+/// Returns the line of a kernel in faults.cu that contains `text`.
 fn line_of(kernel: &str, text: &str) -> String {
     let source = include_str!("kernels/faults.cu");
     let start = source.find(&format!("KERNEL({kernel},")).unwrap();
@@ -41,7 +42,7 @@ fn line_of(kernel: &str, text: &str) -> String {
     format!("faults.cu:{}", source[..at].lines().count())
 }
 
-/// Runs 200 schedules; in each the fault must show at a line with `text`.
+/// Runs 200 schedules; each must find the fault at a line that contains `text`.
 fn found(kernel: &str, text: &str, expected: impl Fn(&Problem) -> bool) -> Violation {
     let line = line_of(kernel, text);
     let mut first = None;
@@ -121,7 +122,7 @@ fn accesses_out_of_bounds() {
 fn threads_that_touch_the_same_word() {
     let race = |name: &'static str| move |problem: &Problem| matches!(problem, Problem::Race { name: n, .. } if n == name);
     found("same_output", "y[0]", race("y"));
-    // Either end of the race may come second.
+    // Either access of the race may come second.
     let kernel = "reads_a_neighbours_output";
     for seed in 0..200 {
         let Err(Error::Violation(violation)) = result(kernel, seed) else { panic!("{seed}") };

@@ -1,9 +1,9 @@
-//! Every kernel in lockstep: the threads of its blocks run one at a time, in a random order between
-//! barriers, and whatever they do to memory is watched. What they compute must equal, bit for bit,
-//! what one thread computes that adds in the same order.
+//! Runs every kernel in the block emulator: the threads of its blocks run one at a time, in a
+//! random order between barriers, and every memory access is checked. The results must be
+//! bit-identical to a single thread that sums in the same order.
 //!
-//! The cases are those of the launchers (double precision, every number different) and of the
-//! gradients (single precision, every op forward and backward); they check what comes out as well.
+//! The cases are those of the launchers (double precision, distinct numbers) and of the gradients
+//! (single precision, every op forward and backward); they check the results as well.
 
 mod attention_mma;
 mod built;
@@ -66,12 +66,12 @@ mod resize_gradients;
 pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
 use udass_raw::device::{Device, Types};
 
-/// Where the launchers' cases run.
+/// The device that runs the launchers' cases.
 pub fn double() -> Device {
     prover::device(Types::F64)
 }
 
-/// Runs the cases once more, quickly, and looks at which kernels were launched.
+/// Runs the cases once more, quickly, and collects the names of the launched kernels.
 #[test]
 fn every_kernel_was_run() {
     let list = tempfile::NamedTempFile::new().unwrap();

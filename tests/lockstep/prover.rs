@@ -1,4 +1,4 @@
-//! A device whose launches are proven before they are made.
+//! A device that checks every launch in the block emulator before making it.
 
 use std::io::Write;
 
@@ -6,17 +6,17 @@ use lockstep::{Argument, Flavour, Launch, Library, Value};
 use udass_raw::device::{Arg, ArgElement, Device, Grid, Kernel, Launcher, Types};
 use udass_raw::{Error, Result};
 
-/// Replays some block sizes, with commas between, and one schedule.
+/// Environment variables that replay given block sizes, separated by commas, and one schedule.
 pub const THREADS: &str = "LOCKSTEP_THREADS";
 pub const SEED: &str = "LOCKSTEP_SEED";
-/// A file to append the names of launched kernels to.
+/// Names a file to which the names of launched kernels are appended.
 pub const LIST: &str = "LOCKSTEP_LIST";
-/// A library to take the place of some kernel files,
-/// and their names; the process ends at the first fault.
+/// Names a library that replaces some kernel files, and those files; the process ends at the first
+/// fault.
 pub const LIBRARY: &str = "LOCKSTEP_LIBRARY";
 pub const FILE: &str = "LOCKSTEP_FILE";
 
-/// Besides the size that the op asks for.
+/// Run in addition to the size that the op requests.
 const BLOCK_SIZES: [usize; 7] = [1, 32, 33, 64, 128, 256, 1024];
 const SCHEDULES: u64 = 2;
 
@@ -24,7 +24,7 @@ pub fn device(types: Types) -> Device {
     Device::host_launching(types, Box::new(Prover::new(types))).unwrap()
 }
 
-/// An argument as lockstep takes it.
+/// Converts an argument for the block emulator.
 pub fn value(types: Types, arg: &Arg) -> Value {
     match *arg {
         Arg::Pointer { tensor: None, .. } => Value::Null,
@@ -42,7 +42,7 @@ pub fn value(types: Types, arg: &Arg) -> Value {
 
 struct Prover {
     types: Types,
-    /// For the device's types, and in single precision for bf16 as well.
+    /// Built for the device's types and, in single precision, for bf16 as well.
     kernels: Kernels,
     bf16: Option<Kernels>,
 }
@@ -60,7 +60,7 @@ impl Kernels {
     }
 }
 
-/// The kernels in lockstep, or those that are given in their place.
+/// Opens the emulated kernels, or the library that replaces them.
 pub fn in_lockstep(types: &str) -> Library {
     let path = match variable(LIBRARY) {
         Some(path) => path.replace("{types}", types).into(),
@@ -69,12 +69,12 @@ pub fn in_lockstep(types: &str) -> Library {
     Library::open(&path, Flavour::Lockstep).unwrap()
 }
 
-/// Whether kernels of this file are run in lockstep.
+/// Returns whether kernels of this file run in the block emulator.
 pub fn concerns(file: &str) -> bool {
     variable(FILE).is_none_or(|files| files.split(',').any(|f| f == file))
 }
 
-/// What a variable of the environment says.
+/// Returns an environment variable, if it is set.
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -102,7 +102,7 @@ impl Prover {
             None => (1..=SCHEDULES).collect(),
         };
         for &threads in &sizes {
-            // What the tensor cores round differently, attention_mma.rs compares within bounds.
+            // Tensor cores round differently; attention_mma.rs checks those kernels within bounds.
             let rounded = launch.kernel.contains("_mma_") && threads % 32 == 0;
             for &seed in &seeds {
                 let result = match rounded && self.types != Types::F64 {
@@ -160,7 +160,7 @@ impl Launcher for Prover {
         performed.map_err(|e| Error::device(e.to_string()))
     }
 
-    /// So little that tests of odd sizes fill several blocks.
+    /// Small, so that tests of odd sizes fill several blocks.
     fn elements_per_block(&self) -> usize {
         100
     }

@@ -1,5 +1,5 @@
-//! Warp matrix fragments in lockstep, against a table written from the PTX ISA ("Warp-level matrix
-//! instructions", figures of the fragments of mma.m16n8k16 and mma.m16n8k8).
+//! Warp matrix fragments in the block emulator, against a table written from the PTX ISA
+//! ("Warp-level matrix instructions", figures of the fragments of mma.m16n8k16 and mma.m16n8k8).
 
 use std::sync::LazyLock;
 
@@ -11,16 +11,16 @@ use crate::host::each;
 static KERNELS: LazyLock<Library> =
     LazyLock::new(|| built::library("tensor_cores", Flavour::Lockstep));
 
-/// Where an element stands: lane and register, and which half of it.
+/// The position of an element: lane, register, and which half of it.
 type Place = (usize, usize, usize);
 
-/// A of m16n8k16, 16 bits: by quadrant of 8×8, left to right and top to bottom, the register.
+/// Register of A in m16n8k16 (16 bits), by quadrant of 8×8, left to right and top to bottom.
 const A16: [[usize; 2]; 2] = [[0, 2], [1, 3]];
-/// B of m16n8k16: by half, top to bottom, the register.
+/// Register of B in m16n8k16, by half, top to bottom.
 const B16: [usize; 2] = [0, 1];
 
 fn a16(row: usize, column: usize) -> Place {
-    // Lanes 0..3 hold row 0, two neighbours each; 4..7 row 1; and so on.
+    // Lanes 0..3 hold row 0, two adjacent elements each; lanes 4..7 hold row 1; and so on.
     (row % 8 * 4 + column % 8 / 2, A16[row / 8][column / 8], column % 2)
 }
 fn b16(row: usize, column: usize) -> Place {
@@ -37,7 +37,7 @@ fn c32(row: usize, column: usize) -> (usize, usize) {
     (row % 8 * 4 + column / 2, row / 8 * 2 + column % 2)
 }
 
-/// Small whole numbers, all products and sums of which are exact in every type.
+/// Small integers, whose products and sums are exact in every type.
 fn whole(row: usize, column: usize, seed: usize) -> f32 {
     ((row * 37 + column * 11 + seed * 5 + row * column) % 17) as f32 - 8.0
 }
@@ -82,7 +82,7 @@ fn fragments_lie_as_the_ptx_isa_says() {
     let f16 = |x: f32| half::f16::from_f32(x).to_bits() as u32;
     multiply("try_mma_bf16", 16, bf16, a16, b16);
     multiply("try_mma_f16", 16, f16, a16, b16);
-    // The bits that tf32 has no room for are not looked at.
+    // The low bits, which tf32 does not represent, are ignored.
     multiply("try_mma_tf32", 8, |x| x.to_bits() | 0x1FFF, a_tf32, b_tf32);
 }
 

@@ -1,4 +1,4 @@
-//! An op at a precision, beside double precision.
+//! Compares an op at each precision with double precision.
 
 use udass_raw::Result;
 use udass_raw::device::{Device, Precision};
@@ -9,9 +9,9 @@ use udass_raw::tensor::{DType, Tensor};
 
 pub use crate::case::{Case, numbers};
 
-/// How far a result may be off, relative to its norm: this many roundings of every operand, and as
-/// many of single precision for each number that a sum of `TERMS` terms adds; and of each number as
-/// many of single precision of the inputs' square.
+/// The allowed error relative to the result's norm is this many roundings of every operand, plus as
+/// many single-precision roundings for each term of a sum of `TERMS` terms. In addition, each
+/// element may be off by as many single-precision roundings of the inputs' square.
 const ROUNDINGS: f64 = 8.0;
 const TERMS: f64 = 16.0;
 
@@ -23,11 +23,11 @@ fn unit(precision: Precision) -> f64 {
     }
 }
 
-/// Outputs and gradients of inputs and parameters, in order.
+/// The outputs and the gradients of inputs and parameters, in order.
 type Results = Vec<Vec<f64>>;
 
-/// Runs `op` and its backward at every precision and in double precision, on numbers that all hold
-/// exactly: where a rectifier or a maximum turns is then the same.
+/// Runs `op` and its backward at every precision and in double precision, on numbers that all types
+/// represent exactly: ReLU and maximum then switch at the same elements.
 pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
     let reference = Device::host_f64().unwrap();
     let all = [("f32", Precision::F32), ("tf32", Precision::Tf32), ("bf16", Precision::Bf16)];
@@ -40,7 +40,8 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
         };
         let device = device.unwrap();
         let wanted = run(case, &op, &reference, precision, 0).unwrap();
-        // Which inputs are operands and which are `real` the op knows: it refuses the others.
+        // Only the op knows which inputs are operands and which are `real`: it rejects the other
+        // combinations.
         let kinds = if device.operand() == device.real() { 1 } else { 1 << case.inputs.len() };
         let mut refused = String::new();
         let got = (0..kinds).rev().find_map(|operands| {
@@ -57,7 +58,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
             let least = ROUNDINGS * unit(Precision::F32) * (wanted.len() as f64).sqrt();
             let largest = (case.map)(1.0).abs().max((case.map)(-1.0).abs()).max(1.0);
             let least = least * largest * largest;
-            // Written so that NaN fails.
+            // This form fails on NaN.
             assert!(
                 got.len() == wanted.len() && off <= allowed * size + least,
                 "{precision:?}: result {i} of {} is off by {:.1e}, {allowed:.1e} are allowed",
@@ -68,7 +69,7 @@ pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<
     }
 }
 
-/// `operands`: a bit for each input that is one.
+/// `operands`: a bit mask of the inputs that are operands.
 fn run(
     case: &Case,
     op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>,
@@ -120,11 +121,11 @@ fn read(device: &Device, x: &Tensor) -> Result<Vec<f64>> {
     }
 }
 
-/// The nearest number that an operand holds.
+/// Returns the nearest number that the operand type represents.
 fn exact(x: f64, precision: Precision) -> f32 {
     match precision {
         Precision::F32 => x as f32,
-        // Fewer digits than tf32 has.
+        // bf16 has fewer digits than tf32.
         Precision::Tf32 | Precision::Bf16 => half::bf16::from_f64(x).to_f32(),
     }
 }

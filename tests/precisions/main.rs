@@ -1,7 +1,8 @@
-//! Every op, forward and backward, at every precision, against the same op in double precision. The
-//! cases are those of the gradients, which finite differences check.
+//! Compares every op, forward and backward, at every precision with the same op in double
+//! precision. The cases are those of the gradients, which finite differences check.
 //!
-//! `UDASS_DEVICE=cuda` runs them on the GPU instead of the host, `UDASS_PRECISION` at one precision alone.
+//! `UDASS_DEVICE=cuda` runs them on the GPU instead of the host, `UDASS_PRECISION` at a single
+//! precision.
 
 mod check;
 

@@ -1,4 +1,4 @@
-//! Input that cannot be used: one message that names it and says what to do, and nothing lost.
+//! Tests unusable input: one message names it and suggests a fix, and no data is lost.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::support::{
     reference_checkpoint, run, stderr, succeed, text, world,
 };
 
-/// Asserts a refusal in one block that holds all of `parts`.
+/// Asserts that the command fails with a single error message that contains all of `parts`.
 #[track_caller]
 fn refused(output: &Output, parts: &[&str]) {
     let told = stderr(output);
@@ -41,7 +41,7 @@ impl Damaged {
         self.folder.path().join("world").join(name)
     }
 
-    /// Files below a folder whose name ends like this, sorted.
+    /// Returns the files below a folder whose names end with `ending`, sorted.
     fn files(&self, below: &str, ending: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut open = vec![self.path(below)];
@@ -70,7 +70,7 @@ impl Damaged {
     }
 }
 
-/// A grey PNG of one value.
+/// A gray PNG of a single value.
 fn plane(width: u32, height: u32, value: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
@@ -98,7 +98,7 @@ fn a_missing_data_set_says_how_to_get_it_and_leaves_no_run_behind() {
     refused(&damaged.train(), &["leftImg8bit", "missing", "www.cityscapes-dataset.com"]);
     let eval = ["--checkpoint", text(reference())];
     refused(&damaged.run("eval", &eval), &["leftImg8bit", "missing", "udass-raw toy"]);
-    // Once the data is there, the same command works: no half-begun run is in its way.
+    // Once the data is there, the same command works: no half-created run gets in its way.
     fs::rename(&aside, damaged.path("cityscapes")).unwrap();
     let output = damaged.train();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -224,7 +224,7 @@ fn tensors_that_do_not_fit_are_listed_by_name() {
     refused(&run("train", &["--checkpoint", text(&path), "--out", text(&out)]), &parts);
     assert!(!out.exists(), "a refused start leaves nothing");
 
-    // Another network altogether: a few names of many.
+    // For a different network, only a few of the many mismatched names are listed.
     let args = ["--checkpoint", text(reference()), "--set", "network.backbone=mit_b1"];
     let output = run("eval", &args);
     refused(&output, &["does not fit this network", "of another shape", "more"]);
@@ -294,7 +294,7 @@ fn what_cannot_be_resumed_is_told() {
     state.write(&path);
     refused(&resume(), &[text(&path), moment, "[3]", "[64]"]);
     assert!(!out.join("log.jsonl").exists(), "nothing was begun");
-    // Put right, it goes on.
+    // Once repaired, the run resumes.
     whole.write(&path);
     succeed("train", &["--resume", "--max-iters", "9", "--out", text(&out)]);
 }
@@ -347,7 +347,8 @@ fn a_number_that_is_not_finite_stops_the_run_and_loses_nothing() {
     );
     assert!(before == fs::read(&path).unwrap(), "the checkpoint changed");
     assert!(events(&out, "iteration").is_empty(), "the iteration was logged");
-    // The state before is kept, and the batch, for a replay that needs no data and ends the same.
+    // The previous state is kept together with the batch, for a replay that needs no data and fails
+    // in the same way.
     let (kept, whole) = (Contents::of(&dump), Contents::of(&path));
     assert!(whole.tensors.iter().all(|(name, tensor)| kept.tensors[name] == *tensor));
     let binary = env!("CARGO_BIN_EXE_udass-raw");
@@ -364,8 +365,8 @@ fn a_number_that_is_not_finite_stops_the_run_and_loses_nothing() {
     refused(&replay(&reference_checkpoint()), &["no iteration to replay"]);
 }
 
-/// All losses are numbers, but not their gradient: layer norms of patches that the mask hides
-/// whole (no bias, no variance) each multiply it by 1000, in a network that knows nothing.
+/// All losses are finite, but their gradient is not: layer norms of fully masked patches (no bias,
+/// no variance) each multiply it by 1000 in an untrained network.
 #[test]
 fn an_infinite_gradient_below_finite_losses_stops_the_run() {
     let folder = folder();
@@ -405,7 +406,7 @@ fn what_predict_cannot_do_is_told() {
     let both = predict(&[&image, &other], &["--out", text(&out), "--logits", text(&logits)]);
     refused(&both, &["--logits", "one image, not 2"]);
 
-    // Results never take the place of an image, nor of each other.
+    // Results never overwrite an input image, nor each other.
     let before = fs::read(&image).unwrap();
     let same = predict(&[&image], &["--out", text(folder.path())]);
     refused(&same, &[text(&image), "a.png", "--out"]);
@@ -422,12 +423,12 @@ fn places_that_cannot_be_written_are_named() {
     let folder = folder();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    // Not even root can make a folder in a file.
+    // Not even root can create a folder inside a file.
     let below = file.join("run");
     let output = run("train", &["--max-iters", "1", "--out", text(&below)]);
     refused(&output, &[text(&below), "cannot create"]);
 
-    // The evaluation is shown although its file cannot be written.
+    // The evaluation is printed although its file cannot be written.
     let json = file.join("result.json");
     let output = run("eval", &["--checkpoint", text(reference()), "--json", text(&json)]);
     refused(&output, &[text(&json), "cannot write"]);

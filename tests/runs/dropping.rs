@@ -1,4 +1,5 @@
-//! Drop-path and dropout: whose samples and channels, how much, and the same on the way back.
+//! Tests drop-path and dropout: which samples and channels they drop, how many, and that backward
+//! drops the same.
 
 use udass_raw::config::Config;
 use udass_raw::device::Device;
@@ -21,7 +22,7 @@ const BATCH: usize = 96;
 const PIXELS: usize = 5;
 const CHANNELS: usize = 7;
 
-/// The factor that each sample's branch was multiplied by, forward and backward.
+/// Returns the factor of each sample's branch, and checks that forward and backward agree.
 fn path_factors(rate: f64, key: u64, stream: usize) -> Vec<f32> {
     let device = Device::host(2).unwrap();
     let shape = [BATCH, PIXELS, CHANNELS];
@@ -66,7 +67,7 @@ fn drop_path_drops_samples_and_scales_the_rest() {
     assert!(path_factors(0.0, 5, 3).iter().all(|&f| f == 1.0));
 }
 
-/// The factor of every sample's channels.
+/// Returns the factor of every channel of every sample.
 fn channel_factors(p: f64, key: u64, stream: usize) -> Vec<f32> {
     let device = Device::host(2).unwrap();
     let (b, h, w, c) = (13, 3, 5, 17);
@@ -106,7 +107,7 @@ fn dropout_drops_channels_of_samples_and_scales_the_rest() {
     assert_ne!(factors, channel_factors(0.25, 5, 4));
 }
 
-/// Logits of a small network, two equal images as input.
+/// Returns the logits of a small network for two equal images.
 fn logits(rates: [&str; 2], key: Option<(u64, usize)>) -> Vec<f32> {
     let [path, channel] = rates;
     let sets = [
@@ -132,7 +133,7 @@ fn logits(rates: [&str; 2], key: Option<(u64, usize)>) -> Vec<f32> {
 #[test]
 fn a_network_drops_only_where_it_is_told_to() {
     let plain = logits(["0.0", "0.0"], Some((5, 0)));
-    // As the teacher and an evaluation run it, whatever the rates.
+    // Teacher and evaluation run without dropout, whatever the rates.
     assert!(logits(["0.3", "0.3"], None) == plain);
     let both =
         |logits: &[f32]| logits.split_at(logits.len() / 2).0 == logits.split_at(logits.len() / 2).1;

@@ -1,4 +1,4 @@
-//! Runs on data that is nobody's benchmark: any classes, sizes, files and batches.
+//! Tests runs on custom data: arbitrary classes, sizes, files and batches.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use udass_raw::uda::trace::Trace;
 
 use crate::support::{command, events, run_in, settings, stderr, text, world};
 
-/// Sea, land and two rare things, in the labels' colours.
+/// Sea, land and two rare classes, by the colors of the labels.
 const COLORS: [[u8; 3]; 4] = [[0, 0, 255], [0, 128, 0], [255, 0, 0], [250, 250, 0]];
-/// What a user writes; sizes are those of the other runs.
+/// A configuration as a user would write it, with the sizes of the other runs.
 const DESCRIPTION: &str = r##"
 base = "toy_vit"
 
@@ -78,7 +78,7 @@ struct Mine {
     folder: TempDir,
 }
 
-/// The class of a pixel: sea below, land above, the two others in a block of their own.
+/// The class of a pixel: sea below, land above, each of the other two in a block of its own.
 fn class(x: u32, y: u32, [width, height]: [u32; 2], number: u32) -> usize {
     match (x * 8 / width, y * 8 / height) {
         (2..=3, 2..=4) => 2,
@@ -96,7 +96,7 @@ fn save(path: &Path, size: [u32; 2], pixel: impl Fn(u32, u32) -> [u8; 3]) {
 }
 
 impl Mine {
-    /// Photographs of all shapes: upright, wide, smaller than a crop, larger than `fit`.
+    /// Images of many shapes: upright, wide, smaller than a crop, larger than `fit`.
     fn new() -> Mine {
         let mine = Mine { folder: tempfile::tempdir().unwrap() };
         let sizes = [[96, 64], [40, 120], [50, 30], [200, 90], [64, 64]];
@@ -135,7 +135,7 @@ impl Mine {
         self.folder.path().join(name)
     }
 
-    /// Runs `udass-raw WORDS` in the folder; what it printed and said.
+    /// Runs `udass-raw WORDS` in the folder; returns success, standard output and standard error.
     fn run(&self, words: &[&str]) -> (bool, String, String) {
         let output = run_in(self.folder.path(), words);
         let printed = String::from_utf8(output.stdout.clone()).unwrap();
@@ -185,7 +185,7 @@ fn any_folders_any_classes_any_sizes() {
     let result: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     assert_eq!(result["classes"][2]["name"], "buoy");
     assert_eq!(result["mIoU"], log[0]["mIoU"]);
-    // Every labelled pixel counts: the labels cover all of every image.
+    // Every pixel of every image is labeled, so every pixel counts.
     assert_eq!(result["pixels"], 96 * 64 + 40 * 120 + 50 * 30 + 200 * 90 + 64 * 64);
     let images = ["b/seen/1.png", "a/photos/north/0.jpg"];
     let words = ["predict", "mine.toml", "--checkpoint", "runs/mine", "--out", "seen"];
@@ -223,7 +223,7 @@ fn what_does_not_fit_the_description_is_named() {
 
     mine.refused(&["prepare", "files", "toy_vit"], &["source.layout is \"gta\"", "prepare gta"]);
     mine.succeed(&["prepare", "files", "mine.toml"]);
-    // Other values than those that were counted.
+    // The ids differ from those that were counted.
     let more = "source.files.ignore=[\"#000000\", \"#111111\"]";
     mine.refused(&["train", "mine.toml", "--set", more], &["of other `ids`"]);
     let label = mine.path("b/numbers/3.png");
@@ -240,7 +240,7 @@ fn what_does_not_fit_the_description_is_named() {
     mine.refused(&["prepare", "files", "mine.toml"], &parts);
 }
 
-/// Two iterations, the second mixing four ways; every loss of them.
+/// Returns every loss of two iterations, the second with QuadMix.
 fn losses(config: &Config) -> Vec<(String, f32)> {
     let device = Device::host(2).unwrap();
     let mut learner = learner::build(config, &device, None).unwrap();
@@ -266,13 +266,14 @@ fn batches_of_one_two_and_three_mix_and_mask() {
     for batch in 1..=3 {
         for masked in ["target", "source", "both"] {
             let sets = [format!("data.batch={batch}"), format!("mask.images={masked}")];
-            // A patch hidden whole has no variance: layer norms of it multiply a new network's
-            // gradient beyond any number. Blocks of one pixel leave every patch some.
+            // A fully masked patch has no variance, and its layer norms make an untrained network's
+            // gradient overflow. Blocks of one pixel leave some pixels of every patch visible.
             let losses = losses(&toy(&[&sets[0], &sets[1], "mask.block=1"]));
             let seen = |name: &str| losses.iter().filter(|(n, _)| n == name).count();
             assert_eq!(seen("masked.decode.loss_seg"), 2, "{sets:?}");
             assert_eq!(seen("mix_tst.decode.hr.loss_seg"), 1, "{sets:?}");
-            // A network that knows nothing may be sure of no pixel: then pseudo-labels weigh nothing.
+            // An untrained network may be confident about no pixel; the pseudo-labels then have
+            // weight 0.
             let fine = |(name, loss): &(String, f32)| {
                 loss.is_finite() && (*loss > 0.0 || name.starts_with("masked"))
             };
@@ -287,7 +288,8 @@ fn networks_have_as_many_outputs_as_there_are_classes() {
         let mut config = toy(&[]);
         config.network.classes = classes;
         let losses = losses(&config);
-        // A network that knows nothing: the logarithm of the number of classes, HRDA's share of it.
+        // An untrained network's loss is the logarithm of the number of classes, times HRDA's
+        // share.
         let first = losses[0].1 / (1.0 - config.network.hrda.detail_loss);
         let expected = (classes as f32).ln();
         assert!((first - expected).abs() < 0.25 * expected, "{classes}: {first}");
@@ -297,7 +299,7 @@ fn networks_have_as_many_outputs_as_there_are_classes() {
 
 #[test]
 fn masked_images_of_both_domains_are_the_first_of_each() {
-    // Nothing hidden, nothing changed: what the masked pass sees is what was loaded.
+    // Nothing is masked or augmented, so the masked pass sees the images as loaded.
     for (batch, of_source) in [(1, 0), (2, 1), (3, 1)] {
         let batch_set = format!("data.batch={batch}");
         let own = ["mask.images=both", "mask.augment=false", "mask.ratio=0.0", &batch_set];
@@ -335,7 +337,7 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
 
 #[test]
 fn a_target_of_mixed_sizes_trains_and_is_evaluated() {
-    // Over the toy world, one photograph upright, one smaller than a crop.
+    // Replaces images of the toy world with one upright and one smaller than a crop.
     let folder = tempfile::tempdir().unwrap();
     crate::support::copy_folder(world(), folder.path());
     let below = folder.path().join("cityscapes");

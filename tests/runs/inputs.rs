@@ -1,4 +1,5 @@
-//! What an iteration draws: ranges, distributions, and that it is a function of seed and iteration.
+//! Tests the random inputs of an iteration: ranges, distributions, and that they are a function of
+//! seed and iteration.
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ fn inputs_are_a_function_of_seed_and_iteration() {
     for i in [3, 0, 5, 3] {
         assert_eq!(StepInputs::draw(&config, i), forward[i as usize]);
     }
-    // Nothing of what is random is shared by two iterations, or by two seeds.
+    // No random input is shared by two iterations or by two seeds.
     let other = StepInputs::draw(&Config { seed: 2, ..config.clone() }, 3);
     for different in [&forward[4], &other] {
         let same = &forward[3];
@@ -76,7 +77,7 @@ fn detail_boxes_fall_on_every_offset_but_the_last() {
         assert!(counts[..4].iter().all(|n| n.abs_diff(1000) < 165), "{seen:?}");
         assert_eq!(counts[4], 0, "the last offset was drawn");
     }
-    // Both directions and all passes have draws of their own.
+    // Each direction and each pass has its own draws.
     let boxes: Vec<_> = draws(&config, 200).map(|inputs| inputs.detail_boxes).collect();
     assert!(boxes.iter().any(|b| b[0][0] != b[0][2]));
     for pass in 1..PASSES {
@@ -91,7 +92,7 @@ fn a_detail_as_large_as_the_crop_has_one_place() {
         (&["network.hrda.detail_crop=56"], 0),
         (&["network.hrda.detail_crop=48"], 8),
         (&["network.hrda.divisible=16"], 16),
-        // As intended: the crop touches every edge.
+        // The intended behavior: the crop can touch every edge.
         (&["network.hrda.released_offsets=false"], 32),
         (&["network.hrda.released_offsets=false", "network.hrda.detail_crop=48"], 16),
         (&["network.hrda.released_offsets=false", "network.hrda.detail_crop=64"], 0),
@@ -111,14 +112,14 @@ fn the_mask_has_one_cell_a_block_halves_to_even() {
     for (crop, block, cells) in cases {
         assert_eq!(mask_cells(crop, block), cells, "{crop} by {block}");
     }
-    // 0.5 rounds to 0, and one cell is the least.
+    // 0.5 rounds to 0, but there is at least one cell.
     assert_eq!(mask_cells(32, 64), 1);
     assert_eq!(mask_cells(32, 1000), 1);
     let config = config(&["mask.block=25"]);
     let all: Vec<f32> = draws(&config, 500).flat_map(|inputs| inputs.mask_grid).collect();
     assert_eq!(all.len(), 500 * 2 * 3 * 3);
     assert!(all.iter().all(|u| (0.0..1.0).contains(u)));
-    // Standard deviation 0.005.
+    // The standard deviation is 0.005.
     let hidden = all.iter().filter(|&&u| u <= 0.7).count() as f32 / all.len() as f32;
     assert!((hidden - 0.7).abs() < 0.03, "{hidden} of the cells are hidden");
 }
@@ -150,7 +151,7 @@ fn factors_fill_their_ranges_and_switches_follow_their_thresholds() {
         assert!(low[i] >= from - 1e-6 && low[i] < from + room, "{i}: {}", low[i]);
         assert!(high[i] <= to + 1e-6 && high[i] > to - room, "{i}: {}", high[i]);
     }
-    // Standard deviations 18 and 22.
+    // The standard deviations are 18 and 22.
     for [jitter, blur] in on {
         assert!(jitter.abs_diff(1600) < 110 && blur.abs_diff(1000) < 135, "{on:?}");
     }
@@ -168,7 +169,7 @@ fn the_four_steps_come_in_every_order_and_the_masked_images_share_one() {
             assert_eq!(sorted, [0, 1, 2, 3]);
         }
         orders.extend(inputs.augment[..4].iter().map(|image| image.order));
-        // Batch 2: mixed, mixed target, masked.
+        // For batch size 2: mixed, mixed target, masked.
         let [.., a, b] = inputs.augment.as_slice() else { panic!("six images") };
         assert_eq!((a.order, a.sigma), (b.order, b.sigma));
         assert_ne!(a.factors, b.factors);

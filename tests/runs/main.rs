@@ -1,5 +1,5 @@
-//! Whole runs of the program on a small toy world: the same bits whatever happens on the way, what
-//! is said of input that cannot be used, and predictions.
+//! Tests whole runs of the program on a small toy world: identical bits whatever interrupts a run,
+//! error messages for unusable input, and predictions.
 
 mod bad_input;
 mod dropping;

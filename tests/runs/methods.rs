@@ -1,4 +1,5 @@
-//! The six methods on both networks: what an iteration of each consists of, and that it learns.
+//! Tests the six methods on both networks: what an iteration of each consists of, and that it
+//! learns.
 
 use udass_raw::config::{Config, METHODS};
 use udass_raw::data::loader::Loader;
@@ -11,7 +12,7 @@ use udass_raw::uda::state::Learner;
 
 use crate::support::{command, folder, settings, stderr, text, world};
 
-/// The toy preset with a method's switches, at the smallest size, mixing four ways as soon as there
+/// The toy preset with a method's switches at the smallest size; QuadMix starts as soon as there
 /// are templates.
 fn config(preset: &str, method: &str, more: &[&str]) -> Config {
     let own = ["quadmix.start=1", "device.threads=2"];
@@ -20,7 +21,7 @@ fn config(preset: &str, method: &str, more: &[&str]) -> Config {
     Config::load_with(preset, Some(method), &sets).unwrap()
 }
 
-/// Two iterations: what each reported, and parameters and teacher at the end.
+/// Runs two iterations; returns their reports, and the parameters and the teacher.
 fn two_iterations(config: &Config) -> (Vec<Report>, [Vec<f32>; 3]) {
     let device = Device::host(2).unwrap();
     let mut learner = learner::build(config, &device, None).unwrap();
@@ -75,7 +76,7 @@ fn each_method_learns_from_its_own_losses() {
     }
 }
 
-/// The stored iterations measure it on a MiT alone.
+/// The stored iterations cover the feature distance on a MiT only.
 #[test]
 fn a_resnets_features_are_kept_near_the_frozen_ones_which_stay() {
     for method in ["daformer", "hrda"] {
@@ -141,7 +142,7 @@ fn a_method_is_named_on_the_command_line() {
     assert!(said.contains("DACS: daformer mit_b0"), "{said}");
     let output = command("train", &["--method", "dac"]).output().unwrap();
     assert!(stderr(&output).contains("'dac' for '--method <METHOD>'"), "{}", stderr(&output));
-    // The checkpoint is of one scale: another method's network does not fit.
+    // The checkpoint is a single-scale network, which does not fit the other method's network.
     let checkpoint = ["--checkpoint", text(out.path())];
     let refused = command("eval", &checkpoint).output().unwrap();
     assert!(stderr(&refused).contains("does not fit this network"), "{}", stderr(&refused));

@@ -1,4 +1,4 @@
-//! Predictions and evaluations: pictures of any size, logits, and numbers that agree.
+//! Tests predictions and evaluations: images of any size, logits, and consistent numbers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::support::{
     text, world,
 };
 
-/// A coloured PNG in which no two neighbours are the same.
+/// Writes a color PNG in which all neighboring pixels differ.
 fn picture(path: &Path, width: usize, height: usize) {
     let rgb: Vec<u8> = (0..height)
         .flat_map(|y| (0..width).flat_map(move |x| [7 * x + y, 3 * y + 40, x * y / 3]))
@@ -22,7 +22,7 @@ fn picture(path: &Path, width: usize, height: usize) {
     udass_raw::run::eval::images::save_rgb(path, width, height, &rgb).unwrap();
 }
 
-/// Width, height, channels and bytes of a PNG.
+/// Returns width, height, channels and bytes of a PNG.
 fn decode(path: &Path) -> (usize, usize, usize, Vec<u8>) {
     let file = std::io::BufReader::new(fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
@@ -40,7 +40,7 @@ fn predict(images: &[&Path], out: &Path, more: &[&str]) -> String {
 
 #[test]
 fn pictures_of_any_size_come_back_in_their_own() {
-    // Odd; smaller than a window; larger than several; a pixel; lines.
+    // Odd sizes, smaller than a window, larger than several, a single pixel, lines.
     let sizes = [(97, 61), (40, 33), (200, 150), (1, 1), (130, 2), (3, 90), (64, 64)];
     let folder = folder();
     let images: Vec<PathBuf> =
@@ -77,7 +77,7 @@ fn windows_in_batches_and_threads_change_nothing() {
         Contents::of(&file).f32("logits")
     };
     let one = logits("one", &["--set", "eval.batch=1"]);
-    // Products of other sizes add up in another order.
+    // Matmuls of other sizes sum in another order.
     let five = logits("five", &["--set", "eval.batch=5"]);
     let far = one.iter().zip(&five).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(far < 1e-4, "{far}");
@@ -101,7 +101,7 @@ fn logits_are_those_that_the_label_map_was_made_from() {
         assert_eq!((*dtype, shape.as_slice()), (Dtype::F32, &[1, height, width, 19][..]));
         let logits = contents.f32("logits");
         assert!(logits.iter().all(|x| x.is_finite()));
-        // Before any softmax: of both signs.
+        // Logits are written before the softmax, so they have both signs.
         assert!(logits.iter().any(|&x| x < 0.0) && logits.iter().any(|&x| x > 0.0));
         let best = |pixel: &[f32]| {
             let above = |best, c: usize| if pixel[c] > pixel[best] { c } else { best };
@@ -125,7 +125,7 @@ fn a_resize_is_the_networks_and_not_the_results() {
     assert_eq!((w, h, channels), (97, 61, 1));
     let (w, h, ..) = decode(&out.join("a_overlay.png"));
     assert_eq!((w, h), (97, 61));
-    // Its own size, asked for, is its own size.
+    // Resizing to the image's own size changes nothing.
     let plain = folder.path().join("plain");
     predict(&[&image], &plain, &[]);
     let own = folder.path().join("own");
@@ -162,7 +162,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     assert_eq!(result["iteration"], ITERATIONS);
     assert_eq!(result["images"], 4);
 
-    // From the matrix alone: rows are labels.
+    // Recomputed from the confusion matrix alone; its rows are labels.
     let matrix: Vec<Vec<u64>> = serde_json::from_value(result["confusion_matrix"].clone()).unwrap();
     assert_eq!((matrix.len(), matrix[0].len()), (19, 19));
     let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>() as f64;
@@ -195,7 +195,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     assert!(near(&result["mAcc"], mean(&accuracies)), "{result}");
     assert!(near(&result["aAcc"], all), "{result}");
 
-    // The table, in percent.
+    // The printed table is in percent.
     let table = String::from_utf8(output.stdout).unwrap();
     let shown = |x: f64| if x.is_nan() { "-".to_owned() } else { format!("{:.2}", 100.0 * x) };
     let rows = CITYSCAPES.iter().map(|class| class.name).zip(ious.iter().zip(&accuracies));
@@ -205,7 +205,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
         let cells: Vec<&str> = row.expect(name).split_whitespace().collect();
         assert_eq!(cells, [shown(*iou), shown(*accuracy)], "{name} in\n{table}");
     }
-    // And over the classes that results on SYNTHIA are told for.
+    // Also the means over the classes that results on SYNTHIA are reported for.
     let without = |left_out: &[usize]| {
         let kept: Vec<f64> = (0..19).filter(|k| !left_out.contains(k)).map(|k| ious[k]).collect();
         mean(&kept)
@@ -222,7 +222,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     let summary = format!("mIoU {all_19}  mIoU16 {of_16}  mIoU13 {of_13}  aAcc {all}  (4 images");
     assert!(table.contains(&summary), "{summary} in\n{table}");
 
-    // The evaluation that ended the training saw the same network.
+    // The evaluation at the end of training saw the same network.
     let log = events(reference(), "evaluation");
     assert_eq!(log.len(), 1);
     for key in ["iteration", "mIoU", "mIoU16", "mIoU13"] {
@@ -233,7 +233,7 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     assert_eq!(decode(&reference().join("pictures/01.png")).0, 3 * 128);
     assert_eq!(config(&[]).eval.window, 64);
 
-    // `report` reads both, and finds the same in them.
+    // `report` reads both and finds the same numbers in them.
     let mut report = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
     let output = report.args(["report", text(reference()), text(&file)]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));

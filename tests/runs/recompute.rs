@@ -1,4 +1,4 @@
-//! What trades memory for time: blocks that run again on the way back, passes that are joined.
+//! Tests trading memory for time: activation checkpointing, and student passes run as one batch.
 
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, MemoryReport};
@@ -7,8 +7,8 @@ use udass_raw::uda::report::Report;
 
 use crate::support::settings;
 
-/// Three iterations, the last two mixing four ways, dropping on: reports, all gradients and state, and
-/// what memory they took.
+/// Runs three iterations, the last two with QuadMix, with dropout on. Returns reports, all
+/// gradients and state, and the memory used.
 fn train(
     device: &Device,
     preset: &str,
@@ -54,7 +54,7 @@ fn recomputed_blocks_give_the_same_bits_in_less_memory() {
             let differ = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
             assert_eq!(differ, 0, "{preset}: {i}, of {}", a.len());
         }
-        // Beside the state, which is most of it at this size.
+        // Excludes the state, which dominates at this size.
         let [less, whole] = [less, whole].map(|report| report.peak - report.used);
         assert!(4 * less < 3 * whole, "{preset}: {less} of {whole}");
     }
@@ -62,13 +62,14 @@ fn recomputed_blocks_give_the_same_bits_in_less_memory() {
 
 #[test]
 fn joined_passes_give_the_same_numbers() {
-    // Draws of a larger batch are others.
+    // Random drops of a larger batch differ.
     let still = ["network.drop_path=0"];
     let joined = ["network.drop_path=0", "network.batch_student_passes=true"];
     let device = || Device::host_f64().unwrap();
     let (reports, numbers, apart) = train(&device(), "toy_vit", &still);
     let (again, same, together) = train(&device(), "toy_vit", &joined);
-    // Sums in another order differ in double precision; what is read is rounded to single.
+    // Sums in another order differ in double precision; the reports are rounded to single
+    // precision.
     for (report, again) in reports.iter().zip(&again) {
         assert!(!again.failed);
         for (a, b) in report.terms.iter().zip(&again.terms) {
@@ -81,12 +82,12 @@ fn joined_passes_give_the_same_numbers() {
         assert!(differ <= 1e-6 * largest, "{i}: by {differ} of {largest}");
     }
     assert!(together.peak > apart.peak);
-    // Blocks run again in a joined pass as in others.
+    // Activation checkpointing works in batched passes as in separate ones.
     let recomputed = [&joined[..], &["network.activation_checkpointing=true"]].concat();
     let (recomputed, bits, _) = train(&device(), "toy_vit", &recomputed);
     assert_eq!(recomputed, again);
     assert!(bits == same);
-    // A ResNet's passes stay apart.
+    // A ResNet's passes stay separate.
     let of_a_resnet = |sets: &[&str]| train(&Device::host(2).unwrap(), "toy_cnn", sets);
     let ((reports, apart, _), (again, same, _)) = (of_a_resnet(&still), of_a_resnet(&joined));
     assert_eq!(again, reports);

@@ -1,4 +1,5 @@
-//! The same seed ends in the same bits: however often a run is stopped, with any number of threads.
+//! Tests that the same seed ends with the same bits, however often a run is stopped, with any
+//! number of threads.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::support::{
     reference, reference_checkpoint, run, stderr, succeed, text, wait_for,
 };
 
-/// What every iteration computed: all of its line but how long it took.
+/// Returns what every iteration computed: its log line without the timings.
 fn story(out: &Path) -> Vec<Value> {
     let of = |line: &Value| {
         json!([line["iteration"], line["losses"], line["lr"], line["pseudo_label_weight"]])
@@ -41,7 +42,7 @@ fn the_reference_run_goes_through_all_that_training_has() {
             (has("mix."), has("mix_tss."), has("mix_tst.")),
             (!four_ways, four_ways, four_ways)
         );
-        // From when it counts, the guesses weigh something and everything is learned from.
+        // Once QuadMix has started, pseudo-labels have weight and every loss contributes.
         assert!(losses.values().all(|value| value.is_f64()), "{line}");
         let positive = |value: &Value| value.as_f64().is_some_and(|x| x > 0.0);
         assert!(!four_ways || losses.values().all(positive), "{line}");
@@ -87,7 +88,8 @@ fn a_run_repeats_to_the_bit_with_any_number_of_threads() {
 fn a_run_that_was_stopped_twice_ends_in_the_same_bits() {
     let folder = folder();
     let out = folder.path();
-    // Before the first mixing of four, whose templates the checkpoint must bring along; and after.
+    // Stops before the first QuadMix iteration, whose templates the checkpoint must restore, and
+    // after it.
     for (iterations, resume) in [("4", None), ("5", Some("--resume")), ("8", Some("--resume"))] {
         let args = ["--max-iters", iterations, "--out", text(out)];
         succeed("train", &args.into_iter().chain(resume).collect::<Vec<_>>());
@@ -96,7 +98,7 @@ fn a_run_that_was_stopped_twice_ends_in_the_same_bits() {
     assert_eq!(story(out), story(reference()));
     let starts: Vec<_> = events(out, "start").iter().map(|s| s["iteration"].clone()).collect();
     assert_eq!(starts, [0, 4, 5]);
-    // Nothing is left to do: the state stays.
+    // Nothing is left to do, so the state is unchanged.
     let before = fs::read(checkpoint(out, ITERATIONS)).unwrap();
     let log = fs::read(out.join("log.jsonl")).unwrap();
     let output = succeed("train", &["--max-iters", "8", "--resume", "--out", text(out)]);
@@ -136,7 +138,7 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
     let device = build::device(&config).unwrap();
     let path = reference_checkpoint();
     let state = Contents::of(&path);
-    // Started from a checkpoint, both networks are its student.
+    // A new training that starts from a checkpoint takes its student for both networks.
     let file = TensorFile::open(&path).unwrap();
     let learner = learner::build(&config, &device, Some(&file)).unwrap();
     let mut teacher = Weights::new(&device, learner.student.spec(), false).unwrap();
@@ -182,8 +184,8 @@ fn training_starts_from_weights_as_a_new_run() {
 
 #[test]
 fn training_goes_on_from_the_references_checkpoints_at_their_iteration() {
-    // What the released code begins with: counters and moments of the file, its student as teacher,
-    // no templates. Made by hand from a run's own checkpoint, it must end in the same bits.
+    // A released checkpoint has counters and moments, its student as the teacher, and no templates.
+    // The same state, built by hand from a run's own checkpoint, must end with the same bits.
     let folder = folder();
     let by_hand = folder.path().join("by_hand");
     let mut state = Contents::of(&reference_checkpoint());
@@ -208,7 +210,7 @@ fn training_goes_on_from_the_references_checkpoints_at_their_iteration() {
     convert(&file, &back, None).unwrap();
     assert_same(&back, &reference_checkpoint());
     assert_eq!(TensorFile::open(&back).unwrap().digest(), own.digest());
-    // A checkpoint of the reference has no room for what is this program's alone.
+    // A checkpoint of the reference has no place for entries that only this program uses.
     let plain = folder.path().join("plain.pth");
     let Some(Node::Dict(mut tree)) = file.tree().unwrap() else { panic!("no tree") };
     tree.retain(|(key, _)| *key != Node::text("udass_raw"));
@@ -226,7 +228,7 @@ fn training_goes_on_from_the_references_checkpoints_at_their_iteration() {
         assert_eq!(story(&out), story(&by_hand));
         assert_eq!(events(&out, "start")[0]["iteration"], ITERATIONS);
     }
-    // Evaluated, it is the network that it was.
+    // The converted file evaluates as the network that it was converted from.
     let table = |file: &Path, which: &str| {
         let output = succeed("eval", &["--checkpoint", text(file), "--weights", which]);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -244,7 +246,7 @@ fn the_newest_checkpoints_are_kept() {
     let numbers: Vec<u64> = checkpoints::list(reference()).into_iter().map(|c| c.0).collect();
     assert_eq!(numbers, [ITERATIONS], "of those after 4 and 8 iterations `run.keep` keeps one");
     assert_eq!(checkpoints::resolve(reference()).unwrap(), reference_checkpoint());
-    // Ordered as numbers, and nothing else is counted or removed.
+    // Checkpoints are sorted numerically, and no other files are counted or removed.
     let folder = folder();
     let kept = checkpoints::folder(folder.path());
     fs::create_dir_all(&kept).unwrap();
@@ -265,7 +267,7 @@ fn the_newest_checkpoints_are_kept() {
 #[test]
 fn ctrl_c_saves_and_says_how_to_go_on() {
     let folder = folder();
-    // A name that a shell would take apart.
+    // A name that a shell would split.
     let out = folder.path().join("my run");
     let mut child = command("train", &["--max-iters", "8", "--out", text(&out)])
         .stdout(Stdio::null())
@@ -281,12 +283,12 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert!(told.contains("stopping after this iteration"), "{told}");
     assert!(!told.contains("panicked"), "{told}");
 
-    // It stopped in mid-run, with all that it did.
+    // It stopped in the middle of the run and saved all completed iterations.
     let done = events(&out, "iteration").len() as u64;
     assert!((1..ITERATIONS).contains(&done), "{done} iterations were done");
     assert_eq!(checkpoints::resolve(&out).unwrap(), checkpoint(&out, done));
 
-    // What it tells is a command that works as it stands.
+    // The printed command works when pasted as is.
     let (_, line) = told.split_once("stopped; `udass-raw ").expect(&told);
     let (line, _) = line.split_once("` goes on").expect(&told);
     let line = format!("'{}' {line}", env!("CARGO_BIN_EXE_udass-raw"));

@@ -1,4 +1,4 @@
-//! The zip for Cityscapes' evaluation server.
+//! Tests the zip file for Cityscapes' evaluation server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use zip::ZipArchive;
 
 use crate::support::{folder, reference, run, stderr, succeed, text, world};
 
-/// Validation images of the toy world: `<city>/<name>`.
+/// Returns the images of a split of the toy world, `<city>/<name>`.
 fn images(root: &Path, split: &str) -> Vec<PathBuf> {
     let cities = fs::read_dir(root.join("leftImg8bit").join(split)).unwrap();
     let mut all: Vec<PathBuf> = cities
@@ -21,7 +21,7 @@ fn images(root: &Path, split: &str) -> Vec<PathBuf> {
     all
 }
 
-/// Width, height and ids of a PNG, which must be 8-bit grey.
+/// Returns width, height and ids of a PNG, which must be 8-bit gray.
 fn label_ids(bytes: &[u8]) -> (usize, usize, Vec<u8>) {
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::IDENTITY);
@@ -35,14 +35,14 @@ fn label_ids(bytes: &[u8]) -> (usize, usize, Vec<u8>) {
     (info.width as usize, info.height as usize, data)
 }
 
-/// Files of a zip by name.
+/// Returns the files of a zip by name.
 fn contents(zip: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut archive = ZipArchive::new(fs::File::open(zip).unwrap()).unwrap();
     let count = archive.len();
     let read = |index| {
         let mut file = archive.by_index(index).unwrap();
         let mut bytes = Vec::new();
-        // Fails where the sum of the bytes is not the stored one.
+        // Reading fails if the checksum does not match.
         file.read_to_end(&mut bytes).unwrap();
         let name = file.name().unwrap().into_owned();
         (name, bytes)
@@ -75,7 +75,7 @@ fn the_zip_holds_what_predict_says_of_every_image() {
         assert_eq!((width, height), (128, 64), "{name}");
         let known = |id: &u8| CITYSCAPES.iter().any(|class| class.label_id == *id);
         assert!(ids.iter().all(known), "{name}: ids of label files");
-        // At the size of evaluation, which is these images' own, both see the same.
+        // Evaluation runs at these images' own size, so both commands give the same result.
         assert!(*bytes == fs::read(out.join(&name)).unwrap(), "{name}");
     }
 
@@ -107,7 +107,7 @@ fn the_zip_is_of_the_network_asked_for() {
     }
 }
 
-/// A data set of a `test` split alone, without labels.
+/// Creates a data set that has only a `test` split, without labels.
 fn test_split(root: &Path, images: &[(&str, &str, (usize, usize))]) {
     for (city, name, (width, height)) in images {
         let rgb: Vec<u8> = (0..3 * width * height).map(|i| (i * 7 % 251) as u8).collect();
@@ -162,7 +162,7 @@ fn what_the_server_could_not_read_is_refused_before_any_prediction() {
     assert!(told.contains("target.layout: `gta`"), "{told}");
     let told = refuse(&[], &[]);
     assert!(told.contains("leftImg8bit/test: this folder is missing"), "{told}");
-    // An image that cannot be read ends it, and leaves nothing.
+    // An image that cannot be read is an error, and no file is left behind.
     let root = folder.path().join("1");
     let path = root.join("leftImg8bit/test/ulm/ulm_000000_000021_leftImg8bit.png");
     fs::write(&path, b"no picture").unwrap();

@@ -1,4 +1,5 @@
-//! A toy world and a reference run, made once, and what reads the files of a run.
+//! Provides a toy world and a reference run, each created once, and helpers that read the files of
+//! a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +15,12 @@ use udass_raw::config::Config;
 use udass_raw::data::toy::ToyWorld;
 use udass_raw::data::{layouts, prepare};
 
-/// Iterations of the reference run; it mixes four ways from `START` on.
+/// Iterations of the reference run; QuadMix starts at iteration `START`.
 pub const ITERATIONS: u64 = 8;
 pub const START: u64 = 4;
 
-/// All that training has, at the smallest size: dropping, jitter and blur in every iteration, and a
-/// random network's guesses confident enough to be learned from and pasted.
+/// Every training feature at the smallest size: dropout, jitter and blur in every iteration, and a
+/// threshold low enough that a random network's pseudo-labels count and are pasted.
 const SETTINGS: &[&str] = &[
     "source.resize=[128, 70]",
     "target.resize=[128, 64]",
@@ -49,8 +50,8 @@ const SETTINGS: &[&str] = &[
     "eval.stride=32",
 ];
 
-/// A prepared toy world. The folder stays from one run of the tests to the next: drawing it again
-/// costs nothing.
+/// Returns a prepared toy world. The folder is reused between test runs, since writing the same
+/// world again is cheap.
 pub fn world() -> &'static Path {
     static WORLD: OnceLock<PathBuf> = OnceLock::new();
     WORLD.get_or_init(|| {
@@ -65,7 +66,7 @@ pub fn world() -> &'static Path {
             ..ToyWorld::default()
         };
         if world.write(&folder, &()).is_err() {
-            // Left by another version.
+            // The folder was left by another version.
             fs::remove_dir_all(&folder).unwrap();
             world.write(&folder, &()).unwrap();
         }
@@ -77,7 +78,7 @@ pub fn world() -> &'static Path {
     })
 }
 
-/// `key=value` for every setting, on the data in `world`.
+/// `key=value` for every setting, with the data in `world`.
 pub fn settings_on(world: &Path) -> Vec<String> {
     let roots = [("source", "gta"), ("target", "cityscapes")];
     let roots = roots.map(|(key, name)| format!("{key}.root={}", world.join(name).display()));
@@ -95,7 +96,7 @@ pub fn config(more: &[&str]) -> Config {
     Config::load("toy_vit", &sets).unwrap()
 }
 
-/// `udass-raw COMMAND toy_vit` with the settings and `args`, in a folder that holds nothing.
+/// `udass-raw COMMAND toy_vit` with the settings and `args`, in a folder without project files.
 pub fn command_on(world: &Path, command: &str, args: &[&str]) -> Command {
     let mut child = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
     child.current_dir(env!("CARGO_TARGET_TMPDIR")).args([command, "toy_vit"]);
@@ -110,18 +111,18 @@ pub fn command(command: &str, args: &[&str]) -> Command {
     command_on(world(), command, args)
 }
 
-/// `udass-raw WORDS` in a folder, to its end.
+/// Runs `udass-raw WORDS` in a folder to completion.
 pub fn run_in(folder: &Path, words: &[&str]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
     child.current_dir(folder).args(words).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Runs it to its end.
+/// Runs the command to completion.
 pub fn run(name: &str, args: &[&str]) -> Output {
     command(name, args).output().unwrap()
 }
 
-/// Runs it to its end, which must be a good one.
+/// Runs the command to completion; it must succeed.
 pub fn succeed(name: &str, args: &[&str]) -> Output {
     let output = run(name, args);
     assert!(output.status.success(), "{name} {args:?}:\n{}", stderr(&output));
@@ -140,7 +141,7 @@ pub fn folder() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// The last checkpoint of a run of [`ITERATIONS`] iterations on one thread, and its folder.
+/// Returns the folder of a run of [`ITERATIONS`] iterations on one thread.
 pub fn reference() -> &'static Path {
     static REFERENCE: OnceLock<PathBuf> = OnceLock::new();
     REFERENCE.get_or_init(|| {
@@ -165,7 +166,7 @@ pub fn reference_checkpoint() -> PathBuf {
     checkpoint(reference(), ITERATIONS)
 }
 
-/// Tensors of a safetensors file by name, and its strings.
+/// The tensors of a safetensors file by name, and its metadata strings.
 #[derive(Clone, PartialEq)]
 pub struct Contents {
     pub tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
@@ -200,7 +201,7 @@ impl Contents {
         bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     }
 
-    /// The first few tensors that are not the same to the bit.
+    /// Lists the first few tensors that are not bit-identical.
     fn differences(&self, other: &Contents) -> Vec<String> {
         let mut names: Vec<&String> = self.tensors.keys().chain(other.tensors.keys()).collect();
         names.sort();
@@ -210,7 +211,7 @@ impl Contents {
     }
 }
 
-/// Whole states to the bit: every tensor, and where the run stands.
+/// Asserts that two states are bit-identical: every tensor, and the position in the run.
 #[track_caller]
 pub fn assert_same(a: &Path, b: &Path) {
     let (a, b) = (Contents::of(a), Contents::of(b));
@@ -221,13 +222,13 @@ pub fn assert_same(a: &Path, b: &Path) {
     }
 }
 
-/// The log's lines about one kind of event.
+/// Returns the log's lines of one event kind.
 pub fn events(out: &Path, event: &str) -> Vec<Value> {
     let lines = udass_raw::run::train::log::read(out.join("log.jsonl")).unwrap_or_default();
     lines.into_iter().filter(|line| line["event"] == event).collect()
 }
 
-/// Waits until `ready`, as long as `child` runs.
+/// Waits until `ready` returns true; panics if `child` exits first.
 #[track_caller]
 pub fn wait_for(child: &mut Child, ready: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -240,7 +241,7 @@ pub fn wait_for(child: &mut Child, ready: impl Fn() -> bool) {
     }
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder recursively.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

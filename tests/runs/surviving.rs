@@ -1,5 +1,5 @@
-//! Runs that are killed, run out of disk, lose files or are asked to stop: nothing is lost, and they end
-//! in the bits of the run that nothing happened to.
+//! Tests runs that are killed, run out of disk space, lose files or are asked to stop: nothing is
+//! lost, and they end with the bits of an undisturbed run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::support::{
 
 // ---- faults in the middle of a write
 
-/// fault.c as a library.
+/// Builds fault.c as a library.
 fn fault_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -32,8 +32,8 @@ fn fault_library() -> &'static Path {
     })
 }
 
-/// Trains, begun or resumed, in a process that dies or whose disk is full at a step of writing a
-/// checkpoint, as fault.c says.
+/// Trains, from scratch or resumed, in a process that is killed or whose disk is full at a given
+/// step of writing a checkpoint; fault.c injects the fault.
 fn with_fault(out: &Path, fault: &str, interval: &str) -> Output {
     let (iterations, interval) =
         (ITERATIONS.to_string(), format!("run.checkpoint_interval={interval}"));
@@ -43,7 +43,7 @@ fn with_fault(out: &Path, fault: &str, interval: &str) -> Output {
     command.env("LD_PRELOAD", fault_library()).env("FAULT", fault).output().unwrap()
 }
 
-/// Training to `iterations`, a checkpoint after each, begun or resumed.
+/// Starts training up to `iterations` with a checkpoint after each, from scratch or resumed.
 fn training(out: &Path, iterations: u64) -> Child {
     let iterations = iterations.to_string();
     let mut args = vec!["--max-iters", &iterations, "--set", "run.checkpoint_interval=1"];
@@ -57,14 +57,14 @@ fn newest(out: &Path) -> u64 {
     checkpoints::list(out).last().map_or(0, |(number, _)| *number)
 }
 
-/// No signal but SIGKILL gives this status.
+/// Asserts that the process ended by SIGKILL.
 #[track_caller]
 fn assert_killed(status: std::process::ExitStatus) {
     use std::os::unix::process::ExitStatusExt;
     assert_eq!(status.signal(), Some(9), "{status}");
 }
 
-/// The n-th number of a seed.
+/// The n-th random number of a seed.
 fn drawn(seed: u64, n: u64) -> u64 {
     let mut x = (seed << 32 | n).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x ^= x >> 29;
@@ -73,7 +73,8 @@ fn drawn(seed: u64, n: u64) -> u64 {
 
 #[test]
 fn twenty_kills_across_the_switch_to_quadmix_change_no_bit() {
-    // In each of four runs: three kills at any moment, and two at a step of writing a checkpoint.
+    // Each of four runs is killed three times at a random moment, and twice at a step of writing a
+    // checkpoint.
     let faults = [
         ["kill Create 1", "kill Rename 1"],
         ["kill Write 40", "kill Sync 0"],
@@ -85,7 +86,7 @@ fn twenty_kills_across_the_switch_to_quadmix_change_no_bit() {
     for (seed, faults) in faults.into_iter().enumerate() {
         let folder = folder();
         let out = folder.path();
-        // Half of the runs are killed before QuadMix begins, or as it does; half after.
+        // Half of the runs are killed before QuadMix starts or just as it does, half after.
         if seed % 2 == 1 {
             assert!(training(out, crate::support::START).wait().unwrap().success());
         }
@@ -96,7 +97,7 @@ fn twenty_kills_across_the_switch_to_quadmix_change_no_bit() {
             } else {
                 let draw = |n: u64| drawn(seed as u64, 10 * turn as u64 + n);
                 let logged = (first + 1 + draw(0) % 2).min(ITERATIONS - 1);
-                // It would not end by itself.
+                // This run would not end by itself.
                 let mut child = training(out, 5000);
                 wait_for(&mut child, || events(out, "iteration").len() as u64 >= logged);
                 std::thread::sleep(Duration::from_millis(draw(1) % 40));
@@ -108,7 +109,7 @@ fn twenty_kills_across_the_switch_to_quadmix_change_no_bit() {
             assert!(at <= ITERATIONS, "killed too late, at {at}");
             before += u32::from(at < crate::support::START);
             after += u32::from(at >= crate::support::START);
-            // Whatever is there is whole.
+            // Every checkpoint that exists is complete.
             for (_, path) in checkpoints::list(out) {
                 Contents::of(&path);
             }
@@ -154,7 +155,7 @@ fn a_full_disk_ends_a_run_and_loses_nothing() {
 
 #[test]
 fn steps_come_in_the_order_that_is_safe() {
-    // A kill before each step leaves the old file or the new one.
+    // A kill before each step leaves either the old file or the new one.
     let folder = folder();
     let begun = folder.path().join("begun");
     succeed("train", &["--max-iters", "4", "--out", text(&begun)]);
@@ -170,7 +171,7 @@ fn steps_come_in_the_order_that_is_safe() {
     }
 }
 
-// ---- signals and neighbours
+// ---- signals and neighbors
 
 #[test]
 fn sigterm_saves_and_is_success() {
@@ -209,7 +210,7 @@ fn two_runs_in_one_folder_are_refused() {
     assert!(child.try_wait().unwrap().is_none(), "the first goes on");
     child.kill().unwrap();
     child.wait().unwrap();
-    // The system took the lock from the dead.
+    // The operating system released the dead process's lock.
     let next = (newest(out) + 1).to_string();
     succeed("train", &["--resume", "--max-iters", &next, "--out", text(out)]);
 }
@@ -245,7 +246,7 @@ fn a_resume_under_another_configuration_names_the_keys() {
 
 // ---- data that goes bad
 
-/// Damages every third file of a domain, some of them by taking them away.
+/// Damages every third image of a domain, deleting some of them.
 fn damage(world: &Path) -> Vec<PathBuf> {
     let mut open = vec![world.join("gta/images"), world.join("cityscapes/leftImg8bit/train")];
     let mut images = Vec::new();
@@ -283,7 +284,7 @@ fn files_that_go_bad_in_a_run_are_skipped_and_counted_or_end_it() {
     for name in ["few", "many", "threads"] {
         copy_folder(&out("begun"), &out(name));
     }
-    // Files go while a run is on, which by default is its end.
+    // Files disappear during a run, which by default ends it.
     let fatal = out("fatal");
     let args = ["--max-iters", "5000", "--out", text(&fatal)];
     let mut child = command_on(&data, "train", &args)
@@ -298,7 +299,8 @@ fn files_that_go_bad_in_a_run_are_skipped_and_counted_or_end_it() {
     let told = stderr(&output);
     assert!(bad.iter().any(|path| told.contains(text(path))), "{told}");
     Contents::of(&checkpoint(&fatal, newest(&fatal)));
-    // Those that are gone would be missed when folders are listed, at a resume: put there empty.
+    // Resuming lists the folders and would notice that files are missing, so they are recreated
+    // empty.
     for path in bad.iter().filter(|path| !path.exists()) {
         fs::write(path, "").unwrap();
     }
@@ -322,7 +324,7 @@ fn files_that_go_bad_in_a_run_are_skipped_and_counted_or_end_it() {
     let counts: Vec<u64> = skipped.iter().map(|line| line["skipped"].as_u64().unwrap()).collect();
     assert_eq!(counts, (1..=skipped.len() as u64).collect::<Vec<_>>(), "each once");
 
-    // The same bits with other threads, and stopped on the way; the count goes on.
+    // The same bits with other thread counts and an interruption; the count of bad files continues.
     let sets = ["data.max_bad_files=99", "data.workers=3", "device.threads=1"];
     assert!(resumed("threads", &sets, "5").status.success());
     assert!(resumed("threads", &sets, "8").status.success());

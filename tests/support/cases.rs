@@ -1,4 +1,4 @@
-//! The stored cases: `cases.json` beside one safetensors file per case.
+//! Stored cases: `cases.json` next to one safetensors file per case.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use super::compare::Tolerance;
 
-/// A failed check or a malformed fixture, said in one line.
+/// A failed check or a malformed fixture, described in one line.
 pub type Outcome<T = ()> = Result<T, String>;
 
 /// Statistics of a whole tensor, of which only a part may be stored.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Stats {
     pub mean: f64,
-    /// Of the population.
+    /// Population standard deviation.
     pub std: f64,
     pub l2: f64,
     pub sum_abs: f64,
@@ -28,14 +28,14 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
     Whole,
-    /// Element j is element `j * stride` of the flat tensor.
+    /// Stored element j is element `j * stride` of the flat tensor.
     Strided {
         stride: usize,
     },
     StatsOnly,
 }
 
-/// One stored tensor: what it is and how close a result must come.
+/// One stored tensor: its metadata and how close a result must come.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// In the reference's layout.
@@ -51,7 +51,7 @@ impl Entry {
         self.shape.iter().product()
     }
 
-    /// Elements that the file holds.
+    /// Number of elements in the file.
     pub fn stored_len(&self) -> usize {
         match self.storage {
             Storage::Whole => self.len(),
@@ -98,17 +98,17 @@ impl Entry {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Scalar {
     pub value: f64,
-    /// Absent for a remark that is no expectation.
+    /// Absent for a remark that is not an expectation.
     pub tol_rel: Option<f64>,
 }
 
-/// One case: what was run, and the tensors and scalars it gave.
+/// One case: what was run, and the resulting tensors and scalars.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: String,
     pub what: String,
     pub config: Value,
-    /// Whatever else the case says.
+    /// All other fields of the case.
     pub extra: Map<String, Value>,
     /// In the order of `cases.json`.
     pub tensors: Vec<(String, Entry)>,
@@ -116,7 +116,7 @@ pub struct Case {
     pub file: Option<PathBuf>,
 }
 
-/// All cases of a folder.
+/// Reads all cases of a folder.
 pub fn read_folder(dir: &Path) -> Outcome<Vec<Case>> {
     let path = dir.join("cases.json");
     let text = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -128,7 +128,7 @@ pub fn read_folder(dir: &Path) -> Outcome<Vec<Case>> {
     list.into_iter().map(|case| Case::parse(dir, case)).collect()
 }
 
-/// The folder that `UDASS_GOLDEN` names, or the one of this repository.
+/// Returns the folder that `UDASS_GOLDEN` names, or this repository's own.
 pub fn folder() -> PathBuf {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     std::env::var_os("UDASS_GOLDEN").map_or_else(own, PathBuf::from)
@@ -174,7 +174,7 @@ impl Case {
         self.tensors.iter().any(|(k, _)| k == key)
     }
 
-    /// A value of the config by its path, with a message that says what is missing.
+    /// Looks up a config value by its path; the error says what is missing.
     pub fn get(&self, path: &[&str]) -> Outcome<&Value> {
         path.iter().try_fold(&self.config, |value, key| match value.get(key) {
             Some(inner) => Ok(inner),
@@ -182,13 +182,13 @@ impl Case {
         })
     }
 
-    /// A typed value of the config.
+    /// Reads a typed value of the config.
     pub fn read<T: for<'a> Deserialize<'a>>(&self, path: &[&str]) -> Outcome<T> {
         T::deserialize(self.get(path)?).map_err(|e| format!("config {}: {e}", path.join(".")))
     }
 
-    /// Name under which the formula generates an input of this case. A config may spell out the
-    /// prefix (`input/<case>/`); else it is the case's name.
+    /// Returns the name from which the formula generates an input of this case. A config may state
+    /// the prefix (`input/<case>/`); by default it is the case's name.
     pub fn input(&self, what: &str) -> String {
         fn spelled(value: &Value) -> Option<&str> {
             match value {
@@ -204,7 +204,7 @@ impl Case {
         format!("input/{}/{what}", spelled(&self.config).unwrap_or(&self.name))
     }
 
-    /// `weight_scale` of the config: factor by substring of the key.
+    /// Returns `weight_scale` of the config: factors by substring of the key.
     pub fn weight_scale(&self) -> Outcome<Vec<(String, f32)>> {
         match self.config.get("weight_scale") {
             None | Some(Value::Null) => Ok(Vec::new()),
@@ -214,7 +214,7 @@ impl Case {
         }
     }
 
-    /// Everything that the case's file holds, checked against what the case says of it.
+    /// Loads the case's file and checks it against the case's metadata.
     pub fn load(&self) -> Outcome<HashMap<String, Vec<f64>>> {
         let wanted = self.tensors.iter().filter(|(_, e)| e.storage != Storage::StatsOnly);
         let Some(path) = &self.file else {

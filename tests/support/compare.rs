@@ -1,8 +1,8 @@
-//! The comparison of a result with a stored tensor.
+//! Compares a result with a stored tensor.
 //!
-//! Every check is written so that a NaN fails it: `!(distance <= bound)`.
+//! Every check is written as `!(distance <= bound)`, so that NaN fails it.
 
-// `!(a <= b)` is the point: it holds for NaN, as `a > b` does not.
+// `!(a <= b)` is deliberate: unlike `a > b`, it is true for NaN.
 #![allow(clippy::neg_cmp_op_on_partial_ord)]
 
 use serde_json::Value;
@@ -12,31 +12,31 @@ use super::cases::{Entry, Outcome, Stats, Storage};
 /// How close a result must come to a stored tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tolerance {
-    /// None is stated: the tensor is an input.
+    /// No tolerance is stated: the tensor is an input.
     Input,
-    /// Bit for bit as numbers.
+    /// Numerically equal.
     Exact,
-    /// Distance in l2 relative to the stored tensor, and element by element. `steps` asks further
-    /// that this share of elements lies within this many learning rates.
+    /// Bounds on the l2 distance relative to the stored tensor, and on each element. `steps` also
+    /// requires that a share of the elements is within a number of learning rates.
     Close { rel_l2: Option<f64>, max_abs: f64, steps: Option<Steps> },
-    /// Zero but for round-off on both sides: no element may exceed this.
+    /// Both sides are round-off around zero: no element may exceed this.
     Noise { max_abs: f64 },
-    /// At least this share of elements is equal.
+    /// At least this share of the elements is equal.
     Agreement { share: f64 },
-    /// No element is further off than `max`, and at least this share is equal.
+    /// No element is off by more than `max`, and at least this share is equal.
     Nearly { max: f64, share: f64 },
-    /// NaN exactly where the stored tensor is, else no further off than this.
+    /// NaN exactly where the stored tensor is NaN; elsewhere off by no more than this.
     OrNan { max_abs: f64 },
 }
 
-/// An update by AdamW that made the tensor that is compared.
+/// The AdamW update that produced the tensor under comparison.
 #[derive(Clone, Debug)]
 pub struct AdamStep {
     pub rate: f64,
-    /// For every element whether its gradient is within its own tolerance of zero. Adam's first
-    /// step has the length of the rate in the gradient's direction, which then nothing settles:
-    /// so for biases that no loss depends on (of keys before a softmax, of what a batch norm
-    /// follows).
+    /// For every element, whether its gradient is within its own tolerance of zero. Adam's first
+    /// step has the length of the learning rate in the gradient's direction, which is then
+    /// arbitrary. This affects biases that no loss depends on (of keys before a softmax, of layers
+    /// before a batch norm).
     pub unsettled: Vec<bool>,
 }
 
@@ -46,13 +46,13 @@ pub struct Steps {
     pub rates: f64,
 }
 
-/// How far, relatively, results may be off that depend on which way a rectifier's input near zero
-/// was rounded.
+/// Relative error allowed for results that depend on how a ReLU's input near zero was rounded.
 const FLIPPED: f64 = 2e-2;
 
 impl Tolerance {
-    /// What is left of this tolerance for a gradient, or what follows from one, where single
-    /// precision put the input of a rectifier on the other side of zero. None: nothing is.
+    /// Returns the relaxed tolerance for a gradient, or a result that follows from one, if
+    /// single-precision rounding flipped the sign of a ReLU's input; `None` if it cannot be
+    /// relaxed.
     pub fn flipped(&self) -> Option<Tolerance> {
         match *self {
             Tolerance::Close { rel_l2: Some(rel_l2), .. } => Some(Tolerance::Close {
@@ -67,7 +67,7 @@ impl Tolerance {
         }
     }
 
-    /// `tol` and `note` of a case. A wording that is not known is an error, never a loose check.
+    /// Parses `tol` and `note` of a case. An unknown wording is an error, never a loose check.
     pub fn parse(tol: &Value, note: Option<&str>) -> Outcome<Tolerance> {
         let unknown = || format!("tol {tol} is not understood");
         match tol {
@@ -112,7 +112,7 @@ impl Tolerance {
         Some(Tolerance::OrNan { max_abs: rest.parse().ok()? })
     }
 
-    /// "… require >= 98% of elements within 0.02*lr"
+    /// Parses "… require >= 98% of elements within 0.02*lr".
     fn parse_steps(text: &str) -> Option<Steps> {
         let (_, rest) = text.split_once("require >= ")?;
         let (share, rest) = rest.split_once("% of elements within ")?;
@@ -121,20 +121,20 @@ impl Tolerance {
     }
 }
 
-/// Compares the full tensor `got` with what is stored of it. Answers the largest share of a
-/// bound that was used up (1 is the limit), and says what went over it.
+/// Compares the full tensor `got` with the stored part of it. Returns the largest fraction of a
+/// bound that was used up (1 is the limit), or says what exceeded it.
 ///
-/// Of a tensor that is not stored whole, the full tensor's statistics are compared too, each with
-/// the largest difference that two tensors within the tolerance can have: |mean| and std differ
-/// by at most ‖a−b‖₂/√n, l2 by ‖a−b‖₂, the sum of magnitudes by ‖a−b‖₁ ≤ √n·‖a−b‖₂, the largest
-/// magnitude by max|a−b|. So this can fail no tensor that its tolerance lets pass, and where no
-/// element is stored it is the strictest test that statistics allow.
+/// If the tensor is not stored whole, the full tensor's statistics are compared too, each with the
+/// largest difference that two tensors within the tolerance can have: |mean| and std differ by at
+/// most ‖a−b‖₂/√n, l2 by ‖a−b‖₂, the sum of magnitudes by ‖a−b‖₁ ≤ √n·‖a−b‖₂, the largest magnitude
+/// by max|a−b|. This check therefore never rejects a tensor that its tolerance accepts, and where
+/// no element is stored it is the strictest test that statistics allow.
 ///
-/// A sample of a tensor that is stored in part is measured against its own size or its fair share
-/// of the full tensor's, whichever is more: `rel_l2` speaks of the full tensor, and a sample may
-/// happen to miss what is large in it.
+/// The sample of a partly stored tensor is measured against its own norm or its proportional share
+/// of the full tensor's, whichever is larger: `rel_l2` refers to the full tensor, and a sample may
+/// happen to miss its large elements.
 ///
-/// `step` says how the tensor came about, where the tolerance counts in learning rates.
+/// `step` describes the update that produced the tensor, for tolerances in learning rates.
 pub fn compare(
     entry: &Entry,
     stored: &[f64],
@@ -154,7 +154,7 @@ pub fn compare(
     let stride = match entry.storage {
         Storage::Whole => 1,
         Storage::Strided { stride } => stride,
-        // Only its statistics are compared.
+        // Only the statistics are compared.
         Storage::StatsOnly => usize::MAX,
     };
     let mut used = Used(0.0);
@@ -174,12 +174,12 @@ pub fn compare(
     Ok(used.0)
 }
 
-/// As [`Tolerance::flipped`], for a scalar.
+/// The counterpart of [`Tolerance::flipped`] for scalars.
 pub fn scalar_flipped(tol_rel: f64) -> f64 {
     tol_rel.max(FLIPPED)
 }
 
-/// Compares two numbers relative to the stored one; a stored 0 must be met exactly.
+/// Compares two numbers relative to the stored one; a stored 0 must be matched exactly.
 pub fn compare_scalar(stored: f64, got: f64, tol_rel: f64) -> Outcome<f64> {
     finite("stored", &[stored])?;
     finite("got", &[got])?;
@@ -196,7 +196,7 @@ fn finite(side: &str, values: &[f64]) -> Outcome {
     }
 }
 
-/// The largest share of a bound used so far.
+/// The largest fraction of a bound used so far.
 struct Used(f64);
 
 impl Used {
@@ -289,7 +289,7 @@ fn compare_stats(tolerance: &Tolerance, want: &Stats, got: &[f64], used: &mut Us
     // The largest ‖a−b‖ in the 1-, 2- and maximum norm that the tolerance allows.
     let (one, two, max) = match *tolerance {
         Tolerance::Input => return Err("is an input: it has no tolerance".into()),
-        // Both sides are round-off: their statistics say nothing, the bound on `got` does.
+        // Both sides are round-off, so their statistics mean nothing; only the bound on `got` does.
         Tolerance::Noise { max_abs } => return used.check("max |a|", has.max_abs, max_abs),
         Tolerance::OrNan { .. } => return Err("statistics cannot hold NaN".into()),
         Tolerance::Exact => (0.0, 0.0, 0.0),
@@ -307,7 +307,7 @@ fn compare_stats(tolerance: &Tolerance, want: &Stats, got: &[f64], used: &mut Us
             (differ * max, differ.sqrt() * max, max)
         }
     };
-    // Two orders of summation in f64 differ by this much, and equal tensors must pass.
+    // Two summation orders in f64 differ by this much, and equal tensors must pass.
     let round = 1e-9;
     let mut check = |what: &str, has: f64, want: f64, bound: f64, size: f64| {
         used.check(what, (has - want).abs(), bound + round * size)

@@ -1,18 +1,18 @@
-//! The formula that fills every weight and input of the stored cases, so that none is shipped.
+//! The formula that generates every weight and input of the stored cases, so that none is shipped.
 //!
-//! A tensor is known by its name: FNV-1a of the name starts a splitmix sequence, one number per
-//! element in row-major order of the reference's layout.
+//! A tensor is identified by its name: the name's FNV-1a hash seeds a SplitMix64 sequence, one
+//! number per element in row-major order of the reference's layout.
 
 const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// FNV-1a, 64 bits.
+/// 64-bit FNV-1a.
 pub fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// Element `index` of the sequence that `hash` starts.
+/// Element `index` of the sequence that `hash` seeds.
 pub fn bits(hash: u64, index: usize) -> u64 {
     let mut z = hash.wrapping_add((index as u64).wrapping_mul(GAMMA));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -20,7 +20,7 @@ pub fn bits(hash: u64, index: usize) -> u64 {
     z ^ (z >> 31)
 }
 
-/// In [-1, 1), a multiple of 2^-23: exact in f32.
+/// A number in [-1, 1), a multiple of 2^-23: exact in f32.
 fn signed(bits: u64) -> f64 {
     (bits >> 40) as f64 / 8_388_608.0 - 1.0
 }
@@ -30,8 +30,8 @@ fn fill(name: &str, len: usize, value: impl Fn(f64) -> f64) -> Vec<f32> {
     (0..len).map(|i| value(signed(bits(hash, i))) as f32).collect()
 }
 
-/// A weight of the reference's state dict under its full key, in the reference's layout.
-/// Arithmetic in f64, rounded once. `None` for a key that the formula has no rule for.
+/// Generates a weight of the reference's state dict by its full key, in the reference's layout.
+/// Computes in f64 and rounds once. Returns `None` for a key that the formula has no rule for.
 pub fn weight(key: &str, shape: &[usize]) -> Option<Vec<f32>> {
     let len: usize = shape.iter().product();
     if shape.len() >= 2 {
@@ -59,12 +59,12 @@ pub fn scaled_weight(key: &str, shape: &[usize], scale: &[(String, f32)]) -> Opt
     Some(values)
 }
 
-/// Like normalised images: in [-2, 2).
+/// Numbers in [-2, 2), the range of normalized images.
 pub fn image(name: &str, len: usize) -> Vec<f32> {
     fill(name, len, |u| 2.0 * u)
 }
 
-/// In [0, 1).
+/// Numbers in [0, 1).
 pub fn unit(name: &str, len: usize) -> Vec<f32> {
     fill(name, len, |u| (u + 1.0) / 2.0)
 }
@@ -74,8 +74,8 @@ pub fn bytes(name: &str, len: usize) -> Vec<u8> {
     (0..len).map(|i| (bits(hash, i) >> 56) as u8).collect()
 }
 
-/// Label maps of B,H,W: square blocks of one class each, every eleventh block ignored (255).
-/// `classes` empty means 0..19.
+/// Label maps B,H,W: square blocks of one class each, with every eleventh block ignored (255). An
+/// empty `classes` means 0..19.
 pub fn label(name: &str, [b, h, w]: [usize; 3], block: usize, classes: &[u8]) -> Vec<u8> {
     let hash = name_hash(name);
     let (rows, cols) = (h.div_ceil(block), w.div_ceil(block));

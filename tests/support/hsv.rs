@@ -1,6 +1,6 @@
-//! What colour jitter turns colours into and back, in plain arithmetic.
+//! The color conversion of the color jitter, in plain arithmetic.
 
-/// Hue as a part of the circle, saturation, value.
+/// Returns hue as a fraction of the circle, saturation and value.
 pub fn hsv([r, g, b]: [f64; 3]) -> [f64; 3] {
     let (high, low) = (r.max(g).max(b), r.min(g).min(b));
     let (span, sixth) = (high - low, 1.0 / 6.0);

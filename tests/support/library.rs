@@ -1,9 +1,9 @@
-//! Shared libraries made while tests run, in the place of ones that machines may lack.
+//! Shared libraries built during tests, in place of ones that a machine may lack.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Makes `lib{name}.so` in a folder of C source.
+/// Builds `lib{name}.so` in a folder from C source.
 pub fn add_library(folder: &Path, name: &str, source: &str) {
     let (file, code) = (folder.join(format!("lib{name}.so")), folder.join("a.c"));
     std::fs::write(&code, source).unwrap();

@@ -1,6 +1,6 @@
-//! What the tests share: the fill formula, the stored cases, and the comparison with them.
+//! Shared by the tests: the fill formula, the stored cases, and the comparison with them.
 
-// Each test program uses its own part of this.
+// Each test program uses only a part of this.
 #![allow(dead_code)]
 
 pub mod cases;
@@ -14,8 +14,8 @@ pub mod uda;
 
 use udass_raw::device::{Device, Precision};
 
-/// The device that `UDASS_DEVICE` (host, cuda) and `UDASS_PRECISION` (f32, tf32, bf16) name:
-/// the host in single precision.
+/// Returns the device that `UDASS_DEVICE` (host, cuda) and `UDASS_PRECISION` (f32, tf32, bf16)
+/// select; by default the host in single precision.
 pub fn test_device() -> Result<(Device, Precision), String> {
     let variable = |name: &str, usual: &str| std::env::var(name).unwrap_or(usual.into());
     let precision = match variable("UDASS_PRECISION", "f32").as_str() {

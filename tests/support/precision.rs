@@ -1,18 +1,20 @@
-//! How far results may be off at lower precision, by how far PyTorch is on the same case.
+//! Error bounds at lower precision, derived from PyTorch's errors on the same case.
 //!
-//! Which way each number is rounded is chance, and so is what the roundings of a run add up to.
-//! benches/pytorch/precision.py draws it again and again, with PyTorch alone, and keeps the largest
-//! and the middle error of every number over these runs. Two rules follow, without exceptions:
+//! The rounding of each number is effectively random, and so is the accumulated error of a run.
+//! benches/pytorch/precision.py repeats PyTorch's runs with different roundings, and keeps the
+//! largest and the median error of every number over these runs. Two rules follow, without
+//! exceptions:
 //!
-//! * Every number is off by at most twice the largest of PyTorch's errors, or by what the case
-//!   allows in single precision where that is more. What is not in the table is held to the latter.
-//! * The middle one of a case's tensors, each measured by PyTorch's middle error, is off by at most a
-//!   quarter more than that, or as far as the middle one of any of PyTorch's runs.
+//! * Every number is off by at most twice PyTorch's largest error, or by what the case allows in
+//!   single precision if that is more. Numbers that are not in the table are held to the latter.
+//! * The median over a case's tensors of the error relative to PyTorch's median error is at most
+//!   1.25, or the highest that any of PyTorch's own runs reaches.
 //!
-//! The first lets pass what is as good as PyTorch, and what is worse by less than twice; against
-//! the latter, where it is so throughout, stands the second. How often they would fail PyTorch is
-//! counted by holding each of its runs to the others: the head of the table says of how many
-//! numbers in a run of all cases, and the number of runs is such that it is less than one in all.
+//! The first rule passes anything as good as PyTorch, and anything worse by less than a factor of
+//! two; the second rejects results that are consistently worse. To estimate how often PyTorch
+//! itself would fail, each of its runs is checked against the others: the head of the table gives
+//! the number of failures per run of all cases, and the number of runs is chosen such that it is
+//! less than one.
 
 use std::collections::HashMap;
 
@@ -22,21 +24,22 @@ use udass_raw::device::Precision;
 use super::cases::{Outcome, folder};
 use super::compare::{Steps, Tolerance};
 
-/// How much further off than the furthest of PyTorch's runs.
+/// How far off a result may be, as a multiple of PyTorch's largest error.
 const FACTOR: f64 = 2.0;
-/// How many times PyTorch's middle error the middle one of a case's tensors may be off, and what it
-/// is called in the table.
+/// The allowed median over a case's tensors of the error relative to PyTorch's median error, and
+/// its key in the table.
 const IN_THE_MIDDLE: (f64, &str) = (1.25, "in the middle");
-/// The fewest tensors of a case whose middle one tells something.
+/// The fewest tensors in a case for which the median is meaningful.
 const FEWEST: usize = 8;
 
-/// PyTorch's errors on a number: of a tensor in l2, of a discrete one the share that differs, of an
-/// update the share that went another way, of a scalar relative to it, of noise the largest.
+/// PyTorch's errors on a number: for a tensor the relative l2 error, for a discrete one the share
+/// of elements that differ, for an update the share that went the other way, for a scalar the
+/// relative error, for noise the largest magnitude.
 #[derive(Clone, Copy)]
 pub struct Error {
     pub largest: f64,
     pub middle: f64,
-    /// Of a tensor that is stored whole the largest error of any element.
+    /// For a tensor that is stored whole, the largest error of any element.
     pub element: Option<f64>,
 }
 
@@ -45,7 +48,7 @@ pub struct Error {
 pub struct Errors(HashMap<String, Error>);
 
 impl Errors {
-    /// Empty in single precision, and of a case that has no operands to round.
+    /// Loads the errors. Empty in single precision, and for a case without operands to round.
     pub fn of(case: &str, precision: Precision) -> Outcome<Errors> {
         let name = match precision {
             Precision::F32 => return Ok(Errors::default()),
@@ -74,7 +77,7 @@ impl Errors {
         self.0.get(key).copied()
     }
 
-    /// How many times PyTorch's middle error the middle one of the tensors may be off.
+    /// The allowed median over the tensors of the error relative to PyTorch's median error.
     pub fn in_the_middle(&self) -> f64 {
         let (least, key) = IN_THE_MIDDLE;
         self.get(key).map_or(least, |error| error.largest.max(least))
@@ -82,16 +85,16 @@ impl Errors {
 }
 
 impl Error {
-    /// What is allowed of a scalar.
+    /// The allowed error of a scalar.
     pub fn allowed(&self) -> f64 {
         FACTOR * self.largest
     }
 
-    /// What is allowed of a tensor, and never less than `own`.
+    /// The tolerance for a tensor, never stricter than `own`.
     pub fn allows(&self, own: &Tolerance) -> Tolerance {
         let allowed = self.allowed();
         match *own {
-            // Of a part of a tensor PyTorch's largest error says nothing about the rest.
+            // For a partly stored tensor, PyTorch's largest error says nothing about the rest.
             Tolerance::Close { rel_l2: Some(rel_l2), max_abs, steps } => Tolerance::Close {
                 rel_l2: Some(rel_l2.max(allowed)),
                 max_abs: self.element.map_or(f64::INFINITY, |error| max_abs.max(FACTOR * error)),
@@ -114,7 +117,7 @@ impl Error {
     }
 }
 
-/// The middle one of how many times PyTorch's error each tensor is off; None of too few to tell.
+/// Returns the median of the tensors' errors relative to PyTorch's; `None` if there are too few.
 pub fn middle(ratios: &mut [f64]) -> Option<f64> {
     ratios.sort_by(f64::total_cmp);
     (ratios.len() >= FEWEST).then(|| ratios[ratios.len() / 2])

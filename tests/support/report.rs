@@ -1,4 +1,4 @@
-//! What became of one case: which stored numbers were compared, and what was wrong.
+//! The results of one case: which stored numbers were compared, and what was wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -9,7 +9,7 @@ use super::cases::{Case, Entry, Outcome, Scalar, Storage};
 use super::compare::{AdamStep, Tolerance, compare, compare_scalar, scalar_flipped};
 use super::precision::{Errors, middle};
 
-/// Failures named one by one; the rest are counted.
+/// Number of failures that are listed by name; the rest are counted.
 const NAMED: usize = 12;
 
 pub struct Report<'a> {
@@ -19,20 +19,20 @@ pub struct Report<'a> {
     seen: HashSet<String>,
     failures: Vec<Failure>,
     compared: usize,
-    /// Largest share of a tolerance used, and by what.
+    /// The largest fraction of a tolerance used, and what used it.
     worst: (f64, String),
-    /// PyTorch's at a lower precision that the case runs in.
+    /// PyTorch's errors at the precision of this run, if it is lower.
     errors: Errors,
-    /// How many times PyTorch's middle error each tensor is off.
+    /// Each tensor's error relative to PyTorch's median error.
     ratios: Vec<f64>,
 }
 
-/// Something that is wrong.
+/// A single failed check.
 pub struct Failure {
     pub what: String,
     pub problem: String,
-    /// Whether a flipped rectifier explains it ([`Tolerance::flipped`]): it depends on gradients,
-    /// and is not further off.
+    /// Whether a flipped ReLU explains it ([`Tolerance::flipped`]): the result depends on gradients
+    /// and is within the relaxed tolerance.
     pub flip: bool,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Report<'a> {
         Self::at(case, Precision::F32)
     }
 
-    /// Of a run at a precision.
+    /// Creates the report of a run at `precision`.
     pub fn at(case: &'a Case, precision: Precision) -> Outcome<Report<'a>> {
         let (stored, errors) = (case.load()?, Errors::of(&case.name, precision)?);
         let (seen, failures, worst) = (HashSet::new(), Vec::new(), (0.0, String::new()));
@@ -53,17 +53,17 @@ impl<'a> Report<'a> {
         self.case
     }
 
-    /// A stored tensor that the case is run on.
+    /// Returns a stored tensor that the case is run on.
     pub fn input(&mut self, key: &str) -> Outcome<Vec<f32>> {
         Ok(self.input_wide(key)?.iter().map(|&v| v as f32).collect())
     }
 
-    /// A stored label map, mask or picture that the case is run on.
+    /// Returns a stored label map, mask or image that the case is run on.
     pub fn input_bytes(&mut self, key: &str) -> Outcome<Vec<u8>> {
         Ok(self.input_wide(key)?.iter().map(|&v| v as u8).collect())
     }
 
-    /// A stored result, to feed later stages with; it is still to be compared.
+    /// Returns a stored result as the input of later stages; it must still be compared.
     pub fn recorded(&self, key: &str) -> Outcome<Vec<f32>> {
         let stored = self.stored.get(key).ok_or_else(|| format!("{key} is not stored"))?;
         match self.case.entry(key)?.storage {
@@ -85,8 +85,8 @@ impl<'a> Report<'a> {
         self.compare_with(key, shape, got, None);
     }
 
-    /// Compares a parameter after AdamW's first step. `gradient`: what it was taken with, which
-    /// the case stores under `grad/`.
+    /// Compares a parameter after AdamW's first step. `gradient` is the gradient of that step,
+    /// which the case stores under `grad/`.
     pub fn compare_step(&mut self, prefix: &str, name: &str, got: &[f32], gradient: &[f32]) {
         let step = self.step(name, gradient);
         let (key, shape) = (format!("{prefix}{name}"), &self.case.entry(&format!("grad/{name}")));
@@ -101,7 +101,7 @@ impl<'a> Report<'a> {
             Tolerance::Close { max_abs, .. } | Tolerance::Noise { max_abs } => max_abs,
             _ => 0.0,
         };
-        // PyTorch's share of elements that went another way counts all of them.
+        // PyTorch's share of elements that went the other way counts all of them.
         let measured = self.errors.get(&format!("param_after/{name}")).is_some();
         let unsettled = |&g: &f32| !measured && f64::from(g).abs() <= bound;
         let unsettled = gradient.iter().map(unsettled).collect();
@@ -159,12 +159,12 @@ impl<'a> Report<'a> {
         self.note(key, verdict, flip);
     }
 
-    /// Compares a result with a number that the config holds.
+    /// Compares a result with a number from the config.
     pub fn number(&mut self, what: &str, stored: f64, got: f64, tol_rel: f64) {
         self.note(what, compare_scalar(stored, got, tol_rel), false);
     }
 
-    /// Requires what the case says in words.
+    /// Checks a requirement that the case states in words.
     pub fn require(&mut self, what: &str, holds: bool) {
         self.note(what, if holds { Ok(0.0) } else { Err("does not hold".into()) }, false);
     }
@@ -183,8 +183,9 @@ impl<'a> Report<'a> {
         self.failures.push(Failure { what: what.into(), problem, flip });
     }
 
-    /// Every stored number must have been compared; the gradient norms accumulated between the
-    /// backward passes of an iteration alone may be left out, for passes may be run as one.
+    /// Closes the report: every stored number must have been compared. Only the gradient norms
+    /// accumulated between the backward passes of an iteration may be missing, because passes may
+    /// be batched.
     pub fn close(mut self) -> Verdict {
         let running = |key: &str| {
             key.rsplit('/').nth(1).is_some_and(|part| part.starts_with("backward"))
@@ -212,7 +213,8 @@ impl<'a> Report<'a> {
         Verdict { failures, compared, worst, middle }
     }
 
-    /// Stored tensors whose key starts with `prefix`, without it, that have a tolerance.
+    /// Returns the keys of stored tensors that start with `prefix` and have a tolerance, with the
+    /// prefix removed.
     pub fn keys(&self, prefix: &str) -> Vec<&'a str> {
         let tensors = self.case.tensors.iter();
         let results = tensors.filter(|(_, e)| e.tolerance != Tolerance::Input);
@@ -220,7 +222,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// How far off a result is relative to the stored tensor's l2, where that is what is asked.
+/// Returns the l2 distance of a result relative to the stored tensor, if its tolerance is in l2.
 fn off_in_l2(entry: &Entry, stored: &[f64], got: &[f64]) -> Option<f64> {
     const FAR: f64 = 1e6;
     let Tolerance::Close { rel_l2: Some(_), .. } = entry.tolerance else { return None };
@@ -229,8 +231,8 @@ fn off_in_l2(entry: &Entry, stored: &[f64], got: &[f64]) -> Option<f64> {
     used.ok().map(|used| FAR * used)
 }
 
-/// Whether a result comes after a backward pass: gradients, what an update makes of them, and all
-/// of a chain's iterations but the first.
+/// Returns whether a result comes after a backward pass: gradients, what an update makes of them,
+/// and everything in a chain except its first iteration.
 fn follows_gradients(key: &str) -> bool {
     let of_chain = key.strip_prefix("it").and_then(|rest| rest.split_once('/'));
     let (later, key) = match of_chain {
@@ -241,12 +243,12 @@ fn follows_gradients(key: &str) -> bool {
     later || parts.iter().any(|part| key.starts_with(part)) || key.contains("grad_norm")
 }
 
-/// A closed report.
+/// The verdict of a closed report.
 pub struct Verdict {
     pub failures: Vec<Failure>,
     compared: usize,
     worst: (f64, String),
-    /// How many times PyTorch's error the tensors are off, in the middle.
+    /// The median of the tensors' errors relative to PyTorch's.
     middle: Option<f64>,
 }
 

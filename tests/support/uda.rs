@@ -3,34 +3,44 @@
 //! A case lists every number that an iteration drew, in the order of the calls. This is that
 //! order, and what each number feeds (B images in a batch):
 //!
-//! | # | call | feeds |
-//! |---|---|---|
-//! | 1 | `random.uniform` | jitter number of the mixed images: on if > color_jitter_probability |
-//! | 2 | `random.uniform` | blur number of the mixed images: on if > 0.5 |
-//! | 3 | `hr_crop_box` | detail box of the source pass |
-//! | | | *before QuadMix:* |
-//! | 4 | `np.random.choice` × B | classes of image i: positions among the classes of the batch |
-//! | 5 | per image: `ColorJitter` if on, sigma if on | augmentation of mixed image i |
-//! | 6 | `hr_crop_box` | detail box of `mix` |
-//! | | | *QuadMix:* |
-//! | 4 | `np.random.choice` × B | source classes S: positions among the template label's classes of image i |
-//! | 5 | `random.sample` | the two rare classes, in the order of pasting, common to all images |
-//! | 6 | `np.random.choice` × B | target classes T of image i: positions among what S leaves of the template pseudo-label's classes; a failed attempt is followed by one for a single class |
-//! | 7 | for T2SS, then T2ST; for each image; for each rare class: file, x1, y1 | rare crop (file and crop again while it is rejected); after both classes `ColorJitter` if on, sigma if on |
-//! | 8 | `hr_crop_box` | detail box of `mix_tss` |
-//! | 9 | `hr_crop_box` | detail box of `mix_tst` |
-//! | | | *both:* |
-//! | 10 | `random.uniform`, `random.uniform` | jitter and blur numbers of the masked images |
-//! | 11 | `ColorJitter` if on, sigma if on | one call for all images: factors per image, one order, one sigma |
-//! | 12 | `torch.rand(mask grid)` | block mask: kept where > mask_ratio |
-//! | 13 | `hr_crop_box` | detail box of `masked` |
+//! Both phases:
+//!
+//! 1. `random.uniform`: jitter number of the mixed images, on if > color_jitter_probability
+//! 2. `random.uniform`: blur number of the mixed images, on if > 0.5
+//! 3. `hr_crop_box`: detail box of the source pass
+//!
+//! Before QuadMix:
+//!
+//! 4. `np.random.choice` × B: classes of image i, as positions among the classes of the batch
+//! 5. per image `ColorJitter` if on, sigma if on: augmentation of mixed image i
+//! 6. `hr_crop_box`: detail box of `mix`
+//!
+//! With QuadMix:
+//!
+//! 4. `np.random.choice` × B: source classes S of image i, as positions among the template label's
+//!    classes
+//! 5. `random.sample`: the two rare classes, in the order of pasting, common to all images
+//! 6. `np.random.choice` × B: target classes T of image i, as positions among what S leaves of the
+//!    template pseudo-label's classes; a failed attempt is followed by one for a single class
+//! 7. for T2SS, then T2ST, for each image: for each rare class file, x1, y1 of the rare crop (file
+//!    and crop again while it is rejected), then `ColorJitter` if on, sigma if on
+//! 8. `hr_crop_box`: detail box of `mix_tss`
+//! 9. `hr_crop_box`: detail box of `mix_tst`
+//!
+//! Both phases:
+//!
+//! 10. `random.uniform`, `random.uniform`: jitter and blur numbers of the masked images
+//! 11. `ColorJitter` if on, sigma if on: one call for all images, with factors per image, one order
+//!     and one sigma
+//! 12. `torch.rand(mask grid)`: block mask, kept where > mask_ratio
+//! 13. `hr_crop_box`: detail box of `masked`
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::cases::{Case, Outcome};
 
-/// First iteration with QuadMix, and the one at which the teacher is a copy of the student, in
+/// The first iteration with QuadMix, and the one at which the teacher is a copy of the student, in
 /// the variant (GTA, transformer) that all cases use.
 pub const QUAD_FROM: u64 = 6000;
 pub const TEACHER_COPY: u64 = 4000;
@@ -40,7 +50,7 @@ const BLUR_ABOVE: f64 = 0.5;
 /// y1, y2, x1, x2 in pixels of the image.
 pub type DetailBox = [usize; 4];
 
-/// Draws without replacement of `positions` from a sorted list of `n`.
+/// Positions drawn without replacement from a sorted list of `n`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub n: usize,
@@ -48,8 +58,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Uniform numbers with which a sequential draw makes this choice: the k-th takes element
-    /// ⌊u·(n−k)⌋ of what the earlier ones left, in ascending order.
+    /// Returns uniform numbers that make a sequential draw pick these positions: the k-th takes
+    /// element ⌊u·(n−k)⌋ of those that are left, in ascending order.
     pub fn uniforms(&self) -> Vec<f64> {
         let draw = |(k, &position): (usize, &usize)| {
             let before = self.positions[..k].iter().filter(|&&p| p < position).count();
@@ -58,7 +68,7 @@ impl Choice {
         self.positions.iter().enumerate().map(draw).collect()
     }
 
-    /// The chosen elements of the sorted list.
+    /// Returns the chosen elements of the sorted list.
     pub fn of(&self, list: &[u8]) -> Vec<u8> {
         self.positions.iter().map(|&p| list[p]).collect()
     }
@@ -78,14 +88,14 @@ pub struct Jitter {
     pub order: [u8; 4],
 }
 
-/// What one call of the augmentation did; absent parts were off.
+/// The draws of one augmentation call; absent parts were off.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augment {
     pub jitter: Option<Jitter>,
     pub sigma: Option<f64>,
 }
 
-/// The two numbers that switch an augmentation on.
+/// The two numbers that decide whether jitter and blur are on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Switches {
     pub jitter: f64,
@@ -94,18 +104,18 @@ pub struct Switches {
     pub blur_on: bool,
 }
 
-/// The crop of a rare-class picture that was pasted.
+/// The crop of a rare-class image that was pasted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RareCrop {
     pub class: u8,
     pub file: String,
     pub x: usize,
     pub y: usize,
-    /// Crops that were rejected before.
+    /// Number of crops that were rejected before.
     pub rejected: usize,
 }
 
-/// What makes one QuadMix image of its background.
+/// Everything that turns a background into one QuadMix image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuadImage {
     pub rare: Vec<RareCrop>,
@@ -114,7 +124,7 @@ pub struct QuadImage {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassMix {
-    /// Per image.
+    /// One per image.
     pub classes: Vec<Choice>,
     pub augment: Vec<Augment>,
     pub detail: DetailBox,
@@ -122,12 +132,12 @@ pub struct ClassMix {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuadMix {
-    /// Per image.
+    /// One per image.
     pub source: Vec<Choice>,
     pub rare_classes: Vec<u8>,
-    /// Per image; None where the pseudo-label had no class left.
+    /// One per image; `None` where the pseudo-label had no class left.
     pub target: Vec<Option<Choice>>,
-    /// Per image, on the mixed source (T2SS) and on the mixed target (T2ST).
+    /// One per image, on the mixed source (T2SS) and on the mixed target (T2ST).
     pub tss: Vec<QuadImage>,
     pub tst: Vec<QuadImage>,
     pub tss_detail: DetailBox,
@@ -158,19 +168,19 @@ pub struct UdaDraws {
 #[derive(Clone, Debug)]
 pub struct Iteration {
     pub local_iter: u64,
-    /// Learning rates of the plain and of the head parameters.
+    /// Learning rates of the base and of the head parameters.
     pub rates: [f64; 2],
     pub draws: UdaDraws,
 }
 
-/// The settings that the draws of a case were made under.
+/// The settings under which a case's draws were made.
 struct Settings {
     batch: usize,
     jitter_above: f64,
     rare_files: Vec<(u8, Vec<String>)>,
 }
 
-/// The iterations of a `uda` case: one, or three of a chain.
+/// Returns the iterations of a `uda` case: one, or the three of a chain.
 pub fn iterations(case: &Case) -> Outcome<Vec<Iteration>> {
     let rare_files = match case.config.pointer("/rand_mixer/ids").and_then(Value::as_object) {
         Some(ids) => ids.iter().map(|(class, files)| {
@@ -217,7 +227,7 @@ struct Draw {
     args: Value,
 }
 
-/// Takes draws in order; each must be of the kind that its place asks for.
+/// Consumes draws in order; each must be of the expected kind.
 struct Cursor<'a> {
     draws: &'a [Draw],
     next: usize,
@@ -255,7 +265,7 @@ impl<'a> Cursor<'a> {
         Ok(Switches { jitter, blur, jitter_on, blur_on })
     }
 
-    /// A choice that may have failed for lack of elements.
+    /// Reads a choice that may have failed for lack of elements.
     fn attempt(&mut self) -> Outcome<(usize, Option<Choice>)> {
         let draw = self.take("np.random.choice")?;
         let (n, k): (usize, usize) = self.args(draw)?;
@@ -273,7 +283,7 @@ impl<'a> Cursor<'a> {
         self.attempt()?.1.ok_or_else(|| format!("choice before {} failed", self.next))
     }
 
-    /// Two classes; where that fails one; where that fails none.
+    /// Reads a choice of two classes; if that failed, of one; if that failed too, `None`.
     fn choice_or_fewer(&mut self) -> Outcome<Option<Choice>> {
         match self.attempt()? {
             (2, None) => Ok(self.attempt()?.1),
@@ -294,9 +304,9 @@ impl<'a> Cursor<'a> {
         Ok(Augment { jitter, sigma })
     }
 
-    /// Rare crops of one image. A crop that follows one of the same class replaces it: that one
-    /// was rejected. Classes are told apart by the list of files that theirs are drawn from;
-    /// where the class that comes next has the same list, nothing is taken for a rejection.
+    /// Reads the rare crops of one image. A crop that follows one of the same class replaces it,
+    /// because that one was rejected. Classes are distinguished by the file lists that their crops
+    /// are drawn from; if the next class has the same list, no crop is considered rejected.
     fn rare(&mut self, classes: &[u8], settings: &Settings) -> Outcome<Vec<RareCrop>> {
         let files = |class: u8| {
             let known = settings.rare_files.iter().find(|(c, _)| *c == class);

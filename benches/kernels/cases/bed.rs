@@ -1,4 +1,5 @@
-//! Where a case runs, and inputs that are in no cache when their turn comes.
+//! The device that a case runs on, and inputs that have left every cache by the time they are
+//! reused.
 
 use std::sync::OnceLock;
 
@@ -7,42 +8,42 @@ use udass_raw::ops;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::tensor::{DType, Tensor};
 
-/// Sets of inputs at most, for cases that are tiny.
+/// Maximum number of input sets, which bounds tiny cases.
 const MOST_COPIES: usize = 4096;
-/// Numbers repeat with this period, a prime, so that no row of a tensor equals the next.
+/// Period of the generated numbers: a prime, so that no row of a tensor equals the next.
 const PERIOD: usize = 65_521;
 
-/// A device, and how much memory a case's inputs and outputs fill between two uses of the same.
+/// A device, and how many bytes of inputs and outputs a case cycles through before reusing any.
 pub struct Bed {
     pub device: Device,
     pub precision: Precision,
     rotate: usize,
-    /// Nothing is computed, so that one set of inputs without content will do.
+    /// The device computes nothing, so a single uninitialized set of inputs is enough.
     dry: bool,
 }
 
 /// A case that is ready to run.
 pub struct Run {
-    /// One run, on the next set of inputs.
+    /// Runs the case once, on the next set of inputs.
     pub once: Box<dyn FnMut()>,
-    /// Sets of inputs, and the bytes of all of them with their outputs.
+    /// Number of input sets, and the bytes of all of them together with their outputs.
     pub copies: usize,
     pub bytes: usize,
 }
 
 impl Bed {
-    /// They fill at least `rotate` bytes; 0: there is one set of them.
+    /// Cases cycle through at least `rotate` bytes of inputs and outputs; 0 means a single set.
     pub fn new(device: &Device, precision: Precision, rotate: usize) -> Bed {
         Bed { device: device.clone(), precision, rotate, dry: false }
     }
 
-    /// For what a case asks of a device.
+    /// A bed on a dry device, which only records the calls that a case makes.
     pub fn dry(precision: Precision, rotate: usize) -> Bed {
         Bed { device: Device::dry(precision), precision, rotate, dry: true }
     }
 
-    /// `run` on one set after the other. What it returns lives until that set's next turn, so that
-    /// outputs move through memory as inputs do.
+    /// Calls `run` on one input set after the other. Its result is kept until that set's next turn,
+    /// so that outputs move through memory as inputs do.
     pub fn rotating<S: 'static, R: 'static>(
         &self,
         make: impl Fn(u64) -> S,
@@ -67,7 +68,7 @@ impl Bed {
         Run { once, copies, bytes: copies * one }
     }
 
-    /// Uniform numbers of `real` in [-1, 1), others for another slot.
+    /// Uniform `real` numbers in [-1, 1), different for each slot.
     pub fn numbers(&self, shape: &[usize], slot: u64) -> Tensor {
         if self.dry {
             return self.device.empty(shape).unwrap();
@@ -82,12 +83,12 @@ impl Bed {
         self.device.upload_real(shape, &numbers[..n]).unwrap()
     }
 
-    /// The same, as products take them.
+    /// The same numbers, cast to the operand type of matmuls.
     pub fn operand(&self, shape: &[usize], slot: u64) -> Tensor {
         ops::to_operand(&self.device, &self.numbers(shape, slot)).unwrap()
     }
 
-    /// A byte for every element, by its place.
+    /// A byte for every element, computed from its flat index.
     pub fn bytes(&self, shape: &[usize], byte: impl Fn(usize) -> u8) -> Tensor {
         if self.dry {
             return self.device.alloc(shape, DType::U8).unwrap();
@@ -96,7 +97,7 @@ impl Bed {
         self.device.upload(shape, &bytes).unwrap()
     }
 
-    /// Labels B,H,W in blocks of one class, some of them unlabelled.
+    /// Labels B,H,W in square blocks of one class each, some of them unlabeled.
     pub fn labels(&self, shape: [usize; 3], classes: usize, slot: u64) -> Tensor {
         let [_, height, width] = shape;
         let block = (height / 8).max(8);

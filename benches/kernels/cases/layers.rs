@@ -1,4 +1,4 @@
-//! Layers by their sizes: square maps, B,H,W,C.
+//! Layers by size. All maps are square, B,H,W,C.
 
 use serde_json::{Value, json};
 use udass_raw::ops::{self, BatchNorm, Conv, DropPath, Mode, Norm};
@@ -11,7 +11,7 @@ use super::{Bed, List};
 
 use Input::{Fixed, Operand, Real};
 
-/// A square map.
+/// A square feature map.
 #[derive(Clone, Copy)]
 pub struct Map {
     pub batch: usize,
@@ -28,7 +28,7 @@ impl Map {
         self.batch * self.side * self.side
     }
 
-    /// Its sizes, and more.
+    /// The map's sizes as JSON, extended by `more`.
     fn and(self, more: Value) -> Value {
         let mut all = json!({"batch": self.batch, "side": self.side, "channels": self.channels});
         if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
@@ -38,7 +38,7 @@ impl Map {
     }
 }
 
-/// A filter and how it lies on a map.
+/// A convolution's filter and its geometry.
 pub struct Filter {
     pub out: usize,
     pub kernel: usize,
@@ -55,7 +55,7 @@ impl List {
         self.op("layernorm", shape, Op::new(inputs, params, apply));
     }
 
-    /// Residual sum, drop-path and norm: (sum, norm), both with a gradient.
+    /// Residual sum, drop-path and layer norm. Returns (sum, norm), both with a gradient.
     pub fn add_layernorm(&mut self, batch: usize, tokens: usize, channels: usize, rate: f64) {
         let shape = json!({"batch": batch, "tokens": tokens, "channels": channels, "rate": rate});
         let whole = vec![batch, tokens, channels];
@@ -79,7 +79,7 @@ impl List {
         self.op("linear", shape, Op::new(vec![Operand(vec![rows, channels])], params, apply));
     }
 
-    /// To logits, which are not rounded.
+    /// The linear layer that yields logits, which are not rounded to the operand type.
     pub fn classifier(&mut self, rows: usize, channels: usize, out: usize) {
         let shape = json!({"rows": rows, "channels": channels, "out": out, "bias": true});
         let params = vec![vec![out, channels], vec![out]];
@@ -119,7 +119,7 @@ impl List {
         self.op("depthwise_gelu", map.and(json!({})), op);
     }
 
-    /// `wide`: its output starts a residual stream. Pictures (3 channels) get no gradient.
+    /// `wide`: the output starts a residual stream. Images (3 channels) get no gradient.
     pub fn conv(&mut self, name: &'static str, map: Map, filter: Filter, wide: bool) {
         let Filter { out, kernel, geometry, bias } = filter;
         let Conv { stride, padding, dilation } = geometry;
@@ -135,19 +135,19 @@ impl List {
         self.op(name, shape, Op::new(vec![input], params, apply));
     }
 
-    /// Stride 1, the size kept.
+    /// Stride 1, padded to keep the size.
     pub fn conv3x3(&mut self, map: Map, out: usize, dilation: usize, bias: bool) {
         let filter = Filter { out, kernel: 3, geometry: Conv::same(3, dilation), bias };
         self.conv("conv3x3", map, filter, false);
     }
 
-    /// With the batch's statistics.
+    /// Batch norm with the batch's statistics.
     pub fn batchnorm(&mut self, map: Map, relu: bool) {
         let name = if relu { "batchnorm_relu" } else { "batchnorm" };
         self.op(name, map.and(json!({})), normed(map, relu, Mode::Train { momentum: 0.1 }));
     }
 
-    /// With the running statistics, as the frozen network has it.
+    /// Batch norm with the running statistics, as in the frozen ImageNet network.
     pub fn batchnorm_running(&mut self, map: Map) {
         self.forward("batchnorm_running_relu", map.and(json!({})), normed(map, true, Mode::Eval));
     }
@@ -171,7 +171,7 @@ impl List {
         self.op("bilinear", map.and(json!({"to": to})), op);
     }
 
-    /// The context of a picture, which stays in single precision.
+    /// Halves an image for the context crop; it stays in single precision.
     pub fn halve(&mut self, map: Map) {
         let to = map.side / 2;
         let apply = move |tape: &Tape, s: &Set| {
@@ -181,7 +181,7 @@ impl List {
         self.forward("bilinear", map.and(json!({"to": to})), op);
     }
 
-    /// Four levels, each half as wide as the one before, at the first one's size.
+    /// Resizes four levels, each half as wide as the one before, to the size of the first.
     pub fn resize_concat(&mut self, map: Map) {
         let side = map.side;
         let level = |i: usize| Operand(Map { side: (side >> i).max(1), ..map }.shape());
@@ -198,7 +198,7 @@ impl List {
     }
 
     pub fn dropout(&mut self, map: Map, rate: f32) {
-        // As it is written, not as it is rounded.
+        // Parses the decimal text, so that the rate is the f64 as written and not the widened f32.
         let rate: f64 = rate.to_string().parse().unwrap();
         let apply = move |tape: &Tape, s: &Set| {
             vec![ops::dropout2d(tape, &s.x[0], rate, &s.more[0], 7).unwrap()]
@@ -231,7 +231,7 @@ fn normed(map: Map, relu: bool, mode: Mode) -> Op {
     Op::new(vec![Operand(map.shape())], vec![vec![channels]; 2], apply).with(running)
 }
 
-/// What random dropping is drawn from.
+/// The key of the dropout RNG.
 fn key(bed: &Bed, slot: u64) -> Vec<Tensor> {
     let mut key = bed.device.alloc(&[1], DType::U64).unwrap();
     bed.device.write(&mut key, &[slot]).unwrap();

@@ -1,4 +1,4 @@
-//! What comes behind the logits: HRDA's fusion and windows, losses, pseudo-labels, evaluation.
+//! Everything after the logits: HRDA fusion and windows, losses, pseudo-labels, evaluation.
 
 use serde_json::json;
 use udass_raw::config::Config;
@@ -25,7 +25,7 @@ pub fn add(list: &mut List, config: &Config) {
     scales.cross_entropy(list, detail / stride, detail);
     scales.pseudo_labels(list);
     scales.evaluation(list);
-    // Of the context's last level.
+    // The feature distance uses the last level of the context crop.
     let level = if stride == 4 { 32 } else { 8 };
     let things = config.feature_distance.classes.clone();
     let features = [batch, crop / 2 / level, crop / 2 / level, network.backbone().widths()[3]];
@@ -37,7 +37,7 @@ struct Scales {
     batch: usize,
     crop: usize,
     detail: usize,
-    /// Pixels of a picture per cell of the logits.
+    /// Image pixels per cell of the logits.
     stride: usize,
     classes: usize,
 }
@@ -49,7 +49,7 @@ impl Scales {
         [y, y + side, x, x + side]
     }
 
-    /// Of a picture (3 channels) and of its labels (bytes, 1 channel).
+    /// Crops of an image (3 channels) and of its labels (bytes, 1 channel).
     fn crops(self, list: &mut List) {
         let Scales { batch, crop, detail, .. } = self;
         for (name, channels) in [("crop", 3), ("crop_labels", 1)] {
@@ -67,7 +67,7 @@ impl Scales {
         }
     }
 
-    /// The teacher's detail slides over the picture in half steps.
+    /// The teacher's detail windows slide over the image in steps of half a window.
     fn windows(self, list: &mut List) {
         let Scales { batch, crop, detail, stride, classes } = self;
         let of = move |bed: &Bed| {
@@ -90,7 +90,7 @@ impl Scales {
         });
     }
 
-    /// With a detail crop, as a student has it, and with all of the detail, as a teacher.
+    /// Fusion with one detail crop (student) and with detail everywhere (teacher).
     fn fusion(self, list: &mut List) {
         let Scales { batch, crop, detail, stride, classes } = self;
         let side = crop / stride;
@@ -144,7 +144,7 @@ impl Scales {
         });
     }
 
-    /// A picture twice as wide as the crop.
+    /// Evaluates an image twice as wide as the crop.
     fn evaluation(self, list: &mut List) {
         let Scales { crop, stride, classes, .. } = self;
         let (h, w) = (crop / stride, 2 * crop / stride);

@@ -1,4 +1,4 @@
-//! From batches to mixed, augmented and masked pictures, by the functions that an iteration calls.
+//! From batches to mixed, augmented and masked images, using the functions that an iteration calls.
 
 use serde_json::json;
 use udass_raw::config::Config;
@@ -53,7 +53,7 @@ impl Pictures {
         });
     }
 
-    /// ClassMix: half of the source's classes over the target.
+    /// ClassMix: pastes half of the source's classes onto the target.
     fn class_mix(self, list: &mut List) {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("class_mix", shape, move |bed: &Bed| {
@@ -71,7 +71,7 @@ impl Pictures {
         });
     }
 
-    /// One of QuadMix's pictures: template classes of both domains, then long-tail crops.
+    /// One of QuadMix's images: template classes of both domains, then the rare-class crops.
     fn quad_mix(self, list: &mut List) {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("quad_mix", shape, move |bed: &Bed| {
@@ -101,7 +101,7 @@ impl Pictures {
         });
     }
 
-    /// A square of each of two classes.
+    /// Crops that hold a square of each of the two rare classes.
     fn rare(self, bed: &Bed, slot: u64) -> RareCrops {
         let Pictures { batch, side, .. } = self;
         let inside = move |i: usize| (i / side % side).max(i % side) < side / 4;
@@ -112,7 +112,7 @@ impl Pictures {
         }
     }
 
-    /// Factors that leave a picture much as it was.
+    /// Uses mild factors that leave an image nearly unchanged.
     fn augment(self, list: &mut List) {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("jitter_blur", shape, move |bed: &Bed| {

@@ -1,5 +1,5 @@
-//! Every operation of a training iteration at the sizes that a preset gives it: what is measured
-//! (main.rs), and what `cargo test` holds against the iterations themselves (tests/operations.rs).
+//! Every operation of a training iteration at the sizes that a preset gives it. main.rs measures
+//! the cases, and tests/operations.rs checks that they match the iterations themselves.
 
 mod bed;
 mod layers;
@@ -15,7 +15,7 @@ use udass_raw::device::profile::Profile;
 
 pub use bed::{Bed, Run};
 
-/// name, configuration, changes of it. The last two are for a quick look.
+/// Name, configuration, and overrides. The last two presets are small, for a quick look.
 pub const PRESETS: [(&str, &str, &[&str]); 4] = [
     ("gta_vit", "gta_vit", &[]),
     ("gta_cnn", "gta_cnn", &[]),
@@ -30,27 +30,27 @@ const BLOCK: &str = "mask.block=32";
 pub struct Case {
     pub preset: &'static str,
     pub op: &'static str,
-    /// What it is called with: benches/pytorch/ops.py takes the same.
+    /// The sizes of the call; benches/pytorch/ops.py takes the same keys.
     pub shape: Map<String, Value>,
-    /// With the backward pass.
+    /// Whether the case includes the backward pass.
     pub backward: bool,
     make: Box<dyn Fn(&Bed) -> Run>,
 }
 
-/// Cases of one preset.
+/// The cases of one preset.
 pub struct List {
     preset: &'static str,
     cases: Vec<Case>,
 }
 
-/// The configuration of a preset.
+/// Loads the configuration of a preset.
 pub fn config(preset: &str) -> Config {
     let (_, base, changes) = PRESETS.into_iter().find(|(name, ..)| *name == preset).unwrap();
     let changes: Vec<String> = changes.iter().map(|change| change.to_string()).collect();
     Config::load(base, &changes).unwrap()
 }
 
-/// All cases of a preset.
+/// Returns all cases of a preset.
 pub fn of(preset: &'static str) -> Vec<Case> {
     let config = config(preset);
     let mut list = List { preset, cases: Vec::new() };
@@ -61,7 +61,8 @@ pub fn of(preset: &'static str) -> Vec<Case> {
     list.cases
 }
 
-/// What the machine can: a large square product, and a copy. Others are held against these.
+/// Measures the machine's peak rates with a large square matmul and a copy, as a reference for the
+/// other cases.
 pub fn rates(on_gpu: bool) -> Vec<Case> {
     let mut list = List { preset: "rate", cases: Vec::new() };
     state::rates(&mut list, on_gpu);
@@ -73,13 +74,13 @@ impl Case {
         if self.backward { "forward_backward" } else { "forward" }
     }
 
-    /// preset/op key=value,… pass
+    /// Formats the name as `preset/op key=value,… pass`.
     pub fn name(&self) -> String {
         let sizes: Vec<String> = self.shape.iter().map(|(k, v)| format!("{k}={v}")).collect();
         format!("{}/{} {} {}", self.preset, self.op, sizes.join(","), self.pass())
     }
 
-    /// What the record says of it beside the times.
+    /// The fields that are recorded next to the times.
     pub fn options(&self) -> Map<String, Value> {
         let mut options = Map::new();
         options.insert("preset".into(), json!(self.preset));
@@ -93,7 +94,8 @@ impl Case {
         (self.make)(bed)
     }
 
-    /// What one run asks of a device: its calls with their bytes and FLOPs.
+    /// Runs the case once on a dry device and returns the profile of its calls with their bytes and
+    /// FLOPs.
     pub fn asks(&self, dry: &Bed) -> (Run, Profile) {
         let mut run = self.prepare(dry);
         let ((), profile) = dry.device.profile(|| (run.once)()).unwrap();
@@ -102,7 +104,8 @@ impl Case {
 }
 
 impl List {
-    /// Networks have many layers of one shape: each is a case once.
+    /// Adds a case unless it exists: networks have many layers of one shape, and each shape is
+    /// measured once.
     fn push(
         &mut self,
         op: &'static str,
@@ -117,7 +120,7 @@ impl List {
         }
     }
 
-    /// An operation without a gradient.
+    /// Adds an operation that has no gradient.
     fn plain(&mut self, op: &'static str, shape: Value, make: impl Fn(&Bed) -> Run + 'static) {
         self.push(op, shape, false, Box::new(make));
     }

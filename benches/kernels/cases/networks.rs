@@ -1,4 +1,4 @@
-//! Both networks' layers: backbones with a batch of context or detail crops, then the heads.
+//! The layers of both networks: backbones on a batch of context or detail crops, then the heads.
 
 use udass_raw::config::Config;
 use udass_raw::nn::Segmentor;
@@ -13,11 +13,11 @@ const REDUCTIONS: [usize; 4] = [8, 4, 2, 1];
 pub fn add(list: &mut List, config: &Config) {
     let network = Segmentor::new(&config.network).unwrap();
     let widths = network.backbone().widths();
-    // Context and detail crop are of one size.
+    // Context and detail crops have the same size in pixels.
     let (batch, side) = (config.data.batch, config.network.hrda.detail_crop);
     list.halve(Map { batch, side: config.data.crop, channels: 3 });
     if config.network.backbone.starts_with("mit") {
-        // Both scales go through a MiT as one batch.
+        // A MiT processes both scales as one batch.
         mit(list, widths, 2 * batch, side);
         daformer(list, widths, Map { batch, side: side / 4, channels: config.network.channels });
         let grid = Map { batch, side: side / 4, channels: config.network.channels };
@@ -57,13 +57,13 @@ fn mit(list: &mut List, widths: [usize; 4], batch: usize, side: usize) {
         list.linear(rows, width, 4 * width, true);
         list.depthwise_gelu(Map { channels: 4 * width, ..map });
         list.linear(rows, 4 * width, width, true);
-        // Gradients of what two read.
+        // Sums the gradients of an activation that has two consumers.
         list.add(map, false);
         from = map;
     }
 }
 
-/// `grid`: the finest level, of the decoder's channels.
+/// `grid`: the finest level, with the decoder's number of channels.
 fn daformer(list: &mut List, widths: [usize; 4], grid: Map) {
     let Map { batch, side, channels } = grid;
     for (stage, width) in widths.into_iter().enumerate() {
@@ -102,7 +102,8 @@ fn resnet(list: &mut List, widths: [usize; 4], batch: usize, side: usize) {
         let inner = outer / 4;
         let side = if stage == 0 { side / 4 } else { side / 8 };
         let [inside, outside] = [inner, outer].map(|channels| Map { batch, side, channels });
-        // The first block's way in and shortcut, then those of all others.
+        // The first block's input convolution and shortcut, then the input convolution of all other
+        // blocks.
         list.linear(from.rows(), from.channels, inner, false);
         if from.side == side {
             list.linear(from.rows(), from.channels, outer, false);

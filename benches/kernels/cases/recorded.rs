@@ -1,4 +1,4 @@
-//! Operations that are recorded on a tape: forward alone, and with the backward pass.
+//! Operations recorded on a tape: the forward pass alone, and with the backward pass.
 
 use std::rc::Rc;
 
@@ -10,22 +10,22 @@ use udass_raw::tensor::{DType, Tensor};
 
 use super::{Bed, List, Run};
 
-/// An input that a gradient is for, or one without.
+/// An input of an operation.
 #[derive(Clone)]
 pub enum Input {
-    /// As products take it.
+    /// In the operand type, with a gradient.
     Operand(Vec<usize>),
-    /// Of the residual stream, or logits.
+    /// In `real`, with a gradient: part of the residual stream, or logits.
     Real(Vec<usize>),
-    /// An operand that needs no gradient.
+    /// In the operand type, without a gradient.
     Fixed(Vec<usize>),
 }
 
-/// What an operation is applied to.
+/// The tensors that an operation is applied to.
 pub struct Set {
     pub x: Vec<Tensor>,
     pub p: Vec<Param>,
-    /// Labels, weights, keys: what has no gradient.
+    /// Tensors without a gradient: labels, weights, keys.
     pub more: Vec<Tensor>,
     gradients: Vec<Tensor>,
 }
@@ -33,7 +33,7 @@ pub struct Set {
 type Apply = Rc<dyn Fn(&Tape, &Set) -> Vec<Tensor>>;
 type More = Rc<dyn Fn(&Bed, u64) -> Vec<Tensor>>;
 
-/// A recorded operation.
+/// An operation that is recorded on a tape.
 #[derive(Clone)]
 pub struct Op {
     inputs: Vec<Input>,
@@ -51,12 +51,12 @@ impl Op {
         Op { inputs, params, more: Rc::new(|_, _| Vec::new()), apply: Rc::new(apply) }
     }
 
-    /// `more`: what has no gradient, for a slot.
+    /// Adds inputs without a gradient; `more` generates them for a slot.
     pub fn with(self, more: impl Fn(&Bed, u64) -> Vec<Tensor> + 'static) -> Op {
         Op { more: Rc::new(more), ..self }
     }
 
-    /// Parameters as a network has them, with their values in the type of products beside them.
+    /// Parameters laid out as in a network, with their low-precision copies.
     fn parameters(
         &self,
         bed: &Bed,
@@ -126,13 +126,13 @@ impl Op {
 }
 
 impl List {
-    /// Forward alone, as a teacher runs it, and with the backward pass.
+    /// Adds two cases: the forward pass alone, as a teacher runs it, and with the backward pass.
     pub fn op(&mut self, name: &'static str, shape: Value, op: Op) {
         self.forward(name, shape.clone(), op.clone());
         self.push(name, shape, true, Box::new(move |bed| op.forward_backward(bed)));
     }
 
-    /// Of an operation that never runs backward.
+    /// Adds an operation that never runs backward.
     pub fn forward(&mut self, name: &'static str, shape: Value, op: Op) {
         self.push(name, shape, false, Box::new(move |bed| op.forward(bed)));
     }

@@ -1,4 +1,4 @@
-//! What an iteration does to whole buffers: the update, what becomes state, sums and fills.
+//! Work on whole buffers: the parameter update, committing state, sums and fills.
 
 use serde_json::json;
 use udass_raw::config::Config;
@@ -18,7 +18,7 @@ pub fn add(list: &mut List, config: &Config) {
     let parameters: usize = spec.params().iter().map(|p| p.len()).sum();
     let shape = json!({"parameters": parameters, "tensors": spec.params().len()});
     let settings = config.optimizer.clone();
-    // AdamW and the teacher's update are one kernel.
+    // One kernel does both the AdamW step and the teacher's EMA update.
     list.plain("adamw_ema", shape, move |bed: &Bed| {
         let numbers = UpdateNumbers::new(&(&settings).into(), 6e-5, 5, 0.999).to_array();
         let numbers = bed.device.upload_real(&[5], &numbers).unwrap();
@@ -48,7 +48,7 @@ pub fn add(list: &mut List, config: &Config) {
     pictures(list, [batch, side, side, 3]);
 }
 
-/// `shape`: pictures, which QuadMix keeps as templates with their labels.
+/// `shape`: images that QuadMix keeps as templates together with their labels.
 fn pictures(list: &mut List, shape: [usize; 4]) {
     let [batch, side, ..] = shape;
     let sizes = json!({"batch": batch, "side": side});
@@ -88,7 +88,7 @@ pub fn rates(list: &mut List, on_gpu: bool) {
         let make = |slot| [slot, slot + 1].map(|slot| bed.operand(&[side, side], slot));
         bed.rotating(make, move |device, [a, b]| {
             let mut out = device.empty(&[side, side]).unwrap();
-            // As a linear layer has it: the rows of both are what is multiplied.
+            // As in a linear layer, both operands are stored with the reduced dimension contiguous.
             ops::matmul(device, &mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
             out
         })

@@ -1,4 +1,4 @@
-//! What reading a torch file gives.
+//! The result of reading a torch file.
 
 use std::ops::Range;
 
@@ -6,28 +6,30 @@ use safetensors::Dtype;
 
 use super::node::Node;
 
-/// A whole torch file but for its numbers.
+/// The content of a torch file, without the elements of its tensors.
 #[derive(Debug)]
 pub struct Contents {
-    /// In the file's order.
+    /// The tensors, in the order of the file.
     pub tensors: Vec<PthTensor>,
-    /// All that is not a tensor's numbers.
+    /// The tree of dictionaries, lists and scalars around the tensors.
     pub tree: Node,
-    /// Metadata of classes that are not understood: where it stands, and the class.
+    /// Metadata of unknown classes: its location, and the class.
     pub skipped: Vec<(String, String)>,
-    /// What a zip file says of each of its records.
+    /// Byte range and CRC-32 of each record of a zip file.
     pub checksums: Vec<(Range<usize>, u32)>,
 }
 
-/// Where a tensor's numbers stand.
+/// The description of a tensor and the location of its elements.
 #[derive(Debug)]
 pub struct PthTensor {
-    /// The key in the state dict; for what stands beside it, the keys on the way there, by dots.
+    /// The key in the state dict, or the dotted path for a tensor outside of it.
     pub name: String,
+    /// The element type.
     pub dtype: Dtype,
+    /// The size of each axis.
     pub shape: Vec<usize>,
-    /// Elements from one to the next on each axis.
+    /// The stride of each axis, in elements.
     pub strides: Vec<usize>,
-    /// Bytes of the file from the first element to the end of the storage.
+    /// Byte range in the file, from the first element to the end of the storage.
     pub place: Range<usize>,
 }

@@ -1,5 +1,6 @@
-//! PyTorch's format before 1.6: five pickles (magic number, version, the writer's types, the content,
-//! the storages' keys), then each storage: its length, 8 bytes, and its numbers.
+//! Reads PyTorch's format before 1.6: five pickles (magic number, version, the writer's system
+//! info, the content, the storage keys), then each storage as its length (8 bytes) and its
+//! elements.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,20 +10,21 @@ use super::pickle::{self, Pickle};
 use super::value::{Outcome, Value};
 use super::walk::walk;
 
-/// 0x1950a86a20f9469cfc6c.
+/// The magic number 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
-/// Whether a file begins like a pickle and not like a safetensors file, which holds a length of 8
-/// bytes and a bracket.
+/// Returns whether a file begins like a pickle and not like a safetensors file, which begins with a
+/// length of 8 bytes and a brace.
 pub fn is_pickle(bytes: &[u8]) -> bool {
     let binary = bytes.first() == Some(&0x80) && bytes.get(1).is_some_and(|&v| v <= 5);
-    // The text form begins with a class or a bracket.
+    // A text pickle (protocol 0) begins with a class, a mark or an empty container.
     let text = bytes.iter().take(64).any(|&b| b == b'\n')
         && matches!(bytes.first(), Some(b'c' | b'(' | b'}' | b']'));
     (binary || text) && bytes.get(8) != Some(&b'{')
 }
 
+/// Reads a file in this format, except the elements of the tensors.
 pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     let mut at = 0;
     let mut next = || -> Outcome<Pickle> {
@@ -52,7 +54,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     let Value::List(list) = keys.value(keys.root) else {
         return Err("does not list its storages".into());
     };
-    // Their types stand where they are used.
+    // The list has no element types; they are given where the storages are used.
     let mut sizes = HashMap::new();
     for value in &content.values {
         if let Value::Storage(storage) = value {
@@ -64,7 +66,8 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         let Value::Text(key) = keys.value(key) else {
             return Err("does not list its storages".into());
         };
-        // Nothing says how long it is, nor refers to it: what follows cannot be found.
+        // The element size of an unreferenced storage is unknown, so the storages after it cannot
+        // be located.
         let Some(size) = sizes.get(key.as_ref()) else { break };
         let ends = || format!("ends before its storage {key} does");
         let (length, rest) =

@@ -1,14 +1,13 @@
-//! PyTorch's checkpoints (`.pth`), in the zip format and in the older one, read and written without
-//! PyTorch.
+//! Reads PyTorch's checkpoints (`.pth`) in the zip format and the legacy format, and writes the zip
+//! format, without PyTorch.
 //!
-//! Nothing in a file is run: its pickle is read as data (pickle.rs), the functions that make tensors
-//! are known by name, and whatever else it would call is skipped where it is metadata, listed in
-//! [`Contents::skipped`], and refused by name where tensors are its arguments or it stands among
-//! them. The pickle alone is read when a file is opened; tensors are ranges of the memory map.
+//! No code in a file is run: the pickle is read as data (pickle.rs), and only the functions that
+//! construct tensors are known, by name. Any other call is skipped if it is metadata and listed in
+//! [`Contents::skipped`]; it is an error if it has tensors as arguments or is among tensors.
+//! Opening a file reads only the pickle; tensors are ranges of the memory map.
 //!
-//! A reader of our own, because the crates that there are either lack the older format (candle-core),
-//! or read through buffers, forget the order of a state dict and let unknown functions pass
-//! without a word (pytorch-reader 0.22).
+//! Existing crates either lack the legacy format (candle-core), or read through buffers, lose the
+//! order of a state dict, and silently accept unknown functions (pytorch-reader 0.22).
 
 mod contents;
 mod legacy;

@@ -1,46 +1,59 @@
-//! What a torch file holds beside its tensors' numbers: nested dictionaries, lists and scalars.
+//! The tree in a torch file around the elements of its tensors: nested dictionaries, lists and
+//! scalars.
 //!
-//! A safetensors file made of a torch file carries this tree as JSON, so that the way back is exact.
+//! A safetensors file converted from a torch file keeps this tree as JSON, so that converting back
+//! is exact.
 
 use serde_json::{Value as Json, json};
 
 use super::value::Outcome;
 
+/// A node of the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
+    /// Python's `None`.
     None,
+    /// A boolean.
     Bool(bool),
+    /// An integer.
     Int(i64),
+    /// A floating-point number.
     Float(f64),
+    /// A string.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A tuple.
     Tuple(Vec<Node>),
+    /// A dictionary, as key-value pairs in order.
     Dict(Vec<(Node, Node)>),
-    /// An `OrderedDict`, as state dicts are.
+    /// An `OrderedDict`, the type of state dicts.
     Ordered(Vec<(Node, Node)>),
-    /// The tensor of this name.
+    /// The tensor with this name.
     Tensor(String),
-    /// Metadata of a class that is not understood, by its name; written as None.
+    /// Metadata of the unknown class with this name; written as `None`.
     Skipped(String),
 }
 
 impl Node {
-    /// An entry of a dictionary by its key.
+    /// Returns the value of a key if this is a dictionary.
     pub fn get(&self, key: &str) -> Option<&Node> {
         let (Node::Dict(items) | Node::Ordered(items)) = self else { return None };
         let found = items.iter().find(|(k, _)| matches!(k, Node::Text(k) if k == key));
         found.map(|(_, value)| value)
     }
 
+    /// Creates a text node.
     pub fn text(text: impl Into<String>) -> Node {
         Node::Text(text.into())
     }
 
-    /// A dictionary with text keys.
+    /// Creates a dictionary with text keys.
     pub fn dict<const N: usize>(items: [(&str, Node); N]) -> Node {
         Node::Dict(items.into_iter().map(|(key, value)| (Node::text(key), value)).collect())
     }
 
+    /// Returns the tree as JSON that [`from_json`](Self::from_json) reads back exactly.
     pub fn to_json(&self) -> Json {
         let list = |items: &[Node]| items.iter().map(Node::to_json).collect::<Vec<_>>();
         let pairs = |items: &[(Node, Node)]| {
@@ -50,7 +63,7 @@ impl Node {
             Node::None => Json::Null,
             Node::Bool(value) => json!(value),
             Node::Int(value) => json!(value),
-            // As bits: JSON has no NaN, and no float that is whole.
+            // Stored as bits, because JSON has no NaN and does not distinguish 1.0 from 1.
             Node::Float(value) => json!({"float": value.to_bits()}),
             Node::Text(text) => json!(text),
             Node::List(items) => json!(list(items)),
@@ -62,7 +75,10 @@ impl Node {
         }
     }
 
-    /// What [`to_json`](Self::to_json) wrote.
+    /// Reads a tree from the JSON that [`to_json`](Self::to_json) returned.
+    ///
+    /// # Errors
+    /// A message, if the JSON is no such tree.
     pub fn from_json(json: &Json) -> Outcome<Node> {
         let problem = || "this is no tree of a torch file".to_owned();
         let list = |json: &Json| {

@@ -1,42 +1,49 @@
-//! Python's pickle as data: what its instructions would build, and nothing of what they would call.
+//! Reads Python's pickle format as data: builds the values that the instructions describe, without
+//! calling any function.
 //!
-//! Values go into one arena, so that neither depth nor sharing costs more than the pickle's own
-//! length, and all that grows has a limit: however hostile, a pickle takes up no more than 512 MiB
-//! while it is read. Only the functions that tensors need are understood ([`call`](Machine::call)); any other class
-//! or function becomes [`Value::Foreign`], which remembers its name and what it was given.
+//! Values are stored in one arena, so that depth and sharing cost no more than the pickle's own
+//! length. Everything that grows has a limit: even a hostile pickle takes at most 512 MiB while it
+//! is read. Only the functions that tensors need are known ([`call`](Machine::call)); any other
+//! class or function becomes [`Value::Foreign`], which stores its name and arguments.
 
 use std::collections::HashMap;
 
 use super::value::{Dict, Foreign, Id, Outcome, Storage, Tensor, Value, dtype};
 
-/// A pickle may not be longer, bytes. That of a UDASS checkpoint has one or two million.
+/// Maximum length of a pickle in bytes; that of a UDASS checkpoint has one or two million.
 const MAX_BYTES: usize = 32 << 20;
-/// Values in one pickle, and on its stack and in its memo. A UDASS checkpoint makes 200 000.
+/// Maximum number of values in a pickle, and also on its stack and in its memo. A UDASS checkpoint
+/// has 200 000.
 pub const MAX_VALUES: usize = 2 << 20;
+/// Maximum number of tensors in a pickle.
 pub const MAX_TENSORS: usize = 1 << 18;
+/// Maximum number of axes of a tensor.
 const MAX_AXES: usize = 16;
-/// Open brackets: PyTorch nests a dozen.
+/// Maximum number of open marks; PyTorch nests about a dozen.
 const MAX_MARKS: usize = 1 << 16;
-/// Characters of a class's or storage's name.
+/// Maximum length of the name of a class or storage, in bytes.
 const MAX_NAME: usize = 512;
 
-/// What one pickle holds.
+/// The content of one pickle.
 pub struct Pickle {
+    /// The arena of all values.
     pub values: Vec<Value>,
+    /// The value that the pickle describes.
     pub root: Id,
-    /// Values that belong to none that is kept (attributes, items of foreign objects).
+    /// Values that no kept value refers to, such as the attributes of dictionaries and tensors.
     pub dropped: Vec<Id>,
-    /// Bytes up to and including its end.
+    /// Length in bytes, including the final instruction.
     pub length: usize,
 }
 
 impl Pickle {
+    /// Returns the value with this id.
     pub fn value(&self, id: Id) -> &Value {
-        // Ids are made by the machine, for values that it has pushed.
+        // The machine only creates ids of values that it has pushed.
         &self.values[id as usize]
     }
 
-    /// The name of a class or function.
+    /// Returns the name of a class or function.
     pub fn name(&self, global: Option<Id>) -> &str {
         match global.map(|id| self.value(id)) {
             Some(Value::Global(name)) => name,
@@ -45,7 +52,7 @@ impl Pickle {
     }
 }
 
-/// Reads the pickle at the beginning of `bytes`.
+/// Reads the pickle at the start of `bytes`.
 pub fn read(bytes: &[u8]) -> Outcome<Pickle> {
     let bytes = &bytes[..bytes.len().min(MAX_BYTES)];
     let mut machine = Machine {
@@ -72,7 +79,7 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
     dropped: Vec<Id>,
     tensors: usize,
-    /// Items that were copied from one value to another.
+    /// Number of items copied from one value to another.
     copied: usize,
 }
 
@@ -89,7 +96,7 @@ impl Machine<'_> {
 
     fn step(&mut self, op: u8) -> Outcome<()> {
         match op {
-            // Protocol, frame: nothing to do.
+            // PROTO and FRAME need no action.
             0x80 => drop(self.byte()?),
             0x95 => drop(self.take(8)?),
             b'0' => drop(self.pop()?),
@@ -281,7 +288,7 @@ impl Machine<'_> {
         std::str::from_utf8(&rest[..length]).map_err(|_| "a name that is not UTF-8".into())
     }
 
-    /// A count of `width` bytes, and as many bytes.
+    /// Reads a count of `width` bytes, then that many bytes.
     fn counted(&mut self, width: usize) -> Outcome<&[u8]> {
         let mut count = [0; 8];
         count[..width].copy_from_slice(self.take(width)?);
@@ -331,7 +338,7 @@ impl Machine<'_> {
         self.again(self.values.len() as Id - 1)
     }
 
-    /// Puts a value on the stack that is there already.
+    /// Pushes an existing value on the stack.
     fn again(&mut self, id: Id) -> Outcome<()> {
         if self.stack.len() >= MAX_VALUES {
             return Err(format!("more than {MAX_VALUES} values"));
@@ -493,8 +500,8 @@ impl Machine<'_> {
         Ok(Tensor { storage: (**storage).clone(), offset, shape, strides })
     }
 
-    /// From what PyTorch says of a storage: `("storage", type, key, device, elements)`, and in the
-    /// older format `(key, first element, elements)` of a view, or none.
+    /// Parses PyTorch's reference to a storage: `("storage", type, key, device, elements)`,
+    /// followed in the legacy format by a view `(key, first element, elements)` or `None`.
     fn storage(&self, id: Id) -> Outcome<Storage> {
         let Value::Tuple(list) = self.value(id) else {
             return Err("refers to what is no storage".into());

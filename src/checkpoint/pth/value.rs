@@ -1,58 +1,68 @@
-//! What a pickle's values can be.
+//! The values in a pickle.
 
 use safetensors::Dtype;
 
+/// The result of reading a torch file; the error completes a sentence about the file.
 pub type Outcome<T> = Result<T, String>;
 
-/// A value's place in the arena.
+/// The index of a value in the arena.
 pub type Id = u32;
 
+/// A value in a pickle.
 #[derive(Clone, Debug)]
 pub enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// Little-endian two's complement, longer than 64 bits.
+    /// An integer of more than 64 bits, as little-endian two's complement.
     BigInt(Box<[u8]>),
     Float(f64),
     Text(Box<str>),
-    /// Not kept: no tensor needs them.
+    /// A byte string. Its content is not kept, because no tensor needs it.
     Bytes,
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Box<Dict>),
-    /// A class or function by its dotted name.
+    /// A class or function, by its dotted name.
     Global(Box<str>),
     Storage(Box<Storage>),
     Tensor(Box<Tensor>),
-    /// An object of a class that is not understood.
+    /// An object of an unknown class.
     Foreign(Box<Foreign>),
 }
 
+/// A dictionary, as key-value pairs in order.
 #[derive(Clone, Debug, Default)]
 pub struct Dict {
+    /// Whether it is an `OrderedDict`.
     pub ordered: bool,
+    /// Key-value pairs, in the order of the file.
     pub items: Vec<(Id, Id)>,
 }
 
+/// An object of an unknown class, or the result of an unknown function.
 #[derive(Clone, Debug)]
 pub struct Foreign {
-    /// Its class or function; none where that has no name.
+    /// The class or function; `None` if it has no name.
     pub global: Option<Id>,
-    /// Everything that was handed to it.
+    /// All values that were passed to it.
     pub given: Vec<Id>,
 }
 
-/// Numbers that stand elsewhere in the file.
+/// A reference to elements stored elsewhere in the file.
 #[derive(Clone, Debug)]
 pub struct Storage {
+    /// Key of the storage, unique in the file.
     pub key: Box<str>,
+    /// The element type.
     pub dtype: Dtype,
+    /// Number of elements.
     pub elements: usize,
-    /// First element of the view that this is (only in the older format).
+    /// First element, if this is a view of another storage (only in the legacy format).
     pub first: usize,
 }
 
+/// A strided view of a storage. Offset and strides are in elements.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub storage: Storage,
@@ -61,7 +71,7 @@ pub struct Tensor {
     pub strides: Vec<usize>,
 }
 
-/// The names of PyTorch's storages.
+/// The names of PyTorch's storage classes, without the suffix `Storage`.
 const STORAGES: [(&str, Dtype); 10] = [
     ("Float", Dtype::F32),
     ("Double", Dtype::F64),
@@ -75,14 +85,14 @@ const STORAGES: [(&str, Dtype); 10] = [
     ("Bool", Dtype::BOOL),
 ];
 
-/// The type of the numbers in a storage class, by its dotted name.
+/// Returns the element type of a storage class, given its dotted name.
 pub fn dtype(class: &str) -> Option<Dtype> {
     let class = class.strip_prefix("torch.")?.strip_suffix("Storage")?;
     let class = class.strip_prefix("cuda.").unwrap_or(class);
     STORAGES.iter().find(|(name, _)| *name == class).map(|(_, dtype)| *dtype)
 }
 
-/// PyTorch's name for the storage of a type, where it has one.
+/// Returns PyTorch's name for the storage of a type, if it has one.
 pub fn storage_name(dtype: Dtype) -> Option<&'static str> {
     STORAGES.iter().find(|(_, known)| *known == dtype).map(|(name, _)| *name)
 }

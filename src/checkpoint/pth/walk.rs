@@ -1,4 +1,4 @@
-//! From the values of a pickle to named tensors and the tree around them.
+//! Converts the values of a pickle to named tensors and the tree around them.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -8,29 +8,30 @@ use super::node::Node;
 use super::pickle::{MAX_TENSORS, MAX_VALUES, Pickle};
 use super::value::{Foreign, Id, Outcome, Storage, Tensor, Value};
 
-/// Dictionaries within dictionaries.
+/// Maximum nesting depth.
 const MAX_DEPTH: usize = 64;
-/// Bytes that all tensors' names take up together.
+/// Maximum size of all names and copied texts together, in bytes.
 const MAX_NAMES: usize = 32 << 20;
 const MAX_KEY: usize = 1024;
-/// Keys whose entries are a checkpoint's state dict, and lend their tensors no part of their name.
+/// Keys of a checkpoint's state dict, which are not part of its tensors' names.
 const STATE_DICTS: [&str; 2] = ["state_dict", "model"];
 
 struct Walk<'a, F> {
     pickle: &'a Pickle,
     file_len: usize,
-    /// The bytes of the file that a storage covers.
+    /// Returns the byte range of a storage in the file.
     place: F,
     contents: Contents,
     names: HashSet<String>,
     name_bytes: usize,
-    /// Values met, those met before included: sharing must not multiply the work.
+    /// Number of values visited, counting repeated visits, so that sharing cannot multiply the
+    /// work.
     met: usize,
-    /// The root's key of the state dict, where it is not the root itself.
+    /// The key of the state dict in the root, unless the root is the state dict itself.
     state_dict: Option<&'static str>,
 }
 
-/// `place`: the bytes of the file that a storage covers.
+/// Converts a pickle. `place` returns the byte range of a storage in the file.
 pub fn walk(
     pickle: &Pickle,
     file_len: usize,
@@ -127,7 +128,8 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         Ok(nodes)
     }
 
-    /// A text's copy, of which a hostile file could ask for many.
+    /// Copies a text. The size is limited, because a hostile file could refer to one text many
+    /// times.
     fn text(&mut self, text: &str) -> Outcome<Node> {
         self.charge(text.len())?;
         Ok(Node::text(text))
@@ -156,7 +158,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         self.skip(class, path)
     }
 
-    /// Tensors that only a foreign function could make sense of.
+    /// Fails if the value contains tensors, which only the unknown `class` could interpret.
     fn refuse_tensors(&mut self, id: Id, class: &str, depth: usize) -> Outcome<()> {
         self.meet(depth)?;
         let pickle = self.pickle;
@@ -183,7 +185,8 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         Ok(())
     }
 
-    /// Among tensors everything is meant to be one.
+    /// Fails if a dictionary with tensors also holds an object of an unknown class, since that was
+    /// probably a tensor too.
     fn refuse_foreign_among_tensors(&self, items: &[(Id, Id)], path: &[String]) -> Outcome<()> {
         let value = |item: &(Id, Id)| self.pickle.value(item.1);
         if !items.iter().any(|item| matches!(value(item), Value::Tensor(_))) {
@@ -210,7 +213,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
             _ => path,
         };
         let name = at(path);
-        // Twice for the set and the tree.
+        // The name is copied to the list of tensors, the set and the tree.
         self.charge(3 * name.len())?;
         let whole = (self.place)(&tensor.storage)?;
         let size = tensor.storage.dtype.bitsize() / 8;
@@ -247,7 +250,8 @@ fn at(path: &[String]) -> String {
     if path.is_empty() { "the top".into() } else { path.join(".") }
 }
 
-/// The bytes from a tensor's first element to the end of its storage.
+/// Checks that a tensor lies within its storage and returns the byte range from its first element
+/// to the end of the storage.
 fn checked(
     tensor: &Tensor,
     whole: &Range<usize>,
@@ -266,7 +270,7 @@ fn checked(
     if numbers == Some(0) {
         return Ok(start..start);
     }
-    // One number may stand for many (a stride of 0), but not for more than the file has bytes.
+    // A stride of 0 repeats an element, but a tensor may not be larger than the file.
     if numbers.and_then(bytes).is_none_or(|n| n > file_len) {
         return Err(format!("claims a shape of {:?}, more than the file holds", tensor.shape));
     }

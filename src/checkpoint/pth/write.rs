@@ -1,5 +1,5 @@
-//! Writing torch files: the zip format, with a pickle of nothing but dictionaries, lists, scalars and
-//! tensors, as `torch.load(weights_only=True)` wants it.
+//! Writes torch files in the zip format. The pickle holds only dictionaries, lists, scalars and
+//! tensors, so that `torch.load(weights_only=True)` accepts it.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -15,10 +15,14 @@ use crate::checkpoint::atomic::write_atomic;
 use crate::checkpoint::writer::Entry;
 use crate::{Error, Result};
 
-/// Records begin at multiples of it, as PyTorch writes them.
+/// Alignment of records in bytes, as PyTorch writes them.
 const ALIGNMENT: u16 = 64;
 
-/// Writes `tree`, whose tensors are `entries` by name; the file is there whole or not at all.
+/// Writes `tree` atomically; its tensors are the `entries` with their names.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Weights`] if a tensor is missing from `entries` or PyTorch lacks its
+/// type; the error of an entry whose bytes cannot be read.
 pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
     let mut pickle = Pickle { bytes: vec![0x80, 2], tensors: HashMap::new(), path };
     for (index, entry) in entries.iter().enumerate() {
@@ -64,7 +68,7 @@ pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
 
 struct Pickle<'a> {
     bytes: Vec<u8>,
-    /// Record, type and shape by name.
+    /// Record index, type and shape of each tensor, by name.
     tensors: HashMap<&'a str, (usize, Dtype, &'a [usize])>,
     path: &'a Path,
 }
@@ -133,7 +137,7 @@ impl Pickle<'_> {
 
     fn text(&mut self, text: &str) {
         self.bytes.push(b'X');
-        // Names and notes: far below the 4 GiB that the count can say.
+        // Texts are names and notes, far below the 4 GiB that the length field allows.
         self.bytes.extend((text.len() as u32).to_le_bytes());
         self.bytes.extend(text.as_bytes());
     }
@@ -161,7 +165,7 @@ impl Pickle<'_> {
         let strides =
             (1..=shape.len()).map(|axis| shape[axis..].iter().map(|&n| n.max(1)).product());
         self.sizes(strides);
-        // No gradient, no hooks.
+        // `requires_grad` is false, and there are no backward hooks.
         self.bytes.extend(b"\x89ccollections\nOrderedDict\n)RtR");
         Ok(())
     }

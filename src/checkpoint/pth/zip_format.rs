@@ -1,4 +1,5 @@
-//! PyTorch's format since 1.6: a zip archive of `data.pkl` and one uncompressed record a storage.
+//! Reads PyTorch's format since 1.6: a zip archive of `data.pkl` and one uncompressed record for
+//! each storage.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -11,9 +12,10 @@ use super::pickle;
 use super::value::Outcome;
 use super::walk::walk;
 
-/// Records of a file; a UDASS checkpoint has some 6000.
+/// Maximum number of records in a file; a UDASS checkpoint has about 6000.
 const MAX_RECORDS: usize = 1 << 18;
 
+/// Reads a file in this format, except the elements of the tensors.
 pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     let broken = |e: zip::result::ZipError| format!("is not a whole zip file ({e})");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;

@@ -1,8 +1,8 @@
-//! Photographs in adverse conditions with Cityscapes' classes: ACDC and Dark Zurich.
+//! ACDC and Dark Zurich: photographs in adverse conditions with the classes of Cityscapes.
 //!
-//! `rgb_anon/<condition>/<split>/<sequence>/*_rgb_anon.png` (ACDC) or
-//! `rgb_anon/<split>/night/<sequence>/*_rgb_anon.png` (Dark Zurich), and at the same place below
-//! `gt/` `*_gt_labelTrainIds.png`, which the downloads hold ready.
+//! Images are `rgb_anon/<condition>/<split>/<sequence>/*_rgb_anon.png` (ACDC) or
+//! `rgb_anon/<split>/night/<sequence>/*_rgb_anon.png` (Dark Zurich). Labels are at the same place
+//! below `gt/`, as `*_gt_labelTrainIds.png` files that the downloads include.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,16 +19,16 @@ use crate::{
 pub(super) struct Adverse {
     name: &'static str,
     how_to_get: &'static str,
-    /// Folders above the splits', where the download is as it was.
+    /// Condition folders that contain the split folders in the original download.
     conditions: &'static [&'static str],
-    /// Folder below a split's that alone counts.
+    /// The only subfolder of a split that is used; empty for all of them.
     only: &'static str,
-    /// Splits with labels.
+    /// Splits that have labels.
     labelled: &'static [Split],
 }
 
-/// Either as downloaded, or with the conditions' images moved together into `rgb_anon/<split>` and
-/// `gt/<split>`, as the reference wants them.
+/// ACDC, either as downloaded, or with the images of all conditions moved to `rgb_anon/<split>` and
+/// `gt/<split>`, as the reference expects.
 pub(super) static ACDC: Adverse = Adverse {
     name: "acdc",
     how_to_get: "Register at https://acdc.vision.ee.ethz.ch/download, download \
@@ -39,7 +39,8 @@ pub(super) static ACDC: Adverse = Adverse {
     labelled: &[Split::Train, Split::Val],
 };
 
-/// The photographs at night; those by day and at dusk are left aside. No training labels.
+/// The night images of Dark Zurich; day and twilight images are not used. There are no training
+/// labels.
 pub(super) static DARK_ZURICH: Adverse = Adverse {
     name: "dark_zurich",
     how_to_get: "Download Dark_Zurich_train_anon.zip and Dark_Zurich_val_anon.zip from \
@@ -55,7 +56,7 @@ const LABEL_IDS: &str = "_gt_labelIds.png";
 const TRAIN_LABEL: &str = "_gt_labelTrainIds.png";
 
 impl Adverse {
-    /// Files of a split below `kind`, which is `rgb_anon` or `gt`.
+    /// Lists the files of a split below `kind`, which is the `rgb_anon` or `gt` folder.
     fn files(&self, kind: &Path, split: Split, ending: &str) -> Result<Vec<PathBuf>> {
         let together = kind.join(split.name()).join(self.only);
         let apart = self.conditions.iter().map(|name| kind.join(name).join(split.name()));

@@ -1,7 +1,8 @@
 //! Cityscapes: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` and
 //! `gtFine/<split>/<city>/*_gtFine_labelIds.png`.
 //!
-//! The download holds label-id PNGs beside the polygons they were drawn from: those are read.
+//! The download contains annotation polygons and label-id PNGs rendered from them; the PNGs are
+//! read.
 
 use std::{
     fmt::Write,
@@ -61,7 +62,8 @@ impl Layout for Cityscapes {
         Ok(beside(raw, &CITYSCAPES_IDS, train_ids))
     }
 
-    /// `train.txt`, `val.txt` and `test.txt`: `<city>/<city>_000000_000019`, one a line.
+    /// Returns `train.txt`, `val.txt` and `test.txt`, with one line like
+    /// `<city>/<city>_000000_000019` per image.
     fn lists(&self, root: &Path) -> Result<Vec<(String, String)>> {
         let labels = self.raw_labels(root)?;
         let mut lists = Vec::new();
@@ -74,7 +76,7 @@ impl Layout for Cityscapes {
                 let stem = stem.ok_or_else(|| {
                     Error::data(&label.label.path, "this file's name is not UTF-8")
                 })?;
-                // The released lists separate folders by slashes on every system.
+                // The released lists use slashes on every operating system.
                 let _ = writeln!(text, "{}", stem.replace('\\', "/"));
             }
             lists.push((format!("{}.txt", split.name()), text));

@@ -1,8 +1,8 @@
-//! Any folder of images and any of labels, found by globs.
+//! The layout "files": images and labels in any folders, found by glob patterns.
 //!
-//! In a glob `*` stands for any text within a name, `?` for one character, and `**` for any folders,
-//! none included. An image's label is the file that the labels' glob names when its wildcards stand
-//! for what the images' wildcards stand for.
+//! In a glob, `*` matches any text within a name, `?` one character, and `**` any number of
+//! folders, including none. The label of an image is the file that the label glob names after its
+//! wildcards are replaced by the text that the wildcards of the image glob matched.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,20 +15,24 @@ use crate::config::{FILES, FilesConfig};
 use crate::data::labels::{IdMap, LabelFile};
 use crate::error::{Error, Result};
 
+/// A dataset whose images and labels are found by globs.
 pub struct Files {
     files: FilesConfig,
-    /// Of images and labels, for training and for validation.
+    /// Globs of images and labels, for training and for validation.
     train: [Glob; 2],
     val: [Glob; 2],
     ids: Arc<IdMap>,
 }
 
-/// What preparation counted, beside the statistics: they say nothing of other values.
+/// File that records the ids that preparation counted. It is next to the statistics, which are
+/// only valid for these ids.
 const VALUES: &str = "label_values.json";
 
 impl Files {
+    /// Creates the layout that `[source.files]` or `[target.files]` describes.
+    ///
     /// # Errors
-    /// A glob that is too long.
+    /// A glob is too long.
     pub fn new(files: &FilesConfig, classes: usize) -> Result<Self> {
         Ok(Files {
             train: [
@@ -111,15 +115,16 @@ impl Layout for Files {
     }
 }
 
-/// A pattern for paths below a root.
+/// A glob pattern for paths below a root.
 struct Glob {
-    /// Key and glob, as errors tell them.
+    /// Configuration key and glob, for error messages.
     told: String,
     /// Folders before the first wildcard.
     start: PathBuf,
-    /// Names after those.
+    /// Path components after `start`.
     parts: Vec<String>,
-    /// Of the path below `start`, with slashes: one capture for a wildcard.
+    /// Regular expression for the path below `start`, with slashes and one capture group per
+    /// wildcard.
     pattern: Regex,
 }
 
@@ -156,7 +161,7 @@ impl Glob {
         Ok(Glob { told, start, parts: parts.into_iter().map(String::from).collect(), pattern })
     }
 
-    /// What the wildcards stand for in a path, if it matches.
+    /// Returns the text that each wildcard matches in `path`, or None if the path does not match.
     fn matches(&self, root: &Path, path: &Path) -> Option<Vec<String>> {
         let below = path.strip_prefix(root.join(&self.start)).ok()?.to_str()?;
         let below = below.replace(std::path::MAIN_SEPARATOR, "/");
@@ -165,7 +170,7 @@ impl Glob {
         Some((1..captures.len()).map(text).collect())
     }
 
-    /// The path whose wildcards stand for `held`, one text for each.
+    /// Returns the path whose wildcards are replaced by the texts in `held`, one for each.
     fn fill(&self, root: &Path, held: &[String]) -> PathBuf {
         let mut path = root.join(&self.start);
         let mut held = held.iter().map(String::as_str);
@@ -186,7 +191,7 @@ impl Glob {
         path
     }
 
-    /// Matching files, sorted by path.
+    /// Lists the matching files, sorted by path.
     fn find(&self, root: &Path) -> Result<Vec<PathBuf>> {
         let start = root.join(&self.start);
         if !start.is_dir() {

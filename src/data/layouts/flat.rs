@@ -1,4 +1,4 @@
-//! Data sets of one folder of images and one of labels of the same names, all of it for training:
+//! Datasets with one folder of images and one of labels with the same file names, all for training:
 //! GTA V ("Playing for Data") and SYNTHIA-RAND-CITYSCAPES.
 
 use std::{
@@ -16,13 +16,14 @@ use crate::{
 pub(super) struct Flat {
     name: &'static str,
     how_to_get: &'static str,
-    /// Folders below the root.
+    /// Folders of images and labels below the root.
     images: &'static str,
     labels: &'static str,
     ids: &'static LazyLock<Arc<IdMap>>,
 }
 
-/// `images/00001.png`, `labels/00001.png`: palette PNGs whose indices are Cityscapes label ids.
+/// GTA: `images/00001.png` and `labels/00001.png`, palette PNGs whose indices are Cityscapes label
+/// ids.
 pub(super) static GTA: Flat = Flat {
     name: "gta",
     how_to_get: "Download the images and labels of all 10 parts from \
@@ -33,7 +34,8 @@ pub(super) static GTA: Flat = Flat {
     ids: &CITYSCAPES_IDS,
 };
 
-/// `RGB/0000000.png`, `GT/LABELS/0000000.png`: PNGs of 16 bits whose first channel is the class.
+/// SYNTHIA: `RGB/0000000.png` and `GT/LABELS/0000000.png`, 16-bit PNGs whose first channel is the
+/// class.
 pub(super) static SYNTHIA: Flat = Flat {
     name: "synthia",
     how_to_get: "Download SYNTHIA-RAND-CITYSCAPES from http://synthia-dataset.net/downloads/ and \
@@ -54,13 +56,13 @@ impl Layout for Flat {
         self.how_to_get
     }
 
-    /// There are no splits: whichever is asked for, it is all of the folder.
+    /// Lists all images, whatever the split: the dataset has no splits.
     fn images(&self, root: &Path, _: Split) -> Result<Vec<PathBuf>> {
         files_below(self, &root.join(self.images), |name| name.ends_with(".png"))
     }
 
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
-        // A digit before the ending tells a downloaded label from a prepared one.
+        // The name of a downloaded label ends in a digit; that of a prepared one does not.
         let downloaded = |name: &str| {
             let digit = |stem: &str| stem.ends_with(|c: char| c.is_ascii_digit());
             name.strip_suffix(".png").is_some_and(digit)

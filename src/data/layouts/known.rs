@@ -1,4 +1,4 @@
-//! Layouts by name.
+//! Looks up layouts by name.
 
 use std::ops::Deref;
 
@@ -12,13 +12,17 @@ use crate::error::{Error, Result};
 
 static KNOWN: [&dyn Layout; 5] = [&GTA, &SYNTHIA, &Cityscapes, &ACDC, &DARK_ZURICH];
 
-/// A domain's layout.
+/// The layout of a domain.
 pub enum Domain {
+    /// A built-in dataset.
     Known(&'static dyn Layout),
+    /// A dataset that the configuration describes by globs.
     Files(Box<Files>),
 }
 
 impl Domain {
+    /// Creates the layout that the configuration names.
+    ///
     /// # Errors
     /// The configuration names a layout that does not exist.
     pub fn new(config: &DomainConfig, classes: usize) -> Result<Domain> {
@@ -40,10 +44,10 @@ impl Deref for Domain {
     }
 }
 
-/// The layout of this name, of those that need no description.
+/// Returns the built-in layout of this name.
 ///
 /// # Errors
-/// There is none; the message lists those that exist.
+/// There is no such layout; the message lists those that exist.
 pub fn find(name: &str) -> Result<&'static dyn Layout> {
     KNOWN.into_iter().find(|l| l.name() == name).ok_or_else(|| {
         Error::config(format!("layout \"{name}\" is not known: one of {}", LAYOUTS.join(", ")))

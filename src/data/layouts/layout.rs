@@ -1,4 +1,4 @@
-//! What every layout says of its data set: where images and labels are.
+//! The interface of a dataset layout: where images and labels are.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,22 @@ use super::paths::files;
 use crate::data::labels::{IdMap, LabelFile, TRAIN_IDS};
 use crate::error::{Error, Result};
 
+/// A split of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// Training split.
     Train,
+    /// Validation split.
     Val,
+    /// Test split.
     Test,
 }
 
 impl Split {
+    /// All splits.
     pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
+    /// Returns the name of the split in folder names.
     pub fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -30,53 +36,69 @@ impl Split {
 /// An image and its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
+    /// Path of the image.
     pub image: PathBuf,
+    /// Label of the image.
     pub label: LabelFile,
 }
 
-/// A downloaded label and the file of train ids that preparation writes beside it; none where the
-/// label is read as it is.
+/// A downloaded label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawLabel {
+    /// Path of the image.
     pub image: PathBuf,
+    /// The downloaded file.
     pub label: LabelFile,
+    /// File of train ids that preparation writes next to the label, or None if the label is read
+    /// directly.
     pub train_ids: Option<PathBuf>,
-    /// Whether its classes are counted in the statistics.
+    /// Whether the statistics count its classes.
     pub counted: bool,
 }
 
-/// A data set's places and names.
+/// Folders and file names of a dataset.
 pub trait Layout: Send + Sync {
-    /// As the configuration calls it.
+    /// Returns the name of the layout in the configuration.
     fn name(&self) -> &'static str;
 
-    /// How to come by the data, for whom it is missing.
+    /// Returns instructions for obtaining the data, for errors about missing files.
     fn how_to_get(&self) -> &'static str;
 
-    /// Images of a split, sorted by path.
+    /// Lists the images of a split, sorted by path.
+    ///
+    /// # Errors
+    /// The folder is missing or contains no images.
     fn images(&self, root: &Path, split: Split) -> Result<Vec<PathBuf>>;
 
-    /// Labels as downloaded, sorted by path.
+    /// Lists the downloaded labels, sorted by path.
+    ///
+    /// # Errors
+    /// The folder is missing or contains no labels.
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>>;
 
-    /// The labels that an image of a split may have, the better first: train ids, then as downloaded.
+    /// Returns the files that may hold the label of an image, in order of preference: prepared
+    /// train ids, then the downloaded label.
     fn labels_of(&self, root: &Path, split: Split, image: &Path) -> Result<Vec<LabelFile>>;
 
-    /// Text files that preparation writes beside the statistics: name and contents.
+    /// Returns the name and contents of the text files that preparation writes next to the
+    /// statistics.
     fn lists(&self, _root: &Path) -> Result<Vec<(String, String)>> {
         Ok(Vec::new())
     }
 
-    /// Complains about statistics that are not of this data set as it is described.
+    /// Checks that the statistics match the dataset as it is configured.
+    ///
+    /// # Errors
+    /// The statistics are missing or were counted under another configuration.
     fn check_statistics(&self, _root: &Path) -> Result<()> {
         Ok(())
     }
 
-    /// Images of a split with their labels: the prepared ones where they exist, else the
-    /// downloaded.
+    /// Returns the images of a split with their labels: the prepared labels where they exist,
+    /// otherwise the downloaded ones.
     ///
     /// # Errors
-    /// The folder is missing or empty, or an image has no label (the first is named).
+    /// The folder is missing or empty, or an image has no label; the first such image is named.
     fn pairs(&self, root: &Path, split: Split) -> Result<Vec<Pair>> {
         let images = self.images(root, split)?;
         let mut folders = Folders::default();
@@ -95,7 +117,8 @@ pub trait Layout: Send + Sync {
     }
 }
 
-/// Answers whether files exist by listing each folder once: a data set holds tens of thousands.
+/// Checks whether files exist by listing each folder once, because a dataset contains tens of
+/// thousands of files.
 #[derive(Default)]
 struct Folders {
     listed: HashSet<PathBuf>,
@@ -115,13 +138,14 @@ impl Folders {
     }
 }
 
-/// A downloaded label's path and ids, as a pair with the prepared file beside it.
+/// Returns the candidates for a label that has a prepared file next to it: the train ids first,
+/// then the downloaded label.
 pub(super) fn beside(raw: PathBuf, ids: &Arc<IdMap>, train_ids: PathBuf) -> Vec<LabelFile> {
     let ready = LabelFile { path: train_ids, ids: Arc::clone(&TRAIN_IDS) };
     vec![ready, LabelFile { path: raw, ids: Arc::clone(ids) }]
 }
 
-/// Files below `folder` whose name ends as `suffix` says, sorted by path as text.
+/// Lists the files below `folder` whose name satisfies `suffix`, sorted by path as text.
 pub(super) fn files_below(
     layout: &dyn Layout,
     folder: &Path,

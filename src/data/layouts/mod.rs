@@ -1,4 +1,5 @@
-//! Where a data set's images and labels are. One file a data set; [`find`] knows them by name.
+//! Dataset layouts: where images and labels are. Each dataset has its own file; [`find`] looks up a
+//! layout by name.
 
 mod adverse;
 mod cityscapes;

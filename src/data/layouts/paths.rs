@@ -1,12 +1,12 @@
-//! Walking a data set's folders, and the name of one file by that of another.
+//! Directory walks, and deriving the path of one file from that of another.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Files that `wanted` accepts, at most `depth` levels below `folder`, sorted by path as text.
-/// Links are followed: data sets are often linked to where there is space.
+/// Lists the files that `wanted` accepts, at most `depth` levels below `folder`, sorted by path as
+/// text. Symbolic links are followed, because datasets are often linked from another disk.
 pub(super) fn files(
     folder: &Path,
     depth: usize,
@@ -31,19 +31,25 @@ pub(super) fn files(
     Ok(found)
 }
 
-/// `path` with `from` at the end of its name replaced by `to`.
+/// Replaces the suffix `from` of the file name by `to`.
 fn with_suffix(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?.strip_suffix(from)?;
     Some(path.with_file_name(OsString::from(format!("{name}{to}"))))
 }
 
-/// What [`with_suffix`] gives for a path that was listed by that very suffix.
+/// Replaces the suffix `from` of the file name by `to`.
+///
+/// # Errors
+/// The name does not end in `from`.
 pub(super) fn renamed(path: &Path, from: &str, to: &str) -> Result<PathBuf> {
     with_suffix(path, from, to)
         .ok_or_else(|| Error::data(path, format!("expected a name that ends in {from}")))
 }
 
-/// `path`, which is below `from`, at the same place below `to`.
+/// Moves a path from below `from` to the same place below `to`.
+///
+/// # Errors
+/// The path is not below `from`.
 pub(super) fn moved(path: &Path, from: &Path, to: &Path) -> Result<PathBuf> {
     let relative = path.strip_prefix(from);
     relative

@@ -33,7 +33,7 @@ pub fn person(stage: &mut Stage, x: f32, z: f32, mut dice: Dice) {
     b.disk([0.02, 1.63], 0.14, M::Skin, skin);
 }
 
-/// What a rider sits on.
+/// Type of a two-wheeler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cycle {
     Bicycle,
@@ -44,7 +44,7 @@ pub fn cycle_shadow(stage: &mut Stage, x: f32, z: f32, ridden: bool) {
     shadow(stage, x, z, 1.7, if ridden { 1.8 } else { 0.9 });
 }
 
-/// A two-wheeler seen from the side, with or without its rider.
+/// Draws a two-wheeler from the side, with or without its rider.
 pub fn cycle(stage: &mut Stage, x: f32, z: f32, kind: Cycle, ridden: bool, mut dice: Dice) {
     let size = dice.range(1.1, 1.25);
     let variant = dice.below(4);
@@ -115,7 +115,7 @@ fn rider(b: &mut Board, kind: Cycle, dice: &mut Dice) {
     b.disk([0.18, 1.80], 0.18, M::Helmet, helmet);
 }
 
-/// What a pole carries.
+/// The object on a pole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carries {
     Light,
@@ -127,7 +127,7 @@ pub fn pole_shadow(stage: &mut Stage, x: f32, z: f32) {
     shadow(stage, x, z, 0.25, 3.5);
 }
 
-/// `side` is the side of the road that the pole stands on; lamps and lights reach over the road.
+/// Draws a pole on the given `side` of the road. The arm of a lamp reaches over the road.
 pub fn pole(stage: &mut Stage, x: f32, z: f32, carries: Carries, side: f32, mut dice: Dice) {
     let variant = dice.below(2);
     let mut b = stage.board(x, z, -side, 1.0, id::POLE);
@@ -181,7 +181,7 @@ fn sign(b: &mut Board, v: f32, kind: usize) {
     }
 }
 
-/// A tree: trunk and a crown of clumps, the sunlit ones last.
+/// Draws a tree: a trunk, and a crown of clumps with the sunlit ones last.
 pub fn tree(stage: &mut Stage, x: f32, z: f32, mut dice: Dice) {
     let (height, spread) = (dice.range(3.6, 5.2), dice.range(1.2, 1.9));
     let sun = stage.sun;
@@ -201,7 +201,7 @@ pub fn tree_shadow(stage: &mut Stage, x: f32, z: f32) {
     stage.cast_shadow(x - stage.sun * 1.5, z, 2.4, 1.5, 1.2);
 }
 
-/// A hedge or bush.
+/// Draws a hedge or bush.
 pub fn bush(stage: &mut Stage, x: f32, z: f32, mut dice: Dice) {
     let mut b = stage.board(x, z, 1.0, 1.0, id::VEGETATION);
     let light = b.light;
@@ -212,14 +212,14 @@ pub fn bush(stage: &mut Stage, x: f32, z: f32, mut dice: Dice) {
     }
 }
 
-/// A litter bin: none of the 19 classes.
+/// Draws a litter bin, which belongs to none of the 19 classes.
 pub fn bin(stage: &mut Stage, x: f32, z: f32, mut dice: Dice) {
     let mut b = stage.board(x, z, 1.0, dice.range(0.9, 1.2), id::NONE);
     b.poly(&[[-0.26, 0.0], [0.26, 0.0], [0.32, 0.9], [-0.32, 0.9]], M::Bin, 0);
     b.rect([-0.36, 0.36], [0.88, 1.0], M::Chassis, 0);
 }
 
-/// The car's own hood at the bottom of the picture.
+/// Draws the hood of the ego vehicle at the bottom of the image.
 pub fn hood(stage: &mut Stage, rise: f32) {
     let aspect = stage.camera.aspect;
     let c = stage.camera.centre;

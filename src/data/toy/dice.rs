@@ -1,14 +1,14 @@
-//! Random draws as pure functions of a key: the same scene on any machine, in any order, on any
-//! number of threads.
+//! Random draws as pure functions of a key: scenes are the same on any machine, in any order, and
+//! with any number of threads.
 
 use crate::rng::{GOLDEN, mix64};
 
-/// Hash of a key and a slot.
+/// Hashes a key and a slot.
 pub fn hash(key: u64, slot: u64) -> u64 {
     mix64(key ^ mix64(slot.wrapping_add(GOLDEN)))
 }
 
-/// Hash of a lattice point to `0..1`, for textures: cheap, since it runs per pixel.
+/// Hashes a lattice point to `0..1`, for textures. It is cheap because it runs for every pixel.
 pub fn lattice(x: i32, y: i32, salt: u32) -> f32 {
     let mut h = (x as u32).wrapping_mul(0x85eb_ca6b)
         ^ (y as u32).wrapping_mul(0xc2b2_ae35)
@@ -19,8 +19,8 @@ pub fn lattice(x: i32, y: i32, salt: u32) -> f32 {
     (h >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// Numbered draws under one key. `child` opens an independent sequence, so that what one object
-/// draws never shifts what another one gets.
+/// A sequence of draws from one key. `child` starts an independent sequence, so that the number of
+/// draws for one object does not affect another object.
 #[derive(Clone, Debug)]
 pub struct Dice {
     key: u64,
@@ -41,12 +41,12 @@ impl Dice {
         hash(self.key, self.slot)
     }
 
-    /// Uniform in `0..1`.
+    /// Returns a uniform number in `0..1`.
     pub fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 * (1.0 / 16_777_216.0)
     }
 
-    /// Uniform in `low..high`.
+    /// Returns a uniform number in `low..high`.
     pub fn range(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit()
     }
@@ -55,12 +55,12 @@ impl Dice {
         self.unit() < probability
     }
 
-    /// Uniform in `0..n`; 0 for `n` = 0.
+    /// Returns a uniform integer in `0..n`, or 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         (((self.bits() >> 32) * n as u64) >> 32) as usize
     }
 
-    /// -1 or 1.
+    /// Returns -1 or 1 with equal probability.
     pub fn sign(&mut self) -> f32 {
         if self.chance(0.5) { 1.0 } else { -1.0 }
     }

@@ -1,4 +1,4 @@
-//! The data sets' file formats.
+//! PNG files in the formats of the datasets.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -8,7 +8,7 @@ use crate::data::classes;
 use crate::data::labels::CITYSCAPES_IDS;
 use crate::error::{Error, Result};
 
-/// Cityscapes' colours of label ids that are no class; those that are missing are black.
+/// Cityscapes colors of label ids without a class. Ids that are not listed are black.
 const VOID: [(usize, [u8; 3]); 10] = [
     (5, [111, 74, 0]),
     (6, [81, 0, 81]),
@@ -22,7 +22,7 @@ const VOID: [(usize, [u8; 3]); 10] = [
     (30, [0, 0, 110]),
 ];
 
-/// Colours of the raw label ids, as GTA's label palettes hold them.
+/// Returns the colors of the raw label ids, as in the palettes of GTA labels.
 fn palette() -> [[u8; 3]; 34] {
     let mut palette = [[0; 3]; 34];
     for (id, color) in VOID {
@@ -38,20 +38,21 @@ fn palette() -> [[u8; 3]; 34] {
 pub enum Pixels {
     Rgb,
     Grey,
-    /// An index is the label id; the palette gives it a colour to look at.
+    /// Palette indices are label ids; the palette is for viewing only.
     Palette,
-    /// SYNTHIA's: 16 bits, the first channel its class, the second an instance (here 0).
+    /// Format of SYNTHIA: 16 bits per channel, with the class in the first channel and an instance
+    /// in the second (here 0).
     Synthia,
 }
 
-/// SYNTHIA's class for a label id of Cityscapes. The classes that it lacks are void here too.
+/// Returns the SYNTHIA class for a Cityscapes label id. Classes that SYNTHIA lacks become void.
 fn synthia_id(label_id: u8) -> u8 {
     let train_id = CITYSCAPES_IDS.get(label_id.into()).map(usize::from);
     let known = train_id.filter(|id| classes::SYNTHIA_16.contains(id));
     known.map_or(0, |id| classes::SYNTHIA_IDS[id])
 }
 
-/// Writes a PNG under a temporary name and renames it, so that a file is whole or absent.
+/// Writes a PNG to a temporary file and renames it, so that the file is either complete or absent.
 pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8]) -> Result<()> {
     let part = path.with_extension("png.part");
     let file = File::create(&part).map_err(|e| Error::io(&part, "create", e))?;
@@ -79,7 +80,8 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
         }
     }
     if pixels != Pixels::Rgb {
-        // Labels are flat areas: neighbouring rows repeat, differences are no shorter.
+        // Labels consist of flat areas in which neighboring rows repeat, so filtering does not
+        // compress better.
         encoder.set_filter(png::Filter::NoFilter);
     }
     let mut writer = encoder.write_header().map_err(failed)?;

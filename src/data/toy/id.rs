@@ -1,10 +1,10 @@
-//! Raw label ids of Cityscapes, which GTA's labels use too.
+//! Raw label ids of Cityscapes, which GTA labels use too.
 
 use crate::data::classes::CITYSCAPES;
 
-/// What belongs to no class.
+/// Label id of anything that belongs to no class.
 pub const NONE: u8 = 0;
-/// The camera's own car.
+/// Label id of the ego vehicle.
 pub const EGO: u8 = 1;
 pub const ROAD: u8 = label_id("road");
 pub const SIDEWALK: u8 = label_id("sidewalk");
@@ -26,7 +26,7 @@ pub const TRAIN: u8 = label_id("train");
 pub const MOTORCYCLE: u8 = label_id("motorcycle");
 pub const BICYCLE: u8 = label_id("bicycle");
 
-/// The label id of a class; a name that there is not fails the build.
+/// Returns the label id of a class. An unknown name fails the build.
 const fn label_id(name: &str) -> u8 {
     let mut train_id = 0;
     while !same(CITYSCAPES[train_id].name, name) {
@@ -35,7 +35,7 @@ const fn label_id(name: &str) -> u8 {
     CITYSCAPES[train_id].label_id
 }
 
-/// `==` does not work at compile time.
+/// Compares strings at compile time, where `==` is not available.
 const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut i = 0;

@@ -1,8 +1,8 @@
-//! How a domain looks: the inks and weaves of every material, and its light.
+//! Look of a domain: colors and textures of every material, and lighting.
 
 use super::texture::{Pattern, Texture, Weave};
 
-/// What a surface is made of. Shared by both domains; only its look differs.
+/// Material of a surface. Both domains share the materials; only their look differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Material {
     Sky,
@@ -55,7 +55,7 @@ pub enum Material {
 
 type Ink = [u8; 3];
 
-/// Inks of the source and of the far end (variant by variant), and the weaves of the two.
+/// Inks of the source and of the far end (one per variant), and the weaves of both.
 struct Entry(&'static [Ink], &'static [Ink], Weave, Weave);
 
 const fn weave(pattern: Pattern, scale: f32, depth: f32) -> Weave {
@@ -255,17 +255,18 @@ fn entry(material: Material) -> Entry {
     }
 }
 
-/// The look of one domain at one strength of the gap.
+/// Look of one domain at one strength of the domain gap.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// 0 draws the source's look, 1 the far end of the tables. The usual target lies halfway:
-    /// at the far end a network trained on the source alone recognises nothing, so that there is
-    /// no pseudo-label to start from.
+    /// Position between the source (0) and the far end of the tables (1). The target uses half of
+    /// `ToyWorld::gap`: at the far end, a network trained on the source alone recognizes nothing,
+    /// which leaves no pseudo-labels to start from.
     pub gap: f32,
 }
 
 impl Look {
-    /// Colour of a material's variant (any number; they wrap), each channel `0..1`.
+    /// Returns the color of a variant of a material, each channel in `0..1`. Variant numbers wrap
+    /// around.
     pub fn ink(&self, material: Material, variant: usize) -> [f32; 3] {
         let Entry(source, target, ..) = entry(material);
         let (s, t) = (source[variant % source.len()], target[variant % target.len()]);
@@ -280,17 +281,17 @@ impl Look {
         Texture::blend(source, target, self.gap)
     }
 
-    /// What remains of the light in a cast shadow.
+    /// Returns the fraction of light in a cast shadow.
     pub fn shadow(&self) -> f32 {
         self.between(0.55, 0.84)
     }
 
-    /// What remains of the light on faces that look away from the sun.
+    /// Returns the fraction of light on faces that point away from the sun.
     pub fn dark_side(&self) -> f32 {
         self.between(0.62, 0.86)
     }
 
-    /// A number that goes from the source's value to the far end's.
+    /// Interpolates from the value of the source to that of the far end.
     pub fn between(&self, source: f32, target: f32) -> f32 {
         source + self.gap * (target - source)
     }

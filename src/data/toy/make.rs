@@ -1,4 +1,4 @@
-//! A toy world drawn and prepared, as downloaded data is.
+//! Generates a toy world and prepares it like downloaded data.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use crate::data::layouts;
 use crate::data::prepare::prepare;
 use crate::observer::Observer;
 
-/// Folders of a world, with their layouts.
+/// Folders of a world and their layouts.
 const FOLDERS: [(&str, &str); 4] =
     [("gta", "gta"), ("synthia", "synthia"), ("cityscapes", "cityscapes"), ("gta_val", "gta")];
 
-/// Draws a world and prepares it for training. The steps are its pictures.
+/// Generates a world and prepares it for training. Reports one step of progress per image.
 ///
 /// # Errors
-/// What [`ToyWorld::write`] and [`prepare`] fail with.
+/// [`ToyWorld::write`] or [`prepare`] fails.
 pub fn make(dir: &Path, world: &ToyWorld, observer: &dyn Observer) -> Result<()> {
     world.write(dir, observer)?;
     for (folder, layout) in FOLDERS {
@@ -24,10 +24,10 @@ pub fn make(dir: &Path, world: &ToyWorld, observer: &dyn Observer) -> Result<()>
     Ok(())
 }
 
-/// Makes the default world in `dir`, unless a whole world is there already.
+/// Generates the default world in `dir`, unless it already contains a complete world.
 ///
 /// # Errors
-/// As [`make`].
+/// [`make`] fails.
 pub fn make_missing(dir: &Path, observer: &dyn Observer) -> Result<()> {
     if dir.join(MARKER).exists() {
         return Ok(());

@@ -1,10 +1,10 @@
-//! The toy world: procedural street scenes in all 19 Cityscapes classes, as two domains with a
-//! real gap, in the formats of GTA, SYNTHIA and Cityscapes. It stands in for data sets that one has to ask
-//! for: everything after it is the code that real data takes.
+//! The toy world: procedurally generated street scenes with all 19 Cityscapes classes, as two
+//! domains with a real domain gap, in the formats of GTA, SYNTHIA and Cityscapes. It replaces
+//! datasets that require registration, and uses the same code as real data.
 //!
-//! Both domains share geometry, layout and the mixture of classes; they differ in palette,
-//! texture, light, air and sensor. Every picture is a pure function of the world's seed, the
-//! domain, the split and the picture's number, and no two share a scene.
+//! Both domains share geometry, layout and the frequency of classes. They differ in palette,
+//! texture, light, haze and sensor. Every image is a pure function of the seed of the world, the
+//! domain, the split and the image number, and no two images share a scene.
 
 mod cast;
 mod dice;

@@ -1,24 +1,25 @@
-//! Paints a list of shapes: colours antialiased over four samples a pixel, labels by majority.
+//! Rasterizes a list of shapes: colors are antialiased over four samples per pixel, and labels are
+//! decided by majority.
 
 use super::look::Look;
 use super::stage::{Camera, Mark, Paint, Prim, Shape, Surface};
 
-/// Picture and label map of one scene, before the sensor.
+/// Image and label map of one scene, before the sensor model.
 pub struct Canvas {
     pub width: usize,
     pub height: usize,
-    /// `height · width`, RGB `0..1`.
+    /// `height · width` RGB colors, each channel in `0..1`.
     pub rgb: Vec<[f32; 3]>,
-    /// `height · width`, raw label ids.
+    /// `height · width` raw label ids.
     pub label: Vec<u8>,
 }
 
-/// Samples along a pixel's side.
+/// Number of samples along the side of a pixel.
 const GRID: usize = 2;
-/// Rows that are painted together, so that the sample buffers stay in cache.
+/// Number of rows that are rasterized together, so that the sample buffers stay in cache.
 const BAND: usize = 16;
 
-/// One sample: which shape painted it, its label, whether it lies in a shadow.
+/// One sample: the paint on top, its label, and whether it is in a shadow.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Sample {
     paint: u16,
@@ -26,7 +27,7 @@ struct Sample {
     shadow: bool,
 }
 
-/// The air between the camera and what it sees.
+/// Haze between the camera and the scene.
 #[derive(Clone, Copy)]
 pub struct Air {
     pub colour: [f32; 3],
@@ -76,7 +77,8 @@ pub fn render(
     canvas
 }
 
-/// Lays all shapes over the sample rows `top..top + rows` (of `scale` rows in the picture).
+/// Rasterizes all shapes into the sample rows `top..top + rows`, out of `scale` sample rows in the
+/// image.
 fn cover(
     prims: &[Prim],
     samples: &mut [Sample],
@@ -112,7 +114,7 @@ fn cover(
     }
 }
 
-/// Lowest and highest y of a shape.
+/// Returns the minimum and maximum y of a shape.
 fn extent(shape: &Shape) -> [f32; 2] {
     match shape {
         Shape::Polygon(points) => points
@@ -122,7 +124,7 @@ fn extent(shape: &Shape) -> [f32; 2] {
     }
 }
 
-/// Where the line `y` enters and leaves a shape, in order.
+/// Appends the x coordinates where the line `y` enters and leaves a shape, in ascending order.
 fn spans(shape: &Shape, y: f32, out: &mut Vec<f32>) {
     match shape {
         Shape::Polygon(points) => {
@@ -151,7 +153,7 @@ fn spans(shape: &Shape, y: f32, out: &mut Vec<f32>) {
     }
 }
 
-/// The label that most samples carry; of equals the first.
+/// Returns the most frequent label of the samples; ties go to the first.
 fn majority(quad: &[Sample; 4]) -> u8 {
     let votes = |label: u8| quad.iter().filter(|s| s.label == label).count();
     let mut best = quad[0].label;
@@ -172,7 +174,8 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Mean colour of a pixel's samples; texture is looked up once per shape, at the middle.
+    /// Returns the mean color of the samples of a pixel. The texture is evaluated at the center of
+    /// the pixel, and only once for samples that match the first.
     fn pixel(&self, quad: &[Sample; 4], x: usize, y: usize) -> [f32; 3] {
         let (sx, sy) = ((x as f32 + 0.5) / self.rows, (y as f32 + 0.5) / self.rows);
         let first = self.shade(quad[0], sx, sy);

@@ -1,17 +1,16 @@
-//! What stands between a scene and its pixels: exposure, colour cast, contrast, vignette, blur,
-//! noise.
+//! Sensor model: exposure, color cast, contrast, vignette, blur and noise.
 
 use super::dice::Dice;
 use super::look::Look;
 use super::render::Canvas;
 use crate::rng::{GOLDEN, mix64};
 
-/// The camera of one picture.
+/// Sensor parameters of one image.
 pub struct Sensor {
     gain: [f32; 3],
     contrast: f32,
     vignette: f32,
-    /// Radius of the blur in image heights.
+    /// Radius of the blur, relative to the image height.
     blur: f32,
     /// Standard deviation of the noise.
     noise: f32,
@@ -19,7 +18,8 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// Draws the picture's exposure; everything else is the domain's.
+    /// Draws the exposure and white balance of an image. All other parameters depend only on the
+    /// domain.
     pub fn new(look: &Look, dice: &mut Dice) -> Self {
         let exposure = dice.range(0.92, 1.08);
         let warmth = dice.range(-0.02, 0.02);
@@ -38,7 +38,7 @@ impl Sensor {
         }
     }
 
-    /// 8-bit RGB, `height · width · 3`.
+    /// Converts a canvas to 8-bit RGB, `height · width · 3`.
     pub fn expose(&self, mut canvas: Canvas) -> Vec<u8> {
         let (width, height) = (canvas.width, canvas.height);
         soften(&mut canvas.rgb, width, height, self.blur * height as f32);
@@ -58,14 +58,14 @@ impl Sensor {
         out
     }
 
-    /// Noise of one pixel: mostly brightness, some colour. Sums of bytes are near enough to a
-    /// normal distribution, and need no logarithm that differs between machines.
+    /// Returns the noise of one pixel: mostly luma, some chroma. Sums of bytes are close enough to
+    /// a normal distribution, and avoid logarithms, whose results differ between machines.
     fn grain(&self, pixel: u64) -> [f32; 3] {
         let bytes = mix64(self.key ^ pixel.wrapping_mul(GOLDEN)).to_le_bytes();
         let sum = |range: std::ops::Range<usize>| {
             let n = range.len() as f32;
             let total: u32 = bytes[range].iter().map(|&b| u32::from(b)).sum();
-            // A byte's standard deviation is 73.9.
+            // The standard deviation of a uniform byte is 73.9.
             (total as f32 - 127.5 * n) / (73.9 * n.sqrt())
         };
         let luma = sum(0..4);
@@ -73,7 +73,7 @@ impl Sensor {
     }
 }
 
-/// Blurs by a tent of `radius` pixels, each way in turn.
+/// Blurs with a tent filter of `radius` pixels, first along rows and then along columns.
 fn soften(rgb: &mut [[f32; 3]], width: usize, height: usize, radius: f32) {
     let reach = radius.floor() as usize + 1;
     let taps: Vec<f32> = (0..=reach).map(|d| (1.0 - d as f32 / (radius + 1.0)).max(0.0)).collect();

@@ -1,15 +1,16 @@
-//! The camera, and the list of shapes that a scene is painted from, back to front.
+//! The camera, and the list of shapes from which a scene is painted back to front.
 
 use super::look::{Look, Material};
 use super::texture::Texture;
 
-/// Focal length in image heights.
+/// Focal length, relative to the image height.
 const FOCAL: f32 = 1.1;
-/// Nothing is drawn nearer than this, metres.
+/// Near plane in meters.
 const NEAR: f32 = 0.8;
 
-/// A level pinhole camera. Screen coordinates are in image heights: x from 0 to `aspect`, y down
-/// from 0 to 1. World coordinates are metres: x right from the middle of the road, y up, z ahead.
+/// A level pinhole camera. Screen coordinates are relative to the image height: x from 0 to
+/// `aspect`, y down from 0 to 1. World coordinates are in meters: x right from the middle of the
+/// road, y up, z ahead.
 #[derive(Clone, Copy, Debug)]
 pub struct Camera {
     pub aspect: f32,
@@ -25,14 +26,15 @@ impl Camera {
         [self.centre + (x - self.x) * s, self.horizon + (self.height - y) * s]
     }
 
-    /// Nearest depth at which a point `x` beside the road is in the picture with `margin` metres
-    /// to spare.
+    /// Returns the smallest depth at which a point `x` at the roadside is inside the image by
+    /// `margin` meters.
     pub fn visible_from(&self, x: f32, margin: f32) -> f32 {
         let room = if x > self.x { self.aspect - self.centre } else { self.centre };
         FOCAL * ((x - self.x).abs() + margin) / room
     }
 
-    /// Where on a surface a screen point lies: two coordinates in metres, and the depth.
+    /// Projects a screen point onto a surface. Returns two surface coordinates in meters (screen
+    /// coordinates for the sky) and the depth.
     pub fn unproject(&self, surface: Surface, x: f32, y: f32) -> [f32; 3] {
         match surface {
             Surface::Sky => [x, y, 1e4],
@@ -52,7 +54,8 @@ impl Camera {
         }
     }
 
-    /// Metres that a pixel covers on a surface at depth `z`, in the direction it covers most.
+    /// Returns the extent in meters of a pixel on a surface at depth `z`, in the direction of the
+    /// largest extent.
     pub fn footprint(&self, surface: Surface, z: f32, rows: f32) -> f32 {
         let facing = z / (FOCAL * rows);
         match surface {
@@ -64,7 +67,7 @@ impl Camera {
     }
 }
 
-/// The plane that a shape lies in; it gives textures their coordinates and haze its depth.
+/// The plane that contains a shape. It determines the texture coordinates and the depth for haze.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Surface {
     Sky,
@@ -73,36 +76,36 @@ pub enum Surface {
     Side {
         x: f32,
     },
-    /// Facing the camera; `x` is where its texture starts.
+    /// Facing the camera; the texture starts at `x`.
     Front {
         x: f32,
         z: f32,
     },
 }
 
-/// An outline on the screen, in image heights.
+/// An outline on the screen, relative to the image height.
 #[derive(Clone, Debug)]
 pub enum Shape {
     Polygon(Vec<[f32; 2]>),
-    /// Centre, radius, radius of the hole (0 for a disk).
+    /// Center, outer radius, and radius of the hole (0 for a disk).
     Ring([f32; 2], f32, f32),
 }
 
-/// What a shape leaves on the picture and on the label map.
+/// Effect of a shape on the image and on the label map.
 #[derive(Clone, Copy, Debug)]
 pub enum Mark {
     /// Paint and label.
     Solid(Paint, u8),
-    /// Label alone: what shows through a fence or a wheel belongs to the fence or the wheel.
+    /// Label only: pixels visible through a fence or a wheel are labeled as the fence or the wheel.
     Label(u8),
-    /// Darkens what is painted so far.
+    /// Darkens everything painted so far.
     Shadow,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
     pub ink: [f32; 3],
-    /// Second colour of the texture: glass of windows; the sky's colour at the horizon.
+    /// Second color of the texture: window glass, or the color of the sky at the horizon.
     pub accent: [f32; 3],
     pub texture: Texture,
     pub surface: Surface,
@@ -115,16 +118,16 @@ pub struct Prim {
     pub mark: Mark,
 }
 
-/// Collects a scene's shapes.
+/// Collects the shapes of a scene.
 pub struct Stage<'a> {
     pub look: &'a Look,
     pub camera: Camera,
-    /// Side the sun stands on: -1 left, 1 right.
+    /// Direction of the sun: -1 left, 1 right.
     pub sun: f32,
     pub prims: Vec<Prim>,
 }
 
-/// What a shape is made of: material, variant, class, and how much light falls on it.
+/// Material, variant, label and illumination of a shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Stuff {
     pub material: Material,
@@ -161,7 +164,7 @@ impl<'a> Stage<'a> {
         self.prims.push(Prim { shape, mark: Mark::Solid(paint, label) });
     }
 
-    /// Light on a side face that looks towards `normal` (-1 left, 1 right).
+    /// Returns the light on a side face whose normal points left (-1) or right (1).
     pub fn side_light(&self, normal: f32) -> f32 {
         if normal * self.sun > 0.0 { 1.0 } else { self.look.dark_side() }
     }
@@ -174,7 +177,7 @@ impl<'a> Stage<'a> {
         Shape::Polygon(points.into_iter().map(|p| self.camera.project(p)).collect())
     }
 
-    /// Rectangle on the ground.
+    /// Adds a rectangle on the ground.
     pub fn ground(&mut self, x: [f32; 2], z: [f32; 2], stuff: Stuff) {
         let shape = self.ground_shape(x, z);
         self.put(shape, Surface::Ground, stuff);
@@ -185,7 +188,7 @@ impl<'a> Stage<'a> {
         self.prims.push(Prim { shape, mark: Mark::Shadow });
     }
 
-    /// The shadow of something `width` wide and `height` tall, thrown away from the sun.
+    /// Adds the shadow of an object `width` wide and `height` tall, pointing away from the sun.
     pub fn cast_shadow(&mut self, x: f32, z: f32, width: f32, depth: f32, height: f32) {
         let (h, throw) = (0.5 * width, -self.sun * height * 0.75);
         let outline = [
@@ -205,7 +208,7 @@ impl<'a> Stage<'a> {
         self.polygon(corners.map(|[x, z]| [x, 0.0, z]))
     }
 
-    /// Outline in the plane `x`, parallel to the road, as (z, y) corners.
+    /// Adds an outline in the plane `x`, parallel to the road, given as (z, y) corners.
     pub fn side(&mut self, x: f32, corners: &[[f32; 2]], stuff: Stuff) {
         let shape = self.polygon(corners.iter().map(|&[z, y]| [x, y, z]));
         self.put(shape, Surface::Side { x }, stuff);
@@ -215,31 +218,33 @@ impl<'a> Stage<'a> {
         self.side(x, &rectangle(z, y), stuff);
     }
 
-    /// Label alone, in the plane `x`.
+    /// Adds only the label of a rectangle in the plane `x`.
     pub fn side_label(&mut self, x: f32, z: [f32; 2], y: [f32; 2], label: u8) {
         let shape = self.polygon(rectangle(z, y).map(|[z, y]| [x, y, z]));
         self.prims.push(Prim { shape, mark: Mark::Label(label) });
     }
 
-    /// Rectangle that faces the camera.
+    /// Adds a rectangle that faces the camera.
     pub fn front_rect(&mut self, z: f32, x: [f32; 2], y: [f32; 2], stuff: Stuff) {
         let shape = self.polygon(rectangle(x, y).map(|[x, y]| [x, y, z]));
         self.put(shape, Surface::Front { x: x[0], z }, stuff);
     }
 
-    /// Something flat at `(x, z)` that faces the camera, mirrored if `flip` is -1.
+    /// Returns a board for drawing a flat object at `(x, z)` that faces the camera, mirrored if
+    /// `flip` is -1.
     pub fn board(&mut self, x: f32, z: f32, flip: f32, size: f32, label: u8) -> Board<'_, 'a> {
         let light = self.front_light();
         Board { stage: self, x, z, flip, size, label, light }
     }
 }
 
-/// Corners of `u` × `v`.
+/// Returns the corners of the rectangle `u` × `v`.
 fn rectangle(u: [f32; 2], v: [f32; 2]) -> [[f32; 2]; 4] {
     [[u[0], v[0]], [u[1], v[0]], [u[1], v[1]], [u[0], v[1]]]
 }
 
-/// Draws in local metres: u to the right (to the left when flipped), v up from the ground.
+/// Draws in local coordinates, in meters: u to the right (to the left if flipped), v up from the
+/// ground.
 pub struct Board<'s, 'a> {
     stage: &'s mut Stage<'a>,
     x: f32,
@@ -271,7 +276,7 @@ impl Board<'_, '_> {
         self.poly(&rectangle(u, v), material, variant);
     }
 
-    /// A thick line.
+    /// Draws a thick line.
     pub fn limb(&mut self, a: [f32; 2], b: [f32; 2], width: f32, material: Material, v: usize) {
         let (du, dv) = (b[0] - a[0], b[1] - a[1]);
         let scale = 0.5 * width / (du * du + dv * dv).sqrt().max(1e-6);
@@ -294,7 +299,7 @@ impl Board<'_, '_> {
         self.put(shape, material, variant);
     }
 
-    /// A hoop; what shows through it carries its label too.
+    /// Draws a hoop. Pixels visible through it are labeled as the hoop.
     pub fn hoop(&mut self, centre: [f32; 2], r: f32, hole: f32, material: Material) {
         let (centre, r, hole) =
             (self.point(centre[0], centre[1]), self.radius(r), self.radius(hole));
@@ -304,7 +309,7 @@ impl Board<'_, '_> {
     }
 }
 
-/// Octagon around `(u, v)`: a wheel in a side plane.
+/// Returns an octagon around `(u, v)`, used as a wheel in a side plane.
 pub fn octagon(u: f32, v: f32, r: f32) -> [[f32; 2]; 8] {
     let d = r * std::f32::consts::FRAC_1_SQRT_2;
     [[r, 0.0], [d, d], [0.0, r], [-d, d], [-r, 0.0], [-d, -d], [0.0, -r], [d, -d]]

@@ -1,4 +1,4 @@
-//! A street: sky, road and pavements, what lines them, and who uses them.
+//! Street scenes: sky, road and sidewalks, buildings and parks along the road, and road users.
 
 use super::cast::{self, Carries, Cycle};
 use super::dice::Dice;
@@ -7,8 +7,8 @@ use super::look::{Look, Material as M};
 use super::stage::{Camera, Shape, Stage, Stuff, Surface};
 use super::vehicles::{Pose, Vehicle};
 
-/// What a scene is sure to show near the camera: scenes take turns, so that even a small split
-/// holds every class.
+/// The object that a scene is guaranteed to show near the camera. Scenes cycle through the
+/// features, so that even a small split contains every class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Feature {
     Cyclist,
@@ -38,7 +38,8 @@ const FEATURES: [Feature; 11] = [
     Feature::ParkedMotorcycle,
 ];
 
-/// Draws scene `index` under `dice`; `own_car` may show its hood.
+/// Composes scene `index` from the draws of `dice`. If `own_car` is set, the hood of the ego
+/// vehicle may be visible.
 pub fn street<'a>(
     look: &'a Look,
     aspect: f32,
@@ -75,7 +76,7 @@ pub fn street<'a>(
     scene.stage
 }
 
-/// Distances from the middle of the road, metres; pairs are left and right.
+/// Widths of the road, sidewalks and verges in meters. Pairs are left and right.
 struct Plan {
     road: f32,
     walk: [f32; 2],
@@ -89,12 +90,12 @@ impl Plan {
         Plan { road, walk, verge }
     }
 
-    /// Where the pavement ends.
+    /// Returns the distance from the middle of the road to the outer edge of the sidewalk.
     fn walk_end(&self, side: f32) -> f32 {
         self.road + self.walk[usize::from(side > 0.0)]
     }
 
-    /// Where the buildings stand.
+    /// Returns the distance from the middle of the road to the building fronts.
     fn front(&self, side: f32) -> f32 {
         self.walk_end(side) + self.verge[usize::from(side > 0.0)]
     }
@@ -111,12 +112,12 @@ enum Role {
     Bin,
 }
 
-/// Someone or something on the street, at its place.
+/// A road user or object at its position.
 struct Actor {
     role: Role,
     x: f32,
     z: f32,
-    /// Screen interval that it covers.
+    /// Horizontal screen interval that it covers.
     span: [f32; 2],
     featured: bool,
     dice: Dice,
@@ -134,7 +135,7 @@ impl Scene<'_> {
         let (aspect, horizon) = (self.stage.camera.aspect, self.stage.camera.horizon);
         let sky = vec![[0.0, 0.0], [aspect, 0.0], [aspect, horizon + 0.1], [0.0, horizon + 0.1]];
         let salt = dice.below(1 << 16);
-        // Even, so that the second ink is the horizon's.
+        // The variant is even, so that the second ink is the color at the horizon.
         let stuff = Stuff::new(M::Sky, salt * 2, id::SKY);
         self.stage.put(Shape::Polygon(sky), Surface::Sky, stuff);
         let light = self.stage.front_light();
@@ -191,7 +192,8 @@ impl Scene<'_> {
             }
         }
         if dice.chance(0.35) {
-            // The shadow of the houses on the sunny side, from beyond the first few metres.
+            // Add the shadow of the houses on the sunny side, which starts beyond the first few
+            // meters.
             let edge = self.stage.sun * plan_road * dice.range(0.1, 0.9);
             let out = self.stage.sun * 60.0;
             let z = dice.range(4.0, 9.0);
@@ -199,7 +201,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Everything that lines one side, far to near.
+    /// Draws everything along one side of the road, far to near.
     fn lining(&mut self, side: f32, mut dice: Dice) {
         let front = self.plan.front(side);
         let start = self.stage.camera.visible_from(side * front, 0.0);
@@ -208,7 +210,7 @@ impl Scene<'_> {
             Feature::Fence => Some(Lining::Fence),
             _ => None,
         };
-        // Walls and fences that a scene features line both sides half of the time.
+        // A featured wall or fence is always on the right, and also on the left in 3 of 4 scenes.
         let featured = wanted.filter(|_| (side > 0.0) == dice.chance(0.5) || dice.chance(0.5));
         let featured = if side > 0.0 && wanted.is_some() { wanted } else { featured };
         let mut segments = Vec::new();
@@ -306,7 +308,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Places everyone: first what the scene features, then whoever finds room.
+    /// Places all actors: first the featured one, then others where there is space.
     fn cast(&mut self, mut dice: Dice) {
         let side = dice.sign();
         self.feature_role(side, &mut dice);
@@ -384,12 +386,12 @@ impl Scene<'_> {
                 self.post(Carries::Light, side, 2.5, dice);
                 self.post(Carries::Sign, -side, 2.5, dice);
             }
-            // These line the road; nothing to place.
+            // Walls and fences are drawn along the road, so there is nothing to place.
             Feature::Wall | Feature::Fence => {}
         }
     }
 
-    /// A featured vehicle: along the road, or across it.
+    /// Places a featured vehicle, along the road or across it.
     fn lead(&mut self, vehicle: Vehicle, z: [f32; 2], lane: f32, dice: &mut Dice) {
         let depth = dice.range(z[0], z[1]);
         let [width, length, _] = vehicle.size();
@@ -407,7 +409,8 @@ impl Scene<'_> {
         let pose = if lane > 0.0 { Pose::Ahead } else { Pose::Oncoming };
         for _ in 0..3 {
             let x = lane * 0.5 * self.plan.road + dice.range(-0.3, 0.3);
-            // Even in the picture rather than on the road: most are near.
+            // Sample uniformly in 1/z, that is in the image rather than on the road, so that most
+            // vehicles are near.
             let z = 1.0 / dice.range(1.0 / far, 1.0 / near);
             let width = vehicle.size()[0];
             if self.place(Role::Vehicle(vehicle, pose), x, z, width, false, dice) {
@@ -454,7 +457,8 @@ impl Scene<'_> {
         }
     }
 
-    /// Places an actor unless it would hide another, or be hidden.
+    /// Places an actor, unless it would occlude another one too much, be occluded too much itself,
+    /// or collide with another one. Returns whether it was placed.
     fn place(
         &mut self,
         role: Role,
@@ -507,7 +511,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Draws everyone, far to near.
+    /// Draws all actors, far to near.
     fn perform(&mut self) {
         self.actors.sort_by(|a, b| b.z.total_cmp(&a.z));
         let stage = &mut self.stage;
@@ -525,7 +529,7 @@ impl Scene<'_> {
     }
 }
 
-/// What stands along the road behind the pavement.
+/// Type of a segment along the road, behind the sidewalk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lining {
     Building,

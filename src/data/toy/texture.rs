@@ -1,4 +1,4 @@
-//! Procedural surface detail, in metres on the surface, so that it looks the same at any size.
+//! Procedural surface texture, parameterized in meters so that it looks the same at any image size.
 
 use super::dice::lattice;
 
@@ -7,7 +7,7 @@ pub enum Pattern {
     Plain,
     /// Fine grain.
     Speckle,
-    /// Broad stains.
+    /// Large stains.
     Mottle,
     /// Square slabs with dark joints.
     Tiles,
@@ -16,14 +16,14 @@ pub enum Pattern {
     Windows,
     /// Clumps of light and dark foliage.
     Leaves,
-    /// Upright blades.
+    /// Upright blades of grass.
     Grass,
     /// Vertical seams.
     Panels,
     Clouds,
 }
 
-/// A pattern, its period in metres and its strength.
+/// A pattern with its period in meters and its strength.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weave {
     pub pattern: Pattern,
@@ -31,14 +31,14 @@ pub struct Weave {
     pub depth: f32,
 }
 
-/// One or two weaves laid over each other.
+/// One or two superimposed weaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Texture {
     weaves: [Weave; 2],
 }
 
-/// What a texture does to an ink: the ink times `gain`, then `accent` of the way to a second
-/// colour (window glass, cloud white).
+/// Effect of a texture on an ink: the ink is multiplied by `gain` and then blended by `accent`
+/// towards a second color (window glass, cloud white).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detail {
     pub gain: f32,
@@ -46,12 +46,14 @@ pub struct Detail {
 }
 
 impl Texture {
-    /// `gap` (0 to 1) of the way from `source` to `target`; what has no weight costs nothing.
+    /// Interpolates from `source` to `target` by `gap` (0 to 1). A weave of zero weight is not
+    /// evaluated.
     pub fn blend(source: Weave, target: Weave, gap: f32) -> Texture {
         let same = source.pattern == target.pattern;
         let mut weaves = [source, target];
         if same {
-            // One grid of windows in between, not two across each other.
+            // Interpolate the parameters, which gives one grid of windows rather than two that
+            // overlap.
             let lerp = |a: f32, b: f32| a + gap * (b - a);
             weaves[0].scale = lerp(source.scale, target.scale);
             weaves[0].depth = lerp(source.depth, target.depth);
@@ -63,8 +65,8 @@ impl Texture {
         Texture { weaves }
     }
 
-    /// Detail at `(u, v)` metres. `footprint` is a pixel's size there: what is finer fades to its
-    /// mean, as it would in a photograph.
+    /// Returns the detail at `(u, v)` in meters. `footprint` is the size of a pixel there: finer
+    /// structure fades to its mean, as in a photograph.
     pub fn detail(&self, u: f32, v: f32, footprint: f32, salt: u32) -> Detail {
         let mut detail = Detail { gain: 1.0, accent: 0.0 };
         for weave in &self.weaves {
@@ -79,12 +81,12 @@ impl Texture {
     }
 }
 
-/// 1 where the period spans many pixels, 0 from about two pixels down.
+/// Returns 1 where the period spans many pixels, and 0 below about two pixels.
 fn fade(scale: f32, footprint: f32) -> f32 {
     (scale / footprint.max(1e-6) * 0.5 - 0.6).clamp(0.0, 1.0)
 }
 
-/// Value noise in `0..1`, period 1.
+/// Returns value noise in `0..1` with period 1.
 fn noise(x: f32, y: f32, salt: u32) -> f32 {
     let (xf, yf) = (x.floor(), y.floor());
     let (xi, yi) = (xf as i32, yf as i32);
@@ -106,7 +108,7 @@ fn frac(x: f32) -> f32 {
 }
 
 impl Pattern {
-    /// `x`, `y` in periods of the pattern.
+    /// Returns the detail at (`x`, `y`), measured in periods of the pattern.
     fn at(self, x: f32, y: f32, depth: f32, salt: u32) -> Detail {
         let gain = |amount: f32| Detail { gain: 1.0 + depth * amount, accent: 0.0 };
         match self {

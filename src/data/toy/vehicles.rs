@@ -1,11 +1,11 @@
-//! Cars, trucks, buses and trains, from the front or rear in perspective, and from the side.
+//! Cars, trucks, buses and trains: from the front or rear in perspective, and from the side.
 
 use super::dice::Dice;
 use super::id;
 use super::look::Material as M;
 use super::stage::{Board, Stage, Stuff, octagon};
 
-/// How a vehicle stands to the camera.
+/// Orientation of a vehicle relative to the camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pose {
     Ahead,
@@ -22,7 +22,7 @@ pub enum Vehicle {
 }
 
 impl Vehicle {
-    /// Width, length and height, metres.
+    /// Returns width, length and height in meters.
     pub fn size(self) -> [f32; 3] {
         match self {
             Vehicle::Car => [1.9, 4.2, 1.55],
@@ -65,7 +65,7 @@ impl Vehicle {
     }
 }
 
-/// A vehicle along the road: its near end at depth `z`.
+/// A vehicle parallel to the road whose near end is at depth `z`.
 #[derive(Clone, Copy)]
 struct Box3 {
     x: f32,
@@ -76,8 +76,8 @@ struct Box3 {
 }
 
 impl Box3 {
-    /// The plane of the long side that the camera sees, and the light on it; none when the camera
-    /// stands right behind.
+    /// Returns the plane of the long side that the camera sees, and the light on it, or None if the
+    /// camera is directly behind or in front.
     fn flank(&self, stage: &Stage) -> Option<(f32, f32)> {
         let off = self.x - stage.camera.x;
         if off.abs() <= self.half {
@@ -87,7 +87,7 @@ impl Box3 {
         Some((self.x + normal * self.half, stage.side_light(normal)))
     }
 
-    /// Depth of a point `along` metres from the vehicle's front.
+    /// Returns the depth of a point `along` meters from the front of the vehicle.
     fn depth(&self, along: f32) -> f32 {
         if self.oncoming { self.z + along } else { self.z + self.length - along }
     }

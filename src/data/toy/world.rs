@@ -1,4 +1,4 @@
-//! The world's parameters, and the folders that it is written to.
+//! Parameters of a toy world, and the folders that it is written to.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,45 +15,55 @@ use super::street::street;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
-/// Written last: the folder holds a complete world with these parameters.
+/// File that is created last: the folder contains a complete world with these parameters.
 pub(super) const MARKER: &str = "toy.json";
-/// Written first, renamed to [`MARKER`] in the end: a world that may be incomplete.
+/// File that is written first and renamed to [`MARKER`] at the end: the world may be incomplete.
 const UNFINISHED: &str = "toy.unfinished.json";
-/// Goes up whenever the pictures change, so that no old world passes for a new one.
+/// Format version. It must change whenever the images change, so that an old world is not mistaken
+/// for a new one.
 const VERSION: u32 = 1;
 
 const TRAIN_CITIES: [&str; 3] = ["altdorf", "birkenau", "cranach"];
 const VAL_CITIES: [&str; 2] = ["dornfeld", "eulenburg"];
 
-/// Whose look and format a picture has.
+/// Domain of an image, which determines its look and format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
-    /// GTA's: labelled, sharp, saturated.
+    /// The source: labels and format of GTA; sharp and saturated images.
     Source,
-    /// Cityscapes': hazy, noisy, faded.
+    /// The target: labels and format of Cityscapes; hazy, noisy and faded images.
     Target,
 }
 
-/// Which part of a domain a picture belongs to; no two share a scene.
+/// Split of a domain. No two splits share a scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// Training split.
     Train,
+    /// Validation split.
     Val,
 }
 
-/// The parameters of a toy world. Sizes are `(width, height)` in pixels.
+/// Parameters of a toy world. Sizes are `(width, height)` in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToyWorld {
+    /// Seed of all random draws.
     pub seed: u64,
-    /// How far the target's look lies from the source's: 0 not at all, at most 2. A network trained
-    /// on the source alone (65 mIoU there) gets 48 on the target at 1.2, and 42 at 1.4.
+    /// Difference in look between source and target, from 0 (none) to 2. A network trained on the
+    /// source alone (65 mIoU there) reaches 48 mIoU on the target at 1.2, and 42 at 1.4.
     pub gap: f32,
+    /// Size of source images.
     pub source_size: (usize, usize),
+    /// Size of target images.
     pub target_size: (usize, usize),
+    /// Number of source training images.
     pub source_train: usize,
+    /// Number of source validation images.
     pub source_val: usize,
+    /// Number of target training images.
     pub target_train: usize,
+    /// Number of target validation images.
     pub target_val: usize,
 }
 
@@ -72,14 +82,14 @@ impl Default for ToyWorld {
     }
 }
 
-/// One picture of the world and where it goes.
+/// One image of the world and its files.
 struct Job {
     domain: Domain,
     split: Split,
     index: usize,
     image: PathBuf,
     label: PathBuf,
-    /// The same as SYNTHIA has it: image and label.
+    /// Image and label of the same scene in the format of SYNTHIA.
     synthia: Option<[PathBuf; 2]>,
 }
 
@@ -96,7 +106,7 @@ struct Marker {
 }
 
 impl ToyWorld {
-    /// A world at the real sizes (GTA 1914×1052, Cityscapes 2048×1024), with few pictures.
+    /// Returns a world at the real sizes (GTA 1914×1052, Cityscapes 2048×1024), with few images.
     pub fn full() -> Self {
         ToyWorld {
             source_size: (1914, 1052),
@@ -109,16 +119,18 @@ impl ToyWorld {
         }
     }
 
-    /// How many pictures the world has.
+    /// Returns the total number of images.
     pub fn len(&self) -> usize {
         self.source_train + self.source_val + self.target_train + self.target_val
     }
 
+    /// Returns whether the world has no images.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Pictures of one split. From 11 on, a split holds every class.
+    /// Returns the number of images in one split. A split of at least 11 images contains every
+    /// class.
     pub fn count(&self, domain: Domain, split: Split) -> usize {
         match (domain, split) {
             (Domain::Source, Split::Train) => self.source_train,
@@ -128,25 +140,25 @@ impl ToyWorld {
         }
     }
 
-    /// Writes the world under `dir`:
+    /// Writes the world to `dir`:
     ///
     /// ```text
-    /// gta/images/00001.png, gta/labels/00001.png           source, training
-    /// synthia/RGB/0000000.png, synthia/GT/LABELS/0000000.png   the same, as SYNTHIA
-    /// gta_val/images/00001.png, gta_val/labels/00001.png   source, validation
+    /// gta/images/00001.png, gta/labels/00001.png               source, training
+    /// synthia/RGB/0000000.png, synthia/GT/LABELS/0000000.png   the same in SYNTHIA's format
+    /// gta_val/images/00001.png, gta_val/labels/00001.png       source, validation
     /// cityscapes/leftImg8bit/{train,val}/<city>/<city>_000000_000019_leftImg8bit.png
     /// cityscapes/gtFine/{train,val}/<city>/<city>_000000_000019_gtFine_labelIds.png
-    /// toy.json                                             the parameters
+    /// toy.json                                                 the parameters
     /// ```
     ///
-    /// Labels are raw ids: palette indices in `gta`, grey values in `cityscapes`, the first of three
-    /// channels of 16 bits in `synthia`, which has 16 of the classes. What a previous
-    /// run has written is kept, so that an interrupted one goes on and a complete one costs
-    /// nothing. `progress` gets (pictures done, pictures in all), from any thread.
+    /// Labels are raw ids: palette indices in `gta`, gray values in `cityscapes`, and the first of
+    /// three 16-bit channels in `synthia`, which has 16 of the classes. Files of a previous run are
+    /// kept, so an interrupted run continues where it stopped and a complete world costs nothing.
+    /// `observer` receives the number of finished images and the total, from any thread.
     ///
     /// # Errors
-    /// If the parameters make no sense, if `dir` holds anything but this very world, or if a file
-    /// cannot be written.
+    /// The parameters are invalid, `dir` contains anything other than this world, or a file cannot
+    /// be written.
     pub fn write(&self, dir: &Path, observer: &dyn Observer) -> Result<()> {
         self.check()?;
         self.claim(dir)?;
@@ -173,7 +185,7 @@ impl ToyWorld {
         Ok(())
     }
 
-    /// Draws one picture: RGB (`3·w·h`) and raw label ids (`w·h`).
+    /// Generates one image: RGB (`3·w·h`) and raw label ids (`w·h`).
     pub fn draw(&self, domain: Domain, split: Split, index: usize) -> (Vec<u8>, Vec<u8>) {
         let size = self.size(domain);
         let gap = if domain == Domain::Target { 0.5 * self.gap } else { 0.0 };
@@ -231,7 +243,7 @@ impl ToyWorld {
         Ok(())
     }
 
-    /// Makes sure that `dir` is empty or this world's own, and leaves a marker in it.
+    /// Checks that `dir` is empty or belongs to this world, and leaves a marker in it.
     fn claim(&self, dir: &Path) -> Result<()> {
         create_dir(dir)?;
         for name in [MARKER, UNFINISHED] {

@@ -1,5 +1,5 @@
-//! The GPU as a backend: memory from one stream's point of view, transfers through pinned memory, and
-//! everything else handed to a [`Driver`].
+//! The CUDA backend: memory in the order of one stream, transfers through pinned memory, and
+//! everything else delegated to a [`Driver`].
 
 use std::cell::{Cell, RefCell};
 
@@ -14,25 +14,25 @@ use crate::device::launch::{Arg, Grid, Kernel};
 use crate::device::precision::Types;
 use crate::{Error, Result};
 
-/// Device memory is reserved in multiples of it.
+/// Segment sizes are multiples of this many bytes.
 const GRANULE: usize = 2 << 20;
 
 pub struct Cuda {
     pub(super) driver: Box<dyn Driver>,
-    /// All work is given to it, so that its order is that of the program; only what is sent ahead of
-    /// the work that reads it takes another.
+    /// All work is submitted to this stream, in program order. Only uploads ahead of the work that
+    /// reads them use another one.
     pub(super) stream: Stream,
     staging: RefCell<Staging>,
     pub(super) beside: RefCell<Beside>,
-    /// Set while work is recorded.
+    /// Set during graph capture.
     recording: Cell<bool>,
-    /// Given back when the device goes; every tensor keeps the device alive.
+    /// Freed when the device is dropped; every tensor keeps the device alive.
     chunks: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
     choices: RefCell<Choices>,
 }
 
-/// Events of a profile, used again by the next.
+/// Timing events of a profile, reused by the next one.
 #[derive(Default)]
 struct Marks {
     events: Vec<Event>,
@@ -48,7 +48,8 @@ impl Cuda {
         Ok(Cuda { driver, stream, staging, beside, recording, chunks, marks, choices })
     }
 
-    /// What goes between the host and the device has no place in work that runs without the host.
+    /// Returns an error during graph capture: a replayed graph runs without the host, so it cannot
+    /// contain transfers from or to it.
     pub(super) fn not_recording(&self, what: &str) -> Result<()> {
         match self.recording.get() {
             true => Err(Error::device(format!("{what} inside recorded work"))),
@@ -56,7 +57,7 @@ impl Cuda {
         }
     }
 
-    /// The way that a job takes, and its workspace.
+    /// Returns the index of an op's algorithm, and its workspace in bytes.
     fn way(&self, job: &Job) -> Result<Option<(usize, usize)>> {
         let (driver, recorded) = (&*self.driver, self.recording.get());
         self.choices.borrow_mut().of(driver, self.stream, job, recorded)
@@ -65,7 +66,7 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // Nothing is left to tell of a failure, and a process that ends gives all back.
+        // Errors cannot be reported here, and the end of the process frees everything.
         let _ = self.driver.synchronize(self.stream);
         self.beside.borrow_mut().free(&*self.driver);
         self.staging.borrow_mut().free(&*self.driver);
@@ -86,8 +87,9 @@ impl Backend for Cuda {
         Ok(address)
     }
 
-    /// Three quarters of what is free: within one chunk all free neighbours merge. For tools that watch
-    /// allocations, each tensor can have its own.
+    /// Three quarters of the free memory: within one segment all free neighbors merge. With
+    /// `UDASS_SEPARATE_TENSORS`, each tensor gets an allocation of its own, for tools that check
+    /// allocations.
     fn chunk(&self) -> usize {
         if std::env::var_os("UDASS_SEPARATE_TENSORS").is_some() {
             return 0;

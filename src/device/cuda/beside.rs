@@ -1,5 +1,5 @@
-//! What transfers beside the work under way need: a stream of their own for uploads, and pinned memory
-//! for results that the host collects when they are there.
+//! Resources of asynchronous transfers: a copy stream for uploads, and readback slots in pinned
+//! memory for results that the host collects once they have arrived.
 
 use super::driver::{Driver, Event, Stream};
 use super::staging::Staging;
@@ -14,13 +14,13 @@ pub(super) struct Beside {
 pub(super) struct Uploads {
     pub stream: Stream,
     pub staging: Staging,
-    /// Behind the last of them.
+    /// Recorded after the last upload.
     pub arrived: Event,
 }
 
-/// Where a result arrives.
+/// A readback slot.
 pub(super) struct Landing {
-    /// Pinned memory.
+    /// Address in pinned memory.
     pub host: u64,
     room: usize,
     pub arrived: Event,
@@ -28,14 +28,14 @@ pub(super) struct Landing {
 }
 
 impl Beside {
-    /// Gives the memory back; nothing may be under way.
+    /// Frees the pinned memory; no transfer may be in progress on the main stream.
     pub fn free(&mut self, driver: &dyn Driver) {
         if let Some(mut uploads) = self.uploads.take() {
             let _ = driver.synchronize(uploads.stream);
             uploads.staging.free(driver);
         }
         for landing in self.landings.drain(..) {
-            // Nothing is left to tell of a failure.
+            // Errors cannot be reported here.
             let _ = driver.free_host(landing.host);
         }
     }
@@ -52,7 +52,8 @@ impl Beside {
         Ok(self.uploads.insert(uploads))
     }
 
-    /// A place that nobody has. What may still arrive there is ahead of what will.
+    /// Returns a free readback slot. An abandoned download into it may still be in progress, but it
+    /// precedes the next one on the stream.
     pub fn landing(&mut self, driver: &dyn Driver, bytes: usize) -> Result<usize> {
         let free = |landing: &Landing| !landing.taken && landing.room >= bytes;
         if let Some(place) = self.landings.iter().position(free) {

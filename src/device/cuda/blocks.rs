@@ -1,25 +1,27 @@
-//! How work is cut into blocks on a card, whatever an element or a row costs.
+//! How work is split into blocks on a GPU, whatever an element or a row costs.
 
-/// Elements of elementwise work that are worth a block: a few for each of its 256 threads.
+/// Elements per block of elementwise work: four for each of its 256 threads.
 const ELEMENTS_PER_BLOCK: usize = 1 << 10;
-/// Teams of a block: its warps.
+/// Thread groups per block: its warps.
 const TEAMS: usize = 8;
-/// Blocks for each multiprocessor: eight times what it has room for, and those of a kernel that leaves
-/// room for no more than two.
+/// Blocks per multiprocessor for independent rows: 8 blocks of 256 threads are the 2048 threads
+/// that an A100 or H100 keeps resident.
 const BLOCKS_OF_TEAMS: usize = 8;
+/// Partial sums per multiprocessor: the resident blocks of a kernel that leaves room for no more
+/// than two.
 const PARTS: usize = 2;
 
-/// Blocks for elementwise work of `n` elements.
+/// Returns the number of blocks for elementwise work on `n` elements.
 pub fn of_elements(n: usize) -> usize {
     n.div_ceil(ELEMENTS_PER_BLOCK)
 }
 
-/// Blocks whose teams share `rows` on a card with so many multiprocessors.
+/// Returns the number of blocks whose thread groups share `rows`.
 pub fn of_teams(rows: usize, multiprocessors: usize) -> usize {
     rows.div_ceil(TEAMS).min(BLOCKS_OF_TEAMS * multiprocessors)
 }
 
-/// Blocks that a sum over `rows` is cut into on a card with so many multiprocessors.
+/// Returns the number of blocks into which a sum over `rows` is split.
 pub fn parts_of_teams(rows: usize, multiprocessors: usize) -> usize {
     rows.div_ceil(TEAMS).min(PARTS * multiprocessors)
 }

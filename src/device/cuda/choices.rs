@@ -1,6 +1,7 @@
-//! Which of its ways each product and convolution takes. Each way is timed once, and the fastest is kept
-//! on disk: every process on this machine takes the same, so that its bits repeat. Where nothing can be
-//! kept, the library's favourites are taken, which do.
+//! Autotuning for matmuls and convolutions: each algorithm is timed once per shape and the fastest
+//! is cached on disk, so that every process on this machine uses the same one and results are
+//! bit-identical. Without a place for the cache, the libraries' heuristic choice is used, which is
+//! reproducible too.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -14,23 +15,24 @@ use crate::Result;
 use crate::device::job::Job;
 use crate::hex::hex;
 
-/// How often a way is timed.
+/// Number of timed runs per algorithm.
 const TRIALS: usize = 3;
-/// How many times the best time so far is too much to time a way again.
+/// An algorithm this many times slower than the best so far is not timed again.
 const HOPELESS: f64 = 2.0;
-/// What the memory of a trial may have to be a multiple of.
+/// Largest alignment in bytes that the memory of a trial may need.
 const ALIGNMENT: usize = 256;
 
 pub(super) struct Choices {
-    /// A line for each shape: the name of its way, behind a tab.
+    /// The autotune cache: one line per shape, with the algorithm's name after a tab.
     file: Option<PathBuf>,
     gpu: String,
-    /// By shape: a way's place among all, and its workspace; None: there is no way.
+    /// Index and workspace of the algorithm by shape; None if there is no algorithm.
     made: HashMap<Job, Option<(usize, usize)>>,
 }
 
 impl Choices {
-    /// `gpu`: all that times depend on.
+    /// Creates an empty table. `gpu` describes everything that timings depend on, and selects the
+    /// file in `folder`.
     pub fn new(folder: Option<PathBuf>, gpu: &str) -> Choices {
         let digest = Sha256::digest(gpu);
         let name = hex(&digest[..8]);
@@ -38,8 +40,9 @@ impl Choices {
         Choices { file, gpu: gpu.into(), made: HashMap::new() }
     }
 
-    /// A job's way and its workspace, if there is one. The first of a shape is timed, unless it is to
-    /// be `recorded`: then it takes the library's favourite.
+    /// Returns the index and workspace of an op's algorithm, if there is one. The first op of a
+    /// shape is autotuned, unless it is being captured into a graph (`recorded`): then it uses the
+    /// library's first choice.
     pub fn of(
         &mut self,
         driver: &dyn Driver,
@@ -53,7 +56,7 @@ impl Choices {
         }
         let ways = driver.ways(job)?;
         let way = match &self.file {
-            // What is not kept must not be taken: the next process would not know of it.
+            // Without a cache file nothing is timed: the next process would choose differently.
             Some(file) if ways.len() > 1 && !recorded => {
                 let clock = [driver.event()?, driver.event()?];
                 let time =
@@ -69,8 +72,8 @@ impl Choices {
         Ok(made)
     }
 
-    /// What is kept, or else the fastest, which is kept from now on. `time` tells a way's seconds, and
-    /// is told the best so far.
+    /// Returns the cached algorithm, or times all of them and caches the fastest. `time` takes an
+    /// algorithm and the best time so far, and returns the algorithm's seconds.
     fn chosen(
         &self,
         file: &Path,
@@ -80,7 +83,7 @@ impl Choices {
     ) -> std::io::Result<usize> {
         file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         let mut open = OpenOptions::new().read(true).append(true).create(true).open(file)?;
-        // Another process may be timing the same: this one waits, and takes what that one found.
+        // Another process may be timing the same shape: wait for it, and use its result.
         open.lock()?;
         let mut text = String::new();
         open.read_to_string(&mut text)?;
@@ -97,13 +100,14 @@ impl Choices {
             let seconds = time(way, so_far).filter(|&seconds| seconds < so_far);
             best = seconds.map(|seconds| (way, seconds)).or(best);
         }
-        // None could be timed, for lack of memory, say: in this process the favourite has to do.
+        // No algorithm could be timed, for lack of memory for example: this process uses the
+        // library's first choice and caches nothing.
         let Some((fastest, _)) = best else { return Ok(0) };
         let mut line = format!("{shape}\t{}\n", ways[fastest].name);
         if text.is_empty() {
             line = format!("# {}\n{line}", self.gpu);
         } else if !text.ends_with('\n') {
-            // A process was killed within its line.
+            // A process was killed while writing its line.
             line.insert(0, '\n');
         }
         open.write_all(line.as_bytes())?;
@@ -111,8 +115,9 @@ impl Choices {
     }
 }
 
-/// Seconds that a way takes, the least of some runs behind a first, of fewer where the `best` so far is
-/// out of reach. What a job adds to stays as it is: a trial adds elsewhere.
+/// Returns the seconds that an algorithm takes: the minimum of several runs after a warm-up, or of
+/// fewer if the `best` so far is out of reach. The output of an op that accumulates is left alone:
+/// trials accumulate into scratch memory.
 fn seconds(
     driver: &dyn Driver,
     stream: Stream,
@@ -124,7 +129,7 @@ fn seconds(
 ) -> Result<f64> {
     let sums = job.added_to();
     let space = driver.allocate(sums + workspace + 2 * ALIGNMENT)?;
-    // At a multiple of the same powers of two.
+    // The scratch address has the same alignment as the original.
     let elsewhere = |address: u64| space + address % ALIGNMENT as u64;
     let trial = if sums > 0 { job.written_to(elsewhere) } else { *job };
     let workspace = space + (sums + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;

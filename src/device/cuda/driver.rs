@@ -1,9 +1,9 @@
-//! The seam between the `cuda` device and whatever drives a GPU: all that touches CUDA's libraries
-//! lies behind this trait, and a stand-in on host memory can take its place in tests.
+//! The interface between the `cuda` device and whatever drives a GPU: all calls into CUDA's
+//! libraries are behind this trait, and tests can replace them with a stand-in on host memory.
 //!
-//! Streams run what they are given in order; only [`Driver::wait`], [`Driver::synchronize`] and
-//! what gives memory out or takes it back may hold up the host. Addresses are the device's unless
-//! they are said to be the host's, whose memory is pinned.
+//! Streams run their work in order. Only [`Driver::wait`], [`Driver::synchronize`] and the
+//! functions that allocate or free memory may block the host. Addresses are device addresses unless
+//! they are called the host's, which are in pinned memory.
 
 use std::path::PathBuf;
 
@@ -12,125 +12,146 @@ use crate::device::job::Job;
 use crate::device::launch::{Grid, Kernel};
 use crate::device::precision::Types;
 
-/// A queue of work that runs in order.
+/// A stream: a queue of work that runs in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream(pub u64);
 
-/// A place in a stream's order.
+/// An event: a point in a stream's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event(pub u64);
 
-/// Work recorded to be replayed.
+/// A captured graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Graph(pub u64);
 
-/// Bytes of device memory.
+/// Device memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
+    /// Bytes that can still be allocated.
     pub free: usize,
+    /// Bytes on the device.
     pub total: usize,
 }
 
-/// A kernel's launch.
+/// A kernel launch.
 #[derive(Clone, Debug)]
 pub struct Launch {
+    /// The kernel.
     pub kernel: &'static Kernel,
+    /// Storage and compute types of the build to launch.
     pub types: Types,
+    /// The launch configuration.
     pub grid: Grid,
+    /// Arguments in the order of the signature.
     pub arguments: Vec<Argument>,
 }
 
 /// An argument as the kernel takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Argument {
-    /// Its bytes, the lowest first; a narrower parameter takes the low ones.
+    /// The argument's bytes, lowest first; a narrower parameter takes the low ones.
     pub word: u64,
-    /// Of a pointer: how many bytes lie behind it, and whether the kernel writes them.
+    /// For a pointer, the size in bytes of its tensor; None for null and for scalars.
     pub bytes: Option<usize>,
+    /// Whether the kernel writes to the tensor.
     pub written: bool,
 }
 
-/// A way of doing a job.
+/// An algorithm for a library op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// The same in every process.
+    /// A name that is the same in every process.
     pub name: String,
-    /// Bytes that it needs beside the tensors.
+    /// Workspace in bytes.
     pub workspace: usize,
 }
 
-/// What the device needs of a GPU's driver and libraries.
+/// A GPU's driver and libraries, as the device uses them.
 pub trait Driver {
-    /// One line about the GPU and all that times depend on, for logs.
+    /// Returns one line about the GPU and everything that timings depend on, for logs.
     fn describe(&self) -> String;
-    /// Where to keep what was found out about the GPU; None: nowhere.
+    /// Returns the folder of the autotune cache; None for no cache.
     fn kept(&self) -> Option<PathBuf> {
         None
     }
+    /// Returns the free and total device memory.
     fn memory(&self) -> Result<Memory>;
-    /// How many there are to be kept busy. None: sums are cut into parts as the host cuts them, so that
-    /// they have its bits.
+    /// Returns the number of multiprocessors. With None, sums are split as on the host, so that
+    /// they are bit-identical to the host's.
     fn multiprocessors(&self) -> Option<usize>;
 
+    /// Allocates device memory.
     fn allocate(&self, bytes: usize) -> Result<u64>;
+    /// Frees device memory.
     fn free(&self, address: u64) -> Result<()>;
-    /// Pinned memory of the host.
+    /// Allocates pinned host memory.
     fn allocate_host(&self, bytes: usize) -> Result<u64>;
+    /// Frees pinned host memory.
     fn free_host(&self, address: u64) -> Result<()>;
-    /// Writes pinned memory at once; no copy under way may still read it.
+    /// Writes to pinned memory immediately; no copy in progress may still read it.
     fn write_host(&self, to: u64, data: &[u8]) -> Result<()>;
-    /// Reads pinned memory at once; every copy that writes it must have been waited for.
+    /// Reads from pinned memory immediately; every copy that writes it must have been waited for.
     fn read_host(&self, from: u64, data: &mut [u8]) -> Result<()>;
 
-    /// The stream of all work.
+    /// Returns the main stream.
     fn stream(&self) -> Result<Stream>;
-    /// Another one, beside it.
+    /// Creates another stream that runs concurrently with the main one.
     fn side_stream(&self) -> Result<Stream>;
+    /// Copies from pinned host memory to the device.
     fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()>;
+    /// Copies from the device to pinned host memory.
     fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()>;
+    /// Copies within device memory.
     fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()>;
+    /// Sets device memory to 0.
     fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()>;
+    /// Launches a kernel.
     fn launch(&self, stream: Stream, launch: &Launch) -> Result<()>;
-    /// Whether operands of products are rounded to fewer digits than their sums have.
+    /// Returns whether matmul operands are rounded to fewer bits than their sums have.
     fn rounds_operands(&self) -> bool;
-    /// The ways in which it does a job of this shape, its favourite first. None where no library does
-    /// it: a bias or row sums are then not the product's.
+    /// Returns the algorithms for an op of this shape, the library's first choice first. The list
+    /// is empty if no library supports the op, such as a matmul with an unsupported bias or row
+    /// sums.
     fn ways(&self, job: &Job) -> Result<Vec<Way>>;
-    /// By the way of that place among them, with its workspace.
+    /// Runs an op with the algorithm at index `way` of that list, and its workspace.
     fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()>;
 
+    /// Creates an event.
     fn event(&self) -> Result<Event>;
-    /// Moves the event to the stream's end.
+    /// Records the event at the stream's end.
     fn record(&self, stream: Stream, event: Event) -> Result<()>;
-    /// Holds what the stream is given from here on until the event, where it is now, has passed.
+    /// Makes work submitted to the stream from here on wait for the event as recorded now.
     fn hold(&self, stream: Stream, event: Event) -> Result<()>;
-    /// Whether its stream has passed the event.
+    /// Returns whether the event has completed.
     fn passed(&self, event: Event) -> Result<bool>;
-    /// Holds the host until the stream has passed the event.
+    /// Blocks the host until the event has completed.
     fn wait(&self, event: Event) -> Result<()>;
-    /// Seconds between two events that were waited for.
+    /// Returns the seconds between two events that were waited for.
     fn elapsed(&self, from: Event, to: Event) -> Result<f64>;
-    /// Holds the host until the stream is empty.
+    /// Blocks the host until the stream has finished its work.
     fn synchronize(&self, stream: Stream) -> Result<()>;
 
-    /// Whether the stream of all work can be recorded.
+    /// Returns whether the main stream can be captured.
     fn records(&self) -> bool {
         true
     }
-    /// What the stream is given from here on is recorded instead of run.
+    /// Starts a capture: work submitted to the stream from here on is recorded instead of run.
     fn begin_capture(&self, stream: Stream) -> Result<()>;
+    /// Ends the capture and returns its graph.
     fn end_capture(&self, stream: Stream) -> Result<Graph>;
+    /// Launches a captured graph.
     fn replay(&self, stream: Stream, graph: Graph) -> Result<()>;
-    /// No replay is asked for any more; those under way end well.
+    /// Destroys a graph; replays in progress still finish.
     fn discard(&self, graph: Graph);
 
-    /// Bytes to leave free behind every tensor.
+    /// Returns the number of bytes to leave free after every tensor.
     fn padding(&self) -> usize {
         0
     }
-    /// Tells that a tensor now lies in memory of [`allocate`](Driver::allocate), or no longer does.
+    /// Called when a tensor is allocated within memory from [`allocate`](Driver::allocate).
     fn lend(&self, _address: u64, _bytes: usize) -> Result<()> {
         Ok(())
     }
+    /// Called when such a tensor is freed.
     fn take_back(&self, _address: u64, _bytes: usize) {}
 }

@@ -1,4 +1,4 @@
-//! The GPU.
+//! The CUDA backend.
 
 mod backend;
 mod beside;

@@ -1,35 +1,35 @@
-//! Transfers through pinned memory. Uploads go through two slots by turns, so that the host writes
-//! one while the GPU still reads the other.
+//! Transfers through pinned staging buffers. Uploads alternate between two slots, so that the host
+//! fills one while the GPU still reads the other.
 
 use super::driver::{Driver, Event, Stream};
 use crate::Result;
 
-/// Bytes of a slot; what is larger goes in pieces.
+/// Bytes per slot; larger transfers are split.
 const SLOT: usize = 16 << 20;
-/// Uploads start at multiples of it.
+/// Uploads start at multiples of this many bytes.
 const ALIGNMENT: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Staging {
     uploads: [Slot; 2],
-    /// The one that is filled now.
+    /// The slot that is being filled.
     current: usize,
-    /// Where downloads arrive.
+    /// Staging buffer for downloads.
     download: Option<u64>,
 }
 
 #[derive(Default)]
 struct Slot {
-    /// Pinned memory, once there was something to upload.
+    /// Address in pinned memory, allocated by the first upload.
     address: Option<u64>,
     used: usize,
-    /// The stream's place behind the last copy from it; none when nothing is under way.
+    /// Recorded after the last copy from the slot; None if none is in progress.
     passed: Option<Event>,
     event: Option<Event>,
 }
 
 impl Staging {
-    /// The data may go as soon as this returns.
+    /// Uploads data, which may be dropped as soon as this returns.
     pub fn copy_in(
         &mut self,
         driver: &dyn Driver,
@@ -45,7 +45,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Waits for the stream.
+    /// Downloads data, waiting for the stream.
     pub fn copy_out(
         &mut self,
         driver: &dyn Driver,
@@ -65,7 +65,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Where the next `bytes` to upload are written.
+    /// Returns where the next `bytes` to upload are staged.
     fn room(&mut self, driver: &dyn Driver, stream: Stream, bytes: usize) -> Result<u64> {
         let slot = &mut self.uploads[self.current];
         if slot.used + bytes > SLOT {
@@ -92,11 +92,11 @@ impl Staging {
         Ok(at)
     }
 
-    /// Gives the memory back; nothing may be under way.
+    /// Frees the pinned memory; no transfer may be in progress.
     pub fn free(&mut self, driver: &dyn Driver) {
         let uploads = self.uploads.iter_mut().filter_map(|slot| slot.address.take());
         for address in uploads.chain(self.download.take()) {
-            // Nothing is left to tell of a failure.
+            // Errors cannot be reported here.
             let _ = driver.free_host(address);
         }
     }

@@ -1,4 +1,4 @@
-//! Transfers beside the work under way, in the order that its stream sees.
+//! Asynchronous transfers, ordered with the work of the main stream.
 
 use super::backend::Cuda;
 use super::driver::Event;

@@ -1,4 +1,4 @@
-//! The host's arithmetic without a device around it.
+//! The CPU backend's arithmetic, without a device around it.
 
 use super::backend::Host;
 use super::launch;
@@ -8,25 +8,27 @@ use crate::device::job::Job;
 use crate::device::launch::{Grid, Kernel, Level};
 use crate::device::precision::{Precision, Types};
 
-/// The host's arithmetic on bare addresses: what a stand-in for another device computes with.
+/// CPU arithmetic on bare addresses, with which a stand-in for another device computes.
 pub struct Arithmetic(Host);
 
 impl Arithmetic {
-    /// Products and convolutions take single-precision operands as `precision` says.
+    /// Creates it with `threads` threads. Matmuls and convolutions round single-precision operands
+    /// to `precision`.
     pub fn new(threads: usize, precision: Precision) -> Result<Arithmetic> {
         Host::new(threads, precision, None).map(Arithmetic)
     }
 
-    /// Instruction set of the kernels that it takes.
+    /// Returns the instruction set of the kernels that it runs.
     pub fn level(&self) -> Level {
         self.0.level
     }
 
-    /// Runs a kernel. `words`: arguments as [`Arg::word`](crate::device::Arg::word) gives them.
+    /// Runs a kernel. `words` are the arguments as returned by
+    /// [`Arg::word`](crate::device::Arg::word).
     ///
     /// # Safety
-    /// The words are those of the kernel's signature; pointers among them have all behind them that
-    /// the kernel touches.
+    /// The words match the kernel's signature, and pointers among them are valid for all that the
+    /// kernel accesses.
     pub unsafe fn launch(
         &self,
         kernel: &'static Kernel,
@@ -37,8 +39,11 @@ impl Arithmetic {
         launch::launch(&self.0.workers, self.0.level, kernel, types, grid, words)
     }
 
+    /// Runs a library op.
+    ///
     /// # Safety
-    /// Its matrices or tensors lie in memory, what is written apart from what is read.
+    /// The op's matrices or tensors are in host memory, and what it writes does not overlap what it
+    /// reads.
     pub unsafe fn compute(&self, job: &Job) -> Result<()> {
         self.0.compute(job, 0)
     }

@@ -1,5 +1,5 @@
-//! The CPU as a backend: kernels run solo, their blocks spread over a thread pool; products go to the
-//! `gemm` crate, convolutions to one product per row and tap.
+//! The CPU backend: kernels run as serial CPU builds with their blocks spread over a thread pool;
+//! matmuls use the `gemm` crate, and convolutions are split into matmuls.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -14,20 +14,20 @@ use crate::device::launch::{Arg, Grid, Kernel, Launcher, Level};
 use crate::device::precision::{Precision, Types};
 use crate::{Error, Result};
 
-/// Elements of elementwise work that are worth handing to another core.
+/// Number of elements that are worth handing to another core in elementwise work.
 const ELEMENTS_PER_BLOCK: usize = 8 << 10;
-/// Address space taken at once where the system does not tell how much memory it has.
+/// Address space reserved at once if the system does not report its memory size.
 const USUAL_MEMORY: usize = 16 << 30;
 
 pub struct Host {
-    /// Who runs kernels, if not this device.
+    /// Runs the kernels in place of this device, if present.
     launcher: Option<Box<dyn Launcher>>,
     pub(super) workers: Workers,
     pub(super) level: Level,
     precision: Precision,
-    /// Given back when the device goes; every tensor keeps the device alive.
+    /// Unmapped when the device is dropped; every tensor keeps the device alive.
     chunks: RefCell<Vec<MmapMut>>,
-    /// What marks count nanoseconds from.
+    /// Origin of the marks, which are in nanoseconds.
     start: Instant,
 }
 
@@ -43,7 +43,7 @@ impl Host {
     }
 }
 
-/// The widest instruction set that this processor has and the kernels were built for.
+/// Returns the widest instruction set that this processor supports and the kernels were built for.
 fn best_level() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
@@ -68,7 +68,7 @@ impl Backend for Host {
         format!("host, {threads} thread(s), instruction set {level:?}{precision}")
     }
 
-    /// Address space; pages come as they are touched.
+    /// Reserves address space; pages are committed as they are touched.
     fn reserve(&self, bytes: usize) -> Result<u64> {
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
         let mut map = map.map_err(|e| {
@@ -79,7 +79,7 @@ impl Backend for Host {
         Ok(address)
     }
 
-    /// As much as the machine has: within one chunk all free neighbours merge, so that a teacher's
+    /// The machine's whole memory: within one segment all free neighbors merge, so that a teacher's
     /// few large tensors fit where a student's many small ones were.
     fn chunk(&self) -> usize {
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -90,19 +90,19 @@ impl Backend for Host {
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {
-        // SAFETY: address and length are a tensor's, within memory that `reserve` gave out.
+        // SAFETY: the range is a tensor's, within memory from `reserve`.
         unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
         Ok(())
     }
 
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {
-        // SAFETY: as above; `data` is outside the arena.
+        // SAFETY: the range is a tensor's, and `data` is outside the arena.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), address as *mut u8, data.len()) };
         Ok(())
     }
 
     fn copy_out(&self, address: u64, data: &mut [u8]) -> Result<()> {
-        // SAFETY: as above.
+        // SAFETY: the range is a tensor's, and `data` is outside the arena.
         unsafe {
             std::ptr::copy_nonoverlapping(address as *const u8, data.as_mut_ptr(), data.len())
         };
@@ -110,7 +110,7 @@ impl Backend for Host {
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
-        // SAFETY: both are tensors' ranges; they may be the same.
+        // SAFETY: both ranges are tensors'; `copy` allows them to overlap.
         unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Backend for Host {
         self.precision != Precision::F32
     }
 
-    /// Sums of rows are a kernel's.
+    /// Row sums are not supported: the caller computes them with a kernel.
     fn workspace(&self, job: &Job) -> Result<Option<usize>> {
         let sums_rows = matches!(job, Job::Product(Product { row_sums: Some(_), .. }));
         Ok((!sums_rows).then_some(0))

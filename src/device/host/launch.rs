@@ -9,7 +9,8 @@ use crate::device::launch::{Grid, Kernel, Level, SoloBody, SoloLaunch};
 use crate::device::precision::Types;
 use crate::{Error, Result};
 
-/// `words`: arguments as [`Arg::word`](crate::device::Arg::word) gives them.
+/// Runs the build for the widest instruction set up to `level`. `words` are the arguments as
+/// returned by [`Arg::word`](crate::device::Arg::word).
 pub(super) fn launch(
     workers: &Workers,
     level: Level,
@@ -42,11 +43,11 @@ pub(super) fn launch(
 fn call(words: &[u64], body: SoloBody, grid: Grid, begin: i64, end: i64) {
     let mut pointers: Vec<*mut c_void> =
         words.iter().map(|word| word as *const u64 as *mut c_void).collect();
-    // Of unspecified content, as on the GPU.
+    // The contents are unspecified, as on the GPU.
     let mut shared = Vec::<u64>::with_capacity(grid.shared.div_ceil(8));
     let launch = SoloLaunch { begin, end, count: grid.blocks, shared: shared.as_mut_ptr().cast() };
-    // SAFETY: the launcher was generated from the kernel's signature, so there are as many
-    // values as parameters, each as wide as its word's low bytes (little endian); pointers are
-    // tensors that outlive the call. That accesses stay inside them is the kernel's duty.
+    // SAFETY: the launcher was generated from the kernel's signature, so there are as many values
+    // as parameters, each as wide as the low bytes of its word (little endian), and pointers refer
+    // to tensors that outlive the call. Kernels are responsible for staying within them.
     unsafe { body(pointers.as_mut_ptr(), &launch) };
 }

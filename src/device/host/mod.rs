@@ -1,4 +1,4 @@
-//! The CPU.
+//! The CPU backend.
 
 mod arithmetic;
 mod backend;

@@ -1,4 +1,4 @@
-//! Matrix products through the `gemm` crate.
+//! Matmuls through the `gemm` crate.
 
 use std::cell::RefCell;
 use std::ops::AddAssign;
@@ -21,11 +21,12 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
     Ok(())
 }
 
-/// For products that are themselves pieces of parallel work.
+/// For matmuls that are themselves pieces of parallel work.
 pub(super) const SERIAL: gemm::Parallelism = gemm::Parallelism::None;
-/// Up to so many rows the crate takes longer to pack `b` than to multiply by it: see [`thin`].
+/// Number of rows up to which the crate takes longer to pack `b` than to multiply by it: see
+/// [`thin`].
 const THIN: usize = 32;
-/// Rows that are worth handing to another core to fill.
+/// Number of rows that are worth handing to another core to fill.
 const ROWS_PER_TASK: usize = 64;
 
 trait Number: Copy + AddAssign + 'static {
@@ -63,19 +64,20 @@ fn typed<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
         }
         None => product,
     };
-    // Columns of `b` that stand whole in memory, as a linear layer's weight has them.
+    // The columns of `b` are contiguous, as in a linear layer's weight.
     match (1..=THIN).contains(&out.rows) && out.col_stride == 1 && b.row_stride == 1 {
         true => thin::<N>(product, parallelism),
         false => multiply::<N>(product, parallelism),
     }
 }
 
-/// Every row, whose numbers are neighbours, becomes the bias.
+/// Sets every row of `out` to the bias. The elements of a row must be contiguous.
 fn fill_rows<N: Number>(out: &Matrix, bias: u64) {
     let rows = (0..out.rows).into_par_iter().with_min_len(ROWS_PER_TASK);
     rows.for_each(|row| {
         let start = row as isize * out.row_stride;
-        // SAFETY: a row of the matrix, which is a view of a live tensor; a bias for every column.
+        // SAFETY: the range is a row of the matrix, which is a view of a live tensor, and the bias
+        // has an element for every column.
         unsafe {
             let to = (out.address as *mut N).offset(start);
             std::ptr::copy_nonoverlapping(bias as *const N, to, out.cols);
@@ -83,22 +85,23 @@ fn fill_rows<N: Number>(out: &Matrix, bias: u64) {
     });
 }
 
-/// The sum of every row, element by element.
+/// Sums each row, in order of its elements.
 fn sum_rows<N: Number>(a: &Matrix, sums: *mut N) {
     for row in 0..a.rows {
         let mut sum = N::ZERO;
         for col in 0..a.cols {
             let at = row as isize * a.row_stride + col as isize * a.col_stride;
-            // SAFETY: inside the matrix, which is a view of a live tensor.
+            // SAFETY: the element is inside the matrix, which is a view of a live tensor.
             sum += unsafe { *(a.address as *const N).offset(at) };
         }
-        // SAFETY: a sum per row.
+        // SAFETY: `sums` has one element for each row.
         unsafe { *sums.add(row) = sum };
     }
 }
 
-/// A few rows by a large matrix: the crate packs its left operand, which is `b` where the rows of `out`
-/// are contiguous and `a` where its columns are. So the columns are made contiguous, elsewhere.
+/// Multiplies a few rows by a large matrix. The crate packs its left operand, which is `b` if the
+/// rows of `out` are contiguous and `a` if its columns are. The result is therefore computed in a
+/// temporary with contiguous columns.
 fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
     let Product { out, accumulate, .. } = product;
     N::COLUMNS.with_borrow_mut(|columns| {
@@ -112,7 +115,8 @@ fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
         multiply::<N>(&Product { out: turned, accumulate: false, ..*product }, parallelism);
         for row in 0..out.rows {
             let first = out.address as *mut N;
-            // SAFETY: as in `multiply`; a row's columns are contiguous.
+            // SAFETY: `out` is a view of a live tensor that no operand overlaps, and the elements
+            // of a row are contiguous.
             let to = unsafe {
                 std::slice::from_raw_parts_mut(
                     first.offset(row as isize * out.row_stride),
@@ -132,8 +136,9 @@ fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
 fn multiply<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
     let Product { out, a, b, accumulate, .. } = product;
     let at = |m: &Matrix| m.address as *mut N;
-    // SAFETY: shapes were checked by `Device::product`; the matrices are views of live tensors,
-    // and the output overlaps neither operand. `alpha` scales the destination, `beta` the product.
+    // SAFETY: the ops that build the descriptor checked its shapes; the matrices are views of live
+    // tensors, and the output overlaps neither operand. In this crate `alpha` scales the
+    // destination and `beta` the product.
     unsafe {
         gemm::gemm(
             out.rows,

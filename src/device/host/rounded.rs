@@ -1,5 +1,5 @@
-//! Products and convolutions whose operands a GPU rounds: copied in single precision, rounded, then
-//! computed as any other.
+//! Matmuls and convolutions with operands rounded as on a GPU: the operands are cast to single
+//! precision, rounded, and then computed with as usual.
 
 use super::{convolution as exact, product as matrices};
 use crate::Result;
@@ -7,7 +7,7 @@ use crate::device::job::{Convolution, Matrix, Product};
 use crate::device::precision::Precision;
 use crate::dtype::DType;
 
-/// Whether operands of this type are rounded.
+/// Returns whether operands of this type are rounded.
 pub(super) fn is(operands: DType, precision: Precision) -> bool {
     match operands {
         DType::Bf16 => true,
@@ -18,8 +18,8 @@ pub(super) fn is(operands: DType, precision: Precision) -> bool {
 
 pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Result<()> {
     let Product { out, a, b, bias, row_sums, accumulate } = product;
-    // SAFETY: the matrices are views of live tensors; so are bias (a number per column) and sums (one
-    // per row).
+    // SAFETY: the matrices are views of live tensors; the bias has one element per column, and the
+    // sums have one per row.
     unsafe {
         let (a_copy, b_copy) =
             (operand(a.address, a.dtype, a.span()), operand(b.address, b.dtype, b.span()));
@@ -47,7 +47,7 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
     let (sizes, addresses, written) = (c.elements(), [c.x, c.w, c.y], c.written());
-    // SAFETY: the three are live tensors of these sizes.
+    // SAFETY: x, w and y are live tensors of these sizes.
     unsafe {
         let mut copies = [0, 1, 2].map(|i| match i == written {
             true => widened(addresses[i], c.dtype, sizes[i]),
@@ -60,12 +60,12 @@ pub(super) fn convolution(c: &Convolution) -> Result<()> {
     Ok(())
 }
 
-/// Numbers as a product takes them.
+/// Casts an operand to f32 and rounds it.
 ///
 /// # Safety
-/// As many of the type are there.
+/// `n` elements of this type can be read at `address`.
 unsafe fn operand(address: u64, dtype: DType, n: usize) -> Vec<f32> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller upholds the same contract.
     let mut numbers = unsafe { widened(address, dtype, n) };
     if dtype == DType::F32 {
         numbers.iter_mut().for_each(|x| *x = tf32(*x));
@@ -73,10 +73,13 @@ unsafe fn operand(address: u64, dtype: DType, n: usize) -> Vec<f32> {
     numbers
 }
 
+/// Casts a tensor to f32.
+///
 /// # Safety
-/// As many of the type, bf16 or single precision, are there.
+/// `n` elements of this type, bf16 or f32, can be read at `address`.
 unsafe fn widened(address: u64, dtype: DType, n: usize) -> Vec<f32> {
-    // SAFETY: the caller's; tensors are aligned to more than their elements.
+    // SAFETY: the caller guarantees that the elements can be read; tensors are aligned to more than
+    // their elements.
     unsafe {
         match dtype {
             DType::Bf16 => {
@@ -88,11 +91,14 @@ unsafe fn widened(address: u64, dtype: DType, n: usize) -> Vec<f32> {
     }
 }
 
+/// Casts the numbers to `dtype` and stores them.
+///
 /// # Safety
-/// As many of the type, bf16 or single precision, may be written there.
+/// `numbers.len()` elements of this type, bf16 or f32, can be written at `address`.
 unsafe fn write(numbers: &mut [f32], address: u64, dtype: DType) {
     let n = numbers.len();
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the elements can be written; tensors are aligned to more
+    // than their elements.
     unsafe {
         match dtype {
             DType::Bf16 => {
@@ -104,7 +110,7 @@ unsafe fn write(numbers: &mut [f32], address: u64, dtype: DType) {
     }
 }
 
-/// The nearest with 10 bits behind the point, away from zero between two (PTX: cvt.rna.tf32.f32).
+/// Rounds to the nearest value with a 10-bit mantissa, ties away from zero (PTX: cvt.rna.tf32.f32).
 fn tf32(x: f32) -> f32 {
     match x.is_finite() {
         true => f32::from_bits((x.to_bits() + 0x1000) & !0x1FFF),

@@ -1,4 +1,4 @@
-//! A comparison as one page of HTML: bars for every class, then all numbers.
+//! Renders a comparison as one HTML page: bars for every class, then all numbers.
 
 use super::format::{footnotes, marked, number, signed};
 use super::published::Row;
@@ -8,11 +8,11 @@ use super::section::Section;
 use crate::data::classes;
 
 const STYLE: &str = include_str!("page.css");
-/// Colours of runs in the style.
+/// Number of run colors that the style sheet defines.
 const COLORS: usize = 4;
 
 impl Comparison {
-    /// A page that needs no other file.
+    /// Returns a self-contained HTML page.
     pub fn html(&self) -> String {
         let sections: Vec<String> = self.sections.iter().map(section).collect();
         format!(
@@ -40,7 +40,7 @@ fn section(section: &Section) -> String {
     page
 }
 
-/// Runs with the style of their colour.
+/// Returns each run with the style attribute for its color.
 fn colored(section: &Section) -> impl Iterator<Item = (String, &Run)> {
     let color = |index: usize| format!("style=\"--run: var(--run{})\"", index % COLORS);
     section.runs.iter().enumerate().map(move |(index, run)| (color(index), run))
@@ -90,7 +90,7 @@ fn card(section: &Section, color: String, run: &Run) -> String {
     text + "</div>\n"
 }
 
-/// A bar for every class and run, with the published rows as marks on it.
+/// Draws a bar for every class and run, with the published rows as marks on it.
 fn chart(section: &Section) -> String {
     let mut out = String::from("<h3>Classes</h3>\n<div class=\"chart\">\n");
     if section.runs.iter().any(|run| run.row.is_some()) {
@@ -142,7 +142,7 @@ fn bar(section: &Section, class: usize, color: &str, run: &Run) -> String {
     )
 }
 
-/// Methods down, means and classes across.
+/// Builds the table of all methods: one row for each, with columns for means and classes.
 fn numbers(section: &Section) -> String {
     let Some(table) = &section.table else { return String::new() };
     let mut out =
@@ -162,7 +162,7 @@ fn numbers(section: &Section) -> String {
             escaped(&run.name)
         ));
     }
-    // By column, the best of what was published.
+    // The best published value of each column.
     let columns = |row: &Row| row.means.iter().chain(&row.iou).copied().collect::<Vec<f64>>();
     let mut best = vec![f64::NAN; table.classes.len() + table.means.len()];
     for row in &table.rows {

@@ -1,5 +1,5 @@
-//! Runs beside published results: what a run measured, which published row it belongs to, and what
-//! keeps the two from being comparable.
+//! Comparison of runs with published results: what a run measured, which published row it
+//! corresponds to, and what makes the two incomparable.
 
 mod format;
 mod html;

@@ -1,39 +1,48 @@
-//! Published results of the tasks: facts that a run is put beside.
+//! Published results of the tasks, for comparison with runs.
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::run::eval::metrics::nan_mean;
 
-/// Cityscapes' validation set, which all published results were measured on.
+/// Number of images in Cityscapes' validation set, on which all published results were measured.
 pub const IMAGES: u64 = 500;
+/// Width and height of Cityscapes' images.
 pub const SIZE: [usize; 2] = [2048, 1024];
+/// Cities of Cityscapes' validation set.
 pub const CITIES: [&str; 3] = ["frankfurt", "lindau", "munster"];
 
 /// The published results of one task.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
+    /// The task's name.
     pub title: String,
-    /// Layouts of the two domains, as a configuration names them.
+    /// Layout of the source data set, as a configuration names it.
     pub source: String,
+    /// Layout of the target data set.
     pub target: String,
     /// Train ids of the columns.
     pub classes: Vec<usize>,
+    /// The means that the table reports.
     pub means: Vec<Mean>,
+    /// One row for each method and kind of network.
     pub rows: Vec<Row>,
 }
 
-/// A mean that the table gives, and the train ids that it is taken over.
+/// A mean that a table reports, over a set of classes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mean {
+    /// Name of the column, such as `mIoU`.
     pub name: String,
+    /// Train ids that the mean is taken over.
     pub classes: Vec<usize>,
 }
 
 impl Mean {
-    /// Over those classes that have a number; `iou` is by train id.
+    /// Returns the mean over those of its classes that are not NaN in `iou`, which is indexed by
+    /// train id.
     pub fn of(&self, iou: &[f64]) -> f64 {
         nan_mean(self.classes.iter().filter_map(|&class| iou.get(class).copied()))
     }
@@ -43,33 +52,39 @@ impl Mean {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
+    /// The method's name as published.
     pub name: String,
+    /// Kind of backbone.
     pub network: Network,
-    /// This program's name of the method, where it has it.
+    /// This program's name for the method, if it implements it.
     pub method: Option<String>,
-    /// This program's configuration of the same thing.
+    /// The preset of this program that configures the same experiment.
     pub preset: Option<String>,
-    /// As the table's classes; NaN where none is given.
+    /// IoU of each of the table's classes; NaN where none was published.
     pub iou: Vec<f64>,
-    /// As the table's means; NaN where none is given.
+    /// Each of the table's means; NaN where none was published.
     pub means: Vec<f64>,
-    /// What is odd about the numbers.
+    /// A remark about inconsistent numbers.
     pub note: Option<String>,
 }
 
+/// The kind of a network, by its backbone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
+    /// A convolutional backbone (ResNet).
     Cnn,
+    /// A transformer backbone (MiT).
     Vit,
 }
 
 impl Network {
-    /// What a backbone of this name is.
+    /// Returns the kind of the backbone with this name.
     pub fn of(backbone: &str) -> Network {
         if backbone.starts_with("mit_") { Network::Vit } else { Network::Cnn }
     }
 
+    /// Returns the kind's name, as shown to the user.
     pub fn name(self) -> &'static str {
         match self {
             Network::Cnn => "CNN",
@@ -79,17 +94,18 @@ impl Network {
 }
 
 impl Table {
-    /// IoU of a train id in a row of this table, percent; NaN where none is given.
+    /// Returns the IoU of a train id in a row of this table, in percent; NaN where none was
+    /// published.
     pub fn iou(&self, row: &Row, class: usize) -> f64 {
         let column = self.classes.iter().position(|&known| known == class);
         column.and_then(|column| row.iou.get(column).copied()).unwrap_or(f64::NAN)
     }
 }
 
-/// The tables that the program brings along.
+/// Returns the tables of published results that are built into the program.
 ///
 /// # Errors
-/// [`Error::Config`] when one cannot be read: a mistake of this program's.
+/// [`Error::Config`] if a table cannot be parsed, which is a bug in this program.
 pub fn tables() -> Result<Vec<Table>> {
     let texts = [
         ("gta_cityscapes", include_str!("published/gta_cityscapes.toml")),
@@ -120,10 +136,11 @@ mod tests {
                 for (mean, &published) in table.means.iter().zip(&row.means) {
                     let whole = mean.classes.iter().all(|&class| !iou[class].is_nan());
                     assert_eq!(whole, !published.is_nan(), "{at}: {}", mean.name);
-                    // A class is rounded by 0.05 at most, and so is the mean.
+                    // Rounding changes a class, and so the mean, by at most 0.05; rounding the mean
+                    // adds 0.05.
                     right &= !whole || (mean.of(&iou) - published).abs() <= 0.1;
                 }
-                // One row's means stand in the right order here, and not where it was printed.
+                // One row's means were printed in the wrong order; here they are in the right one.
                 let exchanged = row.note.as_ref().is_some_and(|note| note.contains("exchanged"));
                 assert_eq!(right, row.note.is_none() || exchanged, "{at}");
             }

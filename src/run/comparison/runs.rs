@@ -1,4 +1,4 @@
-//! Runs read and sorted by task.
+//! Reads runs and groups them by task.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,19 @@ use super::saved::Saved;
 use super::section::Section;
 use crate::error::Result;
 
-/// Runs by task, in the order given.
+/// Runs grouped by task, in the order given.
 #[derive(Debug)]
 pub struct Comparison {
     pub(super) sections: Vec<Section>,
 }
 
 impl Comparison {
-    /// Reads runs: folders that `train` wrote, or files of `eval --json`.
+    /// Reads runs: folders written by `train`, or files written by `eval --json`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] naming the file, and the key in it, when it is no run, or one
-    /// that was never evaluated, or not one of Cityscapes' 19 classes.
+    /// [`Error::Io`](crate::Error::Io). [`Error::Data`](crate::Error::Data), naming the file and
+    /// the key, if a path is not a run, was never evaluated, or does not have Cityscapes' 19
+    /// classes.
     pub fn read(paths: &[PathBuf]) -> Result<Comparison> {
         let tables = tables()?;
         let mut sections: Vec<Section> = Vec::new();
@@ -36,7 +37,7 @@ impl Comparison {
     }
 }
 
-/// The folder's or file's own name where that tells the runs apart, else the path as given.
+/// Returns the folder or file name of each path if it is unique, and otherwise the path as given.
 fn names(paths: &[PathBuf]) -> Vec<String> {
     let short = |path: &Path| {
         let name = if path.is_dir() {

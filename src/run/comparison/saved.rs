@@ -1,4 +1,4 @@
-//! What a run left on disk, and what follows from it.
+//! Reads a run's last evaluation from disk and matches it with a published row.
 
 use std::path::{Path, PathBuf};
 
@@ -13,25 +13,25 @@ use crate::error::{Error, Result};
 use crate::run::eval::report::Validated;
 use crate::run::train::log;
 
-/// A run's last evaluation and the configuration it was made with.
+/// A run's last evaluation and the configuration of its training.
 pub(super) struct Saved {
     evaluation: Evaluation,
     facts: Facts,
-    /// The whole configuration.
+    /// The whole configuration, as JSON.
     config: Value,
 }
 
-/// Of an evaluation's line in the log; the same keys are in the file of `eval --json`.
+/// The keys read from an evaluation's line in the log, or from a file of `eval --json`.
 #[derive(Deserialize)]
 struct Evaluation {
     #[serde(rename = "IoU", default)]
     iou: Vec<Option<f64>>,
-    /// In the file: with the classes' names.
+    /// Only in files of `eval --json`, which list the IoU with the class names.
     #[serde(default)]
     classes: Vec<ClassIou>,
     images: u64,
     iteration: Option<u64>,
-    /// Not in files of the program's first versions.
+    /// Absent from files of the program's first versions.
     data: Option<Validated>,
 }
 
@@ -41,7 +41,8 @@ struct ClassIou {
     iou: Option<f64>,
 }
 
-/// The keys of a configuration that say which run it is. Those of other versions stay readable.
+/// The configuration keys that identify a run. Other keys are ignored, so that configurations of
+/// other versions stay readable.
 #[derive(Deserialize)]
 struct Facts {
     source: Domain,
@@ -78,7 +79,7 @@ struct Net {
 }
 
 impl Saved {
-    /// From a run's folder or a file of `eval --json`.
+    /// Reads a run's folder or a file of `eval --json`.
     pub fn read(path: &Path) -> Result<Saved> {
         if path.is_dir() { Saved::of_folder(path) } else { Saved::of_file(path) }
     }
@@ -93,7 +94,7 @@ impl Saved {
                            report that file";
             return Err(Error::data(&path, problem));
         };
-        // What the run was started, or resumed, with before it.
+        // The configuration of the last start or resume before the evaluation.
         let Some(start) = last("start", &lines[..evaluation]) else {
             return Err(Error::data(&path, "holds no line `start` before its last evaluation"));
         };
@@ -110,7 +111,8 @@ impl Saved {
                            version: evaluate again";
             return Err(Error::data(path, problem));
         }
-        // The checkpoint knows best how it was trained, the evaluation what it was measured on.
+        // Training settings come from the checkpoint, data and evaluation settings from the
+        // evaluation.
         let mut config = json.get_mut("training").map(Value::take).unwrap_or_default();
         if config.is_null() {
             config = evaluated;
@@ -140,13 +142,13 @@ impl Saved {
         Ok(Saved { evaluation, facts, config })
     }
 
-    /// The published results of this run's task.
+    /// Returns the published results for this run's task.
     pub fn table<'a>(&self, tables: &'a [Table]) -> Option<&'a Table> {
         let (source, target) = (&self.facts.source.layout, &self.facts.target.layout);
         tables.iter().find(|table| table.source == *source && table.target == *target)
     }
 
-    /// The run, beside the row that it belongs to.
+    /// Matches the run with its row of `table` and lists how its settings and data differ.
     pub fn judge(self, name: String, path: &Path, table: Option<&Table>) -> Result<Run> {
         let (method, network) = (self.facts.method(), Network::of(&self.facts.network.backbone));
         let row = table.and_then(|table| {
@@ -182,7 +184,7 @@ impl Saved {
         })
     }
 
-    /// What is not the published benchmark's about the data.
+    /// Lists the ways in which the data is not the published benchmark's.
     fn foreign(&self) -> Vec<String> {
         let Facts { source, target, data, .. } = &self.facts;
         let mut found = Vec::new();
@@ -190,7 +192,7 @@ impl Saved {
         if !data.toy.as_os_str().is_empty() {
             worlds.push(data.toy.clone());
         }
-        // `udass-raw toy` leaves its mark beside the two domains.
+        // `udass-raw toy` writes toy.json next to the folders of the two domains.
         let above = [source, target].into_iter().filter_map(|domain| domain.root.parent());
         worlds.extend(
             above.filter(|folder| folder.join("toy.json").is_file()).map(Path::to_path_buf),
@@ -227,7 +229,7 @@ impl Saved {
 }
 
 impl Facts {
-    /// The method by the name that presets give it.
+    /// Returns the name of the preset whose switches these are.
     fn method(&self) -> &'static str {
         let stages = Stages {
             teacher: self.teacher.enabled,
@@ -240,7 +242,7 @@ impl Facts {
     }
 }
 
-/// The first few, and how many more there are.
+/// Lists the first few items and the number of the others.
 fn few<T: std::fmt::Display>(all: &[T]) -> String {
     const MOST: usize = 3;
     let mut told: Vec<String> = all.iter().take(MOST).map(ToString::to_string).collect();
@@ -250,7 +252,7 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
     told.join(", ")
 }
 
-/// Keys that change no result, or that tell places and draws.
+/// Keys that are not compared: those that do not affect results, paths, and the random seed.
 const FREE: [&str; 17] = [
     "seed",
     "device.kind",
@@ -271,13 +273,14 @@ const FREE: [&str; 17] = [
     "run.out",
 ];
 
-/// The key of the weights that training begins with.
+/// The key of the initial weights.
 const WEIGHTS: &str = "weights.init";
 
-/// Sections in the order of what tells most.
+/// Sections listed first, the most informative one at the front.
 const FIRST: [&str; 5] = ["network", "source", "target", "data", "run"];
 
-/// Keys whose values are not the preset's. Keys that only one of them has are of other versions.
+/// Lists the keys whose values differ from the preset's. Keys that only one side has are skipped,
+/// since they belong to another version.
 fn differences(config: &Value, preset: &str) -> Result<Vec<Setting>> {
     let published = serde_json::to_value(Config::preset(preset)?)
         .map_err(|e| Error::config(format!("preset {preset}: {e}")))?;
@@ -302,7 +305,7 @@ fn compare(key: &str, run: &Value, published: &Value, found: &mut Vec<Setting>) 
     }
     let (mut run, mut published) = (shown(run), shown(published));
     if key == WEIGHTS {
-        // Whatever their file is called.
+        // The name of the weight file does not matter.
         for init in [&mut run, &mut published].into_iter().filter(|init| *init != "random") {
             *init = "ImageNet".into();
         }
@@ -312,7 +315,8 @@ fn compare(key: &str, run: &Value, published: &Value, found: &mut Vec<Setting>) 
     }
 }
 
-/// A value as one writes it: in single precision, which is what most numbers were read into.
+/// Formats a value as in a configuration file. Numbers are rounded to single precision, the type
+/// that most of them are stored in.
 fn shown(value: &Value) -> String {
     match value {
         Value::Number(n) if n.is_f64() => {

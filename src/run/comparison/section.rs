@@ -1,24 +1,26 @@
-//! The runs of one task, and what is said of each beside the published results.
+//! The runs of one task and how each compares with the published results.
 
 use super::format::number;
 use super::published::{IMAGES, Mean, Row, SIZE, Table};
 use super::run::Run;
 use crate::data::classes;
 
-/// The runs of one task.
+/// The runs of one task, with the published results for it.
 #[derive(Debug)]
 pub struct Section {
-    /// None for a task without published results.
+    /// `None` for a task without published results.
     pub table: Option<Table>,
+    /// The runs, in the order given.
     pub runs: Vec<Run>,
 }
 
 impl Section {
+    /// Returns the section's title.
     pub fn title(&self) -> &str {
         self.table.as_ref().map_or("No published task", |table| &table.title)
     }
 
-    /// The means that are shown: the published ones, or the mean of all classes.
+    /// Returns the means to show: those of the table, or the mean over all classes.
     pub fn means(&self) -> Vec<Mean> {
         match &self.table {
             Some(table) => table.means.clone(),
@@ -31,23 +33,25 @@ impl Section {
         }
     }
 
+    /// Returns the published rows.
     pub fn rows(&self) -> Vec<&Row> {
         self.table.iter().flat_map(|table| &table.rows).collect()
     }
 
-    /// The table and the run's row in it.
+    /// Returns the table and the run's row in it.
     pub fn row(&self, run: &Run) -> Option<(&Table, &Row)> {
         let table = self.table.as_ref()?;
         Some((table, table.rows.get(run.row?)?))
     }
 
-    /// Of a train id, run minus published, percent points.
+    /// Returns the IoU of a train id, run minus published, in percentage points.
     pub fn difference(&self, run: &Run, class: usize) -> Option<f64> {
         let (table, row) = self.row(run)?;
         Some(run.iou.get(class)? - table.iou(row, class))
     }
 
-    /// `mIoU 54.9, 21.1 below the published QuadMix(ViT) (76.1)`; a reason where there is no row.
+    /// Compares the run's means with its published row, as in `mIoU 54.9, 21.1 below the published
+    /// QuadMix(ViT) (76.1)`. Without a row it gives the reason.
     pub fn verdict(&self, run: &Run) -> String {
         let Some((table, row)) = self.row(run) else {
             let means = self.means();
@@ -74,7 +78,7 @@ impl Section {
         told.join("; ")
     }
 
-    /// What the run's data is, against what was published.
+    /// Describes how the run's validation data differs from the published benchmark's.
     pub fn data(&self, run: &Run) -> String {
         if run.foreign.is_empty() {
             return format!(
@@ -85,7 +89,7 @@ impl Section {
         format!("NOT the published benchmark's data: {}", run.foreign.join("; "))
     }
 
-    /// How many settings differ from the preset; none where the row has no preset.
+    /// Says how many settings differ from the preset; `None` if the row has no preset.
     pub fn settings(&self, run: &Run) -> Option<String> {
         let preset = self.row(run)?.1.preset.as_ref()?;
         Some(match run.settings.len() {

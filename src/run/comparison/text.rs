@@ -1,4 +1,4 @@
-//! A comparison as text: for a terminal, and as Markdown.
+//! Formats a comparison as text, for a terminal and as Markdown.
 
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table as Grid, TableStyle};
@@ -10,18 +10,20 @@ use super::runs::Comparison;
 use super::section::Section;
 use crate::data::classes;
 
-/// Without lines between the rows.
+/// A style without lines between the rows.
 const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 
-/// Settings that the terminal names of each run.
+/// Number of differing settings listed for each run on a terminal.
 const NAMED: usize = 4;
 
 impl Comparison {
-    /// For a terminal: published rows of the runs' kinds of network only.
+    /// Formats the comparison for a terminal. Of the published rows it shows only those with the
+    /// same kinds of network as the runs.
     pub fn terminal(&self) -> String {
         let mut parts = Vec::new();
         for section in &self.sections {
-            // The kinds of network that the runs' rows are of; all of them where no run has a row.
+            // The kinds of network of the runs' published rows. If no run has a row, all rows are
+            // shown.
             let kinds: Vec<Network> =
                 section.runs.iter().filter_map(|run| Some(section.row(run)?.1.network)).collect();
             let mut rows = section.rows();
@@ -41,7 +43,7 @@ impl Comparison {
         parts.join("\n\n\n")
     }
 
-    /// All published rows, as Markdown.
+    /// Formats the comparison as Markdown, with all published rows.
     pub fn markdown(&self) -> String {
         let mut parts = vec!["# Beside published results".to_owned()];
         for section in &self.sections {
@@ -64,7 +66,7 @@ impl Comparison {
     }
 }
 
-/// What is said of a run; `settings`: the most of them that are named.
+/// Returns the remarks about a run, listing at most `settings` of its differing settings.
 fn remarks(section: &Section, run: &Run, settings: usize) -> Vec<String> {
     let mut all = vec![section.verdict(run), section.data(run)];
     if let Some(count) = section.settings(run) {
@@ -79,7 +81,7 @@ fn remarks(section: &Section, run: &Run, settings: usize) -> Vec<String> {
     all
 }
 
-/// What columns are whose.
+/// Explains the columns of the table.
 fn legend(section: &Section) -> &'static str {
     if section.rows().is_empty() {
         "every column is a run."
@@ -88,7 +90,8 @@ fn legend(section: &Section) -> &'static str {
     }
 }
 
-/// Classes down, runs and published rows across, means below.
+/// Builds the table: a row for each class, then one for each mean; columns for runs and published
+/// rows.
 fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Grid {
     let mut header = vec![Cell::new("class")];
     for run in &section.runs {
@@ -127,7 +130,7 @@ fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Gri
     grid
 }
 
-/// Names that hold signs of Markdown, as they are.
+/// Escapes Markdown's special characters.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

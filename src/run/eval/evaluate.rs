@@ -16,8 +16,12 @@ use crate::observer::Observer;
 use crate::ops;
 use crate::{Error, Result};
 
-/// Evaluates a checkpoint (a file, or a run's folder: its newest one) on the target's validation
-/// images. `name`: the configuration, as its user named it.
+/// Evaluates a checkpoint (a file, or the newest one in a run's folder) on the target's validation
+/// images. `name` is the name of the configuration, as given by the user.
+///
+/// # Errors
+/// [`Error::Weights`] if the checkpoint does not fit the network; [`Error::Data`] if an image or a
+/// label is missing or malformed.
 pub fn evaluate(
     config: &Config,
     name: &str,
@@ -38,8 +42,11 @@ pub fn evaluate(
     measure(config, subject, &predictor, &set, observer, &mut |_, _| Ok(()))
 }
 
-/// Measures a network on every image of `set`. `see` gets each image with its prediction (train
-/// ids at the label's size); what it fails with ends the evaluation.
+/// Evaluates a network on every image of `set`. The callback `see` receives each image with its
+/// prediction (train ids at the label's size).
+///
+/// # Errors
+/// The first error of the data set, the device or `see`, which ends the evaluation.
 pub fn measure(
     config: &Config,
     subject: Subject,

@@ -1,4 +1,4 @@
-//! Predictions as pictures: overlays, comparisons, and label files for the evaluation server.
+//! Saves predictions as images: overlays, comparisons, and label maps for the evaluation server.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,15 +7,17 @@ use crate::checkpoint::atomic::write_atomic;
 use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 
-/// How much of a class's colour an overlay shows; the rest is the photograph.
+/// Opacity of the class colors in an overlay, from 0 to 1.
 pub const OVERLAY: f32 = 0.6;
 
-/// A photograph and its size.
+/// An RGB image and its size.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
+    /// Width in pixels.
     pub width: usize,
+    /// Height in pixels.
     pub height: usize,
-    /// H,W,3 in RGB order.
+    /// The pixels: H,W,3 in RGB order.
     pub rgb: &'a [u8],
 }
 
@@ -36,16 +38,16 @@ impl Picture<'_> {
     }
 }
 
-/// Train ids in their classes' colours, black where there is none: H,W to H,W,3.
+/// Converts train ids (H,W) to their classes' colors (H,W,3); ids without a class become black.
 pub fn colors(ids: &[u8], classes: &Classes) -> Vec<u8> {
     ids.iter().flat_map(|&id| classes.color(id).unwrap_or_default()).collect()
 }
 
-/// The photograph with each pixel's class colour over it, `alpha` of it (0 to 1); pixels that are no
-/// class stay as they are. H,W,3.
+/// Blends each pixel's class color over the image with opacity `alpha` (0 to 1) and returns H,W,3.
+/// Pixels without a class are unchanged.
 ///
 /// # Errors
-/// [`Error::Shape`] when picture and ids differ in size.
+/// [`Error::Shape`] if the image and the ids differ in size.
 pub fn overlay(picture: Picture, ids: &[u8], classes: &Classes, alpha: f32) -> Result<Vec<u8>> {
     picture.check("an overlay", ids)?;
     let blend = |below: u8, above: u8| {
@@ -63,7 +65,7 @@ pub fn overlay(picture: Picture, ids: &[u8], classes: &Classes, alpha: f32) -> R
 /// Writes an overlay as a PNG.
 ///
 /// # Errors
-/// [`Error::Shape`] as [`overlay`]; [`Error::Io`].
+/// [`Error::Shape`] if the image and the ids differ in size; [`Error::Io`].
 pub fn save_overlay(
     path: impl AsRef<Path>,
     picture: Picture,
@@ -74,10 +76,10 @@ pub fn save_overlay(
     save_rgb(path, picture.width, picture.height, &rgb)
 }
 
-/// Writes photograph, prediction and (where there is one) label side by side as a PNG.
+/// Writes the image, the prediction and the label, if given, side by side as a PNG.
 ///
 /// # Errors
-/// [`Error::Shape`] when sizes differ; [`Error::Io`].
+/// [`Error::Shape`] if the sizes differ; [`Error::Io`].
 pub fn save_comparison(
     path: impl AsRef<Path>,
     picture: Picture,
@@ -99,11 +101,11 @@ pub fn save_comparison(
     save_rgb(path, picture.width * panels.len(), picture.height, &rgb)
 }
 
-/// Writes train ids as label ids ([`Classes::label_id`]) into `folder`, as an 8-bit grey PNG called as
-/// [`label_ids_name`] says, and returns its path.
+/// Converts train ids to label ids ([`Classes::label_id`]), writes them to `folder` as an 8-bit
+/// grayscale PNG named by [`label_ids_name`], and returns its path.
 ///
 /// # Errors
-/// [`Error::Shape`] when `ids` is not `width`·`height` long; [`Error::Io`].
+/// [`Error::Shape`] if `ids` does not have `width`·`height` elements; [`Error::Io`].
 pub fn save_label_ids(
     folder: impl AsRef<Path>,
     image: impl AsRef<Path>,
@@ -118,10 +120,11 @@ pub fn save_label_ids(
     Ok(path)
 }
 
-/// Classes as the bytes of an 8-bit grey PNG of their label ids.
+/// Converts train ids to label ids and encodes them as an 8-bit grayscale PNG.
 ///
 /// # Errors
-/// [`Error::Shape`] when `ids` is not `width`·`height` long, or that is too large for a PNG.
+/// [`Error::Shape`] if `ids` does not have `width`·`height` elements, or the size is too large for
+/// a PNG.
 pub fn label_ids_png(
     width: usize,
     height: usize,
@@ -139,9 +142,9 @@ pub fn label_ids_png(
     Ok(bytes)
 }
 
-/// The file name for the prediction of an image. Cityscapes' evaluation looks for
-/// `<city>_<sequence>_<frame>*.png`, so `…_leftImg8bit.png` becomes `…_labelIds.png`; any other name
-/// keeps its stem.
+/// Returns the file name for the label map of an image. Cityscapes' evaluation looks for
+/// `<city>_<sequence>_<frame>*.png`, so `…_leftImg8bit.png` becomes `…_labelIds.png`. Any other
+/// name keeps its stem.
 pub fn label_ids_name(image: &Path) -> String {
     let stem = image.file_stem().unwrap_or_default().to_string_lossy();
     match stem.strip_suffix("_leftImg8bit") {
@@ -150,10 +153,10 @@ pub fn label_ids_name(image: &Path) -> String {
     }
 }
 
-/// Writes H,W,3 as a PNG.
+/// Writes RGB pixels (H,W,3) as a PNG.
 ///
 /// # Errors
-/// [`Error::Shape`] when `rgb` has not `3·width·height` bytes; [`Error::Io`].
+/// [`Error::Shape`] if `rgb` does not have `3·width·height` bytes; [`Error::Io`].
 pub fn save_rgb(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8]) -> Result<()> {
     if rgb.len() != 3 * width * height {
         let problem = format!("{} bytes for {width}x{height} pixels", rgb.len());

@@ -1,4 +1,4 @@
-//! A trained network over whole images: windows that slide, their logits averaged.
+//! Sliding-window inference: applies a network to windows of an image and averages their logits.
 
 use crate::Result;
 use crate::config::EvalConfig;
@@ -9,12 +9,12 @@ use crate::params::Weights;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
-/// Sides are padded to multiples of it (mmsegmentation's test pipeline).
+/// Image sides are padded to multiples of this (mmsegmentation's test pipeline).
 const DIVISOR: usize = 32;
-/// The least that both of HRDA's scales can take.
+/// The smallest side that both of HRDA's scales support.
 const SMALLEST: usize = 64;
 
-/// A network and how it slides over images.
+/// A network with the settings of its sliding-window inference.
 pub struct Predictor<'a> {
     device: &'a Device,
     network: &'a Segmentor,
@@ -24,6 +24,7 @@ pub struct Predictor<'a> {
 }
 
 impl<'a> Predictor<'a> {
+    /// Creates a predictor. `weights` must belong to `network` and be on `device`.
     pub fn new(
         device: &'a Device,
         network: &'a Segmentor,
@@ -39,12 +40,12 @@ impl<'a> Predictor<'a> {
         })
     }
 
-    /// The device that it computes on.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         self.device
     }
 
-    /// Logits 1,H,W,classes of an image of H×W RGB bytes, before any softmax.
+    /// Returns the logits of an image given as H,W,3 RGB bytes: 1,H,W,classes, before any softmax.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
         let device = self.device;
         let padded = |side: usize| side.next_multiple_of(DIVISOR).max(SMALLEST);
@@ -69,12 +70,12 @@ impl<'a> Predictor<'a> {
         ops::crop(device, &logits, &place, (height, width), 1)
     }
 
-    /// The class of every pixel at `size` (height, width), from logits of another size.
+    /// Scales logits to `size` (height, width) and returns the class of every pixel.
     pub fn classes(&self, logits: &Tensor, size: (usize, usize)) -> Result<Tensor> {
         ops::predict(self.device, logits, size)
     }
 
-    /// Logits of all windows, `eval.batch` of them at a time.
+    /// Computes the logits of all windows, `eval.batch` windows at a time.
     fn in_batches(&self, crops: &Tensor) -> Result<Tensor> {
         let [count, h, w, _] = crops.bhwc("predict")?;
         let (rows, columns) = (h / self.network.stride(), w / self.network.stride());

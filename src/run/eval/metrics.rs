@@ -1,26 +1,27 @@
-//! The confusion matrix and what is read from it.
+//! The confusion matrix and the metrics derived from it.
 
 use crate::data::classes::{self, IGNORE};
 use crate::error::{Error, Result};
 
-/// Pixels by label and prediction.
+/// Pixel counts by label and prediction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
-    /// K,K: row is the label, column the prediction.
+    /// K,K: the row is the label, the column the prediction.
     counts: Vec<u64>,
 }
 
 impl Confusion {
-    /// No pixels yet.
+    /// Creates an empty matrix.
     pub fn new(classes: usize) -> Self {
         Confusion { classes, counts: vec![0; classes * classes] }
     }
 
-    /// From counts that a device made: K,K, row label, column prediction.
+    /// Creates a matrix from counts made on a device: K,K with the label as row and the prediction
+    /// as column.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there are not `classes`² counts.
+    /// [`Error::Shape`] if there are not `classes`² counts.
     pub fn from_counts(classes: usize, counts: Vec<u64>) -> Result<Self> {
         if counts.len() != classes * classes {
             let problem = format!("{} counts for {classes} classes", counts.len());
@@ -29,11 +30,11 @@ impl Confusion {
         Ok(Confusion { classes, counts })
     }
 
-    /// Counts the pixels of one image; those labelled [`IGNORE`] do not count.
+    /// Counts the pixels of one image, except those labeled [`IGNORE`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when the maps differ in length, or hold an id that is no class. Then nothing
-    /// was counted.
+    /// [`Error::Shape`] if the maps differ in length or hold an id that is not a class. Nothing is
+    /// counted then.
     pub fn add(&mut self, prediction: &[u8], label: &[u8]) -> Result<()> {
         let op = "confusion matrix";
         if prediction.len() != label.len() {
@@ -56,10 +57,10 @@ impl Confusion {
         Ok(())
     }
 
-    /// Adds the counts of other images.
+    /// Adds the counts of another matrix.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the classes differ in number.
+    /// [`Error::Shape`] if the numbers of classes differ.
     pub fn merge(&mut self, other: &Confusion) -> Result<()> {
         if self.classes != other.classes {
             let problem = format!("{} classes against {}", self.classes, other.classes);
@@ -69,81 +70,82 @@ impl Confusion {
         Ok(())
     }
 
-    /// Number of classes, K.
+    /// Returns the number of classes, K.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// K,K: row is the label, column the prediction.
+    /// Returns the counts, K,K: the row is the label, the column the prediction.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// Labelled pixels counted.
+    /// Returns the number of labeled pixels.
     pub fn pixels(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// K: pixels where prediction and label agree.
+    /// Returns, for each of the K classes, the pixels where prediction and label agree.
     pub fn intersections(&self) -> Vec<u64> {
         (0..self.classes).map(|c| self.counts[c * self.classes + c]).collect()
     }
 
-    /// K: pixels labelled with the class.
+    /// Returns, for each of the K classes, the pixels labeled with the class.
     pub fn labelled(&self) -> Vec<u64> {
         self.counts.chunks(self.classes.max(1)).map(|row| row.iter().sum()).collect()
     }
 
-    /// K: labelled pixels predicted as the class.
+    /// Returns, for each of the K classes, the labeled pixels predicted as the class.
     pub fn predicted(&self) -> Vec<u64> {
         let column = |c: usize| self.counts.iter().skip(c).step_by(self.classes).sum();
         (0..self.classes).map(column).collect()
     }
 
-    /// K: pixels where prediction or label is the class.
+    /// Returns, for each of the K classes, the pixels where prediction or label is the class.
     pub fn unions(&self) -> Vec<u64> {
         let (label, predicted) = (self.labelled(), self.predicted());
         let both = self.intersections();
         (0..self.classes).map(|c| label[c] + predicted[c] - both[c]).collect()
     }
 
-    /// K: intersection over union; NaN for a class in neither prediction nor label.
+    /// Returns the K intersections over union; NaN for a class in neither prediction nor label.
     pub fn iou(&self) -> Vec<f64> {
         ratios(&self.intersections(), &self.unions())
     }
 
-    /// K: share of the labelled pixels that is right; NaN for a class without a label.
+    /// Returns the share of correct pixels among those labeled with each of the K classes; NaN for
+    /// a class without labels.
     pub fn accuracy(&self) -> Vec<f64> {
         ratios(&self.intersections(), &self.labelled())
     }
 
-    /// Share of all labelled pixels that is right (aAcc); NaN without any.
+    /// Returns the share of correct pixels among all labeled ones (aAcc); NaN if there are none.
     pub fn all_accuracy(&self) -> f64 {
         self.intersections().iter().sum::<u64>() as f64 / self.pixels() as f64
     }
 
-    /// Mean IoU over the classes that occur.
+    /// Returns the mean IoU over the classes that occur.
     pub fn mean_iou(&self) -> f64 {
         nan_mean(self.iou())
     }
 
-    /// Mean IoU over those of the given classes that occur; ids beyond K do not.
+    /// Returns the mean IoU over those of the given classes that occur. Ids beyond K are skipped.
     pub fn mean_iou_of(&self, classes: &[usize]) -> f64 {
         let iou = self.iou();
         nan_mean(classes.iter().filter_map(|&class| iou.get(class).copied()))
     }
 
-    /// Mean IoU over the 16 classes that SYNTHIA shares with Cityscapes.
+    /// Returns the mean IoU over the 16 classes that SYNTHIA shares with Cityscapes.
     pub fn mean_iou_16(&self) -> f64 {
         self.mean_iou_of(&classes::SYNTHIA_16)
     }
 
-    /// Mean IoU over those without wall, fence and pole.
+    /// Returns the mean IoU over the 13 of these classes that remain without wall, fence and pole.
     pub fn mean_iou_13(&self) -> f64 {
         self.mean_iou_of(&classes::SYNTHIA_13)
     }
 
-    /// Mean accuracy over the classes that have a label.
+    /// Returns the mean accuracy over the classes that have labels.
     pub fn mean_accuracy(&self) -> f64 {
         nan_mean(self.accuracy())
     }
@@ -153,7 +155,7 @@ fn ratios(over: &[u64], under: &[u64]) -> Vec<f64> {
     over.iter().zip(under).map(|(&a, &b)| a as f64 / b as f64).collect()
 }
 
-/// The mean of what is not NaN; NaN when nothing is left.
+/// Returns the mean of the values that are not NaN; NaN if there are none.
 pub fn nan_mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let (mut sum, mut count) = (0.0, 0u32);
     for value in values.into_iter().filter(|value| !value.is_nan()) {
@@ -163,7 +165,8 @@ pub fn nan_mean(values: impl IntoIterator<Item = f64>) -> f64 {
     sum / f64::from(count)
 }
 
-/// A share in percent with two decimals, halves to even, as published results are rounded.
+/// Converts a ratio to percent with two decimals, rounding halves to even, as published results are
+/// rounded.
 pub fn percent(share: f64) -> f64 {
     (share * 100.0 * 100.0).round_ties_even() / 100.0
 }

@@ -1,4 +1,4 @@
-//! Trained networks over whole images: evaluation, prediction, and what is written of either.
+//! Trained networks applied to whole images: evaluation, prediction, and their output files.
 
 pub mod evaluate;
 pub mod images;

@@ -1,4 +1,4 @@
-//! Predictions of a trained network: pictures of single images, and a whole split for Cityscapes'
+//! Predicts with a trained network, either single images or a whole split for Cityscapes'
 //! evaluation server.
 
 use std::collections::HashMap;
@@ -19,46 +19,49 @@ use crate::observer::Observer;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// What [`predict`] is asked for.
+/// The arguments of [`predict`].
 #[derive(Clone, Copy, Debug)]
 pub struct Prediction<'a> {
-    /// A file, or a run's folder: its newest checkpoint.
+    /// A file, or a run's folder for its newest checkpoint.
     pub checkpoint: &'a Path,
-    /// Which of the checkpoint's networks.
+    /// Which of the checkpoint's networks to use.
     pub weights: Network,
+    /// The images to segment.
     pub images: &'a [PathBuf],
     /// The folder for the results.
     pub out: &'a Path,
-    /// Where the logits go, of the last image where there are several.
+    /// File for the logits; with several images, it ends up with those of the last one.
     pub logits: Option<&'a Path>,
-    /// Size of the network's input, instead of the image's own.
+    /// Size that images are scaled to before the network, instead of their own.
     pub resize: Option<Size>,
 }
 
-/// What [`submit`] is asked for.
+/// The arguments of [`submit`].
 #[derive(Clone, Copy, Debug)]
 pub struct Submission<'a> {
-    /// A file, or a run's folder: its newest checkpoint.
+    /// A file, or a run's folder for its newest checkpoint.
     pub checkpoint: &'a Path,
-    /// Which of the checkpoint's networks.
+    /// Which of the checkpoint's networks to use.
     pub weights: Network,
     /// The file to write.
     pub zip: &'a Path,
+    /// The split to segment.
     pub split: Split,
 }
 
-/// An image and what the network says of it.
+/// An image and its prediction.
 struct Segmented {
     picture: Picture,
     logits: Tensor,
-    /// Train ids in the image's own size.
+    /// Train ids at the image's own size.
     ids: Vec<u8>,
 }
 
-/// Writes an overlay and a label map of every image, and returns the files written.
+/// Writes an overlay and a label map for every image and returns the paths of all files written.
 ///
 /// # Errors
-/// Before the first prediction, where one result would take the place of another, or of an image.
+/// [`Error::Data`], before the first prediction, if a result would overwrite another result or an
+/// input image.
 pub fn predict(
     config: &Config,
     wanted: &Prediction,
@@ -89,11 +92,12 @@ pub fn predict(
     Ok(written)
 }
 
-/// Segments a split of Cityscapes, at the size of evaluation, into a zip for its evaluation server.
+/// Segments a split of Cityscapes, with images scaled as for evaluation, and writes the zip for its
+/// evaluation server.
 ///
 /// # Errors
-/// Before the first prediction, where the data set, its classes or its images' names are not those
-/// that the server takes.
+/// Before the first prediction, [`Error::Config`] if the target's layout or classes are not
+/// Cityscapes', or [`Error::Data`] if the images' names are not.
 pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> Result<()> {
     let layout = &config.target.layout;
     if layout != "cityscapes" {
@@ -118,8 +122,8 @@ pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> 
     submission::write(wanted.zip, &images, maps)
 }
 
-/// Segments images one after the other; `input`: the size that an image of this size is scaled to
-/// before the network.
+/// Segments images one after the other. `input` maps an image's size to the size that it is scaled
+/// to before the network.
 fn segment<'a>(
     predictor: &'a Predictor,
     images: &'a [PathBuf],
@@ -138,13 +142,13 @@ fn segment<'a>(
     })
 }
 
-/// The overlay's path for every image.
+/// Returns the path of the overlay for every image.
 ///
 /// # Errors
-/// One result would take the place of another, or of an image.
+/// [`Error::Data`] if a result would overwrite another result or an input image.
 fn overlays(wanted: &Prediction) -> Result<Vec<PathBuf>> {
     let (mut overlays, mut owners) = (Vec::new(), HashMap::new());
-    // A file that is not there is nobody's image.
+    // A missing image cannot be overwritten; loading it fails later.
     for image in wanted.images {
         owners.extend(image.canonicalize().map(|file| (file, image)));
     }

@@ -1,4 +1,4 @@
-//! An evaluation, for people and for programs.
+//! The result of an evaluation, as a table and as JSON.
 
 use std::path::PathBuf;
 
@@ -10,44 +10,50 @@ use serde_json::{Map, Value, json};
 use super::metrics::{Confusion, percent};
 use crate::data::classes::Classes;
 
-/// The validation images as they were found, by which a data set is told from another.
+/// Properties of the validation images, from which reports recognize the data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validated {
-    /// Width and height of images, each once, in the order met.
+    /// Distinct image sizes (width and height), in the order of their first occurrence.
     pub sizes: Vec<[usize; 2]>,
-    /// Names of the folders that they are in (Cityscapes: the cities), each once, in the order met.
+    /// Distinct names of the images' folders (in Cityscapes, the cities), in the order of their
+    /// first occurrence.
     pub folders: Vec<String>,
 }
 
-/// What was evaluated.
+/// Describes what was evaluated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subject {
-    /// The configuration, as its user named it.
+    /// Name of the configuration, as given by the user.
     pub config: String,
-    /// None when it was a network in memory.
+    /// The checkpoint, or `None` for a network in memory.
     pub checkpoint: Option<PathBuf>,
-    /// Iterations the network has trained for, where known.
+    /// Iterations that the network was trained for, if known.
     pub iteration: Option<u64>,
-    /// The whole configuration of the training, where the checkpoint holds it.
+    /// The whole configuration of the training, if the checkpoint holds it.
     pub training: Option<Value>,
 }
 
-/// What an evaluation found.
+/// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
+    /// What was evaluated.
     pub subject: Subject,
     /// The whole configuration of the evaluation.
     pub configuration: Value,
+    /// Pixel counts by label and prediction.
     pub confusion: Confusion,
+    /// The classes, which index the confusion matrix.
     pub classes: Classes,
+    /// Number of images.
     pub images: usize,
+    /// Properties of the images.
     pub data: Validated,
     /// Wall-clock time of the evaluation.
     pub seconds: f64,
 }
 
 impl Report {
-    /// IoU and accuracy of every class, in percent, and the means below.
+    /// Formats IoU and accuracy of every class and their means as a table, in percent.
     pub fn table(&self) -> String {
         let (iou, accuracy) = (self.confusion.iou(), self.confusion.accuracy());
         let mut table = Table::new();
@@ -66,15 +72,15 @@ impl Report {
         format!("{table}\n{}", self.summary())
     }
 
-    /// Mean IoU over the 16 and the 13 classes that results on SYNTHIA are told for; nothing where
-    /// the classes are not Cityscapes'.
+    /// Returns the mean IoU over the 16- and 13-class subsets used for SYNTHIA, each with its
+    /// number of classes. Yields nothing if the classes are not Cityscapes'.
     pub fn synthia(&self) -> impl Iterator<Item = (usize, f64)> {
         let c = &self.confusion;
         let known = self.classes.are_cityscapes();
         [(16, c.mean_iou_16()), (13, c.mean_iou_13())].into_iter().filter(move |_| known)
     }
 
-    /// The means in one line.
+    /// Formats the means and the throughput in one line.
     pub fn summary(&self) -> String {
         let rate = self.images as f64 / self.seconds;
         let synthia: String =
@@ -88,8 +94,8 @@ impl Report {
         )
     }
 
-    /// Everything, as JSON. Shares are from 0 to 1 and unrounded, those of absent classes `null`;
-    /// `percent` holds the means as they are published.
+    /// Returns the whole result as JSON. Ratios are from 0 to 1 and unrounded, and `null` for
+    /// absent classes; `percent` holds the means in percent, rounded as in publications.
     pub fn to_json(&self) -> Value {
         let (c, subject) = (&self.confusion, &self.subject);
         let (iou, accuracy) = (c.iou(), c.accuracy());
@@ -129,7 +135,7 @@ impl Report {
     }
 }
 
-/// Percent with two decimals; a dash for a class that does not occur.
+/// Formats a ratio in percent with two decimals; NaN, for an absent class, becomes a dash.
 fn shown(share: f64) -> String {
     if share.is_nan() { "-".into() } else { format!("{:.2}", percent(share)) }
 }

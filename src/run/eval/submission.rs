@@ -1,9 +1,10 @@
-//! Predictions as Cityscapes' evaluation server takes them: one zip of label-id PNGs.
+//! Writes predictions in the format of Cityscapes' evaluation server: one zip of label-id PNGs.
 //!
-//! The server looks for one file for every image of the split, anywhere in the zip, whose name begins
-//! with the image's `<city>_<sequence>_<frame>`, and reads label ids (not train ids) at the image's
-//! own size. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py, `getPrediction`,
-//! which its authors say the server runs; it looks in a folder `results`, which the zip holds.
+//! For every image of the split, the server looks anywhere in the zip for a file whose name begins
+//! with the image's `<city>_<sequence>_<frame>`. It reads label ids (not train ids) at the image's
+//! own size. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py,
+//! `getPrediction`, which the server runs according to its authors; it looks in a folder `results`,
+//! so the zip holds one.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -20,21 +21,25 @@ use crate::error::{Error, Result};
 /// The folder inside the zip.
 const FOLDER: &str = "results";
 
-/// A prediction: train ids, H,W.
+/// A predicted label map.
 #[derive(Clone, Debug)]
 pub struct LabelMap {
+    /// Width in pixels.
     pub width: usize,
+    /// Height in pixels.
     pub height: usize,
+    /// Train ids: H,W.
     pub ids: Vec<u8>,
 }
 
-/// Writes a zip with the prediction of every image; `predictions` come in the images' order. The zip
-/// takes its place when it is whole. The same predictions make the same bytes.
+/// Writes a zip with the prediction for every image; `predictions` must be in the order of
+/// `images`. The zip appears at `path` only once it is complete. Equal predictions give identical
+/// bytes.
 ///
 /// # Errors
-/// [`Error::Data`] before the first prediction when an image is not called
-/// `<city>_<sequence>_<frame>_leftImg8bit.png`, or two have one name; [`Error::Io`]; what a
-/// prediction failed with.
+/// [`Error::Data`], before the first prediction is made, if an image is not named
+/// `<city>_<sequence>_<frame>_leftImg8bit.png` or two have the same name; [`Error::Io`]; the error
+/// of a prediction.
 pub fn write(
     path: &Path,
     images: &[PathBuf],
@@ -45,7 +50,7 @@ pub fn write(
     let mut failed = None;
     let written = write_atomic(path, |file| {
         let mut zip = ZipWriter::new(file);
-        // A PNG is compressed already, and there is no date, which would differ every time.
+        // PNGs are already compressed. No modification time is set, so the bytes are reproducible.
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         for (name, map) in names.into_iter().zip(predictions) {
             let png = map.and_then(|m| label_ids_png(m.width, m.height, &m.ids, &classes));
@@ -62,7 +67,7 @@ pub fn write(
     failed.map_or(written, Err)
 }
 
-/// The file name of every image's prediction.
+/// Returns the file name for the prediction of every image.
 fn names(images: &[PathBuf]) -> Result<Vec<String>> {
     let mut owners: HashMap<String, &PathBuf> = HashMap::new();
     let mut names = Vec::with_capacity(images.len());

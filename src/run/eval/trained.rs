@@ -1,4 +1,4 @@
-//! A trained network on its device.
+//! A trained network together with its device.
 
 use super::inference::Predictor;
 use crate::Result;
@@ -11,7 +11,7 @@ use crate::observer::Observer;
 use crate::params::Weights;
 use crate::run::build;
 
-/// A network with a file's weights, and the device that both are on.
+/// A network with the weights of a file, and the device that they are on.
 pub struct Trained {
     device: Device,
     network: Segmentor,
@@ -19,7 +19,11 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// One of the networks in `file`, on the device that `config` names.
+    /// Loads one of the networks in `file` to the device that `config` names.
+    ///
+    /// # Errors
+    /// An error from the device, or [`Error::Weights`](crate::Error::Weights) if the file does not
+    /// fit the configured network.
     pub fn load(
         config: &Config,
         file: &TensorFile,
@@ -34,10 +38,12 @@ impl Trained {
         Ok(Trained { device, network, weights })
     }
 
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
+    /// Returns a predictor for the network.
     pub fn predictor<'a>(&'a self, config: &'a EvalConfig) -> Result<Predictor<'a>> {
         Predictor::new(&self.device, &self.network, &self.weights, config)
     }

@@ -1,4 +1,5 @@
-//! One kernel alone, at a size that an iteration has: for looking at it with other tools.
+//! Runs one kernel by itself, at a size it has in an iteration, so that other profilers can inspect
+//! it.
 
 use half::bf16;
 
@@ -13,21 +14,21 @@ use super::rates::Rates;
 use super::synthetic::Synthetic;
 use super::units::time;
 
-/// A kernel's launch in an iteration.
+/// A kernel launch taken from an iteration.
 pub struct Kernel {
     launch: Launch,
-    /// Launches of this shape in an iteration.
+    /// Number of launches with this shape in an iteration.
     calls: usize,
     bytes: f64,
     flops: f64,
 }
 
 impl Kernel {
-    /// As an iteration of `config` launches it. Of several shapes it takes the wanted one, or that
-    /// with the most bytes.
+    /// Finds a launch of `kernel` in an iteration of `config`: the one with the given `shape`, or
+    /// the one that moves the most bytes.
     ///
     /// # Errors
-    /// Names the kernels or the shapes that there are, where none is as wanted.
+    /// [`Error::Config`] if no launch matches; it lists the available kernels or shapes.
     pub fn find(config: &Config, kernel: &str, shape: Option<&str>) -> Result<Kernel> {
         let mut found = launches(config)?;
         let all: Vec<String> = found.iter().map(|one| one.launch.kernel.name.into()).collect();
@@ -47,7 +48,8 @@ impl Kernel {
         }
     }
 
-    /// Seconds of `repeats` runs on tensors of its own.
+    /// Runs the kernel `repeats` times on newly allocated tensors and returns the time of each run,
+    /// in seconds.
     pub fn run(&self, device: &Device, repeats: usize) -> Result<Vec<f64>> {
         let Launch { kernel, grid, arguments } = &self.launch;
         let tensors = tensors(device, arguments)?;
@@ -57,12 +59,13 @@ impl Kernel {
             let (result, profile) = device.profile(|| device.launch(kernel, *grid, &args))?;
             result.map(|()| profile.seconds)
         };
-        // The first is for what the device prepares.
+        // Warm up: the first launch may compile or load the kernel.
         once()?;
         (0..repeats).map(|_| once()).collect()
     }
 
-    /// What `samples` of [`run`](Self::run) say.
+    /// Summarizes the `samples` (seconds) that [`run`](Self::run) returned: minimum, median, rates,
+    /// and the share of the device's bound.
     pub fn describe(&self, rates: &Rates, samples: &[f64]) -> String {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -86,7 +89,7 @@ impl Kernel {
     }
 }
 
-/// What an iteration launches.
+/// Returns every kernel launch of one iteration, recorded by a dry run.
 fn launches(config: &Config) -> Result<Vec<Kernel>> {
     let device = Device::dry(build::precision(config)?);
     let mut training = Synthetic::new(&device, config)?;
@@ -110,8 +113,8 @@ fn unknown(what: &str, wanted: &str, mut known: Vec<String>) -> Error {
     ))
 }
 
-/// Tensors as the launch had them: numbers between 0 and 1; labels, places and choices all 0, which
-/// every kernel takes.
+/// Allocates tensors with the shapes and types of the launch. Floating-point tensors hold values in
+/// [0, 1); integer tensors (labels, indices, flags) are all 0, which is valid for every kernel.
 fn tensors(device: &Device, arguments: &[Argument]) -> Result<Vec<Option<Tensor>>> {
     let one = |argument: &Argument| match argument {
         Argument::Tensor { shape, dtype, .. } => {

@@ -1,5 +1,5 @@
-//! A profile as one page of HTML: a flame chart, a roofline plot and the tables, with nothing loaded
-//! from elsewhere.
+//! Renders a profile as one self-contained HTML page with a flame chart, a roofline plot and the
+//! tables.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,20 +13,20 @@ use super::units::{per_second, time};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// Points of the roofline plot, those that take most of the time.
+/// Number of points in the roofline plot; the slowest ones are kept.
 const POINTS: usize = 80;
-/// Branches of the flame chart below this share of the time are left out.
+/// Nodes of the flame chart below this share of the total time are omitted.
 const LEAST_SHARE: f64 = 1e-4;
 
 impl Measured {
-    /// One page that needs nothing but a browser.
+    /// Returns a self-contained HTML page.
     pub fn html(&self) -> String {
         let mut lines = heading(self).into_iter();
         let title = escaped(&lines.next().unwrap_or_default());
         let about: String =
             lines.map(|line| format!("<p class=\"soft\">{}</p>\n", escaped(&line))).collect();
         let tables: String = Group::ALL.iter().map(|&group| table(self, group)).collect();
-        // A script ends at "</": none is left in the data.
+        // "</" could end the script element, so it is escaped in the data.
         let flame = flame(self).to_string().replace("</", "<\\/");
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -41,7 +41,7 @@ impl Measured {
     }
 }
 
-/// A part of the time, and what it consists of.
+/// A node of the flame chart: its time and its children by name.
 #[derive(Default)]
 struct Node {
     seconds: f64,
@@ -78,17 +78,19 @@ fn flame(m: &Measured) -> Value {
     root.to_json("iteration", root.seconds * LEAST_SHARE)
 }
 
-/// Sides of the plot and of its margins, in units of the picture.
+/// Size and margins of the roofline plot, in SVG user units.
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 50.0;
 const TOP: f64 = 15.0;
-/// FLOPs per byte at the plot's edges; what has no FLOPs stands at the left one.
+/// FLOPs per byte at the plot's left and right edges. Kernels without FLOPs are drawn at the left
+/// edge.
 const LEAST: f64 = 0.03;
 const MOST: f64 = 3000.0;
 
-/// FLOP/s over FLOPs per byte, both logarithmic, below what the device can do.
+/// Draws the roofline plot as SVG: FLOP/s against FLOPs per byte on logarithmic axes, with the
+/// device's limit as the roof.
 fn roofline(m: &Measured) -> String {
     let (top, decades) = (m.rates.matrix * 2.0, 5.0);
     let x = |intensity: f64| {

@@ -1,4 +1,4 @@
-//! Profiling one training iteration: measured on a device, or predicted from its calls.
+//! Profiles one training iteration, either measured on a device or predicted from its calls.
 
 use std::time::Instant;
 
@@ -11,10 +11,14 @@ use crate::device::Device;
 use crate::device::profile::Profile;
 use crate::run::build;
 
-/// Iterations before the measured ones: libraries make their plans, memory is touched.
+/// Warm-up iterations: the libraries build their plans and the memory pools fill up.
 const WARM_UP: usize = 2;
 
-/// Profiles an iteration of `config`: the fastest of `samples`, each beside one that nobody watches.
+/// Profiles `samples` training iterations of `config` and keeps the fastest. Each is preceded by an
+/// unprofiled iteration, whose wall-clock time goes to [`Measured::samples`].
+///
+/// # Errors
+/// An error from the device, or an iteration whose losses or gradients are not finite.
 pub fn measure(device: &Device, config: &Config, name: &str, samples: usize) -> Result<Measured> {
     let rates = Rates::measure(device)?;
     let mut training = Synthetic::new(device, config)?;
@@ -42,8 +46,11 @@ pub fn measure(device: &Device, config: &Config, name: &str, samples: usize) -> 
     Ok(Measured { config, device, predicted, rates, samples, memory, profile })
 }
 
-/// What an iteration of `config` asks of a device that can do as much as `rates` say, without running
-/// it: every call takes what its bytes and FLOPs take at least, and nothing lies between them.
+/// Predicts an iteration of `config` without running it, for a device with the peak `rates`. Every
+/// call takes its lower bound for its bytes and FLOPs, and there are no gaps between calls.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) for an unknown precision or an invalid network.
 pub fn predict(config: &Config, name: &str, rates: Rates) -> Result<Measured> {
     let device = Device::dry(build::precision(config)?);
     let mut training = Synthetic::new(&device, config)?;

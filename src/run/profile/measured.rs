@@ -1,4 +1,4 @@
-//! A profiled iteration, and all of it as JSON.
+//! A profiled iteration and its export as JSON.
 
 use serde_json::{Value, json};
 
@@ -9,20 +9,24 @@ use crate::device::profile::Profile;
 
 /// A profiled iteration.
 pub struct Measured {
-    /// The configuration, as its user named it.
+    /// Name of the configuration, as given by the user.
     pub config: String,
+    /// Description of the device.
     pub device: String,
-    /// Whether its times are computed from bytes and FLOPs rather than measured.
+    /// Whether the times are computed from bytes and FLOPs rather than measured.
     pub predicted: bool,
+    /// Peak rates of the device.
     pub rates: Rates,
-    /// Seconds of whole iterations that nobody watched.
+    /// Wall-clock seconds of whole iterations that ran without the profiler.
     pub samples: Vec<f64>,
+    /// Memory use of the device, with its peak.
     pub memory: MemoryReport,
+    /// The calls of the profiled iteration.
     pub profile: Profile,
 }
 
 impl Measured {
-    /// Everything, each call included.
+    /// Returns the whole profile as JSON, including every call.
     pub fn to_json(&self) -> Value {
         let mut previous = 0.0;
         let calls: Vec<Value> = (self.profile.calls.iter())
@@ -73,12 +77,12 @@ impl Measured {
         all
     }
 
-    /// Calls added up by `group`.
+    /// Returns the calls aggregated by `group`.
     pub fn rows(&self, group: Group) -> Vec<Row> {
         summary::rows(&self.profile, &self.rates, group)
     }
 
-    /// Seconds within calls.
+    /// Total seconds spent inside calls, without the gaps between them.
     pub fn inside(&self) -> f64 {
         self.profile.calls.iter().map(|call| call.seconds).sum()
     }

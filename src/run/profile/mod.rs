@@ -1,4 +1,5 @@
-//! Where an iteration spends its time: by kernel, by layer, by pass, against what the device can do.
+//! Profiling: where an iteration spends its time, by kernel, layer and pass, relative to the
+//! device's peak rates.
 
 mod alone;
 mod html;

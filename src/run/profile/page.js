@@ -1,4 +1,4 @@
-// Draws `flame`, a tree of {name, seconds, parts}, from the part that was clicked down.
+// Draws `flame`, a tree of {name, seconds, parts}, starting at the node that was clicked.
 const chart = document.getElementById("flame");
 const told = document.getElementById("told");
 
@@ -7,7 +7,7 @@ function text(part) {
   return `${part.name}: ${(1e3 * part.seconds).toFixed(3)} ms, ${share} % of the iteration`;
 }
 
-// A colour of its own for each name, the same everywhere.
+// Gives each name a fixed color.
 function colour(name) {
   let hash = 7;
   for (const c of name) hash = (hash * 31 + c.charCodeAt(0)) % 360;
@@ -36,7 +36,7 @@ function box(depth, part, left, width, path) {
 function below(depth, part, left, width, path) {
   for (const child of part.parts) {
     const share = part.seconds > 0 ? width * child.seconds / part.seconds : 0;
-    // Narrower than a pixel, it would not be seen.
+    // Skip parts narrower than a pixel, which would be invisible.
     if (share > 0.0008) {
       const to = [...path, child];
       box(depth, child, left, share, to);
@@ -46,7 +46,7 @@ function below(depth, part, left, width, path) {
   }
 }
 
-// `path`: from the root to the part that fills the width.
+// `path` leads from the root to the part that fills the width.
 function draw(path) {
   chart.replaceChildren();
   path.forEach((part, depth) => box(depth, part, 0, 1, path.slice(0, depth + 1)));

@@ -1,28 +1,30 @@
-//! What a device can do at best, measured.
+//! Measures a device's peak rates.
 
 use crate::Result;
 use crate::device::{Device, Matrix};
 use crate::ops;
 
-/// Of a rate; the best counts.
+/// Number of measurements of each rate; the fastest one counts.
 const REPEATS: usize = 5;
-/// Numbers of the tensors that the memory rate is measured on: more than caches hold.
+/// Elements of the tensors used to measure memory bandwidth: more than the caches hold.
 const STREAM: usize = 16 << 20;
-/// Sides of the products that the matrix rate is measured on, until one takes long enough.
+/// Sizes of the square matmuls used to measure the matrix rate, tried until one takes long enough.
 const SIDES: [usize; 5] = [512, 1024, 2048, 4096, 8192];
+/// Seconds after which a matmul is long enough to measure.
 const LONG_ENOUGH: f64 = 5e-3;
 
-/// What a device can do at best: no call can be faster than its bytes and FLOPs over these.
+/// Peak rates of a device. They bound the time of a call from below, unless its data fits a cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// Bytes per second, read or written.
+    /// Memory bandwidth, in bytes per second read or written.
     pub memory: f64,
-    /// FLOPs per second of matrix products.
+    /// FLOPs per second of matmuls.
     pub matrix: f64,
 }
 
 impl Rates {
-    /// Measures them: a sum of two large tensors or a copy, and square products.
+    /// Measures the rates: bandwidth on a large copy or scaling, whichever is faster, and the
+    /// matrix rate on square matmuls.
     pub fn measure(device: &Device) -> Result<Rates> {
         let x = device.upload_real(&[STREAM], &vec![1.0; STREAM])?;
         let mut y = device.empty_like(&x)?;
@@ -44,13 +46,13 @@ impl Rates {
         Ok(Rates { memory, matrix })
     }
 
-    /// Seconds that a call of so many bytes and FLOPs takes at least.
+    /// Lower bound of the time of a call with this many bytes and FLOPs, in seconds.
     pub fn bound(&self, bytes: f64, flops: f64) -> f64 {
         (bytes / self.memory).max(flops / self.matrix)
     }
 }
 
-/// Seconds of the fastest of several runs.
+/// Runs the closure several times and returns the time of the fastest run, in seconds.
 fn best(device: &Device, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut least = f64::INFINITY;
     for _ in 0..REPEATS {

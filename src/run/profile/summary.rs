@@ -1,4 +1,4 @@
-//! Calls added up.
+//! Aggregates profiled calls into table rows.
 
 use std::collections::HashMap;
 
@@ -7,24 +7,27 @@ use serde_json::{Value, json};
 use super::rates::Rates;
 use crate::device::profile::{Call, Profile};
 
-/// What calls are added up by.
+/// The key by which calls are aggregated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Source, teacher, mixing, … with what is forward and what is backward.
+    /// The part of the iteration (source, teacher, mixing, …), forward and backward separately.
     Pass,
-    /// Of the network: a backbone's stages, its decoder's parts.
+    /// The part of the network: a stage of the backbone or a part of the decoder.
     Stage,
+    /// The kernel.
     Kernel,
-    /// Kernel and size.
+    /// The kernel and its size.
     Shape,
-    /// By the name in checkpoints.
+    /// The layer, by its name in checkpoints.
     Layer,
 }
 
 impl Group {
+    /// All groups, in the order in which they are shown.
     pub const ALL: [Group; 5] =
         [Group::Pass, Group::Stage, Group::Kernel, Group::Shape, Group::Layer];
 
+    /// The group's name in tables and JSON keys.
     pub fn name(self) -> &'static str {
         match self {
             Group::Pass => "pass",
@@ -48,25 +51,32 @@ impl Group {
     }
 }
 
-/// What belongs to no layer: mixing, losses, resizing between parts, the update.
+/// The name for calls outside of any layer: mixing, losses, resizing between parts, the update.
 const NO_LAYER: &str = "no layer";
 
-/// What several calls cost.
+/// The total cost of the calls that share a key.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
+    /// The key that the calls share.
     pub name: String,
+    /// Number of calls.
     pub calls: usize,
+    /// Total time.
     pub seconds: f64,
+    /// Share of the time of all calls, from 0 to 1.
     pub share: f64,
+    /// Bytes read and written.
     pub bytes: f64,
+    /// Floating-point operations.
     pub flops: f64,
-    /// Seconds that the device needs for them at least.
+    /// Lower bound of the time on this device, in seconds.
     pub bound: f64,
-    /// Seconds between each call and the one before it.
+    /// Total idle time before these calls, in seconds.
     pub gap: f64,
 }
 
 impl Row {
+    /// Returns the row as a JSON object.
     pub fn to_json(&self) -> Value {
         json!({
             "name": self.name,
@@ -81,7 +91,7 @@ impl Row {
     }
 }
 
-/// The slowest first; passes in their order.
+/// Aggregates a profile by `group`: slowest first, except passes, which stay in execution order.
 pub fn rows(profile: &Profile, rates: &Rates, group: Group) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -109,8 +119,9 @@ pub fn rows(profile: &Profile, rates: &Rates, group: Group) -> Vec<Row> {
     rows
 }
 
-/// The part of a network that a layer belongs to: a backbone's stage, whose patch embedding, blocks
-/// and norm end in its number, or the first two parts of the layer's name.
+/// Returns the part of the network that a layer belongs to: a stage of the backbone (the second
+/// part of the name of its patch embedding, blocks and norm ends in the stage's number), or
+/// otherwise the first two parts of the layer's name.
 pub fn stage(layer: &str) -> String {
     if layer.is_empty() {
         return NO_LAYER.into();

@@ -1,4 +1,4 @@
-//! Training iterations on made-up batches: the work of real ones without a data set.
+//! Training iterations on synthetic batches: the same work as real training, without a data set.
 
 use crate::config::Config;
 use crate::data::{Batch, Crops, RareCrops};
@@ -12,16 +12,21 @@ use crate::uda::state::Learner;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
-/// A training of random weights whose every iteration is the same work: with jitter and blur, and
-/// for QuadMix mixed four ways.
+/// A training run from random weights in which every iteration does the same work: color jitter and
+/// blur are always on, and the method QuadMix always uses its four-way mixing.
 pub struct Synthetic {
     learner: Learner,
-    /// They take turns: QuadMix pastes from the one before.
+    /// Used alternately, because QuadMix pastes from the previous batch.
     batches: [Batch; 2],
     iteration: u64,
 }
 
 impl Synthetic {
+    /// Builds networks with random weights, and two batches. For QuadMix it also runs one
+    /// iteration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an invalid network; an error from the device.
     pub fn new(device: &Device, config: &Config) -> Result<Synthetic> {
         let mut config = effective(config);
         let first = if config.quadmix.enabled { config.quadmix.start.max(1) } else { 0 };
@@ -38,7 +43,7 @@ impl Synthetic {
         let batches = [batch(&config, 0), batch(&config, 1)];
         let mut training = Synthetic { learner, batches, iteration: first.saturating_sub(1) };
         if first > 0 {
-            // Leaves the first templates.
+            // Stores the templates that the next iteration pastes from.
             training.step()?;
         }
         Ok(training)
@@ -56,6 +61,9 @@ impl Synthetic {
     }
 
     /// Runs the next iteration on the batch that was loaded last.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a loss or a gradient is not finite.
     pub fn step_on_loaded(&mut self) -> Result<()> {
         let iteration = self.iteration;
         self.iteration += 1;
@@ -70,7 +78,8 @@ impl Synthetic {
     }
 }
 
-/// Noise, and labels in blocks of classes, some of them unlabelled.
+/// Generates a batch of noise images whose labels are blocks of random classes, some of them
+/// unlabeled.
 fn batch(config: &Config, number: u64) -> Batch {
     let (side, batch, classes) = (config.data.crop, config.data.batch, config.network.classes);
     let mut draw = Draw::new(config.seed, number, Purpose::SourceFile, 0, 0);
@@ -97,7 +106,7 @@ fn batch(config: &Config, number: u64) -> Batch {
     let target = crops(targets, &mut |_| Vec::new());
     let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
     let mut turn = 0;
-    // A square of one class; the two classes take turns.
+    // The label of a rare crop is one square of a single class; the two classes alternate.
     let mut square = |draw: &mut Draw| {
         let (length, class) = (side / 4, classes[turn % 2]);
         turn += 1;

@@ -1,4 +1,4 @@
-//! A profile for a terminal.
+//! Formats a profile for a terminal.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
@@ -8,11 +8,11 @@ use super::rates::Rates;
 use super::summary::{Group, Row};
 use super::units::{per_second, time};
 
-/// Without lines between the rows.
+/// A style without lines between the rows.
 const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 
 impl Measured {
-    /// The tables, with at most `most` rows of kernels and of layers.
+    /// Returns all tables as text, with at most `most` rows in those by kernel, shape and layer.
     pub fn terminal(&self, most: usize) -> String {
         let mut text = heading(self).join("\n");
         for group in Group::ALL {
@@ -32,7 +32,7 @@ impl Measured {
     }
 }
 
-/// What was profiled, in lines.
+/// Returns the summary of the profile, one string per line.
 pub(super) fn heading(m: &Measured) -> Vec<String> {
     let Rates { memory, matrix } = m.rates;
     let (inside, calls) = (m.inside(), m.profile.calls.len());
@@ -104,7 +104,7 @@ fn grid(group: Group, rows: &[Row], predicted: bool) -> Table {
     table
 }
 
-/// Nothing for zero.
+/// Formats a number, or returns an empty string for zero.
 fn some(x: f64, digits: usize) -> String {
     if x > 0.0 { format!("{x:.digits$}") } else { String::new() }
 }

@@ -1,18 +1,19 @@
-//! A profile in Chrome's trace event format (the JSON object form, complete events).
+//! Exports a profile in Chrome's trace event format (JSON object form, complete events).
 
 use serde_json::{Value, json};
 
 use super::measured::Measured;
 use crate::device::profile::Call;
 
-/// A line of the picture: its name, and what a call belongs to there; calls of the same follow as one.
+/// A track of the trace: its name, and the function that labels a call. Consecutive calls with
+/// equal labels become one event.
 type Line = (&'static str, fn(&Call) -> String);
 
 const LINES: [Line; 2] =
     [("pass", |call| call.place.pass()), ("layer", |call| call.place.layer.to_string())];
 
 impl Measured {
-    /// For chrome://tracing and ui.perfetto.dev.
+    /// Returns a trace that chrome://tracing and ui.perfetto.dev open.
     pub fn trace(&self) -> Value {
         let calls = &self.profile.calls;
         let mut events = Vec::new();
@@ -56,7 +57,7 @@ fn named(thread: usize, name: &str) -> Value {
     json!({"name": "thread_name", "ph": "M", "pid": 0, "tid": thread, "args": {"name": name}})
 }
 
-/// Times are microseconds.
+/// A complete event (`ph: "X"`). `start` and `end` are in seconds; the format wants microseconds.
 fn complete(thread: usize, kind: &str, name: &str, start: f64, end: f64, about: Value) -> Value {
     json!({
         "name": name, "cat": kind, "ph": "X", "pid": 0, "tid": thread,

@@ -1,6 +1,6 @@
-//! Times and rates in units that suit them.
+//! Formats times and rates with a suitable unit.
 
-/// Seconds, as s, ms or µs.
+/// Formats seconds as s, ms or µs.
 pub fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{s:.3} s"),
@@ -9,7 +9,7 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
-/// An amount of `unit` per second, with a prefix from M to T.
+/// Formats an amount of `unit` per second with an SI prefix from M to T.
 pub fn per_second(amount: f64, unit: &str) -> String {
     match amount {
         a if a >= 1e12 => format!("{:.2} T{unit}/s", a * 1e-12),

@@ -1,4 +1,5 @@
-//! From a configuration to what trains: the student's first weights, and the frozen ImageNet model.
+//! Builds the training state from a configuration: the student's initial weights and the frozen
+//! ImageNet model.
 
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::weights::{Network, load_backbone, load_network};
@@ -9,15 +10,20 @@ use crate::params::Weights;
 use crate::uda::state::Learner;
 use crate::{Error, Result};
 
-/// The configuration as it takes effect: without ImageNet weights there is nothing to keep the
-/// features close to.
+/// Returns the effective configuration: the feature distance is disabled if training starts from
+/// random weights, because it needs an ImageNet model.
 pub fn effective(config: &Config) -> Config {
     let mut config = config.clone();
     config.feature_distance.enabled &= config.weights.init != "random";
     config
 }
 
-/// A learner at the start of a run: from a checkpoint's student, or from `weights.init`.
+/// Builds the training state at the start of a run. The student's weights come from the checkpoint
+/// `start`, or else from `weights.init`.
+///
+/// # Errors
+/// [`Error::Config`] if `weights.init` cannot be opened; [`Error::Weights`] if a file does not fit
+/// the network.
 pub fn build(config: &Config, device: &Device, start: Option<&TensorFile>) -> Result<Learner> {
     let config = effective(config);
     let network = Segmentor::new(&config.network)?;

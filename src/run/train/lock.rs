@@ -1,4 +1,5 @@
-//! One run a folder: a lock that the system takes away from a process that dies.
+//! A file lock that admits one run per folder. The operating system releases it when the process
+//! dies.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -6,17 +7,17 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Held until it is dropped.
+/// A lock on a run's folder, released when dropped.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Takes the folder, which is made if need be, for this process.
+    /// Locks the folder for this process, and creates it if necessary.
     ///
     /// # Errors
-    /// [`Error::Data`] when another process holds it, named by its number; [`Error::Io`].
+    /// [`Error::Data`], with the process ID, if another process holds the lock; [`Error::Io`].
     pub fn take(folder: &Path) -> Result<FolderLock> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         let path = folder.join(".lock");
@@ -27,7 +28,7 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // Only for the message.
+                // The ID is only used in the message, so a failure to read it is ignored.
                 let _ = file.read_to_string(&mut holder);
                 let problem = format!(
                     "another run writes to this folder (process {}): wait for it, or choose another \

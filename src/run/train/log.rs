@@ -1,8 +1,8 @@
-//! `log.jsonl`: one JSON object a line, for what a run did and when.
+//! The training log `log.jsonl`, with one JSON object per line.
 //!
-//! Lines are `{"event": …}`: `start` (version, configuration; one for each time the run was started
-//! or resumed), `iteration`, `evaluation`, and whatever [`Log::note`] is given. Each is one write, so
-//! that a killed run leaves at most its last line torn.
+//! Each line has a key `event`: `start` (version and configuration; written whenever the run is
+//! started or resumed), `iteration`, `evaluation`, or any other kind given to [`Log::note`]. Each
+//! line is one write, so that a killed run leaves at most the last line incomplete.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -17,26 +17,26 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::run::eval::report::Report;
 
-/// What one iteration has to tell: to the log, and to whoever watches.
+/// The report of one iteration, for the log and for the observer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Iteration {
-    /// Counts from 0.
+    /// Number of the iteration, counting from 0.
     pub iteration: u64,
-    /// Names as the reference's logs have them, and values; in order.
+    /// Losses in order, with the names used in the reference's logs.
     pub losses: Vec<(String, f32)>,
+    /// Learning rate.
     pub lr: f64,
-    /// Training images (of both domains) a second, lately.
+    /// Recent training throughput in images per second, counting both domains.
     pub images_per_second: f64,
-    /// What the iteration took.
+    /// Duration of the iteration.
     pub seconds: f64,
-    /// Share of confident pixels; none without a teacher.
+    /// Share of pixels with a confident pseudo-label, from 0 to 1; `None` without a teacher.
     pub pseudo_label_weight: Option<f32>,
-    /// Anything else worth a key: skipped files, empty masks, …
+    /// Additional keys of the log line, such as peak memory.
     pub more: Map<String, Value>,
 }
 
-/// Fits a line of progress: the sum of the logged losses, that of each pass, the share of confident
-/// pixels and the speed. The log has every term.
+/// Writes one line with losses, learning rate and throughput.
 impl fmt::Display for Iteration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut passes: Vec<(&str, f32)> = Vec::new();
@@ -70,7 +70,7 @@ fn pass_of(name: &str) -> &'static str {
     }
 }
 
-/// A log that is open for more lines.
+/// A log that is open for appending.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
@@ -78,10 +78,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// Begins the log of a new run, whose first iteration is `first`.
+    /// Creates the log of a new run whose first iteration is `first`.
     ///
     /// # Errors
-    /// [`Error::Data`] when the file holds another run already; [`Error::Io`].
+    /// [`Error::Data`] if the file already holds a run; [`Error::Io`].
     pub fn create(path: impl AsRef<Path>, first: u64, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
@@ -92,8 +92,9 @@ impl Log {
         Log::open(path, first, config)
     }
 
-    /// Continues the log of a run whose next iteration is `next`. What a killed run logged beyond its
-    /// last checkpoint happens again: those lines go, as does a torn last one. A missing file is begun.
+    /// Continues the log of a run whose next iteration is `next`. Lines that a killed run logged
+    /// after its last checkpoint are removed, because those iterations run again, and so is an
+    /// incomplete last line. A missing file is created.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -133,7 +134,7 @@ impl Log {
         Ok(log)
     }
 
-    /// One line for one iteration. A value that is not finite is `null`.
+    /// Appends the line of one iteration. Values that are not finite become `null`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -151,7 +152,7 @@ impl Log {
         self.line(&line)
     }
 
-    /// One line for an evaluation made when `iteration` iterations were done.
+    /// Appends the line of an evaluation after `iteration` iterations.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -167,7 +168,7 @@ impl Log {
         self.line(&line)
     }
 
-    /// A line of any other kind, at `iteration`.
+    /// Appends a line of any other kind for `iteration`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -185,7 +186,7 @@ impl Log {
     }
 }
 
-/// The lines that a run resumed at iteration `next` still stands by.
+/// Returns the lines that stay valid for a run resumed at iteration `next`.
 fn keep(old: &[u8], next: u64) -> Vec<u8> {
     let mut kept = Vec::with_capacity(old.len());
     for line in old.split_inclusive(|&byte| byte == b'\n') {
@@ -193,12 +194,13 @@ fn keep(old: &[u8], next: u64) -> Vec<u8> {
         match serde_json::from_slice::<Value>(line) {
             Ok(value) if whole => {
                 let at = value["iteration"].as_u64().unwrap_or(0);
-                // An iteration's line counts from 0; an evaluation's says how many were done.
+                // An iteration's number counts from 0; an evaluation's is the number of iterations
+                // done.
                 if at < next || (at == next && value["event"] == "evaluation") {
                     kept.extend_from_slice(line);
                 }
             }
-            // Torn in the middle, by a disk that was full for a while: not ours to judge.
+            // A line cut off in mid-file, as when the disk was full for a while, is kept unchanged.
             Err(_) if whole => kept.extend_from_slice(line),
             _ => {}
         }
@@ -206,10 +208,10 @@ fn keep(old: &[u8], next: u64) -> Vec<u8> {
     kept
 }
 
-/// All lines of a log, a torn last one left out.
+/// Reads all lines of a log, except an incomplete last one.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Data`] naming a line that is not JSON.
+/// [`Error::Io`]; [`Error::Data`], with the line number, if a line is not JSON.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Value>> {
     let path = path.as_ref();
     let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;

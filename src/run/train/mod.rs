@@ -1,4 +1,4 @@
-//! The training loop, and what a run keeps and tells while it trains.
+//! The training loop with its log, lock, signal handling, and replay of failed iterations.
 
 pub mod learner;
 pub mod lock;

@@ -1,4 +1,4 @@
-//! An iteration whose numbers were not finite, run again.
+//! Reruns an iteration that produced non-finite numbers.
 
 use std::path::Path;
 
@@ -12,18 +12,23 @@ use crate::uda::report::Report;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
-/// What an iteration did when it was run again.
+/// The result of rerunning an iteration.
 pub struct Replayed {
+    /// Number of the iteration, counting from 0.
     pub iteration: u64,
+    /// The rerun's losses, and whether it failed again.
     pub report: Report,
-    /// Intermediate results that are not finite, in the order in which they were computed.
+    /// Names of non-finite intermediate results, in the order in which they were computed.
     pub results: Vec<String>,
-    /// Parameters whose gradients are not finite.
+    /// Names of the parameters with non-finite gradients.
     pub gradients: Vec<String>,
 }
 
-/// Runs the iteration of a dump again, from the state before it and on its own batch; needs no data
-/// set. `device`: another device.kind than the run's.
+/// Reruns the iteration of a dump from the state before it, on the batch in the dump; no data set
+/// is needed. `device` replaces the run's `device.kind`.
+///
+/// # Errors
+/// [`Error::Weights`] if the file is not such a dump.
 pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
     let file = TensorFile::open(path)?;
     let text = file.metadata("config");

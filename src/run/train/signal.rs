@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the run to end after its iteration, the second ends it at once.
+//! Handles Ctrl-C and SIGTERM: the first signal ends the run after the current iteration, the
+//! second ends the process immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +9,10 @@ use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
 
-/// What the shell expects of a program that Ctrl-C ended: 128 + SIGINT.
+/// Exit code of a program ended by Ctrl-C, by the shell's convention: 128 + SIGINT.
 pub const EXIT_CODE: u8 = 130;
 
-/// Whether the run was asked to end. Clones share the answer.
+/// A request to stop the run, shared by all clones.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
@@ -19,16 +20,16 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A request that only [`Stop::ask`] makes.
+    /// Creates a request that only [`Stop::ask`] sets; no signal handler is installed.
     pub fn new() -> Self {
         Stop::default()
     }
 
-    /// Listens for Ctrl-C and SIGTERM, from now to the end of the process. The first is remembered,
-    /// the second exits with [`EXIT_CODE`]. `heard` is called at the first, to tell the user so.
+    /// Handles Ctrl-C and SIGTERM until the process ends. The first signal sets the request and
+    /// calls `heard`, which can inform the user; the second exits with [`EXIT_CODE`].
     ///
     /// # Errors
-    /// [`Error::Device`] when the process listens already.
+    /// [`Error::Device`] if handlers are already installed or the system refuses them.
     pub fn install(heard: impl Fn() + Send + 'static) -> Result<Self> {
         static LISTENING: AtomicBool = AtomicBool::new(false);
         let problem = |e: &dyn std::fmt::Display| {
@@ -54,17 +55,18 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Asks the run to end after its iteration.
+    /// Requests that the run stop after the current iteration.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::SeqCst);
     }
 
-    /// Whether to end after this iteration.
+    /// Returns whether the run should stop after the current iteration.
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Whether it was SIGTERM that asked, as a scheduler does: having saved is then success.
+    /// Returns whether the request came from SIGTERM, which job schedulers send. A run that then
+    /// saved its state counts as successful.
     pub fn terminated(&self) -> bool {
         self.terminated.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The training loop: batches in, log and checkpoints out.
+//! The training loop: reads batches, runs iterations, writes the log and checkpoints.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -30,72 +30,80 @@ use crate::uda::state::Learner;
 use crate::uda::submit::PendingStep;
 use crate::{Error, Result};
 
-/// What a run begins with.
+/// The state that a run starts from.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// `weights.init` of the configuration.
+    /// The weights of the configuration key `weights.init`.
     Weights,
-    /// The newest checkpoint in the run's folder, with all of its state.
+    /// The newest checkpoint in the run's folder, with its complete state.
     Resume,
-    /// The student and the moments of a checkpoint, this program's or the reference's, or the student
-    /// alone of other weights. It goes on at `iteration`: where none is given, the checkpoint's own,
-    /// or 0.
+    /// The student and optimizer moments of a checkpoint of this program or of the reference, or
+    /// the student alone for plain weights. The first iteration is `iteration`, by default the
+    /// checkpoint's own, or 0 if it has none.
     Checkpoint { path: PathBuf, iteration: Option<u64> },
 }
 
 /// How a run ended.
 pub enum End {
-    /// At `run.max_iters`, with the last evaluation where there is one.
+    /// The run reached `run.max_iters`; holds its last evaluation, if any.
     Finished(Option<Box<Report>>),
-    /// There was nothing left to do.
+    /// The run had already finished.
     FinishedBefore,
-    /// Asked to stop, after saving.
+    /// The run was asked to stop and saved its state.
     Stopped,
 }
 
-/// Iterations that the shown speed is averaged over.
+/// Number of iterations over which the reported throughput is averaged.
 const WINDOW: usize = 20;
-/// Validation images saved beside prediction and label at the end of a run.
+/// Number of validation images saved next to prediction and label at the end of a run.
 const PICTURES: usize = 8;
-/// In a run's folder: the state before an iteration that produced a number that is not finite.
+/// Subfolder for dumps of the state before an iteration that produced a non-finite number.
 const NOT_FINITE: &str = "not_finite";
 const LOG: &str = "log.jsonl";
 
-/// A run at its beginning, or where it goes on.
+/// The state of a run before its first iteration.
 struct Begun {
     learner: Learner,
     position: Position,
-    /// What its user is to be told.
+    /// Messages for the user.
     notes: Vec<String>,
-    /// Only this process writes to the run's folder; a new run takes it when all else is there.
+    /// The lock on the run's folder if it is resumed; a new run takes it once all else is ready.
     lock: Option<FolderLock>,
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run<'a> {
     config: &'a Config,
     learner: Learner,
     position: Position,
     log: Log,
     observer: &'a dyn Observer,
-    /// When the last report was there, or what came after it was over.
+    /// When the last iteration, checkpoint or evaluation was finished.
     since: Instant,
-    /// Seconds of the last iterations.
+    /// Durations of the last iterations, in seconds.
     recent: VecDeque<f64>,
 }
 
-/// An iteration that was submitted, with its batch, which is saved if the iteration fails.
+/// A submitted iteration with its batch, which is saved if the iteration fails.
 struct Submitted {
     step: PendingStep,
     batch: Batch,
 }
 
-/// Runs training from `start` to `run.max_iters`, or until `stop` is asked.
+/// Trains from `start` to `run.max_iters`, or until `stop` is requested.
+///
+/// # Errors
+/// Among others: [`Error::NotFinite`], after a dump for `udass-raw replay`; [`Error::Training`] if
+/// more than `data.max_bad_files` files cannot be read; [`Error::Data`] if another process uses the
+/// run's folder or it already holds a run; [`Error::Weights`] if a checkpoint does not fit.
 pub fn train(config: &Config, start: Start, stop: &Stop, observer: &dyn Observer) -> Result<End> {
     train_on(&build::device(config)?, config, start, stop, observer)
 }
 
-/// As [`train`], on a device other than `device.kind`.
+/// Trains like [`train`], but on the given device instead of `device.kind`.
+///
+/// # Errors
+/// The same as for [`train`].
 pub fn train_on(
     device: &Device,
     config: &Config,
@@ -109,7 +117,7 @@ pub fn train_on(
     let due = |interval: u64, done: u64| {
         interval > 0 && (done.is_multiple_of(interval) || done == config.run.max_iters)
     };
-    // Stopped before or in this evaluation.
+    // The previous process may have stopped before or during an evaluation that is due here.
     let owed = matches!(start, Start::Resume)
         && due(config.run.eval_interval, first)
         && !is_evaluated(out, first);
@@ -120,7 +128,7 @@ pub fn train_on(
         0 => None,
         _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.resize)?),
     };
-    // The log makes a folder a run's: only once everything that a run needs is there.
+    // The log marks the folder as a run's, so it is opened only once everything else is ready.
     let mut loader = Loader::new(config, first)?;
     let _lock = match begun.lock.take() {
         Some(lock) => lock,
@@ -142,7 +150,7 @@ pub fn train_on(
     }
     let mut pending: Option<Submitted> = None;
     for iteration in first..config.run.max_iters {
-        // Submitted while the device may still run the one before, which is reported after that.
+        // Submit this iteration while the device may still run the previous one, then report that.
         let next = loader.next().and_then(|batch| run.submit(batch, iteration));
         pending.take().map_or(Ok(()), |before| run.finish(before))?;
         let next = pending.insert(next?);
@@ -177,7 +185,8 @@ impl Run<'_> {
         Ok(Submitted { step: self.learner.submit(&batch, iteration)?, batch })
     }
 
-    /// Waits for an iteration and logs its report; one that failed ends the run.
+    /// Waits for an iteration and logs its report. If the iteration failed, its state is dumped and
+    /// the run ends with an error.
     fn finish(&mut self, submitted: Submitted) -> Result<()> {
         let Submitted { step, batch } = submitted;
         let (iteration, lr) = (step.iteration, step.learning_rate);
@@ -220,12 +229,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Evaluates, logs and tells; none when the run is asked to stop meanwhile.
+    /// Evaluates, then logs and reports the result; returns `None` if the run is asked to stop
+    /// meanwhile.
     fn evaluation(&mut self, set: &EvalSet, done: u64, stop: &Stop) -> Result<Option<Report>> {
         let last = done == self.config.run.max_iters;
         let pictures = last.then(|| self.config.run.out.join("pictures"));
         let learner = &self.learner;
-        // Between two iterations their memory is free for it.
+        // Between two iterations, the memory of the iterations is free for the evaluation.
         let validated = (learner.device)
             .transient(|| validate(self.config, learner, set, done, pictures.as_deref(), stop));
         let report = match validated {
@@ -238,7 +248,7 @@ impl Run<'_> {
         Ok(Some(report))
     }
 
-    /// Seconds since it was called last.
+    /// Returns the seconds since the last call.
     fn elapsed(&mut self) -> f64 {
         let before = std::mem::replace(&mut self.since, Instant::now());
         (self.since - before).as_secs_f64()
@@ -272,7 +282,8 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
         }
         Start::Resume => {
             let out = &config.run.out;
-            // Before looking for the newest checkpoint: another run may be about to write a newer.
+            // Lock before looking for the newest checkpoint: another run may be writing a newer
+            // one.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
             let file = files::open(out)?;
             same_run(&learner::effective(config), &file)?;
@@ -284,7 +295,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
     })
 }
 
-/// Refuses to go on with a run under a configuration that computes something else.
+/// Checks that the configuration computes the same as the one the run was started with.
 fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
     let Some(saved) = file.metadata("config") else { return Ok(()) };
     let differences = config.differences(saved)?;
@@ -299,7 +310,7 @@ fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
     Err(Error::weights(file.path(), problem))
 }
 
-/// Whether the log has an evaluation made when `done` iterations were.
+/// Returns whether the log has an evaluation after `done` iterations.
 fn is_evaluated(out: &Path, done: u64) -> bool {
     let at = |line: &Value| line["event"] == "evaluation" && line["iteration"] == done;
     log::read(out.join(LOG)).unwrap_or_default().iter().any(at)
@@ -311,7 +322,7 @@ fn open_log(config: &Config, start: &Start, first: u64) -> Result<Log> {
     if matches!(start, Start::Resume) {
         return Log::resume(&path, first, config);
     }
-    // A run that saved nothing cannot go on: it makes room for the next attempt.
+    // A run without a checkpoint cannot be resumed, so its log is set aside.
     if files::list(out).is_empty() && path.exists() {
         let aside = out.join("log.jsonl.old");
         std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
@@ -319,7 +330,7 @@ fn open_log(config: &Config, start: &Start, first: u64) -> Result<Log> {
     Log::create(&path, first, config)
 }
 
-/// Tells and counts the files that a batch could not be made of.
+/// Reports, logs and counts the files that were skipped while the batch was loaded.
 fn skip(
     config: &Config,
     batch: &Batch,
@@ -348,8 +359,8 @@ fn skip(
     Ok(())
 }
 
-/// Evaluates the student on the target's validation images, after `done` iterations; `pictures`: a
-/// folder for some of them.
+/// Evaluates the student on the target's validation images after `done` iterations. A few
+/// predictions are saved to the folder `pictures`, if given.
 fn validate(
     config: &Config,
     learner: &Learner,
@@ -379,8 +390,8 @@ fn validate(
     })
 }
 
-/// The most memory that tensors have taken up, and that this process has held, where the system
-/// tells.
+/// Returns the peak device memory and, if the system reports it, the peak resident memory of this
+/// process.
 fn memory(device: &Device) -> serde_json::Map<String, Value> {
     let peak = ("peak_device_bytes".to_string(), device.memory().peak.into());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -401,7 +412,8 @@ fn config_line(config: &Config) -> String {
     format!("{title}: {hrda}{} {}", network.head, network.backbone)
 }
 
-/// `dump`: where the state before the iteration was saved, and whether that worked.
+/// Builds the error for a non-finite iteration. `dump` is the path of the saved state, and `saved`
+/// the result of saving it.
 fn not_finite(
     iteration: u64,
     terms: &[(String, f32)],

@@ -1,4 +1,4 @@
-//! ClassMix (Olsson et al. 2021): half of the source's classes, pasted over the target.
+//! ClassMix (Olsson et al. 2021): half of the classes in the source, pasted over the target.
 
 use crate::Result;
 use crate::ops::mix::{self, Labelled, Layer, Mix};

@@ -1,5 +1,5 @@
-//! Masked image consistency (MIC, Hoyer et al. 2023): images with hidden blocks, trained towards the
-//! (pseudo-)labels of the whole images.
+//! Masked image consistency (MIC, Hoyer et al. 2023): training on images with hidden blocks,
+//! supervised by the (pseudo-)labels of the complete images.
 
 use crate::Result;
 use crate::config::Masked;

@@ -1,5 +1,5 @@
-//! What ClassMix and QuadMix share: which classes they choose from, and how mixed images are
-//! augmented.
+//! Shared parts of ClassMix and QuadMix: the candidate classes, and the augmentation of mixed
+//! images.
 
 use crate::Result;
 use crate::ops::augment::blur;
@@ -14,7 +14,7 @@ pub(super) fn candidates(state: &Learner) -> Candidates {
     }
 }
 
-/// Mixed images with the jitter and blur that were drawn for a pass.
+/// Mixes images and applies the jitter and blur that were drawn for the pass.
 pub(super) fn mixed(state: &Learner, mix: Mix, kind: PassKind) -> Result<Labelled> {
     let Learner { device, normalizer, inputs, .. } = state;
     let augmentation = inputs.augmentation(kind)?;

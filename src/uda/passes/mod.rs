@@ -1,4 +1,4 @@
-//! The forward passes of an iteration: the teacher's, and what the student is trained on.
+//! The forward passes of an iteration: the teacher's, and those that train the student.
 
 mod class_mix;
 mod masked;

@@ -1,5 +1,5 @@
-//! QuadMix: classes of both domains' templates (the previous iteration's images) pasted over the
-//! source and over the target, and long-tail classes over those.
+//! QuadMix: classes from the templates of both domains (the images of the previous iteration) are
+//! pasted over the source and over the target, and long-tail classes on top.
 
 use crate::ops::mix::{self, Labelled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;

@@ -7,17 +7,17 @@ use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
 use crate::uda::state::Learner;
 
-/// One forward and backward pass of the student: on which images, and how much its losses weigh.
+/// One forward and backward pass of the student: its images, and the weight of its losses.
 pub(in crate::uda) struct StudentPass {
     pub kind: PassKind,
-    /// Precedes the names of its reported terms, as in the reference.
+    /// Prefix of the names of its reported terms, as in the reference.
     pub prefix: &'static str,
     pub input: Labelled,
     pub loss_weight: f32,
 }
 
 impl StudentPass {
-    /// Source images with their own labels.
+    /// Creates the pass over source images with their own labels.
     pub fn source(batch: &DeviceBatch) -> StudentPass {
         StudentPass {
             kind: PassKind::Source,
@@ -27,7 +27,7 @@ impl StudentPass {
         }
     }
 
-    /// How the network runs in this pass.
+    /// Returns the settings with which the network runs in this pass.
     pub fn forward<'a>(&self, state: &'a Learner, tape: &'a Tape) -> Pass<'a> {
         let dropping = Dropping { key: state.inputs.drop_key.clone(), pass: self.kind as usize };
         Pass {

@@ -1,4 +1,4 @@
-//! The teacher's pseudo-labels for the target images.
+//! Pseudo-labels of the teacher for the target images.
 
 use crate::Result;
 use crate::nn::{Pass, Statistics};
@@ -19,7 +19,8 @@ pub(in crate::uda) fn pseudo_labels(
 ) -> Result<PseudoLabels> {
     let Learner { device, network, config, .. } = state;
     let tape = Tape::inference(device);
-    // The released teacher stays in train mode: batch statistics, nothing dropped.
+    // The teacher in the released code stays in train mode: batch statistics, but no dropout or
+    // drop-path.
     let pass =
         Pass { tape: &tape, weights: teacher, statistics: Statistics::Batch, dropping: None };
     let logits = device.scope("teacher", || network.logits(&pass, &batch.target))?;

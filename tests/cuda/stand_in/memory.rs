@@ -1,4 +1,4 @@
-//! What is allocated and lent, and what may be touched.
+//! Tracks what is allocated and lent, and checks what may be accessed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,10 +9,10 @@ use udass_raw::{Error, Result};
 use super::misuse;
 use super::work::Touch;
 
-/// Every number of it is NaN, or -1, or a label that is ignored.
+/// Filled with this byte, a float is NaN, an integer is -1, and a label is the ignored class.
 pub const POISON: u8 = 0xFF;
 pub const GUARD: u8 = 0xA5;
-/// Bytes of a guard zone, and some more up to the next tensor.
+/// Bytes of a guard zone; the gap up to the next tensor may be larger.
 pub const PADDING: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,29 +21,29 @@ pub enum Side {
     Host,
 }
 
-/// Freed memory stays mapped: what touches it is told, and does not crash.
+/// Freed memory stays mapped, so that an access to it is reported and does not crash.
 struct Allocation {
     map: MmapMut,
     freed: bool,
-    /// Whether tensors are lent from it: then nothing but they may be touched.
+    /// Whether tensors are lent from it; then nothing outside them may be accessed.
     lends: bool,
 }
 
 #[derive(Default)]
 pub struct Memories {
     allocations: BTreeMap<(Side, u64), Allocation>,
-    /// Tensors by address.
+    /// Sizes of the lent tensors by address.
     lent: BTreeMap<u64, usize>,
 }
 
-/// The bytes behind a tensor that nobody may write.
+/// The bytes after a tensor, which nothing may write.
 pub fn guard_of(address: u64, bytes: usize) -> Range<u64> {
     let end = address + bytes as u64;
     end..end + PADDING as u64
 }
 
 impl Memories {
-    /// Bytes of the device that are in use.
+    /// Returns the bytes of device memory in use.
     pub fn allocated(&self) -> usize {
         let live =
             self.allocations.iter().filter(|((side, _), a)| *side == Side::Device && !a.freed);
@@ -58,7 +58,7 @@ impl Memories {
         Ok(address)
     }
 
-    /// Of a live allocation that begins there.
+    /// Returns the range of a live allocation that begins at `address`.
     pub fn range(&self, side: Side, call: &str, address: u64) -> Result<Range<u64>> {
         match self.allocations.get(&(side, address)) {
             Some(found) if found.freed => misuse(call, format_args!("{address:#x} twice")),
@@ -70,7 +70,8 @@ impl Memories {
     pub fn free(&mut self, side: Side, address: u64) -> Result<()> {
         if let Some(found) = self.allocations.get_mut(&(side, address)) {
             found.freed = true;
-            // Reserved memory is large: its tensors were poisoned when they were given back.
+            // Filling a reserved segment would take long; its tensors were poisoned when they were
+            // returned.
             if !found.lends {
                 found.map.fill(POISON);
             }
@@ -98,7 +99,7 @@ impl Memories {
         self.lent.remove(&address);
     }
 
-    /// Whether a touch stays in memory that is allocated.
+    /// Checks that an access stays in allocated memory.
     pub fn check_allocated(&self, call: &str, touch: &Touch) -> Result<()> {
         let Some((start, found)) = self.around(touch.side, touch.address) else {
             return misuse(call, format_args!("{:#x} is not allocated", touch.address));
@@ -112,7 +113,7 @@ impl Memories {
         Ok(())
     }
 
-    /// Whether a touch stays in memory that is allocated and that no tensor lies in.
+    /// Checks that an access stays in allocated memory that no tensor occupies.
     pub fn check_free(&self, call: &str, touch: &Touch) -> Result<()> {
         self.check_allocated(call, touch)?;
         match self.lent.range(..touch.end()).next_back() {
@@ -123,7 +124,7 @@ impl Memories {
         }
     }
 
-    /// Whether a touch stays in one live tensor, or in an allocation that lends none.
+    /// Checks that an access stays in one live tensor, or in an allocation that lends none.
     pub fn check(&self, call: &str, touch: &Touch) -> Result<()> {
         if touch.bytes == 0 {
             return Ok(());
@@ -145,20 +146,20 @@ impl Memories {
         }
     }
 
-    /// The tensor that a touch begins in.
+    /// Returns the tensor that contains the start of an access.
     pub fn tensor_around(&self, touch: &Touch) -> Option<(u64, usize)> {
         let (start, bytes) = self.lent.range(..=touch.address).next_back()?;
         let inside = touch.side == Side::Device && touch.address < start + *bytes as u64;
         inside.then_some((*start, *bytes))
     }
 
-    /// Where every tensor begins.
+    /// Returns the addresses of all tensors.
     pub fn tensors(&self) -> BTreeSet<u64> {
         self.lent.keys().copied().collect()
     }
 }
 
-/// Whether what was written left the zone behind it alone.
+/// Checks that a call's output did not overwrite the guard zone after it.
 pub fn check_guard(call: &str, guard: &Range<u64>) -> Result<()> {
     let mut zone = [0u8; PADDING];
     super::work::read(guard.start, &mut zone);

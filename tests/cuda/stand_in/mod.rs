@@ -1,7 +1,7 @@
-//! A GPU on host memory: a second [`Driver`]. Work is deferred and run in stream order by the
-//! host's arithmetic, so that what reads too early reads what is not there yet. Fresh and freed
-//! memory is poisoned, guard zones lie behind every tensor, and misuse is an error that names the
-//! call.
+//! A GPU simulated in host memory: a second [`Driver`]. Work is deferred and runs in stream order
+//! with the host's arithmetic, so that a premature read sees data that has not arrived. Fresh and
+//! freed memory is poisoned, every tensor is followed by a guard zone, and misuse is an error that
+//! names the call.
 
 mod memory;
 mod work;
@@ -18,39 +18,40 @@ use udass_raw::{Error, Result};
 use memory::{Memories, PADDING, Side, guard_of};
 use work::{Call, Touch, Work};
 
-/// What a device has unless a test says otherwise.
+/// Total memory of the device unless a test sets another.
 const TOTAL: usize = 4 << 30;
-/// Of every job.
+/// Workspace bytes of every library op.
 pub const WORKSPACE: usize = 100;
 
-/// Clones are the same GPU: a test keeps one and gives the other to a device.
+/// Clones share one GPU: a test keeps one and gives the other to a device.
 #[derive(Clone)]
 pub struct StandIn(Rc<RefCell<State>>);
 
 struct State {
     arithmetic: Arithmetic,
     precision: Precision,
-    /// Whether products add a bias along the way, as the host's do, and sum rows, as they do not.
+    /// Whether matmuls have a bias epilogue, as the host's do, and a bias-gradient epilogue, which
+    /// the host's lack.
     adds_bias: bool,
     sums_rows: bool,
     total: usize,
     memories: Memories,
     streams: Vec<Queue>,
-    /// By event: where it was recorded.
+    /// Where each event was recorded, by index.
     events: Vec<Option<Place>>,
     graphs: Vec<Option<Vec<Call>>>,
     capture: Option<(usize, Vec<Call>)>,
-    /// Tensors that were there when the capture began: a replay needs them still.
+    /// Tensors that existed when the capture began; a replay still needs them.
     kept: BTreeSet<u64>,
     /// Names of the kernels that ran.
     kernels: BTreeSet<&'static str>,
-    /// Ticks that each way of a job takes.
+    /// Ticks that each candidate algorithm of a library op takes.
     ways: Vec<u64>,
-    /// How often each ran.
+    /// How often each candidate ran.
     ran: BTreeMap<usize, u64>,
-    /// None: its sums are the host's.
+    /// `None`: sums are split as on the host.
     multiprocessors: Option<usize>,
-    /// Where what is found out about it goes.
+    /// Folder of the autotune cache.
     folder: Option<PathBuf>,
     counts: Counts,
 }
@@ -60,13 +61,13 @@ struct Queue {
     calls: VecDeque<Call>,
     issued: u64,
     done: u64,
-    /// Of all that it was given.
+    /// Ticks of all calls that were enqueued.
     ticks: u64,
-    /// By other stream: how many of its calls stand before what this one is given.
+    /// For each other stream, how many of its calls precede what is enqueued here next.
     after: BTreeMap<usize, u64>,
 }
 
-/// A place in a stream's order: its calls that stand before, and those of other streams.
+/// A position in a stream: the number of its calls before it, and of other streams' calls.
 #[derive(Clone)]
 struct Place {
     queue: usize,
@@ -75,7 +76,8 @@ struct Place {
     after: BTreeMap<usize, u64>,
 }
 
-/// How often the host waited for a stream or an event, a graph was replayed, and memory was poisoned.
+/// How often the host waited for a stream or an event, a graph was replayed, and memory was
+/// poisoned.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub synchronized: u64,
@@ -84,13 +86,14 @@ pub struct Counts {
     pub poisoned: u64,
 }
 
-/// Computes as the host does, bit for bit.
+/// A device on the stand-in whose results are bit-identical to the host's.
 pub fn device(types: Types) -> Device {
     let precision = if types == Types::Bf16 { Precision::Bf16 } else { Precision::F32 };
     Device::cuda_through(types, Box::new(StandIn::with_precision(precision))).unwrap()
 }
 
-/// As a real one at a precision: products sum rows along the way, and sums are cut for its size.
+/// A device on a stand-in configured like a real GPU: matmuls have a bias-gradient epilogue, and
+/// sums are split for its number of multiprocessors.
 pub fn device_in(precision: Precision) -> Device {
     let types = if precision == Precision::Bf16 { Types::Bf16 } else { Types::F32 };
     let gpu = StandIn::with_precision(precision).along_the_way(true, true);
@@ -133,7 +136,8 @@ impl StandIn {
         })))
     }
 
-    /// With ways of doing jobs that take so many ticks each; the fastest is kept in a folder.
+    /// Offers candidate algorithms for library ops that take the given ticks each, and caches the
+    /// fastest in a folder.
     pub fn with_ways(self, ticks: &[u64], folder: Option<&Path>) -> StandIn {
         let mut state = self.0.borrow_mut();
         state.ways = ticks.to_vec();
@@ -142,7 +146,7 @@ impl StandIn {
         self
     }
 
-    /// With products that add a bias along the way, or sum rows, or do neither.
+    /// Sets whether matmuls add a bias and sum rows in their epilogues.
     pub fn along_the_way(self, adds_bias: bool, sums_rows: bool) -> StandIn {
         let mut state = self.0.borrow_mut();
         (state.adds_bias, state.sums_rows) = (adds_bias, sums_rows);
@@ -150,7 +154,7 @@ impl StandIn {
         self
     }
 
-    /// How often each way ran since it was asked before.
+    /// Returns how often each candidate ran since the previous call.
     pub fn ways_that_ran(&self) -> BTreeMap<usize, u64> {
         std::mem::take(&mut self.0.borrow_mut().ran)
     }
@@ -159,7 +163,7 @@ impl StandIn {
         self.0.borrow().counts
     }
 
-    /// How many calls a stream has yet to do.
+    /// Returns the number of calls that a stream has yet to run.
     pub fn waiting_on(&self, stream: Stream) -> usize {
         self.0.borrow().streams[stream.0 as usize].calls.len()
     }
@@ -188,7 +192,7 @@ impl State {
         }
     }
 
-    /// Calls that hold up the host, or that a graph cannot hold.
+    /// Rejects, inside a capture, calls that block the host or that a graph cannot contain.
     fn not_in_capture(&self, call: &str) -> Result<()> {
         match self.capture {
             Some(_) => misuse(call, "inside a capture"),
@@ -196,7 +200,7 @@ impl State {
         }
     }
 
-    /// Appends a call to a stream, or to what is captured there.
+    /// Enqueues a call on a stream, or adds it to the ongoing capture.
     fn give(&mut self, stream: Stream, mut call: Call) -> Result<()> {
         let queue = self.queue(&call.name, stream)?;
         for touch in &mut call.touches {
@@ -220,7 +224,8 @@ impl State {
         self.streams[queue].issued += 1;
     }
 
-    /// What another stream has yet to do with the same memory has no order with this.
+    /// Rejects a call that conflicts with pending work of another stream, if nothing orders the
+    /// two.
     fn against_other_streams(&self, queue: usize, call: &Call) -> Result<()> {
         let others = self.streams.iter().enumerate().filter(|(other, _)| *other != queue);
         for (other, waiting) in others {
@@ -238,7 +243,7 @@ impl State {
         Ok(())
     }
 
-    /// A call waiting in any stream that touches host or device memory in a way `wanted` says.
+    /// Finds a pending call in any stream with an access that `wanted` selects.
     fn waiting(&self, wanted: impl Fn(&Touch) -> bool) -> Option<&str> {
         let calls = self.streams.iter().flat_map(|queue| &queue.calls);
         let captured = self.capture.iter().flat_map(|(_, calls)| calls);
@@ -246,7 +251,7 @@ impl State {
         calls.find(|call| call.touches.iter().any(&wanted)).map(|call| &*call.name)
     }
 
-    /// Does what a stream was given, up to a count of its calls.
+    /// Runs the calls of a stream up to the given count.
     fn run(&mut self, queue: usize, until: u64) -> Result<()> {
         while self.streams[queue].done < until {
             let Some(call) = self.streams[queue].calls.pop_front() else { return Ok(()) };
@@ -268,7 +273,8 @@ impl State {
         Ok(())
     }
 
-    /// Poison is work like any other: what the stream was given before still finds its numbers.
+    /// Poisoning is enqueued like any other work, so that earlier calls on the stream still see
+    /// their data.
     fn poison(&mut self, name: &str, address: u64, bytes: usize, value: u8) {
         let call = Call::new(name, Work::Fill { address, bytes, value }, vec![]);
         self.counts.poisoned += 1;
@@ -489,7 +495,7 @@ impl Driver for StandIn {
         state.run(queue, until)
     }
 
-    /// Its clock ticks with what a stream is given.
+    /// The clock advances with each call that is enqueued.
     fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
         let state = self.0.borrow();
         let tick = |event: Event| {
@@ -543,7 +549,8 @@ impl Driver for StandIn {
             return misuse("replay", format_args!("graph {} is not there", graph.0));
         };
         for call in calls {
-            // The recording's own tensors are gone: the memory they lay in must be there for it.
+            // Tensors of the capture itself no longer exist: their memory must be free for the
+            // replay.
             for touch in call.touches.iter().filter(|touch| touch.bytes > 0) {
                 let name = format!("replay of {}", call.name);
                 match touch.kept {

@@ -1,4 +1,4 @@
-//! What a stream is given, and what it touches.
+//! Calls that are enqueued on a stream, and the memory they access.
 
 use std::ops::Range;
 
@@ -11,11 +11,11 @@ use super::memory::Side;
 
 #[derive(Clone)]
 pub struct Call {
-    /// For messages.
+    /// Used in messages.
     pub name: String,
     pub work: Work,
     pub touches: Vec<Touch>,
-    /// Zones behind the tensors it writes.
+    /// Guard zones after the tensors that the call writes.
     pub guards: Vec<Range<u64>>,
 }
 
@@ -37,7 +37,7 @@ pub enum Work {
         way: usize,
         ticks: u64,
     },
-    /// Waits until another stream has done so many of its calls.
+    /// Waits until another stream has run this many of its calls.
     Hold {
         queue: usize,
         until: u64,
@@ -51,7 +51,7 @@ pub struct Touch {
     pub address: u64,
     pub bytes: usize,
     pub written: bool,
-    /// Set in a capture: the tensor is older than the capture.
+    /// Set during a capture: the tensor is older than the capture.
     pub kept: bool,
 }
 
@@ -74,7 +74,7 @@ impl Call {
         Call { name: name.into(), work, touches, guards: Vec::new() }
     }
 
-    /// On the GPU's clock.
+    /// Ticks on the GPU's clock.
     pub fn ticks(&self) -> u64 {
         match self.work {
             Work::Job { ticks, .. } => ticks,
@@ -82,7 +82,7 @@ impl Call {
         }
     }
 
-    /// Whether the order of the two matters.
+    /// Returns whether the order of the two calls matters.
     pub fn conflicts(&self, other: &Call) -> bool {
         self.touches.iter().any(|mine| {
             let ordered = |theirs: &Touch| mine.written || theirs.written;
@@ -93,8 +93,9 @@ impl Call {
 
 impl Work {
     pub fn perform(&self, arithmetic: &Arithmetic) -> Result<()> {
-        // SAFETY: what a call touches was checked when it was given: it lies in memory that stays
-        // mapped even when it is freed. The arguments are a launcher's, made of the signature.
+        // SAFETY: the accesses were checked when the call was enqueued: they are in memory that
+        // stays mapped even after it is freed. A launch's arguments come from its generated
+        // launcher, which follows the signature.
         unsafe {
             match self {
                 Work::Copy { from, to, bytes } => {
@@ -116,15 +117,15 @@ impl Work {
     }
 }
 
-/// Writes memory that was checked before.
+/// Writes to memory that the caller has checked.
 pub fn write(to: u64, data: &[u8]) {
     // SAFETY: the caller found the range in a mapped allocation.
     unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) };
 }
 
-/// Reads memory that was checked before.
+/// Reads from memory that the caller has checked.
 pub fn read(from: u64, data: &mut [u8]) {
-    // SAFETY: as above.
+    // SAFETY: the caller found the range in a mapped allocation.
     unsafe { std::ptr::copy_nonoverlapping(from as *const u8, data.as_mut_ptr(), data.len()) };
 }
 
@@ -136,7 +137,7 @@ pub fn touched_by(launch: &Launch) -> Vec<Touch> {
     pointers.collect()
 }
 
-/// The call's name, and all that it touches but its workspace.
+/// Returns the call's name and everything that it accesses except its workspace.
 pub fn told_of(job: &Job) -> (&'static str, Vec<Touch>) {
     match job {
         Job::Product(product) => ("product", touched_in(product)),

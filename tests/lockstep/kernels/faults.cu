@@ -1,4 +1,4 @@
-// Kernels with one fault each, which lockstep must name.
+// Kernels with one fault each, which the block emulator must report.
 #include "mma.cuh"
 #include "strip.cuh"
 
@@ -84,7 +84,7 @@ KERNEL(wrong_sum, const float* x /* n */, float* y /* n */, int64_t n) {
     y[thread_index()] = thread_count() == 1 ? x[thread_index()] : 2 * x[thread_index()];
 }
 
-#if defined(UDASS_THREADS)  // what one thread alone cannot do
+#if defined(UDASS_THREADS)  // faults that need more than one thread
 KERNEL(lanes_stay_away, const float* x /* n */, float* y /* n */, int64_t n) {
     if (thread_index() % 32 < 7) y[thread_index()] = shuffled(x[thread_index()], 0);
 }

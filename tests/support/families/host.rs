@@ -1,4 +1,4 @@
-//! What runs on the host alone: picture scaling, metrics, rare-class sampling.
+//! Families that run on the host only: image scaling, metrics, rare-class sampling.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ fn size([height, width]: [usize; 2]) -> Size {
     Size::new(width, height)
 }
 
-/// Both resizers on pictures and labels, sizes that keep an aspect, and normalisation.
+/// Runs both resizers on images and labels, sizes that keep the aspect ratio, and normalization.
 pub fn imresize(report: &mut Report, device: &Device) -> Outcome {
     type Resizer = fn(Rows, Size, Window) -> Vec<u8>;
     let case = report.case();
@@ -71,7 +71,7 @@ fn normalize(report: &mut Report, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Margins of the full image, then scaled, cropped and flipped like a label.
+/// Masks the margins of the full image, then scales, crops and flips the mask like a label.
 pub fn valid_mask(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let margins: [usize; 4] = case.read(&["margins_top_bottom_left_right"])?;
@@ -94,7 +94,7 @@ pub fn valid_mask(report: &mut Report, _: &Device) -> Outcome {
     Ok(())
 }
 
-/// Counts per image, and what the evaluation makes of all of them.
+/// Checks the counts per image, and the metrics over all of them.
 pub fn metrics(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let mut all = Confusion::new(CLASSES);
@@ -131,7 +131,7 @@ pub fn metrics(report: &mut Report, _: &Device) -> Outcome {
     Ok(())
 }
 
-/// Classes in their order, and their probabilities, at each temperature of the config.
+/// Checks the order of classes and their probabilities, at each temperature of the config.
 pub fn rare_class_sampling(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let files: Vec<Map<String, Value>> = case.read(&["sample_class_stats"])?;
@@ -148,7 +148,7 @@ pub fn rare_class_sampling(report: &mut Report, _: &Device) -> Outcome {
         report
             .require(&format!("{key} has one probability per class"), want.len() == classes.len());
         for ((class, got), want) in classes.iter().zip(probabilities).zip(want) {
-            // The case's note: the temperature amplifies the rounding of the shares.
+            // According to the case's note, the temperature amplifies the rounding of the shares.
             report.number(&format!("{key} class {class}"), want, got.into(), 1e-4);
         }
     }

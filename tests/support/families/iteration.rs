@@ -1,8 +1,8 @@
-//! Whole iterations of the method: one, or a chain of them.
+//! Whole iterations of the method: a single one, or a chain.
 //!
-//! The stored teacher is updated when an iteration starts; here the update belongs to the end of
-//! the one before. So the first iteration's is made by hand, and what an iteration leaves is
-//! compared with the next one's teacher.
+//! The reference updates the teacher at the start of an iteration; here the update belongs to the
+//! end of the previous one. The first iteration's update is therefore done by hand, and the teacher
+//! that an iteration leaves is compared with the next one's.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -32,10 +32,10 @@ use crate::support::uda::{
     Augment, Choice, Iteration, Mix, QUAD_FROM, QuadImage, TEACHER_COPY, UdaDraws, iterations,
 };
 
-/// Training ids of the raw ids of Cityscapes and GTA, in the order of the training ids.
+/// Raw ids of Cityscapes and GTA, indexed by training id.
 const RAW: [u8; 19] = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 
-/// The run's settings under which a case was recorded.
+/// The configuration under which a case was recorded.
 fn config_of(case: &Case) -> Outcome<Config> {
     let arch: String = case.read(&["arch"])?;
     let [detail, _]: [usize; 2] = case.read(&["hr_crop"])?;
@@ -65,7 +65,7 @@ fn config_of(case: &Case) -> Outcome<Config> {
     Ok(config)
 }
 
-/// One case under way.
+/// A case being run.
 struct Run<'a, 'r> {
     report: &'a mut Report<'r>,
     device: &'a Device,
@@ -128,7 +128,7 @@ impl<'a, 'r> Run<'a, 'r> {
         self.device.read(map).map_err(said)
     }
 
-    /// Rare crops of T2SS and T2ST, scaled and cut as they were drawn.
+    /// Scales and crops the rare-class images of T2SS and T2ST as they were drawn.
     fn rare(&mut self, draws: &UdaDraws) -> Outcome<Option<[RareCrops; 2]>> {
         let Mix::Quad(mix) = &draws.mix else { return Ok(None) };
         let [width, height]: [usize; 2] = self.case.read(&["rand_mixer", "resize_wh"])?;
@@ -160,7 +160,7 @@ impl<'a, 'r> Run<'a, 'r> {
         Ok(Some([side(&mix.tss)?, side(&mix.tst)?]))
     }
 
-    /// Runs an iteration and returns the intermediate results by the names that they are traced under.
+    /// Runs an iteration and returns the intermediate results by their trace names.
     fn step(
         &mut self,
         iteration: &Iteration,
@@ -221,7 +221,7 @@ impl<'a, 'r> Run<'a, 'r> {
         Ok(())
     }
 
-    /// l2 of each parameter, in the order of the spec.
+    /// Returns the l2 norm of each parameter, in the order of the spec.
     fn norms(&self, weights: &Weights, flat: &Tensor) -> Outcome<Vec<(String, f64)>> {
         let norm = |(i, param): (usize, &udass_raw::params::ParamSpec)| {
             let values = weights.export(self.device, flat, i).map_err(said)?;
@@ -254,7 +254,7 @@ impl<'a, 'r> Run<'a, 'r> {
         Ok(())
     }
 
-    /// The teacher's logits, which are stored at the image's size.
+    /// Compares the teacher's logits, which are stored at the image's size.
     fn compare_teacher_logits(&mut self, key: &str, stages: &Stages) -> Outcome {
         let tape = udass_raw::tape::Tape::inference(self.device);
         let size = (self.side(), self.side());
@@ -263,7 +263,7 @@ impl<'a, 'r> Run<'a, 'r> {
     }
 }
 
-/// What became of an iteration besides the state it left.
+/// The results of an iteration besides its state.
 struct Stages {
     seen: BTreeMap<String, Tensor>,
     terms: HashMap<String, f64>,
@@ -274,14 +274,14 @@ impl Stages {
         self.seen.get(name).ok_or_else(|| format!("the iteration did not show {name}"))
     }
 
-    /// Total of the losses that a backward pass began with.
+    /// The total loss that a backward pass started from.
     fn total(&self, part: &str) -> f64 {
         let of = |name: &str| self.terms.get(&format!("{part}{name}")).copied().unwrap_or(f64::NAN);
         of("decode.loss_seg") + of("decode.hr.loss_seg")
     }
 }
 
-/// teacher ← alpha·teacher + (1 − alpha)·student, by AdamW's kernel at rate 0.
+/// Computes teacher ← alpha·teacher + (1 − alpha)·student, with AdamW's kernel at learning rate 0.
 fn update_teacher(
     device: &Device,
     student: &mut Weights,
@@ -297,7 +297,7 @@ fn update_teacher(
     optimizer.update(device, student, Some(teacher), &numbers, &failed).map_err(said)
 }
 
-/// The recorded draws as an iteration takes them.
+/// Converts the recorded draws to an iteration's inputs.
 fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> StepInputs {
     let Iteration { local_iter, draws, .. } = iteration;
     let one = |augment: &Augment, image: usize| {
@@ -363,7 +363,7 @@ fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> St
     }
 }
 
-/// One whole iteration, every stage of it.
+/// Compares every stage of a whole iteration.
 pub fn single(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let config = config_of(case)?;
@@ -406,7 +406,7 @@ pub fn single(report: &mut Report, device: &Device) -> Outcome {
 }
 
 impl Run<'_, '_> {
-    /// The previous iteration's batch, as the case states it.
+    /// Loads the previous iteration's batch, as the case states it.
     fn fill_templates(&mut self, iteration: u64) -> Outcome {
         let source = (self.formula_image("tmpl_img")?, self.stored_map("in/tmpl_label")?);
         let target = (self.formula_image("tmpl_target_img")?, self.stored_map("in/tmpl_plabel")?);
@@ -421,7 +421,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// What entered each forward pass, what the teacher said, and what QuadMix made on the way.
+    /// Compares the inputs of each forward pass, the teacher's output, and QuadMix's intermediate
+    /// results.
     fn compare_stages(&mut self, stages: &Stages, quad: bool) -> Outcome {
         let passes: &[&str] =
             if quad { &["src", "mix_tss", "mix_tst", "masked"] } else { &["src", "mix", "masked"] };
@@ -452,10 +453,10 @@ impl Run<'_, '_> {
         if quad { self.compare_quad(stages) } else { Ok(()) }
     }
 
-    /// The masks and backgrounds of each image of both mixes.
+    /// Compares the masks and backgrounds of each image of both mixes.
     fn compare_quad(&mut self, stages: &Stages) -> Outcome {
         let [b, h, w] = self.shape();
-        // Where the target's template covers others.
+        // The pixels where the target's template is on top.
         let (of_image, table) = (h * w, self.bytes(stages.get("quad/table")?)?);
         let label = self.report.input_bytes("in/tmpl_plabel")?;
         let confident = self.report.input_bytes("in/tmpl_confident")?;
@@ -480,7 +481,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// The label at the size of the deepest context features, and which of its classes count.
+    /// Compares the label at the size of the deepest context features, and which of its classes
+    /// count.
     fn compare_feature_distance(&mut self, label: &Tensor) -> Outcome {
         let shape = self.case.entry("fdist/gt_rescaled")?.shape.clone();
         let settings = &self.config.feature_distance;
@@ -494,7 +496,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Logged terms, and the total that each backward pass of the reference began with.
+    /// Compares the logged terms, and the total that each of the reference's backward passes
+    /// started from.
     fn compare_losses(&mut self, stages: &Stages, quad: bool) -> Outcome {
         for (key, _) in &self.case.scalars {
             let Some(name) = key.strip_prefix("log/") else { continue };
@@ -515,7 +518,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Rate and decay of each of the student's parameters, by the first rule that its name meets.
+    /// Compares the learning rate and weight decay of each of the student's parameters, by the
+    /// first rule that matches its name.
     fn compare_groups(&mut self) -> Outcome {
         #[derive(Deserialize)]
         struct Group(f64, f64);
@@ -535,7 +539,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// Iterations in a row, each on the state that the one before it left.
+/// Runs consecutive iterations, each on the state that the previous one left.
 pub fn chain(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let config = config_of(case)?;

@@ -1,4 +1,4 @@
-//! From the reference's layout (channels before rows) to the one here (channels last), and back.
+//! Converts between the reference's layout (B,C,H,W) and the one here (B,H,W,C).
 
 use udass_raw::device::Device;
 use udass_raw::tensor::Tensor;
@@ -22,7 +22,7 @@ pub fn upload_image(device: &Device, shape: [usize; 4], values: &[f32]) -> Outco
     device.upload_real(&[b, h, w, c], &last).map_err(said)
 }
 
-/// Shape and numbers of a map B,H,W,C as B,C,H,W.
+/// Returns shape and values of a map B,H,W,C as B,C,H,W.
 pub fn to_reference(device: &Device, map: &Tensor) -> Outcome<([usize; 4], Vec<f32>)> {
     let [b, h, w, c] = map.bhwc("to_reference").map_err(said)?;
     let values = device.read_f32(map).map_err(said)?;
@@ -42,7 +42,7 @@ pub fn compare_map(report: &mut Report, key: &str, device: &Device, map: &Tensor
     Ok(())
 }
 
-/// Softmax over the channels of B,C,H,W, in double precision.
+/// Computes the softmax over the channels of B,C,H,W in double precision.
 pub fn softmax([_, c, h, w]: &[usize; 4], logits: &[f32]) -> Vec<f64> {
     let (places, mut out) = (h * w, Vec::with_capacity(logits.len()));
     for image in logits.chunks_exact(c * places) {

@@ -1,4 +1,4 @@
-//! Which family a case belongs to, and what runs it.
+//! Maps each case to its family, and runs it.
 
 mod host;
 mod iteration;
@@ -22,7 +22,7 @@ fn said(error: udass_raw::Error) -> String {
 pub type Runner = fn(&mut Report, &Device) -> Outcome;
 
 pub struct Family {
-    /// Stands in the names of its cases.
+    /// Part of the names of its cases.
     marker: &'static str,
     pub runner: Runner,
 }
@@ -31,7 +31,7 @@ const fn of(marker: &'static str, runner: Runner) -> Family {
     Family { marker, runner }
 }
 
-/// The first whose marker stands in a name is its family: longer markers precede what they
+/// The first family whose marker is in a case's name applies: longer markers precede those they
 /// contain.
 const FAMILIES: &[Family] = &[
     of("_piece_block_mask", pieces::block_mask),

@@ -1,4 +1,4 @@
-//! Networks in evaluation: backbones, heads, HRDA in parts, sliding windows.
+//! Networks in evaluation: backbones, heads, HRDA's parts, sliding windows.
 
 use std::rc::Rc;
 
@@ -18,8 +18,8 @@ use crate::support::report::Report;
 
 const CLASSES: usize = 19;
 
-/// A network of a case's `arch` with the head it has there and nothing dropped; HRDA with a detail
-/// crop.
+/// The network of a case's `arch`, with the matching head and without dropout; HRDA if there is a
+/// detail crop.
 pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
     let (backbone, head) = match arch {
         "r50" => ("resnet50_v1c", "dlv2"),
@@ -46,7 +46,7 @@ pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
     }
 }
 
-/// Fills every parameter and buffer from the formula, under `prefix` and its own name.
+/// Fills every parameter and buffer from the formula, by `prefix` and its own name.
 pub fn fill(
     device: &Device,
     spec: &Rc<Spec>,
@@ -69,7 +69,7 @@ pub fn fill(
     Ok(weights)
 }
 
-/// The segmentor of a case, filled from the formula.
+/// Returns the segmentor of a case, filled from the formula.
 pub fn segmentor(case: &Case, device: &Device, learns: bool) -> Outcome<(Segmentor, Weights)> {
     let arch: String = case.read(&["arch"])?;
     let detail = match case.config.get("hr_crop") {
@@ -88,12 +88,12 @@ pub fn evaluating<'a>(tape: &'a Tape, weights: &'a Weights) -> Pass<'a> {
     Pass { tape, weights, statistics: Statistics::Running, dropping: None }
 }
 
-/// Batch, height and width of a case's image.
+/// Returns batch, height and width of a case's image.
 pub fn image_size(case: &Case) -> Outcome<[usize; 3]> {
     Ok([case.read(&["batch"])?, case.read(&["H"])?, case.read(&["W"])?])
 }
 
-/// The image of a case, from the formula.
+/// Returns the image of a case, from the formula.
 pub fn formula_image(case: &Case, device: &Device, name: &str) -> Outcome<Tensor> {
     let [b, h, w] = image_size(case)?;
     let pixels = formula::image(&case.input(name), b * 3 * h * w);
@@ -131,7 +131,7 @@ pub fn head(report: &mut Report, device: &Device) -> Outcome {
     let head = Head::new(&mut spec, "decode_head", widths, &config, role, 0).map_err(said)?;
     let weights = fill(device, &Rc::new(spec), false, "", &case.weight_scale()?)?;
     let feature = |i: usize| {
-        // A head that takes the last one alone stores no others.
+        // A head that uses only the last level has no other shapes stored.
         let shape = shapes[i].unwrap_or([1; 4]);
         let values = formula::image(&case.input(&format!("feat{i}")), shape.iter().product());
         ops::to_operand(device, &upload_image(device, shape, &values)?).map_err(said)

@@ -1,4 +1,4 @@
-//! AdamW, its schedule, and the mean teacher.
+//! AdamW, its learning-rate schedule, and the EMA teacher.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,7 +16,8 @@ use crate::support::cases::Outcome;
 use crate::support::formula;
 use crate::support::report::Report;
 
-/// Learning rates at the tabled iterations: linear warm-up of 1500 under a decay to 0 at 40000.
+/// Checks the learning rates at the listed iterations: linear warm-up over 1500 iterations,
+/// multiplied by a decay to 0 at 40000.
 pub fn schedule(report: &mut Report, _: &Device) -> Outcome {
     #[derive(Deserialize)]
     struct Row {
@@ -27,7 +28,7 @@ pub fn schedule(report: &mut Report, _: &Device) -> Outcome {
     let schedule = Schedule { warmup: 1500, warmup_ratio: 1e-6, end: 40_000 };
     let table: Vec<Row> = report.case().read(&["table"])?;
     for Row { iter, lr, lr_head } in table {
-        // The stated rates are exact up to the order of their few roundings.
+        // The stated rates are exact up to the order of a few roundings.
         let tol = 1e-9;
         report.number(&format!("lr at {iter}"), lr, learning_rate(6e-5, &schedule, iter), tol);
         let head = learning_rate(6e-4, &schedule, iter);
@@ -36,7 +37,7 @@ pub fn schedule(report: &mut Report, _: &Device) -> Outcome {
     Ok(())
 }
 
-/// Parameters of one size, filled from the formula as images.
+/// Parameters of equal size, filled from the formula as images.
 fn weights(
     device: &Device,
     names: &[String],
@@ -52,7 +53,7 @@ fn weights(
     Ok(weights)
 }
 
-/// Every parameter by its name, out of a flat buffer.
+/// Returns every parameter of a flat buffer by name.
 fn by_name(
     device: &Device,
     weights: &Weights,
@@ -62,7 +63,7 @@ fn by_name(
     all.map(|(i, p)| Ok((p.name.clone(), weights.export(device, flat, i).map_err(said)?))).collect()
 }
 
-/// Puts a gradient into the flat store, at the places that parameters of that name have.
+/// Writes gradients into the flat buffer, at each parameter's offset.
 fn set_gradients(
     device: &Device,
     weights: &mut Weights,
@@ -93,14 +94,14 @@ impl Step<'_> {
     }
 }
 
-/// The numbers of `"p1: lr x10 wd .01"`.
+/// Parses `"p1: lr x10 wd .01"`.
 fn group(text: &str) -> Option<(String, f64, f64)> {
     let (name, rest) = text.split_once(": lr x")?;
     let (lr, decay) = rest.split_once(" wd ")?;
     Some((name.into(), lr.parse().ok()?, decay.parse().ok()?))
 }
 
-/// Several steps of AdamW on three parameters with rules of their own.
+/// Runs several AdamW steps on three parameters with different parameter groups.
 pub fn adamw(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let len: usize = case.read(&["n"])?;
@@ -140,7 +141,7 @@ pub fn adamw(report: &mut Report, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Compares what is stored of these tensors.
+/// Compares those of the tensors that are stored.
 fn compare_all(report: &mut Report, prefix: &str, values: &HashMap<String, Vec<f32>>) {
     for (name, values) in values {
         let key = format!("{prefix}{name}");
@@ -150,8 +151,8 @@ fn compare_all(report: &mut Report, prefix: &str, values: &HashMap<String, Vec<f
     }
 }
 
-/// One update of the teacher at each stated iteration, by the kernel that AdamW is part of: at
-/// rate 0 the student stays as it is.
+/// Runs one teacher update at each stated iteration, with the kernel that also does AdamW: at
+/// learning rate 0 the student does not change.
 pub fn ema(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let settings = AdamWSettings { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };

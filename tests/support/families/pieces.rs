@@ -16,7 +16,7 @@ use crate::support::hsv::hsv;
 use crate::support::report::Report;
 use crate::support::uda::Choice;
 
-/// Keys of the config that are numbers: variants of one operation.
+/// Returns the numeric keys of the config: variants of one operation.
 fn variants(case: &Case) -> Outcome<Vec<String>> {
     let config = case.config.as_object().ok_or("the config is no object")?;
     Ok(config.keys().filter(|key| key.parse::<usize>().is_ok()).cloned().collect())
@@ -79,7 +79,7 @@ pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome {
         ops::to_operand(device, &map).map_err(said)
     };
     let (f1, f2) = (feature("f1")?, feature("f2")?);
-    // Labels of the features' own size, of which class 1 is the mask.
+    // Labels at the features' own size; class 1 marks the mask.
     let mask = report.input_bytes("mask")?;
     let mut flags = [0u8; 256];
     flags[1] = 1;
@@ -98,7 +98,7 @@ pub fn feature_distance(report: &mut Report, device: &Device) -> Outcome {
     let gradient = gradient.ok_or("the features have no gradient")?;
     compare_map(report, "grad_f1", device, &gradient)?;
     if case.extra.contains_key("empty_mask") {
-        // The reference's value is NaN here, which is reported as 0.
+        // The reference's value is NaN here; this op returns 0.
         let (distance, gradient) = run(&vec![0; b * h * w]).map_err(said)?;
         report.number("empty mask: distance", 0.0, read_one(device, &distance.value)?, 0.0);
         report.number("empty mask: positions", 0.0, read_one(device, &distance.count)?, 0.0);
@@ -166,7 +166,7 @@ pub fn block_mask(report: &mut Report, device: &Device) -> Outcome {
         let image = map(device, &name, [b, 3, h, w], 1.0)?;
         let masked = block(device, &image, &grid, cells, ratio).map_err(said)?;
         compare_map(report, &format!("{variant}/masked"), device, &masked)?;
-        // The mask is what becomes of an image of ones.
+        // The mask is the result for an image of ones.
         let ones = device.upload_real(&[b, h, w, 3], &vec![1.0; b * h * w * 3]).map_err(said)?;
         let mask = block(device, &ones, &grid, cells, ratio).map_err(said)?;
         let (_, mask) = to_reference(device, &mask)?;
@@ -177,7 +177,7 @@ pub fn block_mask(report: &mut Report, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Uniform numbers for every image of a batch; where a choice failed, any will do.
+/// Returns uniform numbers for every image of a batch; where a choice failed, any will do.
 fn uniforms(choices: &[Option<Choice>], most: usize) -> Vec<f32> {
     let row = |choice: &Option<Choice>| {
         let mut row: Vec<f32> = match choice {
@@ -190,7 +190,8 @@ fn uniforms(choices: &[Option<Choice>], most: usize) -> Vec<f32> {
     choices.iter().flat_map(row).collect()
 }
 
-/// The choices of a config, one an image: a failed attempt is followed by one for fewer classes.
+/// Returns the choices of a config, one per image: a failed attempt is followed by one for fewer
+/// classes.
 fn choices(case: &Case, key: &str) -> Outcome<Vec<Option<Choice>>> {
     #[derive(serde::Deserialize)]
     struct Attempt {
@@ -215,7 +216,7 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
     let numbers = |choices: &[Option<Choice>], most: usize| {
         device.upload_real(&[b, most], &uniforms(choices, most)).map_err(said)
     };
-    // The mask is the weight of a layer without weights over an image whose weights are 0.
+    // The mask is the weight of an unweighted layer on top of an image with weights of 0.
     let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let weight = Some(device.zeros(&shape, device.real()).map_err(said)?);
     let image = device.zeros(&[b, h, w, 3], device.real()).map_err(said)?;
@@ -277,8 +278,8 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     let unit_image = upload_image(device, shape, &image)?;
     let (grid, pixels) = (device.elements(b * h * w), h * w);
 
-    // No kernel converts without jittering. What is stored of the conversion proves the plain
-    // arithmetic that tests/launchers compares the jitter with.
+    // No kernel converts without jittering. The stored conversion validates the plain arithmetic
+    // against which tests/launchers checks the jitter.
     report.compare("rgb_to_hsv", &shape, &converted(&image, h * w));
 
     let zero = device.upload_real(&[3], &[0.0; 3]).map_err(said)?;
@@ -320,7 +321,7 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Hue in radians, saturation and value of images B,3,H,W of so many pixels.
+/// Returns hue in radians, saturation and value of images B,3,H,W with `pixels` pixels each.
 fn converted(images: &[f32], pixels: usize) -> Vec<f64> {
     let mut all = Vec::with_capacity(images.len());
     for image in images.chunks(3 * pixels) {
@@ -395,7 +396,7 @@ pub fn one_mix(report: &mut Report, device: &Device) -> Outcome {
             weight: Some(device.upload_real(&[1, h, w], &weights[range]).map_err(said)?),
         })
     };
-    // The mask's pixels are those that are confident, of labels that are all chosen.
+    // The mask is the confident pixels; all classes of the labels are chosen.
     let table = device.upload(&[1, 256], &[1u8; 256]).map_err(said)?;
     let (over, under) = (part(0)?, part(1)?);
     let layer = Layer { of: &over, table: &table, confident: Some(&mask) };
@@ -449,7 +450,7 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
         label: device.upload(&[1, 2, h, w], &labels).map_err(said)?,
         classes: device.upload(&[2], &classes).map_err(said)?,
     };
-    // The released code's colours: BGR, mean in RGB order, range 0 to 1.
+    // The released code's colors: BGR, with the mean in RGB order, in the range 0 to 1.
     let gain = device.upload_real(&[3], &[1.0 / 255.0; 3]).map_err(said)?;
     let colours = RareColours { gain, reversed: true };
     let image = || map(device, &case.input("img"), shape, 1.0);
@@ -469,8 +470,9 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
     let label: Vec<u8> = device.read(&mixed.label).map_err(said)?;
     report.compare("out/label", &[1, h, w], &label);
 
-    // What is pasted, and where, shows on its own when a crop that is its class all over is
-    // pasted for both classes, and when the crop is pasted on a label without classes.
+    // The pasted crop and its mask are visible separately: pasting a crop that is entirely its
+    // class, for both classes, shows the pixels, and pasting the crop on a label without classes
+    // shows the mask.
     for (i, &class) in classes.iter().enumerate() {
         let n = h * w;
         let only = |label: &[u8], class: u8| -> Outcome<RareCrops> {

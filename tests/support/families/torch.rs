@@ -1,4 +1,4 @@
-//! PyTorch's files: every tensor of each, to the bit.
+//! PyTorch files: every tensor of each must be bit-identical.
 
 use safetensors::Dtype;
 use udass_raw::checkpoint::tensor_file::TensorFile;
@@ -24,7 +24,7 @@ fn called(dtype: Dtype) -> &'static str {
     }
 }
 
-/// Reads the files that the case names; each holds all of its tensors.
+/// Reads the files that the case names; each contains all of its tensors.
 pub fn files(report: &mut Report, _: &Device) -> Outcome {
     let case = report.case();
     let names: Vec<String> = case.read(&["files"])?;

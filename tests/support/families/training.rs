@@ -14,7 +14,7 @@ use crate::support::cases::Outcome;
 use crate::support::formula;
 use crate::support::report::Report;
 
-/// One HRDA training pass on a fixed detail box.
+/// Runs one HRDA training pass with a fixed detail box.
 pub fn train(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let (network, mut weights) = segmentor(case, device, true)?;
@@ -24,7 +24,7 @@ pub fn train(report: &mut Report, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A network of one scale: evaluation, then one training pass.
+/// Runs a single-scale network: evaluation, then one training pass.
 pub fn plain(report: &mut Report, device: &Device) -> Outcome {
     let case = report.case();
     let (network, mut weights) = segmentor(case, device, true)?;
@@ -71,7 +71,7 @@ fn learn(
     drop(features);
     for (name, map) in &logits {
         let key = format!("logits/{name}");
-        // A network of one scale stores those of its evaluation alone.
+        // Cases of a single-scale network store only the evaluation's.
         if case.has(&key) {
             compare_map(report, &key, device, map)?;
         }
@@ -95,14 +95,14 @@ fn learn(
     if case.scalars.iter().any(|(key, _)| key == "grad_norm_total") {
         report.scalar("grad_norm_total", norm);
     }
-    // What a step that succeeds commits.
+    // A successful step commits the pending buffers.
     let Weights { pending, buffers, .. } = weights;
     device.copy(pending, buffers).map_err(said)?;
     compare_buffers(report, device, weights, "bn/")
 }
 
-/// Every parameter's gradient with the stored one, or with none where the case stores none.
-/// Answers the norm of all of them.
+/// Compares every parameter's gradient with the stored one, or with zero where the case lists it as
+/// having none. Returns the norm of all gradients.
 pub fn compare_gradients(report: &mut Report, device: &Device, weights: &Weights) -> Outcome<f64> {
     let case = report.case();
     let grads = weights.grads.as_ref().ok_or("the weights have no gradients")?;
@@ -121,8 +121,8 @@ pub fn compare_gradients(report: &mut Report, device: &Device, weights: &Weights
     Ok(square.sqrt())
 }
 
-/// Every committed buffer with the stored tensor, or for a count the stored scalar. A case that
-/// stores no counts is not asked for them.
+/// Compares every committed buffer with the stored tensor, or for a count with the stored scalar.
+/// Counts are skipped if the case stores none.
 pub fn compare_buffers(
     report: &mut Report,
     device: &Device,

@@ -1,15 +1,15 @@
-//! The edits: where in a kernel file they apply, and what they make of it.
+//! The mutations: where in a kernel file they apply, and the text they insert.
 
 use std::ops::Range;
 
-/// An edit of one place.
+/// A mutation at one place.
 #[derive(Clone)]
 pub struct Mutant {
     pub file: String,
     pub function: String,
     pub line: usize,
     pub kind: &'static str,
-    /// Byte in the file; what stands there, and what instead.
+    /// Byte offset in the file, followed by the original text and its replacement.
     pub at: usize,
     pub from: String,
     pub to: String,
@@ -24,7 +24,7 @@ impl Mutant {
     }
 }
 
-/// All edits of a file, by function.
+/// Returns all mutations of a file, grouped by function.
 pub fn of_file(file: &str, text: &str) -> Vec<Vec<Mutant>> {
     functions(text).iter().map(|function| of_function(file, text, function)).collect()
 }
@@ -32,18 +32,18 @@ pub fn of_file(file: &str, text: &str) -> Vec<Vec<Mutant>> {
 struct Function {
     name: String,
     body: Range<usize>,
-    /// Names of whole numbers.
+    /// Names of its integers.
     integers: Vec<String>,
 }
 
-/// Kernels and device functions that lockstep builds. They start at the left margin and end in a
-/// brace there, or on their line.
+/// Finds the kernels and device functions that the block emulator builds. They start without
+/// indentation and end in a brace without indentation, or on their first line.
 fn functions(text: &str) -> Vec<Function> {
     let mut functions = Vec::new();
     let (mut at, mut elsewhere) = (0, false);
     let mut open: Option<(usize, &str)> = None;
     for line in text.split_inclusive('\n') {
-        // Bodies for the GPU's own instructions, or for one thread alone, are not built here.
+        // Bodies with GPU instructions, and those for a single thread, are not part of the build.
         match line.trim_end() {
             "#if defined(__CUDACC__)" | "#elif defined(UDASS_ORDERED)" => elsewhere = true,
             line if line.starts_with("#elif") || line.starts_with("#endif") => elsewhere = false,
@@ -58,7 +58,7 @@ fn functions(text: &str) -> Vec<Function> {
             && (line.starts_with('}') || (begin == at && line.trim_end().ends_with('}')))
         {
             let end = at + line.len();
-            // A signature may stand on several lines.
+            // A signature may span several lines.
             let body = begin + text[begin..end].find('{').unwrap_or(0)..end;
             let integers = integers(&text[begin..end]);
             functions.push(Function { name: name_of(head).into(), body, integers });
@@ -79,7 +79,7 @@ fn name_of(head: &str) -> &str {
     }
 }
 
-/// Names declared as `int64_t`, in lists as well.
+/// Returns the names declared as `int64_t`, including those in lists.
 fn integers(text: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for declaration in text.split("int64_t ").skip(1) {
@@ -115,7 +115,7 @@ fn of_function(file: &str, text: &str, function: &Function) -> Vec<Mutant> {
         edit(at, "bound one further", from, " <= ".into());
     }
     for (at, from) in body.match_indices(" += ") {
-        // The step of a loop is no accumulation.
+        // The increment of a loop is not an accumulation.
         let before = body[..at].rsplit('\n').next().unwrap_or_default();
         if before.matches('(').count() == before.matches(')').count() {
             edit(at, "accumulation dropped", from, " = ".into());
@@ -133,7 +133,7 @@ fn of_function(file: &str, text: &str, function: &Function) -> Vec<Mutant> {
         if body[..at].ends_with(" * ") {
             edit(at, "stride off by one", name, format!("({name} + 1)"));
         }
-        // a * b + c becomes c * b + a.
+        // Swap a * b + c to c * b + a.
         let swapped = after.strip_prefix(" * ").and_then(|rest| {
             let (_, by) = words(rest).next().filter(|(at, _)| *at == 0)?;
             let tail = rest.strip_prefix(by)?.strip_prefix(" + ")?;
@@ -148,7 +148,7 @@ fn of_function(file: &str, text: &str, function: &Function) -> Vec<Mutant> {
     mutants
 }
 
-/// Identifiers and where they start.
+/// Returns the identifiers with their offsets.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(inside).filter_map(move |(at, first)| {

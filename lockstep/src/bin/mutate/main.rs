@@ -1,11 +1,12 @@
-//! Whether lockstep would notice: edits kernels, one place at a time, rebuilds them and runs the
-//! cases of `tests/lockstep`.
+//! Mutation testing of the block emulator: edits kernels, one place at a time, rebuilds them and
+//! runs the cases of `tests/lockstep`, to see whether they notice.
 //!
-//!     cargo run --release -p lockstep --bin mutate -- [--each N] [--seed S] [--only FILE] [--out FILE]
+//!     cargo run --release -p lockstep --bin mutate -- \
+//!         [--each N] [--seed S] [--only FILE] [--out FILE]
 //!
-//! Every barrier is dropped; of all other edits up to N a function (15) are drawn by the seed. An
-//! edit that does not compile is none. What no case notices is a survivor, whether or not it
-//! changes what the kernel computes.
+//! Every barrier is removed once. Of all other mutations, at most N per function (15) are chosen by
+//! the seed. Mutants that do not compile are not counted. A mutant that no case notices is a
+//! survivor, even if it does not change what the kernel computes.
 
 mod edits;
 
@@ -19,11 +20,11 @@ use std::time::{Duration, Instant};
 use edits::{BARRIER, Mutant};
 use lockstep::{Flavour, compile};
 
-/// A mutant that takes longer runs for ever.
+/// Mutants that run longer than this are assumed not to terminate.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Some of the tests' block sizes: one that is no multiple of a warp, two teams, and the largest.
+/// Some of the tests' block sizes: not a multiple of a warp, two thread groups, and the maximum.
 const BLOCK_SIZES: &str = "33,64,1024";
-/// In which kernels a header's functions are tried.
+/// The kernels with which mutations of a header's functions are tested.
 const USERS: [(&str, &[&str]); 11] = [
     ("simt.cuh", &["layernorm.cu", "finite.cu"]),
     ("warp.cuh", &["layernorm.cu", "finite.cu"]),
@@ -107,7 +108,7 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-/// The tests, built; cargo says where they are.
+/// Builds the tests and returns the path of the executable, which cargo prints.
 fn test_executable() -> Result<PathBuf, String> {
     let output = Command::new("cargo")
         .args(["test", "--release", "--test", "lockstep", "--no-run"])
@@ -128,7 +129,7 @@ fn users(header: &str) -> &'static [&'static str] {
     USERS.iter().find(|(name, _)| *name == header).map_or(&[], |(_, users)| users)
 }
 
-/// Every barrier, and what the seed draws of the rest.
+/// Returns the removal of every barrier, and a random choice of the other mutations.
 fn drawn(options: &Options) -> Result<Vec<Mutant>, String> {
     let folder = lockstep::kernels();
     let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -160,7 +161,7 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Builds the kernels with the edit, and runs the cases that launch them.
+/// Builds the kernels with the mutation and runs the cases that launch them.
 fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, String> {
     let io = |e: std::io::Error| format!("{}: {e}", folder.display());
     let kernels = lockstep::kernels();

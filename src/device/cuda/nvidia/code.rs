@@ -1,5 +1,5 @@
-//! The kernels' machine code on a GPU: embedded as nvcc made it, or, where nvcc was absent at build
-//! time, compiled at first use.
+//! Kernel machine code on a GPU: embedded if nvcc was present at build time, otherwise compiled at
+//! first use.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,22 +15,22 @@ use crate::device::launch::Kernel;
 use crate::device::precision::Types;
 use crate::{Error, Result};
 
-/// Dynamic shared memory that a kernel may use without asking for more: 48 KiB are its own, arrays
-/// of a fixed size included.
+/// Dynamic shared memory in bytes that a kernel may use without opting in to more. By default it
+/// has 48 KiB, arrays of a fixed size included.
 const USUAL_SHARED: usize = 32 << 10;
 
 pub(super) struct Code {
     capability: (c_int, c_int),
-    /// By file in kernels/.
+    /// Loaded modules, by file in kernels/.
     modules: RefCell<HashMap<(&'static str, Types), sys::CUmodule>>,
-    /// By kernel.
+    /// Functions, by kernel.
     functions: RefCell<HashMap<(&'static str, Types), Function>>,
 }
 
 #[derive(Clone, Copy)]
 struct Function {
     handle: sys::CUfunction,
-    /// Dynamic shared memory that was asked for.
+    /// Dynamic shared memory in bytes that the function may use.
     shared: usize,
 }
 
@@ -39,7 +39,7 @@ impl Code {
         Code { capability, modules: RefCell::default(), functions: RefCell::default() }
     }
 
-    /// A kernel that may use so many bytes of dynamic shared memory.
+    /// Returns a kernel that may use `shared` bytes of dynamic shared memory.
     pub fn function(
         &self,
         kernel: &Kernel,
@@ -58,7 +58,7 @@ impl Code {
         if shared > function.shared {
             let attribute =
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function was loaded in this context.
+            // SAFETY: the function was loaded in this context and its module stays loaded.
             let set =
                 unsafe { sys::cuFuncSetAttribute(function.handle, attribute, shared as c_int) };
             check(set, &format!("{shared} bytes of shared memory for {}", kernel.name))?;
@@ -71,7 +71,7 @@ impl Code {
         let module = self.module(kernel.file, types)?;
         let name = c_string(&format!("{}_{}", kernel.name, built(types)?.0))?;
         let mut function = null_mut();
-        // SAFETY: an out-pointer to a local; the module stays loaded.
+        // SAFETY: the out-pointer refers to a local, and the module stays loaded.
         let status = unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) };
         check(status, kernel.name)?;
         Ok(function)
@@ -86,7 +86,8 @@ impl Code {
         let compiled = || nvrtc::code(file, types, self.capability);
         let module = match embedded {
             None => self.load(file, &compiled()?)?,
-            // A driver may be older than the compiler of what is embedded, and NVRTC as old as the driver.
+            // The driver may be older than the compiler of the embedded code, and NVRTC as old as
+            // the driver.
             Some((_, code)) => self.load(file, code).or_else(|embedded| {
                 let code = compiled().map_err(|_| embedded)?;
                 self.load(file, &code)
@@ -98,7 +99,8 @@ impl Code {
 
     fn load(&self, file: &str, code: &[u8]) -> Result<sys::CUmodule> {
         let mut module = null_mut();
-        // SAFETY: an out-pointer to a local; the driver copies the code, whose headers say its size.
+        // SAFETY: the out-pointer refers to a local; the driver copies the code, whose headers
+        // state its size.
         let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
         check(status, &format!("loading kernels/{file}")).map_err(|e| {
             let (major, minor) = self.capability;
@@ -113,7 +115,7 @@ impl Code {
 
     pub fn unload(&mut self) {
         for (_, module) in self.modules.get_mut().drain() {
-            // SAFETY: loaded by this, and nothing of it is running.
+            // SAFETY: the module was loaded by `load`, and none of its kernels is running any more.
             let _ = unsafe { sys::cuModuleUnload(module) };
         }
     }

@@ -1,10 +1,11 @@
-//! Convolutions through cuDNN's graph API, B,H,W,C and K,R,S,C. What the library proposes for a shape is
-//! a way each: an engine and its settings, as a plan that is made once and kept. (The legacy calls reach a
-//! part of the same engines.) What is written is of the type that is read: the library has no engine
-//! that writes single precision of bf16 operands.
+//! Convolutions through cuDNN's graph API, with tensors in B,H,W,C and filters in K,R,S,C order.
+//! Each engine configuration that the library proposes for a shape is one algorithm, and its plan
+//! is made once and kept. (The legacy calls reach only some of these engines.) The output has the
+//! type of the inputs: the library has no engine that writes single precision from bf16 operands.
 //!
-//! Ways are deterministic unless others are allowed. In f32 none of them rounds operands (tensor
-//! cores take TF32 of single precision) or transforms them (Winograd's and Fourier's sums are others).
+//! Algorithms are deterministic unless others are allowed. In f32 none of them rounds operands
+//! (tensor cores take single precision as TF32) or transforms them (Winograd and FFT compute other
+//! sums).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,29 +24,29 @@ use crate::device::precision::Precision;
 use crate::dtype::DType;
 use crate::{Error, Result};
 
-/// Bytes that a way may use beside its operands.
+/// Largest workspace of an algorithm, in bytes.
 const MOST_WORKSPACE: i64 = 512 << 20;
-/// Ways that are offered, and proposals that are looked through for them.
+/// Largest number of algorithms offered, and of proposals examined for them.
 const MOST_WAYS: usize = 8;
 const MOST_PROPOSALS: usize = 64;
-/// More than an engine has.
+/// More notes and knobs than an engine has.
 const MOST_NOTES: usize = 16;
 const MOST_KNOBS: usize = 32;
-/// By which x, w and y are told apart.
+/// Ids of x, w and y in the graph.
 const TENSORS: [i64; 3] = [1, 2, 3];
 
 pub(super) struct Convolutions {
     precision: Precision,
     deterministic: bool,
     gpu: Known,
-    /// By shape.
+    /// Plans by shape.
     plans: RefCell<HashMap<Convolution, Vec<Plan>>>,
 }
 
-/// The GPU that plans are for.
+/// The GPU that plans are made for.
 enum Known {
     Handle(sys::cudnnHandle_t),
-    /// By its properties: plans can be made, and not run.
+    /// A GPU known by its properties only: plans can be made, but not run.
     #[cfg(test)]
     Described(Descriptor),
 }
@@ -53,7 +54,7 @@ enum Known {
 struct Plan {
     way: Way,
     descriptor: Descriptor,
-    /// What it was made of.
+    /// The configuration that the plan was made from.
     _configuration: Descriptor,
 }
 
@@ -61,7 +62,7 @@ impl Convolutions {
     pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Convolutions> {
         gpu.enter()?;
         let mut handle = null_mut();
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         check(unsafe { sys::cudnnCreate(&mut handle) }, "cudnnCreate")?;
         Ok(Self::on(Known::Handle(handle), precision, deterministic))
     }
@@ -114,7 +115,8 @@ impl Convolutions {
         f(plans)
     }
 
-    /// The library's proposals and what it falls back on, as far as they may be used; maybe none.
+    /// Makes plans of the library's proposals and its fallbacks, as far as they may be used. There
+    /// may be none.
     fn find_plans(&self, shape: Convolution) -> Result<Vec<Plan>> {
         use sys::cudnnBackendHeurMode_t as Mode;
         let graph = self.operation_graph(shape)?;
@@ -157,7 +159,8 @@ impl Convolutions {
         Ok(graph)
     }
 
-    /// A descriptor takes the GPU's handle, or its description, or either, each in a place of its own.
+    /// Sets the GPU in a descriptor, which takes a handle, a description or either, each as an
+    /// attribute of its own.
     fn tell_gpu(
         &self,
         to: &Descriptor,
@@ -173,7 +176,7 @@ impl Convolutions {
         }
     }
 
-    /// Engine configurations.
+    /// Returns the engine configurations that the library proposes.
     fn proposals(
         &self,
         graph: &Descriptor,
@@ -188,7 +191,7 @@ impl Convolutions {
         proposals.get_descriptors(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, kind, MOST_PROPOSALS)
     }
 
-    /// None of a proposal that must not or cannot be used.
+    /// Makes a plan of a proposal. Returns None if it is not allowed or does not work.
     fn plan(&self, configuration: Descriptor) -> Result<Option<Plan>> {
         let kind = Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR;
         let engines = configuration.get_descriptors(Name::CUDNN_ATTR_ENGINECFG_ENGINE, kind, 1)?;
@@ -230,18 +233,19 @@ impl Convolutions {
         as_defined && repeats && !has(&rounded_sums)
     }
 
-    /// Gives everything back; a failure leaves it to the process's end.
+    /// Frees everything; what cannot be freed lasts until the process ends.
     pub fn free(&mut self) {
         self.plans.get_mut().clear();
         #[cfg_attr(not(test), allow(irrefutable_let_patterns))]
         if let Known::Handle(handle) = self.gpu {
-            // SAFETY: made by this, and no longer used.
+            // SAFETY: the handle was created by `new` and is no longer used.
             let _ = unsafe { sys::cudnnDestroy(handle) };
         }
     }
 }
 
-/// Sizes as the library counts them, channels second, of a tensor whose channels lie together.
+/// Describes a tensor stored with its channels last. `sizes` are in the library's order, channels
+/// second.
 fn tensor(id: i64, sizes: [usize; 4], dtype: DType, alignment: u64) -> Result<Descriptor> {
     let real = match dtype {
         DType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
@@ -259,7 +263,7 @@ fn tensor(id: i64, sizes: [usize; 4], dtype: DType, alignment: u64) -> Result<De
     Ok(tensor)
 }
 
-/// How filters lie on the image.
+/// Describes how the filter moves over the image: stride, padding and dilation.
 fn taps(c: &Convolution) -> Result<Descriptor> {
     let (padding, dilation) = ((c.kernel / 2 * c.dilation) as i64, c.dilation as i64);
     let (sums, mode) = (
@@ -278,7 +282,7 @@ fn taps(c: &Convolution) -> Result<Descriptor> {
     Ok(taps)
 }
 
-/// The operation, and its attributes: alpha, beta, taps, x, w, y.
+/// Returns the operation of a pass, and its attributes: alpha, beta, taps, x, w, y.
 fn attributes(pass: ConvolutionPass) -> (Kind, [Name; 6]) {
     match pass {
         ConvolutionPass::Forward { .. } => (
@@ -317,7 +321,8 @@ fn attributes(pass: ConvolutionPass) -> (Kind, [Name; 6]) {
     }
 }
 
-/// An engine and its settings: `65 2=1 13=0`. The same in every process with this library.
+/// Names an engine and its settings: `65 2=1 13=0`. The name is the same in every process with this
+/// library.
 fn name_of(engine: &Descriptor, configuration: &Descriptor) -> Result<String> {
     let index = engine.get::<i64>(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1)?;
     let mut name = index.first().map_or(String::new(), |index| format!("{index}"));
@@ -339,7 +344,8 @@ mod tests {
     use crate::device::cuda::nvidia::graph::Value;
     use crate::device::cuda::nvidia::libraries;
 
-    /// An H100 as the library describes one (9.11 or later takes that), so that it needs none.
+    /// An H100 as the library describes one, so that no GPU is needed. The library takes it from
+    /// version 9.11 on.
     const H100: &str = r#"{"deviceName": "NVIDIA H100 80GB HBM3", "deviceVer": 900, "driverVer": 13000,
         "multiProcessorCount": 132, "warpSize": 32, "maxGridSize": [2147483647, 65535, 65535],
         "maxBlockSize": [1024, 1024, 64], "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048,
@@ -349,10 +355,10 @@ mod tests {
         "totalGlobalMem": 85017493504, "smClockRateKHz": 1980000, "memClockRateKHz": 2619000,
         "cudaDeviceId": 0, "pciDeviceId": 0, "isTccDriver": 0, "supportCoopLaunch": 1}"#;
 
-    /// None where the libraries are absent (their folders in UDASS_CUDA_LIBRARIES) or too old for it.
+    /// Returns None if the libraries are absent (their folders in UDASS_CUDA_LIBRARIES) or too old.
     fn described(precision: Precision, deterministic: bool) -> Option<Convolutions> {
         let properties = || {
-            // cuDNN looks for it by name alone, and ends the process where it finds none.
+            // cuDNN looks for cuBLASLt by name alone, and aborts the process if it finds none.
             libraries::CUBLASLT.check()?;
             libraries::CUDNN.check()?;
             let properties = Descriptor::new(Kind::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)?;
@@ -379,8 +385,8 @@ mod tests {
             sys::cudnnBackendAttributeType_t::CUDNN_TYPE_CHAR;
     }
 
-    /// Batch, side, channels, filters and dilation: the decoder's, a ResNet's dilated and its stem, and
-    /// DeepLab's classes.
+    /// Batch, side, channels, filters and dilation: those of the decoder, of a ResNet's dilated
+    /// layers and its stem, of DeepLab's classifier, and an odd one.
     const SHAPES: [[usize; 5]; 6] = [
         [4, 128, 1024, 256, 1],
         [2, 64, 512, 512, 4],
@@ -406,7 +412,7 @@ mod tests {
 
     fn convolution(pass: ConvolutionPass, dtype: DType, shape: [usize; 5]) -> Convolution {
         let [batch, side, channels, filters, dilation] = shape;
-        // Of an odd number of channels not all tensors lie at multiples of 16.
+        // With an odd number of channels, not all tensors are aligned to 16 bytes.
         let odd = channels % 2;
         let [x, w, y] = [(1 << 20) + (odd * dtype.bytes()) as u64; 3];
         let (height, width, kernel) = (side, side + odd, 3);
@@ -437,7 +443,7 @@ mod tests {
                 println!("{precision:?} {c}: {} ways, {:?}", ways.len(), ways[0]);
                 let apart: std::collections::BTreeSet<_> = ways.iter().map(|w| &w.name).collect();
                 assert_eq!(apart.len(), ways.len(), "{c}: {ways:?}");
-                // Found anew, as in another process.
+                // Search again, as another process would.
                 let again = convolutions.find_plans(c.shape()).unwrap();
                 assert!(again.iter().map(|plan| &plan.way).eq(&ways), "{c}");
             }

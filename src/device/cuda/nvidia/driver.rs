@@ -1,4 +1,5 @@
-//! The driver of NVIDIA's GPUs, through cudarc's bindings. Thin: what is decided is decided above.
+//! The driver for NVIDIA GPUs, through cudarc's bindings. It is thin: decisions are made in the
+//! backend above.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -20,12 +21,12 @@ use crate::device::precision::Precision;
 use crate::{Error, Result};
 
 pub struct Nvidia {
-    // Dropped before the context is released.
+    // Freed before the context is released.
     products: Products,
     convolutions: Convolutions,
     code: Code,
     events: RefCell<Vec<sys::CUevent>>,
-    /// Beside the one of all work.
+    /// Streams besides the main one.
     streams: RefCell<Vec<sys::CUstream>>,
     graphs: RefCell<Vec<[*mut c_void; 2]>>,
     precision: Precision,
@@ -35,12 +36,12 @@ pub struct Nvidia {
 }
 
 impl Nvidia {
-    /// The first GPU that is visible (CUDA_VISIBLE_DEVICES), in its primary context.
+    /// Opens the first visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
     pub fn new(precision: Precision, deterministic: bool) -> Result<Nvidia> {
         Self::on(Gpu::first()?, precision, deterministic)
     }
 
-    /// The GPU of a context that is there already; all work goes to `stream`.
+    /// Uses the GPU of an existing context; all work is submitted to `stream`.
     ///
     /// # Safety
     /// Both are live handles (`CUcontext`, `CUstream`) that outlive the driver.
@@ -50,7 +51,7 @@ impl Nvidia {
         precision: Precision,
         deterministic: bool,
     ) -> Result<Nvidia> {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that both handles are live and outlive the driver.
         let gpu = unsafe { Gpu::existing(context, stream)? };
         Self::on(gpu, precision, deterministic)
     }
@@ -78,17 +79,17 @@ impl Nvidia {
         })
     }
 
-    /// The stream's handle, in the context that it belongs to.
+    /// Makes the stream's context current and returns the stream's handle.
     fn enter(&self, stream: Stream) -> Result<sys::CUstream> {
         self.gpu.enter()?;
         Ok(stream.0 as sys::CUstream)
     }
 }
 
-/// What runs of it still ends well: the driver lets go of it then. A failure leaves it to the
-/// process's end.
+/// Destroys a graph. The driver lets a replay in progress finish first. If this fails, the graph
+/// lasts until the process ends.
 fn destroy([executable, graph]: [*mut c_void; 2]) {
-    // SAFETY: both are `end_capture`'s, given up once.
+    // SAFETY: both handles come from `end_capture` and are destroyed once.
     unsafe {
         let _ = sys::cuGraphExecDestroy(executable.cast());
         let _ = sys::cuGraphDestroy(graph.cast());
@@ -97,12 +98,13 @@ fn destroy([executable, graph]: [*mut c_void; 2]) {
 
 impl Drop for Nvidia {
     fn drop(&mut self) {
-        // Failures leave things to the process's end.
+        // Whatever cannot be destroyed lasts until the process ends.
         let _ = self.gpu.enter();
         self.products.free();
         self.convolutions.free();
         self.graphs.get_mut().drain(..).for_each(destroy);
-        // SAFETY: each was made by this driver, and nothing is under way: the device waited.
+        // SAFETY: this driver created each of them, and no work is in progress: the device waited
+        // for it.
         unsafe {
             for event in self.events.get_mut().drain(..) {
                 let _ = sys::cuEventDestroy_v2(event);
@@ -118,7 +120,7 @@ impl Drop for Nvidia {
 impl Driver for Nvidia {
     fn describe(&self) -> String {
         let name = self.gpu.name();
-        // SAFETY: the libraries were found to have these functions.
+        // SAFETY: `Gpu` checked that the libraries have these functions.
         let (cublas, cudnn) = unsafe { (cublaslt::cublasLtGetVersion(), cudnn::cudnnGetVersion()) };
         let precision = self.precision;
         let chance = if self.deterministic { "" } else { ", not deterministic" };
@@ -154,13 +156,13 @@ impl Driver for Nvidia {
     }
 
     fn write_host(&self, to: u64, data: &[u8]) -> Result<()> {
-        // SAFETY: `to` lies in pinned memory with as much room, which nothing reads meanwhile.
+        // SAFETY: `to` is in pinned memory with room for the data, and no copy reads it meanwhile.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, data.len()) };
         Ok(())
     }
 
     fn read_host(&self, from: u64, data: &mut [u8]) -> Result<()> {
-        // SAFETY: as above; what wrote it was waited for.
+        // SAFETY: `from` is in pinned memory, and the copies that wrote it were waited for.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, data.as_mut_ptr(), data.len()) };
         Ok(())
     }
@@ -177,7 +179,8 @@ impl Driver for Nvidia {
 
     fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: both ranges are live, the host's is pinned and left alone until it was read.
+        // SAFETY: both ranges are live; the host's is pinned and not written until it has been
+        // read.
         let status =
             unsafe { sys::cuMemcpyHtoDAsync_v2(to, from_host as *const c_void, bytes, stream) };
         check(status, "copy to the GPU")
@@ -185,7 +188,8 @@ impl Driver for Nvidia {
 
     fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: as above.
+        // SAFETY: both ranges are live; the host's is pinned and not read until it has been
+        // written.
         let status =
             unsafe { sys::cuMemcpyDtoHAsync_v2(to_host as *mut c_void, from, bytes, stream) };
         check(status, "copy from the GPU")
@@ -193,13 +197,13 @@ impl Driver for Nvidia {
 
     fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: both are tensors' ranges.
+        // SAFETY: both ranges are live tensors'.
         check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, stream) }, "copy")
     }
 
     fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: a tensor's range.
+        // SAFETY: the range is a live tensor's.
         check(unsafe { sys::cuMemsetD8Async(address, 0, bytes, stream) }, "zero")
     }
 
@@ -214,7 +218,8 @@ impl Driver for Nvidia {
         let blocks = u32::try_from(grid.blocks)
             .map_err(|_| Error::device(format!("{name}: {} blocks are too many", grid.blocks)))?;
         // SAFETY: the launcher was generated from the kernel's signature, so there are as many
-        // values as parameters, each as wide as its word's low bytes; the driver copies them now.
+        // values as parameters, each as wide as the low bytes of its word; the driver copies them
+        // during the call.
         let status = unsafe {
             sys::cuLaunchKernel(
                 function,
@@ -257,7 +262,7 @@ impl Driver for Nvidia {
         self.gpu.enter()?;
         let mut event = null_mut();
         let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
         self.events.borrow_mut().push(event);
         Ok(Event(event as u64))
@@ -265,20 +270,20 @@ impl Driver for Nvidia {
 
     fn record(&self, stream: Stream, event: Event) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: both are this driver's.
+        // SAFETY: this driver created the event, and the stream is live.
         check(unsafe { sys::cuEventRecord(event.0 as sys::CUevent, stream) }, "cuEventRecord")
     }
 
     fn hold(&self, stream: Stream, event: Event) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: both are this driver's.
+        // SAFETY: this driver created the event, and the stream is live.
         let status = unsafe { sys::cuStreamWaitEvent(stream, event.0 as sys::CUevent, 0) };
         check(status, "cuStreamWaitEvent")
     }
 
     fn passed(&self, event: Event) -> Result<bool> {
         self.gpu.enter()?;
-        // SAFETY: the event is this driver's.
+        // SAFETY: this driver created the event.
         match unsafe { sys::cuEventQuery(event.0 as sys::CUevent) } {
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             status => check(status, "cuEventQuery").map(|()| true),
@@ -287,7 +292,7 @@ impl Driver for Nvidia {
 
     fn wait(&self, event: Event) -> Result<()> {
         self.gpu.enter()?;
-        // SAFETY: the event is this driver's.
+        // SAFETY: this driver created the event.
         let status = unsafe { sys::cuEventSynchronize(event.0 as sys::CUevent) };
         check(status, "cuEventSynchronize")
     }
@@ -295,7 +300,7 @@ impl Driver for Nvidia {
     fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
         let (from, to) = (from.0 as sys::CUevent, to.0 as sys::CUevent);
         let mut milliseconds = 0.0;
-        // SAFETY: both events are this driver's; an out-pointer to a local.
+        // SAFETY: this driver created both events, and the out-pointer refers to a local.
         let status = unsafe { sys::cuEventElapsedTime_v2(&mut milliseconds, from, to) };
         check(status, "cuEventElapsedTime")?;
         Ok(f64::from(milliseconds) * 1e-3)
@@ -303,11 +308,12 @@ impl Driver for Nvidia {
 
     fn synchronize(&self, stream: Stream) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: the stream is this driver's.
+        // SAFETY: the stream is live.
         check(unsafe { sys::cuStreamSynchronize(stream) }, "cuStreamSynchronize")
     }
 
-    /// CUDA captures no default stream: null, or one of the two that stand for it.
+    /// CUDA cannot capture a default stream: null, or one of the two handles (1 and 2) that stand
+    /// for it.
     fn records(&self) -> bool {
         self.gpu.stream as u64 > 2
     }
@@ -315,14 +321,14 @@ impl Driver for Nvidia {
     fn begin_capture(&self, stream: Stream) -> Result<()> {
         let stream = self.enter(stream)?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is this driver's.
+        // SAFETY: the stream is live.
         check(unsafe { sys::cuStreamBeginCapture_v2(stream, mode) }, "cuStreamBeginCapture")
     }
 
     fn end_capture(&self, stream: Stream) -> Result<Graph> {
         let stream = self.enter(stream)?;
         let (mut graph, mut executable) = (null_mut(), null_mut());
-        // SAFETY: out-pointers to locals; the stream is this driver's.
+        // SAFETY: the out-pointers refer to locals, and the stream is live.
         unsafe {
             check(sys::cuStreamEndCapture(stream, &mut graph), "cuStreamEndCapture")?;
             let status = sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0);
@@ -334,7 +340,7 @@ impl Driver for Nvidia {
 
     fn replay(&self, stream: Stream, graph: Graph) -> Result<()> {
         let stream = self.enter(stream)?;
-        // SAFETY: the graph is one of `end_capture` that was not discarded.
+        // SAFETY: the graph comes from `end_capture` and was not discarded.
         check(unsafe { sys::cuGraphLaunch(graph.0 as sys::CUgraphExec, stream) }, "cuGraphLaunch")
     }
 

@@ -1,4 +1,4 @@
-//! What the build embedded: the kernels' sources and headers and, where nvcc was there, their machine
+//! Embedded by the build: the kernels' sources and headers and, if nvcc was present, their machine
 //! code.
 
 use crate::device::precision::Types;
@@ -6,10 +6,10 @@ use crate::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/gpu.rs"));
 
-/// A table of files in kernels/ and their machine code; empty without nvcc at build time.
+/// Files in kernels/ with their machine code; empty if nvcc was absent at build time.
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
-/// What kernels of these types are called after, and what of them is embedded.
+/// Returns the suffix of kernels built for these types, and their embedded machine code.
 pub fn built(types: Types) -> Result<(&'static str, Embedded)> {
     match types {
         Types::F32 => Ok(("f32", FATBINS_F32)),

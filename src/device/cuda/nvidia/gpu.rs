@@ -1,4 +1,4 @@
-//! A GPU's context: how it is entered, what it says of itself, and its memory.
+//! A GPU's context: how it is made current, its properties and its memory.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
@@ -9,12 +9,12 @@ use super::libraries;
 use crate::device::cuda::driver::Memory;
 use crate::{Error, Result};
 
-/// A GPU's context and the stream of all work.
+/// A GPU's context and its main stream.
 pub struct Gpu {
     context: sys::CUcontext,
     device: sys::CUdevice,
     pub stream: sys::CUstream,
-    /// Whether context and stream are this driver's to give back.
+    /// Whether this driver must release the context and the stream.
     owned: bool,
 }
 
@@ -24,7 +24,7 @@ pub fn check(status: sys::CUresult, call: &str) -> Result<()> {
     }
     let text = |get: unsafe fn(sys::CUresult, *mut *const c_char) -> sys::CUresult| {
         let mut text = std::ptr::null();
-        // SAFETY: the driver answers with a static string, or leaves null for an unknown error.
+        // SAFETY: the driver returns a static string, or leaves null for an unknown error.
         unsafe {
             let _ = get(status, &mut text);
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
@@ -35,13 +35,13 @@ pub fn check(status: sys::CUresult, call: &str) -> Result<()> {
     Err(Error::device(format!("{call}: {what} ({name})")))
 }
 
-/// Whether there is a driver and a GPU.
+/// Returns whether there is a driver and a GPU.
 pub fn is_present() -> Result<bool> {
     if !libraries::driver()? {
         return Ok(false);
     }
     let mut count = 0;
-    // SAFETY: the library is there and has both functions.
+    // SAFETY: `libraries::driver` found the library with both functions.
     unsafe {
         match sys::cuInit(0) {
             sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(false),
@@ -53,7 +53,7 @@ pub fn is_present() -> Result<bool> {
 }
 
 impl Gpu {
-    /// The first GPU that is visible (CUDA_VISIBLE_DEVICES), in its primary context.
+    /// Opens the first visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
     pub fn first() -> Result<Gpu> {
         if !libraries::driver()? {
             return Err(libraries::missing_driver());
@@ -67,7 +67,7 @@ impl Gpu {
         libraries::CUBLASLT.check()?;
         libraries::CUDNN.check()?;
         let (mut device, mut context) = (0, null_mut());
-        // SAFETY: out-pointers to locals; the driver is initialised.
+        // SAFETY: the out-pointers refer to locals, and the driver is initialized.
         unsafe {
             check(sys::cuDeviceGet(&mut device, 0), "cuDeviceGet")?;
             let retained = sys::cuDevicePrimaryCtxRetain(&mut context, device);
@@ -78,7 +78,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// The GPU of a context that is there already; all work goes to `stream`.
+    /// Uses the GPU of an existing context; all work is submitted to `stream`.
     ///
     /// # Safety
     /// Both are live handles (`CUcontext`, `CUstream`) that outlive this.
@@ -90,7 +90,8 @@ impl Gpu {
         libraries::CUDNN.check()?;
         let context: sys::CUcontext = context.cast();
         let mut device = 0;
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the context is live; the out-pointer refers to a
+        // local.
         unsafe {
             check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
             check(sys::cuCtxGetDevice(&mut device), "cuCtxGetDevice")?;
@@ -100,33 +101,33 @@ impl Gpu {
 
     pub fn name(&self) -> String {
         let mut name = [0 as c_char; 256];
-        // SAFETY: the driver writes a string of at most as many bytes.
+        // SAFETY: the driver writes a terminated string of at most 256 bytes.
         unsafe {
             let _ = sys::cuDeviceGetName(name.as_mut_ptr(), 256, self.device);
             CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
         }
     }
 
-    /// Somebody else in the process may have made another context current.
+    /// Makes the context current: other code in the process may have changed the current one.
     pub fn enter(&self) -> Result<()> {
-        // SAFETY: the context lives as long as this.
+        // SAFETY: the context outlives this.
         check(unsafe { sys::cuCtxSetCurrent(self.context) }, "cuCtxSetCurrent")
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<c_int> {
         let mut value = 0;
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         let status = unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) };
         check(status, "cuDeviceGetAttribute")?;
         Ok(value)
     }
 
-    /// One that other work in the context does not wait for.
+    /// Creates a stream that does not synchronize with the default stream.
     pub fn another_stream(&self) -> Result<sys::CUstream> {
         self.enter()?;
         let mut stream = null_mut();
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         check(unsafe { sys::cuStreamCreate(&mut stream, flags) }, "cuStreamCreate")?;
         Ok(stream)
     }
@@ -148,7 +149,7 @@ impl Gpu {
     pub fn memory(&self) -> Result<Memory> {
         self.enter()?;
         let (mut free, mut total) = (0, 0);
-        // SAFETY: out-pointers to locals.
+        // SAFETY: the out-pointers refer to locals.
         check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "cuMemGetInfo")?;
         Ok(Memory { free, total })
     }
@@ -156,9 +157,10 @@ impl Gpu {
     pub fn allocate(&self, bytes: usize) -> Result<u64> {
         self.enter()?;
         let mut address = 0;
-        // Refused within a capture unless it is said to be meant: the memory stays where it is.
+        // The driver refuses allocations during a capture unless the mode is relaxed. That is safe
+        // here: the memory stays where it is.
         let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        // SAFETY: pointers to locals; the mode is this thread's, and is put back.
+        // SAFETY: the pointers refer to locals; the mode applies to this thread and is restored.
         let status = unsafe {
             check(sys::cuThreadExchangeStreamCaptureMode(&mut mode), "cuThreadExchange…")?;
             let status = sys::cuMemAlloc_v2(&mut address, bytes);
@@ -171,14 +173,14 @@ impl Gpu {
 
     pub fn free(&self, address: u64) -> Result<()> {
         self.enter()?;
-        // SAFETY: the address is one of `allocate`, given back once.
+        // SAFETY: the address comes from `allocate` and is freed once.
         check(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
     }
 
     pub fn allocate_host(&self, bytes: usize) -> Result<u64> {
         self.enter()?;
         let mut address = null_mut();
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         let status = unsafe { sys::cuMemHostAlloc(&mut address, bytes, 0) };
         check(status, &format!("no {} MiB of pinned memory", bytes >> 20))?;
         Ok(address as u64)
@@ -186,7 +188,7 @@ impl Gpu {
 
     pub fn free_host(&self, address: u64) -> Result<()> {
         self.enter()?;
-        // SAFETY: the address is one of `allocate_host`, given back once.
+        // SAFETY: the address comes from `allocate_host` and is freed once.
         check(unsafe { sys::cuMemFreeHost(address as *mut c_void) }, "cuMemFreeHost")
     }
 }
@@ -194,7 +196,8 @@ impl Gpu {
 impl Drop for Gpu {
     fn drop(&mut self) {
         if self.owned {
-            // SAFETY: nothing else holds them; a failure leaves them to the process's end.
+            // SAFETY: nothing else uses the stream or this reference to the context; if a call
+            // fails, they last until the process ends.
             unsafe {
                 if !self.stream.is_null() {
                     let _ = sys::cuStreamDestroy_v2(self.stream);

@@ -1,4 +1,5 @@
-//! cuDNN's graph API: descriptors and their attributes, each of the type that NVIDIA's manual gives it.
+//! cuDNN's graph API: descriptors and their attributes, each with the type that NVIDIA's manual
+//! gives it.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -10,7 +11,7 @@ use sys::cudnnBackendDescriptorType_t as Kind;
 
 use crate::{Error, Result};
 
-/// What an attribute can be set to, or read as.
+/// A type that an attribute can be set to or read as.
 pub(super) trait Value: Copy {
     const TYPE: Type;
 }
@@ -28,12 +29,13 @@ macro_rules! values {
 #[derive(Clone, Copy)]
 pub(super) struct Address(pub u64);
 
-/// A `cudnnBackendNumericalNote_t`; a newer library may know more of them than are named here.
+/// A `cudnnBackendNumericalNote_t`, as an integer because a newer library may return values that
+/// are not listed here.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Note(pub i32);
 
-/// A `cudnnBackendKnobType_t`, likewise.
+/// A `cudnnBackendKnobType_t`, an integer for the same reason.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Knob(pub i32);
@@ -57,12 +59,13 @@ pub(super) fn check(status: sys::cudnnStatus_t, call: &str) -> Result<()> {
     }
 }
 
-/// A descriptor of the library's.
+/// An owned cuDNN descriptor.
 pub(super) struct Descriptor(sys::cudnnBackendDescriptor_t);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, given up once; a failure leaves it to the process's end.
+        // SAFETY: the descriptor was created by `new` and is destroyed once; if that fails, it
+        // lasts until the process ends.
         let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
     }
 }
@@ -70,7 +73,7 @@ impl Drop for Descriptor {
 impl Descriptor {
     pub fn new(kind: Kind) -> Result<Descriptor> {
         let mut descriptor = null_mut();
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         let status = unsafe { sys::cudnnBackendCreateDescriptor(kind, &mut descriptor) };
         check(status, &format!("a descriptor {kind:?}"))?;
         Ok(Descriptor(descriptor))
@@ -86,19 +89,22 @@ impl Descriptor {
     }
 
     fn set_raw(&self, name: Name, of: Type, count: usize, values: *const c_void) -> Result<()> {
-        // SAFETY: as many values of the type lie there, and the library copies them.
+        // SAFETY: `values` points to `count` values of this type, and the library copies them.
         let status =
             unsafe { sys::cudnnBackendSetAttribute(self.0, name, of, count as i64, values) };
         check(status, &format!("{name:?}"))
     }
 
-    /// No attribute is set after it. An error says that the library has nothing of this kind.
+    /// Finalizes the descriptor, after which no attribute may be set.
+    ///
+    /// # Errors
+    /// Fails if the library does not support what the attributes describe.
     pub fn finalize(&self, what: &str) -> Result<()> {
-        // SAFETY: a live descriptor.
+        // SAFETY: the descriptor is live.
         check(unsafe { sys::cudnnBackendFinalize(self.0) }, what)
     }
 
-    /// At most `most` values.
+    /// Reads an attribute of at most `most` values.
     pub fn get<V: Value + Default>(&self, name: Name, most: usize) -> Result<Vec<V>> {
         let mut values = vec![V::default(); most];
         let count = self.get_raw(name, V::TYPE, most, values.as_mut_ptr().cast())?;
@@ -106,7 +112,8 @@ impl Descriptor {
         Ok(values)
     }
 
-    /// At most `most` descriptors: they must be there, for the library to fill in.
+    /// Reads an attribute of at most `most` descriptors. The library fills in descriptors that
+    /// exist already, so they are created first.
     pub fn get_descriptors(&self, name: Name, kind: Kind, most: usize) -> Result<Vec<Descriptor>> {
         let mut found = (0..most).map(|_| Descriptor::new(kind)).collect::<Result<Vec<_>>>()?;
         let mut raw: Vec<_> = found.iter().map(|descriptor| descriptor.0).collect();
@@ -118,18 +125,18 @@ impl Descriptor {
 
     fn get_raw(&self, name: Name, of: Type, most: usize, values: *mut c_void) -> Result<usize> {
         let mut count = 0;
-        // SAFETY: there is room for as many values of the type.
+        // SAFETY: `values` has room for `most` values of this type.
         let status = unsafe {
             sys::cudnnBackendGetAttribute(self.0, name, of, most as i64, &mut count, values)
         };
         check(status, &format!("{name:?}"))?;
-        // It may tell of more than there was room for.
+        // The library may report more values than there was room for.
         Ok(most.min(count as usize))
     }
 
-    /// Runs a plan, with the addresses and the workspace of a variant pack.
+    /// Runs a plan with the addresses and the workspace of a variant pack.
     pub fn execute(&self, handle: sys::cudnnHandle_t, pack: &Descriptor) -> Result<()> {
-        // SAFETY: both are final; the addresses are the caller's.
+        // SAFETY: both descriptors are finalized, and the caller provides live addresses.
         check(unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) }, "cudnnBackendExecute")
     }
 }

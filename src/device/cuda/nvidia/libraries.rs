@@ -1,5 +1,5 @@
-//! NVIDIA's libraries, found and checked before anything of them is called: cudarc panics where one
-//! is missing or lacks a function.
+//! NVIDIA's libraries, found and checked before any call: cudarc panics if a library or one of its
+//! functions is missing.
 
 use std::env;
 use std::ffi::c_int;
@@ -9,18 +9,19 @@ use crate::{Error, Result};
 
 /// A library and the functions of it that are called.
 pub struct Library {
-    /// As in `lib{name}.so`.
+    /// The name in `lib{name}.so`.
     name: &'static str,
     functions: &'static [&'static str],
-    /// The function that tells its version (10000·major and more), and the oldest that will do.
+    /// The function that returns its version (10000·major and more), and the oldest version
+    /// supported.
     version: Option<(&'static str, usize)>,
-    /// What to do where it is missing or too old.
+    /// Advice for when it is missing or too old.
     remedy: &'static str,
 }
 
-/// The oldest CUDA that a driver must support, as it counts: 1000·major + 10·minor.
+/// The oldest CUDA version that a driver must support, counted as 1000·major + 10·minor.
 const OLDEST: c_int = 12080;
-/// Folders to look in first, with colons between.
+/// Environment variable with folders to search first, separated by colons.
 pub const FOLDERS: &str = "UDASS_CUDA_LIBRARIES";
 
 pub const DRIVER: Library = Library {
@@ -133,19 +134,19 @@ pub const NVRTC: Library = Library {
 };
 
 impl Library {
-    /// Opens the library and finds everything in it that will be called.
+    /// Opens the library and checks every function that will be called, and its version.
     pub fn check(&self) -> Result<()> {
         let library = self.open()?.ok_or_else(|| self.missing())?;
         self.check_functions(&library)?;
         self.check_version(&library)?;
-        // cudarc opens it again: it has to stay until then.
+        // Keep it loaded: cudarc opens it again.
         std::mem::forget(library);
         Ok(())
     }
 
     fn check_version(&self, library: &libloading::Library) -> Result<()> {
         let Some((function, oldest)) = self.version else { return Ok(()) };
-        // SAFETY: both libraries have had this signature from their first version on.
+        // SAFETY: both libraries have had this signature since their first version.
         let version = unsafe {
             type Version = unsafe extern "C" fn() -> usize;
             library.get::<Version>(function.as_bytes()).map(|version| version())
@@ -184,7 +185,7 @@ impl Library {
         Ok(())
     }
 
-    /// In the folders named first, then under the names that cudarc tries.
+    /// Searches the folders named first, then tries the names that cudarc uses.
     fn open(&self) -> Result<Option<libloading::Library>> {
         for folder in env::var_os(FOLDERS).iter().flat_map(env::split_paths) {
             let files = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "read", e))?;
@@ -195,30 +196,33 @@ impl Library {
                 path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(start))
             };
             found.sort();
-            // NVRTC opens its builtins by name alone: they have to be there already.
+            // NVRTC opens its builtins by name alone, so they must be loaded already.
             found.iter().filter(|path| named(path, &more)).for_each(|path| {
-                // SAFETY: NVIDIA's libraries have no initialisers that matter.
+                // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
                 unsafe { libloading::Library::new(path) }.into_iter().for_each(std::mem::forget);
             });
             let library = found.iter().filter(|path| named(path, &start)).find_map(|path| {
-                // SAFETY: as above.
+                // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
                 unsafe { libloading::Library::new(path) }.ok()
             });
             if library.is_some() {
                 return Ok(library);
             }
         }
-        // SAFETY: as above.
+        // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
         let open = |name: String| unsafe { libloading::Library::new(name) }.ok();
         Ok(cudarc::get_lib_name_candidates(self.name).into_iter().find_map(open))
     }
 }
 
-/// Whether there is a driver, new enough to be called.
+/// Returns whether there is a driver.
+///
+/// # Errors
+/// Fails if the driver is too old.
 pub fn driver() -> Result<bool> {
     let Some(library) = DRIVER.open()? else { return Ok(false) };
     let mut version = 0;
-    // SAFETY: the signature has been this one since CUDA 2.2.
+    // SAFETY: the function has had this signature since CUDA 2.2.
     let status = unsafe {
         type Version = unsafe extern "C" fn(*mut c_int) -> c_int;
         match library.get::<Version>(b"cuDriverGetVersion") {
@@ -236,7 +240,7 @@ pub fn driver() -> Result<bool> {
         )));
     }
     DRIVER.check_functions(&library)?;
-    // cudarc opens it again: it has to stay until then.
+    // Keep it loaded: cudarc opens it again.
     std::mem::forget(library);
     Ok(true)
 }

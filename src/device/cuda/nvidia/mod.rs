@@ -1,4 +1,4 @@
-//! NVIDIA's GPUs, and the libraries that drive them.
+//! NVIDIA GPUs and the libraries that drive them.
 
 mod cache;
 mod code;

@@ -1,4 +1,4 @@
-//! Kernels compiled from their sources by NVRTC at first use, and kept on disk.
+//! Kernels compiled from their sources by NVRTC at first use, and cached on disk.
 
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::device::precision::Types;
 use crate::hex::hex;
 use crate::{Error, Result};
 
-/// What NVRTC has no headers for.
+/// Standard headers that NVRTC lacks.
 const STANDARD: [(&str, &str); 2] = [
     (
         "stdint.h",
@@ -28,7 +28,7 @@ pub fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|e| Error::device(format!("{text:?}: {e}")))
 }
 
-/// The machine code of a kernel file for a GPU, from the cache on disk or from NVRTC.
+/// Returns the machine code of a kernel file for a GPU, from the disk cache or from NVRTC.
 pub fn code(file: &str, types: Types, capability: (c_int, c_int)) -> Result<Vec<u8>> {
     let cache = cache::folder().map(|folder| folder.join("kernels"));
     compiled(file, types, capability, cache)
@@ -51,14 +51,14 @@ fn compiled(
         return Ok(code);
     }
     let code = compile(source, &options)?;
-    // Only a convenience: where it cannot be kept, it is compiled again next time.
+    // The cache is optional: if this fails, the next process compiles again.
     if let Some(path) = kept {
         let _ = keep(&path, &code);
     }
     Ok(code)
 }
 
-/// Written aside and moved, so that nobody reads half of it.
+/// Writes a temporary file and renames it, so that nobody reads half of it.
 fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let aside = path.with_extension(format!("{}", std::process::id()));
@@ -66,7 +66,8 @@ fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-/// All that decides what comes out: the source and every header, types and GPU, the compiler.
+/// Returns the cache file's name: a hash of everything that determines the result, which is the
+/// source, all headers, the types, the GPU and the compiler.
 fn key(source: &str, options: &[String]) -> String {
     let mut hash = Sha256::new();
     for text in std::iter::once(source).chain(HEADERS.iter().map(|(_, text)| *text)) {
@@ -74,7 +75,7 @@ fn key(source: &str, options: &[String]) -> String {
         hash.update(text);
     }
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: out-pointers to locals; the library was found to have it.
+    // SAFETY: the out-pointers refer to locals, and `NVRTC.check` found the function.
     let _ = unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) };
     hash.update(format!("{options:?} {major}.{minor}"));
     let digest = hex(&hash.finalize()[..16]);
@@ -86,7 +87,8 @@ fn options(types: &str, (major, minor): (c_int, c_int)) -> [String; 4] {
         format!("--gpu-architecture=sm_{major}{minor}"),
         "-std=c++17".into(),
         format!("-DUDASS_{}", types.to_uppercase()),
-        // Generic lambdas of a kernel bear no `__device__`: nvcc infers it, NVRTC must be told.
+        // Generic lambdas in a kernel have no `__device__`: nvcc infers it, NVRTC needs this
+        // option.
         "-default-device".into(),
     ]
 }
@@ -106,8 +108,8 @@ fn compile(source: &(&str, &str), options: &[String]) -> Result<Vec<u8>> {
         options.iter().map(|option| c_string(option)).collect::<Result<_>>()?;
     let options = pointers(&options);
     let mut program = null_mut();
-    // SAFETY: every pointer is to a string or array that outlives the calls; buffers are as large
-    // as the library says.
+    // SAFETY: every pointer refers to a string or an array that outlives the calls, and buffers
+    // have the sizes that the library reported.
     unsafe {
         let made = nvrtc::nvrtcCreateProgram(
             &mut program,
@@ -142,7 +144,7 @@ fn compile(source: &(&str, &str), options: &[String]) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// Where NVRTC is there (its folder in UDASS_CUDA_LIBRARIES), no GPU is needed.
+    /// This needs NVRTC (its folder in UDASS_CUDA_LIBRARIES) but no GPU.
     #[test]
     fn every_kernel_file_compiles_at_run_time_and_is_kept() {
         if let Err(absent) = libraries::NVRTC.check() {

@@ -1,6 +1,6 @@
-//! Matrix products through cuBLASLt, with a bias added or sums for a bias's gradient taken along the
-//! way. A plan (descriptors and the algorithms that the library proposes, a way each) is made once for
-//! every shape and kept.
+//! Matmuls through cuBLASLt, with an epilogue that adds a bias or sums for a bias's gradient. A
+//! plan (descriptors, and the algorithms that the library proposes) is made once for every shape
+//! and kept.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,9 +20,9 @@ use crate::device::precision::Precision;
 use crate::dtype::DType;
 use crate::{Error, Result};
 
-/// Bytes that an algorithm may use beside its operands: what NVIDIA advises for Hopper.
+/// Largest workspace of an algorithm in bytes: what NVIDIA recommends for Hopper.
 const MOST_WORKSPACE: usize = 32 << 20;
-/// Ways that are offered.
+/// Largest number of algorithms offered.
 const MOST_WAYS: usize = 8;
 
 pub(super) struct Products {
@@ -32,46 +32,46 @@ pub(super) struct Products {
     plans: RefCell<HashMap<Key, Rc<Plan>>>,
 }
 
-/// What a plan depends on.
+/// Everything that a plan depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     a: Stored,
     b: Stored,
     out: Stored,
     depth: usize,
-    /// Types of the operands and of `out`.
+    /// Types of the operands (`operands`) and of `out` (`result`).
     operands: DType,
     result: DType,
     epilogue: Epilogue,
-    /// What the addresses of a, b and out are multiples of, at most 16.
+    /// Alignment in bytes of the addresses of a, b and out, at most 16.
     alignment: [u32; 3],
 }
 
-/// What is done along the way.
+/// The epilogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Epilogue {
     None,
-    /// Every row of `out` as the library sees it has a number added.
+    /// Adds a number to every row of `out` as the library sees it.
     Bias,
-    /// The columns of `b` as the library sees it are summed.
+    /// Sums the columns of `b` as the library sees it.
     ColumnSums,
 }
 
-/// A matrix as the library sees it, column by column.
+/// A matrix as the library sees it, in column-major order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Stored {
     rows: usize,
     cols: usize,
-    /// Elements from one column to the next.
+    /// Elements from one column to the next (the leading dimension).
     pitch: usize,
     transposed: bool,
 }
 
 struct Plan {
     operation: sys::cublasLtMatmulDesc_t,
-    /// Of a, b and out.
+    /// Layouts of a, b and out.
     layouts: [sys::cublasLtMatrixLayout_t; 3],
-    /// None where the library has no such product.
+    /// Empty if the library does not support the matmul.
     algorithms: Vec<(Way, sys::cublasLtMatmulAlgo_t)>,
 }
 
@@ -90,22 +90,22 @@ fn check(status: sys::cublasStatus_t, call: &str) -> Result<()> {
     }
 }
 
-/// A product as the library takes it: `outᵀ = bᵀ·aᵀ`, column by column, so that its first operand
-/// is our second. Where the output itself is stored by columns, `out = a·b` is.
+/// Arranges a matmul for the library: `outᵀ = bᵀ·aᵀ` in column-major order, so that the library's
+/// first operand is `b`. If the output itself is column-major, the library computes `out = a·b`.
 fn arranged(product: &Product) -> Result<(Key, [u64; 3])> {
     let by_rows = |m: &Matrix| m.col_stride == 1 || m.cols == 1;
     let (out, first, second) = match by_rows(&product.out) {
         true => (product.out, product.b, product.a),
         false => (product.out.t(), product.a.t(), product.b.t()),
     };
-    // Bias and sums are those of `outᵀ`: a number for each column of `out`, or row of `a`.
+    // Bias and sums belong to `outᵀ`: one number for each column of `out`, or row of `a`.
     let epilogue = match (product.bias, product.row_sums) {
         (None, None) => Epilogue::None,
         (Some(_), None) if by_rows(&product.out) => Epilogue::Bias,
         (None, Some(_)) if by_rows(&product.out) => Epilogue::ColumnSums,
         _ => return Err(Error::shape("product", format!("cannot add to {product:?}"))),
     };
-    // Of `m`, whose transpose is an operand.
+    // How `m` is stored; the library's operand is its transpose.
     let stored = |m: &Matrix| -> Result<Stored> {
         let wrong = || Error::shape("product", format!("no library takes a matrix like {m:?}"));
         let transposed = !by_rows(m);
@@ -137,7 +137,8 @@ fn arranged(product: &Product) -> Result<(Key, [u64; 3])> {
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        // SAFETY: they are this plan's; a failure leaves them to the process's end.
+        // SAFETY: the handles belong to this plan; what cannot be destroyed lasts until the process
+        // ends.
         unsafe {
             let _ = sys::cublasLtMatmulDescDestroy(self.operation);
             for layout in self.layouts {
@@ -147,7 +148,7 @@ impl Drop for Plan {
     }
 }
 
-/// Sets an attribute of a product, of the type that NVIDIA's manual gives it.
+/// Sets an attribute of a matmul. `V` must be the type that NVIDIA's manual gives it.
 fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V) -> Result<()> {
     // SAFETY: the descriptor is live, and the library copies the value.
     let status = unsafe {
@@ -157,7 +158,8 @@ fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V)
     check(status, "cublasLtMatmulDescSetAttribute")
 }
 
-/// An algorithm and its settings: `66 1=20 2=1 3=0`. The same in every process with this library.
+/// Names an algorithm and its settings: `66 1=20 2=1 3=0`. The name is the same in every process
+/// with this library.
 fn name_of(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
     use sys::cublasLtMatmulAlgoConfigAttributes_t as Setting;
     let settings = [
@@ -174,11 +176,12 @@ fn name_of(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
     let told = settings.into_iter().filter_map(|(setting, bytes)| {
         let (mut value, mut written) = (0u32, 0);
         let to = (&raw mut value).cast();
-        // SAFETY: as many bytes of a local as NVIDIA's manual says; the low ones come first.
+        // SAFETY: `bytes` is the attribute's size according to NVIDIA's manual and at most that of
+        // the local, whose low bytes come first.
         let status = unsafe {
             sys::cublasLtMatmulAlgoConfigGetAttribute(algorithm, setting, to, bytes, &mut written)
         };
-        // An older library knows fewer.
+        // An older library has fewer settings.
         check(status, "cublasLtMatmulAlgoConfigGetAttribute").ok()?;
         Some(match setting {
             Setting::CUBLASLT_ALGO_CONFIG_ID => format!("{value}"),
@@ -192,13 +195,13 @@ impl Products {
     pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Products> {
         gpu.enter()?;
         let mut handle = null_mut();
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         check(unsafe { sys::cublasLtCreate(&mut handle) }, "cublasLtCreate")?;
         Ok(Products { precision, deterministic, handle, plans: RefCell::default() })
     }
 
     pub fn ways(&self, product: &Product) -> Result<Vec<Way>> {
-        // What cannot be arranged is for the caller to do otherwise.
+        // The caller computes in another way what cannot be arranged.
         let Ok((key, _)) = arranged(product) else { return Ok(Vec::new()) };
         Ok(self.plan(key)?.algorithms.iter().map(|(way, _)| way.clone()).collect())
     }
@@ -220,8 +223,9 @@ impl Products {
         }
         let (alpha, beta) = (1f32, product.accumulate as u32 as f32);
         let [a_layout, b_layout, layout] = plan.layouts;
-        // SAFETY: descriptors are the plan's and of these operands' shapes; the operands are views
-        // of live tensors, the workspace is as large as the way wants; scalars are read now.
+        // SAFETY: the descriptors belong to the plan and match the operands' shapes; the operands
+        // are views of live tensors, the workspace is as large as the algorithm needs, and scalars
+        // are read during the call.
         let status = unsafe {
             sys::cublasLtMatmul(
                 self.handle,
@@ -259,10 +263,10 @@ impl Products {
         };
         let (scale, operands) = (sys::cudaDataType_t::CUDA_R_32F, library_type(key.operands)?);
         let types = [operands, operands, library_type(key.result)?];
-        // cublasOperation_t: CUBLAS_OP_N is 0, CUBLAS_OP_T is 1.
+        // In cublasOperation_t, CUBLAS_OP_N is 0 and CUBLAS_OP_T is 1.
         let transposition = |m: Stored| m.transposed as i32;
         let mut operation = null_mut();
-        // SAFETY: an out-pointer to a local.
+        // SAFETY: the out-pointer refers to a local.
         let made = unsafe { sys::cublasLtMatmulDescCreate(&mut operation, compute, scale) };
         check(made, "cublasLtMatmulDescCreate")?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &transposition(key.a))?;
@@ -279,31 +283,33 @@ impl Products {
         let mut layouts = [null_mut(); 3];
         for ((layout, m), real) in layouts.iter_mut().zip([key.a, key.b, key.out]).zip(types) {
             let (rows, cols, pitch) = (m.rows as u64, m.cols as u64, m.pitch as i64);
-            // SAFETY: an out-pointer to a local.
+            // SAFETY: the out-pointer refers to a local.
             let made = unsafe { sys::cublasLtMatrixLayoutCreate(layout, real, rows, cols, pitch) };
             check(made, "cublasLtMatrixLayoutCreate")?;
         }
         let mut plan = Plan { operation, layouts, algorithms: Vec::new() };
-        // Sums of single numbers: versions of the library have been wrong there.
+        // With a depth of 1, the sums are over single elements; some versions of the library get
+        // them wrong.
         if key.epilogue != Epilogue::ColumnSums || key.depth > 1 {
             plan.algorithms = self.proposals(&plan, key)?;
         }
         Ok(plan)
     }
 
-    /// The library's, the first the one that it would take; maybe none.
+    /// Returns the algorithms that the library proposes, its first choice first. There may be none.
     fn proposals(&self, plan: &Plan, key: &Key) -> Result<Vec<(Way, sys::cublasLtMatmulAlgo_t)>> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let bytes = MOST_WORKSPACE;
-        // Partial sums in their full type, added in a fixed order, or in place, as they come.
+        // Split-K sums are combined in the compute type and in a fixed order or, if results may
+        // vary, also in place in order of arrival.
         use sys::cublasLtReductionScheme_t as Scheme;
         let mut schemes = Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         if !self.deterministic {
             schemes |= Scheme::CUBLASLT_REDUCTION_SCHEME_INPLACE as u32;
         }
         let [a, b, out] = plan.layouts;
-        // SAFETY: descriptors are the plan's; out-pointers to locals; attributes are of the types that
-        // NVIDIA's manual gives; a result of zeros is one.
+        // SAFETY: the descriptors belong to the plan, out-pointers refer to locals, attributes have
+        // the types that NVIDIA's manual gives them, and a result may be all zeros.
         let (asked, found) = unsafe {
             let mut preference = null_mut();
             let made = sys::cublasLtMatmulPreferenceCreate(&mut preference);
@@ -354,10 +360,10 @@ impl Products {
         Ok(ways)
     }
 
-    /// Gives everything back; a failure leaves it to the process's end.
+    /// Frees everything; what cannot be freed lasts until the process ends.
     pub fn free(&mut self) {
         self.plans.get_mut().clear();
-        // SAFETY: made by this, and no longer used.
+        // SAFETY: the handle was created by `new` and is no longer used.
         let _ = unsafe { sys::cublasLtDestroy(self.handle) };
     }
 }
@@ -368,7 +374,7 @@ mod tests {
     use crate::device::cuda::nvidia::libraries;
     use std::collections::BTreeSet;
 
-    /// What the library would do with the arrangement, by its own definition.
+    /// Computes the arrangement as the library defines it.
     fn perform(key: &Key, [a, b, out]: [u64; 3], accumulate: bool) {
         let at = |address: u64, m: Stored, row: usize, col: usize| {
             let (row, col) = if m.transposed { (col, row) } else { (row, col) };
@@ -377,7 +383,7 @@ mod tests {
         };
         for row in 0..key.out.rows {
             for col in 0..key.out.cols {
-                // SAFETY: inside the matrices, as asserted.
+                // SAFETY: the elements are inside the matrices, as asserted.
                 unsafe {
                     let mut sum = if accumulate { *at(out, key.out, row, col) } else { 0.0 };
                     for k in 0..key.depth {
@@ -389,8 +395,8 @@ mod tests {
         }
     }
 
-    /// The library tells an algorithm's settings without a GPU. Skipped where it is absent (its folder
-    /// in UDASS_CUDA_LIBRARIES).
+    /// The library returns an algorithm's settings without a GPU. Skipped if the library is absent
+    /// (its folder in UDASS_CUDA_LIBRARIES).
     #[test]
     fn every_setting_of_an_algorithm_is_in_its_name() {
         if let Err(absent) = libraries::CUBLASLT.check() {

@@ -1,5 +1,5 @@
-//! Dilated convolutions: a product per output row and tap, on the part of the row for which the tap lies
-//! inside the image. The filter's gradient is spread over its taps and channels.
+//! Dilated convolutions: one matmul per output row and tap, on the part of the row for which the
+//! tap is inside the image. The filter gradient is parallel over taps and channels.
 
 use rayon::prelude::*;
 
@@ -8,9 +8,10 @@ use crate::Result;
 use crate::device::host::product::{SERIAL, product};
 use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
 
-/// Pieces that the filter's gradient is at least cut into, for its taps alone do not divide evenly,
-/// and the width below which a piece's products lose speed.
+/// Least number of pieces of the filter gradient, because its taps alone do not divide evenly among
+/// the threads.
 const FILTER_PIECES: usize = 18;
+/// Least number of channels of a piece; below it, the piece's matmuls lose speed.
 const FILTER_CHANNELS: usize = 256;
 
 pub fn convolution(c: &Convolution) -> Result<()> {
@@ -20,7 +21,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
             let filters = Transposed::new(c)?;
             rows.try_for_each(|row| {
                 let mut fresh = !accumulate;
-                // The centre tap covers the whole row, so it goes first and overwrites.
+                // The center tap covers the whole row, so it goes first and overwrites.
                 taps(c).try_for_each(|tap| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
                     let accumulate = !std::mem::take(&mut fresh);
@@ -58,16 +59,16 @@ pub fn convolution(c: &Convolution) -> Result<()> {
     }
 }
 
-/// Filter taps (r, s), the centre first.
+/// Iterates over the filter taps (r, s), the center first.
 fn taps(c: &Convolution) -> impl Iterator<Item = (usize, usize)> + use<> {
     let (side, centre) = (c.kernel, (c.kernel / 2, c.kernel / 2));
     let all = (0..side).flat_map(move |r| (0..side).map(move |s| (r, s)));
     std::iter::once(centre).chain(all.filter(move |&tap| tap != centre))
 }
 
-/// The part of an image row and of the row it is written to that a tap connects: (source,
-/// destination). `direction` 1 reads x and writes y at `row`; -1 reads y and writes x at `row`.
-/// None where the tap falls outside the image.
+/// Returns the parts that a tap connects of an image row and of the row that it contributes to:
+/// (source, destination). `direction` 1 reads x and writes y at `row`; -1 reads y and writes x at
+/// `row`. Returns None if the tap is outside the image.
 fn spans(
     c: &Convolution,
     row: usize,

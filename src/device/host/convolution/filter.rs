@@ -1,4 +1,4 @@
-//! A convolution's filter, as matrices and in other orders.
+//! A convolution's filter as matrices, and in other memory orders.
 
 use rayon::prelude::*;
 
@@ -6,7 +6,7 @@ use crate::device::job::{Convolution, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
 
-/// K×C: one tap of the filter.
+/// Views one tap of the filter as a K×C matrix.
 pub fn filter(c: &Convolution, (r, s): (usize, usize)) -> Matrix {
     Matrix {
         address: c.w + ((r * c.kernel + s) * c.channels * c.dtype.bytes()) as u64,
@@ -21,22 +21,22 @@ pub fn filter(c: &Convolution, (r, s): (usize, usize)) -> Matrix {
 /// Sets the whole filter to 0.
 pub fn clear_filter(c: &Convolution) {
     let bytes = c.filters * c.kernel * c.kernel * c.channels * c.dtype.bytes();
-    // SAFETY: the filter, a live tensor of this many bytes.
+    // SAFETY: the filter is a live tensor of this many bytes.
     unsafe { std::ptr::write_bytes(c.w as *mut u8, 0, bytes) };
 }
 
 impl Matrix {
-    /// `width` of the columns, from `start` on.
+    /// Returns `width` columns, from column `start` on.
     pub(super) fn columns(self, start: usize, width: usize) -> Matrix {
         let offset = start as isize * self.col_stride * self.dtype.bytes() as isize;
         Matrix { address: self.address.wrapping_add_signed(offset as i64), cols: width, ..self }
     }
 }
 
-/// The filter as R,S,C,K: a product transposes its operand otherwise, once for every row of the
-/// image.
+/// The filter in R,S,C,K order. Without it, the matmul would transpose its operand again for every
+/// row of the image.
 pub struct Transposed {
-    /// Numbers of the convolution's type.
+    /// Elements of the convolution's type.
     pub storage: Vec<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Transposed {
         (0..taps).into_par_iter().try_for_each(|tap| {
             let from = filter(c, (tap / c.kernel, tap % c.kernel));
             let to = to + (tap * tap_bytes) as u64;
-            // SAFETY: `from` views the live filter; `to` is this tap's own part of `storage`.
+            // SAFETY: `from` views the live filter, and `to` is this tap's own part of `storage`.
             match c.dtype {
                 DType::F32 => unsafe { transpose::<f32>(from, to) },
                 DType::F64 => unsafe { transpose::<f64>(from, to) },
@@ -61,7 +61,7 @@ impl Transposed {
         Ok(Transposed { storage })
     }
 
-    /// C×K: one tap.
+    /// Views one tap as a C×K matrix.
     pub fn tap(&self, c: &Convolution, (r, s): (usize, usize)) -> Matrix {
         let size = c.channels * c.filters * c.dtype.bytes();
         Matrix {
@@ -75,10 +75,10 @@ impl Transposed {
     }
 }
 
-/// Writes the transpose of `from`, whose columns are neighbours in memory, tile by tile.
+/// Writes the transpose of `from`, whose columns are adjacent in memory, tile by tile.
 ///
 /// # Safety
-/// `from` must be readable, and `to` writable for as many numbers.
+/// `from` can be read, and as many elements can be written at `to`.
 unsafe fn transpose<N: Copy>(from: Matrix, to: u64) {
     const TILE: usize = 16;
     let (source, target) = (from.address as *const N, to as *mut N);
@@ -86,7 +86,7 @@ unsafe fn transpose<N: Copy>(from: Matrix, to: u64) {
         for col in (0..from.cols).step_by(TILE) {
             for c in col..from.cols.min(col + TILE) {
                 for r in row..from.rows.min(row + TILE) {
-                    // SAFETY: r and c are inside the matrix.
+                    // SAFETY: `r` and `c` are inside the matrix.
                     unsafe {
                         let value = *source.offset(r as isize * from.row_stride + c as isize);
                         *target.add(c * from.rows + r) = value;

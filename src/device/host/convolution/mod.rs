@@ -1,8 +1,8 @@
-//! Convolutions as products, without gathering patches. Undilated, the taps of a filter row are
-//! neighbours in memory (`runs`); dilated, they are not (`dilated`).
+//! Convolutions as matmuls, without im2col. Undilated, the taps of a filter row are adjacent in
+//! memory (`runs`); dilated, they are not (`dilated`).
 //!
-//! Output rows are independent, so they are spread over the threads. No sum depends on how the work was
-//! spread, so the number of threads does not change a bit.
+//! Output rows are independent, so they are spread over the threads. No sum depends on how the work
+//! was spread, so the results are bit-identical for any number of threads.
 
 mod dilated;
 mod filter;

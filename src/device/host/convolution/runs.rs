@@ -1,7 +1,8 @@
-//! Undilated convolutions. What a pixel reads of an image row is one run of numbers, the taps of a
-//! filter row next to each other, and its neighbour's run begins one pixel on: a matrix whose rows
-//! overlap. So there is one product per output row and filter row. Pixels at the left and the right edge,
-//! whose runs are shorter, are taken column by column.
+//! Undilated convolutions. What an output pixel reads from an image row is one run of numbers,
+//! because the taps of a filter row are adjacent, and its neighbor's run begins one pixel later:
+//! the runs form a matrix with overlapping rows. So there is one matmul per output row and filter
+//! row. Pixels at the left and the right edge, whose runs are shorter, are computed column by
+//! column.
 
 use rayon::prelude::*;
 
@@ -10,30 +11,31 @@ use crate::Result;
 use crate::device::host::product::{SERIAL, product};
 use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
 
-/// Numbers of a filter row that a piece of the filter's gradient takes: fewer lose speed, more leave too
-/// few pieces.
+/// Least and largest number of elements of a filter row in a piece of the filter gradient: smaller
+/// pieces lose speed, larger ones leave too few pieces.
 const PIECE: (usize, usize) = (48, 256);
 const PIECES_PER_ROW: usize = 6;
 
 pub struct Runs<'a>(pub &'a Convolution);
 
-/// One of the two maps.
+/// A feature map: the input or the output.
 #[derive(Clone, Copy)]
 struct Map {
     address: u64,
     channels: usize,
 }
 
-/// Output pixels with the same taps inside the image, a step apart: a row, or a column of an edge.
+/// Output pixels with the same taps inside the image, at equal distances: a row, or a column of an
+/// edge.
 #[derive(Clone, Copy)]
 struct Line {
     image: usize,
     h: usize,
     w: usize,
     count: usize,
-    /// Pixels.
+    /// Distance from one pixel to the next, in pixels.
     step: usize,
-    /// Taps of a filter row.
+    /// The taps of a filter row that are inside the image: first and end.
     taps: (usize, usize),
 }
 
@@ -64,20 +66,20 @@ impl Runs<'_> {
         self.0.kernel / 2
     }
 
-    /// Columns whose pixels miss taps on the left or the right.
+    /// Iterates over the columns whose pixels lack taps on the left or the right.
     fn edges(&self) -> impl Iterator<Item = usize> + use<> {
         let (width, half) = (self.0.width, self.half());
         (0..width).filter(move |w| *w < half || w + half >= width)
     }
 
-    /// The pixels of a row that have all taps.
+    /// Returns the pixels of a row that have all taps.
     fn row(&self, image: usize, h: usize) -> Line {
         let Convolution { width, kernel, .. } = *self.0;
         let (half, count) = (self.half(), (width + 1).saturating_sub(kernel));
         Line { image, h, w: half, count, step: 1, taps: (0, kernel) }
     }
 
-    /// A column of an edge, those of its pixels that filter row `r` reads something for.
+    /// Returns the pixels of an edge column for which filter row `r` is inside the image.
     fn column(&self, image: usize, w: usize, r: usize) -> Line {
         let Convolution { width, height, kernel, .. } = *self.0;
         let half = self.half();
@@ -89,7 +91,7 @@ impl Runs<'_> {
         Line { image, h, w, count, step, taps: inside(w, width) }
     }
 
-    /// A line's pixels of the map that is written, or that the gradient is of.
+    /// Views a line's pixels in a map as a matrix.
     fn pixels(&self, map: Map, line: Line) -> Matrix {
         let Convolution { width, height, dtype, .. } = *self.0;
         let pixel = (line.image * height + line.h) * width + line.w;
@@ -103,7 +105,7 @@ impl Runs<'_> {
         }
     }
 
-    /// What filter row `r` reads for a line; None where that lies above or below the image.
+    /// Views what filter row `r` reads for a line; None if that is above or below the image.
     fn runs(&self, map: Map, line: Line, r: usize) -> Option<Matrix> {
         let half = self.half();
         let h = (line.h + r).checked_sub(half).filter(|&h| h < self.0.height)?;
@@ -114,13 +116,15 @@ impl Runs<'_> {
             .filter(|runs| runs.rows > 0 && runs.cols > 0)
     }
 
-    /// Filter rows, the middle one first: it reads something for every pixel, and so may overwrite.
+    /// Iterates over the filter rows, the middle one first: it reads something for every pixel, so
+    /// it can overwrite.
     fn filter_rows(&self) -> impl Iterator<Item = usize> + use<> {
         let (half, kernel) = (self.half(), self.0.kernel);
         std::iter::once(half).chain((0..kernel).filter(move |&r| r != half))
     }
 
-    /// `to (+)= from * weights`; weights: R,S,channels of `from`,channels of `to`.
+    /// Computes `to (+)= from * weights`. The order of weights is R,S, channels of `from`, channels
+    /// of `to`.
     fn correlate(&self, from: Map, to: Map, weights: u64, accumulate: bool) -> Result<()> {
         let Convolution { batch, height, kernel, dtype, .. } = *self.0;
         let add = |line: Line, r: usize, fresh: bool| {
@@ -148,7 +152,7 @@ impl Runs<'_> {
         })
     }
 
-    /// Adds to the filter: pieces of its rows are independent.
+    /// Accumulates into the filter, in parallel over independent pieces of its rows.
     fn filter_gradient(&self, x: Map, y: Map) -> Result<()> {
         let Convolution { batch, height, kernel, channels, filters, dtype, w, .. } = *self.0;
         let row = kernel * channels;
@@ -159,7 +163,7 @@ impl Runs<'_> {
         pieces.into_par_iter().with_max_len(1).try_for_each(|(r, start)| {
             let end = (start + width).min(row);
             let add = |line: Line| {
-                // The part of the piece that the line has taps for.
+                // The part of the piece for which the line has taps.
                 let first = line.taps.0 * channels;
                 let (from, to) = (start.max(first), end.min(line.taps.1 * channels));
                 let Some(runs) = self.runs(x, line, r).filter(|_| from < to) else {
@@ -184,7 +188,8 @@ impl Runs<'_> {
     }
 }
 
-/// The filter as R,S,K,C with its taps in reverse: what the gradient of the input is convolved with.
+/// Returns the filter in R,S,K,C order with its taps reversed: the input gradient is a convolution
+/// with it.
 fn turned(c: &Convolution) -> Vec<u64> {
     let (taps, bytes) = (c.kernel * c.kernel, c.channels * c.dtype.bytes());
     let mut storage = vec![0u64; (taps * c.filters * bytes).div_ceil(8)];
@@ -193,7 +198,8 @@ fn turned(c: &Convolution) -> Vec<u64> {
         let (tap, k) = (taps - 1 - row / c.filters, row % c.filters);
         let from = filter(c, (tap / c.kernel, tap % c.kernel));
         let from = from.address + (k * from.row_stride as usize * c.dtype.bytes()) as u64;
-        // SAFETY: a filter's channels at a tap, of the live filter; a row of `storage` of its own.
+        // SAFETY: `from` is the channels of one tap and filter of the live filter, and each task
+        // writes its own row of `storage`.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 from as *const u8,
