@@ -9,7 +9,7 @@ mod record;
 use serde_json::{Map, Value, json};
 use udass_raw::config::Config;
 use udass_raw::device::Device;
-use udass_raw::nn::{Pass, Segmentor, Statistics};
+use udass_raw::nn::{BatchNormMode, Pass, Segmentor};
 use udass_raw::params::Weights;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::tape::Tape;
@@ -54,8 +54,8 @@ fn forward(device: &Device, arch: &str, channels: usize) -> Run {
     let device = device.clone();
     Box::new(move || {
         let tape = Tape::inference(&device);
-        let statistics = Statistics::Running;
-        let pass = Pass { tape: &tape, weights: &weights, statistics, dropping: None };
+        let batch_norm = BatchNormMode::Eval;
+        let pass = Pass { tape: &tape, weights: &weights, batch_norm, dropout_rng: None };
         network.logits(&pass, &image).unwrap();
         device.synchronize().unwrap();
     })

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use udass_raw::config::{Config, METHODS};
 use udass_raw::device::Device;
 use udass_raw::run::profile::Synthetic;
-use udass_raw::run::train::learner::effective;
+use udass_raw::run::train::initial_state::effective;
 
 use record::{Amount, Case, Run};
 

@@ -136,8 +136,8 @@ KERNEL(attention_backward,
     real* from_dy = from + QUERIES * width;
     real* sum = from_dy + QUERIES * width;
     real* weights = sum + QUERIES * width;
-    real* slopes = weights + QUERIES * KEYS;
-    real* copy = slopes + QUERIES * KEYS;
+    real* dscores = weights + QUERIES * KEYS;
+    real* copy = dscores + QUERIES * KEYS;
 
     for (int64_t first = begin; first < end; first += QUERIES) {
         const int64_t rows = least_of(end - first, QUERIES);
@@ -165,18 +165,18 @@ KERNEL(attention_backward,
             real* dv = dk + part;
             tile_product(QUERIES, KEYS, width, {from, width, 1}, staged(keys_across + at, copy, n), weights, false);
             mask_padding(weights, keys - tile * KEYS);
-            tile_product(QUERIES, KEYS, width, {from_dy, width, 1}, staged(values_across + at, copy, n), slopes, false);
+            tile_product(QUERIES, KEYS, width, {from_dy, width, 1}, staged(values_across + at, copy, n), dscores, false);
             each_strip(QUERIES, KEYS, [&](int64_t r, int64_t k) {
                 LANES for (int64_t j = 0; j < STRIP; ++j) {
                     const int64_t i = r * KEYS + k + j;
                     weights[i] = exp_of(weights[i] - log[r]);
-                    slopes[i] = weights[i] * (slopes[i] - delta[r]);
+                    dscores[i] = weights[i] * (dscores[i] - delta[r]);
                 }
             });
             barrier();
             tile_product(KEYS, width, QUERIES, {weights, 1, KEYS}, from_dy, dv, first > begin);
-            tile_product(KEYS, width, QUERIES, {slopes, 1, KEYS}, from, dk, first > begin);
-            tile_product(QUERIES, width, KEYS, {slopes, KEYS, 1}, staged(key_rows + at, copy, n), sum, tile > 0);
+            tile_product(KEYS, width, QUERIES, {dscores, 1, KEYS}, from, dk, first > begin);
+            tile_product(QUERIES, width, KEYS, {dscores, KEYS, 1}, staged(key_rows + at, copy, n), sum, tile > 0);
         }
         // Each thread loads its part of the next queries into the elements that it stores from
         // here, so no barrier is needed.

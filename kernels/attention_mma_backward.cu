@@ -51,17 +51,17 @@ DEVICE void queries_gradient(const T* q, const T* kv, const T* y, const T* dy, c
         for (int64_t key = 0; key < keys; key += TILE) {
             const T* tile = next_tile<size>(tiles, step + 16 * warp_count() < rows);
             for (int64_t part = 0; part < least_of(keys - key, TILE); part += FEW) {
-                float scores[FEW / 8][4] = {}, slopes[FEW / 8][4] = {};
+                float scores[FEW / 8][4] = {}, dscores[FEW / 8][4] = {};
                 multiply_rows<size>(scores, from, tile, part);
-                multiply_rows<size>(slopes, from_dy, tile + TILE_NUMBERS<size> / 2, part);
+                multiply_rows<size>(dscores, from_dy, tile + TILE_NUMBERS<size> / 2, part);
                 hide_beyond(scores, key + part, keys);
                 UNROLL for (int64_t n = 0; n < FEW / 8; ++n) {
                     UNROLL for (int64_t i = 0; i < 4; ++i) {
                         const float weight = exp2_of(fma_of(scores[n][i], steepness, -log[i / 2]));
-                        slopes[n][i] = weight * (slopes[n][i] - shift[i / 2]);
+                        dscores[n][i] = weight * (dscores[n][i] - shift[i / 2]);
                     }
                 }
-                multiply_weights<size>(result, slopes, tile, part);
+                multiply_weights<size>(result, dscores, tile, part);
             }
         }
         UNROLL for (int64_t h = 0; h < 2; ++h) {
@@ -112,18 +112,18 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
             barrier();
             if (base + TILE < rows) ask(1 - slot, base + TILE);
             for (int64_t part = 0; part < least_of(rows - base, TILE); part += FEW) {
-                float scores[FEW / 8][4] = {}, slopes[FEW / 8][4] = {};
+                float scores[FEW / 8][4] = {}, dscores[FEW / 8][4] = {};
                 multiply_rows<size>(scores, from, tile, part);
-                multiply_rows<size>(slopes, from_values, dy_rows, part);
+                multiply_rows<size>(dscores, from_values, dy_rows, part);
                 UNROLL for (int64_t n = 0; n < FEW / 8; ++n) {
                     UNROLL for (int64_t i = 0; i < 4; ++i) {
                         const int64_t query = slot * TILE + part + 8 * n + 2 * lane_pair() + i % 2;
                         scores[n][i] = exp2_of(fma_of(scores[n][i], steepness, -log[query] * LOG2_E));
-                        slopes[n][i] = scores[n][i] * (slopes[n][i] - shift[query]);
+                        dscores[n][i] = scores[n][i] * (dscores[n][i] - shift[query]);
                     }
                 }
                 multiply_weights<size>(sum_dv, scores, dy_rows, part);
-                multiply_weights<size>(sum_dk, slopes, tile, part);
+                multiply_weights<size>(sum_dk, dscores, tile, part);
             }
         }
         // A warp past the end of the tile has no keys.
@@ -176,8 +176,8 @@ KERNEL(attention_mma_queries,
         for (int64_t m = 0; m < keys; ++m) {
             const T* key = others + m * 2 * channels;
             const real weight = exp_of(dot(q + row, key, head_dim) * scale - logs[kept + r]);
-            const real slope = operand_of(weight * (dot(dy + row, key + channels, head_dim) - shift));
-            for (int64_t c = 0; c < head_dim; ++c) result[c] += slope * operand_of(key[c]);
+            const real dscore = operand_of(weight * (dot(dy + row, key + channels, head_dim) - shift));
+            for (int64_t c = 0; c < head_dim; ++c) result[c] += dscore * operand_of(key[c]);
         }
         for (int64_t c = 0; c < head_dim; ++c) dq[row + c] = result[c] * scale;
     }
@@ -223,9 +223,9 @@ KERNEL(attention_mma_keys,
             const T* query = q + at + r * channels;
             const T* gradient = dy + at + r * channels;
             const real weight = exp_of(dot(key, query, head_dim) * scale - logs[kept + r]);
-            const real slope = operand_of(weight * (dot(key + channels, gradient, head_dim) - delta[kept + r]));
+            const real dscore = operand_of(weight * (dot(key + channels, gradient, head_dim) - delta[kept + r]));
             for (int64_t c = 0; c < head_dim; ++c) {
-                sum_dk[c] += slope * operand_of(query[c]);
+                sum_dk[c] += dscore * operand_of(query[c]);
                 sum_dv[c] += operand_of(weight) * operand_of(gradient[c]);
             }
         }

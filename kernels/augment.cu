@@ -3,9 +3,9 @@
 //
 // The blur is separable, with normalized weights e^(-d² / 2σ²) and reflected borders. If its switch
 // (switches[1]) is 0, the blur kernels write nothing.
-#include "colour.cuh"
+#include "color.cuh"
 
-// y = x with color jitter (colour.cuh) if switches[0] is set, and y = x otherwise.
+// y = x with color jitter (color.cuh) if switches[0] is set, and y = x otherwise.
 KERNEL(color_jitter,
        const real* x /* batch,pixels,3 */, const real* factors /* batch,4 */,
        const int32_t* order /* batch,4 */, const int32_t* switches /* 2 */,
@@ -15,8 +15,8 @@ KERNEL(color_jitter,
     for (int64_t b = 0; b < batch; ++b) {
         GRID_LOOP(p, pixels) {
             const int64_t i = b * pixels + p;
-            const Colour colour = colour_at(x, i);
-            set_colour(y, i, on ? jittered(colour, factors + 4 * b, order + 4 * b, mean, std, unit) : colour);
+            const Colour color = colour_at(x, i);
+            set_colour(y, i, on ? jittered(color, factors + 4 * b, order + 4 * b, mean, std, unit) : color);
         }
     }
 }

@@ -8,17 +8,17 @@
 EXPORTED constexpr int64_t COLUMN_GROUP = 8;
 
 #if defined(UDASS_SHAPED_FOR_GPU)
-constexpr int64_t BESIDE = COLUMN_GROUP / STRIP;  // strips of a group
+constexpr int64_t VECTORS = COLUMN_GROUP / STRIP;  // strips of a group
 constexpr int64_t SHARES = 64;  // slices of the parts, for each strip
 #else
-constexpr int64_t BESIDE = 1;
+constexpr int64_t VECTORS = 1;
 constexpr int64_t SHARES = 1;
 #endif
 
 // Calls f(first column) for each group of the block.
 template <class V, class F>
 DEVICE void each_group(int64_t channels, F f) {
-    constexpr int64_t group = BESIDE * Width<V>::lanes;
+    constexpr int64_t group = VECTORS * Width<V>::lanes;
     ROW_LOOP(g, (channels + group - 1) / group) f(g * group);
 }
 
@@ -27,20 +27,20 @@ DEVICE void each_group(int64_t channels, F f) {
 template <class V, class F, class G>
 DEVICE void sum_parts(int64_t parts, int64_t channels, int64_t first, F add, G done) {
     constexpr int64_t lanes = Width<V>::lanes;
-    SHARED(V, sums, SHARES * BESIDE);
-    const int64_t columns = least_of(BESIDE * lanes, channels - first);
-    BLOCK_LOOP(i, SHARES * BESIDE) {
-        const int64_t j = i % BESIDE * lanes;
+    SHARED(V, sums, SHARES * VECTORS);
+    const int64_t columns = least_of(VECTORS * lanes, channels - first);
+    BLOCK_LOOP(i, SHARES * VECTORS) {
+        const int64_t j = i % VECTORS * lanes;
         V sum = all_lanes<V>(0);
         if (j < columns)
-            for (int64_t p = i / BESIDE; p < parts; p += SHARES) sum = add(sum, p, first + j);
+            for (int64_t p = i / VECTORS; p < parts; p += SHARES) sum = add(sum, p, first + j);
         sums[i] = sum;
     }
     barrier();
     const real* shares = reinterpret_cast<const real*>(sums);
     BLOCK_LOOP(j, columns) {
         real sum = 0;
-        UNROLL for (int64_t s = 0; s < SHARES; ++s) sum += shares[s * BESIDE * lanes + j];
+        UNROLL for (int64_t s = 0; s < SHARES; ++s) sum += shares[s * VECTORS * lanes + j];
         done(first + j, sum);
     }
     barrier();  // the next call overwrites `sums`, and may read what `done` wrote

@@ -2,21 +2,21 @@
 //   value = 1/N · Σ weight·(log Σ_c e^(z_c − m) − (z_label − m)),  m = max z
 // summed over the pixels whose label is a class; N counts all pixels, including the others. The
 // same pass computes the gradient for an upstream gradient of 1, in two steps:
-//   slope[b,y,j,c]       = Σ_x u(x,j) · weight·(softmax_c − [c = label])
-//   dvalue/dlogits[i,j]  = 1/N · Σ_y u(y,i) · slope[y,j]
+//   row_gradient[b,y,j,c]       = Σ_x u(x,j) · weight·(softmax_c − [c = label])
+//   dvalue/dlogits[i,j]  = 1/N · Σ_y u(y,i) · row_gradient[y,j]
 // where u(x,j) is the interpolation weight of cell j in pixel x, and u(y,i) that of row i in row y.
 // The logits are batch,height,width,channels; the label is batch,out_height,out_width.
 #include "label.cuh"
 #include "upsample.cuh"
 
 // One output row at a time: stores the row's loss, hits (correct predictions) and invalid labels
-// (neither a class nor 255) in `partial`, and its gradient over the input's columns in `slope`.
+// (neither a class nor 255) in `partial`, and its gradient over the input's columns in `row_gradient`.
 KERNEL(cross_entropy_rows,
        const real* logits /* batch,height,width,channels */,
        const uint8_t* labels /* batch,out_height,out_width */,
        const real* OPTIONAL weight /* batch,out_height,out_width */,
        real* partial /* batch*out_height,3 */,
-       real* OPTIONAL slope /* batch,out_height,width,channels */,
+       real* OPTIONAL row_gradient /* batch,out_height,width,channels */,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
        int64_t out_width, real ratio_y, real ratio_x, int64_t run, int64_t cells) {
     real* rest;
@@ -27,7 +27,7 @@ KERNEL(cross_entropy_rows,
     ROW_LOOP(r, batch * out_height) {
         const Taps row = taps_at(r % out_height, ratio_y, height);
         const real* image = logits + r / out_height * height * width * channels;
-        if (slope) BLOCK_LOOP(k, width * channels) slope[r * width * channels + k] = 0;
+        if (row_gradient) BLOCK_LOOP(k, width * channels) row_gradient[r * width * channels + k] = 0;
         BLOCK_LOOP(p, run) loss[p] = hits[p] = unknown[p] = 0;
 
         for (int64_t x = 0; x < out_width; x += run) {
@@ -54,7 +54,7 @@ KERNEL(cross_entropy_rows,
                 }
             }
             barrier();
-            if (slope) {
+            if (row_gradient) {
                 // Each cell gathers from the pixels of this run that it contributes to.
                 BLOCK_LOOP(k, tile.count * tile.groups) {
                     const int64_t cell = k / tile.groups, c = (k - cell * tile.groups) * LANES;
@@ -70,7 +70,7 @@ KERNEL(cross_entropy_rows,
                         const real* z = tile.pixels + p * tile.stride + c;
                         LANE_LOOP(l) sum[l] += share * z[l];
                     }
-                    real* gathered = slope + (r * width + tile.first + cell) * channels + c;
+                    real* gathered = row_gradient + (r * width + tile.first + cell) * channels + c;
                     LANE_LOOP(l) if (c + l < channels) gathered[l] += sum[l];
                 }
             }
@@ -99,10 +99,10 @@ KERNEL(cross_entropy_final,
     }
 }
 
-// gradient[b,i] = scale · Σ_y u(y,i) · slope[b,y], where u(y,i) is the interpolation weight of
+// gradient[b,i] = scale · Σ_y u(y,i) · row_gradient[b,y], where u(y,i) is the interpolation weight of
 // input row i in output row y. A row has width·channels elements.
 KERNEL(cross_entropy_gather,
-       const real* slope /* batch,out_height,row */, real* gradient /* batch,height,row */,
+       const real* row_gradient /* batch,out_height,row */, real* gradient /* batch,height,row */,
        int64_t batch, int64_t height, int64_t out_height, int64_t row, real ratio_y, real scale) {
     ROW_LOOP(r, batch * height) {
         const int64_t image = r / height, i = r - image * height;
@@ -112,7 +112,7 @@ KERNEL(cross_entropy_gather,
         for (int64_t y = reach_begin(i, ratio_y); y < end; ++y) {
             const real share = weight_of(taps_at(y, ratio_y, height), i) * scale;
             if (share == 0) continue;
-            const real* from = slope + (image * out_height + y) * row;
+            const real* from = row_gradient + (image * out_height + y) * row;
             BLOCK_LOOP(k, row) gathered[k] += share * from[k];
         }
     }

@@ -186,7 +186,7 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
     });
     const int64_t before = slice * map.walked;
     each_segment<V>(map, before + begin, before + end, [&](const Segment& s, int64_t c) {
-        V w[9], slope[PIXELS], part[9], total = all_lanes<V>(0);
+        V w[9], derivative[PIXELS], part[9], total = all_lanes<V>(0);
         UNROLL for (int64_t t = 0; t < 9; ++t) part[t] = all_lanes<V>(0);
         if (behind_gelu) load_filter(w, filter, C, c, false);
         const V b = bias_of<V>(bias, c);
@@ -196,21 +196,21 @@ DEVICE void filter_gradient(const T* x, const real* filter, const real* bias, co
             expect_strip(dy, s, j, c);
             if (behind_gelu) expect_strip(dz, s, j, c);
             if (behind_gelu) {
-                UNROLL for (int64_t p = 0; p < PIXELS; ++p) slope[p] = b;
-                add_taps(slope, x + c, s, j, w);
-                UNROLL for (int64_t p = 0; p < PIXELS; ++p) slope[p] = map_lanes(slope[p], gelu_slope_of);
+                UNROLL for (int64_t p = 0; p < PIXELS; ++p) derivative[p] = b;
+                add_taps(derivative, x + c, s, j, w);
+                UNROLL for (int64_t p = 0; p < PIXELS; ++p) derivative[p] = map_lanes(derivative[p], gelu_derivative_of);
             }
             UNROLL for (int64_t p = 0; p < PIXELS; ++p) {
                 if (j + p < s.end) {
                     const V above = Width<V>::load(dy + at + p * s.step);
-                    slope[p] = behind_gelu ? slope[p] * above : above;
-                    if (behind_gelu) store(dz + at + p * s.step, slope[p]);
+                    derivative[p] = behind_gelu ? derivative[p] * above : above;
+                    if (behind_gelu) store(dz + at + p * s.step, derivative[p]);
                 } else {
-                    slope[p] = all_lanes<V>(0);
+                    derivative[p] = all_lanes<V>(0);
                 }
-                total = total + slope[p];
+                total = total + derivative[p];
             }
-            gather_taps(part, x + c, s, j, slope);
+            gather_taps(part, x + c, s, j, derivative);
         }
         UNROLL for (int64_t t = 0; t < 9; ++t) store(dw + t * C + c, part[t] + Width<V>::load(dw + t * C + c));
         store(db + c, total + Width<V>::load(db + c));

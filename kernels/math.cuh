@@ -57,7 +57,7 @@ MATH real log_of(real x) { return log(x); }
 MATH real sqrt_of(real x) { return sqrt(x); }
 MATH real floor_of(real x) { return floor(x); }
 MATH real normal_cdf_of(real x) { return real(0.5) * (1 + erf_of(x * real(0.70710678118654752440))); }
-MATH real gelu_slope_of(real x) {
+MATH real gelu_derivative_of(real x) {
     return normal_cdf_of(x) + x * real(0.39894228040143267794) * exp_of(x * x * real(-0.5));
 }
 
@@ -151,7 +151,7 @@ MATH float normal_cdf_of(float x) {
 }
 
 // Φ(x) + x·φ(x), the derivative of GELU, by the same kind of function; within 4e-7 absolute.
-MATH float gelu_slope_of(float x) {
+MATH float gelu_derivative_of(float x) {
     const float t = clamp_to(x, -5.8f, 5.8f), s = t * t;
     float p = 1.92928198e-7f;
     p = fmaf(p, s, 3.59558653e-5f);

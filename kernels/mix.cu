@@ -6,7 +6,7 @@
 // order, the j-th pick is number ⌊u_j · (n - j)⌋ of those not yet picked. `values` is the first
 // value that cannot be chosen; with 256, unlabeled pixels (255) count as a class, as in the
 // released code.
-#include "colour.cuh"
+#include "color.cuh"
 #include "counting.cuh"
 #include "label.cuh"
 
@@ -116,7 +116,7 @@ DEVICE bool covers(Layer layer, int64_t b, int64_t i) {
     return layer.confident == nullptr || layer.confident[i] != 0;
 }
 
-// Composes the mixed image, with color jitter (colour.cuh) if there are factors and switches[0] is
+// Composes the mixed image, with color jitter (color.cuh) if there are factors and switches[0] is
 // set. The topmost layer that covers a pixel provides its color, label and weight. Pixels of two
 // long-tail classes, each from its own crop, replace the colors and labels of all layers but not
 // the weights; the second class is on top. Their colors are (channel - mean) · gain, with the
@@ -156,22 +156,22 @@ KERNEL(mix,
                 const int64_t at = (2 * b + k) * pixels + p;
                 if (crop_label[at] == classes[k]) crop = at;
             }
-            Colour colour;
+            Colour color;
             if (crop < 0) {
-                colour = colour_at(seen.image, i);
+                color = colour_at(seen.image, i);
                 label[i] = seen.label[i];
             } else {
                 const uint8_t* channels = rgb + 3 * crop;
                 const int64_t first = reversed ? 2 : 0;
-                colour = {
+                color = {
                     (real(channels[first]) - mean[0]) * gain[0],
                     (real(channels[1]) - mean[1]) * gain[1],
                     (real(channels[2 - first]) - mean[2]) * gain[2],
                 };
                 label[i] = crop_label[crop];
             }
-            if (jitters) colour = jittered(colour, factors + 4 * b, order + 4 * b, mean, std, unit);
-            set_colour(image, i, colour);
+            if (jitters) color = jittered(color, factors + 4 * b, order + 4 * b, mean, std, unit);
+            set_colour(image, i, color);
             weight[i] = seen.weight != nullptr ? seen.weight[i] : real(1);
         }
     }

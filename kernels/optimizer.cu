@@ -24,18 +24,18 @@ KERNEL(adamw,
        real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks,
        int64_t chunk_size) {
     if (*failed) return;
-    const real correction1 = schedule[2], correction2 = schedule[3], alpha = schedule[4];
+    const real bias_correction1 = schedule[2], bias_correction2 = schedule[3], alpha = schedule[4];
     ROW_LOOP(chunk, chunks) {
         const real lr = schedule[0] * multipliers[2 * chunk];
         const real keep = 1 - lr * (schedule[1] * multipliers[2 * chunk + 1]);
-        const real step = lr / correction1;
+        const real step = lr / bias_correction1;
         const int64_t first = chunk * chunk_size;
         BLOCK_LOOP(j, chunk_size) {
             const int64_t i = first + j;
             const real gradient = grads[i];
             const real m1 = beta1 * exp_avg[i] + rest1 * gradient;
             const real v1 = beta2 * exp_avg_sq[i] + rest2 * gradient * gradient;
-            const real p1 = values[i] * keep - step * (m1 / (sqrt_of(v1) / correction2 + eps));
+            const real p1 = values[i] * keep - step * (m1 / (sqrt_of(v1) / bias_correction2 + eps));
             exp_avg[i] = m1;
             exp_avg_sq[i] = v1;
             values[i] = p1;

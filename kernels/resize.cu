@@ -137,28 +137,28 @@ struct Gather {
 
 // Strips that a thread processes at once: several on the CPU, where they are adjacent in memory.
 #if defined(UDASS_SHAPED_FOR_GPU)
-constexpr int64_t BESIDE = 1;
+constexpr int64_t VECTORS = 1;
 #else
-constexpr int64_t BESIDE = 4;
+constexpr int64_t VECTORS = 4;
 #endif
 
 // to[c] (+)= Σ row_shares[ho] · column_shares[wo] · output[ho,wo,c]
-template <class V, int64_t beside>
+template <class V, int64_t vectors>
 DEVICE void gather_outputs(const Gather& g, T* to, int64_t channels, bool accumulate) {
-    constexpr int64_t lanes = Width<V>::lanes, step = beside * lanes;
+    constexpr int64_t lanes = Width<V>::lanes, step = vectors * lanes;
     for (int64_t c = thread_index() * step; c < channels; c += thread_count() * step) {
-        V sum[beside];
-        UNROLL for (int64_t k = 0; k < beside; ++k)
+        V sum[vectors];
+        UNROLL for (int64_t k = 0; k < vectors; ++k)
             sum[k] = accumulate ? Width<V>::load(to + c + k * lanes) : all_lanes<V>(0);
         for (int64_t ho = g.rows.begin; ho < g.rows.end; ++ho) {
             const T* row = g.from + ho * g.line + c;
             for (int64_t wo = g.columns.begin; wo < g.columns.end; ++wo) {
                 const real weight = g.row_shares[ho] * g.column_shares[wo];
-                UNROLL for (int64_t k = 0; k < beside; ++k)
+                UNROLL for (int64_t k = 0; k < vectors; ++k)
                     sum[k] = fma_of(weight, Width<V>::load(row + wo * g.pitch + k * lanes), sum[k]);
             }
         }
-        UNROLL for (int64_t k = 0; k < beside; ++k) store(to + c + k * lanes, sum[k]);
+        UNROLL for (int64_t k = 0; k < vectors; ++k) store(to + c + k * lanes, sum[k]);
     }
 }
 
@@ -181,7 +181,7 @@ KERNEL(resize_backward,
         const T* from = dy + b * out_height * line + first;
         const Gather gather = {from, line, pitch, trimmed(row_shares, rows), trimmed(column_shares, columns), row_shares, column_shares};
         T* to = dx + p * channels;
-        if (in_strips && channels % (BESIDE * STRIP) == 0) gather_outputs<strip, BESIDE>(gather, to, channels, accumulate);
+        if (in_strips && channels % (VECTORS * STRIP) == 0) gather_outputs<strip, VECTORS>(gather, to, channels, accumulate);
         else if (in_strips) gather_outputs<strip, 1>(gather, to, channels, accumulate);
         else gather_outputs<real, 1>(gather, to, channels, accumulate);
         barrier();  // the next pixel overwrites the weights

@@ -27,7 +27,7 @@
 //! ```no_run
 //! # use std::ffi::c_void;
 //! use udass_raw::device::{Device, Precision};
-//! use udass_raw::nn::{Pass, Segmentor, Statistics};
+//! use udass_raw::nn::{Pass, Segmentor, BatchNormMode};
 //! use udass_raw::params::Weights;
 //! use udass_raw::tape::Tape;
 //! use udass_raw::tensor::DType;

@@ -50,9 +50,9 @@ pub struct UpdateNumbers {
     /// The weight decay.
     pub weight_decay: f64,
     /// The bias correction 1 - β1^t of the first moment at the t-th update.
-    pub correction1: f64,
+    pub bias_correction1: f64,
     /// The bias correction √(1 - β2^t) of the second moment at the t-th update.
-    pub correction2: f64,
+    pub bias_correction2: f64,
     /// The EMA decay: the weight of the teacher's previous values.
     pub alpha: f64,
 }
@@ -65,16 +65,16 @@ impl UpdateNumbers {
         UpdateNumbers {
             lr,
             weight_decay: settings.weight_decay,
-            correction1: remaining(settings.betas[0]),
-            correction2: remaining(settings.betas[1]).sqrt(),
+            bias_correction1: remaining(settings.betas[0]),
+            bias_correction2: remaining(settings.betas[1]).sqrt(),
             alpha,
         }
     }
 
     /// Returns the scalars in the order in which the kernel reads them.
     pub fn to_array(self) -> [f32; 5] {
-        let UpdateNumbers { lr, weight_decay, correction1, correction2, alpha } = self;
-        [lr, weight_decay, correction1, correction2, alpha].map(|x| x as f32)
+        let UpdateNumbers { lr, weight_decay, bias_correction1, bias_correction2, alpha } = self;
+        [lr, weight_decay, bias_correction1, bias_correction2, alpha].map(|x| x as f32)
     }
 }
 

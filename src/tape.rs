@@ -140,7 +140,7 @@ impl Tape {
     /// Runs the recorded closures last to first, starting from the gradients of some outputs.
     /// Parameter gradients accumulate in the parameter store; gradients of leaves are returned.
     pub fn backward(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {
-        self.device.clone().way_back(|| self.run_back(outputs))
+        self.device.clone().backward_range(|| self.run_back(outputs))
     }
 
     fn run_back(self, outputs: Vec<(&Tensor, Tensor)>) -> Result<Gradients> {

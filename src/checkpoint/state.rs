@@ -29,10 +29,10 @@ use crate::data::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Weights};
 use crate::tensor::{DType, Tensor};
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 use crate::{Error, Result};
 
-/// The progress of a run, which its [`Learner`] does not hold.
+/// The progress of a run, which its [`TrainingState`] does not hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Position {
     /// The next iteration.
@@ -48,7 +48,7 @@ pub struct Position {
 /// [`Error::Io`] if the file cannot be written; [`Error::Device`] if a tensor cannot be read back.
 pub fn save(
     path: &Path,
-    learner: &mut Learner,
+    training: &mut TrainingState,
     position: &Position,
     batch: Option<&Batch>,
 ) -> Result<()> {
@@ -59,22 +59,22 @@ pub fn save(
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("iteration".to_string(), position.next.to_string()),
         ("skipped".to_string(), skipped),
-        ("config".to_string(), learner.config.to_toml()?),
+        ("config".to_string(), training.config.to_toml()?),
         (
             "templates.iteration".to_string(),
-            learner.templates.iteration.map_or(String::new(), |i| i.to_string()),
+            training.templates.iteration.map_or(String::new(), |i| i.to_string()),
         ),
     ]);
-    let device = learner.device.clone();
+    let device = training.device.clone();
     let templates: Vec<(&str, Tensor)> =
-        learner.templates.named().into_iter().map(|(name, t)| (name, t.clone())).collect();
-    let mut entries = network_entries(&device, &learner.student, Network::Student.prefix());
-    if let Some(teacher) = &learner.teacher {
+        training.templates.named().into_iter().map(|(name, t)| (name, t.clone())).collect();
+    let mut entries = network_entries(&device, &training.student, Network::Student.prefix());
+    if let Some(teacher) = &training.teacher {
         entries.extend(network_entries(&device, teacher, Network::Teacher.prefix()));
     }
-    let optimizer = &learner.optimizer;
+    let optimizer = &training.optimizer;
     for (prefix, flat) in MOMENTS.into_iter().zip([&optimizer.exp_avg, &optimizer.exp_avg_sq]) {
-        entries.extend(param_entries(&device, &learner.student, flat, prefix));
+        entries.extend(param_entries(&device, &training.student, flat, prefix));
     }
     for (name, tensor) in templates.into_iter().filter(|(_, tensor)| !tensor.is_empty()) {
         let device = device.clone();
@@ -101,24 +101,24 @@ pub fn save(
 ///
 /// # Errors
 /// [`Error::Weights`] if the file is not a run's checkpoint or does not fit the configuration.
-pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
+pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position> {
     let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
     let Some(next) = number("iteration") else {
         let problem = "is not a checkpoint of a run (weights alone start one with --checkpoint)";
         return Err(Error::weights(path, problem));
     };
-    let device = learner.device.clone();
-    load_network(file, &device, &mut learner.student, Network::Student)?;
-    if let Some(teacher) = &mut learner.teacher {
+    let device = training.device.clone();
+    load_network(file, &device, &mut training.student, Network::Student)?;
+    if let Some(teacher) = &mut training.teacher {
         load_network(file, &device, teacher, Network::Teacher)?;
     }
-    if !load_moments(file, learner)? {
+    if !load_moments(file, training)? {
         return Err(Error::weights(path, format!("holds no tensor `{}…`", MOMENTS[0])));
     }
-    learner.templates.iteration = number("templates.iteration");
-    if learner.templates.iteration.is_some() {
-        for (name, tensor) in learner.templates.named() {
+    training.templates.iteration = number("templates.iteration");
+    if training.templates.iteration.is_some() {
+        for (name, tensor) in training.templates.named() {
             if tensor.is_empty() {
                 continue;
             }
@@ -140,11 +140,11 @@ pub fn load(file: &TensorFile, learner: &mut Learner) -> Result<Position> {
 ///
 /// # Errors
 /// [`Error::Weights`] if a moment is missing or has the wrong shape.
-pub fn load_moments(file: &TensorFile, learner: &mut Learner) -> Result<bool> {
+pub fn load_moments(file: &TensorFile, training: &mut TrainingState) -> Result<bool> {
     let prefix = network_prefix(file, Network::Student)?;
     let Some(names) = moments::names(file, prefix) else { return Ok(false) };
-    let device = learner.device.clone();
-    let Learner { optimizer, student, .. } = learner;
+    let device = training.device.clone();
+    let TrainingState { optimizer, student, .. } = training;
     for (which, flat) in [&mut optimizer.exp_avg, &mut optimizer.exp_avg_sq].into_iter().enumerate()
     {
         student.load_flat(&device, flat, |param| {
@@ -168,23 +168,23 @@ fn check(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
     Err(Error::weights(file.path(), problem))
 }
 
-/// Continues training from a checkpoint of another run or program. The `learner` must already have
+/// Continues training from a checkpoint of another run or program. The `training` must already have
 /// the checkpoint's student. This loads the moments, unless `iteration` is 0, and the teacher's
 /// buffers, and copies the teacher's parameters from the student, as the released code does.
 /// Returns false if the moments were wanted but the file has none.
 ///
 /// # Errors
 /// [`Error::Weights`] if the teacher or the moments do not fit the configuration.
-pub fn begin(file: &TensorFile, learner: &mut Learner, iteration: u64) -> Result<bool> {
-    let device = learner.device.clone();
-    if let Some(teacher) = &mut learner.teacher
+pub fn begin(file: &TensorFile, training: &mut TrainingState, iteration: u64) -> Result<bool> {
+    let device = training.device.clone();
+    if let Some(teacher) = &mut training.teacher
         && network_prefix(file, Network::Teacher).is_ok()
     {
         // The teacher keeps its own batch-norm statistics from the file.
         load_network(file, &device, teacher, Network::Teacher)?;
-        teacher.copy_values(&device, &learner.student)?;
+        teacher.copy_values(&device, &training.student)?;
     }
-    Ok(iteration == 0 || load_moments(file, learner)?)
+    Ok(iteration == 0 || load_moments(file, training)?)
 }
 
 /// Returns an entry for every parameter and buffer of one network.

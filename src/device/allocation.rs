@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 impl Owner for Inner {
     fn free(&self, &Allocation { address, bytes, holder, pool }: &Allocation) {
-        self.backend.take_back(address, bytes);
+        self.backend.on_free(address, bytes);
         self.pools.borrow_mut().give_back(pool, address, bytes, holder);
     }
 }
@@ -32,7 +32,7 @@ impl Device {
                 taken.ok_or_else(|| Error::device("the arena lost a chunk"))?
             }
         };
-        self.0.backend.lend(address, bytes)?;
+        self.0.backend.on_alloc(address, bytes)?;
         let allocation = Allocation { address, bytes, holder, pool };
         Ok(Tensor::new(Block::allocated(self.0.clone(), allocation), shape, dtype))
     }

@@ -1,7 +1,7 @@
 //! The interface that every device backend implements.
 
-use super::job::Job;
 use super::launch::{Arg, Grid, Kernel};
+use super::library_op::LibraryOp;
 use super::precision::Types;
 use crate::Result;
 
@@ -26,10 +26,10 @@ pub(crate) trait Backend {
     }
     /// Returns the workspace of a library op in bytes. None means that the device does not support
     /// the op and the caller must compute part of it in another way.
-    fn workspace(&self, _job: &Job) -> Result<Option<usize>> {
+    fn workspace(&self, _job: &LibraryOp) -> Result<Option<usize>> {
         Ok(Some(0))
     }
-    fn compute(&self, job: &Job, workspace: u64) -> Result<()>;
+    fn compute(&self, op: &LibraryOp, workspace: u64) -> Result<()>;
     fn synchronize(&self) -> Result<()>;
     /// Records a timing mark after all work submitted so far.
     fn mark(&self) -> Result<u64>;
@@ -57,7 +57,7 @@ pub(crate) trait Backend {
     }
     /// Returns the graph recorder, or None if the device cannot capture graphs. On the host, work
     /// has finished when the call returns, so there is nothing to capture.
-    fn recorder(&self) -> Option<&dyn Recorder> {
+    fn graph_capture(&self) -> Option<&dyn GraphCapture> {
         None
     }
     /// Returns the asynchronous transfers, or None if every transfer has finished when its call
@@ -69,12 +69,12 @@ pub(crate) trait Backend {
     fn padding(&self) -> usize {
         0
     }
-    /// Called when a tensor is allocated at an address ([`take_back`](Backend::take_back): when it
+    /// Called when a tensor is allocated at an address ([`on_free`](Backend::take_back): when it
     /// is freed).
-    fn lend(&self, _address: u64, _bytes: usize) -> Result<()> {
+    fn on_alloc(&self, _address: u64, _bytes: usize) -> Result<()> {
         Ok(())
     }
-    fn take_back(&self, _address: u64, _bytes: usize) {}
+    fn on_free(&self, _address: u64, _bytes: usize) {}
 }
 
 /// Returns the number of parts into which the host splits a sum over rows.
@@ -106,14 +106,14 @@ pub(crate) trait Transfers {
 
 /// A captured graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Recording(pub u64);
+pub(crate) struct CapturedGraph(pub u64);
 
 /// Captures work into graphs and replays them, at the addresses used during capture.
-pub(crate) trait Recorder {
+pub(crate) trait GraphCapture {
     /// Starts a capture: work submitted from here on is recorded instead of run. Until it ends,
     /// nothing may wait for the device or upload from the host.
     fn begin(&self) -> Result<()>;
-    fn end(&self) -> Result<Recording>;
-    fn replay(&self, recording: Recording) -> Result<()>;
-    fn discard(&self, recording: Recording);
+    fn end(&self) -> Result<CapturedGraph>;
+    fn replay(&self, graph: CapturedGraph) -> Result<()>;
+    fn discard(&self, graph: CapturedGraph);
 }

@@ -6,8 +6,8 @@ use std::cell::Cell;
 
 use super::backend::Backend;
 use super::cuda::blocks;
-use super::job::Job;
 use super::launch::{Arg, Grid, Kernel};
+use super::library_op::LibraryOp;
 use super::precision::{Precision, Types};
 use crate::Result;
 
@@ -69,7 +69,7 @@ impl Backend for Dry {
         Ok(())
     }
 
-    fn compute(&self, _: &Job, _: u64) -> Result<()> {
+    fn compute(&self, _: &LibraryOp, _: u64) -> Result<()> {
         Ok(())
     }
 

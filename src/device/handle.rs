@@ -24,9 +24,9 @@ pub struct Device(pub(super) Rc<Inner>);
 pub(super) struct Inner {
     pub backend: Box<dyn Backend>,
     pub pools: RefCell<Pools>,
-    /// Number of live, enabled [`Replays`](super::Replays). While it is nonzero, step memory comes
+    /// Number of live, enabled [`GraphCache`](super::Replays). While it is nonzero, step memory comes
     /// from the graph-private pool.
-    pub replays: Cell<usize>,
+    pub graph_caches: Cell<usize>,
     pub types: Types,
     /// Calls recorded by the active profile, if any.
     pub profile: RefCell<Option<Recorded>>,
@@ -112,8 +112,8 @@ impl Device {
         let _ = nvtx::attach();
         let pools = RefCell::new(Pools::with_padding(backend.padding()));
         let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
-        let replays = Cell::new(0);
-        Device(Rc::new(Inner { backend, pools, replays, types, profile, holder, layer }))
+        let graph_caches = Cell::new(0);
+        Device(Rc::new(Inner { backend, pools, graph_caches, types, profile, holder, layer }))
     }
 
     /// Returns a one-line description of the device, for logs.

@@ -1,7 +1,7 @@
 //! Library ops: matmuls and convolutions.
 
 use super::handle::Device;
-use super::job::{Job, Matrix};
+use super::library_op::{LibraryOp, Matrix};
 use super::profile::Request;
 use crate::Result;
 use crate::dtype::DType;
@@ -31,14 +31,14 @@ impl Matrix {
 
 impl Device {
     /// Runs a library op. Returns None, with nothing done, if the device does not support it.
-    pub(crate) fn compute(&self, job: &Job) -> Result<Option<()>> {
-        let Some(bytes) = self.0.backend.workspace(job)? else { return Ok(None) };
+    pub(crate) fn compute(&self, op: &LibraryOp) -> Result<Option<()>> {
+        let Some(bytes) = self.0.backend.workspace(op)? else { return Ok(None) };
         let space = match bytes {
             0 => None,
             _ => Some(self.alloc(&[bytes + WORKSPACE_ALIGNMENT], DType::U8)?),
         };
         let at = |space: &Tensor| space.address().next_multiple_of(WORKSPACE_ALIGNMENT as u64);
         let workspace = space.as_ref().map_or(0, at);
-        self.timed(|| Request::job(job), || self.0.backend.compute(job, workspace)).map(Some)
+        self.timed(|| Request::library_op(op), || self.0.backend.compute(op, workspace)).map(Some)
     }
 }

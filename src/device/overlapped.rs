@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Staging buffers on the device: the next step's upload overlaps the current step.
-pub struct Inlet {
+pub struct StagingBuffers {
     device: Device,
     parts: Vec<Tensor>,
     /// Event recorded after everything that reads the current contents; None on a device that
@@ -16,14 +16,14 @@ pub struct Inlet {
     read: Option<Mark>,
 }
 
-impl Inlet {
+impl StagingBuffers {
     /// Allocates one buffer for each shape and type.
-    pub fn new(device: &Device, parts: &[(&[usize], DType)]) -> Result<Inlet> {
+    pub fn new(device: &Device, parts: &[(&[usize], DType)]) -> Result<StagingBuffers> {
         let parts: Result<Vec<Tensor>> =
             parts.iter().map(|(shape, dtype)| device.alloc(shape, *dtype)).collect();
-        let mut inlet = Inlet { device: device.clone(), parts: parts?, read: None };
-        inlet.mark()?;
-        Ok(inlet)
+        let mut staging = StagingBuffers { device: device.clone(), parts: parts?, read: None };
+        staging.mark()?;
+        Ok(staging)
     }
 
     /// Uploads `data` to the first buffers, one slice each, and calls `read`, which must submit all
@@ -32,7 +32,7 @@ impl Inlet {
     ///
     /// # Errors
     /// Fails if a slice and its buffer differ in length.
-    pub fn take_in<R>(
+    pub fn upload<R>(
         &mut self,
         data: &[&[u8]],
         read: impl FnOnce(&[Tensor]) -> Result<R>,
@@ -71,9 +71,9 @@ pub struct Readback {
 }
 
 enum Content {
-    There(Vec<u8>),
+    Ready(Vec<u8>),
     /// Index of the readback slot.
-    Underway(usize),
+    Pending(usize),
 }
 
 impl Device {
@@ -82,11 +82,11 @@ impl Device {
     pub fn fetch(&self, tensor: &Tensor) -> Result<Readback> {
         let (from, bytes) = (tensor.address(), tensor.bytes());
         let content = match self.0.backend.transfers() {
-            Some(transfers) => Content::Underway(transfers.fetch(from, bytes)?),
+            Some(transfers) => Content::Pending(transfers.fetch(from, bytes)?),
             None => {
                 let mut data = vec![0; bytes];
                 self.0.backend.copy_out(from, &mut data)?;
-                Content::There(data)
+                Content::Ready(data)
             }
         };
         Ok(Readback { device: self.clone(), dtype: tensor.dtype(), bytes, content })
@@ -97,7 +97,7 @@ impl Readback {
     /// Returns whether the contents have arrived.
     pub fn is_there(&self) -> Result<bool> {
         match (&self.content, self.device.0.backend.transfers()) {
-            (Content::Underway(place), Some(transfers)) => transfers.is_there(*place),
+            (Content::Pending(place), Some(transfers)) => transfers.is_there(*place),
             _ => Ok(true),
         }
     }
@@ -113,9 +113,9 @@ impl Readback {
         let mut data = vec![E::zeroed(); self.bytes / self.dtype.bytes()];
         let bytes = bytemuck::cast_slice_mut(&mut data);
         match (&self.content, self.device.0.backend.transfers()) {
-            (Content::There(content), _) => bytes.copy_from_slice(content),
-            (Content::Underway(place), Some(transfers)) => transfers.wait(*place, bytes)?,
-            (Content::Underway(_), None) => return Err(Error::device("nothing was fetched")),
+            (Content::Ready(content), _) => bytes.copy_from_slice(content),
+            (Content::Pending(place), Some(transfers)) => transfers.wait(*place, bytes)?,
+            (Content::Pending(_), None) => return Err(Error::device("nothing was fetched")),
         }
         Ok(data)
     }
@@ -131,7 +131,7 @@ impl Readback {
 
 impl Drop for Readback {
     fn drop(&mut self) {
-        if let (Content::Underway(place), Some(transfers)) =
+        if let (Content::Pending(place), Some(transfers)) =
             (&self.content, self.device.0.backend.transfers())
         {
             transfers.forget(*place);

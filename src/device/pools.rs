@@ -11,9 +11,9 @@ use super::arena::{Arena, MemoryReport};
 const STEP: &str = "step";
 
 pub(super) struct Pools {
-    lasting: Arena,
-    transient: Arena,
-    /// Segments that `transient` has taken from `lasting`: address and requested bytes.
+    persistent: Arena,
+    graph_private: Arena,
+    /// Segments that `graph_private` has taken from `persistent`: address and requested bytes.
     taken: Vec<(u64, usize)>,
     padding: usize,
     /// Whether to allocate from the graph-private pool: such allocations must be freed by the end
@@ -24,74 +24,80 @@ pub(super) struct Pools {
 /// The pool that a block returns to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pool {
-    Lasting,
-    Transient,
+    Persistent,
+    GraphPrivate,
 }
 
 impl Pools {
     pub fn with_padding(padding: usize) -> Pools {
         let arena = || Arena::with_padding(padding);
-        Pools { lasting: arena(), transient: arena(), taken: Vec::new(), padding, inside: false }
+        Pools {
+            persistent: arena(),
+            graph_private: arena(),
+            taken: Vec::new(),
+            padding,
+            inside: false,
+        }
     }
 
     /// Allocates a block. Returns None if a segment of [`missing`](Self::missing) bytes must be
     /// added first.
     pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<(u64, Pool)> {
         if !self.inside {
-            return Some((self.lasting.take(bytes, holder)?, Pool::Lasting));
+            return Some((self.persistent.take(bytes, holder)?, Pool::Persistent));
         }
-        if self.transient.has_room(bytes) {
-            return Some((self.transient.take(bytes, holder)?, Pool::Transient));
+        if self.graph_private.has_room(bytes) {
+            return Some((self.graph_private.take(bytes, holder)?, Pool::GraphPrivate));
         }
-        let wanted = self.transient.rounded(bytes);
-        let address = self.lasting.take(wanted, STEP)?;
+        let wanted = self.graph_private.rounded(bytes);
+        let address = self.persistent.take(wanted, STEP)?;
         self.taken.push((address, wanted));
-        self.transient.add_chunk(address, self.lasting.rounded(wanted));
-        Some((self.transient.take(bytes, holder)?, Pool::Transient))
+        self.graph_private.add_chunk(address, self.persistent.rounded(wanted));
+        Some((self.graph_private.take(bytes, holder)?, Pool::GraphPrivate))
     }
 
     /// Returns the smallest segment that can hold a request of `bytes`.
     pub fn missing(&self, bytes: usize) -> usize {
-        let size = self.lasting.rounded(bytes);
-        if self.inside { self.lasting.rounded(size) } else { size }
+        let size = self.persistent.rounded(bytes);
+        if self.inside { self.persistent.rounded(size) } else { size }
     }
 
     pub fn add_chunk(&mut self, address: u64, bytes: usize) {
-        self.lasting.add_chunk(address, bytes);
+        self.persistent.add_chunk(address, bytes);
     }
 
     pub fn give_back(&mut self, pool: Pool, address: u64, bytes: usize, holder: &'static str) {
         match pool {
-            Pool::Lasting => self.lasting.give_back(address, bytes, holder),
-            Pool::Transient => self.transient.give_back(address, bytes, holder),
+            Pool::Persistent => self.persistent.give_back(address, bytes, holder),
+            Pool::GraphPrivate => self.graph_private.give_back(address, bytes, holder),
         }
     }
 
     /// Returns the bytes in use in the graph-private pool.
-    pub fn transient_used(&self) -> usize {
-        self.transient.report().used
+    pub fn graph_private_used(&self) -> usize {
+        self.graph_private.report().used
     }
 
     /// Returns the graph-private pool's memory to the persistent pool, after the last graph is
     /// gone. Does nothing while blocks of a step are in use.
     pub fn release(&mut self) {
-        if self.transient_used() == 0 {
-            self.transient = Arena::with_padding(self.padding);
+        if self.graph_private_used() == 0 {
+            self.graph_private = Arena::with_padding(self.padding);
             for (address, bytes) in self.taken.drain(..) {
-                self.lasting.give_back(address, bytes, STEP);
+                self.persistent.give_back(address, bytes, STEP);
             }
         }
     }
 
     pub fn reset_peak(&mut self) {
-        self.lasting.reset_peak();
-        self.transient.reset_peak();
+        self.persistent.reset_peak();
+        self.graph_private.reset_peak();
     }
 
     /// Reports both pools. The peak includes all segments of the graph-private pool; they are
     /// reported under its own allocation tags.
     pub fn report(&self) -> MemoryReport {
-        let (mut all, step) = (self.lasting.report(), self.transient.report());
+        let (mut all, step) = (self.persistent.report(), self.graph_private.report());
         all.used -= step.reserved - step.used;
         all.peak_holders.retain(|(holder, _)| *holder != STEP);
         all.peak_holders.extend(step.peak_holders);
@@ -113,15 +119,15 @@ mod tests {
             let blocks = [1000, 50_000, 7].map(|bytes| (pools.take(bytes, "a").unwrap(), bytes));
             pools.inside = false;
             for ((address, pool), bytes) in blocks {
-                assert_eq!(pool, Pool::Transient);
+                assert_eq!(pool, Pool::GraphPrivate);
                 pools.give_back(pool, address, bytes, "a");
             }
             blocks.map(|((address, _), _)| address)
         };
         let first = step(&mut pools);
-        assert_eq!(pools.transient_used(), 0);
+        assert_eq!(pools.graph_private_used(), 0);
         let (other, pool) = pools.take(50_000, "b").unwrap();
-        assert_eq!(pool, Pool::Lasting);
+        assert_eq!(pool, Pool::Persistent);
         assert!(first.iter().all(|address| !(other..other + 50_000).contains(address)));
         assert_eq!(step(&mut pools), first, "the same addresses again");
         let report = pools.report();

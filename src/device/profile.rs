@@ -3,8 +3,8 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::job::{Convolution, ConvolutionPass, Job, Product};
 use super::launch::{Arg, Element, Grid, Kernel};
+use super::library_op::{Convolution, ConvolutionPass, LibraryOp, Matmul};
 use crate::dtype::DType;
 
 /// The operation of a call.
@@ -13,7 +13,7 @@ pub enum Work {
     /// A kernel launch.
     Kernel(Launch),
     /// A matmul of rows×depth by depth×cols.
-    Product {
+    Matmul {
         /// Rows of the left operand and the output.
         rows: usize,
         /// Columns of the left operand and rows of the right one.
@@ -129,10 +129,10 @@ impl Request {
         Request { work, bytes, flops: grid.flops as f64 }
     }
 
-    pub fn job(job: &Job) -> Request {
-        match job {
-            Job::Product(p) => Self::product(p),
-            Job::Convolution(c) => Self::convolution(c),
+    pub fn library_op(op: &LibraryOp) -> Request {
+        match op {
+            LibraryOp::Matmul(p) => Self::matmul(p),
+            LibraryOp::Convolution(c) => Self::convolution(c),
         }
     }
 
@@ -140,12 +140,12 @@ impl Request {
         Request { work: Work::Memory(what), bytes: bytes as f64, flops: 0.0 }
     }
 
-    fn product(p: &Product) -> Request {
+    fn matmul(p: &Matmul) -> Request {
         let (rows, depth, cols) = (p.out.rows, p.a.cols, p.out.cols);
         let operands = (rows * depth + depth * cols) * p.a.dtype.bytes();
         let bytes = operands + rows * cols * p.out.dtype.bytes();
         let flops = 2.0 * (rows * depth) as f64 * cols as f64;
-        Request { work: Work::Product { rows, depth, cols }, bytes: bytes as f64, flops }
+        Request { work: Work::Matmul { rows, depth, cols }, bytes: bytes as f64, flops }
     }
 
     fn convolution(c: &Convolution) -> Request {
@@ -194,7 +194,7 @@ impl Work {
         match self {
             Work::Kernel(launch) => launch.kernel.name.into(),
             Work::Memory(name) => (*name).into(),
-            Work::Product { .. } => "product".into(),
+            Work::Matmul { .. } => "product".into(),
             Work::Convolution { pass, .. } => format!("convolution_{pass}"),
         }
     }
@@ -203,7 +203,7 @@ impl Work {
     pub fn shape(&self) -> String {
         match self {
             Work::Kernel(launch) => launch.shape(),
-            Work::Product { rows, depth, cols } => joined(&[*rows, *depth, *cols]),
+            Work::Matmul { rows, depth, cols } => joined(&[*rows, *depth, *cols]),
             Work::Convolution { shape, .. } => joined(shape),
             Work::Memory(_) => String::new(),
         }

@@ -40,7 +40,7 @@ impl Device {
 
     /// Runs `f` as the backward of the innermost scope. It only opens an NVTX range, because the
     /// backward's calls are attributed by layer.
-    pub(crate) fn way_back<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub(crate) fn backward_range<R>(&self, f: impl FnOnce() -> R) -> R {
         let _range = nvtx::range(|| pass_name(self.0.holder.get(), true));
         f()
     }

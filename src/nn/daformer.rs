@@ -8,7 +8,7 @@ use crate::ops;
 use crate::params::{Init, Spec};
 use crate::tensor::Tensor;
 
-use super::layers::{BatchNorm, Convolution, Depthwise, Dropout, Linear, Pass, he};
+use super::layers::{BatchNorm, Convolution, Depthwise, Dropout, Linear, Pass, kaiming_normal};
 
 /// How the four embedded levels are fused into one feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl DaformerHead {
 
 /// Adds a 1×1 convolution named `conv` and its batch norm `bn`.
 fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNorm) {
-    let init = he(outputs, 1, 1);
+    let init = kaiming_normal(outputs, 1, 1);
     let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], false, init);
     (conv, BatchNorm::new(spec, &format!("{name}.bn"), outputs, 1.0))
 }
@@ -147,7 +147,7 @@ impl Fuse {
             .collect();
         let name = format!("{name}.bottleneck");
         let geometry = ops::Conv { stride: 1, padding: 1, dilation: 1 };
-        let (conv, init) = (format!("{name}.conv"), he(channels, 3, 1));
+        let (conv, init) = (format!("{name}.conv"), kaiming_normal(channels, 3, 1));
         let shape = [joined, channels];
         let bottleneck = Convolution::new(spec, &conv, shape, 3, geometry, false, init);
         let norm = BatchNorm::new(spec, &format!("{name}.bn"), channels, 1.0);
@@ -165,9 +165,9 @@ impl Fuse {
                 drop(outputs);
                 let mixed = bottleneck.forward(pass, &together)?;
                 drop(together);
-                norm.rectified(pass, &mixed)
+                norm.forward_relu(pass, &mixed)
             }
-            Fuse::Conv1x1 { conv, norm } => norm.rectified(pass, &conv.forward(pass, &joined)?),
+            Fuse::Conv1x1 { conv, norm } => norm.forward_relu(pass, &conv.forward(pass, &joined)?),
         }
     }
 }
@@ -175,10 +175,10 @@ impl Fuse {
 impl Branch {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         match self {
-            Branch::Conv1x1 { conv, norm } => norm.rectified(pass, &conv.forward(pass, x)?),
+            Branch::Conv1x1 { conv, norm } => norm.forward_relu(pass, &conv.forward(pass, x)?),
             Branch::Separable { depthwise, depthwise_norm, pointwise, pointwise_norm } => {
-                let x = depthwise_norm.rectified(pass, &depthwise.forward(pass, x)?)?;
-                pointwise_norm.rectified(pass, &pointwise.forward(pass, &x)?)
+                let x = depthwise_norm.forward_relu(pass, &depthwise.forward(pass, x)?)?;
+                pointwise_norm.forward_relu(pass, &pointwise.forward(pass, &x)?)
             }
         }
     }

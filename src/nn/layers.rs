@@ -8,19 +8,19 @@ use crate::tensor::Tensor;
 
 /// The mode of the batch norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statistics {
+pub enum BatchNormMode {
     /// Training: normalize with the statistics of the batch and update the running statistics.
-    Batch,
+    Train,
     /// Recomputation: normalize with the statistics of the batch, but leave the running statistics
     /// alone, which the first forward pass has already updated.
-    Again,
+    Recompute,
     /// Evaluation: normalize with the running statistics.
-    Running,
+    Eval,
 }
 
 /// The random state of drop-path and dropout in one forward pass.
 #[derive(Clone)]
-pub struct Dropping {
+pub struct DropoutRng {
     /// A u64 on the device, drawn anew in every step.
     pub key: Tensor,
     /// The index that distinguishes this pass from the others of the step.
@@ -38,19 +38,19 @@ pub struct Pass<'a> {
     /// The weights that the layers use.
     pub weights: &'a Weights,
     /// The mode of the batch norms.
-    pub statistics: Statistics,
+    pub batch_norm: BatchNormMode,
     /// The random state of drop-path and dropout; `None` (evaluation, the teacher) disables them.
-    pub dropping: Option<Dropping>,
+    pub dropout_rng: Option<DropoutRng>,
 }
 
 impl Pass<'_> {
     /// Returns the same pass for another input (the detail crop), with different random numbers.
     pub(super) fn part(&self, part: usize) -> Self {
-        let dropping = self
-            .dropping
+        let dropout_rng = self
+            .dropout_rng
             .as_ref()
-            .map(|d| Dropping { key: d.key.clone(), pass: d.pass * 2 + part });
-        Pass { dropping, ..self.clone() }
+            .map(|d| DropoutRng { key: d.key.clone(), pass: d.pass * 2 + part });
+        Pass { dropout_rng, ..self.clone() }
     }
 
     /// Runs `f` within the profiling scope of the layer that owns the parameter.
@@ -65,22 +65,22 @@ impl Pass<'_> {
         inputs: [&Tensor; N],
         f: impl Fn(&Pass, [Tensor; N]) -> Result<[Tensor; M]> + 'static,
     ) -> Result<[Tensor; M]> {
-        let (weights, dropping) = (self.weights.clone(), self.dropping.clone());
-        let statistics = self.statistics;
+        let (weights, dropout_rng) = (self.weights.clone(), self.dropout_rng.clone());
+        let batch_norm = self.batch_norm;
         self.tape.recomputed(inputs, move |tape, inputs, again| {
-            let statistics = match statistics {
-                Statistics::Batch if again => Statistics::Again,
+            let batch_norm = match batch_norm {
+                BatchNormMode::Train if again => BatchNormMode::Recompute,
                 other => other,
             };
-            let dropping = dropping.clone();
-            f(&Pass { tape, weights: &weights, statistics, dropping }, inputs)
+            let dropout_rng = dropout_rng.clone();
+            f(&Pass { tape, weights: &weights, batch_norm, dropout_rng }, inputs)
         })
     }
 
     pub(super) fn drop_path(&self, rate: f32, site: usize) -> Option<DropPath> {
-        let dropping = self.dropping.as_ref().filter(|_| rate > 0.0)?;
-        let stream = dropping.pass * SITES + site;
-        Some(DropPath { rate: rate as f64, key: dropping.key.clone(), stream })
+        let dropout_rng = self.dropout_rng.as_ref().filter(|_| rate > 0.0)?;
+        let stream = dropout_rng.pass * SITES + site;
+        Some(DropPath { rate: rate as f64, key: dropout_rng.key.clone(), stream })
     }
 }
 
@@ -133,7 +133,7 @@ fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
 }
 
 /// Kaiming-normal initialization by fan-out, as the reference initializes convolutions.
-pub fn he(outputs: usize, kernel: usize, groups: usize) -> Init {
+pub fn kaiming_normal(outputs: usize, kernel: usize, groups: usize) -> Init {
     Init::Normal((2.0 / (kernel * kernel * outputs / groups) as f32).sqrt())
 }
 
@@ -195,7 +195,7 @@ impl Depthwise {
         dilation: usize,
         with_bias: bool,
     ) -> Depthwise {
-        let (shape, init) = ([channels, 1, 3, 3], he(channels, 3, channels));
+        let (shape, init) = ([channels, 1, 3, 3], kaiming_normal(channels, 3, channels));
         let weight = spec.param(format!("{name}.weight"), &shape, Layout::Depthwise, init);
         Depthwise { weight, bias: with_bias.then(|| bias(spec, name, channels)), dilation }
     }
@@ -299,20 +299,20 @@ impl BatchNorm {
     }
 
     /// Applies the norm and a ReLU.
-    pub fn rectified(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+    pub fn forward_relu(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         self.forward(pass, x, true)
     }
 
     fn forward(&self, pass: &Pass, x: &Tensor, relu: bool) -> Result<Tensor> {
         let weights = pass.weights;
         let train = Mode::Train { momentum: Self::MOMENTUM };
-        let (mode, buffer): (_, fn(&Weights, BufferId) -> Result<Tensor>) = match pass.statistics {
-            Statistics::Batch | Statistics::Again => (train, Weights::pending),
-            Statistics::Running => (Mode::Eval, Weights::buffer),
+        let (mode, buffer): (_, fn(&Weights, BufferId) -> Result<Tensor>) = match pass.batch_norm {
+            BatchNormMode::Train | BatchNormMode::Recompute => (train, Weights::pending),
+            BatchNormMode::Eval => (Mode::Eval, Weights::buffer),
         };
         let buffer = |weights: &Weights, id| {
             let buffer = buffer(weights, id)?;
-            if pass.statistics != Statistics::Again {
+            if pass.batch_norm != BatchNormMode::Recompute {
                 return Ok(buffer);
             }
             // The forward pass has already updated the statistics, so the kernel updates a copy.

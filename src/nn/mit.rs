@@ -8,7 +8,7 @@ use crate::params::Spec;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::layers::{Convolution, Depthwise, LayerNorm, Linear, Pass, he};
+use super::layers::{Convolution, Depthwise, LayerNorm, Linear, Pass, kaiming_normal};
 
 /// Attention heads of each stage.
 const HEADS: [usize; 4] = [1, 2, 5, 8];
@@ -91,7 +91,7 @@ impl Mit {
                 let name = format!("{prefix}.patch_embed{}", i + 1);
                 let channels = [inputs, widths[i]];
                 let proj = format!("{name}.proj");
-                let init = he(widths[i], kernel, 1);
+                let init = kaiming_normal(widths[i], kernel, 1);
                 let embed = Convolution::new(spec, &proj, channels, kernel, geometry, true, init);
                 (embed, LayerNorm::new(spec, &format!("{name}.norm"), widths[i], EMBED_EPS))
             })
@@ -224,7 +224,7 @@ impl Attention {
         let proj = Linear::new(spec, &format!("{name}.proj"), width, width);
         let reduction = (ratio > 1).then(|| {
             let geometry = Conv { stride: ratio, padding: 0, dilation: 1 };
-            let (channels, init) = ([width, width], he(width, ratio, 1));
+            let (channels, init) = ([width, width], kaiming_normal(width, ratio, 1));
             let sr = format!("{name}.sr");
             (
                 Convolution::new(spec, &sr, channels, ratio, geometry, true, init),

@@ -9,6 +9,6 @@ mod parts;
 mod resnet;
 mod segmentor;
 
-pub use layers::{Dropping, Pass, Statistics};
+pub use layers::{BatchNormMode, DropoutRng, Pass};
 pub use parts::{Backbone, Head, Role};
 pub use segmentor::{Features, HrdaParts, Output, Parts, Segmentor, Supervision};

@@ -8,7 +8,7 @@ use crate::params::Spec;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::layers::{BatchNorm, Convolution, Pass, he};
+use super::layers::{BatchNorm, Convolution, Pass, kaiming_normal};
 
 /// Channels of the stem's three convolutions.
 const STEM: [usize; 3] = [32, 32, 64];
@@ -23,7 +23,7 @@ const DILATIONS: [usize; 4] = [1, 1, 2, 4];
 
 /// A backbone of a stem and four stages of bottlenecks, at strides 4, 8, 8 and 8.
 pub struct ResNet {
-    stem: Vec<Normed>,
+    stem: Vec<ConvNorm>,
     stages: Vec<Vec<Bottleneck>>,
     /// Enables activation checkpointing: the tape keeps only the input of each bottleneck.
     recompute: bool,
@@ -31,7 +31,7 @@ pub struct ResNet {
 
 /// A convolution without bias, followed by a batch norm.
 #[derive(Clone)]
-struct Normed {
+struct ConvNorm {
     conv: Convolution,
     norm: BatchNorm,
 }
@@ -39,9 +39,9 @@ struct Normed {
 #[derive(Clone)]
 struct Bottleneck {
     /// The 1×1, 3×3 and 1×1 convolutions of the residual branch.
-    branch: [Normed; 3],
+    branch: [ConvNorm; 3],
     /// The projection of the input, if the branch changes the shape.
-    shortcut: Option<Normed>,
+    shortcut: Option<ConvNorm>,
 }
 
 impl ResNet {
@@ -67,7 +67,7 @@ impl ResNet {
                 // The reference numbers convolution, norm and ReLU consecutively, three times.
                 let names = [3 * i, 3 * i + 1].map(|n| format!("{prefix}.stem.{n}"));
                 let geometry = Conv::strided(if i == 0 { 2 } else { 1 }, 1);
-                let conv = Normed::new(spec, names, [inputs, outputs], 3, geometry, 1.0);
+                let conv = ConvNorm::new(spec, names, [inputs, outputs], 3, geometry, 1.0);
                 inputs = outputs;
                 conv
             })
@@ -95,7 +95,7 @@ impl ResNet {
     pub fn forward(&self, pass: &Pass, image: &Tensor) -> Result<[Tensor; 4]> {
         let mut x = image.clone();
         for layer in &self.stem {
-            x = layer.rectified(pass, &x)?;
+            x = layer.forward_relu(pass, &x)?;
         }
         x = ops::max_pool(pass.tape, &x)?;
         let mut features = Vec::with_capacity(4);
@@ -112,7 +112,7 @@ impl ResNet {
     }
 }
 
-impl Normed {
+impl ConvNorm {
     /// Adds a convolution and its norm to `spec`. `names` are their names; the norm's weights are
     /// initialized to `gain`.
     fn new(
@@ -122,9 +122,9 @@ impl Normed {
         kernel: usize,
         geometry: Conv,
         gain: f32,
-    ) -> Normed {
-        let (init, [conv, norm]) = (he(channels[1], kernel, 1), names);
-        Normed {
+    ) -> ConvNorm {
+        let (init, [conv, norm]) = (kaiming_normal(channels[1], kernel, 1), names);
+        ConvNorm {
             conv: Convolution::new(spec, &conv, channels, kernel, geometry, false, init),
             norm: BatchNorm::new(spec, &norm, channels[1], gain),
         }
@@ -134,8 +134,8 @@ impl Normed {
         self.norm.plain(pass, &self.conv.forward(pass, x)?)
     }
 
-    fn rectified(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
-        self.norm.rectified(pass, &self.conv.forward(pass, x)?)
+    fn forward_relu(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+        self.norm.forward_relu(pass, &self.conv.forward(pass, x)?)
     }
 }
 
@@ -151,7 +151,7 @@ impl Bottleneck {
         let outputs = inner * EXPANSION;
         let mut layer = |conv: &str, norm: &str, channels, kernel, geometry, gain| {
             let names = [format!("{name}.{conv}"), format!("{name}.{norm}")];
-            Normed::new(spec, names, channels, kernel, geometry, gain)
+            ConvNorm::new(spec, names, channels, kernel, geometry, gain)
         };
         let one = Conv::same(1, 1);
         let middle = Conv { stride, padding: dilation, dilation };
@@ -171,7 +171,7 @@ impl Bottleneck {
 
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let [first, second, third] = &self.branch;
-        let inner = second.rectified(pass, &first.rectified(pass, x)?)?;
+        let inner = second.forward_relu(pass, &first.forward_relu(pass, x)?)?;
         let outer = third.plain(pass, &inner)?;
         drop(inner);
         let kept = match &self.shortcut {

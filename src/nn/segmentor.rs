@@ -259,7 +259,7 @@ impl Hrda {
         }
         let (side, step) = (self.detail_crop, self.detail_crop / 2);
         let windows = device
-            .lasting(|| Windows::new(device, (height, width), (side, side), (step, step)))
+            .persistent(|| Windows::new(device, (height, width), (side, side), (step, step)))
             .map(Rc::new)?;
         kept.insert((height, width), windows.clone());
         Ok(windows)

@@ -1,6 +1,6 @@
 //! Convolutions of feature maps B,H,W,C with filters K,R,S,C.
 
-use crate::device::{Convolution, ConvolutionPass, Device, Grid, Job, Matrix, kernels};
+use crate::device::{Convolution, ConvolutionPass, Device, Grid, LibraryOp, Matrix, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -151,7 +151,7 @@ impl Same {
         w: &Tensor,
         y: &Tensor,
     ) -> Result<()> {
-        let job = Job::Convolution(Convolution {
+        let op = LibraryOp::Convolution(Convolution {
             pass,
             dtype: x.dtype(),
             x: x.address(),
@@ -165,7 +165,7 @@ impl Same {
             kernel: self.taps,
             dilation: self.geometry.dilation,
         });
-        device.compute(&job)?.ok_or_else(|| job.refused())
+        device.compute(&op)?.ok_or_else(|| op.refused())
     }
 
     fn record(self, tape: &Tape, x: &Tensor, w: &Param, b: Option<&Param>) -> Result<Tensor> {

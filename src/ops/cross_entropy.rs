@@ -42,13 +42,14 @@ pub fn cross_entropy(
     let (rows, pixels) = (batch * size.0, labels.len());
     let mut partial = device.empty(&[rows, 3])?;
     let wanted = tape.is_recording() && logits.slot.is_some();
-    let mut slope = if wanted { Some(device.empty(&[batch, size.0, w, channels])?) } else { None };
+    let mut row_gradient =
+        if wanted { Some(device.empty(&[batch, size.0, w, channels])?) } else { None };
     kernels::CrossEntropyRows {
         logits,
         labels,
         weight,
         partial: &mut partial,
-        slope: slope.as_mut(),
+        row_gradient: row_gradient.as_mut(),
         batch,
         height: h,
         width: w,
@@ -75,11 +76,11 @@ pub fn cross_entropy(
         pixels,
     }
     .launch(device, Grid::blocks(1))?;
-    let Some(slope) = slope else { return Ok(loss) };
+    let Some(row_gradient) = row_gradient else { return Ok(loss) };
 
     let mut gradient = device.empty_like(logits)?;
     kernels::CrossEntropyGather {
-        slope: &slope,
+        row_gradient: &row_gradient,
         gradient: &mut gradient,
         batch,
         height: h,

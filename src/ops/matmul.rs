@@ -1,6 +1,6 @@
 //! Matmuls, optionally with a bias or with the row sums for a bias gradient as an epilogue.
 
-use crate::device::{Device, Job, Matrix, Product, kernels};
+use crate::device::{Device, LibraryOp, Matmul, Matrix, kernels};
 use crate::params::Param;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -20,8 +20,8 @@ pub fn matmul(
     b: Matrix,
     accumulate: bool,
 ) -> Result<()> {
-    let product = Product::plain(Matrix::of(out), a, b, accumulate);
-    compute(device, product)?.ok_or_else(|| Job::Product(product).refused())
+    let product = Matmul::plain(Matrix::of(out), a, b, accumulate);
+    compute(device, product)?.ok_or_else(|| LibraryOp::Matmul(product).refused())
 }
 
 /// Computes `out = a·b + bias`, with the bias added to every row, as one matmul with bias epilogue
@@ -42,8 +42,8 @@ pub fn matmul_with_bias(
     if stored.len() != out.channels() || stored.dtype() != out.dtype() {
         return Err(Error::shape("matmul", format!("a bias {stored:?} for {out:?}")));
     }
-    let plain = Product::plain(Matrix::of(out), a, b, false);
-    match compute(device, Product { bias: Some(stored.address()), ..plain })? {
+    let plain = Matmul::plain(Matrix::of(out), a, b, false);
+    match compute(device, Matmul { bias: Some(stored.address()), ..plain })? {
         Some(()) => Ok(()),
         None => {
             fill_rows(device, &bias.value, out)?;
@@ -63,7 +63,7 @@ pub fn matmul_with_row_sums(
 ) -> Result<bool> {
     let partial = device.empty(&[a.rows])?;
     let (out, row_sums) = (Matrix::of(out), Some(partial.address()));
-    let product = Product { row_sums, ..Product::plain(out, a, b, true) };
+    let product = Matmul { row_sums, ..Matmul::plain(out, a, b, true) };
     if compute(device, product)?.is_none() {
         return Ok(false);
     }
@@ -80,8 +80,8 @@ pub(super) fn fill_rows(device: &Device, bias: &Tensor, y: &mut Tensor) -> Resul
 }
 
 /// Runs the matmul, or returns `None` without doing anything if the device does not support it.
-fn compute(device: &Device, product: Product) -> Result<Option<()>> {
-    let Product { out, a, b, .. } = product;
+fn compute(device: &Device, product: Matmul) -> Result<Option<()>> {
+    let Matmul { out, a, b, .. } = product;
     if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
         let shape = |m: &Matrix| format!("{}x{}", m.rows, m.cols);
         let problem = format!("{} times {} into {}", shape(&a), shape(&b), shape(&out));
@@ -90,5 +90,5 @@ fn compute(device: &Device, product: Product) -> Result<Option<()>> {
     if out.rows == 0 || out.cols == 0 {
         return Ok(Some(()));
     }
-    device.compute(&Job::Product(product))
+    device.compute(&LibraryOp::Matmul(product))
 }

@@ -122,7 +122,7 @@ pub struct RareCrops {
 }
 
 /// How the bytes of long-tail crops are normalized: (channel - mean) · gain.
-pub struct RareColours {
+pub struct CropNormalization {
     /// The gain of each channel.
     pub gain: Tensor,
     /// If set, the channels are taken in BGR instead of RGB order.
@@ -149,7 +149,7 @@ pub struct Mix<'a> {
     pub layers: [Option<Layer<'a>>; 2],
     /// Long-tail crops on top, the second class over the first. They keep the weights of the pixels
     /// beneath.
-    pub rare: Option<(&'a RareCrops, &'a RareColours)>,
+    pub rare: Option<(&'a RareCrops, &'a CropNormalization)>,
 }
 
 /// Mixes and applies color jitter in one pass over the pixels. Blur depends on neighboring pixels
@@ -201,7 +201,7 @@ pub fn mix(
         rgb: rare.map(|(crops, _)| &crops.rgb),
         crop_label: rare.map(|(crops, _)| &crops.label),
         classes: rare.map(|(crops, _)| &crops.classes),
-        gain: rare.map(|(_, colours)| &colours.gain),
+        gain: rare.map(|(_, colors)| &colors.gain),
         factors: jitter.map(|a| &a.factors),
         order: jitter.map(|a| &a.order),
         switches: jitter.map(|a| &a.switches),
@@ -210,7 +210,7 @@ pub fn mix(
         image: &mut image,
         label: &mut label,
         weight: &mut weight,
-        reversed: rare.is_some_and(|(_, colours)| colours.reversed),
+        reversed: rare.is_some_and(|(_, colors)| colors.reversed),
         unit: UNIT,
         batch,
         pixels: n / batch,

@@ -4,7 +4,7 @@ use bytemuck::cast_slice;
 
 use crate::config::Config;
 use crate::data::{Batch, Crops};
-use crate::device::{Device, Inlet};
+use crate::device::{Device, StagingBuffers};
 use crate::ops::ImageNormalizer;
 use crate::ops::mix::{Labelled, RareCrops};
 use crate::tensor::{DType, Tensor};
@@ -53,7 +53,7 @@ pub struct BatchBuffers {
     /// Staging buffers that receive the next batch while the current one is in use. For the source
     /// and then the target: pixels as bytes, B,H,W,3; width and height that each image covers, B,2;
     /// labels or validity mask, B,H,W. The long-tail crops follow.
-    staging: Inlet,
+    staging: StagingBuffers,
 }
 
 impl BatchBuffers {
@@ -87,7 +87,11 @@ impl BatchBuffers {
                 valid: bytes(&target.2)?,
                 rare: config.quadmix.enabled.then(rare).transpose()?,
             };
-            Ok(BatchBuffers { contents, has_rare: false, staging: Inlet::new(device, &parts)? })
+            Ok(BatchBuffers {
+                contents,
+                has_rare: false,
+                staging: StagingBuffers::new(device, &parts)?,
+            })
         })
     }
 
@@ -147,7 +151,7 @@ impl BatchBuffers {
             }
             data.push(&new.classes);
         }
-        self.staging.take_in(&data, |arrived| {
+        self.staging.upload(&data, |arrived| {
             let (image, target) = (&mut contents.source.image, &mut contents.target);
             normalizer.normalize_into(device, &arrived[0], Some(&arrived[1]), image)?;
             device.copy(&arrived[2], &mut contents.source.label)?;

@@ -1,6 +1,6 @@
 //! Forward and backward through the passes of the student. Gradients of all passes accumulate.
 
-use crate::nn::{Features, Pass, Statistics, Supervision};
+use crate::nn::{BatchNormMode, Features, Pass, Supervision};
 use crate::ops;
 use crate::params::Weights;
 use crate::tape::Tape;
@@ -10,13 +10,13 @@ use crate::{Error, Result};
 use super::inputs::PassKind;
 use super::passes::StudentPass;
 use super::report::Terms;
-use super::state::Learner;
+use super::state::TrainingState;
 use super::trace::Trace;
 
 /// Runs the passes one after the other, or as one batch if `network.join_passes` is set and the
 /// backbone supports it.
 pub(super) fn forward_backward(
-    state: &Learner,
+    state: &TrainingState,
     mut passes: Vec<StudentPass>,
     terms: &mut Terms,
     trace: &mut Trace,
@@ -35,12 +35,12 @@ pub(super) fn forward_backward(
 /// goes through the decoder separately, so that the decoder activations of only one pass exist at a
 /// time.
 fn forward_backward_together(
-    state: &Learner,
+    state: &TrainingState,
     passes: &[StudentPass],
     terms: &mut Terms,
     trace: &mut Trace,
 ) -> Result<()> {
-    let Learner { device, network, .. } = state;
+    let TrainingState { device, network, .. } = state;
     let scope = if let [one] = passes { one.kind.name() } else { "student" };
     device.scope(scope, || {
         let tape = Tape::recording(device);
@@ -64,14 +64,14 @@ fn forward_backward_together(
 /// Runs the decoder and the losses of a pass and their backward. Returns the gradients of the
 /// backbone features.
 fn feature_gradients(
-    state: &Learner,
+    state: &TrainingState,
     pass: &StudentPass,
     features: &Features,
     supervision: &Supervision,
     terms: &mut Terms,
     trace: &mut Trace,
 ) -> Result<Vec<Option<Tensor>>> {
-    let Learner { device, network, config, .. } = state;
+    let TrainingState { device, network, config, .. } = state;
     let StudentPass { kind, prefix, input, loss_weight } = pass;
     trace.labelled(if *kind == PassKind::Source { "src." } else { prefix }, input)?;
     let tape = Tape::recording(device);
@@ -105,16 +105,16 @@ fn feature_gradients(
 /// Returns the distance between the student's features of the source images and those of the frozen
 /// ImageNet model (DAFormer, Hoyer et al. 2022).
 fn feature_distance(
-    state: &Learner,
+    state: &TrainingState,
     tape: &Tape,
     imagenet: &Weights,
     source: &Supervision,
     student_features: &Tensor,
 ) -> Result<Tensor> {
-    let Learner { device, network, thing_classes, config, .. } = state;
+    let TrainingState { device, network, thing_classes, config, .. } = state;
     let inference = Tape::inference(device);
-    let (statistics, dropping) = (Statistics::Running, None);
-    let frozen = Pass { tape: &inference, weights: imagenet, statistics, dropping };
+    let (batch_norm, dropout_rng) = (BatchNormMode::Eval, None);
+    let frozen = Pass { tape: &inference, weights: imagenet, batch_norm, dropout_rng };
     let [.., frozen_features] = device.scope("imagenet", || {
         let context = network.context(&frozen, source.image)?;
         network.backbone().forward(&frozen, &context)

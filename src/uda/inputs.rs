@@ -8,7 +8,7 @@
 use bytemuck::cast_slice;
 
 use crate::config::Config;
-use crate::device::{Device, Inlet};
+use crate::device::{Device, StagingBuffers};
 use crate::ops::augment::Augmentation;
 use crate::optimizer::{UpdateNumbers, learning_rate, teacher_alpha};
 use crate::rng::{Draw, Purpose};
@@ -184,7 +184,7 @@ fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
 /// [`StepInputs`] on the device, at addresses that do not change between steps.
 pub struct UploadedInputs {
     /// Staging buffers that receive the next step's inputs while the current ones are in use.
-    staging: Inlet,
+    staging: StagingBuffers,
     reals: Tensor,
     words: Tensor,
     /// Learning rate, weight decay, bias corrections and EMA decay; see `kernels/optimizer.cu`.
@@ -241,7 +241,7 @@ impl UploadedInputs {
         let drop_key = device.zeros(&[1], DType::U64)?;
         let parts = [&reals, &words, &drop_key].map(|tensor| (tensor.shape(), tensor.dtype()));
         Ok(UploadedInputs {
-            staging: Inlet::new(device, &parts)?,
+            staging: StagingBuffers::new(device, &parts)?,
             update,
             class_mix,
             template_source,
@@ -292,7 +292,7 @@ impl UploadedInputs {
         words.extend(inputs.augment.iter().flat_map(|a| a.order));
         words.extend(inputs.switches.iter().flat_map(|s| [s.jitter as i32, s.blur as i32]));
         let (reals, key) = (device.as_real(&reals), [inputs.drop_key]);
-        self.staging.take_in(&[&reals, cast_slice(&words), cast_slice(&key)], |arrived| {
+        self.staging.upload(&[&reals, cast_slice(&words), cast_slice(&key)], |arrived| {
             let places = [&mut self.reals, &mut self.words, &mut self.drop_key];
             arrived.iter().zip(places).try_for_each(|(from, to)| device.copy(from, to))
         })

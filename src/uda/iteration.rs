@@ -10,10 +10,10 @@ use crate::{Error, Result};
 use super::forward_backward::forward_backward;
 use super::passes::{StudentPass, class_mix, masked, pseudo_labels, quad_mix};
 use super::report::{TermName, Terms};
-use super::state::{Learner, Mixing};
+use super::state::{Mixing, TrainingState};
 use super::trace::Trace;
 
-impl Learner {
+impl TrainingState {
     /// Trains on the loaded batch. Returns the names of the reported terms.
     pub(super) fn iterate(&mut self, mixing: Mixing, trace: &mut Trace) -> Result<Vec<TermName>> {
         let device = self.device.clone();

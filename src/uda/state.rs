@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use crate::Result;
 use crate::config::Config;
-use crate::device::{Device, Replays};
+use crate::device::{Device, GraphCache};
 use crate::nn::Segmentor;
 use crate::ops::ImageNormalizer;
-use crate::ops::mix::RareColours;
+use crate::ops::mix::CropNormalization;
 use crate::optimizer::Optimizer;
 use crate::params::Weights;
 use crate::tensor::{DType, Tensor};
@@ -27,7 +27,7 @@ pub(super) enum Mixing {
 }
 
 /// Training state: networks, optimizer and buffers.
-pub struct Learner {
+pub struct TrainingState {
     /// Device that everything runs on.
     pub device: Device,
     /// Configuration of the run.
@@ -51,17 +51,17 @@ pub struct Learner {
     pub failed: Tensor,
     pub(super) normalizer: ImageNormalizer,
     /// Normalization of long-tail crops.
-    pub(super) crop_colours: RareColours,
+    pub(super) crop_normalization: CropNormalization,
     /// 256 values: 1 for the classes that the feature distance compares.
     pub(super) thing_classes: Tensor,
     pub(super) inputs: UploadedInputs,
     /// [`MAX_TERMS`] values, of which the first are the terms of the last iteration.
     pub(super) logged: Tensor,
     /// Shared ownership, so that the captured work can borrow the state mutably.
-    pub(super) graphs: Rc<RefCell<Replays<Mixing, Vec<TermName>>>>,
+    pub(super) graphs: Rc<RefCell<GraphCache<Mixing, Vec<TermName>>>>,
 }
 
-impl Learner {
+impl TrainingState {
     /// Creates the training state. `student` and `imagenet` must be loaded or initialized; the
     /// teacher starts as a copy of the student.
     pub fn new(
@@ -70,7 +70,7 @@ impl Learner {
         network: Segmentor,
         student: Weights,
         imagenet: Option<Weights>,
-    ) -> Result<Learner> {
+    ) -> Result<TrainingState> {
         let teacher = match config.teacher.enabled {
             false => None,
             true => {
@@ -85,25 +85,25 @@ impl Learner {
             things[class as usize] = 1;
         }
         let normalizer = ImageNormalizer::new(device)?;
-        let crop_colours = if config.quadmix.released_colors {
+        let crop_normalization = if config.quadmix.released_colors {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
-            RareColours { gain, reversed: true }
+            CropNormalization { gain, reversed: true }
         } else {
-            RareColours { gain: normalizer.inverse_std.clone(), reversed: false }
+            CropNormalization { gain: normalizer.inverse_std.clone(), reversed: false }
         };
-        Ok(Learner {
+        Ok(TrainingState {
             optimizer: Optimizer::new(device, &student, (&config.optimizer).into(), |name| {
                 config.optimizer.multipliers(name)
             })?,
             templates: Templates::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,
             normalizer,
-            crop_colours,
+            crop_normalization,
             thing_classes: device.upload(&[256], &things)?,
             inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
             batch: BatchBuffers::new(device, config)?,
             logged: device.empty(&[MAX_TERMS])?,
-            graphs: Rc::new(RefCell::new(Replays::new(device, config.device.cuda_graph))),
+            graphs: Rc::new(RefCell::new(GraphCache::new(device, config.device.cuda_graph))),
             device: device.clone(),
             config: config.clone(),
             network,

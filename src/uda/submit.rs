@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use super::batch::BatchSource;
 use super::inputs::StepInputs;
 use super::report::{Report, TermName};
-use super::state::{Learner, Mixing};
+use super::state::{Mixing, TrainingState};
 use super::trace::Trace;
 
 /// An iteration that was submitted and may still be running.
@@ -27,13 +27,13 @@ pub struct PendingStep {
 }
 
 impl PendingStep {
-    /// Returns whether [`Learner::wait`] would return without blocking.
+    /// Returns whether [`TrainingState::wait`] would return without blocking.
     pub fn is_done(&self) -> Result<bool> {
         self.logged.is_there()
     }
 }
 
-impl Learner {
+impl TrainingState {
     /// Runs an iteration and updates the state, unless a loss or gradient is not finite.
     pub fn step<'a>(
         &mut self,
@@ -91,7 +91,7 @@ impl Learner {
             let graphs = self.graphs.clone();
             graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))
         };
-        let captured = self.graphs.borrow().are_recorded();
+        let captured = self.graphs.borrow().capture();
         let terms = terms.map_err(|e| with_memory_advice(e, &self.config, captured))?;
         Ok(PendingStep {
             iteration: inputs.iteration,

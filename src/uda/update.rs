@@ -9,9 +9,9 @@ use crate::ops;
 use crate::ops::commit;
 
 use super::report::Terms;
-use super::state::Learner;
+use super::state::TrainingState;
 
-impl Learner {
+impl TrainingState {
     pub(super) fn zero_gradients(&mut self) -> Result<()> {
         match &mut self.student.grads {
             Some(grads) => self.device.zero(grads),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
 use udass_raw::device::cuda::Driver;
-use udass_raw::device::{Device, Matrix, Precision, Replays, Types};
+use udass_raw::device::{Device, GraphCache, Matrix, Precision, Types};
 use udass_raw::ops::{self, Conv};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
@@ -67,7 +67,7 @@ impl Layer {
     }
 
     /// Returns how often each candidate ran in one run of the layer.
-    fn ways(&self) -> Vec<(usize, u64)> {
+    fn algorithms(&self) -> Vec<(usize, u64)> {
         self.run();
         self.gpu.ways_that_ran().into_iter().collect()
     }
@@ -91,7 +91,7 @@ fn each_is_timed_once_and_leaves_what_it_would_leave_untimed() {
         let ran: Vec<_> = layer.gpu.ways_that_ran().into_iter().collect();
         let trials = [TRIALS, TRIALS + 1, TRIALS, HOPELESS].map(|n| 3 * n);
         assert_eq!(ran, trials.into_iter().enumerate().collect::<Vec<_>>());
-        assert_eq!(layer.ways(), [(1, 3)], "of a shape that is known");
+        assert_eq!(layer.algorithms(), [(1, 3)], "of a shape that is known");
         assert_eq!(timed, Layer::new(taps, &[1], None).run());
     }
     let (_, text) = kept(folder.path());
@@ -107,7 +107,7 @@ fn another_process_takes_what_was_the_fastest_whatever_its_own_clock_says() {
     for taps in TAPS {
         let folder = tempdir().unwrap();
         Layer::new(taps, &[5, 2, 3], Some(folder.path())).run();
-        assert_eq!(Layer::new(taps, &[1, 9, 1], Some(folder.path())).ways(), [(1, 3)]);
+        assert_eq!(Layer::new(taps, &[1, 9, 1], Some(folder.path())).algorithms(), [(1, 3)]);
         // The file holds half a line, as from a killed process, and a candidate that the library no
         // longer has.
         let (file, text) = kept(folder.path());
@@ -117,8 +117,8 @@ fn another_process_takes_what_was_the_fastest_whatever_its_own_clock_says() {
         std::fs::write(&file, format!("{}\n{torn}", whole.replace("way 1", "way 7"))).unwrap();
         let layer = Layer::new(taps, &[3, 9, 1], Some(folder.path()));
         let trials = [(0, 3 * TRIALS), (1, 3 * HOPELESS), (2, 3 * TRIALS + 3)];
-        assert_eq!(layer.ways(), trials);
-        assert_eq!(Layer::new(taps, &[1, 1, 1], Some(folder.path())).ways(), [(2, 3)]);
+        assert_eq!(layer.algorithms(), trials);
+        assert_eq!(Layer::new(taps, &[1, 1, 1], Some(folder.path())).algorithms(), [(2, 3)]);
     }
 }
 
@@ -128,8 +128,8 @@ fn where_nothing_can_be_kept_the_favourites_are_taken() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     for taps in TAPS {
-        assert_eq!(Layer::new(taps, &[5, 2], None).ways(), [(0, 3)]);
-        assert_eq!(Layer::new(taps, &[5, 2], Some(&file)).ways(), [(0, 3)]);
+        assert_eq!(Layer::new(taps, &[5, 2], None).algorithms(), [(0, 3)]);
+        assert_eq!(Layer::new(taps, &[5, 2], Some(&file)).algorithms(), [(0, 3)]);
     }
 }
 
@@ -140,13 +140,13 @@ fn where_none_can_be_timed_the_favourite_is_taken_and_not_kept() {
         let gpu = StandIn::with_memory(16 << 20).with_ways(&[5, 2], Some(folder.path()));
         let layer = Layer::on(gpu, taps);
         let rest = layer.gpu.allocate(layer.gpu.memory().unwrap().free).unwrap();
-        assert_eq!(layer.ways(), [(0, 3)]);
+        assert_eq!(layer.algorithms(), [(0, 3)]);
         assert_eq!(kept(folder.path()).1, "");
         // A candidate needs the workspace that was allocated for timing it.
         layer.gpu.free(rest).unwrap();
-        assert_eq!(layer.ways(), [(0, 3)]);
+        assert_eq!(layer.algorithms(), [(0, 3)]);
     }
-    assert_eq!(Layer::new(3, &[5, 2], Some(folder.path())).ways()[1], (1, 3 * TRIALS + 3));
+    assert_eq!(Layer::new(3, &[5, 2], Some(folder.path())).algorithms()[1], (1, 3 * TRIALS + 3));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn recorded_work_takes_what_was_chosen_before_or_else_the_favourite() {
         let folder = tempdir().unwrap();
         let layer = Layer::new(taps, &[4, 2], Some(folder.path()));
         let other = ops::full(&layer.device, &[1, 5, 5, 3], 1.0).unwrap();
-        let mut replays = Replays::new(&layer.device, true);
+        let mut replays = GraphCache::new(&layer.device, true);
         let mut work = |kind, x: &Tensor| {
             let forward = || {
                 layer.forward(&Tape::inference(&layer.device), x);
@@ -206,12 +206,12 @@ fn a_bias_that_no_product_adds_is_there_before() {
 
 #[test]
 fn what_no_library_computes_is_told() {
-    for (taps, job) in TAPS.into_iter().zip(["Product F32", "Forward"]) {
+    for (taps, op) in TAPS.into_iter().zip(["Product F32", "Forward"]) {
         let layer = Layer::new(taps, &[], None);
         let tape = Tape::inference(&layer.device);
         let geometry = Conv::same(taps, 1);
         let told = ops::conv(&tape, &layer.x, &layer.filters, None, geometry).unwrap_err();
         let told = told.to_string();
-        assert!(told.contains(&format!("no way that may be taken for {job}")), "{told}");
+        assert!(told.contains(&format!("no way that may be taken for {op}")), "{told}");
     }
 }

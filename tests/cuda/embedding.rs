@@ -4,10 +4,10 @@
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::{ALIGNMENT, Device, Types};
-use udass_raw::nn::{Pass, Statistics};
+use udass_raw::nn::{BatchNormMode, Pass};
 use udass_raw::ops;
 use udass_raw::ops::mix::{Labelled, RareCrops};
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
@@ -72,27 +72,27 @@ impl Program {
 fn training_on_images_that_are_there() {
     let config = config_with("toy_vit", &[]);
     let host = Device::host(2).unwrap();
-    let mut expected = learner::build(&config, &host, None).unwrap();
+    let mut expected = initial_state::build(&config, &host, None).unwrap();
     let program = Program::new();
-    let mut learner = learner::build(&config, &program.device, None).unwrap();
+    let mut training = initial_state::build(&config, &program.device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
     for iteration in 0..ITERATIONS {
         let report = expected.step(&loader.next().unwrap(), iteration).unwrap();
         let batch = program.batch(&host, &expected.batch.current());
-        assert_eq!(learner.step(&batch, iteration).unwrap(), report);
+        assert_eq!(training.step(&batch, iteration).unwrap(), report);
     }
     assert_eq!(program.gpu.counts().replayed, ITERATIONS - 2);
-    assert_same_state("toy_vit", &learner, &expected);
+    assert_same_state("toy_vit", &training, &expected);
 }
 
 #[test]
 fn a_batch_of_another_size_is_told() {
     let config = config_with("toy_vit", &[]);
     let program = Program::new();
-    let mut learner = learner::build(&config, &program.device, None).unwrap();
-    let mut batch = learner.batch.current();
+    let mut training = initial_state::build(&config, &program.device, None).unwrap();
+    let mut batch = training.batch.current();
     batch.target = ops::full(&program.device, &[1, 2, 2, 3], 0.0).unwrap();
-    let problem = learner.step(&batch, 0).err().unwrap().to_string();
+    let problem = training.step(&batch, 0).err().unwrap().to_string();
     assert!(problem.contains("target is F32[1, 2, 2, 3], not F32["), "{problem}");
 }
 
@@ -101,10 +101,11 @@ fn predicting_from_and_into_memory_that_is_there() {
     let config = config_with("toy_vit", &[]);
     let image: Vec<f32> = (0..64 * 96 * 3).map(|i| (i % 17) as f32 / 17.0).collect();
     let logits = |device: &Device, image: &Tensor| {
-        let learner = learner::build(&config, device, None).unwrap();
-        let (tape, weights) = (Tape::inference(device), &learner.student);
-        let pass = Pass { tape: &tape, weights, statistics: Statistics::Running, dropping: None };
-        learner.network.logits(&pass, image).unwrap()
+        let training = initial_state::build(&config, device, None).unwrap();
+        let (tape, weights) = (Tape::inference(device), &training.student);
+        let pass =
+            Pass { tape: &tape, weights, batch_norm: BatchNormMode::Eval, dropout_rng: None };
+        training.network.logits(&pass, image).unwrap()
     };
     let host = Device::host(2).unwrap();
     let expected = logits(&host, &host.upload(&[1, 64, 96, 3], &image).unwrap());

@@ -76,7 +76,7 @@ mod resize_gradients;
 
 use udass_raw::device::{Device, Types};
 
-pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
+pub use host::{GRID, Host, at, close, each, gelu, gelu_derivative, jittered, taps, uniform_of};
 
 /// The device that runs the cases of launchers and gradients.
 pub fn double() -> Device {

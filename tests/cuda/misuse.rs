@@ -2,7 +2,7 @@
 //! numbers much later.
 
 use udass_raw::device::cuda::{Argument, Driver, Event, Graph, Launch, Stream};
-use udass_raw::device::{Grid, Job, Matrix, Product, Types, kernels};
+use udass_raw::device::{Grid, LibraryOp, Matmul, Matrix, Types, kernels};
 use udass_raw::tensor::DType;
 
 use crate::stand_in::{StandIn, WORKSPACE};
@@ -76,11 +76,11 @@ fn use_after_free() {
 #[test]
 fn use_of_a_tensor_after_it_was_given_back() {
     let (gpu, stream, device, host) = gpu();
-    gpu.lend(device, 64).unwrap();
+    gpu.on_alloc(device, 64).unwrap();
     gpu.zero(stream, device, 64).unwrap();
     let problem = told(gpu.zero(stream, device, 65));
     assert_eq!(problem, "zero: runs 1 bytes over a tensor's end");
-    gpu.take_back(device, 64);
+    gpu.on_free(device, 64);
     let problem = told(gpu.copy_out(stream, device, host, 64));
     assert_eq!(problem, format!("copy_out: use of {device:#x} after it was freed"));
 }
@@ -103,19 +103,19 @@ fn fresh_and_freed_memory_is_poisoned() {
         gpu.read_host(host, &mut read).unwrap();
         bytemuck::cast_slice::<u8, f32>(&read).to_vec()
     };
-    gpu.lend(device, 16).unwrap();
+    gpu.on_alloc(device, 16).unwrap();
     assert!(content().iter().all(|x| x.is_nan()), "fresh");
     gpu.launch(stream, &fill(device, 16, 4)).unwrap();
     assert_eq!(content(), [2.0; 4]);
-    gpu.take_back(device, 16);
-    gpu.lend(device, 16).unwrap();
+    gpu.on_free(device, 16);
+    gpu.on_alloc(device, 16).unwrap();
     assert!(content().iter().all(|x| x.is_nan()), "freed");
 }
 
 #[test]
 fn a_kernel_that_writes_past_its_tensor() {
     let (gpu, stream, device, _) = gpu();
-    gpu.lend(device, 16).unwrap();
+    gpu.on_alloc(device, 16).unwrap();
     gpu.launch(stream, &fill(device, 16, 5)).unwrap();
     let problem = told(gpu.synchronize(stream));
     assert_eq!(problem, "launch of fill: wrote 0 bytes past a tensor's end");
@@ -166,8 +166,8 @@ fn streams_that_wait_for_each_other() {
 #[test]
 fn operands_of_products_are_watched() {
     let (gpu, stream, device, _) = gpu();
-    gpu.lend(device, 64).unwrap();
-    gpu.lend(device + 128, 16).unwrap();
+    gpu.on_alloc(device, 64).unwrap();
+    gpu.on_alloc(device + 128, 16).unwrap();
     let matrix = |address, rows, cols| Matrix {
         address,
         dtype: DType::F32,
@@ -178,15 +178,15 @@ fn operands_of_products_are_watched() {
     };
     let (a, b) = (matrix(device, 2, 4), matrix(device + 32, 4, 2));
     let out = matrix(device + 128, 2, 2);
-    let fits = Product::plain(out, a, b, false);
+    let fits = Matmul::plain(out, a, b, false);
     let space = gpu.allocate(WORKSPACE).unwrap();
-    let product = |product| gpu.compute(stream, &Job::Product(product), 0, space);
+    let product = |product| gpu.compute(stream, &LibraryOp::Matmul(product), 0, space);
     product(fits).unwrap();
-    let bias = Product { bias: Some(device + 60), ..fits };
+    let bias = Matmul { bias: Some(device + 60), ..fits };
     assert_eq!(told(product(bias)), "product: runs 4 bytes over a tensor's end");
-    let sums = Product { row_sums: Some(device + 140), ..fits };
+    let sums = Matmul { row_sums: Some(device + 140), ..fits };
     assert_eq!(told(product(sums)), "product: runs 4 bytes over a tensor's end");
-    let over = Product { b: matrix(device + 48, 4, 2), ..fits };
+    let over = Matmul { b: matrix(device + 48, 4, 2), ..fits };
     assert_eq!(told(product(over)), "product: runs 16 bytes over a tensor's end");
 }
 
@@ -240,23 +240,23 @@ fn a_capture_runs_when_it_is_replayed_at_the_addresses_it_saw() {
 #[test]
 fn a_replay_needs_the_tensors_it_was_recorded_with() {
     let (gpu, stream, device, _) = gpu();
-    gpu.lend(device, 16).unwrap();
+    gpu.on_alloc(device, 16).unwrap();
     gpu.begin_capture(stream).unwrap();
-    gpu.lend(device + 128, 16).unwrap();
+    gpu.on_alloc(device + 128, 16).unwrap();
     gpu.launch(stream, &fill(device + 128, 16, 4)).unwrap();
     gpu.copy(stream, device + 128, device, 16).unwrap();
-    gpu.take_back(device + 128, 16);
+    gpu.on_free(device + 128, 16);
     let graph = gpu.end_capture(stream).unwrap();
     gpu.replay(stream, graph).unwrap();
     gpu.synchronize(stream).unwrap();
     // Memory that the capture lent must not belong to another tensor at replay.
-    gpu.lend(device + 120, 64).unwrap();
+    gpu.on_alloc(device + 120, 64).unwrap();
     let problem = told(gpu.replay(stream, graph));
     let wanted = format!("{:#x} was given to another tensor", device + 128);
     assert_eq!(problem, format!("replay of launch of fill: {wanted}"));
-    gpu.take_back(device + 120, 64);
+    gpu.on_free(device + 120, 64);
     gpu.replay(stream, graph).unwrap();
-    gpu.take_back(device, 16);
+    gpu.on_free(device, 16);
     let problem = told(gpu.replay(stream, graph));
     assert_eq!(problem, format!("replay of copy: use of {device:#x} after it was freed"));
     gpu.discard(graph);

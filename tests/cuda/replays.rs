@@ -1,6 +1,6 @@
 //! Tests work that is captured once and replayed.
 
-use udass_raw::device::{Device, Replays, Types};
+use udass_raw::device::{Device, GraphCache, Types};
 use udass_raw::ops;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::{Error, Result};
@@ -27,7 +27,7 @@ fn what_lies_at_the_same_addresses_may_change_between_replays() {
     let (gpu, device) = gpu();
     let mut x = device.zeros(&[N], DType::F32).unwrap();
     let mut sum = device.zeros(&[N], DType::F32).unwrap();
-    let mut replays = Replays::new(&device, true);
+    let mut replays = GraphCache::new(&device, true);
     let mut asked = 0;
     for i in 0..6 {
         device.write(&mut x, &[i as f32; N]).unwrap();
@@ -45,7 +45,7 @@ fn what_lies_at_the_same_addresses_may_change_between_replays() {
 #[test]
 fn a_host_asks_every_time() {
     let device = Device::host(1).unwrap();
-    let mut replays = Replays::new(&device, true);
+    let mut replays = GraphCache::new(&device, true);
     let mut asked = 0;
     for _ in 0..4 {
         let work = || -> Result<()> {
@@ -68,7 +68,7 @@ fn work_that_cannot_be_recorded_is_told_and_harms_nothing() {
         ("failed by itself", &|| Err(Error::Training("failed by itself".into()))),
     ];
     for (problem, wrong) in wrong {
-        let mut replays = Replays::new(&device, true);
+        let mut replays = GraphCache::new(&device, true);
         replays.run((), || add(&device, &x, &mut sum)).unwrap();
         let told = replays.run((), || {
             add(&device, &x, &mut sum)?;
@@ -86,7 +86,7 @@ fn work_that_cannot_be_recorded_is_told_and_harms_nothing() {
 #[test]
 fn a_tensor_that_outlives_its_work_is_told() {
     let (_, device) = gpu();
-    let mut replays = Replays::new(&device, true);
+    let mut replays = GraphCache::new(&device, true);
     let mut kept = Vec::new();
     let mut keep = |tensor: Result<Tensor>| tensor.map(|tensor| kept.push(tensor));
     replays.run((), || keep(ops::full(&device, &[N], 1.0))).unwrap();
@@ -94,11 +94,11 @@ fn a_tensor_that_outlives_its_work_is_told() {
     assert!(told.contains("of a step's memory are still held"), "{told}");
     kept.clear();
     replays.run((), || Ok(())).unwrap();
-    // Tensors that must outlive the work are allocated with `lasting`, which works from the first
+    // Tensors that must outlive the work are allocated with `persistent`, which works from the first
     // run on.
-    let mut replays = Replays::new(&device, true);
+    let mut replays = GraphCache::new(&device, true);
     let mut keep = |tensor: Result<Tensor>| tensor.map(|tensor| kept.push(tensor));
-    replays.run((), || keep(device.lasting(|| ops::full(&device, &[N], 1.0)))).unwrap();
+    replays.run((), || keep(device.persistent(|| ops::full(&device, &[N], 1.0)))).unwrap();
     replays.run((), || Ok(())).unwrap();
     assert_eq!(device.read::<f32>(&kept[0]).unwrap(), [1.0; N]);
 }

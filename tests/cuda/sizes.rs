@@ -5,9 +5,9 @@ use std::cell::Cell;
 
 use udass_raw::config::Config;
 use udass_raw::data::{Batch, Crops, RareCrops};
-use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
-use udass_raw::device::{Device, Job, MemoryReport, Types};
-use udass_raw::run::train::learner;
+use udass_raw::device::cuda::{Algorithm, Driver, Event, Graph, Launch, Memory, Stream};
+use udass_raw::device::{Device, LibraryOp, MemoryReport, Types};
+use udass_raw::run::train::initial_state;
 use udass_raw::{Error, Result};
 
 /// Hands out addresses with no memory behind them. Everything reads as 0.
@@ -96,12 +96,12 @@ impl Driver for Idle {
         false
     }
 
-    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
-        let workspace = WORKSPACE[usize::from(matches!(job, Job::Product(_)))];
-        Ok(vec![Way { name: "only".into(), workspace }])
+    fn algorithms(&self, op: &LibraryOp) -> Result<Vec<Algorithm>> {
+        let workspace = WORKSPACE[usize::from(matches!(op, LibraryOp::Matmul(_)))];
+        Ok(vec![Algorithm { name: "only".into(), workspace }])
     }
 
-    fn compute(&self, _: Stream, _: &Job, _: usize, _: u64) -> Result<()> {
+    fn compute(&self, _: Stream, _: &LibraryOp, _: usize, _: u64) -> Result<()> {
         Ok(())
     }
 
@@ -173,10 +173,10 @@ fn memory(preset: &str, sets: &[&str]) -> MemoryReport {
     let sets: Vec<String> = own.iter().chain(sets).map(|set| set.to_string()).collect();
     let config = Config::load(preset, &sets).unwrap();
     let device = Device::cuda_through(Types::F32, Box::new(Idle::default())).unwrap();
-    let mut learner = learner::build(&config, &device, None).unwrap();
+    let mut training = initial_state::build(&config, &device, None).unwrap();
     for iteration in 0..6 {
         let batch = batch(&config, iteration >= 3);
-        let report = learner.step(&batch, iteration).unwrap();
+        let report = training.step(&batch, iteration).unwrap();
         let quad_mix = report.terms.iter().any(|(name, _)| name == "mix_tst.decode.loss_seg");
         assert_eq!(quad_mix, iteration >= 3);
     }

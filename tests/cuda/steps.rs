@@ -9,15 +9,15 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::profile::Call;
 use udass_raw::device::{Device, Precision, Types};
-use udass_raw::nn::{Pass, Statistics};
+use udass_raw::nn::{BatchNormMode, Pass};
 use udass_raw::ops;
 use udass_raw::run::profile::{Rates, Synthetic, predict};
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::inputs::StepInputs;
 use udass_raw::uda::report::Report;
-use udass_raw::uda::state::Learner;
+use udass_raw::uda::state::TrainingState;
 use udass_raw::uda::submit::PendingStep;
 use udass_raw::uda::trace::Trace;
 
@@ -41,31 +41,31 @@ fn config(preset: &str) -> Config {
     config_with(preset, &[])
 }
 
-fn iterate(learner: &mut Learner, config: &Config, from: u64, to: u64) -> Vec<Report> {
+fn iterate(training: &mut TrainingState, config: &Config, from: u64, to: u64) -> Vec<Report> {
     let mut loader = Loader::new(config, from).unwrap();
-    let one = |iteration| learner.step(&loader.next().unwrap(), iteration).unwrap();
+    let one = |iteration| training.step(&loader.next().unwrap(), iteration).unwrap();
     (from..to).map(one).collect()
 }
 
 /// Returns the bits of all state that an iteration passes on to the next.
-fn state(learner: &Learner) -> Vec<(&'static str, Vec<u32>)> {
-    let device = &learner.device;
-    let teacher = learner.teacher.as_ref().unwrap();
+fn state(training: &TrainingState) -> Vec<(&'static str, Vec<u32>)> {
+    let device = &training.device;
+    let teacher = training.teacher.as_ref().unwrap();
     let parts = [
-        ("student", &learner.student.values),
-        ("student's statistics", &learner.student.buffers),
+        ("student", &training.student.values),
+        ("student's statistics", &training.student.buffers),
         ("teacher", &teacher.values),
         ("teacher's statistics", &teacher.buffers),
-        ("exp_avg", &learner.optimizer.exp_avg),
-        ("exp_avg_sq", &learner.optimizer.exp_avg_sq),
-        ("template image", &learner.templates.source.image),
-        ("template target image", &learner.templates.target.image),
+        ("exp_avg", &training.optimizer.exp_avg),
+        ("exp_avg_sq", &training.optimizer.exp_avg_sq),
+        ("template image", &training.templates.source.image),
+        ("template target image", &training.templates.target.image),
     ];
     let bits = |tensor| device.read_f32(tensor).unwrap().into_iter().map(f32::to_bits).collect();
     parts.map(|(name, tensor)| (name, bits(tensor))).into_iter().collect()
 }
 
-pub fn assert_same_state(preset: &str, one: &Learner, other: &Learner) {
+pub fn assert_same_state(preset: &str, one: &TrainingState, other: &TrainingState) {
     for ((name, one), (_, other)) in state(one).into_iter().zip(state(other)) {
         let differ = one.iter().zip(&other).filter(|(a, b)| a != b).count();
         assert_eq!(differ, 0, "{preset}: {name}, of {} numbers", one.len());
@@ -86,16 +86,16 @@ fn training_leaves_the_bits_of_the_host_device() {
     for preset in ["toy_vit", "toy_cnn"] {
         let config = config(preset);
         let host = Device::host(2).unwrap();
-        let mut expected = learner::build(&config, &host, None).unwrap();
+        let mut expected = initial_state::build(&config, &host, None).unwrap();
         let reports = iterate(&mut expected, &config, 0, ITERATIONS);
         assert_finite(&reports);
 
         let gpu = StandIn::new();
         let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
-        let mut learner = learner::build(&config, &device, None).unwrap();
-        assert_eq!(iterate(&mut learner, &config, 0, ITERATIONS), reports, "{preset}");
+        let mut training = initial_state::build(&config, &device, None).unwrap();
+        assert_eq!(iterate(&mut training, &config, 0, ITERATIONS), reports, "{preset}");
         assert_eq!(gpu.counts().replayed, ITERATIONS - 2, "{preset}");
-        assert_same_state(preset, &learner, &expected);
+        assert_same_state(preset, &training, &expected);
         assert!(gpu.counts().poisoned > 1000, "{:?}", gpu.counts());
         assert!(gpu.kernels().len() > 40, "{:?}", gpu.kernels());
     }
@@ -105,16 +105,16 @@ fn training_leaves_the_bits_of_the_host_device() {
 fn shadows_follow_the_parameters_in_bf16() {
     let config = config("toy_vit");
     let host = Device::host_in(2, Precision::Bf16).unwrap();
-    let mut expected = learner::build(&config, &host, None).unwrap();
+    let mut expected = initial_state::build(&config, &host, None).unwrap();
     let reports = iterate(&mut expected, &config, 0, 4);
     assert_finite(&reports);
 
-    let mut learner = learner::build(&config, &stand_in::device(Types::Bf16), None).unwrap();
-    assert_eq!(iterate(&mut learner, &config, 0, 4), reports);
-    assert_same_state("toy_vit", &learner, &expected);
-    for weights in [&learner.student, learner.teacher.as_ref().unwrap()] {
-        let values = learner.device.read_f32(&weights.values).unwrap();
-        let shadow = learner.device.read_f32(weights.shadow.as_ref().unwrap()).unwrap();
+    let mut training = initial_state::build(&config, &stand_in::device(Types::Bf16), None).unwrap();
+    assert_eq!(iterate(&mut training, &config, 0, 4), reports);
+    assert_same_state("toy_vit", &training, &expected);
+    for weights in [&training.student, training.teacher.as_ref().unwrap()] {
+        let values = training.device.read_f32(&weights.values).unwrap();
+        let shadow = training.device.read_f32(weights.shadow.as_ref().unwrap()).unwrap();
         let rounded = values.iter().map(|&x| half::bf16::from_f32(x).to_f32());
         assert!(rounded.eq(shadow.iter().copied()));
         assert!(values != shadow);
@@ -124,14 +124,14 @@ fn shadows_follow_the_parameters_in_bf16() {
 #[test]
 fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs() {
     let config = config("toy_vit");
-    let (gpu, mut learner) = on_a_gpu(&config);
+    let (gpu, mut training) = on_a_gpu(&config);
     let (all, uploads) = (Stream(0), Stream(1));
     let mut loader = Loader::new(&config, 0).unwrap();
     let mut pending: Option<PendingStep> = None;
     let mut reports = Vec::new();
     for iteration in 0..ITERATIONS {
         let before = gpu.counts();
-        learner.load(&loader.next().unwrap()).unwrap();
+        training.load(&loader.next().unwrap()).unwrap();
         let inputs = StepInputs::draw(&config, iteration);
         if let Some(earlier) = &pending {
             // The whole batch arrives while the previous iteration is still pending.
@@ -139,45 +139,45 @@ fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs(
             assert!(gpu.waiting_on(all) > 300, "{} calls wait", gpu.waiting_on(all));
             assert!(!earlier.is_done().unwrap());
         }
-        let next = learner.submit_with(&inputs, Trace::off()).unwrap();
+        let next = training.submit_with(&inputs, Trace::off()).unwrap();
         let counts = gpu.counts();
         let synchronized = counts.synchronized - u64::from(pending.is_some());
         assert_eq!((synchronized, counts.waited), (before.synchronized, before.waited));
-        reports.extend(pending.replace(next).map(|earlier| learner.wait(earlier).unwrap()));
+        reports.extend(pending.replace(next).map(|earlier| training.wait(earlier).unwrap()));
         let waits = gpu.counts().waited - counts.waited;
         assert_eq!(waits, if iteration == 0 { 0 } else { 2 }, "the flag and the losses");
     }
-    reports.push(learner.wait(pending.unwrap()).unwrap());
+    reports.push(training.wait(pending.unwrap()).unwrap());
     let (_, mut expected) = on_a_gpu(&config);
     assert_eq!(iterate(&mut expected, &config, 0, ITERATIONS), reports);
-    assert_same_state("toy_vit", &learner, &expected);
+    assert_same_state("toy_vit", &training, &expected);
 }
 
 #[test]
 fn an_iteration_after_one_that_failed_keeps_nothing_either() {
     let config = config("toy_vit");
     let (gpu, host) = (on_a_gpu(&config).1, Device::host(2).unwrap());
-    for mut learner in [gpu, learner::build(&config, &host, None).unwrap()] {
+    for mut training in [gpu, initial_state::build(&config, &host, None).unwrap()] {
         let mut loader = Loader::new(&config, 0).unwrap();
-        let mut submit = |learner: &mut Learner, iteration: u64| {
-            learner.load(&loader.next().unwrap()).unwrap();
+        let mut submit = |training: &mut TrainingState, iteration: u64| {
+            training.load(&loader.next().unwrap()).unwrap();
             let mut inputs = StepInputs::draw(&config, iteration);
             if iteration == 5 {
                 inputs.augment[0].factors[0] = f32::NAN;
             }
-            learner.submit_with(&inputs, Trace::off()).unwrap()
+            training.submit_with(&inputs, Trace::off()).unwrap()
         };
         for iteration in 0..5 {
-            let pending = submit(&mut learner, iteration);
-            assert!(!learner.wait(pending).unwrap().failed);
+            let pending = submit(&mut training, iteration);
+            assert!(!training.wait(pending).unwrap().failed);
         }
-        let before = state(&learner);
-        let (failing, next) = (submit(&mut learner, 5), submit(&mut learner, 6));
-        let report = learner.wait(failing).unwrap();
+        let before = state(&training);
+        let (failing, next) = (submit(&mut training, 5), submit(&mut training, 6));
+        let report = training.wait(failing).unwrap();
         assert!(report.failed && report.terms.iter().any(|(_, x)| x.is_nan()), "{report:?}");
-        assert_eq!(learner.templates.iteration, Some(4));
+        assert_eq!(training.templates.iteration, Some(4));
         drop(next);
-        assert!(state(&learner) == before, "{}", learner.device.describe());
+        assert!(state(&training) == before, "{}", training.device.describe());
     }
 }
 
@@ -185,18 +185,18 @@ fn an_iteration_after_one_that_failed_keeps_nothing_either() {
 fn a_checkpoint_moves_between_devices() {
     let config = config("toy_vit");
     let device = stand_in::device(Types::F32);
-    let mut whole = learner::build(&config, &device, None).unwrap();
+    let mut whole = initial_state::build(&config, &device, None).unwrap();
     let reports = iterate(&mut whole, &config, 0, ITERATIONS);
     assert_finite(&reports);
 
     let folder = tempdir().unwrap();
     let path = folder.path().join("half.safetensors");
-    let mut half = learner::build(&config, &stand_in::device(Types::F32), None).unwrap();
+    let mut half = initial_state::build(&config, &stand_in::device(Types::F32), None).unwrap();
     iterate(&mut half, &config, 0, 2);
     state::save(&path, &mut half, &Position { next: 2, ..Position::default() }, None).unwrap();
     for device in [stand_in::device(Types::F32), Device::host(2).unwrap()] {
         let file = files::open(&path).unwrap();
-        let mut rest = learner::build(&config, &device, Some(&file)).unwrap();
+        let mut rest = initial_state::build(&config, &device, Some(&file)).unwrap();
         assert_eq!(state::load(&file, &mut rest).unwrap().next, 2);
         let going_on = iterate(&mut rest, &config, 2, ITERATIONS);
         assert_eq!(going_on, reports[2..], "{}", device.describe());
@@ -205,10 +205,10 @@ fn a_checkpoint_moves_between_devices() {
 }
 
 /// Builds a learner on a stand-in GPU, and returns both.
-fn on_a_gpu(config: &Config) -> (StandIn, Learner) {
+fn on_a_gpu(config: &Config) -> (StandIn, TrainingState) {
     let gpu = StandIn::new();
     let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
-    (gpu, learner::build(config, &device, None).unwrap())
+    (gpu, initial_state::build(config, &device, None).unwrap())
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     assert_same_state("toy_vit", &recomputed, &eager);
     let joined = config_with("toy_vit", &["network.batch_student_passes=true"]);
     let ((_, mut on_gpu), host) = (on_a_gpu(&joined), Device::host(2).unwrap());
-    let mut on_host = learner::build(&joined, &host, None).unwrap();
+    let mut on_host = initial_state::build(&joined, &host, None).unwrap();
     let reports = iterate(&mut on_host, &joined, 0, ITERATIONS);
     assert_eq!(iterate(&mut on_gpu, &joined, 0, ITERATIONS), reports);
     assert_same_state("toy_vit", &on_gpu, &on_host);
@@ -245,32 +245,32 @@ fn memory_of_recorded_iterations_is_nobody_elses() {
     let config = config("toy_vit");
     let (_, mut undisturbed) = on_a_gpu(&config);
     let reports = iterate(&mut undisturbed, &config, 0, ITERATIONS);
-    let (gpu, mut learner) = on_a_gpu(&config);
-    let device = learner.device.clone();
+    let (gpu, mut training) = on_a_gpu(&config);
+    let device = training.device.clone();
     let mut loader = Loader::new(&config, 0).unwrap();
     let mut kept = Vec::new();
     for (iteration, report) in reports.iter().enumerate() {
         let batch = loader.next().unwrap();
-        assert_eq!(&learner.step(&batch, iteration as u64).unwrap(), report);
+        assert_eq!(&training.step(&batch, iteration as u64).unwrap(), report);
         // Allocates tensors of all sizes between two iterations and, as an evaluation does,
         // transient memory.
         kept.extend((4..22).map(|power| device.zeros(&[1 << power], DType::U8).unwrap()));
-        device.transient(|| {
+        device.graph_private(|| {
             let image = ops::full(&device, &[1, 64, 96, 3], 0.5).unwrap();
             let tape = Tape::inference(&device);
             let pass = Pass {
                 tape: &tape,
-                weights: &learner.student,
-                statistics: Statistics::Running,
-                dropping: None,
+                weights: &training.student,
+                batch_norm: BatchNormMode::Eval,
+                dropout_rng: None,
             };
-            learner.network.logits(&pass, &image).unwrap();
+            training.network.logits(&pass, &image).unwrap();
         });
     }
-    assert_same_state("toy_vit", &learner, &undisturbed);
+    assert_same_state("toy_vit", &training, &undisturbed);
     assert_eq!(gpu.counts().replayed, ITERATIONS - 2);
     let used = device.memory().used;
-    drop((kept, learner, undisturbed));
+    drop((kept, training, undisturbed));
     let left = device.memory();
     assert!(left.used < used / 100, "{left:?}, {used} before");
 }
@@ -278,11 +278,11 @@ fn memory_of_recorded_iterations_is_nobody_elses() {
 #[test]
 fn who_looks_into_an_iteration_sees_it_run() {
     let config = config("toy_vit");
-    let (gpu, mut learner) = on_a_gpu(&config);
-    let device = learner.device.clone();
+    let (gpu, mut training) = on_a_gpu(&config);
+    let device = training.device.clone();
     let mut loader = Loader::new(&config, 0).unwrap();
     for iteration in 0..3 {
-        learner.load(&loader.next().unwrap()).unwrap();
+        training.load(&loader.next().unwrap()).unwrap();
         let inputs = StepInputs::draw(&config, iteration);
         let mut seen = 0;
         let mut count = |_: &str, tensor: &Tensor| {
@@ -290,12 +290,12 @@ fn who_looks_into_an_iteration_sees_it_run() {
                 usize::from(tensor.dtype() == DType::F32 && !device.read_f32(tensor)?.is_empty());
             Ok(())
         };
-        learner.step_with(&inputs, Trace::to(&mut count)).unwrap();
+        training.step_with(&inputs, Trace::to(&mut count)).unwrap();
         assert!(seen > 5);
     }
     for iteration in 3..6 {
         let batch = loader.next().unwrap();
-        let (report, profile) = device.profile(|| learner.step(&batch, iteration)).unwrap();
+        let (report, profile) = device.profile(|| training.step(&batch, iteration)).unwrap();
         report.unwrap();
         assert!(profile.calls.len() > 40);
     }

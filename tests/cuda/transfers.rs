@@ -3,7 +3,7 @@
 use udass_raw::Error;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, Types};
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 use udass_raw::tensor::DType;
 
 use crate::stand_in::{self, StandIn};
@@ -70,10 +70,10 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
         let config = config_with("toy_vit", &[&larger, more].concat());
         let gpu = StandIn::with_memory(total);
         let device = Device::cuda_through(Types::F32, Box::new(gpu)).unwrap();
-        let mut learner = learner::build(&config, &device, None)?;
+        let mut training = initial_state::build(&config, &device, None)?;
         let mut loader = Loader::new(&config, 0).unwrap();
         for iteration in 0..3 {
-            learner.step(&loader.next().unwrap(), iteration)?;
+            training.step(&loader.next().unwrap(), iteration)?;
         }
         Ok::<_, Error>(device.memory())
     };

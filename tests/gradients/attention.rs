@@ -79,13 +79,13 @@ fn attention_is_softmax_times_values() {
         let run = |device: &Device, q: &[f64], kv: &[f64]| -> Vec<f64> {
             let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
             let up = |shape: [usize; 3], x: &[f64]| match device.real() {
-                udass_raw::tensor::DType::F64 => device.upload(&shape, x).unwrap(),
+                DType::F64 => device.upload(&shape, x).unwrap(),
                 _ => device.upload(&shape, &narrow(x)).unwrap(),
             };
             let (q, kv) = (up([b, n, c], q), up([b, m, 2 * c], kv));
             let y = ops::attention(&Tape::inference(device), &q, &kv, heads).unwrap();
             match device.real() {
-                udass_raw::tensor::DType::F64 => device.read::<f64>(&y).unwrap(),
+                DType::F64 => device.read::<f64>(&y).unwrap(),
                 _ => device.read_f32(&y).unwrap().iter().map(|&x| x as f64).collect(),
             }
         };

@@ -99,10 +99,10 @@ fn attention() {
         let back = |m: usize| dot(&|d| dys[query(d)] * kvs[value(m, d)]);
         let delta: f64 = (0..M).map(|m| share(m) * back(m)).sum();
         for m in 0..M {
-            let slope = share(m) * (back(m) - delta) * scale;
+            let derivative = share(m) * (back(m) - delta) * scale;
             for d in 0..SIZE {
-                wanted_dq[query(d)] += slope * kvs[key(m, d)];
-                wanted_dkv[key(m, d)] += slope * qs[query(d)];
+                wanted_dq[query(d)] += derivative * kvs[key(m, d)];
+                wanted_dkv[key(m, d)] += derivative * qs[query(d)];
                 wanted_dkv[value(m, d)] += share(m) * dys[query(d)];
             }
         }

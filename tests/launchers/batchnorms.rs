@@ -135,11 +135,11 @@ fn batchnorm() {
             .launch(device, GRID)
             .unwrap();
             let share = f64::from(train) / ROWS as f64;
-            let slope = |i: usize| {
+            let derivative = |i: usize| {
                 let c = i % C;
                 ws[c] * stats[c].1 * (g(i) - share * (total(c) + normal(i) * along(c)))
             };
-            close("dx", &host.read(&dx), &(0..ROWS * C).map(slope).collect::<Vec<_>>());
+            close("dx", &host.read(&dx), &(0..ROWS * C).map(derivative).collect::<Vec<_>>());
         }
     }
 }

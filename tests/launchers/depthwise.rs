@@ -2,7 +2,7 @@
 
 use udass_raw::device::{Grid, kernels};
 
-use crate::{GRID, Host, at, close, each, gelu, gelu_slope};
+use crate::{GRID, Host, at, close, each, gelu, gelu_derivative};
 
 /// The pixel that tap (r, s) of pixel (y, x) reads, if it is inside.
 fn seen(
@@ -172,9 +172,10 @@ fn depthwise_gelu() {
         }
         .launch(device, blocks)
         .unwrap();
-        let slopes: Vec<f64> = z.iter().zip(&dys).map(|(&z, dy)| dy * gelu_slope(z)).collect();
-        close("dz", &host.read(&dz), &slopes);
-        let (wanted_w, wanted_b) = filter_gradient(&xs, &slopes, shape, 1);
+        let derivatives: Vec<f64> =
+            z.iter().zip(&dys).map(|(&z, dy)| dy * gelu_derivative(z)).collect();
+        close("dz", &host.read(&dz), &derivatives);
+        let (wanted_w, wanted_b) = filter_gradient(&xs, &derivatives, shape, 1);
         close("dw", &summed(&host.read(&dw), 9 * channels), &wanted_w);
         close("db", &summed(&host.read(&db), channels), &wanted_b);
     }

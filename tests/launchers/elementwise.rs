@@ -124,8 +124,8 @@ fn adamw() {
     let (mut v, v0) = host.positive(&shape);
     let (mut teacher, t0) = host.reals(&shape);
     let (multipliers, rs) = host.positive(&[chunks, 2]);
-    let [lr, decay, correction1, correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
-    let schedule = host.upload(&[5], &[lr, decay, correction1, correction2, alpha]);
+    let [lr, decay, bias_correction1, bias_correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
+    let schedule = host.upload(&[5], &[lr, decay, bias_correction1, bias_correction2, alpha]);
     let [mut p2, mut m2, mut v2] = [&p0, &m0, &v0].map(|x| host.upload(&shape, x));
     let [mut shadow, mut teacher_shadow] = [host.room(&shape), host.room(&shape)];
     for failed in [1, 0] {
@@ -187,7 +187,7 @@ fn adamw() {
     let p1 = of(&|i| {
         let rate = lr * rs[i / n * 2];
         let kept = p0[i] * (1.0 - rate * decay * rs[i / n * 2 + 1]);
-        kept - rate / correction1 * m1[i] / (v1[i].sqrt() / correction2 + eps)
+        kept - rate / bias_correction1 * m1[i] / (v1[i].sqrt() / bias_correction2 + eps)
     });
     close("m", &host.read(&m), &m1);
     close("v", &host.read(&v), &v1);

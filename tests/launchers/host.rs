@@ -142,15 +142,15 @@ fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
 
 /// Applies brightness, contrast, saturation and hue to a color in [0, 1] in the given `order`;
 /// negative entries are skipped.
-pub fn jittered(colour: [f64; 3], factors: &[f64], order: &[i32]) -> [f64; 3] {
-    order.iter().fold(colour, |colour, what| {
-        let [h, s, v] = hsv(colour);
+pub fn jittered(color: [f64; 3], factors: &[f64], order: &[i32]) -> [f64; 3] {
+    order.iter().fold(color, |color, what| {
+        let [h, s, v] = hsv(color);
         match what {
-            0 => colour.map(|x| (x + factors[0] - 1.0).clamp(0.0, 1.0)),
-            1 => colour.map(|x| (x * factors[1]).clamp(0.0, 1.0)),
+            0 => color.map(|x| (x + factors[0] - 1.0).clamp(0.0, 1.0)),
+            1 => color.map(|x| (x * factors[1]).clamp(0.0, 1.0)),
             2 => rgb([h, (s * factors[2]).clamp(0.0, 1.0), v]),
             3 => rgb([(h + factors[3]).rem_euclid(1.0), s, v]),
-            _ => colour,
+            _ => color,
         }
     })
 }
@@ -160,7 +160,7 @@ pub fn gelu(x: f64) -> f64 {
     x * normal_cdf(x)
 }
 
-pub fn gelu_slope(x: f64) -> f64 {
+pub fn gelu_derivative(x: f64) -> f64 {
     normal_cdf(x) + x * density(x)
 }
 

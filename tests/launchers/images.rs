@@ -138,8 +138,8 @@ fn color_jitter() {
             }
             let mut expected = Vec::new();
             for [image, pixel] in each([b, n]) {
-                let colour = jittered(COLOURS[(image + pixel) % n], &f, &orders[image]);
-                expected.extend((0..3).map(|c| (colour[c] / unit - m[c]) / s[c]));
+                let color = jittered(COLOURS[(image + pixel) % n], &f, &orders[image]);
+                expected.extend((0..3).map(|c| (color[c] / unit - m[c]) / s[c]));
             }
             close("color_jitter", &host.read(&y), &expected);
         }

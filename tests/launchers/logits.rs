@@ -57,7 +57,7 @@ fn cross_entropy() {
     let rows = B * HEIGHT;
     let (mut wanted_partial, mut wanted_slope) = (Vec::new(), Vec::new());
     let mut partial = host.room(&[rows, 3]);
-    let mut slope = host.room(&[B, HEIGHT, W, C]);
+    let mut row_gradient = host.room(&[B, HEIGHT, W, C]);
     for [weighted, differentiated] in [[0, 1], [1, 0], [0, 0], [1, 1]] {
         partial = host.room(&[rows, 3]);
         kernels::CrossEntropyRows {
@@ -65,7 +65,7 @@ fn cross_entropy() {
             labels: &label,
             weight: (weighted == 1).then_some(&weight),
             partial: &mut partial,
-            slope: (differentiated == 1).then_some(&mut slope),
+            row_gradient: (differentiated == 1).then_some(&mut row_gradient),
             batch: 2,
             height: 5,
             width: 7,
@@ -102,7 +102,7 @@ fn cross_entropy() {
         }
         close("partial", &host.read(&partial), &wanted_partial);
         if differentiated == 1 {
-            close("slope", &host.read(&slope), &wanted_slope);
+            close("slope", &host.read(&row_gradient), &wanted_slope);
         }
     }
 
@@ -126,7 +126,7 @@ fn cross_entropy() {
     let row = W * C;
     let mut gradient = host.room(&[B, H, row]);
     kernels::CrossEntropyGather {
-        slope: &slope,
+        row_gradient: &row_gradient,
         gradient: &mut gradient,
         batch: 2,
         height: 5,
@@ -415,8 +415,9 @@ fn feature_distance_backward() {
         let expected: Vec<f64> = (0..ROWS * C)
             .map(|i| {
                 let norm = distances[i / C];
-                let slope = if norm <= 0.0 { 0.0 } else { 0.7 / (15.0 * norm) * (a[i] - b[i]) };
-                f64::from(accumulate) * before[i] + slope
+                let row_gradient =
+                    if norm <= 0.0 { 0.0 } else { 0.7 / (15.0 * norm) * (a[i] - b[i]) };
+                f64::from(accumulate) * before[i] + row_gradient
             })
             .collect();
         close("feature_distance_backward", &host.read(&df), &expected);

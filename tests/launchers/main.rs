@@ -20,7 +20,7 @@ use std::path::Path;
 use udass_raw::device::{Device, Grid, kernels};
 use udass_raw::tensor::{DType, Tensor};
 
-pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
+pub use host::{GRID, Host, at, close, each, gelu, gelu_derivative, jittered, taps, uniform_of};
 
 /// The device that runs the cases.
 pub fn double() -> Device {

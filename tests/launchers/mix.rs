@@ -120,7 +120,7 @@ fn mix() {
 fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Part]) {
     let has = |part| parts.contains(&part);
     let layers: [Layered; 3] = std::array::from_fn(|_| Layered::new(host, [b, n], values, chosen));
-    let (rgb, colours) = host.bytes(&[b, 2, n, 3], 256);
+    let (rgb, colors) = host.bytes(&[b, 2, n, 3], 256);
     let (crop_label, crops) = host.bytes(&[b, 2, n], 5);
     let classes = [2u8, 1];
     let on_device = host.device.upload(&[2], &classes).unwrap();
@@ -183,22 +183,22 @@ fn mixed(host: &Host, [b, n]: [usize; 2], values: u64, chosen: u64, parts: &[Par
         };
         let seen = [2, 1].into_iter().find(covers).unwrap_or(0);
         let layer = &layers[seen];
-        let mut colour = [0, 1, 2].map(|c| layer.image.1[3 * at + c]);
+        let mut color = [0, 1, 2].map(|c| layer.image.1[3 * at + c]);
         let mut value = layer.label.1[at];
         for (k, class) in classes.into_iter().enumerate() {
             let from = (2 * i + k) * n + p;
             if has(Crops) && crops[from] == class {
                 let channel = |c| 3 * from + if has(Reversed) { 2 - c } else { c };
-                colour = [0, 1, 2].map(|c| (colours[channel(c)] as f64 - means[c]) * gains[c]);
+                color = [0, 1, 2].map(|c| (colors[channel(c)] as f64 - means[c]) * gains[c]);
                 value = class;
             }
         }
         if has(Jitter) && has(Switch) {
-            let rgb = [0, 1, 2].map(|c| (colour[c] * stds[c] + means[c]) * unit);
+            let rgb = [0, 1, 2].map(|c| (color[c] * stds[c] + means[c]) * unit);
             let rgb = jittered(rgb, &f[4 * i..], &orders[4 * i..][..4]);
-            colour = [0, 1, 2].map(|c| (rgb[c] / unit - means[c]) / stds[c]);
+            color = [0, 1, 2].map(|c| (rgb[c] / unit - means[c]) / stds[c]);
         }
-        pixels.extend(colour);
+        pixels.extend(color);
         labels.push(value);
         weights.push(if has(Weight(seen)) { layer.weight.1[at] } else { 1.0 });
     }

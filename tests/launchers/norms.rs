@@ -253,13 +253,13 @@ fn layernorm_of_less(c: usize) {
         .launch(device, parts)
         .unwrap();
         let g = |i: usize| dys[i] * gs[i % c];
-        let slope = |i: usize| {
+        let derivative = |i: usize| {
             let row = i / c * c..(i / c + 1) * c;
             let plain = row.clone().map(g).sum::<f64>() / c as f64;
             let along = row.map(|j| g(j) * normal(j)).sum::<f64>() / c as f64;
             (g(i) - plain - normal(i) * along) * per_row[i / c].1
         };
-        close("dx", &host.read(&dx), &of(&slope));
+        close("dx", &host.read(&dx), &of(&derivative));
         let parts = host.read(&partial);
         let summed = |k: usize| -> f64 { parts.iter().skip(k).step_by(2 * c).sum() };
         let expected = |k: usize| -> f64 {

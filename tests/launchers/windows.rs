@@ -313,7 +313,7 @@ fn hrda_fusion_and_its_gradients() {
         }
         let of = |f: &dyn Fn(usize) -> f64| (0..cs.len()).map(f).collect::<Vec<f64>>();
         close("dcontext", &host.read(&dcontext), &of(&|i| (1.0 - a[i]) * plain[i]));
-        let slope = |i: usize| a[i] * (1.0 - a[i]) * (seen[i] - cs[i] * plain[i]);
-        close("dlogits", &host.read(&dlogits), &of(&slope));
+        let derivative = |i: usize| a[i] * (1.0 - a[i]) * (seen[i] - cs[i] * plain[i]);
+        close("dlogits", &host.read(&dlogits), &of(&derivative));
     }
 }

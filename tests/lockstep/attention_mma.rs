@@ -141,9 +141,9 @@ fn check(types: Types, threads: usize, s: &Sizes) {
                 (shifts.clone().sum::<f64>(), shifts.map(f64::abs).sum::<f64>());
             for k in 0..keys {
                 let [back, back_size] = dot(&dys, query, &kvs, value(k));
-                let slope = weight(k) * (back - shift);
-                let slope_off =
-                    (u + e) * slope.abs() + weight(k) * sum_of(size) * (back_size + shift_size);
+                let derivative = weight(k) * (back - shift);
+                let slope_off = (u + e) * derivative.abs()
+                    + weight(k) * sum_of(size) * (back_size + shift_size);
                 let weight_off = (u + e) * weight(k);
                 for i in 0..size {
                     let sums = sum_of(keys.max(queries));
@@ -153,8 +153,8 @@ fn check(types: Types, threads: usize, s: &Sizes) {
                             bound[at] += (off + sums * x.abs()) * by.abs();
                         };
                     let (qi, ki) = (qs[query + i] * scale, kvs[key(k) + i] * scale);
-                    add(&mut wanted_dq, &mut dq_bound, query + i, slope, slope_off, ki);
-                    add(&mut wanted_dkv, &mut dkv_bound, key(k) + i, slope, slope_off, qi);
+                    add(&mut wanted_dq, &mut dq_bound, query + i, derivative, slope_off, ki);
+                    add(&mut wanted_dkv, &mut dkv_bound, key(k) + i, derivative, slope_off, qi);
                     let dyi = dys[query + i];
                     add(&mut wanted_dkv, &mut dkv_bound, value(k) + i, weight(k), weight_off, dyi);
                 }

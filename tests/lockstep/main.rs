@@ -63,7 +63,7 @@ mod pool_gradients;
 #[path = "../gradients/resize.rs"]
 mod resize_gradients;
 
-pub use host::{GRID, Host, at, close, each, gelu, gelu_slope, jittered, taps, uniform_of};
+pub use host::{GRID, Host, at, close, each, gelu, gelu_derivative, jittered, taps, uniform_of};
 use udass_raw::device::{Device, Types};
 
 /// The device that runs the launchers' cases.

@@ -83,7 +83,7 @@ fn run(
         device.upload_real(shape, &values)
     };
     let of_type =
-        |x: Tensor, operand: bool| if operand { ops::to_operand(&device, &x) } else { Ok(x) };
+        |x: Tensor, operand: bool| if operand { ops::to_operand(device, &x) } else { Ok(x) };
     let tape = Tape::recording(device);
     let split = case.inputs.len();
     let mut inputs = Vec::new();

@@ -3,7 +3,7 @@
 
 use udass_raw::config::Config;
 use udass_raw::device::Device;
-use udass_raw::nn::{Dropping, Pass, Segmentor, Statistics};
+use udass_raw::nn::{BatchNormMode, DropoutRng, Pass, Segmentor};
 use udass_raw::ops::{self, DropPath, Norm};
 use udass_raw::params::{Param, Weights};
 use udass_raw::tape::Tape;
@@ -124,9 +124,10 @@ fn logits(rates: [&str; 2], key: Option<(u64, usize)>) -> Vec<f32> {
     let image: Vec<f32> = numbers(64 * 64 * 3).repeat(2);
     let image = upload(&device, &[2, 64, 64, 3], &image);
     let tape = Tape::inference(&device);
-    let dropping =
-        key.map(|(key, pass)| Dropping { key: device.upload(&[1], &[key]).unwrap(), pass });
-    let pass = Pass { tape: &tape, weights: &weights, statistics: Statistics::Running, dropping };
+    let dropout_rng =
+        key.map(|(key, pass)| DropoutRng { key: device.upload(&[1], &[key]).unwrap(), pass });
+    let pass =
+        Pass { tape: &tape, weights: &weights, batch_norm: BatchNormMode::Eval, dropout_rng };
     device.read::<f32>(&network.logits(&pass, &image).unwrap()).unwrap()
 }
 

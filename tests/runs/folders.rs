@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use udass_raw::config::Config;
 use udass_raw::data::loader::Loader;
 use udass_raw::device::Device;
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 use udass_raw::uda::inputs::StepInputs;
 use udass_raw::uda::trace::Trace;
 
@@ -243,11 +243,11 @@ fn what_does_not_fit_the_description_is_named() {
 /// Returns every loss of two iterations, the second with QuadMix.
 fn losses(config: &Config) -> Vec<(String, f32)> {
     let device = Device::host(2).unwrap();
-    let mut learner = learner::build(config, &device, None).unwrap();
+    let mut training = initial_state::build(config, &device, None).unwrap();
     let mut loader = Loader::new(config, 0).unwrap();
     let mut all = Vec::new();
     for iteration in 0..2 {
-        let report = learner.step(&loader.next().unwrap(), iteration).unwrap();
+        let report = training.step(&loader.next().unwrap(), iteration).unwrap();
         assert!(!report.failed, "{:?}", report.terms);
         all.extend(report.terms.into_iter().filter(|(name, _)| name.ends_with("loss_seg")));
     }
@@ -305,9 +305,9 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
         let own = ["mask.images=both", "mask.augment=false", "mask.ratio=0.0", &batch_set];
         let config = toy(&own);
         let device = Device::host(2).unwrap();
-        let mut learner = learner::build(&config, &device, None).unwrap();
+        let mut training = initial_state::build(&config, &device, None).unwrap();
         let mut loader = Loader::new(&config, 0).unwrap();
-        learner.load(&loader.next().unwrap()).unwrap();
+        training.load(&loader.next().unwrap()).unwrap();
         let mut seen = std::collections::HashMap::new();
         let mut keep = |name: &str, tensor: &udass_raw::tensor::Tensor| {
             let bytes = match name {
@@ -319,8 +319,8 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
             seen.insert(name.to_owned(), bytes);
             Ok(())
         };
-        learner.step_with(&StepInputs::draw(&config, 0), Trace::to(&mut keep)).unwrap();
-        let target = device.read_f32(&learner.batch.current().target).unwrap();
+        training.step_with(&StepInputs::draw(&config, 0), Trace::to(&mut keep)).unwrap();
+        let target = device.read_f32(&training.batch.current().target).unwrap();
         let expected = |source: &[f32], target: &[f32], each: usize| {
             let cut = of_source * each;
             [&source[..cut], &target[..(batch - of_source) * each]].concat()

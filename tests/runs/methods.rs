@@ -6,9 +6,9 @@ use udass_raw::data::loader::Loader;
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::params::Weights;
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 use udass_raw::uda::report::Report;
-use udass_raw::uda::state::Learner;
+use udass_raw::uda::state::TrainingState;
 
 use crate::support::{command, folder, settings, stderr, text, world};
 
@@ -24,13 +24,14 @@ fn config(preset: &str, method: &str, more: &[&str]) -> Config {
 /// Runs two iterations; returns their reports, and the parameters and the teacher.
 fn two_iterations(config: &Config) -> (Vec<Report>, [Vec<f32>; 3]) {
     let device = Device::host(2).unwrap();
-    let mut learner = learner::build(config, &device, None).unwrap();
+    let mut training = initial_state::build(config, &device, None).unwrap();
     let mut loader = Loader::new(config, 0).unwrap();
-    let before = device.read_f32(&learner.student.values).unwrap();
-    let reports =
-        (0..2).map(|iteration| learner.step(&loader.next().unwrap(), iteration).unwrap()).collect();
-    let after = device.read_f32(&learner.student.values).unwrap();
-    let teacher = learner
+    let before = device.read_f32(&training.student.values).unwrap();
+    let reports = (0..2)
+        .map(|iteration| training.step(&loader.next().unwrap(), iteration).unwrap())
+        .collect();
+    let after = device.read_f32(&training.student.values).unwrap();
+    let teacher = training
         .teacher
         .as_ref()
         .map_or(Vec::new(), |teacher| device.read_f32(&teacher.values).unwrap());
@@ -95,13 +96,14 @@ fn a_resnets_features_are_kept_near_the_frozen_ones_which_stay() {
             [&w.values, &w.buffers, &w.pending].map(|part| device.read_f32(part).unwrap())
         };
         let before = state(&frozen);
-        let mut learner = Learner::new(&device, &config, network, student, Some(frozen)).unwrap();
+        let mut training =
+            TrainingState::new(&device, &config, network, student, Some(frozen)).unwrap();
         let mut loader = Loader::new(&config, 0).unwrap();
-        let report = learner.step(&loader.next().unwrap(), 0).unwrap();
+        let report = training.step(&loader.next().unwrap(), 0).unwrap();
         assert!(!report.failed, "{method}");
         let distance = report.terms.iter().find(|t| t.0 == "src.loss_imnet_feat_dist");
         assert!(distance.unwrap().1 > 1e-3, "{method}: {distance:?}");
-        assert!(state(learner.imagenet.as_ref().unwrap()) == before, "{method}");
+        assert!(state(training.imagenet.as_ref().unwrap()) == before, "{method}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use udass_raw::data::loader::Loader;
 use udass_raw::device::{Device, MemoryReport};
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 use udass_raw::uda::report::Report;
 
 use crate::support::settings;
@@ -22,13 +22,13 @@ fn train(
         .map(|set| set.to_string());
     let sets: Vec<String> = settings().into_iter().chain(more).collect();
     let config = udass_raw::config::Config::load(preset, &sets).unwrap();
-    let mut learner = learner::build(&config, device, None).unwrap();
+    let mut training = initial_state::build(&config, device, None).unwrap();
     let mut loader = Loader::new(&config, 0).unwrap();
     let mut numbers = Vec::new();
     let mut reports = Vec::new();
     for iteration in 0..3 {
-        reports.push(learner.step(&loader.next().unwrap(), iteration).unwrap());
-        let (student, teacher) = (&learner.student, learner.teacher.as_ref().unwrap());
+        reports.push(training.step(&loader.next().unwrap(), iteration).unwrap());
+        let (student, teacher) = (&training.student, training.teacher.as_ref().unwrap());
         let all = [
             student.grads.as_ref().unwrap(),
             &student.values,

@@ -14,7 +14,7 @@ use udass_raw::checkpoint::writer::Entry;
 use udass_raw::checkpoint::{files as checkpoints, state};
 use udass_raw::params::Weights;
 use udass_raw::run::build;
-use udass_raw::run::train::learner;
+use udass_raw::run::train::initial_state;
 
 use crate::support::{
     Contents, ITERATIONS, START, assert_same, checkpoint, command, config, events, folder,
@@ -118,14 +118,14 @@ fn another_seed_is_another_run() {
 fn a_checkpoint_loads_and_saves_to_the_same_bits() {
     let config = config(&[]);
     let device = build::device(&config).unwrap();
-    let mut learner = learner::build(&config, &device, None).unwrap();
+    let mut training = initial_state::build(&config, &device, None).unwrap();
     let file = TensorFile::open(reference_checkpoint()).unwrap();
-    let position = state::load(&file, &mut learner).unwrap();
+    let position = state::load(&file, &mut training).unwrap();
     assert_eq!(position.next, ITERATIONS);
     let folder = folder();
     let copies = ["copy", "other"].map(|name| folder.path().join(name));
     for copy in &copies {
-        state::save(copy, &mut learner, &position, None).unwrap();
+        state::save(copy, &mut training, &position, None).unwrap();
         assert_same(copy, &reference_checkpoint());
     }
     let [copy, other] = copies.map(|copy| fs::read(copy).unwrap());
@@ -140,12 +140,12 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
     let state = Contents::of(&path);
     // A new training that starts from a checkpoint takes its student for both networks.
     let file = TensorFile::open(&path).unwrap();
-    let learner = learner::build(&config, &device, Some(&file)).unwrap();
-    let mut teacher = Weights::new(&device, learner.student.spec(), false).unwrap();
+    let training = initial_state::build(&config, &device, Some(&file)).unwrap();
+    let mut teacher = Weights::new(&device, training.student.spec(), false).unwrap();
     load_network(&file, &device, &mut teacher, Network::Teacher).unwrap();
     let all = [
-        ("model.", &learner.student),
-        ("model.", learner.teacher.as_ref().unwrap()),
+        ("model.", &training.student),
+        ("model.", training.teacher.as_ref().unwrap()),
         ("ema_model.", &teacher),
     ];
     for (prefix, weights) in all {
@@ -164,7 +164,7 @@ fn student_and_teacher_come_out_of_a_checkpoint_by_name() {
     let newest = checkpoints::open(reference()).unwrap();
     let newest = build::trained(&config, &device, &newest, Network::Student).unwrap().1;
     let values = device.read::<f32>(&newest.values).unwrap();
-    assert!(values == device.read::<f32>(&learner.student.values).unwrap());
+    assert!(values == device.read::<f32>(&training.student.values).unwrap());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::json;
 use udass_raw::config::Config;
 use udass_raw::ops::ImageNormalizer;
 use udass_raw::ops::augment::{Augmentation, augment, block_mask};
-use udass_raw::ops::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
+use udass_raw::ops::mix::{self, Candidates, CropNormalization, Labelled, Layer, Mix, RareCrops};
 use udass_raw::tensor::Tensor;
 use udass_raw::uda::inputs::mask_cells;
 
@@ -28,7 +28,7 @@ struct Pictures {
 }
 
 impl Pictures {
-    fn colours(self) -> [usize; 4] {
+    fn colors(self) -> [usize; 4] {
         [self.batch, self.side, self.side, 3]
     }
 
@@ -38,7 +38,7 @@ impl Pictures {
 
     fn labelled(self, bed: &Bed, slot: u64) -> Labelled {
         Labelled {
-            image: bed.numbers(&self.colours(), slot),
+            image: bed.numbers(&self.colors(), slot),
             label: bed.labels(self.maps(), self.classes, slot),
             weight: Some(bed.numbers(&self.maps(), slot + 1)),
         }
@@ -48,7 +48,7 @@ impl Pictures {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("normalize", shape, move |bed: &Bed| {
             let normalizer = ImageNormalizer::new(&bed.device).unwrap();
-            let make = |slot: u64| bed.bytes(&self.colours(), |i| (i as u64 * 31 + slot) as u8);
+            let make = |slot: u64| bed.bytes(&self.colors(), |i| (i as u64 * 31 + slot) as u8);
             bed.rotating(make, move |device, rgb| normalizer.normalize(device, rgb, &[]).unwrap())
         });
     }
@@ -79,7 +79,7 @@ impl Pictures {
             let (uniforms, normalizer) =
                 (uniforms.unwrap(), ImageNormalizer::new(&bed.device).unwrap());
             let gain = bed.device.upload_real(&[3], &[1.0 / 255.0; 3]).unwrap();
-            let colours = RareColours { gain, reversed: true };
+            let colors = CropNormalization { gain, reversed: true };
             let make = |slot| {
                 let templates = [slot, slot + 3, slot + 5].map(|slot| self.labelled(bed, slot));
                 let confident = bed.bytes(&self.maps(), |i| (i / 64 % 3 > 0) as u8);
@@ -95,7 +95,7 @@ impl Pictures {
                 let lower = Layer { of: source, table: &table, confident: None };
                 let (table, _) = choose(&target.label, Some(&chosen));
                 let upper = Layer { of: target, table: &table, confident: Some(confident) };
-                let (layers, rare) = ([Some(lower), Some(upper)], Some((&*rare, &colours)));
+                let (layers, rare) = ([Some(lower), Some(upper)], Some((&*rare, &colors)));
                 mix::mix(device, &normalizer, Mix { under, layers, rare }, None).unwrap()
             })
         });
@@ -125,7 +125,7 @@ impl Pictures {
                 sigma: device.upload_real(&[batch], &vec![0.8; batch]).unwrap(),
                 switches: device.upload(&[2], &[1i32, 1]).unwrap(),
             };
-            let make = |slot| bed.numbers(&self.colours(), slot);
+            let make = |slot| bed.numbers(&self.colors(), slot);
             bed.rotating(make, move |device, image| {
                 augment(device, &normalizer, image, &how).unwrap()
             })
@@ -137,7 +137,7 @@ impl Pictures {
         list.plain("block_mask", shape, move |bed: &Bed| {
             let make = |slot| {
                 let grid = bed.numbers(&[self.batch, cells, cells], slot);
-                (bed.numbers(&self.colours(), slot), grid)
+                (bed.numbers(&self.colors(), slot), grid)
             };
             bed.rotating(make, move |device, (image, grid)| {
                 block_mask(device, image, grid, [cells; 2], ratio).unwrap()

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::layout::{Layout, RawLabel, Split, beside, files_below};
+use super::layout::{Layout, RawLabel, Split, files_below, label_files};
 use super::paths::{moved, renamed};
 use crate::{
     data::labels::{CITYSCAPES_IDS, LabelFile, TRAIN_IDS},
@@ -105,6 +105,6 @@ impl Layout for Adverse {
     fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
         let label = moved(image, &root.join("rgb_anon"), &root.join("gt"))?;
         let train_ids = renamed(&label, IMAGE, TRAIN_LABEL)?;
-        Ok(beside(renamed(&label, IMAGE, LABEL_IDS)?, &CITYSCAPES_IDS, train_ids))
+        Ok(label_files(renamed(&label, IMAGE, LABEL_IDS)?, &CITYSCAPES_IDS, train_ids))
     }
 }

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::layout::{Layout, RawLabel, Split, beside, files_below};
+use super::layout::{Layout, RawLabel, Split, files_below, label_files};
 use super::paths::{moved, renamed};
 use crate::{
     data::labels::{CITYSCAPES_IDS, LabelFile},
@@ -59,7 +59,7 @@ impl Layout for Cityscapes {
         let label = moved(image, &root.join("leftImg8bit"), &root.join("gtFine"))?;
         let raw = renamed(&label, IMAGE, LABEL_IDS)?;
         let train_ids = renamed(&label, IMAGE, TRAIN_IDS)?;
-        Ok(beside(raw, &CITYSCAPES_IDS, train_ids))
+        Ok(label_files(raw, &CITYSCAPES_IDS, train_ids))
     }
 
     /// Returns `train.txt`, `val.txt` and `test.txt`, with one line like

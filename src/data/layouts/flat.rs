@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use super::layout::{Layout, RawLabel, Split, beside, files_below};
+use super::layout::{Layout, RawLabel, Split, files_below, label_files};
 use super::paths::{moved, renamed};
 use crate::{
     data::labels::{CITYSCAPES_IDS, IdMap, LabelFile, SYNTHIA_IDS},
@@ -84,6 +84,6 @@ impl Layout for Flat {
     fn labels_of(&self, root: &Path, _: Split, image: &Path) -> Result<Vec<LabelFile>> {
         let raw = moved(image, &root.join(self.images), &root.join(self.labels))?;
         let train_ids = renamed(&raw, ".png", TRAIN_IDS)?;
-        Ok(beside(raw, self.ids, train_ids))
+        Ok(label_files(raw, self.ids, train_ids))
     }
 }

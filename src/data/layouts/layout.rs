@@ -140,7 +140,7 @@ impl Folders {
 
 /// Returns the candidates for a label that has a prepared file next to it: the train ids first,
 /// then the downloaded label.
-pub(super) fn beside(raw: PathBuf, ids: &Arc<IdMap>, train_ids: PathBuf) -> Vec<LabelFile> {
+pub(super) fn label_files(raw: PathBuf, ids: &Arc<IdMap>, train_ids: PathBuf) -> Vec<LabelFile> {
     let ready = LabelFile { path: train_ids, ids: Arc::clone(&TRAIN_IDS) };
     vec![ready, LabelFile { path: raw, ids: Arc::clone(ids) }]
 }

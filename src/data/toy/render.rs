@@ -30,7 +30,7 @@ struct Sample {
 /// Haze between the camera and the scene.
 #[derive(Clone, Copy)]
 pub struct Air {
-    pub colour: [f32; 3],
+    pub color: [f32; 3],
     pub density: f32,
 }
 
@@ -181,13 +181,13 @@ impl View<'_> {
         let first = self.shade(quad[0], sx, sy);
         let mut sum = first;
         for (i, &s) in quad.iter().enumerate().skip(1) {
-            let colour =
+            let color =
                 match quad[..i].iter().position(|t| t.paint == s.paint && t.shadow == s.shadow) {
                     Some(0) => first,
                     _ => self.shade(s, sx, sy),
                 };
             for c in 0..3 {
-                sum[c] += colour[c];
+                sum[c] += color[c];
             }
         }
         sum.map(|c| 0.25 * c)
@@ -211,7 +211,7 @@ impl View<'_> {
         std::array::from_fn(|c| {
             let base = paint.ink[c] * light;
             let seen = base + detail.accent * (paint.accent[c] - base);
-            seen + haze * (self.air.colour[c] - seen)
+            seen + haze * (self.air.color[c] - seen)
         })
     }
 }

@@ -194,7 +194,7 @@ impl ToyWorld {
         let dice = Dice::new(hash(hash(self.seed, place), index as u64));
         let aspect = size.0 as f32 / size.1 as f32;
         let scene = street(&look, aspect, index, domain == Domain::Target, &dice);
-        let air = Air { colour: [0.76, 0.74, 0.71], density: look.between(0.0, 0.40) };
+        let air = Air { color: [0.76, 0.74, 0.71], density: look.between(0.0, 0.40) };
         let canvas = render(&scene.prims, &scene.camera, &look, air, size);
         let label = canvas.label.clone();
         let rgb = Sensor::new(&look, &mut dice.child(9)).expose(canvas);

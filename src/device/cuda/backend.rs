@@ -3,14 +3,16 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::beside::Beside;
+use super::autotune::Autotuner;
 use super::blocks;
-use super::choices::Choices;
+use super::copy_stream::CopyStream;
 use super::driver::{Argument, Driver, Event, Graph, Launch, Stream};
 use super::staging::Staging;
-use crate::device::backend::{Backend, Recorder, Recording, Transfers, host_parts_of_teams};
-use crate::device::job::Job;
+use crate::device::backend::{
+    Backend, CapturedGraph, GraphCapture, Transfers, host_parts_of_teams,
+};
 use crate::device::launch::{Arg, Grid, Kernel};
+use crate::device::library_op::LibraryOp;
 use crate::device::precision::Types;
 use crate::{Error, Result};
 
@@ -23,13 +25,13 @@ pub struct Cuda {
     /// reads them use another one.
     pub(super) stream: Stream,
     staging: RefCell<Staging>,
-    pub(super) beside: RefCell<Beside>,
+    pub(super) copy_stream: RefCell<CopyStream>,
     /// Set during graph capture.
-    recording: Cell<bool>,
+    graph: Cell<bool>,
     /// Freed when the device is dropped; every tensor keeps the device alive.
     chunks: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
-    choices: RefCell<Choices>,
+    autotune: RefCell<Autotuner>,
 }
 
 /// Timing events of a profile, reused by the next one.
@@ -42,25 +44,25 @@ struct Marks {
 impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
-        let (staging, beside, marks) = Default::default();
-        let (recording, chunks) = (Cell::new(false), RefCell::default());
-        let choices = RefCell::new(Choices::new(driver.kept(), &driver.describe()));
-        Ok(Cuda { driver, stream, staging, beside, recording, chunks, marks, choices })
+        let (staging, copy_stream, marks) = Default::default();
+        let (graph, chunks) = (Cell::new(false), RefCell::default());
+        let autotune = RefCell::new(Autotuner::new(driver.kept(), &driver.describe()));
+        Ok(Cuda { driver, stream, staging, copy_stream, graph, chunks, marks, autotune })
     }
 
     /// Returns an error during graph capture: a replayed graph runs without the host, so it cannot
     /// contain transfers from or to it.
     pub(super) fn not_recording(&self, what: &str) -> Result<()> {
-        match self.recording.get() {
+        match self.graph.get() {
             true => Err(Error::device(format!("{what} inside recorded work"))),
             false => Ok(()),
         }
     }
 
     /// Returns the index of an op's algorithm, and its workspace in bytes.
-    fn way(&self, job: &Job) -> Result<Option<(usize, usize)>> {
-        let (driver, recorded) = (&*self.driver, self.recording.get());
-        self.choices.borrow_mut().of(driver, self.stream, job, recorded)
+    fn algorithm(&self, op: &LibraryOp) -> Result<Option<(usize, usize)>> {
+        let (driver, recorded) = (&*self.driver, self.graph.get());
+        self.autotune.borrow_mut().of(driver, self.stream, op, recorded)
     }
 }
 
@@ -68,7 +70,7 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         // Errors cannot be reported here, and the end of the process frees everything.
         let _ = self.driver.synchronize(self.stream);
-        self.beside.borrow_mut().free(&*self.driver);
+        self.copy_stream.borrow_mut().free(&*self.driver);
         self.staging.borrow_mut().free(&*self.driver);
         for chunk in self.chunks.borrow_mut().drain(..) {
             let _ = self.driver.free(chunk);
@@ -145,13 +147,13 @@ impl Backend for Cuda {
         self.driver.rounds_operands()
     }
 
-    fn workspace(&self, job: &Job) -> Result<Option<usize>> {
-        Ok(self.way(job)?.map(|(_, workspace)| workspace))
+    fn workspace(&self, op: &LibraryOp) -> Result<Option<usize>> {
+        Ok(self.algorithm(op)?.map(|(_, workspace)| workspace))
     }
 
-    fn compute(&self, job: &Job, workspace: u64) -> Result<()> {
-        let (way, _) = self.way(job)?.ok_or_else(|| job.refused())?;
-        self.driver.compute(self.stream, job, way, workspace)
+    fn compute(&self, op: &LibraryOp, workspace: u64) -> Result<()> {
+        let (algorithm, _) = self.algorithm(op)?.ok_or_else(|| op.refused())?;
+        self.driver.compute(self.stream, op, algorithm, workspace)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -196,8 +198,8 @@ impl Backend for Cuda {
         }
     }
 
-    fn recorder(&self) -> Option<&dyn Recorder> {
-        self.driver.records().then_some(self as &dyn Recorder)
+    fn graph_capture(&self) -> Option<&dyn GraphCapture> {
+        self.driver.records().then_some(self as &dyn GraphCapture)
     }
 
     fn transfers(&self) -> Option<&dyn Transfers> {
@@ -208,32 +210,32 @@ impl Backend for Cuda {
         self.driver.padding()
     }
 
-    fn lend(&self, address: u64, bytes: usize) -> Result<()> {
-        self.driver.lend(address, bytes)
+    fn on_alloc(&self, address: u64, bytes: usize) -> Result<()> {
+        self.driver.on_alloc(address, bytes)
     }
 
-    fn take_back(&self, address: u64, bytes: usize) {
-        self.driver.take_back(address, bytes);
+    fn on_free(&self, address: u64, bytes: usize) {
+        self.driver.on_free(address, bytes);
     }
 }
 
-impl Recorder for Cuda {
+impl GraphCapture for Cuda {
     fn begin(&self) -> Result<()> {
         self.driver.begin_capture(self.stream)?;
-        self.recording.set(true);
+        self.graph.set(true);
         Ok(())
     }
 
-    fn end(&self) -> Result<Recording> {
-        self.recording.set(false);
-        self.driver.end_capture(self.stream).map(|graph| Recording(graph.0))
+    fn end(&self) -> Result<CapturedGraph> {
+        self.graph.set(false);
+        self.driver.end_capture(self.stream).map(|graph| CapturedGraph(graph.0))
     }
 
-    fn replay(&self, recording: Recording) -> Result<()> {
-        self.driver.replay(self.stream, Graph(recording.0))
+    fn replay(&self, graph: CapturedGraph) -> Result<()> {
+        self.driver.replay(self.stream, Graph(graph.0))
     }
 
-    fn discard(&self, recording: Recording) {
-        self.driver.discard(Graph(recording.0));
+    fn discard(&self, graph: CapturedGraph) {
+        self.driver.discard(Graph(graph.0));
     }
 }

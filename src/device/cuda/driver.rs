@@ -8,8 +8,8 @@
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::device::job::Job;
 use crate::device::launch::{Grid, Kernel};
+use crate::device::library_op::LibraryOp;
 use crate::device::precision::Types;
 
 /// A stream: a queue of work that runs in order.
@@ -59,7 +59,7 @@ pub struct Argument {
 
 /// An algorithm for a library op.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Algorithm {
     /// A name that is the same in every process.
     pub name: String,
     /// Workspace in bytes.
@@ -112,9 +112,15 @@ pub trait Driver {
     /// Returns the algorithms for an op of this shape, the library's first choice first. The list
     /// is empty if no library supports the op, such as a matmul with an unsupported bias or row
     /// sums.
-    fn ways(&self, job: &Job) -> Result<Vec<Way>>;
-    /// Runs an op with the algorithm at index `way` of that list, and its workspace.
-    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()>;
+    fn algorithms(&self, op: &LibraryOp) -> Result<Vec<Algorithm>>;
+    /// Runs an op with the algorithm at index `algorithm` of that list, and its workspace.
+    fn compute(
+        &self,
+        stream: Stream,
+        op: &LibraryOp,
+        algorithm: usize,
+        workspace: u64,
+    ) -> Result<()>;
 
     /// Creates an event.
     fn event(&self) -> Result<Event>;
@@ -149,9 +155,9 @@ pub trait Driver {
         0
     }
     /// Called when a tensor is allocated within memory from [`allocate`](Driver::allocate).
-    fn lend(&self, _address: u64, _bytes: usize) -> Result<()> {
+    fn on_alloc(&self, _address: u64, _bytes: usize) -> Result<()> {
         Ok(())
     }
     /// Called when such a tensor is freed.
-    fn take_back(&self, _address: u64, _bytes: usize) {}
+    fn on_free(&self, _address: u64, _bytes: usize) {}
 }

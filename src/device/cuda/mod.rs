@@ -1,14 +1,14 @@
 //! The CUDA backend.
 
+mod autotune;
 mod backend;
-mod beside;
 pub(super) mod blocks;
-mod choices;
+mod copy_stream;
 mod driver;
 mod nvidia;
 mod staging;
 mod transfers;
 
 pub(super) use backend::Cuda;
-pub use driver::{Argument, Driver, Event, Graph, Launch, Memory, Stream, Way};
+pub use driver::{Algorithm, Argument, Driver, Event, Graph, Launch, Memory, Stream};
 pub(super) use nvidia::{Nvidia, is_present};

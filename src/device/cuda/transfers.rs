@@ -17,8 +17,8 @@ impl Transfers for Cuda {
 
     fn send(&self, after: Mark, data: &[(u64, &[u8])]) -> Result<()> {
         self.not_recording("an upload")?;
-        let mut beside = self.beside.borrow_mut();
-        let uploads = beside.uploads(&*self.driver)?;
+        let mut copy_stream = self.copy_stream.borrow_mut();
+        let uploads = copy_stream.uploads(&*self.driver)?;
         self.driver.hold(uploads.stream, Event(after.0))?;
         for (to, data) in data {
             uploads.staging.copy_in(&*self.driver, uploads.stream, *to, data)?;
@@ -29,26 +29,26 @@ impl Transfers for Cuda {
 
     fn fetch(&self, from: u64, bytes: usize) -> Result<usize> {
         self.not_recording("a read")?;
-        let mut beside = self.beside.borrow_mut();
-        let place = beside.landing(&*self.driver, bytes)?;
-        let landing = &mut beside.landings[place];
-        self.driver.copy_out(self.stream, from, landing.host, bytes)?;
-        self.driver.record(self.stream, landing.arrived)?;
-        landing.taken = true;
+        let mut copy_stream = self.copy_stream.borrow_mut();
+        let place = copy_stream.slot(&*self.driver, bytes)?;
+        let slot = &mut copy_stream.slots[place];
+        self.driver.copy_out(self.stream, from, slot.host, bytes)?;
+        self.driver.record(self.stream, slot.arrived)?;
+        slot.taken = true;
         Ok(place)
     }
 
     fn is_there(&self, place: usize) -> Result<bool> {
-        self.driver.passed(self.beside.borrow().landings[place].arrived)
+        self.driver.passed(self.copy_stream.borrow().slots[place].arrived)
     }
 
     fn wait(&self, place: usize, data: &mut [u8]) -> Result<()> {
-        let landing = &self.beside.borrow().landings[place];
-        self.driver.wait(landing.arrived)?;
-        self.driver.read_host(landing.host, data)
+        let slot = &self.copy_stream.borrow().slots[place];
+        self.driver.wait(slot.arrived)?;
+        self.driver.read_host(slot.host, data)
     }
 
     fn forget(&self, place: usize) {
-        self.beside.borrow_mut().landings[place].taken = false;
+        self.copy_stream.borrow_mut().slots[place].taken = false;
     }
 }

@@ -4,8 +4,8 @@ use super::backend::Host;
 use super::launch;
 use crate::Result;
 use crate::device::backend::Backend;
-use crate::device::job::Job;
 use crate::device::launch::{Grid, Kernel, Level};
+use crate::device::library_op::LibraryOp;
 use crate::device::precision::{Precision, Types};
 
 /// CPU arithmetic on bare addresses, with which a stand-in for another device computes.
@@ -44,7 +44,7 @@ impl Arithmetic {
     /// # Safety
     /// The op's matrices or tensors are in host memory, and what it writes does not overlap what it
     /// reads.
-    pub unsafe fn compute(&self, job: &Job) -> Result<()> {
-        self.0.compute(job, 0)
+    pub unsafe fn compute(&self, op: &LibraryOp) -> Result<()> {
+        self.0.compute(op, 0)
     }
 }

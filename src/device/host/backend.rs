@@ -7,10 +7,10 @@ use std::time::Instant;
 use memmap2::{MmapMut, MmapOptions};
 
 use super::workers::Workers;
-use super::{convolution, launch, product, rounded};
+use super::{convolution, launch, matmul, rounded};
 use crate::device::backend::Backend;
-use crate::device::job::{Job, Product};
 use crate::device::launch::{Arg, Grid, Kernel, Launcher, Level};
+use crate::device::library_op::{LibraryOp, Matmul};
 use crate::device::precision::{Precision, Types};
 use crate::{Error, Result};
 
@@ -136,20 +136,20 @@ impl Backend for Host {
     }
 
     /// Row sums are not supported: the caller computes them with a kernel.
-    fn workspace(&self, job: &Job) -> Result<Option<usize>> {
-        let sums_rows = matches!(job, Job::Product(Product { row_sums: Some(_), .. }));
+    fn workspace(&self, op: &LibraryOp) -> Result<Option<usize>> {
+        let sums_rows = matches!(op, LibraryOp::Matmul(Matmul { row_sums: Some(_), .. }));
         Ok((!sums_rows).then_some(0))
     }
 
-    fn compute(&self, job: &Job, _: u64) -> Result<()> {
+    fn compute(&self, op: &LibraryOp, _: u64) -> Result<()> {
         let parallelism = gemm::Parallelism::Rayon(self.workers.count);
         let precision = self.precision;
         let is_rounded = |operands| rounded::is(operands, precision);
-        self.workers.install(|| match job {
-            Job::Product(p) if is_rounded(p.a.dtype) => rounded::product(p, parallelism),
-            Job::Product(p) => product::product(p, parallelism),
-            Job::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
-            Job::Convolution(c) => convolution::convolution(c),
+        self.workers.install(|| match op {
+            LibraryOp::Matmul(p) if is_rounded(p.a.dtype) => rounded::matmul(p, parallelism),
+            LibraryOp::Matmul(p) => matmul::matmul(p, parallelism),
+            LibraryOp::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
+            LibraryOp::Convolution(c) => convolution::convolution(c),
         })
     }
 

@@ -4,7 +4,7 @@ mod arithmetic;
 mod backend;
 mod convolution;
 mod launch;
-mod product;
+mod matmul;
 mod rounded;
 mod workers;
 

@@ -1,9 +1,9 @@
 //! Matmuls and convolutions with operands rounded as on a GPU: the operands are cast to single
 //! precision, rounded, and then computed with as usual.
 
-use super::{convolution as exact, product as matrices};
+use super::{convolution as exact, matmul as matrices};
 use crate::Result;
-use crate::device::job::{Convolution, Matrix, Product};
+use crate::device::library_op::{Convolution, Matmul, Matrix};
 use crate::device::precision::Precision;
 use crate::dtype::DType;
 
@@ -16,8 +16,8 @@ pub(super) fn is(operands: DType, precision: Precision) -> bool {
     }
 }
 
-pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Result<()> {
-    let Product { out, a, b, bias, row_sums, accumulate } = product;
+pub(super) fn matmul(matmul: &Matmul, parallelism: gemm::Parallelism) -> Result<()> {
+    let Matmul { out, a, b, bias, row_sums, accumulate } = matmul;
     // SAFETY: the matrices are views of live tensors; the bias has one element per column, and the
     // sums have one per row.
     unsafe {
@@ -28,7 +28,7 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
         let bias = bias.map(|at| widened(at, out.dtype, out.cols));
         let mut sums = row_sums.map(|_| vec![0f32; a.rows]);
         let mut result = widened(out.address, out.dtype, out.span());
-        let single = Product {
+        let single = Matmul {
             out: at(out, result.as_mut_ptr() as u64),
             a,
             b,
@@ -36,7 +36,7 @@ pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Resu
             bias: bias.as_ref().map(|bias| bias.as_ptr() as u64),
             row_sums: sums.as_mut().map(|sums| sums.as_mut_ptr() as u64),
         };
-        matrices::product(&single, parallelism)?;
+        matrices::matmul(&single, parallelism)?;
         write(&mut result, out.address, out.dtype);
         if let (Some(mut sums), Some(at)) = (sums, row_sums) {
             write(&mut sums, *at, out.dtype);

@@ -18,8 +18,8 @@ impl Comparison {
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Beside published results</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <h1>Beside published results</h1>\n\
+         <title>Comparison with published results</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <h1>Comparison with published results</h1>\n\
          <p class=\"soft\">IoU of every class in percent, by udass-raw {}</p>\n{}</body>\n</html>\n",
             env!("CARGO_PKG_VERSION"),
             sections.concat()
@@ -50,12 +50,16 @@ fn card(section: &Section, color: String, run: &Run) -> String {
     let mut means = String::new();
     for (index, mean) in section.means().iter().enumerate() {
         let ours = mean.of(&run.iou);
-        let beside = section.row(run).map_or(String::new(), |(_, row)| {
+        let published = section.row(run).map_or(String::new(), |(_, row)| {
             let published = row.means[index];
             let (gap, published) = (signed(ours - published), number(published));
             format!(" <span class=\"soft\">{gap} against {published}</span>")
         });
-        means.push_str(&format!("<p><b>{}</b>{}{beside}</p>", number(ours), escaped(&mean.name)));
+        means.push_str(&format!(
+            "<p><b>{}</b>{}{published}</p>",
+            number(ours),
+            escaped(&mean.name)
+        ));
     }
     let tone = if run.foreign.is_empty() { "good" } else { "warn" };
     let mut text = format!(

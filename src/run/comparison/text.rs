@@ -45,7 +45,7 @@ impl Comparison {
 
     /// Formats the comparison as Markdown, with all published rows.
     pub fn markdown(&self) -> String {
-        let mut parts = vec!["# Beside published results".to_owned()];
+        let mut parts = vec!["# Comparison with published results".to_owned()];
         for section in &self.sections {
             let mut lines = vec![format!("## {}", section.title())];
             for run in &section.runs {

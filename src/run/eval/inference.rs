@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::config::EvalConfig;
 use crate::device::Device;
-use crate::nn::{Pass, Segmentor, Statistics};
+use crate::nn::{BatchNormMode, Pass, Segmentor};
 use crate::ops::{self, ImageNormalizer, Windows};
 use crate::params::Weights;
 use crate::tape::Tape;
@@ -84,8 +84,8 @@ impl<'a> Predictor<'a> {
         let pass = Pass {
             tape: &tape,
             weights: self.weights,
-            statistics: Statistics::Running,
-            dropping: None,
+            batch_norm: BatchNormMode::Eval,
+            dropout_rng: None,
         };
         let step = self.config.batch.max(1);
         for first in (0..count).step_by(step) {

@@ -6,16 +6,16 @@ use crate::device::Device;
 use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
-use crate::run::train::learner::effective;
+use crate::run::train::initial_state::effective;
 use crate::uda::inputs::{StepInputs, Switches};
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
 /// A training run from random weights in which every iteration does the same work: color jitter and
 /// blur are always on, and the method QuadMix always uses its four-way mixing.
 pub struct Synthetic {
-    learner: Learner,
+    training: TrainingState,
     /// Used alternately, because QuadMix pastes from the previous batch.
     batches: [Batch; 2],
     iteration: u64,
@@ -39,9 +39,9 @@ impl Synthetic {
         };
         let student = random(true)?;
         let imagenet = config.feature_distance.enabled.then(|| random(false)).transpose()?;
-        let learner = Learner::new(device, &config, network, student, imagenet)?;
+        let training = TrainingState::new(device, &config, network, student, imagenet)?;
         let batches = [batch(&config, 0), batch(&config, 1)];
-        let mut training = Synthetic { learner, batches, iteration: first.saturating_sub(1) };
+        let mut training = Synthetic { training, batches, iteration: first.saturating_sub(1) };
         if first > 0 {
             // Stores the templates that the next iteration pastes from.
             training.step()?;
@@ -51,7 +51,7 @@ impl Synthetic {
 
     /// Uploads the next iteration's batch.
     pub fn load(&mut self) -> Result<()> {
-        self.learner.load(&self.batches[self.iteration as usize % 2])
+        self.training.load(&self.batches[self.iteration as usize % 2])
     }
 
     /// Runs the next iteration.
@@ -67,9 +67,9 @@ impl Synthetic {
     pub fn step_on_loaded(&mut self) -> Result<()> {
         let iteration = self.iteration;
         self.iteration += 1;
-        let mut inputs = StepInputs::draw(&self.learner.config, iteration);
+        let mut inputs = StepInputs::draw(&self.training.config, iteration);
         inputs.switches = [Switches { jitter: true, blur: true }; 2];
-        let report = self.learner.step_with(&inputs, Trace::off())?;
+        let report = self.training.step_with(&inputs, Trace::off())?;
         if report.failed {
             let terms = report.terms;
             return Err(Error::device(format!("iteration {iteration} is not finite: {terms:?}")));

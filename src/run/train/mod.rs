@@ -1,6 +1,6 @@
 //! The training loop with its log, lock, signal handling, and replay of failed iterations.
 
-pub mod learner;
+pub mod initial_state;
 pub mod lock;
 pub mod log;
 pub mod replay;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::learner;
+use super::initial_state;
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{batch, state};
 use crate::config::Config;
@@ -38,10 +38,10 @@ pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
         config.device.kind = kind.into();
     }
     let device = build::device(&config)?;
-    let mut learner = learner::build(&config, &device, Some(&file))?;
-    let iteration = state::load(&file, &mut learner)?.next;
+    let mut training = initial_state::build(&config, &device, Some(&file))?;
+    let iteration = state::load(&file, &mut training)?.next;
     let batch = batch::read(&file, iteration)?;
-    learner.load(&batch)?;
+    training.load(&batch)?;
     let mut results = Vec::new();
     let mut check = |name: &str, tensor: &crate::tensor::Tensor| {
         if tensor.dtype() == device.real() {
@@ -51,9 +51,9 @@ pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
         Ok(())
     };
     let inputs = StepInputs::draw(&config, iteration);
-    let report = learner.step_with(&inputs, Trace::to(&mut check))?;
+    let report = training.step_with(&inputs, Trace::to(&mut check))?;
     let mut gradients = Vec::new();
-    let student = &learner.student;
+    let student = &training.student;
     if let Some(grads) = &student.grads {
         for (index, param) in student.spec().params().iter().enumerate() {
             let numbers = student.export(&device, grads, index)?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::learner;
+use super::initial_state;
 use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
 use super::signal::Stop;
@@ -26,7 +26,7 @@ use crate::run::eval::evaluate::measure;
 use crate::run::eval::images::{Picture, save_comparison};
 use crate::run::eval::inference::Predictor;
 use crate::run::eval::report::{Report, Subject};
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 use crate::uda::submit::PendingStep;
 use crate::{Error, Result};
 
@@ -63,7 +63,7 @@ const LOG: &str = "log.jsonl";
 
 /// The state of a run before its first iteration.
 struct Begun {
-    learner: Learner,
+    training: TrainingState,
     position: Position,
     /// Messages for the user.
     notes: Vec<String>,
@@ -74,7 +74,7 @@ struct Begun {
 /// A run in progress.
 struct Run<'a> {
     config: &'a Config,
-    learner: Learner,
+    training: TrainingState,
     position: Position,
     log: Log,
     observer: &'a dyn Observer,
@@ -135,15 +135,15 @@ pub fn train_on(
         None => FolderLock::take(out)?,
     };
     let log = open_log(config, &start, first)?;
-    let Begun { learner, position, notes, .. } = begun;
+    let Begun { training, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
     config.notes.lines().iter().chain(&notes).for_each(|note| observer.message(note));
-    if config.feature_distance.enabled && !learner.config.feature_distance.enabled {
+    if config.feature_distance.enabled && !training.config.feature_distance.enabled {
         observer.message("weights.init is random: the feature distance is off");
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
-    let mut run = Run { config, learner, position, log, observer, since, recent };
+    let mut run = Run { config, training, position, log, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -182,7 +182,7 @@ pub fn train_on(
 
 impl Run<'_> {
     fn submit(&mut self, batch: Batch, iteration: u64) -> Result<Submitted> {
-        Ok(Submitted { step: self.learner.submit(&batch, iteration)?, batch })
+        Ok(Submitted { step: self.training.submit(&batch, iteration)?, batch })
     }
 
     /// Waits for an iteration and logs its report. If the iteration failed, its state is dumped and
@@ -190,11 +190,11 @@ impl Run<'_> {
     fn finish(&mut self, submitted: Submitted) -> Result<()> {
         let Submitted { step, batch } = submitted;
         let (iteration, lr) = (step.iteration, step.learning_rate);
-        let report = self.learner.wait(step)?;
+        let report = self.training.wait(step)?;
         if report.failed {
             let out = &self.config.run.out;
             let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));
-            let saved = state::save(&dump, &mut self.learner, &self.position, Some(&batch));
+            let saved = state::save(&dump, &mut self.training, &self.position, Some(&batch));
             return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
         }
         let seconds = self.elapsed();
@@ -212,7 +212,7 @@ impl Run<'_> {
             lr,
             images_per_second: images / self.recent.iter().sum::<f64>(),
             seconds,
-            more: memory(&self.learner.device),
+            more: memory(&self.training.device),
         };
         self.log.iteration(&line)?;
         let total = self.config.run.max_iters as usize;
@@ -223,7 +223,7 @@ impl Run<'_> {
 
     fn save(&mut self) -> Result<()> {
         let path = files::path_of(&self.config.run.out, self.position.next);
-        state::save(&path, &mut self.learner, &self.position, None)?;
+        state::save(&path, &mut self.training, &self.position, None)?;
         files::prune(&self.config.run.out, self.config.run.keep)?;
         self.elapsed();
         Ok(())
@@ -234,10 +234,11 @@ impl Run<'_> {
     fn evaluation(&mut self, set: &EvalSet, done: u64, stop: &Stop) -> Result<Option<Report>> {
         let last = done == self.config.run.max_iters;
         let pictures = last.then(|| self.config.run.out.join("pictures"));
-        let learner = &self.learner;
+        let training = &self.training;
         // Between two iterations, the memory of the iterations is free for the evaluation.
-        let validated = (learner.device)
-            .transient(|| validate(self.config, learner, set, done, pictures.as_deref(), stop));
+        let validated = (training.device).graph_private(|| {
+            validate(self.config, training, set, done, pictures.as_deref(), stop)
+        });
         let report = match validated {
             Err(_) if stop.asked() => return Ok(None),
             other => other?,
@@ -259,8 +260,8 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
     let at = |next| Position { next, ..Position::default() };
     Ok(match start {
         Start::Weights => {
-            let learner = learner::build(config, device, None)?;
-            Begun { learner, position: at(0), notes: Vec::new(), lock: None }
+            let training = initial_state::build(config, device, None)?;
+            Begun { training, position: at(0), notes: Vec::new(), lock: None }
         }
         Start::Checkpoint { path, iteration } => {
             let file = files::open(path)?;
@@ -273,12 +274,12 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
                     config.run.max_iters
                 )));
             }
-            let mut learner = learner::build(config, device, Some(&file))?;
+            let mut training = initial_state::build(config, device, Some(&file))?;
             let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
-            if !state::begin(&file, &mut learner, first)? {
+            if !state::begin(&file, &mut training, first)? {
                 notes.push(format!("{}: no moments, they begin at zero", path.display()));
             }
-            Begun { learner, position: at(first), notes, lock: None }
+            Begun { training, position: at(first), notes, lock: None }
         }
         Start::Resume => {
             let out = &config.run.out;
@@ -286,11 +287,11 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             // one.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
             let file = files::open(out)?;
-            same_run(&learner::effective(config), &file)?;
-            let mut learner = learner::build(config, device, Some(&file))?;
-            let position = state::load(&file, &mut learner)?;
+            same_run(&initial_state::effective(config), &file)?;
+            let mut training = initial_state::build(config, device, Some(&file))?;
+            let position = state::load(&file, &mut training)?;
             remove_leftovers(&files::folder(out))?;
-            Begun { learner, position, notes: Vec::new(), lock }
+            Begun { training, position, notes: Vec::new(), lock }
         }
     })
 }
@@ -363,14 +364,14 @@ fn skip(
 /// predictions are saved to the folder `pictures`, if given.
 fn validate(
     config: &Config,
-    learner: &Learner,
+    training: &TrainingState,
     set: &EvalSet,
     done: u64,
     pictures: Option<&Path>,
     stop: &Stop,
 ) -> Result<Report> {
     let classes = Classes::new(&config.dataset);
-    let Learner { device, network, student, .. } = learner;
+    let TrainingState { device, network, student, .. } = training;
     let predictor = Predictor::new(device, network, student, &config.eval)?;
     let subject = Subject { iteration: Some(done), ..Subject::default() };
     let mut saved = 0;

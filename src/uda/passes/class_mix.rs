@@ -4,17 +4,17 @@ use crate::Result;
 use crate::ops::mix::{self, Labelled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 
 use super::mixed::{candidates, mixed};
 use super::student::StudentPass;
 
 pub(in crate::uda) fn class_mix(
-    state: &Learner,
+    state: &TrainingState,
     batch: &DeviceBatch,
     target: &Labelled,
 ) -> Result<StudentPass> {
-    let Learner { device, inputs, .. } = state;
+    let TrainingState { device, inputs, .. } = state;
     let label = &batch.source.label;
     let table = mix::choose_half(device, label, &inputs.class_mix, candidates(state))?;
     let pasted = Layer { of: &batch.source, table: &table, confident: None };

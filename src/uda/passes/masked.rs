@@ -8,16 +8,16 @@ use crate::ops::mix::Labelled;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::{PassKind, mask_cells};
 use crate::uda::mix::half_of_each;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 
 use super::student::StudentPass;
 
 pub(in crate::uda) fn masked(
-    state: &Learner,
+    state: &TrainingState,
     batch: &DeviceBatch,
     target: &Labelled,
 ) -> Result<StudentPass> {
-    let Learner { device, inputs, normalizer, config, .. } = state;
+    let TrainingState { device, inputs, normalizer, config, .. } = state;
     let whole = match config.mask.images {
         Masked::Target => target,
         Masked::Source => &batch.source,

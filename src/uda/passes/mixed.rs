@@ -5,9 +5,9 @@ use crate::Result;
 use crate::ops::augment::blur;
 use crate::ops::mix::{self, Candidates, Labelled, Mix};
 use crate::uda::inputs::PassKind;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 
-pub(super) fn candidates(state: &Learner) -> Candidates {
+pub(super) fn candidates(state: &TrainingState) -> Candidates {
     match state.config.mix.released_unlabelled {
         true => Candidates::All,
         false => Candidates::Labelled,
@@ -15,8 +15,8 @@ pub(super) fn candidates(state: &Learner) -> Candidates {
 }
 
 /// Mixes images and applies the jitter and blur that were drawn for the pass.
-pub(super) fn mixed(state: &Learner, mix: Mix, kind: PassKind) -> Result<Labelled> {
-    let Learner { device, normalizer, inputs, .. } = state;
+pub(super) fn mixed(state: &TrainingState, mix: Mix, kind: PassKind) -> Result<Labelled> {
+    let TrainingState { device, normalizer, inputs, .. } = state;
     let augmentation = inputs.augmentation(kind)?;
     let mut mixed = mix::mix(device, normalizer, mix, Some(&augmentation))?;
     blur(device, &mut mixed.image, &augmentation)?;

@@ -4,7 +4,7 @@
 use crate::ops::mix::{self, Labelled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
@@ -12,12 +12,13 @@ use super::mixed::{candidates, mixed};
 use super::student::StudentPass;
 
 pub(in crate::uda) fn quad_mix(
-    state: &Learner,
+    state: &TrainingState,
     batch: &DeviceBatch,
     target: &Labelled,
     trace: &mut Trace,
 ) -> Result<[StudentPass; 2]> {
-    let Learner { device, inputs, templates, normalizer, crop_colours, config, .. } = state;
+    let TrainingState { device, inputs, templates, normalizer, crop_normalization, config, .. } =
+        state;
     let Some([rare_on_source, rare_on_target]) = &batch.rare else {
         return Err(Error::config("QuadMix needs a batch with long-tail crops"));
     };
@@ -54,8 +55,9 @@ pub(in crate::uda) fn quad_mix(
     }
     let layers = [Some(lower), Some(upper)];
     let over_source =
-        Mix { under: &batch.source, layers, rare: Some((rare_on_source, crop_colours)) };
-    let over_target = Mix { under: target, layers, rare: Some((rare_on_target, crop_colours)) };
+        Mix { under: &batch.source, layers, rare: Some((rare_on_source, crop_normalization)) };
+    let over_target =
+        Mix { under: target, layers, rare: Some((rare_on_target, crop_normalization)) };
     Ok([
         StudentPass {
             kind: PassKind::Mixed,

@@ -1,11 +1,11 @@
 //! A training pass of the student.
 
-use crate::nn::{Dropping, Pass, Statistics, Supervision};
+use crate::nn::{BatchNormMode, DropoutRng, Pass, Supervision};
 use crate::ops::mix::Labelled;
 use crate::tape::Tape;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 
 /// One forward and backward pass of the student: its images, and the weight of its losses.
 pub(in crate::uda) struct StudentPass {
@@ -28,17 +28,18 @@ impl StudentPass {
     }
 
     /// Returns the settings with which the network runs in this pass.
-    pub fn forward<'a>(&self, state: &'a Learner, tape: &'a Tape) -> Pass<'a> {
-        let dropping = Dropping { key: state.inputs.drop_key.clone(), pass: self.kind as usize };
+    pub fn forward<'a>(&self, state: &'a TrainingState, tape: &'a Tape) -> Pass<'a> {
+        let dropout_rng =
+            DropoutRng { key: state.inputs.drop_key.clone(), pass: self.kind as usize };
         Pass {
             tape,
             weights: &state.student,
-            statistics: Statistics::Batch,
-            dropping: Some(dropping),
+            batch_norm: BatchNormMode::Train,
+            dropout_rng: Some(dropout_rng),
         }
     }
 
-    pub fn supervision<'a>(&'a self, state: &'a Learner) -> Supervision<'a> {
+    pub fn supervision<'a>(&'a self, state: &'a TrainingState) -> Supervision<'a> {
         Supervision {
             image: &self.input.image,
             label: &self.input.label,

@@ -1,28 +1,28 @@
 //! Pseudo-labels of the teacher for the target images.
 
 use crate::Result;
-use crate::nn::{Pass, Statistics};
+use crate::nn::{BatchNormMode, Pass};
 use crate::ops::{self, Confidence, PseudoLabels};
 use crate::params::Weights;
 use crate::tape::Tape;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::report::Terms;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 use crate::uda::trace::Trace;
 
 pub(in crate::uda) fn pseudo_labels(
-    state: &Learner,
+    state: &TrainingState,
     teacher: &Weights,
     batch: &DeviceBatch,
     terms: &mut Terms,
     trace: &mut Trace,
 ) -> Result<PseudoLabels> {
-    let Learner { device, network, config, .. } = state;
+    let TrainingState { device, network, config, .. } = state;
     let tape = Tape::inference(device);
     // The teacher in the released code stays in train mode: batch statistics, but no dropout or
     // drop-path.
     let pass =
-        Pass { tape: &tape, weights: teacher, statistics: Statistics::Batch, dropping: None };
+        Pass { tape: &tape, weights: teacher, batch_norm: BatchNormMode::Train, dropout_rng: None };
     let logits = device.scope("teacher", || network.logits(&pass, &batch.target))?;
     trace.tensor("teacher/logits", &logits)?;
     let settings = &config.pseudo_label;

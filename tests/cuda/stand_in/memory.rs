@@ -85,7 +85,7 @@ impl Memories {
         inside.then_some((key.1, found))
     }
 
-    pub fn lend(&mut self, address: u64, bytes: usize) -> Result<()> {
+    pub fn on_alloc(&mut self, address: u64, bytes: usize) -> Result<()> {
         let touch = Touch::new(Side::Device, address, bytes + PADDING, true);
         self.check_allocated("lend", &touch)?;
         let start = self.around(Side::Device, address).map(|(start, _)| start);
@@ -95,7 +95,7 @@ impl Memories {
         Ok(())
     }
 
-    pub fn take_back(&mut self, address: u64) {
+    pub fn on_free(&mut self, address: u64) {
         self.lent.remove(&address);
     }
 

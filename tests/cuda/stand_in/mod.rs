@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use udass_raw::device::cuda::{Driver, Event, Graph, Launch, Memory, Stream, Way};
-use udass_raw::device::{Arithmetic, Device, Job, Precision, Product, Types};
+use udass_raw::device::cuda::{Algorithm, Driver, Event, Graph, Launch, Memory, Stream};
+use udass_raw::device::{Arithmetic, Device, LibraryOp, Matmul, Precision, Types};
 use udass_raw::{Error, Result};
 
 use memory::{Memories, PADDING, Side, guard_of};
@@ -46,7 +46,7 @@ struct State {
     /// Names of the kernels that ran.
     kernels: BTreeSet<&'static str>,
     /// Ticks that each candidate algorithm of a library op takes.
-    ways: Vec<u64>,
+    algorithms: Vec<u64>,
     /// How often each candidate ran.
     ran: BTreeMap<usize, u64>,
     /// `None`: sums are split as on the host.
@@ -128,7 +128,7 @@ impl StandIn {
             capture: None,
             kept: Default::default(),
             kernels: Default::default(),
-            ways: vec![1],
+            algorithms: vec![1],
             ran: Default::default(),
             multiprocessors: None,
             folder: None,
@@ -140,7 +140,7 @@ impl StandIn {
     /// fastest in a folder.
     pub fn with_ways(self, ticks: &[u64], folder: Option<&Path>) -> StandIn {
         let mut state = self.0.borrow_mut();
-        state.ways = ticks.to_vec();
+        state.algorithms = ticks.to_vec();
         state.folder = folder.map(Path::to_path_buf);
         drop(state);
         self
@@ -259,8 +259,8 @@ impl State {
             if let Work::Launch(launch) = &call.work {
                 self.kernels.insert(launch.kernel.name);
             }
-            if let Work::Job { way, .. } = call.work {
-                *self.ran.entry(way).or_default() += 1;
+            if let Work::LibraryOp { algorithm, .. } = call.work {
+                *self.ran.entry(algorithm).or_default() += 1;
             }
             if let Work::Hold { queue, until } = call.work {
                 self.run(queue, until)?;
@@ -424,27 +424,33 @@ impl Driver for StandIn {
         self.0.borrow().precision != Precision::F32
     }
 
-    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
+    fn algorithms(&self, op: &LibraryOp) -> Result<Vec<Algorithm>> {
         let state = self.0.borrow();
-        let has = match job {
-            Job::Product(Product { bias, row_sums, .. }) => {
+        let has = match op {
+            LibraryOp::Matmul(Matmul { bias, row_sums, .. }) => {
                 (bias.is_none() || state.adds_bias) && (row_sums.is_none() || state.sums_rows)
             }
-            Job::Convolution(_) => true,
+            LibraryOp::Convolution(_) => true,
         };
-        let ways = 0..if has { state.ways.len() } else { 0 };
-        let way = |i| Way { name: format!("way {i}"), workspace: WORKSPACE };
-        Ok(ways.map(way).collect())
+        let algorithms = 0..if has { state.algorithms.len() } else { 0 };
+        let algorithm = |i| Algorithm { name: format!("way {i}"), workspace: WORKSPACE };
+        Ok(algorithms.map(algorithm).collect())
     }
 
-    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()> {
+    fn compute(
+        &self,
+        stream: Stream,
+        op: &LibraryOp,
+        algorithm: usize,
+        workspace: u64,
+    ) -> Result<()> {
         let mut state = self.0.borrow_mut();
-        let (name, mut touches) = work::told_of(job);
-        let Some(&ticks) = state.ways.get(way) else {
-            return misuse(name, format_args!("there is no way {way}"));
+        let (name, mut touches) = work::told_of(op);
+        let Some(&ticks) = state.algorithms.get(algorithm) else {
+            return misuse(name, format_args!("there is no way {algorithm}"));
         };
         touches.push(Touch::new(Side::Device, workspace, WORKSPACE, true));
-        let work = Work::Job { job: *job, way, ticks };
+        let work = Work::LibraryOp { op: *op, algorithm, ticks };
         state.give(stream, Call::new(name, work, touches))
     }
 
@@ -575,9 +581,9 @@ impl Driver for StandIn {
         PADDING
     }
 
-    fn lend(&self, address: u64, bytes: usize) -> Result<()> {
+    fn on_alloc(&self, address: u64, bytes: usize) -> Result<()> {
         let mut state = self.0.borrow_mut();
-        state.memories.lend(address, bytes)?;
+        state.memories.on_alloc(address, bytes)?;
         state.poison("poison", address, bytes, memory::POISON);
         let guard = guard_of(address, bytes);
         let (start, length) = (guard.start, (guard.end - guard.start) as usize);
@@ -585,9 +591,9 @@ impl Driver for StandIn {
         Ok(())
     }
 
-    fn take_back(&self, address: u64, bytes: usize) {
+    fn on_free(&self, address: u64, bytes: usize) {
         let mut state = self.0.borrow_mut();
-        state.memories.take_back(address);
+        state.memories.on_free(address);
         state.poison("poison", address, bytes, memory::POISON);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use udass_raw::Result;
 use udass_raw::device::cuda::Launch;
-use udass_raw::device::{Arithmetic, Convolution, Job, Matrix, Product};
+use udass_raw::device::{Arithmetic, Convolution, LibraryOp, Matmul, Matrix};
 use udass_raw::tensor::DType;
 
 use super::memory::Side;
@@ -32,9 +32,9 @@ pub enum Work {
         value: u8,
     },
     Launch(Launch),
-    Job {
-        job: Job,
-        way: usize,
+    LibraryOp {
+        op: LibraryOp,
+        algorithm: usize,
         ticks: u64,
     },
     /// Waits until another stream has run this many of its calls.
@@ -77,7 +77,7 @@ impl Call {
     /// Ticks on the GPU's clock.
     pub fn ticks(&self) -> u64 {
         match self.work {
-            Work::Job { ticks, .. } => ticks,
+            Work::LibraryOp { ticks, .. } => ticks,
             _ => 1,
         }
     }
@@ -110,7 +110,7 @@ impl Work {
                     let words: Vec<u64> = launch.arguments.iter().map(|a| a.word).collect();
                     arithmetic.launch(launch.kernel, launch.types, launch.grid, &words)
                 }
-                Work::Job { job, .. } => arithmetic.compute(job),
+                Work::LibraryOp { op, .. } => arithmetic.compute(op),
                 Work::Hold { .. } => Ok(()),
             }
         }
@@ -138,15 +138,15 @@ pub fn touched_by(launch: &Launch) -> Vec<Touch> {
 }
 
 /// Returns the call's name and everything that it accesses except its workspace.
-pub fn told_of(job: &Job) -> (&'static str, Vec<Touch>) {
-    match job {
-        Job::Product(product) => ("product", touched_in(product)),
-        Job::Convolution(convolution) => ("convolution", touched_around(convolution)),
+pub fn told_of(op: &LibraryOp) -> (&'static str, Vec<Touch>) {
+    match op {
+        LibraryOp::Matmul(product) => ("product", touched_in(product)),
+        LibraryOp::Convolution(convolution) => ("convolution", touched_around(convolution)),
     }
 }
 
-fn touched_in(product: &Product) -> Vec<Touch> {
-    let Product { out, a, b, bias, row_sums, .. } = product;
+fn touched_in(product: &Matmul) -> Vec<Touch> {
+    let Matmul { out, a, b, bias, row_sums, .. } = product;
     let touch = |address, elements: usize, dtype: DType, written| {
         Touch::new(Side::Device, address, elements * dtype.bytes(), written)
     };

@@ -18,7 +18,7 @@ use udass_raw::params::Weights;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
 use udass_raw::uda::inputs::{ImageAugment, MOST_CLASSES, StepInputs, Switches};
-use udass_raw::uda::state::Learner;
+use udass_raw::uda::state::TrainingState;
 use udass_raw::uda::trace::Trace;
 
 use super::layout::{compare_map, to_reference, upload_image};
@@ -71,7 +71,7 @@ struct Run<'a, 'r> {
     device: &'a Device,
     case: &'r Case,
     config: Config,
-    learner: Learner,
+    training: TrainingState,
 }
 
 impl<'a, 'r> Run<'a, 'r> {
@@ -94,10 +94,10 @@ impl<'a, 'r> Run<'a, 'r> {
             _ => teacher_alpha(config.teacher.ema_decay, first),
         };
         update_teacher(device, &mut copy, &mut teacher, alpha)?;
-        let mut learner =
-            Learner::new(device, &config, network, student, Some(imagenet)).map_err(said)?;
-        learner.teacher = Some(teacher);
-        Ok(Run { report, device, case, config, learner })
+        let mut training =
+            TrainingState::new(device, &config, network, student, Some(imagenet)).map_err(said)?;
+        training.teacher = Some(teacher);
+        Ok(Run { report, device, case, config, training })
     }
 
     fn batch(&self) -> usize {
@@ -175,7 +175,7 @@ impl<'a, 'r> Run<'a, 'r> {
         let settings = (&self.config.optimizer).into();
         let update = UpdateNumbers::new(&settings, iteration.rates[0], number, alpha);
         let inputs = step_inputs(iteration, self.batch(), update);
-        self.learner.load(&batch).map_err(said)?;
+        self.training.load(&batch).map_err(said)?;
         let mut seen = BTreeMap::new();
         let mut keep = |name: &str, tensor: &Tensor| {
             let mut copy = self.device.alloc(tensor.shape(), tensor.dtype())?;
@@ -183,7 +183,7 @@ impl<'a, 'r> Run<'a, 'r> {
             seen.insert(name.replacen('.', "/", 1), copy);
             Ok(())
         };
-        let report = self.learner.step_with(&inputs, Trace::to(&mut keep)).map_err(said)?;
+        let report = self.training.step_with(&inputs, Trace::to(&mut keep)).map_err(said)?;
         if report.failed {
             return Err("the step met a number that is not finite".into());
         }
@@ -192,16 +192,16 @@ impl<'a, 'r> Run<'a, 'r> {
     }
 
     fn teacher(&self) -> Outcome<&Weights> {
-        self.learner.teacher.as_ref().ok_or_else(|| "there is no teacher".into())
+        self.training.teacher.as_ref().ok_or_else(|| "there is no teacher".into())
     }
 
     /// Compares all parameters of a network under a prefix.
     fn compare_parameters(
         &mut self,
         prefix: &str,
-        of: fn(&Learner) -> Option<&Weights>,
+        of: fn(&TrainingState) -> Option<&Weights>,
     ) -> Outcome {
-        let weights = of(&self.learner).ok_or("there is no such network")?;
+        let weights = of(&self.training).ok_or("there is no such network")?;
         for (i, param) in weights.spec().params().iter().enumerate() {
             let values = weights.export(self.device, &weights.values, i).map_err(said)?;
             self.report.compare(&format!("{prefix}{}", param.name), &param.shape, &values);
@@ -211,7 +211,7 @@ impl<'a, 'r> Run<'a, 'r> {
 
     /// Compares the student after its first update.
     fn compare_update(&mut self) -> Outcome {
-        let student = &self.learner.student;
+        let student = &self.training.student;
         let grads = student.grads.as_ref().ok_or("the student has no gradients")?;
         for (i, param) in student.spec().params().iter().enumerate() {
             let values = student.export(self.device, &student.values, i).map_err(said)?;
@@ -370,7 +370,7 @@ pub fn single(report: &mut Report, device: &Device) -> Outcome {
     let iteration = iterations(case)?.remove(0);
     let quad = matches!(iteration.draws.mix, Mix::Quad(_));
     let mut run = Run::new(report, device, config, iteration.local_iter)?;
-    run.compare_parameters("ema/", |learner| learner.teacher.as_ref())?;
+    run.compare_parameters("ema/", |training| training.teacher.as_ref())?;
     let teacher = run.teacher()?;
     let norms = run.norms(teacher, &teacher.values)?;
     let names: Vec<String> = norms.iter().map(|(name, _)| name.clone()).collect();
@@ -378,8 +378,8 @@ pub fn single(report: &mut Report, device: &Device) -> Outcome {
     if quad {
         run.fill_templates(iteration.local_iter - 1)?;
     }
-    let frozen = run.learner.imagenet.as_ref().ok_or("there is no ImageNet model")?;
-    let statistics = device.read_f32(&frozen.buffers).map_err(said)?;
+    let frozen = run.training.imagenet.as_ref().ok_or("there is no ImageNet model")?;
+    let batch_norm = device.read_f32(&frozen.buffers).map_err(said)?;
 
     let label = run.stored_map("in/label")?;
     let valid = run.stored_map("in/valid_pseudo_mask")?;
@@ -390,16 +390,16 @@ pub fn single(report: &mut Report, device: &Device) -> Outcome {
     run.compare_stages(&stages, quad)?;
     run.compare_feature_distance(&label)?;
     run.compare_losses(&stages, quad)?;
-    let norm = compare_gradients(run.report, device, &run.learner.student)?;
+    let norm = compare_gradients(run.report, device, &run.training.student)?;
     let last = if quad { 4 } else { 3 };
     run.report.scalar(&format!("backward{last}/total_grad_norm_so_far"), norm);
     run.compare_update()?;
-    run.compare_parameters("ema_next/", |learner| learner.teacher.as_ref())?;
-    let teacher = run.learner.teacher.as_ref().ok_or("there is no teacher")?;
-    compare_buffers(run.report, device, &run.learner.student, "bn/model.")?;
+    run.compare_parameters("ema_next/", |training| training.teacher.as_ref())?;
+    let teacher = run.training.teacher.as_ref().ok_or("there is no teacher")?;
+    compare_buffers(run.report, device, &run.training.student, "bn/model.")?;
     compare_buffers(run.report, device, teacher, "bn/ema_model.")?;
-    let frozen = run.learner.imagenet.as_ref().ok_or("there is no ImageNet model")?;
-    let unchanged = device.read_f32(&frozen.buffers).map_err(said)? == statistics;
+    let frozen = run.training.imagenet.as_ref().ok_or("there is no ImageNet model")?;
+    let unchanged = device.read_f32(&frozen.buffers).map_err(said)? == batch_norm;
     run.report.require("imnet_bn_unchanged", unchanged);
     run.compare_groups()?;
     Ok(())
@@ -413,7 +413,7 @@ impl Run<'_, '_> {
         let weight = self.report.input("in/tmpl_pseudo_weight")?;
         let weight = self.device.upload_real(&self.shape(), &weight).map_err(said)?;
         let confident = self.stored_map("in/tmpl_confident")?;
-        let templates = &mut self.learner.templates;
+        let templates = &mut self.training.templates;
         templates.source = Labelled { image: source.0, label: source.1, weight: None };
         templates.target = Labelled { image: target.0, label: target.1, weight: Some(weight) };
         templates.confident = confident;
@@ -443,7 +443,7 @@ impl Run<'_, '_> {
         self.compare_teacher_logits("teacher/logits", stages)?;
         self.compare_plane("teacher/plabel", stages.get("teacher/label")?)?;
         self.compare_plane("teacher/max_prob", stages.get("teacher/max_prob")?)?;
-        let templates = &self.learner.templates;
+        let templates = &self.training.templates;
         let confident = templates.confident.clone();
         let (label, weight) = (templates.target.label.clone(), templates.target.weight.clone());
         self.compare_plane("teacher/confident", &confident)?;
@@ -526,7 +526,7 @@ impl Run<'_, '_> {
         let stored = self.case.extra.get("param_groups_lr_wd").ok_or("no parameter groups")?;
         let stored = HashMap::<String, Group>::deserialize(stored).map_err(|e| e.to_string())?;
         let config = &self.config.optimizer;
-        for param in self.learner.student.spec().params() {
+        for param in self.training.student.spec().params() {
             let name = format!("model.{}", param.name);
             let Group(lr, decay) =
                 stored.get(&name).ok_or_else(|| format!("no group of {name}"))?;
@@ -553,7 +553,7 @@ pub fn chain(report: &mut Report, device: &Device) -> Outcome {
         run.compare_norms(&key("teacher_param_l2"), &norms, &names)?;
         let last = t + 1 == all.len();
         if last {
-            run.compare_parameters(&key("teacher_param/"), |learner| learner.teacher.as_ref())?;
+            run.compare_parameters(&key("teacher_param/"), |training| training.teacher.as_ref())?;
         }
         let (label, valid) = (run.stored_map(&key("label"))?, run.stored_map(&key("valid"))?);
         let image = run.formula_image(&format!("img{t}"))?;
@@ -572,15 +572,15 @@ pub fn chain(report: &mut Report, device: &Device) -> Outcome {
         let share = stages.terms.get("pseudo_label.weight").copied();
         let share = share.ok_or("the weight of pseudo-labels is not logged")?;
         run.report.scalar(&key("pseudo_weight_value"), share);
-        let student = &run.learner.student;
+        let student = &run.training.student;
         let grads = student.grads.as_ref().ok_or("the student has no gradients")?;
         let (grads, values) = (run.norms(student, grads)?, run.norms(student, &student.values)?);
         run.compare_norms(&key("grad_l2"), &grads, &names)?;
         run.compare_norms(&key("student_param_l2"), &values, &names)?;
         if last {
-            run.compare_parameters(&key("student_param/"), |learner| Some(&learner.student))?;
-            let teacher = run.learner.teacher.as_ref().ok_or("there is no teacher")?;
-            compare_buffers(run.report, device, &run.learner.student, &key("student_bn/"))?;
+            run.compare_parameters(&key("student_param/"), |training| Some(&training.student))?;
+            let teacher = run.training.teacher.as_ref().ok_or("there is no teacher")?;
+            compare_buffers(run.report, device, &run.training.student, &key("student_bn/"))?;
             compare_buffers(run.report, device, teacher, &key("teacher_bn/"))?;
         }
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use udass_raw::config::{HrdaConfig, NetworkConfig};
 use udass_raw::device::Device;
-use udass_raw::nn::{Backbone, Head, Pass, Role, Segmentor, Statistics};
+use udass_raw::nn::{Backbone, BatchNormMode, Head, Pass, Role, Segmentor};
 use udass_raw::ops::{self, Windows};
 use udass_raw::params::{Spec, Weights};
 use udass_raw::tape::Tape;
@@ -85,7 +85,7 @@ pub fn segmentor(case: &Case, device: &Device, learns: bool) -> Outcome<(Segment
 }
 
 pub fn evaluating<'a>(tape: &'a Tape, weights: &'a Weights) -> Pass<'a> {
-    Pass { tape, weights, statistics: Statistics::Running, dropping: None }
+    Pass { tape, weights, batch_norm: BatchNormMode::Eval, dropout_rng: None }
 }
 
 /// Returns batch, height and width of a case's image.

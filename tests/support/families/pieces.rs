@@ -2,7 +2,7 @@
 
 use udass_raw::device::{Device, kernels};
 use udass_raw::ops::augment::{Augmentation, augment, block_mask as block, blur_size};
-use udass_raw::ops::mix::{self, Candidates, Labelled, Layer, Mix, RareColours, RareCrops};
+use udass_raw::ops::mix::{self, Candidates, CropNormalization, Labelled, Layer, Mix, RareCrops};
 use udass_raw::ops::{self, ImageNormalizer};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
@@ -139,12 +139,12 @@ pub fn resize(report: &mut Report, device: &Device) -> Outcome {
             ops::to_operand(device, &map).map_err(said)
         };
         let x = operand(format!("x{variant}"), from)?;
-        let slope = operand(format!("g{variant}"), [from[0], from[1], to.0, to.1])?;
+        let derivative = operand(format!("g{variant}"), [from[0], from[1], to.0, to.1])?;
         let tape = Tape::recording(device);
         let leaf = tape.leaf(&x);
         let y = ops::resize(&tape, &leaf, to, factor.map(|f| (f, f))).map_err(said)?;
         compare_map(report, &format!("{variant}/out"), device, &y)?;
-        let mut gradients = tape.backward(vec![(&y, slope)]).map_err(said)?;
+        let mut gradients = tape.backward(vec![(&y, derivative)]).map_err(said)?;
         let gradient = gradients.of(&leaf).ok_or("the input has no gradient")?;
         compare_map(report, &format!("{variant}/grad"), device, &gradient)?;
     }
@@ -325,8 +325,8 @@ pub fn color_jitter(report: &mut Report, device: &Device) -> Outcome {
 fn converted(images: &[f32], pixels: usize) -> Vec<f64> {
     let mut all = Vec::with_capacity(images.len());
     for image in images.chunks(3 * pixels) {
-        let colour = |p: usize| [0, 1, 2].map(|c| f64::from(image[c * pixels + p]));
-        let hsv: Vec<[f64; 3]> = (0..pixels).map(|p| hsv(colour(p))).collect();
+        let color = |p: usize| [0, 1, 2].map(|c| f64::from(image[c * pixels + p]));
+        let hsv: Vec<[f64; 3]> = (0..pixels).map(|p| hsv(color(p))).collect();
         all.extend(hsv.iter().map(|[hue, ..]| std::f64::consts::TAU * hue));
         all.extend(hsv.iter().map(|[_, saturation, _]| saturation));
         all.extend(hsv.iter().map(|[.., value]| value));
@@ -452,7 +452,7 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
     };
     // The released code's colors: BGR, with the mean in RGB order, in the range 0 to 1.
     let gain = device.upload_real(&[3], &[1.0 / 255.0; 3]).map_err(said)?;
-    let colours = RareColours { gain, reversed: true };
+    let colors = CropNormalization { gain, reversed: true };
     let image = || map(device, &case.input("img"), shape, 1.0);
     let base = report.input_bytes("in/label")?;
     let labelled = |label: &[u8]| -> Outcome<Labelled> {
@@ -462,7 +462,7 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
     let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let paste = |crops: &RareCrops, under: &[u8]| {
         let under = &labelled(under)?;
-        let mix = Mix { under, layers: [None; 2], rare: Some((crops, &colours)) };
+        let mix = Mix { under, layers: [None; 2], rare: Some((crops, &colors)) };
         mix::mix(device, &normalizer, mix, None).map_err(said)
     };
     let mixed = paste(&crops, &base)?;

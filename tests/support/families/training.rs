@@ -1,7 +1,7 @@
 //! Training passes: losses, gradients of every parameter, batch-norm statistics.
 
 use udass_raw::device::Device;
-use udass_raw::nn::{Output, Pass, Segmentor, Statistics, Supervision};
+use udass_raw::nn::{BatchNormMode, Output, Pass, Segmentor, Supervision};
 use udass_raw::ops;
 use udass_raw::params::Weights;
 use udass_raw::tape::Tape;
@@ -58,7 +58,7 @@ fn learn(
     let pixel_weight = device.upload_real(&[b, h, w], &pixel_weight).map_err(said)?;
     let detail = device.upload(&[4], &detail).map_err(said)?;
     let tape = Tape::recording(device);
-    let pass = Pass { tape: &tape, weights, statistics: Statistics::Batch, dropping: None };
+    let pass = Pass { tape: &tape, weights, batch_norm: BatchNormMode::Train, dropout_rng: None };
     let supervision = Supervision {
         image: &image,
         label: &label,

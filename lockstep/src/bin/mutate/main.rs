@@ -33,7 +33,7 @@ const USERS: [(&str, &[&str]); 11] = [
     ("strip.cuh", &["attention.cu", "depthwise.cu"]),
     ("columns.cuh", &["batchnorm.cu", "elementwise.cu"]),
     ("random.cuh", &["layernorm.cu", "channels.cu"]),
-    ("colour.cuh", &["mix.cu", "augment.cu"]),
+    ("color.cuh", &["mix.cu", "augment.cu"]),
     ("attention_tiles.cuh", &["attention.cu"]),
     ("attention_mma.cuh", &["attention_mma.cu", "attention_mma_backward.cu"]),
     ("counting.cuh", &["confusion.cu", "labels.cu"]),

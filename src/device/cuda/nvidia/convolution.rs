@@ -18,8 +18,8 @@ use sys::cudnnBackendNumericalNote_t as Numerical;
 
 use super::gpu::Gpu;
 use super::graph::{Address, Descriptor, Knob, Note, check};
-use crate::device::cuda::driver::Way;
-use crate::device::job::{Convolution, ConvolutionPass, Job};
+use crate::device::cuda::driver::Algorithm;
+use crate::device::library_op::{Convolution, ConvolutionPass, LibraryOp};
 use crate::device::precision::Precision;
 use crate::dtype::DType;
 use crate::{Error, Result};
@@ -52,7 +52,7 @@ enum Known {
 }
 
 struct Plan {
-    way: Way,
+    algorithm: Algorithm,
     descriptor: Descriptor,
     /// The configuration that the plan was made from.
     _configuration: Descriptor,
@@ -71,15 +71,15 @@ impl Convolutions {
         Convolutions { precision, deterministic, gpu, plans: RefCell::default() }
     }
 
-    pub fn ways(&self, c: &Convolution) -> Result<Vec<Way>> {
-        self.with_plans(c, |plans| Ok(plans.iter().map(|plan| plan.way.clone()).collect()))
+    pub fn algorithms(&self, c: &Convolution) -> Result<Vec<Algorithm>> {
+        self.with_plans(c, |plans| Ok(plans.iter().map(|plan| plan.algorithm.clone()).collect()))
     }
 
     pub fn run(
         &self,
         stream: cudarc::driver::sys::CUstream,
         c: &Convolution,
-        way: usize,
+        algorithm: usize,
         workspace: u64,
     ) -> Result<()> {
         #[cfg_attr(not(test), allow(irrefutable_let_patterns))]
@@ -87,8 +87,8 @@ impl Convolutions {
             return Err(Error::device("a GPU that is only described runs nothing"));
         };
         self.with_plans(c, |plans| {
-            let Plan { way, descriptor, .. } =
-                plans.get(way).ok_or_else(|| Job::Convolution(*c).refused())?;
+            let Plan { algorithm, descriptor, .. } =
+                plans.get(algorithm).ok_or_else(|| LibraryOp::Convolution(*c).refused())?;
             let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
             pack.set(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &TENSORS)?;
             let addresses = [c.x, c.w, c.y].map(Address);
@@ -99,7 +99,7 @@ impl Convolutions {
             let set = unsafe { sys::cudnnSetStream(handle, stream.cast()) };
             check(set, "cudnnSetStream")?;
             let ran = descriptor.execute(handle, &pack);
-            ran.map_err(|e| Error::device(format!("{c}, by engine {}: {e}", way.name)))
+            ran.map_err(|e| Error::device(format!("{c}, by engine {}: {e}", algorithm.name)))
         })
     }
 
@@ -127,7 +127,11 @@ impl Convolutions {
                     break;
                 }
                 let plan = self.plan(configuration)?;
-                plans.extend(plan.filter(|plan| plans.iter().all(|p| p.way.name != plan.way.name)));
+                plans.extend(
+                    plan.filter(|plan| {
+                        plans.iter().all(|p| p.algorithm.name != plan.algorithm.name)
+                    }),
+                );
             }
         }
         Ok(plans)
@@ -214,8 +218,9 @@ impl Convolutions {
         if workspace > MOST_WORKSPACE {
             return Ok(None);
         }
-        let way = Way { name: name_of(engine, &configuration)?, workspace: workspace as usize };
-        Ok(Some(Plan { way, descriptor, _configuration: configuration }))
+        let algorithm =
+            Algorithm { name: name_of(engine, &configuration)?, workspace: workspace as usize };
+        Ok(Some(Plan { algorithm, descriptor, _configuration: configuration }))
     }
 
     fn allows(&self, notes: &[Note]) -> bool {
@@ -327,8 +332,8 @@ fn name_of(engine: &Descriptor, configuration: &Descriptor) -> Result<String> {
     let index = engine.get::<i64>(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1)?;
     let mut name = index.first().map_or(String::new(), |index| format!("{index}"));
     let kind = Kind::CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
-    let choices = Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES;
-    for choice in configuration.get_descriptors(choices, kind, MOST_KNOBS)? {
+    let autotune = Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES;
+    for choice in configuration.get_descriptors(autotune, kind, MOST_KNOBS)? {
         let knob = choice.get::<Knob>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, 1)?;
         let value = choice.get::<i64>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, 1)?;
         for (Knob(knob), value) in knob.into_iter().zip(value) {
@@ -439,13 +444,15 @@ mod tests {
             let Some(convolutions) = described(precision, true) else { return };
             for (shape, pass) in SHAPES.into_iter().flat_map(|s| passes().map(|pass| (s, pass))) {
                 let c = convolution(pass, dtype, shape);
-                let ways = convolutions.ways(&c).unwrap_or_else(|e| panic!("{precision:?}: {e}"));
-                println!("{precision:?} {c}: {} ways, {:?}", ways.len(), ways[0]);
-                let apart: std::collections::BTreeSet<_> = ways.iter().map(|w| &w.name).collect();
-                assert_eq!(apart.len(), ways.len(), "{c}: {ways:?}");
+                let algorithms =
+                    convolutions.algorithms(&c).unwrap_or_else(|e| panic!("{precision:?}: {e}"));
+                println!("{precision:?} {c}: {} ways, {:?}", algorithms.len(), algorithms[0]);
+                let apart: std::collections::BTreeSet<_> =
+                    algorithms.iter().map(|w| &w.name).collect();
+                assert_eq!(apart.len(), algorithms.len(), "{c}: {algorithms:?}");
                 // Search again, as another process would.
                 let again = convolutions.find_plans(c.shape()).unwrap();
-                assert!(again.iter().map(|plan| &plan.way).eq(&ways), "{c}");
+                assert!(again.iter().map(|plan| &plan.algorithm).eq(&algorithms), "{c}");
             }
         }
     }

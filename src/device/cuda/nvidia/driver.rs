@@ -14,15 +14,15 @@ use super::cache;
 use super::code::Code;
 use super::convolution::Convolutions;
 use super::gpu::{Gpu, check};
-use super::product::Products;
-use crate::device::cuda::driver::{Driver, Event, Graph, Launch, Memory, Stream, Way};
-use crate::device::job::Job;
+use super::matmul::Matmuls;
+use crate::device::cuda::driver::{Algorithm, Driver, Event, Graph, Launch, Memory, Stream};
+use crate::device::library_op::LibraryOp;
 use crate::device::precision::Precision;
 use crate::{Error, Result};
 
 pub struct Nvidia {
     // Freed before the context is released.
-    products: Products,
+    products: Matmuls,
     convolutions: Convolutions,
     code: Code,
     events: RefCell<Vec<sys::CUevent>>,
@@ -66,7 +66,7 @@ impl Nvidia {
             )));
         }
         Ok(Nvidia {
-            products: Products::new(&gpu, precision, deterministic)?,
+            products: Matmuls::new(&gpu, precision, deterministic)?,
             convolutions: Convolutions::new(&gpu, precision, deterministic)?,
             precision,
             deterministic,
@@ -128,7 +128,7 @@ impl Driver for Nvidia {
     }
 
     fn kept(&self) -> Option<PathBuf> {
-        cache::folder().map(|folder| folder.join("ways"))
+        cache::folder().map(|folder| folder.join("autotune"))
     }
 
     fn memory(&self) -> Result<Memory> {
@@ -242,19 +242,25 @@ impl Driver for Nvidia {
         self.precision != Precision::F32
     }
 
-    fn ways(&self, job: &Job) -> Result<Vec<Way>> {
+    fn algorithms(&self, op: &LibraryOp) -> Result<Vec<Algorithm>> {
         self.gpu.enter()?;
-        match job {
-            Job::Product(product) => self.products.ways(product),
-            Job::Convolution(convolution) => self.convolutions.ways(convolution),
+        match op {
+            LibraryOp::Matmul(product) => self.products.algorithms(product),
+            LibraryOp::Convolution(convolution) => self.convolutions.algorithms(convolution),
         }
     }
 
-    fn compute(&self, stream: Stream, job: &Job, way: usize, workspace: u64) -> Result<()> {
+    fn compute(
+        &self,
+        stream: Stream,
+        op: &LibraryOp,
+        algorithm: usize,
+        workspace: u64,
+    ) -> Result<()> {
         let stream = self.enter(stream)?;
-        match job {
-            Job::Product(product) => self.products.run(stream, product, way, workspace),
-            Job::Convolution(c) => self.convolutions.run(stream, c, way, workspace),
+        match op {
+            LibraryOp::Matmul(product) => self.products.run(stream, product, algorithm, workspace),
+            LibraryOp::Convolution(c) => self.convolutions.run(stream, c, algorithm, workspace),
         }
     }
 

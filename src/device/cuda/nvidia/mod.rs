@@ -8,8 +8,8 @@ mod embedded;
 mod gpu;
 mod graph;
 mod libraries;
+mod matmul;
 mod nvrtc;
-mod product;
 
 pub use driver::Nvidia;
 pub use gpu::is_present;

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::filter::{Transposed, clear_filter, filter};
 use crate::Result;
-use crate::device::host::product::{SERIAL, product};
-use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
+use crate::device::host::matmul::{SERIAL, matmul};
+use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Least number of pieces of the filter gradient, because its taps alone do not divide evenly among
 /// the threads.
@@ -25,7 +25,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
                 taps(c).try_for_each(|tap| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
                     let accumulate = !std::mem::take(&mut fresh);
-                    product(&Product::plain(y, x, filters.tap(c, tap), accumulate), SERIAL)
+                    matmul(&Matmul::plain(y, x, filters.tap(c, tap), accumulate), SERIAL)
                 })
             })
         }
@@ -34,7 +34,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
             taps(c).try_for_each(|tap| {
                 let Some((y, x)) = spans(c, row, tap, -1) else { return Ok(()) };
                 let accumulate = !std::mem::take(&mut fresh);
-                product(&Product::plain(x, y, filter(c, tap), accumulate), SERIAL)
+                matmul(&Matmul::plain(x, y, filter(c, tap), accumulate), SERIAL)
             })
         }),
         ConvolutionPass::Filter { accumulate } => {
@@ -52,7 +52,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
                 (0..c.batch * c.height).try_for_each(|row| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
                     let b = x.columns(start, width);
-                    product(&Product::plain(out, y.t(), b, true), SERIAL)
+                    matmul(&Matmul::plain(out, y.t(), b, true), SERIAL)
                 })
             })
         }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::device::job::{Convolution, Matrix};
+use crate::device::library_op::{Convolution, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
 

@@ -9,7 +9,7 @@ mod filter;
 mod runs;
 
 use crate::Result;
-use crate::device::job::Convolution;
+use crate::device::library_op::Convolution;
 use runs::Runs;
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {

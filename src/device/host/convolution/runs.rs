@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::filter::{Transposed, clear_filter, filter};
 use crate::Result;
-use crate::device::host::product::{SERIAL, product};
-use crate::device::job::{Convolution, ConvolutionPass, Matrix, Product};
+use crate::device::host::matmul::{SERIAL, matmul};
+use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Least and largest number of elements of a filter row in a piece of the filter gradient: smaller
 /// pieces lose speed, larger ones leave too few pieces.
@@ -138,7 +138,7 @@ impl Runs<'_> {
                 row_stride: to.channels as isize,
                 col_stride: 1,
             };
-            product(&Product::plain(self.pixels(to, line), runs, weights, !fresh), SERIAL)
+            matmul(&Matmul::plain(self.pixels(to, line), runs, weights, !fresh), SERIAL)
         };
         let fresh = |r: usize| !accumulate && r == self.half();
         let edges: Vec<usize> = self.edges().collect();
@@ -178,7 +178,7 @@ impl Runs<'_> {
                     col_stride: 1,
                 };
                 let runs = runs.columns(from - first, to - from);
-                product(&Product::plain(out, self.pixels(y, line).t(), runs, true), SERIAL)
+                matmul(&Matmul::plain(out, self.pixels(y, line).t(), runs, true), SERIAL)
             };
             (0..batch).try_for_each(|image| {
                 (0..height).try_for_each(|h| add(self.row(image, h)))?;

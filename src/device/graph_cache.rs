@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
-use super::backend::Recording;
+use super::backend::CapturedGraph;
 use super::handle::Device;
 use crate::{Error, Result};
 
@@ -13,30 +13,30 @@ use crate::{Error, Result};
 /// freed when it ends, and its inputs and results are at the same addresses every time. `T` is what
 /// the host learns from submitting the work; it must be the same every time too, and hold no
 /// tensor.
-pub struct Replays<K, T> {
+pub struct GraphCache<K, T> {
     device: Device,
     enabled: bool,
-    kinds: HashMap<K, Seen<T>>,
+    kinds: HashMap<K, GraphState<T>>,
 }
 
-enum Seen<T> {
+enum GraphState<T> {
     /// Warmed up: the libraries have made their plans, kernels are loaded and memory is reserved.
-    Once,
-    Recorded(Recording, Rc<T>),
+    WarmedUp,
+    Captured(CapturedGraph, Rc<T>),
 }
 
-impl<K: Eq + Hash, T> Replays<K, T> {
+impl<K: Eq + Hash, T> GraphCache<K, T> {
     /// Creates a graph cache. Work is submitted anew every time if `wanted` is false or the device
     /// cannot capture graphs.
-    pub fn new(device: &Device, wanted: bool) -> Replays<K, T> {
-        let enabled = wanted && device.0.backend.recorder().is_some();
-        device.0.replays.set(device.0.replays.get() + usize::from(enabled));
-        Replays { device: device.clone(), enabled, kinds: HashMap::new() }
+    pub fn new(device: &Device, wanted: bool) -> GraphCache<K, T> {
+        let enabled = wanted && device.0.backend.graph_capture().is_some();
+        device.0.graph_caches.set(device.0.graph_caches.get() + usize::from(enabled));
+        GraphCache { device: device.clone(), enabled, kinds: HashMap::new() }
     }
 
     /// Returns whether work is captured and replayed. If so, its memory stays reserved for it,
     /// including the gaps between its tensors.
-    pub fn are_recorded(&self) -> bool {
+    pub fn capture(&self) -> bool {
         self.enabled
     }
 
@@ -48,59 +48,59 @@ impl<K: Eq + Hash, T> Replays<K, T> {
     /// Fails if the work does, or if memory of an earlier step is still in use.
     pub fn run(&mut self, kind: K, work: impl FnOnce() -> Result<T>) -> Result<Rc<T>> {
         let device = self.device.clone();
-        let Some(recorder) = device.0.backend.recorder().filter(|_| self.enabled) else {
+        let Some(graph_capture) = device.0.backend.graph_capture().filter(|_| self.enabled) else {
             return work().map(Rc::new);
         };
-        device.transient(|| {
+        device.graph_private(|| {
             if device.0.profile.borrow().is_some() {
                 return work().map(Rc::new);
             }
-            let held = device.0.pools.borrow().transient_used();
+            let held = device.0.pools.borrow().graph_private_used();
             if held > 0 {
                 let problem = "bytes of a step's memory are still held where it is to run again";
                 return Err(Error::device(format!("{held} {problem}")));
             }
-            let (recording, known) = match self.kinds.get(&kind) {
+            let (graph, known) = match self.kinds.get(&kind) {
                 None => {
                     let known = work()?;
-                    self.kinds.insert(kind, Seen::Once);
+                    self.kinds.insert(kind, GraphState::WarmedUp);
                     return Ok(Rc::new(known));
                 }
-                Some(Seen::Once) => {
-                    recorder.begin()?;
+                Some(GraphState::WarmedUp) => {
+                    graph_capture.begin()?;
                     let known = work();
                     // End the capture even if the work failed, and discard its graph then.
-                    let recording = recorder.end();
+                    let graph = graph_capture.end();
                     let known = Rc::new(known.inspect_err(|_| {
-                        recording.iter().for_each(|recording| recorder.discard(*recording));
+                        graph.iter().for_each(|graph| graph_capture.discard(*graph));
                     })?);
-                    let recording = recording?;
-                    self.kinds.insert(kind, Seen::Recorded(recording, known.clone()));
-                    (recording, known)
+                    let graph = graph?;
+                    self.kinds.insert(kind, GraphState::Captured(graph, known.clone()));
+                    (graph, known)
                 }
-                Some(Seen::Recorded(recording, known)) => (*recording, known.clone()),
+                Some(GraphState::Captured(graph, known)) => (*graph, known.clone()),
             };
-            recorder.replay(recording)?;
+            graph_capture.replay(graph)?;
             Ok(known)
         })
     }
 }
 
-impl<K, T> Drop for Replays<K, T> {
+impl<K, T> Drop for GraphCache<K, T> {
     fn drop(&mut self) {
         if !self.enabled {
             return;
         }
         let device = &self.device.0;
         for seen in self.kinds.values() {
-            if let (Seen::Recorded(recording, _), Some(recorder)) =
-                (seen, device.backend.recorder())
+            if let (GraphState::Captured(graph, _), Some(graph_capture)) =
+                (seen, device.backend.graph_capture())
             {
-                recorder.discard(*recording);
+                graph_capture.discard(*graph);
             }
         }
-        device.replays.set(device.replays.get() - 1);
-        if device.replays.get() == 0 {
+        device.graph_caches.set(device.graph_caches.get() - 1);
+        if device.graph_caches.get() == 0 {
             device.pools.borrow_mut().release();
         }
     }
@@ -109,12 +109,12 @@ impl<K, T> Drop for Replays<K, T> {
 impl Device {
     /// Runs `f`, which must free all tensors that it allocates. While a graph cache exists, they
     /// come from the graph-private pool, which nothing else may use between two replays.
-    pub fn transient<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.within(self.0.replays.get() > 0, f)
+    pub fn graph_private<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.within(self.0.graph_caches.get() > 0, f)
     }
 
     /// Runs `f`, whose tensors come from the persistent pool and may outlive the current step.
-    pub fn lasting<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub fn persistent<R>(&self, f: impl FnOnce() -> R) -> R {
         self.within(false, f)
     }
 

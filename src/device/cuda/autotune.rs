@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::driver::{Driver, Event, Stream, Way};
+use super::driver::{Algorithm, Driver, Event, Stream};
 use crate::Result;
-use crate::device::job::Job;
+use crate::device::library_op::LibraryOp;
 use crate::hex::hex;
 
 /// Number of timed runs per algorithm.
@@ -22,22 +22,22 @@ const HOPELESS: f64 = 2.0;
 /// Largest alignment in bytes that the memory of a trial may need.
 const ALIGNMENT: usize = 256;
 
-pub(super) struct Choices {
+pub(super) struct Autotuner {
     /// The autotune cache: one line per shape, with the algorithm's name after a tab.
     file: Option<PathBuf>,
     gpu: String,
     /// Index and workspace of the algorithm by shape; None if there is no algorithm.
-    made: HashMap<Job, Option<(usize, usize)>>,
+    made: HashMap<LibraryOp, Option<(usize, usize)>>,
 }
 
-impl Choices {
+impl Autotuner {
     /// Creates an empty table. `gpu` describes everything that timings depend on, and selects the
     /// file in `folder`.
-    pub fn new(folder: Option<PathBuf>, gpu: &str) -> Choices {
+    pub fn new(folder: Option<PathBuf>, gpu: &str) -> Autotuner {
         let digest = Sha256::digest(gpu);
         let name = hex(&digest[..8]);
         let file = folder.map(|folder| folder.join(format!("{name}.txt")));
-        Choices { file, gpu: gpu.into(), made: HashMap::new() }
+        Autotuner { file, gpu: gpu.into(), made: HashMap::new() }
     }
 
     /// Returns the index and workspace of an op's algorithm, if there is one. The first op of a
@@ -47,25 +47,26 @@ impl Choices {
         &mut self,
         driver: &dyn Driver,
         stream: Stream,
-        job: &Job,
+        op: &LibraryOp,
         recorded: bool,
     ) -> Result<Option<(usize, usize)>> {
-        let shape = job.shape();
+        let shape = op.shape();
         if let Some(made) = self.made.get(&shape) {
             return Ok(*made);
         }
-        let ways = driver.ways(job)?;
-        let way = match &self.file {
+        let algorithms = driver.algorithms(op)?;
+        let algorithm = match &self.file {
             // Without a cache file nothing is timed: the next process would choose differently.
-            Some(file) if ways.len() > 1 && !recorded => {
+            Some(file) if algorithms.len() > 1 && !recorded => {
                 let clock = [driver.event()?, driver.event()?];
-                let time =
-                    |way, best| seconds(driver, stream, job, way, &ways[way], best, clock).ok();
-                self.chosen(file, &shape.to_string(), &ways, time).unwrap_or(0)
+                let time = |algorithm, best| {
+                    seconds(driver, stream, op, algorithm, &algorithms[algorithm], best, clock).ok()
+                };
+                self.chosen(file, &shape.to_string(), &algorithms, time).unwrap_or(0)
             }
             _ => 0,
         };
-        let made = ways.get(way).map(|found| (way, found.workspace));
+        let made = algorithms.get(algorithm).map(|found| (algorithm, found.workspace));
         if !recorded {
             self.made.insert(shape, made);
         }
@@ -78,7 +79,7 @@ impl Choices {
         &self,
         file: &Path,
         shape: &str,
-        ways: &[Way],
+        algorithms: &[Algorithm],
         time: impl Fn(usize, f64) -> Option<f64>,
     ) -> std::io::Result<usize> {
         file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
@@ -90,20 +91,20 @@ impl Choices {
         let lines = text.lines().filter_map(|line| line.split_once('\t'));
         let kept = lines
             .filter(|(of, _)| *of == shape)
-            .find_map(|(_, name)| ways.iter().position(|way| way.name == name));
-        if let Some(way) = kept {
-            return Ok(way);
+            .find_map(|(_, name)| algorithms.iter().position(|algorithm| algorithm.name == name));
+        if let Some(algorithm) = kept {
+            return Ok(algorithm);
         }
         let mut best = None;
-        for way in 0..ways.len() {
+        for algorithm in 0..algorithms.len() {
             let so_far = best.map_or(f64::INFINITY, |(_, seconds)| seconds);
-            let seconds = time(way, so_far).filter(|&seconds| seconds < so_far);
-            best = seconds.map(|seconds| (way, seconds)).or(best);
+            let seconds = time(algorithm, so_far).filter(|&seconds| seconds < so_far);
+            best = seconds.map(|seconds| (algorithm, seconds)).or(best);
         }
         // No algorithm could be timed, for lack of memory for example: this process uses the
         // library's first choice and caches nothing.
         let Some((fastest, _)) = best else { return Ok(0) };
-        let mut line = format!("{shape}\t{}\n", ways[fastest].name);
+        let mut line = format!("{shape}\t{}\n", algorithms[fastest].name);
         if text.is_empty() {
             line = format!("# {}\n{line}", self.gpu);
         } else if !text.ends_with('\n') {
@@ -121,19 +122,19 @@ impl Choices {
 fn seconds(
     driver: &dyn Driver,
     stream: Stream,
-    job: &Job,
-    way: usize,
-    Way { workspace, .. }: &Way,
+    op: &LibraryOp,
+    algorithm: usize,
+    Algorithm { workspace, .. }: &Algorithm,
     best: f64,
     [from, to]: [Event; 2],
 ) -> Result<f64> {
-    let sums = job.added_to();
+    let sums = op.added_to();
     let space = driver.allocate(sums + workspace + 2 * ALIGNMENT)?;
     // The scratch address has the same alignment as the original.
     let elsewhere = |address: u64| space + address % ALIGNMENT as u64;
-    let trial = if sums > 0 { job.written_to(elsewhere) } else { *job };
+    let trial = if sums > 0 { op.written_to(elsewhere) } else { *op };
     let workspace = space + (sums + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
-    let run = || driver.compute(stream, &trial, way, workspace);
+    let run = || driver.compute(stream, &trial, algorithm, workspace);
     let time = || {
         driver.record(stream, from)?;
         run()?;

@@ -6,9 +6,9 @@ use super::staging::Staging;
 use crate::Result;
 
 #[derive(Default)]
-pub(super) struct Beside {
+pub(super) struct CopyStream {
     uploads: Option<Uploads>,
-    pub landings: Vec<Landing>,
+    pub slots: Vec<ReadbackSlot>,
 }
 
 pub(super) struct Uploads {
@@ -19,7 +19,7 @@ pub(super) struct Uploads {
 }
 
 /// A readback slot.
-pub(super) struct Landing {
+pub(super) struct ReadbackSlot {
     /// Address in pinned memory.
     pub host: u64,
     room: usize,
@@ -27,16 +27,16 @@ pub(super) struct Landing {
     pub taken: bool,
 }
 
-impl Beside {
+impl CopyStream {
     /// Frees the pinned memory; no transfer may be in progress on the main stream.
     pub fn free(&mut self, driver: &dyn Driver) {
         if let Some(mut uploads) = self.uploads.take() {
             let _ = driver.synchronize(uploads.stream);
             uploads.staging.free(driver);
         }
-        for landing in self.landings.drain(..) {
+        for slot in self.slots.drain(..) {
             // Errors cannot be reported here.
-            let _ = driver.free_host(landing.host);
+            let _ = driver.free_host(slot.host);
         }
     }
 
@@ -54,13 +54,13 @@ impl Beside {
 
     /// Returns a free readback slot. An abandoned download into it may still be in progress, but it
     /// precedes the next one on the stream.
-    pub fn landing(&mut self, driver: &dyn Driver, bytes: usize) -> Result<usize> {
-        let free = |landing: &Landing| !landing.taken && landing.room >= bytes;
-        if let Some(place) = self.landings.iter().position(free) {
+    pub fn slot(&mut self, driver: &dyn Driver, bytes: usize) -> Result<usize> {
+        let free = |slot: &ReadbackSlot| !slot.taken && slot.room >= bytes;
+        if let Some(place) = self.slots.iter().position(free) {
             return Ok(place);
         }
         let (host, arrived) = (driver.allocate_host(bytes)?, driver.event()?);
-        self.landings.push(Landing { host, room: bytes, arrived, taken: false });
-        Ok(self.landings.len() - 1)
+        self.slots.push(ReadbackSlot { host, room: bytes, arrived, taken: false });
+        Ok(self.slots.len() - 1)
     }
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::nn::Segmentor;
 use crate::params::Weights;
-use crate::uda::state::Learner;
+use crate::uda::state::TrainingState;
 use crate::{Error, Result};
 
 /// Returns the effective configuration: the feature distance is disabled if training starts from
@@ -24,7 +24,11 @@ pub fn effective(config: &Config) -> Config {
 /// # Errors
 /// [`Error::Config`] if `weights.init` cannot be opened; [`Error::Weights`] if a file does not fit
 /// the network.
-pub fn build(config: &Config, device: &Device, start: Option<&TensorFile>) -> Result<Learner> {
+pub fn build(
+    config: &Config,
+    device: &Device,
+    start: Option<&TensorFile>,
+) -> Result<TrainingState> {
     let config = effective(config);
     let network = Segmentor::new(&config.network)?;
     let mut student = Weights::new(device, network.spec(), true)?;
@@ -50,5 +54,5 @@ pub fn build(config: &Config, device: &Device, start: Option<&TensorFile>) -> Re
     } else {
         None
     };
-    Learner::new(device, &config, network, student, imagenet)
+    TrainingState::new(device, &config, network, student, imagenet)
 }

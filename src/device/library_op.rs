@@ -13,20 +13,20 @@ fn alignment(address: u64) -> u64 {
 
 /// A library op. A library may offer several algorithms for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Job {
+pub enum LibraryOp {
     /// A matmul.
-    Product(Product),
+    Matmul(Matmul),
     /// A convolution, or one of its gradients.
     Convolution(Convolution),
 }
 
-impl Job {
+impl LibraryOp {
     /// Returns everything that the choice of an algorithm depends on: the op with each address
     /// replaced by its alignment.
-    pub fn shape(self) -> Job {
+    pub fn shape(self) -> LibraryOp {
         match self {
-            Job::Product(product) => Job::Product(product.shape()),
-            Job::Convolution(convolution) => Job::Convolution(convolution.shape()),
+            LibraryOp::Matmul(product) => LibraryOp::Matmul(product.shape()),
+            LibraryOp::Convolution(convolution) => LibraryOp::Convolution(convolution.shape()),
         }
     }
 
@@ -34,17 +34,21 @@ impl Job {
     /// accumulates into; 0 if the op overwrites its output.
     pub fn added_to(&self) -> usize {
         match self {
-            Job::Product(Product { out, accumulate: true, .. }) => out.span() * out.dtype.bytes(),
-            Job::Convolution(c) if c.accumulates() => c.elements()[c.written()] * c.dtype.bytes(),
+            LibraryOp::Matmul(Matmul { out, accumulate: true, .. }) => {
+                out.span() * out.dtype.bytes()
+            }
+            LibraryOp::Convolution(c) if c.accumulates() => {
+                c.elements()[c.written()] * c.dtype.bytes()
+            }
             _ => 0,
         }
     }
 
     /// Returns the op with its output moved from its address to `place(address)`.
-    pub fn written_to(mut self, place: impl Fn(u64) -> u64) -> Job {
+    pub fn written_to(mut self, place: impl Fn(u64) -> u64) -> LibraryOp {
         let address = match &mut self {
-            Job::Product(product) => &mut product.out.address,
-            Job::Convolution(c) => match c.written() {
+            LibraryOp::Matmul(product) => &mut product.out.address,
+            LibraryOp::Convolution(c) => match c.written() {
                 0 => &mut c.x,
                 1 => &mut c.w,
                 _ => &mut c.y,
@@ -61,11 +65,11 @@ impl Job {
 }
 
 /// Formats the op as its key in the autotune cache.
-impl Display for Job {
+impl Display for LibraryOp {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
         match self {
-            Job::Product(product) => product.fmt(f),
-            Job::Convolution(convolution) => convolution.fmt(f),
+            LibraryOp::Matmul(product) => product.fmt(f),
+            LibraryOp::Convolution(convolution) => convolution.fmt(f),
         }
     }
 }
@@ -114,7 +118,7 @@ impl Matrix {
 /// A matmul `out = a·b`, or `out += a·b`. `a` and `b` have the same type; sums are at least single
 /// precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Product {
+pub struct Matmul {
     /// The output.
     pub out: Matrix,
     /// The left operand.
@@ -130,24 +134,24 @@ pub struct Product {
     pub row_sums: Option<u64>,
 }
 
-impl Product {
+impl Matmul {
     /// Creates a matmul with neither bias nor row sums.
-    pub fn plain(out: Matrix, a: Matrix, b: Matrix, accumulate: bool) -> Product {
-        Product { out, a, b, accumulate, bias: None, row_sums: None }
+    pub fn plain(out: Matrix, a: Matrix, b: Matrix, accumulate: bool) -> Matmul {
+        Matmul { out, a, b, accumulate, bias: None, row_sums: None }
     }
 
-    /// See [`Job::shape`]. Bias and row sums are reduced to whether they are present.
-    fn shape(self) -> Product {
+    /// See [`LibraryOp::shape`]. Bias and row sums are reduced to whether they are present.
+    fn shape(self) -> Matmul {
         let aligned = |m: Matrix| Matrix { address: alignment(m.address), ..m };
         let [out, a, b] = [self.out, self.a, self.b].map(aligned);
         let [bias, row_sums] = [self.bias, self.row_sums].map(|vector| vector.map(|_| 0));
-        Product { out, a, b, bias, row_sums, ..self }
+        Matmul { out, a, b, bias, row_sums, ..self }
     }
 }
 
-impl Display for Product {
+impl Display for Matmul {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        let Product { out, a, b, .. } = self;
+        let Matmul { out, a, b, .. } = self;
         let order = |m: &Matrix| match (m.row_stride, m.col_stride) {
             (pitch, 1) => format!("rows {pitch} apart"),
             (1, pitch) => format!("columns {pitch} apart"),
@@ -210,7 +214,7 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// See [`Job::shape`].
+    /// See [`LibraryOp::shape`].
     pub fn shape(self) -> Convolution {
         let [x, w, y] = [self.x, self.w, self.y].map(alignment);
         Convolution { x, w, y, ..self }

@@ -6,14 +6,14 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
-use crate::device::job::{Matrix, Product};
+use crate::device::library_op::{Matmul, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
 
-pub(super) fn product(product: &Product, parallelism: gemm::Parallelism) -> Result<()> {
-    match (product.a.dtype, product.out.dtype) {
-        (DType::F32, DType::F32) => typed::<f32>(product, parallelism),
-        (DType::F64, DType::F64) => typed::<f64>(product, parallelism),
+pub(super) fn matmul(matmul: &Matmul, parallelism: gemm::Parallelism) -> Result<()> {
+    match (matmul.a.dtype, matmul.out.dtype) {
+        (DType::F32, DType::F32) => typed::<f32>(matmul, parallelism),
+        (DType::F64, DType::F64) => typed::<f64>(matmul, parallelism),
         (from, to) => {
             return Err(Error::device(format!("no matrix product of {from:?} into {to:?}")));
         }
@@ -51,23 +51,23 @@ impl Number for f64 {
     const COLUMNS: &'static LocalKey<RefCell<Vec<f64>>> = &COLUMNS_F64;
 }
 
-fn typed<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
-    let Product { out, a, b, bias, row_sums, .. } = product;
+fn typed<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
+    let Matmul { out, a, b, bias, row_sums, .. } = matmul;
     if let Some(sums) = row_sums {
         sum_rows::<N>(a, *sums as *mut N);
     }
-    let onto_bias = Product { accumulate: true, ..*product };
-    let product = match bias {
+    let onto_bias = Matmul { accumulate: true, ..*matmul };
+    let matmul = match bias {
         Some(bias) => {
             fill_rows::<N>(out, *bias);
             &onto_bias
         }
-        None => product,
+        None => matmul,
     };
     // The columns of `b` are contiguous, as in a linear layer's weight.
     match (1..=THIN).contains(&out.rows) && out.col_stride == 1 && b.row_stride == 1 {
-        true => thin::<N>(product, parallelism),
-        false => multiply::<N>(product, parallelism),
+        true => thin::<N>(matmul, parallelism),
+        false => multiply::<N>(matmul, parallelism),
     }
 }
 
@@ -102,8 +102,8 @@ fn sum_rows<N: Number>(a: &Matrix, sums: *mut N) {
 /// Multiplies a few rows by a large matrix. The crate packs its left operand, which is `b` if the
 /// rows of `out` are contiguous and `a` if its columns are. The result is therefore computed in a
 /// temporary with contiguous columns.
-fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
-    let Product { out, accumulate, .. } = product;
+fn thin<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
+    let Matmul { out, accumulate, .. } = matmul;
     N::COLUMNS.with_borrow_mut(|columns| {
         columns.resize((out.rows * out.cols).max(columns.len()), N::ZERO);
         let turned = Matrix {
@@ -112,7 +112,7 @@ fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
             col_stride: out.rows as isize,
             ..*out
         };
-        multiply::<N>(&Product { out: turned, accumulate: false, ..*product }, parallelism);
+        multiply::<N>(&Matmul { out: turned, accumulate: false, ..*matmul }, parallelism);
         for row in 0..out.rows {
             let first = out.address as *mut N;
             // SAFETY: `out` is a view of a live tensor that no operand overlaps, and the elements
@@ -133,8 +133,8 @@ fn thin<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
     });
 }
 
-fn multiply<N: Number>(product: &Product, parallelism: gemm::Parallelism) {
-    let Product { out, a, b, accumulate, .. } = product;
+fn multiply<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
+    let Matmul { out, a, b, accumulate, .. } = matmul;
     let at = |m: &Matrix| m.address as *mut N;
     // SAFETY: the ops that build the descriptor checked its shapes; the matrices are views of live
     // tensors, and the output overlaps neither operand. In this crate `alpha` scales the

@@ -11,10 +11,10 @@ struct Colour {
 };
 
 DEVICE Colour colour_at(const real* image, int64_t i) { return {image[3 * i], image[3 * i + 1], image[3 * i + 2]}; }
-DEVICE void set_colour(real* image, int64_t i, Colour colour) {
-    image[3 * i] = colour.a;
-    image[3 * i + 1] = colour.b;
-    image[3 * i + 2] = colour.c;
+DEVICE void set_colour(real* image, int64_t i, Colour color) {
+    image[3 * i] = color.a;
+    image[3 * i + 1] = color.b;
+    image[3 * i + 2] = color.c;
 }
 
 // Remainder with the sign of the divisor.
@@ -56,7 +56,7 @@ DEVICE Colour rgb_of(Colour hsv) {
 // brightness, contrast, saturation and hue; order[k] is the operation applied k-th, and a negative
 // entry is skipped.
 DEVICE Colour jittered(Colour x, const real* factors, const int32_t* order, const real* mean, const real* std, real unit) {
-    Colour colour = {
+    Colour color = {
         (x.a * std[0] + mean[0]) * unit,
         (x.b * std[1] + mean[1]) * unit,
         (x.c * std[2] + mean[2]) * unit,
@@ -65,25 +65,25 @@ DEVICE Colour jittered(Colour x, const real* factors, const int32_t* order, cons
         const int32_t what = order[k];
         if (what == 0) {
             const real add = factors[0] - 1;
-            colour = {clamp_to(colour.a + add, 0, 1), clamp_to(colour.b + add, 0, 1),
-                      clamp_to(colour.c + add, 0, 1)};
+            color = {clamp_to(color.a + add, 0, 1), clamp_to(color.b + add, 0, 1),
+                      clamp_to(color.c + add, 0, 1)};
         } else if (what == 1) {
-            colour = {clamp_to(colour.a * factors[1], 0, 1), clamp_to(colour.b * factors[1], 0, 1),
-                      clamp_to(colour.c * factors[1], 0, 1)};
+            color = {clamp_to(color.a * factors[1], 0, 1), clamp_to(color.b * factors[1], 0, 1),
+                      clamp_to(color.c * factors[1], 0, 1)};
         } else if (what == 2) {
-            const Colour hsv = hsv_of(colour);
-            colour = rgb_of({hsv.a, clamp_to(hsv.b * factors[2], 0, 1), hsv.c});
+            const Colour hsv = hsv_of(color);
+            color = rgb_of({hsv.a, clamp_to(hsv.b * factors[2], 0, 1), hsv.c});
         } else if (what == 3) {
-            const Colour hsv = hsv_of(colour);
+            const Colour hsv = hsv_of(color);
             const real hue = hsv.a + factors[3] * TWO_PI;
             // The sign of the dividend is kept, like in C's fmod.
             const real wrapped = hue < 0 ? -positive_mod(-hue, TWO_PI) : positive_mod(hue, TWO_PI);
-            colour = rgb_of({wrapped, hsv.b, hsv.c});
+            color = rgb_of({wrapped, hsv.b, hsv.c});
         }
     }
     return {
-        (colour.a / unit - mean[0]) / std[0],
-        (colour.b / unit - mean[1]) / std[1],
-        (colour.c / unit - mean[2]) / std[2],
+        (color.a / unit - mean[0]) / std[0],
+        (color.b / unit - mean[1]) / std[1],
+        (color.c / unit - mean[2]) / std[2],
     };
 }

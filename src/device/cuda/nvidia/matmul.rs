@@ -14,8 +14,8 @@ use cudarc::cublaslt::sys;
 use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
 use super::gpu::Gpu;
-use crate::device::cuda::driver::Way;
-use crate::device::job::{Job, Matrix, Product};
+use crate::device::cuda::driver::Algorithm;
+use crate::device::library_op::{LibraryOp, Matmul, Matrix};
 use crate::device::precision::Precision;
 use crate::dtype::DType;
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ const MOST_WORKSPACE: usize = 32 << 20;
 /// Largest number of algorithms offered.
 const MOST_WAYS: usize = 8;
 
-pub(super) struct Products {
+pub(super) struct Matmuls {
     precision: Precision,
     deterministic: bool,
     handle: sys::cublasLtHandle_t,
@@ -72,7 +72,7 @@ struct Plan {
     /// Layouts of a, b and out.
     layouts: [sys::cublasLtMatrixLayout_t; 3],
     /// Empty if the library does not support the matmul.
-    algorithms: Vec<(Way, sys::cublasLtMatmulAlgo_t)>,
+    algorithms: Vec<(Algorithm, sys::cublasLtMatmulAlgo_t)>,
 }
 
 fn library_type(dtype: DType) -> Result<sys::cudaDataType_t> {
@@ -92,7 +92,7 @@ fn check(status: sys::cublasStatus_t, call: &str) -> Result<()> {
 
 /// Arranges a matmul for the library: `outᵀ = bᵀ·aᵀ` in column-major order, so that the library's
 /// first operand is `b`. If the output itself is column-major, the library computes `out = a·b`.
-fn arranged(product: &Product) -> Result<(Key, [u64; 3])> {
+fn arranged(product: &Matmul) -> Result<(Key, [u64; 3])> {
     let by_rows = |m: &Matrix| m.col_stride == 1 || m.cols == 1;
     let (out, first, second) = match by_rows(&product.out) {
         true => (product.out, product.b, product.a),
@@ -160,7 +160,7 @@ fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V)
 
 /// Names an algorithm and its settings: `66 1=20 2=1 3=0`. The name is the same in every process
 /// with this library.
-fn name_of(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
+fn name_of(config: &sys::cublasLtMatmulAlgo_t) -> String {
     use sys::cublasLtMatmulAlgoConfigAttributes_t as Setting;
     let settings = [
         (Setting::CUBLASLT_ALGO_CONFIG_ID, 4),
@@ -179,7 +179,7 @@ fn name_of(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
         // SAFETY: `bytes` is the attribute's size according to NVIDIA's manual and at most that of
         // the local, whose low bytes come first.
         let status = unsafe {
-            sys::cublasLtMatmulAlgoConfigGetAttribute(algorithm, setting, to, bytes, &mut written)
+            sys::cublasLtMatmulAlgoConfigGetAttribute(config, setting, to, bytes, &mut written)
         };
         // An older library has fewer settings.
         check(status, "cublasLtMatmulAlgoConfigGetAttribute").ok()?;
@@ -191,32 +191,32 @@ fn name_of(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
     told.collect::<Vec<_>>().join(" ")
 }
 
-impl Products {
-    pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Products> {
+impl Matmuls {
+    pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Matmuls> {
         gpu.enter()?;
         let mut handle = null_mut();
         // SAFETY: the out-pointer refers to a local.
         check(unsafe { sys::cublasLtCreate(&mut handle) }, "cublasLtCreate")?;
-        Ok(Products { precision, deterministic, handle, plans: RefCell::default() })
+        Ok(Matmuls { precision, deterministic, handle, plans: RefCell::default() })
     }
 
-    pub fn ways(&self, product: &Product) -> Result<Vec<Way>> {
+    pub fn algorithms(&self, product: &Matmul) -> Result<Vec<Algorithm>> {
         // The caller computes in another way what cannot be arranged.
         let Ok((key, _)) = arranged(product) else { return Ok(Vec::new()) };
-        Ok(self.plan(key)?.algorithms.iter().map(|(way, _)| way.clone()).collect())
+        Ok(self.plan(key)?.algorithms.iter().map(|(algorithm, _)| algorithm.clone()).collect())
     }
 
     pub fn run(
         &self,
         stream: cudarc::driver::sys::CUstream,
-        product: &Product,
-        way: usize,
+        product: &Matmul,
+        algorithm: usize,
         workspace: u64,
     ) -> Result<()> {
         let (key, [a, b, out]) = arranged(product)?;
         let plan = self.plan(key)?;
-        let found = plan.algorithms.get(way);
-        let (way, algorithm) = found.ok_or_else(|| Job::Product(*product).refused())?;
+        let found = plan.algorithms.get(algorithm);
+        let (algorithm, config) = found.ok_or_else(|| LibraryOp::Matmul(*product).refused())?;
         if let Some(vector) = product.bias.or(product.row_sums) {
             let attribute = Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             set(plan.operation, attribute, &vector)?;
@@ -240,9 +240,9 @@ impl Products {
                 layout,
                 out as *mut c_void,
                 layout,
-                algorithm,
+                config,
                 workspace as *mut c_void,
-                way.workspace,
+                algorithm.workspace,
                 stream.cast(),
             )
         };
@@ -297,7 +297,11 @@ impl Products {
     }
 
     /// Returns the algorithms that the library proposes, its first choice first. There may be none.
-    fn proposals(&self, plan: &Plan, key: &Key) -> Result<Vec<(Way, sys::cublasLtMatmulAlgo_t)>> {
+    fn proposals(
+        &self,
+        plan: &Plan,
+        key: &Key,
+    ) -> Result<Vec<(Algorithm, sys::cublasLtMatmulAlgo_t)>> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let bytes = MOST_WORKSPACE;
         // Split-K sums are combined in the compute type and in a fixed order or, if results may
@@ -348,16 +352,17 @@ impl Products {
             let _ = sys::cublasLtMatmulPreferenceDestroy(preference);
             (asked, found.into_iter().take(count as usize))
         };
-        let mut ways: Vec<(Way, _)> = Vec::new();
+        let mut algorithms: Vec<(Algorithm, _)> = Vec::new();
         if check(asked, "cublasLtMatmulAlgoGetHeuristic").is_ok() {
             for result in found.filter(|result| check(result.state, "an algorithm").is_ok()) {
-                let way = Way { name: name_of(&result.algo), workspace: result.workspaceSize };
-                if ways.iter().all(|(known, _)| known.name != way.name) {
-                    ways.push((way, result.algo));
+                let algorithm =
+                    Algorithm { name: name_of(&result.algo), workspace: result.workspaceSize };
+                if algorithms.iter().all(|(known, _)| known.name != algorithm.name) {
+                    algorithms.push((algorithm, result.algo));
                 }
             }
         }
-        Ok(ways)
+        Ok(algorithms)
     }
 
     /// Frees everything; what cannot be freed lasts until the process ends.
@@ -457,7 +462,7 @@ mod tests {
                 *to = products.sum::<f32>() + if accumulate { *to } else { 0.0 };
             }
         }
-        let (key, addresses) = arranged(&Product::plain(out, a, b, accumulate)).unwrap();
+        let (key, addresses) = arranged(&Matmul::plain(out, a, b, accumulate)).unwrap();
         perform(&key, addresses, accumulate);
         assert_eq!(out_data, expected, "{m},{n},{k}, orders {orders:b}, gap {gap}: {key:?}");
     }
