@@ -75,6 +75,19 @@ pub(super) const RENAMES: &[Rename] = &[
 ];
 
 impl Convert {
+    fn describe(self) -> String {
+        match self {
+            Convert::Keep => "unchanged".into(),
+            Convert::OneMinus => "1 minus the old value".into(),
+            Convert::Switches => {
+                let methods = METHODS.iter().map(|(name, [teacher, mask, quadmix])| {
+                    format!("`{name}`: {teacher}, {mask}, {quadmix}")
+                });
+                methods.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
     /// The values of the new keys, or what was expected of the old one.
     fn apply<'a>(self, value: &DeValue<'a>, texts: &'a Texts) -> Result<Vec<DeValue<'a>>, String> {
         match self {
@@ -318,7 +331,8 @@ pub fn with_current_keys(config: serde_json::Value) -> Result<serde_json::Value>
     serde_json::to_value(table).map_err(|e| Error::config(e.to_string()))
 }
 
-/// Old names, and the new ones, for the reference of the configuration.
-pub fn renamed_keys() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    RENAMES.iter().map(|rename| (rename.old, rename.new))
+/// Every key that was renamed: its old name, the new ones, and what becomes of a value. The
+/// configuration reference lists them.
+pub fn renamed_keys() -> impl Iterator<Item = (&'static str, &'static [&'static str], String)> {
+    RENAMES.iter().map(|rename| (rename.old, rename.new, rename.convert.describe()))
 }

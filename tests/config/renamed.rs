@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use udass_raw::config::{Config, renamed_keys};
+use udass_raw::config::{Config, renamed_keys, with_current_keys};
 
 use super::{file, file_refusal, load, preset, refusal, set};
 
@@ -75,7 +75,7 @@ fn each_old_key_is_read_in_a_file_and_below_it() {
 #[test]
 fn every_rename_has_a_case_and_leads_to_a_key() {
     let known = tree(&preset("gta_vit"));
-    for (old, new) in renamed_keys() {
+    for (old, new, _) in renamed_keys() {
         let inside = old.starts_with("optimizer.rules") || old == "method";
         assert!(inside || CASES.iter().any(|case| case.0 == old), "{old} has no case");
         assert!(value(&known, old).is_none(), "{old} is a key again");
@@ -242,6 +242,38 @@ fn a_run_of_an_earlier_version_is_the_same_run() {
     let broken = earlier.replace("jitter_threshold = 0.2345679", "jitter_threshold = 7");
     let told = now.differences(&broken).unwrap_err().to_string();
     assert!(told.contains("the saved configuration: `augment.jitter_threshold`: expected a"));
+}
+
+#[test]
+fn configurations_in_logs_and_evaluations_get_todays_keys() {
+    let text = fs::read_to_string("tests/formats/evaluation.json").unwrap();
+    let evaluation: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let known = serde_json::to_value(preset("toy_vit")).unwrap();
+    for which in ["configuration", "training"] {
+        let converted = with_current_keys(evaluation[which].clone()).unwrap();
+        assert_eq!(keys(&converted), keys(&known), "{which}");
+        assert_eq!(converted["augment"]["jitter_prob"], 0.75);
+        assert_eq!(converted["quadmix"]["enabled"], true);
+        assert_eq!(with_current_keys(converted.clone()).unwrap(), converted);
+    }
+    let told = with_current_keys(serde_json::json!({"method": "x"})).unwrap_err().to_string();
+    assert!(told.contains("`method`: expected \"source_only\""), "{told}");
+}
+
+/// The paths of all values.
+fn keys(value: &serde_json::Value) -> Vec<String> {
+    let mut keys = match value {
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| keys(value).into_iter().map(move |k| format!("{name}.{k}")))
+            .collect(),
+        serde_json::Value::Array(items) if items.first().is_some_and(|item| item.is_object()) => {
+            keys(&items[0])
+        }
+        _ => vec![String::new()],
+    };
+    keys.sort();
+    keys
 }
 
 /// The same configuration as version 0.1.0 would have written it.

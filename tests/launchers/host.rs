@@ -5,6 +5,8 @@ use std::cell::Cell;
 use udass_raw::device::{Device, Grid};
 use udass_raw::tensor::Tensor;
 
+// tests/cuda includes both this file and tests/support.
+#[allow(clippy::duplicate_mod)]
 #[path = "../support/hsv.rs"]
 mod hsv;
 
