@@ -226,6 +226,40 @@ fn other_settings_are_named_with_the_published_ones() {
 }
 
 #[test]
+fn a_run_of_an_earlier_version_is_read_with_the_keys_that_it_had() {
+    let folder = TempDir::new().unwrap();
+    for (method, expected) in [
+        ("quadmix", "settings as in preset gta_vit\n"),
+        ("mic", "no row of mic on a ViT was published here"),
+    ] {
+        let mut made = Made::new("gta_vit", None);
+        let mut rename = |section: &str, new: &str, old: &str| {
+            let section = made.config[section].as_object_mut().unwrap();
+            let value = section.remove(new).unwrap();
+            section.insert(old.into(), value);
+        };
+        for section in ["source", "target", "eval"] {
+            rename(section, "resize", "fit");
+        }
+        rename("teacher", "ema_decay", "alpha");
+        rename("optimizer", "param_groups", "rules");
+        for rule in made.config["optimizer"]["rules"].as_array_mut().unwrap() {
+            let (lr, decay) = (rule["lr_mult"].take(), rule["decay_mult"].take());
+            *rule = json!({"contains": rule["contains"], "lr": lr, "decay": decay});
+        }
+        made.config["augment"].as_object_mut().unwrap().remove("jitter_prob");
+        made.config["augment"]["jitter_threshold"] = json!(0.2f32);
+        for section in ["teacher", "mask", "quadmix"] {
+            made.config[section].as_object_mut().unwrap().remove("enabled");
+        }
+        made.config["method"] = json!(method);
+        made.folder(folder.path().join("old"));
+        let text = told(folder.path(), &["old"]);
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+}
+
+#[test]
 fn a_result_file_is_a_run_too_and_its_checkpoint_knows_the_method() {
     let folder = TempDir::new().unwrap();
     let made = Made::new("gta_vit", None);

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::renamed;
 use super::schema::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Keys, or sections, that change nothing of what a run computes: where it reads and writes, how often
 /// it saves, how it is spread over the machine. (Another device rounds otherwise, no more.)
@@ -36,7 +36,8 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] when it is no TOML, or holds an old key that cannot be converted.
     pub fn differences(&self, other: &str) -> Result<Vec<String>> {
-        let (old, renamed) = renamed::saved(other)?;
+        let (old, renamed) = renamed::saved(other)
+            .map_err(|e| Error::config(format!("the saved configuration: {e}")))?;
         let (new, _) = renamed::saved(&self.to_toml()?)?;
         let (old, new) = (flat(old), flat(new));
         let free = |key: &str| {

@@ -312,7 +312,7 @@ pub(super) fn saved(text: &str) -> Result<(toml::Table, BTreeMap<&'static str, &
     let converted = convert(&mut tree, &texts, &mut problems);
     if let Some(Problem { key, message, .. }) = problems.first() {
         let key = key.as_deref().unwrap_or_default();
-        return Err(Error::config(format!("the saved configuration: `{key}`: {message}")));
+        return Err(Error::config(format!("`{key}`: {message}")));
     }
     let deserializer = toml::Deserializer::from(Spanned::new(0..0, tree));
     let table = toml::Table::deserialize(deserializer).map_err(|e| Error::config(e.to_string()))?;

@@ -328,7 +328,10 @@ fn shown(value: &Value) -> String {
         }
         Value::Object(fields) => {
             let told = fields.iter().map(|(key, value)| format!("{key} = {}", shown(value)));
-            format!("{{{}}}", told.collect::<Vec<_>>().join(", "))
+            let mut told: Vec<String> = told.collect();
+            // Their order says nothing, and is another one in checkpoints than in logs.
+            told.sort();
+            format!("{{{}}}", told.join(", "))
         }
         other => other.to_string(),
     }
