@@ -28,6 +28,7 @@ fn main() {
 fn build() -> Result<(), String> {
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build");
+    commit();
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?);
     let out = PathBuf::from(std::env::var("OUT_DIR").map_err(|e| e.to_string())?);
 
@@ -46,6 +47,15 @@ fn build() -> Result<(), String> {
     std::fs::write(out.join("constants.rs"), text).map_err(|e| e.to_string())?;
     let text = launchers::generate(&kernels, &solo);
     std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())
+}
+
+/// Tells the program which commit it was built from, where the source is a git checkout.
+fn commit() {
+    println!("cargo::rerun-if-changed=.git/HEAD");
+    let output = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = output.ok().filter(|output| output.status.success());
+    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
+    println!("cargo::rustc-env=UDASS_COMMIT={}", commit.as_deref().map_or("unknown", str::trim));
 }
 
 fn files_with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {

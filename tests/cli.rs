@@ -41,8 +41,20 @@ fn help_shows_the_commands_and_how_to_begin() {
 }
 
 #[test]
+fn info_prints_what_a_bug_report_needs() {
+    let output = run(&["info"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let version = format!("{} (", env!("CARGO_PKG_VERSION"));
+    for expected in [&version, "processor", "instruction set", "driver", "libcudnn", "kernels"] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+}
+
+#[test]
 fn every_command_explains_itself_with_examples() {
-    let options: [(&str, &[&str]); 6] = [
+    let options: [(&str, &[&str]); 7] = [
+        ("info", &[]),
         ("train", &["--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"]),
         ("eval", &["--checkpoint", "--json", "--set", "--device"]),
         ("predict", &["--checkpoint", "--out", "--logits", "--resize", "--submission", "--split"]),

@@ -2,6 +2,7 @@
 
 mod configured;
 mod eval;
+mod info;
 mod output;
 mod predict;
 mod prepare;
@@ -57,6 +58,7 @@ enum Command {
     Toy(toy::Args),
     Replay(replay::Args),
     Weights(weights::Args),
+    Info(info::Args),
 }
 
 /// Runs the selected command.
@@ -74,5 +76,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Toy(args) => toy::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Weights(args) => weights::run(&args),
+        Command::Info(args) => info::run(&args),
     }
 }

@@ -34,7 +34,7 @@ impl Config {
     /// than it.
     ///
     /// # Errors
-    /// [`Error::Config`] when it is no TOML, or holds an old key that cannot be converted.
+    /// [`Error::Config`](crate::Error::Config) when it is no TOML, or holds an old key that cannot be converted.
     pub fn differences(&self, other: &str) -> Result<Vec<String>> {
         let (old, renamed) = renamed::saved(other)
             .map_err(|e| Error::config(format!("the saved configuration: {e}")))?;

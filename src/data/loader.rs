@@ -44,7 +44,7 @@ pub struct Loader {
 impl Loader {
     /// Lists the datasets and starts to prepare the batches from `start_iteration` on.
     ///
-    /// Without a target domain ([`Method::SourceOnly`]) the target part of every batch is empty.
+    /// Without a teacher (`teacher.enabled`) the target part of every batch is empty.
     ///
     /// # Errors
     /// A folder, label or statistics file is missing, or the data cannot satisfy the configuration.

@@ -176,6 +176,27 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn links_in_the_pages_lead_to_files() {
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    for folder in ["docs", "weights", "benches/pytorch", "tests/golden"] {
+        let markdown = |path: &PathBuf| path.extension().is_some_and(|e| e == "md");
+        pages.extend(files(&root().join(folder)).into_iter().filter(markdown));
+    }
+    let mut dead = Vec::new();
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap();
+        for rest in text.split("](").skip(1) {
+            let target = rest.split([')', '#']).next().unwrap_or_default();
+            let elsewhere = target.is_empty() || target.contains(':') || target.contains(' ');
+            if !elsewhere && !page.parent().unwrap().join(target).exists() {
+                dead.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "\n{}\n", dead.join("\n"));
+}
+
+#[test]
 fn a_circle_is_found() {
     let import = |from: &str, to: &str| Import {
         from: from.into(),

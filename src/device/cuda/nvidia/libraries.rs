@@ -134,6 +134,37 @@ pub const NVRTC: Library = Library {
 };
 
 impl Library {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Describes the library for people: its version and path, or why it cannot be used.
+    pub fn describe(&self) -> String {
+        if let Err(problem) = self.check() {
+            return problem.to_string();
+        }
+        let version = self.open().ok().flatten().and_then(|library| self.version_of(&library));
+        let version = version.map_or(String::new(), |version| format!("version {version}  "));
+        format!("{version}{}", self.path().unwrap_or_default())
+    }
+
+    /// The file that the library was loaded from, where the system lists what is mapped.
+    pub fn path(&self) -> Option<String> {
+        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+        let name = format!("/lib{}.so", self.name);
+        let paths = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
+        paths.into_iter().find(|path| path.contains(&name)).map(str::to_string)
+    }
+
+    fn version_of(&self, library: &libloading::Library) -> Option<usize> {
+        let (function, _) = self.version?;
+        // SAFETY: the functions that report versions have had this signature from the start.
+        unsafe {
+            type Version = unsafe extern "C" fn() -> usize;
+            library.get::<Version>(function.as_bytes()).ok().map(|version| version())
+        }
+    }
+
     /// Opens the library and checks every function that will be called, and its version.
     pub fn check(&self) -> Result<()> {
         let library = self.open()?.ok_or_else(|| self.missing())?;

@@ -7,9 +7,11 @@ mod driver;
 mod embedded;
 mod gpu;
 mod graph;
+mod inventory;
 mod libraries;
 mod matmul;
 mod nvrtc;
 
 pub use driver::Nvidia;
 pub use gpu::is_present;
+pub use inventory::inventory;
