@@ -51,11 +51,17 @@ fn build() -> Result<(), String> {
 
 /// Tells the program which commit it was built from, where the source is a git checkout.
 fn commit() {
-    println!("cargo::rerun-if-changed=.git/HEAD");
-    let output = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-    let commit = output.ok().filter(|output| output.status.success());
-    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
-    println!("cargo::rustc-env=UDASS_COMMIT={}", commit.as_deref().map_or("unknown", str::trim));
+    let git = |arguments: &[&str]| -> Option<String> {
+        let output = std::process::Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_string();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    // A path that does not exist would make cargo run this script every time.
+    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo::rerun-if-changed={head}");
+    }
+    let commit = git(&["rev-parse", "--short", "HEAD"]);
+    println!("cargo::rustc-env=UDASS_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
 }
 
 fn files_with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
