@@ -27,7 +27,7 @@
 //! ```no_run
 //! # use std::ffi::c_void;
 //! use udass_raw::device::{Device, Precision};
-//! use udass_raw::nn::{Pass, Segmentor, BatchNormMode};
+//! use udass_raw::nn::{BatchNormMode, Pass, Segmentor};
 //! use udass_raw::params::Weights;
 //! use udass_raw::tape::Tape;
 //! use udass_raw::tensor::DType;
@@ -49,7 +49,8 @@
 //!     let image = unsafe { device.tensor_at(image, &[1, 1024, 2048, 3], DType::F32)? };
 //!     let mut result = unsafe { device.tensor_at(result, &[1, 256, 512, 19], DType::F32)? };
 //!     let tape = Tape::inference(device);
-//!     let pass = Pass { tape: &tape, weights, statistics: Statistics::Running, dropping: None };
+//!     let batch_norm = BatchNormMode::Eval;
+//!     let pass = Pass { tape: &tape, weights, batch_norm, dropout_rng: None };
 //!     device.copy(&network.logits(&pass, &image)?, &mut result)
 //! }
 //! ```
