@@ -19,9 +19,9 @@ const OWN: &str = "udass_raw";
 /// Writes `file` in the format given by the extension of `out`. With `only`, it writes just that
 /// network, without its prefix.
 ///
-/// As `.pth`, a run's checkpoint becomes a checkpoint of the reference: `meta.iter`, `state_dict`,
-/// and `optimizer` with parameters numbered as by `torch.optim.AdamW` and parameter groups for the
-/// reference's three networks. Converting back is exact in every case.
+/// Written as `.pth`, a run's checkpoint becomes a checkpoint of the reference: `meta.iter`,
+/// `state_dict`, and `optimizer` with parameters numbered as by `torch.optim.AdamW` and parameter
+/// groups for the reference's three networks. Converting back is exact in every case.
 ///
 /// # Errors
 /// [`Error::Weights`] if the extension is unknown, `out` is `file` itself, or the network or

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Facts about a file that passed verification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
-    /// What the file holds.
+    /// The file's contents, as identified by its keys and shapes.
     pub identity: Identity,
     /// Number of elements of all tensors, all of them finite.
     pub numbers: usize,

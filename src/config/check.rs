@@ -1,4 +1,4 @@
-//! The values a configuration may have.
+//! Checks that every value of a configuration is in range.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ const CLASSES: usize = 19;
 const BACKBONES: [&str; 8] =
     ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
 
-/// Everything out of range: key, and what was expected.
+/// Returns everything that is out of range: the key, and what was expected.
 pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
     let mut check = Check { problems: Vec::new() };
     check.domains(config);
@@ -30,7 +30,7 @@ struct Check {
 }
 
 impl Check {
-    /// Notes `expected …, got …` unless `good`.
+    /// Records the problem `expected …, got …` unless `good`.
     fn that(&mut self, good: bool, key: &str, expected: impl Into<String>, got: impl ToString) {
         if !good {
             let message = format!("expected {}, got {}", expected.into(), got.to_string());
@@ -42,7 +42,7 @@ impl Check {
         self.that(known.contains(&value), key, known.join(" or "), format!("\"{value}\""));
     }
 
-    /// Within `low..=high`; NaN is not.
+    /// Requires a value within `low..=high`, which excludes NaN.
     fn between(&mut self, key: &str, value: impl Into<f64>, low: f64, high: f64) {
         let value = value.into();
         let expected = format!("a number from {low} to {high}");
@@ -53,7 +53,7 @@ impl Check {
         self.between(key, value, 0.0, 1.0);
     }
 
-    /// A share that 1 would make meaningless.
+    /// Requires a share of less than 1.
     fn below_one(&mut self, key: &str, value: impl Into<f64>) {
         let value = value.into();
         self.that((0.0..1.0).contains(&value), key, "at least 0 and less than 1", shown(value));
@@ -111,7 +111,7 @@ impl Check {
         self.problems.dedup_by(|a, b| a.0 == b.0);
     }
 
-    /// Names and colours of the classes.
+    /// Checks the names and colors of the classes.
     fn classes(&mut self, c: &Config) {
         let (names, colors) = (&c.dataset.names, &c.dataset.colors);
         let count = if names.is_empty() { CLASSES } else { names.len() };
@@ -138,11 +138,11 @@ impl Check {
         }
     }
 
-    /// Globs and values of one domain with the layout `files`.
+    /// Checks the globs and label values of a domain with the layout `files`.
     fn files(&mut self, c: &Config, section: &str, files: &FilesConfig) {
         let key = |name: &str| format!("{section}.files.{name}");
         let source = section == "source";
-        // What is evaluated has labels; what is only adapted to has none.
+        // Evaluation needs labels; adaptation alone does not.
         let evaluated = !source && c.run.eval_interval > 0;
         let learned = source || c.learns_from_target();
         for (name, glob, needed) in [
@@ -219,8 +219,8 @@ impl Check {
         self.one_of("device.precision", &c.device.precision, &["f32", "tf32", "bf16"]);
         let net = &c.network;
         self.one_of("network.backbone", &net.backbone, &BACKBONES);
-        // SegFormer's head has no form for HRDA's attention, and DeepLab's logits are as coarse as the
-        // backbone's last map.
+        // SegFormer's head has no form for HRDA's attention, and DeepLab's logits are as coarse as
+        // the backbone's last map.
         let heads: &[&str] = match (net.backbone.starts_with("resnet"), net.hrda.enabled) {
             (false, true) => &["daformer"],
             (false, false) => &["daformer", "segformer"],
@@ -292,12 +292,12 @@ impl Check {
         let fd = &c.feature_distance;
         self.not_negative("feature_distance.weight", fd.weight);
         self.share("feature_distance.min_share", fd.min_share);
-        // Off all the same where there are no ImageNet weights.
+        // Without ImageNet weights the feature distance is off whatever the key says.
         if fd.enabled && c.weights.init != "random" {
             self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 1);
         }
 
-        // Without QuadMix its classes are not read, so they need not be changed.
+        // Without QuadMix its classes are not read, so any list will do.
         if c.quadmix.enabled {
             self.class_list("quadmix.classes", &c.quadmix.classes, c.network.classes, 2);
             self.side_pair("quadmix.resize", c.quadmix.resize, c.data.crop);
@@ -340,7 +340,7 @@ impl Check {
             let stride = side(&c.network);
             let why = "as data.crop, or 0 for the whole image";
             self.multiple("eval.window", c.eval.window, stride, why);
-            // Against a wrong window, no stride can be right.
+            // With a wrong window, no stride could be right.
             let good = (1..=c.eval.window).contains(&c.eval.stride);
             let good = good || !c.eval.window.is_multiple_of(stride);
             let expected = format!("from 1 to eval.window, {}", c.eval.window);
@@ -349,17 +349,18 @@ impl Check {
     }
 }
 
-/// Pixels per cell of the coarsest of the backbone's maps.
+/// Returns the stride of the backbone's coarsest feature map, in pixels.
 fn coarsest(network: &NetworkConfig) -> usize {
     if network.backbone.starts_with("resnet") { 8 } else { 32 }
 }
 
-/// What the side of an image that goes through the network whole must be a multiple of.
+/// Returns the number that the sides of an image must be multiples of to pass through the network
+/// whole.
 fn side(network: &NetworkConfig) -> usize {
     coarsest(network) * if network.hrda.enabled { 2 } else { 1 }
 }
 
-/// As somebody would write it: 0.968 and not the f64 nearest to its f32.
+/// Formats a number as a user would write it: 0.968, not the f64 nearest to its f32.
 fn shown(value: f64) -> String {
     let narrow = value as f32;
     if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }

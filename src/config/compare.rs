@@ -1,4 +1,4 @@
-//! Which keys of two configurations differ.
+//! Compares two configurations key by key.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use super::renamed;
 use super::schema::Config;
 use crate::error::{Error, Result};
 
-/// Keys, or sections, that change nothing of what a run computes: where it reads and writes, how often
-/// it saves, how it is spread over the machine. (Another device rounds otherwise, no more.)
+/// Keys and sections that do not change the results of a run: paths, how often it saves, and how it
+/// uses the machine. (Another device only rounds differently.)
 const FREE: [&str; 13] = [
     "run.",
     "eval.",
@@ -27,14 +27,16 @@ const FREE: [&str; 13] = [
 ];
 
 impl Config {
-    /// The keys whose values in another configuration, as [`Config::to_toml`] of this version or an
-    /// earlier one wrote it, make it another run: `key: was …, is …`.
+    /// Returns the keys whose values differ from those of `other` in a way that changes the results
+    /// of a run, as `key: was …, is …`. `other` is text that [`Config::to_toml`] of this or an
+    /// earlier version wrote.
     ///
-    /// Keys of earlier versions are converted first. A key that the other does not have is newer
-    /// than it.
+    /// Keys of earlier versions are converted first. Keys that `other` lacks were added later and
+    /// do not count.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when it is no TOML, or holds an old key that cannot be converted.
+    /// [`Error::Config`](crate::Error::Config) if `other` is not TOML or has an old key that cannot be
+    /// converted.
     pub fn differences(&self, other: &str) -> Result<Vec<String>> {
         let (old, renamed) = renamed::saved(other)
             .map_err(|e| Error::config(format!("the saved configuration: {e}")))?;
@@ -56,7 +58,7 @@ impl Config {
     }
 }
 
-/// Values by their dotted keys.
+/// Flattens sections: returns values by their dotted keys.
 pub(super) fn flat(table: Table) -> BTreeMap<String, Value> {
     let mut open = vec![(String::new(), table)];
     let mut flat = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Data sets described by their user: `layout = "files"`, and the classes of `[dataset]`.
+//! Data sets that the user describes: `layout = "files"`, and the classes of `[dataset]`.
 
 use std::fmt;
 
@@ -9,34 +9,35 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
-    /// Empty: Cityscapes' 19.
+    /// Class names. An empty list means Cityscapes' 19 classes.
     pub names: Vec<String>,
-    /// In pictures; empty: made up.
+    /// Colors of the classes in images. An empty list means generated colors.
     pub colors: Vec<LabelValue>,
 }
 
-/// Where a data set's files are, and what its labels hold.
+/// Globs for the files of a data set, and the values in its labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilesConfig {
-    /// Globs below the root. An image and its label are those whose wildcards stand for the same.
+    /// Globs below the root. An image and a label belong together if their wildcards match the same
+    /// text.
     pub images: String,
     pub labels: String,
     pub val_images: String,
     pub val_labels: String,
-    /// Values of each class in the labels; empty: the class's number.
+    /// Label values of each class. An empty list means that labels hold class numbers.
     pub ids: Vec<Vec<LabelValue>>,
-    /// Values that are unlabelled.
+    /// Values that mean unlabeled.
     pub ignore: Vec<LabelValue>,
-    /// So is any value that `ids` lacks.
+    /// Treats every value that `ids` does not list as unlabeled; otherwise it is an error.
     pub ignore_others: bool,
 }
 
-/// What a pixel of a label file may be.
+/// A value of a pixel in a label file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelValue {
     Id(u16),
-    /// RGB; `"#804080"` in a file.
+    /// An RGB color, written `"#804080"` in a configuration.
     Color([u8; 3]),
 }
 

@@ -1,5 +1,5 @@
-//! Which keys there are: those of the complete preset. Unknown and missing ones are reported all at
-//! once, before any value is looked at.
+//! The known keys, which are those of the complete preset. All unknown and missing keys are
+//! reported at once, before any value is checked.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use super::presets::{COMPLETE, PRESETS};
 use super::report::{Problem, nearest};
 use crate::error::{Error, Result};
 
-/// The tree of the complete preset.
+/// Returns the parsed complete preset.
 pub(super) fn complete() -> Result<&'static DeTable<'static>> {
     static TREE: OnceLock<Result<DeTable<'static>, String>> = OnceLock::new();
     let tree = TREE.get_or_init(|| {
@@ -21,7 +21,7 @@ pub(super) fn complete() -> Result<&'static DeTable<'static>> {
     tree.as_ref().map_err(|text| Error::config(format!("preset {COMPLETE}: {text}")))
 }
 
-/// Keys that do not exist, and keys that were not given.
+/// Returns the keys that do not exist and those that are missing.
 pub(super) fn compare(tree: &DeTable) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     section(tree, complete()?, "", &mut problems);
@@ -37,8 +37,8 @@ fn section(tree: &DeTable, schema: &DeTable, prefix: &str, problems: &mut Vec<Pr
             (Some(DeValue::Table(schema)), DeValue::Table(tree)) => {
                 section(tree, schema, &path, problems);
             }
-            // A section in a list may leave out what has a default; what it must hold is seen when
-            // it is deserialised.
+            // A section in a list may leave out keys with defaults; deserializing it reports the
+            // required ones.
             (Some(DeValue::Array(schema)), DeValue::Array(items)) => {
                 let known = union(schema);
                 let tables = items.iter().filter_map(|item| item.get_ref().as_table());
@@ -68,7 +68,7 @@ fn unknown(name: &str, span: Range<usize>, section: &DeTable, prefix: &str) -> P
     Problem::new(&join(prefix, name), span, message)
 }
 
-/// All keys of the sections in a list.
+/// Merges the keys of all sections in a list.
 fn union<'a>(items: &[Spanned<DeValue<'a>>]) -> DeTable<'a> {
     let mut all = DeTable::new();
     for table in items.iter().filter_map(|item| item.get_ref().as_table()) {
@@ -77,7 +77,7 @@ fn union<'a>(items: &[Spanned<DeValue<'a>>]) -> DeTable<'a> {
     all
 }
 
-/// What somebody who wrote `name` in section `prefix` may have meant.
+/// Suggests what the user may have meant by `name` in section `prefix`.
 fn suggestion(name: &str, section: &DeTable, prefix: &str) -> String {
     let known = || section.keys().map(|key| key.get_ref().as_ref());
     if let Some(near) = nearest(name, known()) {
@@ -94,7 +94,7 @@ fn suggestion(name: &str, section: &DeTable, prefix: &str) -> String {
     }
 }
 
-/// Paths of all keys called `name`.
+/// Collects the paths of all keys called `name`.
 fn homes(schema: &DeTable, name: &str, prefix: &str, found: &mut Vec<String>) {
     for (key, value) in schema {
         let path = join(prefix, key.get_ref());
@@ -107,8 +107,8 @@ fn homes(schema: &DeTable, name: &str, prefix: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Lists of a fixed length that were given more values than they hold: what was read (`kept`) is
-/// shorter. The deserialiser drops the rest without a word.
+/// Finds lists of fixed length that were given too many values: those in `kept`, which was read from
+/// `tree`, are shorter, because the deserializer drops the rest silently.
 pub(super) fn overlong(tree: &DeTable, kept: &toml::Table, prefix: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (key, value) in tree {
@@ -131,7 +131,7 @@ pub(super) fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
 }
 
-/// The value at a path of keys.
+/// Returns the value at a path of keys.
 pub(super) fn lookup<'t, 'a>(
     tree: &'t DeTable<'a>,
     path: &[&str],
@@ -144,7 +144,7 @@ pub(super) fn lookup<'t, 'a>(
     table.get(*last)
 }
 
-/// The path of the innermost value, or key, at a span.
+/// Returns the path of the innermost value or key at a span.
 pub(super) fn path_at(tree: &DeTable, span: &Range<usize>, prefix: &str) -> Option<String> {
     let covers = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
     for (key, value) in tree {

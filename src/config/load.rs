@@ -1,9 +1,9 @@
-//! Reading a configuration: presets, files, inheritance through `base`, and `--set` overrides.
+//! Reads a configuration: presets, files, inheritance through `base`, and `--set` overrides.
 //!
-//! First all texts are collected, the bottom of the chain of `base`s first, overrides last. Then
-//! each is parsed, its spans are moved to a place of their own in one imaginary text, and the trees
-//! are merged. Whatever is wrong later, a wrong type or a value out of range, can so be traced to
-//! the file and line, or the override, that the value came from.
+//! All texts are collected first, from the lowest `base` to the overrides. Each is parsed, its
+//! spans are shifted to a range of their own, as if all texts were one, and the trees are merged. A
+//! wrong type or a value out of range can therefore be traced to the file and line, or the
+//! override, that it came from.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -22,33 +22,34 @@ use super::schema::Config;
 use super::sizes;
 use crate::error::{Error, Result};
 
-/// A chain of `base`s longer than this is a circle.
+/// A longer chain of `base`s is taken for a cycle.
 const MAX_DEPTH: usize = 16;
 
 impl Config {
     /// Reads a configuration.
     ///
-    /// A bare name (`gta_vit`) is looked for as `configs/<name>.toml` in the working directory, then
-    /// among the presets in the binary; anything with a `/` or ending in `.toml` is a path. A file may
-    /// name another as its `base` (looked for beside the file first) and then lists only what
-    /// differs; of a list of bases, the first counts with all that it is based on, and the others'
-    /// own keys are laid over it in turn. `overrides` are `section.key=value`, later ones winning; a
-    /// value that is not TOML is taken as a string. Keys may have the names of earlier versions:
-    /// [`Config::notes`] tells what they are now.
+    /// A bare name (`gta_vit`) is searched as `configs/<name>.toml` in the working directory, then
+    /// among the built-in presets; anything with a `/` or ending in `.toml` is a path. A file may
+    /// name another as its `base` (searched in the file's folder first) and lists only what
+    /// differs. In a list of bases, the first is used with its own bases, and the keys that the
+    /// others themselves state are applied on top in order. `overrides` are `section.key=value`;
+    /// later ones win, and a value that is not TOML is a string. Keys may have the names of earlier
+    /// versions: [`Config::notes`] says what they are called today.
     ///
     /// # Errors
-    /// [`Error::Config`] naming file, line and key, with the nearest known key when one is unknown;
-    /// [`Error::Io`] when a file cannot be read.
+    /// [`Error::Config`] names file, line and key, and the nearest known key if one is unknown;
+    /// [`Error::Io`] if a file cannot be read.
     pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Self> {
         Self::load_with(name_or_path, None, overrides)
     }
 
-    /// As [`Config::load`], with the own keys of one of the [`METHODS`] below the overrides: every
-    /// switch, and the published values that depend on no size. [`Config::notes`] tells which sizes
-    /// stay the configuration's and are not those the method was published with.
+    /// Reads a configuration like [`Config::load`] and applies one of the [`METHODS`] below the
+    /// overrides: every switch, and the published values that do not depend on a size.
+    /// [`Config::notes`] lists the sizes that stay the configuration's and differ from the
+    /// published ones.
     ///
     /// # Errors
-    /// As [`Config::load`], and for a method that there is not.
+    /// The same as for [`Config::load`]; also if the method does not exist.
     pub fn load_with(
         name_or_path: &str,
         method: Option<&str>,
@@ -68,10 +69,10 @@ impl Config {
         assemble(&Sources::new(layers), &Path::new("runs").join(run), method)
     }
 
-    /// A preset of the binary as it is, whatever `configs/` in the working directory holds.
+    /// Reads a built-in preset, ignoring `configs/` in the working directory.
     ///
     /// # Errors
-    /// [`Error::Config`] when there is none of that name.
+    /// [`Error::Config`] if there is no preset of that name.
     pub fn preset(name: &str) -> Result<Self> {
         let none = || Error::config(format!("there is no preset `{name}`"));
         let mut layers = Vec::new();
@@ -80,19 +81,19 @@ impl Config {
         assemble(&Sources::new(layers), &Path::new("runs").join(name), None)
     }
 
-    /// Reads a complete configuration from text, such as [`Config::to_toml`] wrote. `origin` names
-    /// the text in errors.
+    /// Reads a complete configuration from text that [`Config::to_toml`] wrote. Errors call the text
+    /// `origin`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// The same as for [`Config::load`].
     pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
         assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""), None)
     }
 
-    /// The whole configuration as TOML, without comments: what is saved beside a run.
+    /// Returns the whole configuration as TOML without comments, as checkpoints store it.
     ///
     /// # Errors
-    /// [`Error::Config`] when a value has no TOML form (a path that is not UTF-8).
+    /// [`Error::Config`] if a value has no TOML form, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))
@@ -104,7 +105,8 @@ enum Found {
     Preset(&'static str, &'static str),
 }
 
-/// A path as it is (relative to the folder of the file that names it), a bare name by search.
+/// Finds a configuration: a path is relative to the folder of the file that names it, a bare name
+/// is searched.
 fn find(name: &str, beside: Option<&Path>) -> Result<Found> {
     if name.contains(['/', '\\']) || name.ends_with(".toml") {
         return Ok(Found::File(beside.unwrap_or(Path::new("")).join(name)));
@@ -140,7 +142,7 @@ fn method(name: &str) -> Result<Found> {
     })
 }
 
-/// A text, and the folder that it stands in.
+/// Reads the text, and returns it with the folder of its file.
 fn open(found: Found) -> Result<(Layer, Option<PathBuf>)> {
     match found {
         Found::Preset(name, text) => Ok((Layer::file(format!("preset {name}"), text.into()), None)),
@@ -153,13 +155,13 @@ fn open(found: Found) -> Result<(Layer, Option<PathBuf>)> {
     }
 }
 
-/// Adds a file and, after it, what it is based on: what is laid over most comes last.
+/// Adds a file followed by its bases, so that the lowest layer comes last.
 fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
     let (layer, folder) = open(found)?;
     let text = layer.text.clone();
     let here = layer.alone();
     layers.push(layer);
-    // A file that does not parse is reported when all are.
+    // A file that does not parse is reported later, with the others.
     let Ok(table) = DeTable::parse(&text) else { return Ok(()) };
     let Some(base) = table.get_ref().get("base") else { return Ok(()) };
     let wrong = |base: &Spanned<DeValue>, message: String| {
@@ -178,7 +180,7 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
         };
         let next = match &folder {
             Some(folder) => find(name, Some(folder)).map_err(|e| wrong(base, e.to_string()))?,
-            // A preset builds on the preset it was written for, whatever `configs/` holds.
+            // A preset is based on the built-in preset of that name, whatever `configs/` holds.
             None => {
                 let none = || wrong(base, "expected the name of a preset".into());
                 preset(name).ok_or_else(none)?
@@ -204,8 +206,8 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
     collect(layers, find_base(first)?)
 }
 
-/// Parses, merges, checks. `out`: what `run.out` is where it is empty. `method`: whose keys are among
-/// the sources.
+/// Parses, merges and checks the sources. `out` replaces an empty `run.out`. `method` is the method
+/// whose keys are among the sources.
 fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Config> {
     let texts = Texts::default();
     let mut tree = DeTable::new();
@@ -269,7 +271,7 @@ fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     }
 }
 
-/// The tree of one `section.key=value`, which is laid over `tree`.
+/// Returns the tree of one `section.key=value`, to be merged over `tree`.
 fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     let text = layer.text.as_str();
     let usage =
@@ -281,7 +283,7 @@ fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<De
         return Err(usage());
     }
     let span = shift(0..text.len(), layer.start);
-    // Where a string is expected, a number or a date is one too (`run.out=2024`).
+    // If the key holds a string, a number or a date is one too (`run.out=2024`).
     let text_wanted = lookup(keys::complete()?, &keys).is_some_and(|v| v.get_ref().is_str());
     let value = match DeValue::parse(raw) {
         Ok(value) if !text_wanted || value.get_ref().is_str() => value.into_inner(),
@@ -305,7 +307,7 @@ fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<De
     })
 }
 
-/// Sections merge key by key; everything else replaces what was there.
+/// Merges sections key by key; any other value replaces the one below.
 fn merge<'a>(below: &mut DeTable<'a>, above: DeTable<'a>) {
     for (key, value) in above {
         let span = value.span();
@@ -329,7 +331,7 @@ fn shift_table(table: DeTable, by: usize) -> DeTable {
     respan_table(table, &|span| shift(span, by))
 }
 
-/// Gives a value and all inside it the one span of an override.
+/// Sets the span of a value and of everything inside it to that of an override.
 fn cover<'a>(value: DeValue<'a>, span: &Range<usize>) -> Spanned<DeValue<'a>> {
     Spanned::new(span.clone(), respan(value, &|_| span.clone()))
 }

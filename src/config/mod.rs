@@ -1,8 +1,8 @@
 //! Configuration: one TOML file holds every hyper-parameter of a run.
 //!
-//! The keys are the fields of these structures; `configs/gta_vit.toml` documents each of them and
-//! gives the published value. [`Config::load`] reads a preset or a file, follows its `base`, applies
-//! overrides, and checks every value.
+//! The keys are the fields of these structs; `configs/gta_vit.toml` documents each of them and
+//! gives the published value. [`Config::load`] reads a preset or a file, follows its `base`,
+//! applies overrides, and checks every value.
 
 mod check;
 mod compare;

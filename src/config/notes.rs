@@ -1,18 +1,20 @@
-//! What reading a configuration has to tell its user.
+//! Warnings and notes that reading a configuration produces.
 
-/// Warnings and notes about a configuration that was read all the same, such as old names of keys.
+/// Warnings and notes about a valid configuration, for example about old names of keys.
 ///
-/// The library prints nothing: show [`Notes::lines`] to the user. Training hands those that nobody
-/// took to its observer. They are not part of a configuration's value, so that any two are equal.
+/// The library prints nothing, so callers show [`Notes::lines`] to the user; training passes the
+/// lines that are left to its observer. Notes are not part of a configuration's value: any two are
+/// equal.
 #[derive(Clone, Debug, Default)]
 pub struct Notes(Vec<String>);
 
 impl Notes {
+    /// Returns the lines, each beginning with `warning:` or `note:`.
     pub fn lines(&self) -> &[String] {
         &self.0
     }
 
-    /// The lines, which are then gone.
+    /// Removes and returns the lines.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.0)
     }

@@ -1,16 +1,16 @@
-//! The configuration files that the binary brings along.
+//! The configuration files that are built into the program.
 
-/// The preset that holds every key, and so says which keys there are.
+/// The preset that states every key, and thereby defines which keys exist.
 pub(super) const COMPLETE: &str = "gta_vit";
 
-/// Names and texts of files in `configs/`.
+/// Expands to the names and texts of files in `configs/`.
 macro_rules! configs {
     ($($name:literal),*) => {
         [$(($name, include_str!(concat!("../../configs/", $name, ".toml")))),*]
     };
 }
 
-/// What the binary brings along: name and text.
+/// The presets, each with its name and text.
 pub(super) const PRESETS: [(&str, &str); 17] = configs![
     "gta_vit",
     "gta_cnn",
@@ -31,10 +31,10 @@ pub(super) const PRESETS: [(&str, &str); 17] = configs![
     "quadmix"
 ];
 
-/// The presets whose own keys are what a method consists of, at any size and with any network.
+/// The presets that are methods: the keys that they state themselves apply to any size and network.
 pub const METHODS: [&str; 6] = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"];
 
-/// Names that [`Config::load`](super::Config::load) knows without any file.
+/// Returns the names that [`Config::load`](super::Config::load) accepts without a file.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
 }

@@ -1,4 +1,4 @@
-//! Keys that had another name in an earlier version.
+//! Converts keys that had another name in an earlier version.
 //!
 //! Files, overrides and checkpoints that use an old name stay readable. Each layer is converted
 //! before the layers are merged, so that an old key in an upper layer wins over the new key in a
@@ -19,15 +19,15 @@ use crate::error::{Error, Result};
 /// A key's old and new name.
 pub(super) struct Rename {
     pub old: &'static str,
-    /// The keys that it is today.
+    /// The names of the keys that replaced it.
     pub new: &'static [&'static str],
     pub convert: Convert,
 }
 
-/// What becomes of the value.
+/// The conversion of a renamed key's value.
 #[derive(Clone, Copy)]
 pub(super) enum Convert {
-    /// It stays.
+    /// The value stays the same.
     Keep,
     /// A threshold that a uniform draw must exceed becomes the probability that it does.
     OneMinus,
@@ -35,8 +35,8 @@ pub(super) enum Convert {
     Switches,
 }
 
-/// Values of the key `method`, which named how much of QuadMix a run had, and the switches of teacher,
-/// mask and quadmix.
+/// Values of the former key `method`, and the switches of teacher, mask and QuadMix that each
+/// stands for.
 const METHODS: [(&str, [bool; 3]); 4] = [
     ("source_only", [false, false, false]),
     ("dacs", [true, false, false]),
@@ -88,7 +88,7 @@ impl Convert {
         }
     }
 
-    /// The values of the new keys, or what was expected of the old one.
+    /// Returns the values of the new keys, or what was expected of the old value.
     fn apply<'a>(self, value: &DeValue<'a>, texts: &'a Texts) -> Result<Vec<DeValue<'a>>, String> {
         match self {
             Convert::Keep => Ok(vec![value.clone()]),
@@ -96,13 +96,13 @@ impl Convert {
                 let text = match value {
                     DeValue::Float(number) => number.as_str().replace('_', ""),
                     DeValue::Integer(number) => number.to_string(),
-                    // Reported, like any other wrong type, under the new name.
+                    // The wrong type is reported later, under the new name.
                     _ => return Ok(vec![value.clone()]),
                 };
                 let threshold = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
                 let threshold: f64 = threshold
                     .ok_or_else(|| format!("expected a number from 0 to 1, got {text}"))?;
-                // In single precision, as it is used: 0.2 is 0.8 and not 0.7999999999999999.
+                // Single precision, as the value is used: 0.2 becomes 0.8, not 0.7999999999999999.
                 let probability = texts.keep(format!("{:?}", (1.0 - threshold) as f32));
                 let parsed = DeValue::parse(probability).map(Spanned::into_inner);
                 Ok(vec![parsed.unwrap_or(DeValue::String(probability.into()))])
@@ -120,7 +120,7 @@ impl Convert {
     }
 }
 
-/// Texts of converted numbers: a TOML number is a part of a text and cannot own it.
+/// Owns the texts of converted numbers, because a parsed TOML number borrows its text.
 #[derive(Default)]
 pub(super) struct Texts {
     text: OnceCell<String>,
@@ -139,19 +139,19 @@ impl Texts {
 /// An old key that was found and converted.
 pub(super) struct Converted {
     rename: &'static Rename,
-    /// Where the old key is.
+    /// The span of the old key.
     pub span: Range<usize>,
     /// The new keys, each with its value.
     values: Vec<(&'static str, String)>,
 }
 
 impl Converted {
-    /// The old name.
+    /// Returns the old name.
     pub fn key(&self) -> &'static str {
         self.rename.old
     }
 
-    /// What the user should know: the new names, and the values that were read.
+    /// Describes the conversion for the user: the new names and the values that were read.
     pub fn message(&self) -> String {
         let names: Vec<String> = self.values.iter().map(|(key, _)| format!("`{key}`")).collect();
         let values: Vec<String> =
@@ -160,9 +160,9 @@ impl Converted {
     }
 }
 
-/// Gives every old key in the tree of one layer its new name and value.
+/// Converts every old key in the tree of one layer.
 ///
-/// An old key that cannot be converted, or whose new key is there too, becomes a problem.
+/// It is a problem if an old key cannot be converted, or if the layer has its new key too.
 pub(super) fn convert<'a>(
     tree: &mut DeTable<'a>,
     texts: &'a Texts,
@@ -170,7 +170,7 @@ pub(super) fn convert<'a>(
 ) -> Vec<Converted> {
     let mut found = Vec::new();
     for rename in RENAMES {
-        // Only the last part of a name differs, and an outer list has its new name by now.
+        // Only the last part of a name differs, and an outer list has been renamed already.
         let home: Vec<&str> = rename.home().collect();
         let mut first = None;
         visit(tree, &home, &mut |section| match rename.convert_in(section, texts) {
@@ -180,7 +180,7 @@ pub(super) fn convert<'a>(
         found.extend(first);
     }
     found.sort_by_key(|converted| converted.span.start);
-    // The keys inside a list may have been renamed after the list.
+    // Keys inside a list may have been renamed after the list itself.
     for converted in &mut found {
         for (key, value) in &mut converted.values {
             let path: Vec<&str> = key.split('.').collect();
@@ -193,7 +193,7 @@ pub(super) fn convert<'a>(
 }
 
 impl Rename {
-    /// The section that the new key belongs to.
+    /// Returns the section of the new key.
     fn home(&self) -> impl Iterator<Item = &'static str> {
         let section = match self.new {
             [one] => one.rsplit_once('.').map(|(section, _)| section),
@@ -248,7 +248,7 @@ fn visit<'a>(tree: &mut DeTable<'a>, path: &[&str], f: &mut dyn FnMut(&mut DeTab
     }
 }
 
-/// Inserts a value below sections that are created where they are missing.
+/// Inserts a value, creating the sections that are missing.
 fn insert<'a>(
     table: &mut DeTable<'a>,
     path: &[&'static str],
@@ -264,7 +264,7 @@ fn insert<'a>(
     if !table.contains_key(*section) {
         table.insert(key, Spanned::new(span.clone(), DeValue::Table(DeTable::new())));
     }
-    // Where the section is no table, reading it says so.
+    // If the section is not a table, deserializing it reports that.
     if let Some(DeValue::Table(inner)) = table.get_mut(*section).map(Spanned::get_mut) {
         insert(inner, rest, span, value);
     }
@@ -282,7 +282,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// A value as it is written in a file.
+/// Formats a value as it is written in a file.
 fn shown(value: &DeValue) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
@@ -303,8 +303,8 @@ fn shown(value: &DeValue) -> String {
     }
 }
 
-/// A whole configuration that was saved as TOML, by any version, with today's keys, and the old
-/// names of those that were converted.
+/// Parses a complete configuration that any version saved as TOML. Returns it with today's keys,
+/// and the old names of the keys that were converted.
 pub(super) fn saved(text: &str) -> Result<(toml::Table, BTreeMap<&'static str, &'static str>)> {
     let texts = Texts::default();
     let mut tree = DeTable::parse(text).map_err(|e| Error::config(e.to_string()))?.into_inner();
@@ -320,18 +320,18 @@ pub(super) fn saved(text: &str) -> Result<(toml::Table, BTreeMap<&'static str, &
     Ok((table, names.collect()))
 }
 
-/// The same for a configuration in JSON, as logs and evaluations hold it.
+/// Converts a configuration in JSON, as logs and evaluations store it, to today's keys.
 ///
 /// # Errors
 /// [`Error::Config`] where an old key cannot be converted.
 pub fn with_current_keys(config: serde_json::Value) -> Result<serde_json::Value> {
-    // What is no configuration is for the reader to refuse.
+    // The caller rejects a value that is not a configuration.
     let Ok(text) = toml::to_string(&config) else { return Ok(config) };
     let (table, _) = saved(&text)?;
     serde_json::to_value(table).map_err(|e| Error::config(e.to_string()))
 }
 
-/// Every key that was renamed: its old name, the new ones, and what becomes of a value. The
+/// Returns every renamed key: its old name, its new names, and how its value is converted. The
 /// configuration reference lists them.
 pub fn renamed_keys() -> impl Iterator<Item = (&'static str, &'static [&'static str], String)> {
     RENAMES.iter().map(|rename| (rename.old, rename.new, rename.convert.describe()))

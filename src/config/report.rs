@@ -1,18 +1,18 @@
-//! What is wrong with a configuration, told with file, line, key and a caret.
+//! Reports problems in a configuration with file, line, key and a caret.
 
 use std::fmt::Write;
 use std::ops::Range;
 
 use crate::error::Error;
 
-/// One text that values come from.
+/// A text that values come from.
 pub(super) struct Layer {
-    /// How errors call it: a path, or `preset gta_vit`. Empty for an override.
+    /// The name in errors: a path, or `preset gta_vit`. Empty for an override.
     title: String,
     pub text: String,
-    /// An override of the command line, `section.key=value`.
+    /// Whether the text is a command-line override, `section.key=value`.
     pub over: bool,
-    /// Where it begins in the imaginary text of all layers.
+    /// The offset of the text, as if the texts of all layers were one.
     pub start: usize,
 }
 
@@ -25,18 +25,18 @@ impl Layer {
         Layer { title: String::new(), text, over: true, start: 0 }
     }
 
-    /// Whether it is this preset of the binary.
+    /// Returns whether the layer is this built-in preset.
     pub fn is_preset(&self, name: &str) -> bool {
         !self.over && self.title.strip_prefix("preset ") == Some(name)
     }
 
-    /// The same text as a source of its own.
+    /// Returns the layer on its own, at offset 0.
     pub fn alone(&self) -> Self {
         Layer { title: self.title.clone(), text: self.text.clone(), over: self.over, start: 0 }
     }
 }
 
-/// All texts, the lowest layer first.
+/// All layers, the lowest first.
 pub(super) struct Sources {
     pub layers: Vec<Layer>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Sources {
 /// Something wrong with a key, or (`key` is none) with the text itself.
 pub(super) struct Problem {
     pub key: Option<String>,
-    /// In the imaginary text of all layers.
+    /// The span, as if the texts of all layers were one.
     pub span: Option<Range<usize>>,
     pub message: String,
 }
@@ -60,25 +60,25 @@ impl Sources {
         let mut start = 0;
         for layer in &mut layers {
             layer.start = start;
-            // One more, so that an empty span at a layer's end is not the next one's beginning.
+            // One byte apart, so that an empty span at the end of a layer is not in the next one.
             start += layer.text.len() + 1;
         }
         Sources { layers }
     }
 
-    /// All problems as one error, in the order of the sources.
+    /// Combines all problems into one error, in the order of the sources.
     pub fn error(&self, mut problems: Vec<Problem>) -> Error {
         problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |s| s.start));
         let told: Vec<String> = problems.iter().map(|problem| self.tell(problem)).collect();
         Error::config(told.join("\n"))
     }
 
-    /// The layer that a place in the imaginary text belongs to.
+    /// Returns the layer that contains an offset.
     pub fn layer(&self, at: usize) -> Option<&Layer> {
         self.layers.iter().rfind(|layer| layer.start <= at)
     }
 
-    /// What is to be told about a key, in one line that says where it is.
+    /// Formats a message about a key as one line with its position.
     pub fn line(&self, problem: &Problem) -> String {
         let key = problem.key.as_ref().map(|key| format!("`{key}` ")).unwrap_or_default();
         let what = format!("{key}{}", problem.message);
@@ -100,7 +100,7 @@ impl Sources {
         let Some((span, layer)) =
             problem.span.clone().and_then(|s| Some((s.clone(), self.layer(s.start)?)))
         else {
-            // Nothing to point at: the topmost file is the one that its user can change.
+            // Without a span, point at the topmost file, which is the one the user can change.
             let file = self.layers.iter().rfind(|layer| !layer.over);
             return file.map_or(what.clone(), |file| format!("{}: {what}", file.title));
         };
@@ -121,7 +121,7 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
     let before = &text[line_start..start];
     let end = floor(text, span.end).clamp(start, line_start + line.len().max(before.len()));
     let carets = text[start..end].chars().count().max(1);
-    // Tabs stay tabs, so that the caret stands where the terminal puts the text.
+    // Tabs are kept, so that the caret lines up with the text in a terminal.
     let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     let gutter = " ".repeat(number.to_string().len());
     let mut out = String::new();
@@ -134,19 +134,19 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
     out
 }
 
-/// Line and column, counted from 1, of a byte.
+/// Returns the line and column of a byte, counted from 1.
 fn position(text: &str, at: usize) -> (usize, usize) {
     let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     (text[..line_start].matches('\n').count() + 1, text[line_start..at].chars().count() + 1)
 }
 
-/// The nearest character boundary at or before `at`.
+/// Returns the nearest character boundary at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
 }
 
-/// The known name that `name` is most likely a misspelling of.
+/// Returns the known name that `name` is most likely a misspelling of.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|other| (strsim::damerau_levenshtein(name, other), other));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
@@ -154,7 +154,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     (distance <= 2.max(name.len() / 3) || (part && name.len() > 2)).then_some(best)
 }
 
-/// Serde's messages, in words for somebody who edits a file: `expected usize` says little.
+/// Rewords serde's messages for people who edit a file: `expected usize` says little.
 pub(super) fn plain(message: &str) -> String {
     let Some((got, expected)) = message.split_once(", expected ") else {
         return message.replace("missing field", "missing key");

@@ -32,7 +32,7 @@ pub struct Config {
     pub run: RunConfig,
     pub eval: EvalConfig,
     pub weights: WeightsConfig,
-    /// What reading it has to tell the user; no key.
+    /// Warnings and notes from reading it. This is not a key.
     #[serde(skip)]
     pub notes: Notes,
 }
@@ -51,7 +51,7 @@ pub struct DeviceConfig {
     pub threads: usize,
 }
 
-/// Where one domain's images are and how they are scaled before cropping.
+/// The location of a domain's images, and the size that they are resized to before cropping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DomainConfig {
@@ -60,7 +60,7 @@ pub struct DomainConfig {
     pub root: PathBuf,
     /// `[width, height]`: images are resized to fit inside, keeping their aspect ratio.
     pub resize: [usize; 2],
-    /// Read with the layout `files` alone.
+    /// Used only with the layout `files`.
     pub files: FilesConfig,
 }
 
@@ -73,16 +73,16 @@ pub struct DataConfig {
     pub batch: usize,
     /// Probability of a horizontal flip.
     pub flip: f32,
-    /// A source crop is redrawn while one class covers this share of its labelled pixels.
+    /// A source crop is redrawn while one class covers this share of its labeled pixels or more.
     pub max_class_share: f32,
     pub crop_attempts: usize,
     /// Decoding threads; 0 means as many as cores.
     pub workers: usize,
     /// Batches prepared ahead.
     pub prefetch: usize,
-    /// Files that cannot be read which a run skips; the next one ends it.
+    /// Number of unreadable files that a run skips; one more ends it.
     pub max_bad_files: usize,
-    /// Folder of a toy world that `train` draws when it is not there; empty for real data.
+    /// Folder of a toy world that `train` generates if it is missing; empty for real data.
     pub toy: PathBuf,
 }
 
@@ -93,9 +93,9 @@ pub struct RareClassSampling {
     pub temperature: f64,
     /// Pixels of the class that an image's label must exceed to be drawn for it.
     pub min_pixels: u64,
-    /// Times `min_pixels`: what the crop must exceed.
+    /// Multiple of `min_pixels` that a crop must exceed.
     pub min_crop_ratio: f64,
-    /// Redraws of a crop that holds too little of its class.
+    /// Number of redraws of a crop that holds too little of its class.
     pub attempts: usize,
 }
 
@@ -109,7 +109,7 @@ pub struct NetworkConfig {
     pub classes: usize,
     /// Width of the decoder (256 as published; SegFormer's: 768). `dlv2` has none.
     pub channels: usize,
-    /// Of the convolutions that `dlv2` sums.
+    /// Dilations of the convolutions that `dlv2` sums.
     pub dilations: Vec<usize>,
     pub drop_path: f32,
     pub dropout: f32,
@@ -126,7 +126,7 @@ pub struct HrdaConfig {
     pub enabled: bool,
     /// Side of the high-resolution detail crop, pixels.
     pub detail_crop: usize,
-    /// Detail crop coordinates are multiples of it.
+    /// Number that the coordinates of detail crops are multiples of.
     pub divisible: usize,
     /// The last possible coordinate is never drawn, as in the released code.
     pub released_offsets: bool,
@@ -137,21 +137,22 @@ pub struct HrdaConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// Learn from the target too: a mean teacher makes pseudo-labels, and ClassMix mixes them with the
-    /// source. Off: supervised on the source alone.
+    /// Trains on the target too: a mean teacher generates pseudo-labels, and ClassMix pastes source
+    /// classes into target images. Off: supervised training on the source alone.
     pub enabled: bool,
-    /// Decay of the moving average that the teacher's parameters are.
+    /// Decay of the exponential moving average of the student's parameters.
     pub ema_decay: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PseudoLabelConfig {
-    /// Confidence that counts towards the weight of a batch's pseudo-labels.
+    /// Confidence from which a pixel counts towards the weight of a batch's pseudo-labels.
     pub threshold: f32,
     /// Confidence a template pixel needs to be pasted by QuadMix.
     pub confident: f32,
-    /// Rows and columns of the full image without weight: `[top, bottom, left, right]`.
+    /// Rows and columns of the full image whose pseudo-labels have no weight: `[top, bottom, left,
+    /// right]`.
     pub margins: [usize; 4],
 }
 
@@ -171,8 +172,8 @@ pub struct AugmentConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixConfig {
-    /// Unlabelled (255) is among the classes that ClassMix and QuadMix draw from, as in the released
-    /// code.
+    /// Unlabelled (255) is among the classes that ClassMix and QuadMix draw from, as in the
+    /// released code.
     pub released_unlabelled: bool,
 }
 
@@ -192,15 +193,15 @@ pub struct MaskConfig {
     pub weight: f32,
 }
 
-/// Which images masked image consistency hides a part of.
+/// The images that masked image consistency masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Masked {
-    /// The target's, learned from pseudo-labels.
+    /// Target images, with their pseudo-labels.
     Target,
-    /// The source's, learned from their labels.
+    /// Source images, with their labels.
     Source,
-    /// Half of each, rounded down for the source.
+    /// Half of each; the source's half is rounded down.
     Both,
 }
 
@@ -220,7 +221,7 @@ pub struct FeatureDistanceConfig {
 pub struct QuadMixConfig {
     /// QuadMix in place of ClassMix, from `start` on.
     pub enabled: bool,
-    /// First iteration (counting from 0) that mixes four ways.
+    /// First iteration, counting from 0, that uses QuadMix.
     pub start: u64,
     /// Long-tail classes, drawn without replacement from this list (duplicates count).
     pub classes: Vec<u8>,
@@ -229,7 +230,7 @@ pub struct QuadMixConfig {
     /// `[width, height]` that a long-tail source image is resized to before cropping.
     pub resize: [usize; 2],
     /// Long-tail pixels enter as the released code makes them: BGR minus the RGB mean, over 255.
-    /// `false` normalises them like every other pixel.
+    /// `false` normalizes them like every other pixel.
     pub released_colors: bool,
     /// The target template's classes exclude the *positions* of the source template's, as the
     /// released code does. `false` excludes the classes themselves.
@@ -243,12 +244,12 @@ pub struct OptimizerConfig {
     pub betas: [f64; 2],
     pub eps: f64,
     pub weight_decay: f64,
-    /// In order; the first whose `contains` is part of a parameter's name applies.
+    /// Parameter groups. The first whose `contains` is part of a parameter's name applies.
     pub param_groups: Vec<ParamGroup>,
 }
 
 impl OptimizerConfig {
-    /// The multipliers of learning rate and weight decay for a parameter of this name.
+    /// Returns the multipliers of learning rate and weight decay for a parameter of this name.
     pub fn multipliers(&self, name: &str) -> (f64, f64) {
         let group = self.param_groups.iter().find(|group| name.contains(&group.contains));
         group.map_or((1.0, 1.0), |group| (group.lr_mult, group.decay_mult))
@@ -274,9 +275,9 @@ fn one() -> f64 {
 pub struct ScheduleConfig {
     /// Iterations of linear warm-up.
     pub warmup: u64,
-    /// Share of the rate that the warm-up starts from.
+    /// Share of the learning rate that the warm-up starts from.
     pub warmup_ratio: f64,
-    /// The rate falls linearly to 0 here.
+    /// Iteration at which the learning rate reaches 0.
     pub end: u64,
 }
 
@@ -285,11 +286,12 @@ pub struct ScheduleConfig {
 pub struct RunConfig {
     pub max_iters: u64,
     pub checkpoint_interval: u64,
-    /// Checkpoints kept, the newest ones.
+    /// Number of newest checkpoints that are kept.
     pub keep: usize,
-    /// 0: never during training.
+    /// Iterations between evaluations; 0 means none during training.
     pub eval_interval: u64,
-    /// Log, checkpoints and pictures go here. Empty in a file: a folder of the file's name.
+    /// Folder for the log, checkpoints and images. Empty means a folder named after the
+    /// configuration.
     pub out: PathBuf,
 }
 

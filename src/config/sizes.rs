@@ -7,7 +7,7 @@ use super::compare::flat;
 use super::schema::Config;
 use crate::error::{Error, Result};
 
-/// Whether a run uses a key, and whether the published value is of the same task.
+/// Returns whether a run uses a key and the published value belongs to the same task.
 type Applies = fn(run: &Config, published: &Config) -> bool;
 
 const KEYS: &[(&str, Applies)] = &[
@@ -38,7 +38,7 @@ fn same_target(run: &Config, published: &Config) -> bool {
     run.target.layout == published.target.layout
 }
 
-/// What is not as `method` was published, of the keys whose values are `from_base`.
+/// Returns the keys in `from_base` whose values differ from those that `method` was published with.
 pub(super) fn notes(
     run: &Config,
     method: &str,

@@ -1,8 +1,8 @@
-//! Which stages a run has, and the method they make.
+//! The stages of a run, and the method that they make up.
 
 use super::schema::Config;
 
-/// The stages that tell methods apart.
+/// The stages that distinguish the methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stages {
     /// A mean teacher whose pseudo-labels the student learns from, mixed by ClassMix.
@@ -14,7 +14,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The method whose preset comes nearest, one of [`METHODS`](super::METHODS).
+    /// Returns the method whose preset is closest, one of [`METHODS`](super::METHODS).
     pub fn method(self) -> &'static str {
         match self {
             Stages { quadmix: true, .. } => "quadmix",
@@ -26,7 +26,7 @@ impl Stages {
         }
     }
 
-    /// The method as its authors write it.
+    /// Returns the method's name as its authors write it.
     pub fn title(self) -> &'static str {
         match self.method() {
             "quadmix" if !self.mask => "QuadMix without masking",
@@ -51,8 +51,8 @@ impl Config {
         }
     }
 
-    /// Whether training reads images of the target domain: only the teacher's pseudo-labels teach
-    /// anything about them.
+    /// Returns whether training reads target images: they are only used with the teacher's
+    /// pseudo-labels.
     pub fn learns_from_target(&self) -> bool {
         self.teacher.enabled
     }

@@ -13,7 +13,7 @@ use super::report::Terms;
 use super::state::TrainingState;
 use super::trace::Trace;
 
-/// Runs the passes one after the other, or as one batch if `network.join_passes` is set and the
+/// Runs the passes one after the other, or as one batch if `network.batch_student_passes` is set and the
 /// backbone supports it.
 pub(super) fn forward_backward(
     state: &TrainingState,
