@@ -93,13 +93,21 @@ fn launcher(text: &mut String, kernel: &Kernel) {
                 let reference = if *written { "&'a mut Tensor" } else { "&'a Tensor" };
                 if *optional { format!("Option<{reference}>") } else { reference.into() }
             }
-            Kind::Scalar(Scalar::Size) => "usize".into(),
-            Kind::Scalar(Scalar::Switch) => "bool".into(),
-            Kind::Scalar(Scalar::Number) => "f64".into(),
+            Kind::Scalar(scalar) => {
+                let (meaning, rust) = match scalar {
+                    Scalar::Size => ("A size, which shapes may refer to.", "usize"),
+                    Scalar::Switch => ("A switch.", "bool"),
+                    Scalar::Number => ("A number of the compute type.", "f64"),
+                };
+                let _ = writeln!(text, "    /// {meaning}");
+                rust.into()
+            }
         };
         let _ = writeln!(text, "    pub {}: {rust},", argument.name);
     }
     let _ = writeln!(text, "}}\n\nimpl {name}{} {{", if lives { "<'_>" } else { "" });
+    let _ = writeln!(text, "    /// Launches the kernel.\n    ///\n    /// # Errors");
+    let _ = writeln!(text, "    /// A tensor has another type or size than the signature says.");
     let _ = writeln!(text, "    pub fn launch(self, device: &Device, grid: Grid) -> Result<()> {{");
     let _ = writeln!(text, "        device.launch(&{}, grid, &[", constant(kernel));
     for argument in &kernel.arguments {

@@ -77,7 +77,7 @@ mod tests {
         };
         let sizes = Sizes { argument: &argument, blocks: grid.blocks as u64 };
         let length = |parameter: &Parameter| match &parameter.kind {
-            ParameterKind::Tensor(shape) => shape.elements(&sizes).map(|(n, _)| Some(n)),
+            ParameterKind::Tensor(shape) => shape.elements(&sizes).map(Some),
             _ => Some(None),
         };
         kernel.parameters.iter().map(length).collect()

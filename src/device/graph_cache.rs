@@ -36,7 +36,7 @@ impl<K: Eq + Hash, T> GraphCache<K, T> {
 
     /// Returns whether work is captured and replayed. If so, its memory stays reserved for it,
     /// including the gaps between its tensors.
-    pub fn capture(&self) -> bool {
+    pub fn captures(&self) -> bool {
         self.enabled
     }
 

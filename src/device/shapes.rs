@@ -86,28 +86,26 @@ impl Dim {
 impl Shape {
     /// Compares a tensor's number of elements with the shape. The error says what is wrong.
     pub fn check(&self, held: usize, sizes: &Sizes) -> Result<(), String> {
-        let Some((elements, dims)) = self.elements(sizes) else {
+        let Some(elements) = self.elements(sizes) else {
             return Err("has no size: the launch's own sizes do not fit each other".into());
         };
         let held = held as u64;
         if held == elements || (held > elements && self.at_least) {
             return Ok(());
         }
-        let product: Vec<String> = dims.iter().map(u64::to_string).collect();
-        let wanted = match product.len() {
+        let dims = self.dims.iter().filter_map(|dim| dim.value(sizes));
+        let dims: Vec<String> = dims.map(|dim| dim.to_string()).collect();
+        let wanted = match dims.len() {
             1 => elements.to_string(),
-            _ => format!("{}={elements}", product.join("x")),
+            _ => format!("{}={elements}", dims.join("x")),
         };
         let relation = if self.at_least { "fewer than" } else { "not" };
         Err(format!("holds {held} elements, {relation} {wanted}"))
     }
 
-    /// Returns the number of elements and the dimensions that multiply to it; None if a dimension
-    /// has no value.
-    pub fn elements(&self, sizes: &Sizes) -> Option<(u64, Vec<u64>)> {
-        let dims: Vec<u64> = self.dims.iter().map(|d| d.value(sizes)).collect::<Option<_>>()?;
-        let elements = dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim))?;
-        Some((elements, dims))
+    /// Returns the number of elements; None if a dimension has no value or the product is too large.
+    pub fn elements(&self, sizes: &Sizes) -> Option<u64> {
+        self.dims.iter().try_fold(1u64, |product, dim| product.checked_mul(dim.value(sizes)?))
     }
 }
 

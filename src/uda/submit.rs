@@ -91,7 +91,7 @@ impl TrainingState {
             let graphs = self.graphs.clone();
             graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))
         };
-        let captured = self.graphs.borrow().capture();
+        let captured = self.graphs.borrow().captures();
         let terms = terms.map_err(|e| with_memory_advice(e, &self.config, captured))?;
         Ok(PendingStep {
             iteration: inputs.iteration,
