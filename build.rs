@@ -39,13 +39,13 @@ fn build() -> Result<(), String> {
     for source in &sources {
         kernels.extend(signature::read_file(source, &constants)?);
     }
-    let solo = compile::solo(&sources, &headers, &out)?;
+    let serial = compile::serial(&sources, &headers, &out)?;
     let code = compile::gpu(&sources, &headers, &out)?;
     let text = launchers::embed(&sources, &headers, &code)?;
     std::fs::write(out.join("gpu.rs"), text).map_err(|e| e.to_string())?;
     let text = constants::generate(&constants);
     std::fs::write(out.join("constants.rs"), text).map_err(|e| e.to_string())?;
-    let text = launchers::generate(&kernels, &solo);
+    let text = launchers::generate(&kernels, &serial);
     std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())
 }
 

@@ -1,14 +1,14 @@
-"""Both programs in turns on one machine: this project's benches and benches/pytorch.
+"""Benchmarks this project and PyTorch (benches/pytorch) against each other on one machine.
 
     python benches/compare.py step --python VENV/bin/python --case toy_vit/quadmix --case toy_cnn/
     python benches/compare.py ops --python VENV/bin/python --case gta_vit/ --case gta_cnn/
-    python benches/compare.py forward --python VENV/bin/python      (ONNX Runtime too)
+    python benches/compare.py forward --python VENV/bin/python      (also times ONNX Runtime)
 
-Each round runs one program and then the other, the first of a round alternating, with the same
-sizes and threads; all raw samples of both go into one record, with the ratio of the medians and of
-the minima (PyTorch's seconds over ours: above 1, ours is faster), and of the least CPU seconds of all threads: on a busy
-machine compare those, with one thread. Of `ops` a turn is a single case, and those that
-PyTorch has no counterpart of are measured too.
+Each round runs one case in every program, with the same sizes and threads; the order of the programs is
+reversed every other round. The record holds all raw samples and, for each case, the ratios of the medians,
+of the minima, and of the minimum CPU times of all threads (PyTorch's time over ours, so that a value above 1
+means that ours is faster). On a busy machine, compare CPU times with a single thread. `ops` also measures
+operations that have no counterpart in PyTorch.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def build(bench: str) -> str:
 
 
 def cases(binary: str, wanted: list[str] | None) -> dict[str, dict]:
-    """Returns the bench's cases that match, by name. Each filter is a whole name, or a part of several."""
+    """Returns the bench's cases by name. Each entry of `wanted` is a full case name or a substring of case names."""
     known = json.loads(subprocess.run([binary, "--cases"], check=True, stdout=subprocess.PIPE, text=True).stdout)
     chosen: dict[str, dict] = {}
     for name in wanted or [""]:
         found = {name: known[name]} if name in known else {n: c for n, c in known.items() if name in n}
         if not found:
-            sys.exit(f"there is no case `{name}`; the cases are {', '.join(known)}")
+            sys.exit(f"no case matches `{name}`; the cases are {', '.join(known)}")
         chosen |= found
     return chosen
 
@@ -66,7 +66,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def record(command: list[str], flag: str, threads: int) -> dict:
-    """Runs a program that writes a record to the path behind `flag`."""
+    """Runs a program that writes its record to the path given with `flag`, and returns the record."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
         subprocess.run([*command, flag, str(path)], cwd=HERE.parent, check=True, env=environment(threads))
@@ -74,7 +74,7 @@ def record(command: list[str], flag: str, threads: int) -> dict:
 
 
 def summary(sides: dict[str, dict[str, list]]) -> dict:
-    """Returns the samples of both sides and their ratios."""
+    """Returns the samples and statistics of each program, and the ratios to ours."""
     out: dict = {}
     for side, s in sides.items():
         out[side] = {"median": statistics.median(s["seconds"]), "min": min(s["seconds"]),
@@ -150,7 +150,8 @@ def ops(a: argparse.Namespace, turns: Turns) -> None:
     limits = ["--warmup", str(a.warmup), "--seconds", str(a.seconds)]
     ops_py = [a.python, str(HERE / "pytorch/ops.py"), "--cases", "-", "--threads", str(a.threads),
               "--repeats", str(a.samples), *limits]
-    # A single process runs all cases: it waits for each one, and frees its memory before the next.
+    # One PyTorch process runs all cases. It reads a case from stdin, answers with a line, and frees the
+    # memory of the case before it reads the next one.
     with subprocess.Popen(ops_py, cwd=HERE.parent, env=environment(a.threads), text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as torch:
         turns.about["pytorch"] = json.loads(torch.stdout.readline())
@@ -165,7 +166,7 @@ def ops(a: argparse.Namespace, turns: Turns) -> None:
                 print(json.dumps(case), file=torch.stdin, flush=True)
                 line = torch.stdout.readline()
                 if not line:
-                    sys.exit(f"benches/pytorch/ops.py failed at {name}")
+                    sys.exit(f"benches/pytorch/ops.py failed on {name}")
                 if answer := json.loads(line):
                     add(turns.cases.setdefault(name, {}), "pytorch", answer["samples_s"], answer["cpu_s"],
                         answer["cores_busy_elsewhere"])
@@ -182,23 +183,27 @@ def alternate(rounds: int, *programs) -> None:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("step", "ops", "forward"))
-    p.add_argument("--python", default=sys.executable, help="a Python that has torch")
-    p.add_argument("--case", action="append", help="a name, or a part of several; default: all, of ops gta_vit/ and gta_cnn/")
-    p.add_argument("--threads", type=int, default=os.cpu_count())
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--samples", type=int, default=3, help="in a round")
-    p.add_argument("--warmup", type=int, default=1, help="in a round")
-    p.add_argument("--seconds", type=float, default=2.0, help="of ops: no further sample in a round of what has taken so long")
-    p.add_argument("--note", help="kept in the record: what else the machine did")
-    p.add_argument("--json", type=Path, default=None)
+    p.add_argument("what", choices=("step", "ops", "forward"),
+                   help="benchmark training iterations, single operations or inference")
+    p.add_argument("--python", default=sys.executable, help="path of a Python interpreter with PyTorch installed")
+    p.add_argument("--case", action="append", help="run only this case, or the cases whose names contain this; "
+                   "may be repeated (default: all cases; for ops: gta_vit/ and gta_cnn/)")
+    p.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each program (default: all cores)")
+    p.add_argument("--rounds", type=int, default=3, help="number of times that each program runs each case")
+    p.add_argument("--samples", type=int, default=3, help="samples per round")
+    p.add_argument("--warmup", type=int, default=1, help="warm-up runs per round")
+    p.add_argument("--seconds", type=float, default=2.0,
+                   help="ops only: stop sampling a case once a round has taken this many seconds")
+    p.add_argument("--note", help="text to store in the record, such as what else was running on the machine")
+    p.add_argument("--json", type=Path, default=None,
+                   help="path of the record (default: benches/results/DATE-WHAT-pytorch.json)")
     a = p.parse_args()
     turns = Turns()
     {"step": step, "ops": ops, "forward": forward}[a.what](a, turns)
     results = {name: summary(sides) for name, sides in turns.cases.items() if len(sides) > 1 or a.what == "ops"}
     for name, r in results.items():
         for side in [side for side in r if isinstance(r[side], dict)]:
-            over = f", {r[f'{side}_over_ours_median']:.2f} of ours" if side != "ours" else ""
+            over = f", {r[f'{side}_over_ours_median']:.2f} × ours" if side != "ours" else ""
             print(f"{name}: {side} {r[side]['median'] * 1e3:.2f} ms (min {r[side]['min'] * 1e3:.2f}){over}")
     today = datetime.datetime.now(datetime.timezone.utc).date()
     path = a.json or HERE / "results" / f"{today}-{a.what}-pytorch.json"
@@ -206,7 +211,7 @@ def main() -> None:
     whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "note": a.note, "about": turns.about,
              "options": turns.options, "results": results}
     path.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"every sample: {path}")
+    print(f"record with all samples: {path}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-//! Measures the cost of loading a 1024×1024 training crop from PNG files of the data sets' sizes.
+//! Measures the cost of loading a 1024×1024 training crop from PNG files of the datasets' sizes.
 //!
 //! The images are synthetic: smooth shapes under sensor-like noise, so that they compress like
-//! photographs (about 2.5 MB for 1914x1052). `elements/s` is samples per second; single stages run
-//! on one core, the loader on `data.workers`.
+//! photographs (about 2.5 MB for 1914×1052). `elements/s` is samples per second. Single stages run
+//! on one core, the loader in `data.workers` threads.
 
 use std::{hint::black_box, path::Path, time::Duration};
 
@@ -11,10 +11,10 @@ use udass_raw::{
     config::Config,
     data::{
         crops::Counter,
+        decode::{load_rgb, load_rows},
         labels::{LabelFile, Plane, TRAIN_IDS, encode},
         layouts,
         loader::Loader,
-        picture::{load_rgb, load_rows},
         prepare::prepare,
         resize::{
             Size, Window, cv_bilinear, cv_bilinear_rows, cv_nearest_map, pil_bilinear,
@@ -96,7 +96,7 @@ fn stages(c: &mut Criterion) {
     let path = folder.path().join("gta/labels/00001_labelTrainIds.png");
     let label_file = LabelFile { path, ids: TRAIN_IDS.clone() };
     let bytes = std::fs::metadata(&image).unwrap().len();
-    println!("a source picture takes {:.2} MB", bytes as f64 / 1e6);
+    println!("a source image takes {:.2} MB", bytes as f64 / 1e6);
     let fitted = GTA.fitted([2560, 1440]);
     let window = Window { x: 700, y: 190, width: CROP, height: CROP };
     let pasted = Size::new(2048, 1024);

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What an iteration takes at least on a GPU that is not at hand: bytes and FLOPs over what its data sheet gives.
+"""Predicts a lower bound of an iteration's time on GPUs that are not available.
 
     cargo build --release && python3 benches/predictions.py --json benches/results/DATE-predictions.json
 
-`udass-raw profile --dry` counts both for every call; nothing runs. Each call is taken to move each of its tensors
-once, at the card's memory bandwidth, or to compute at the rate of its tensor cores (in f32: of its other units),
-whichever takes longer, with nothing between the calls. No real iteration is as fast.
+`udass-raw profile --dry` counts the bytes and FLOPs of every call without running anything. A call is assumed to
+take the longer of two times: moving each of its tensors once at the GPU's memory bandwidth, or computing at the
+peak rate of its tensor cores (in f32, of its CUDA cores). Gaps between calls are ignored. No real iteration is this
+fast.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
-# Bytes per second; FLOPs per second of matmuls by precision, without sparsity (NVIDIA's data sheets, SXM).
+# Memory bandwidth in bytes/s, and the peak rate of dense matmuls in FLOP/s by precision, from NVIDIA's data
+# sheets (SXM).
 CARDS = {
     "H100": (3.35e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
     "H200": (4.8e12, {"f32": 67e12, "tf32": 494.5e12, "bf16": 989e12}),
 }
-# Preset, method and further overrides, by their name in the tables.
+# Variants of an iteration by their name in the tables, with the flags that select them.
 JOINED = ["--set", "network.batch_student_passes=true"]
 VARIANTS = {"": [], "joined": JOINED, "joined and recomputed": [*JOINED, "--set", "network.activation_checkpointing=true"]}
 ITERATIONS = [*(("gta_vit", "quadmix", variant) for variant in VARIANTS), ("gta_vit", "mic", ""), ("gta_cnn", "quadmix", "")]
@@ -35,14 +37,14 @@ def predict(preset: str, method: str, variant: str, precision: str, memory: floa
         subprocess.run([PROGRAM, "profile", preset, "--method", method, "--set", f"device.precision={precision}", "--dry", *VARIANTS[variant],
                         "--memory-rate", str(memory), "--matrix-rate", str(matrix), "--json", path],
                        cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        told = json.loads(path.read_text())
-    calls = told.pop("calls")
-    told.pop("by_shape"), told.pop("by_layer")
-    return told | {"calls": len(calls), "bytes": sum(c["bytes"] for c in calls), "flops": sum(c["flops"] for c in calls)}
+        profile = json.loads(path.read_text())
+    calls = profile.pop("calls")
+    profile.pop("by_shape"), profile.pop("by_layer")
+    return profile | {"calls": len(calls), "bytes": sum(c["bytes"] for c in calls), "flops": sum(c["flops"] for c in calls)}
 
 
 def short(x):
-    """Rounds numbers to four digits."""
+    """Rounds floats to four significant digits."""
     if isinstance(x, dict):
         return {k: short(v) for k, v in x.items()}
     if isinstance(x, list):
@@ -52,7 +54,7 @@ def short(x):
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--json", type=Path, required=True)
+    p.add_argument("--json", type=Path, required=True, help="path of the record")
     a = p.parse_args()
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     dirty = "-dirty" if git("status", "--porcelain", "--", "src", "kernels", "build") else ""

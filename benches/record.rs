@@ -7,13 +7,13 @@
 //! one machine. For short cases a sample is the mean of many runs.
 //!
 //!   --samples N --warmup W --seconds S --case NAME --record FILE
-//!                                (NAME: all or part of a name; S: time limit for the samples)
-//!   --cases                                             (prints the cases and their options)
+//!               (NAME is a full name or part of one; S limits the seconds of a case's samples)
+//!   --cases     (prints the cases and their options)
 //!
 //! Environment: UDASS_DEVICE is host or cuda, UDASS_PRECISION is f32, tf32 or bf16, UDASS_THREADS
 //! is the number of worker threads (default: all cores), UDASS_RECORD is the record's path
-//! (default: benches/results/<date>-<what>.json), and UDASS_COMMIT names the built commit where
-//! there is no repository. `udass-raw profile` reports where an iteration spends its time.
+//! (default: benches/results/<date>-<what>.json), and UDASS_COMMIT names the built commit if there
+//! is no repository. `udass-raw profile` reports where an iteration spends its time.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub type Run = Box<dyn FnMut()>;
 /// The work that one run of a case does, for throughput.
 #[derive(Clone, Copy, Debug)]
 pub enum Amount {
-    /// The least bytes read and written, and the multiplications and additions.
+    /// The minimum of bytes read and written, and the multiplications and additions.
     Work {
         bytes: f64,
         flops: f64,
@@ -61,20 +61,20 @@ pub struct Case {
 #[derive(Default)]
 struct Samples {
     seconds: Vec<f64>,
-    /// Cores that other processes kept busy meanwhile; `None` where a sample is too short to tell.
+    /// Cores that other processes kept busy meanwhile; `None` if a sample is too short to tell.
     others: Vec<Option<f64>>,
-    /// CPU time of all threads, which a busy machine distorts less. `None` where the system does
-    /// not report it.
+    /// CPU time of all threads, which a busy machine distorts less. `None` if the system does not
+    /// report it.
     cpu: Vec<Option<f64>>,
     /// Number of runs that a sample averages over.
     runs: usize,
 }
 
-/// How many samples are taken, and how.
+/// How cases are sampled.
 struct Sampling {
     samples: usize,
     warmup: usize,
-    /// No further sample is taken once a case has run for this long.
+    /// Sampling stops once a case has run for this long.
     seconds: f64,
 }
 
@@ -223,7 +223,7 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
             });
         });
         group.finish();
-        // The first calls were criterion's warm-up. A single call is its test mode.
+        // The first calls were criterion's warm-up. In its test mode, there is a single call.
         let mut taken = taken.take();
         if let Some(first) = taken.seconds.len().checked_sub(SAMPLES) {
             taken.seconds.drain(..first);
@@ -311,7 +311,7 @@ fn write(path: &Path, device: &Device, what: &str, results: Vec<Value>) {
         std::fs::create_dir_all(folder).unwrap();
     }
     std::fs::write(path, format!("{record:#}\n")).unwrap();
-    println!("every sample: {}", path.display());
+    println!("record with all samples: {}", path.display());
 }
 
 fn default_path(what: &str) -> PathBuf {
@@ -359,7 +359,8 @@ fn first_line(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()?.lines().next().map(str::to_string)
 }
 
-/// CPU seconds that this process's threads have used; `None` where the system does not report it.
+/// Returns the CPU seconds that this process's threads have used; `None` if the system does not
+/// report them.
 fn cpu_used() -> Option<f64> {
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     {
@@ -377,8 +378,8 @@ fn cpu_used() -> Option<f64> {
     None
 }
 
-/// CPU seconds that other processes have used since boot; `None` where the system does not report
-/// it.
+/// Returns the CPU seconds that other processes have used since boot; `None` if the system does not
+/// report them.
 fn busy_elsewhere() -> Option<f64> {
     const TICKS: f64 = 100.0;
     let all = first_line("/proc/stat")?;

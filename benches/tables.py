@@ -2,21 +2,21 @@
 """Writes the tables of measurements in README.md and docs from the records in benches/results.
 
     python3 benches/tables.py            (writes them)
-    python3 benches/tables.py --check    (fails where a table differs from its record)
+    python3 benches/tables.py --check    (exits with an error if a table differs from its record)
 
 A table is between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`, and ends with a link to its records:
 
-    step RECORD SETTING...      iterations of compare.py: a row for each case of these settings
-    methods RECORD SETTING...   the same: a row for each method, columns for each setting
-    forward RECORD              networks of compare.py forward: a row for each
-    full_size RECORD            iterations of .ci/full_size
-    predictions RECORD CARD     what predictions.py wrote for a card
-    gpu RECORD+PREDICTIONS PRESET...    iterations of gpu/run: a row for each precision and method
-    toy RECORD[+RECORD] PRESET...       mIoU of toy_methods.py: a row for each method, columns for each preset, with the
-                                mIoU published for the method on GTA
-    toy_same_network RECORD     mIoU of toy_methods.py where the methods differ in the training alone
-    ops RECORD PRESET           operations of compare.py ops: a row for each
-    slower RECORD               the operations that are slower than PyTorch's, with the reasons in benches/slower.toml
+    step RECORD SETTING...      iterations from compare.py: one row per case of these settings
+    methods RECORD SETTING...   the same with one row per method and columns for each setting
+    forward RECORD              inference from compare.py forward: one row per network
+    full_size RECORD            iterations from .ci/full_size
+    predictions RECORD CARD     lower bounds from predictions.py for one GPU
+    gpu RECORD+PREDICTIONS PRESET...    iterations from gpu/run: one row per precision and method
+    toy RECORD[+RECORD] PRESET...       mIoU from toy_methods.py: one row per method, columns for each preset with
+                                the mIoU published for the method on GTA
+    toy_same_network RECORD     mIoU from toy_methods.py for methods that differ only in their training
+    ops RECORD PRESET           operations from compare.py ops: one row per operation and size
+    slower RECORD               operations that are slower than PyTorch's, with the reasons in benches/slower.toml
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "benches/kernels/cases"
 SLOWER = ROOT / "benches/slower.toml"
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# FLOPs per byte above which an operation is compute-bound.
+# FLOPs per byte above which an operation counts as compute-bound.
 MANY = 10
 TABLE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
 # Images per iteration: a batch of 2 + 2.
 IMAGES = 4
 HALVED = ["source_only_halved", "dacs_halved", "daformer_halved"]
-NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, as many CPU seconds as QuadMix",
+NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, same CPU time as QuadMix",
          "supervised_target": "supervised on the target"} | {h: f"`{h[:-7]}`, half-size images" for h in HALVED}
-# Settings that have an older or shorter name in a record.
+# Names in the tables for the names that variants have in the records.
 VARIANTS = {"joined": "batched student passes", "joined and recomputed": "batched student passes, activation checkpointing",
             "without-graph": "no CUDA graph"}
 
@@ -59,7 +59,7 @@ def grid(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def source(record: dict) -> str:
-    """Describes the origin of the numbers: the commit, the machine and the versions."""
+    """Describes where the numbers come from: the commit, the machine and the versions."""
     ours, pytorch = record["about"]["ours"], record["about"]["pytorch"]
     version = pytorch["version"].split("+")[0]
     return (f"Medians; commit {ours['commit'][:7]}, {ours['cpu']}, {record['threads']} threads, PyTorch {version}.")
@@ -116,17 +116,17 @@ def predictions(record: dict, cards: list[str]) -> list[str]:
 
 
 def short(s: float) -> str:
-    """Formats milliseconds with three digits."""
+    """Formats seconds as milliseconds with three significant digits."""
     return f"{1e3 * s:.{max(0, 2 - math.floor(math.log10(1e3 * s)))}f}"
 
 
 def measure(record: dict) -> str:
-    """On a busy machine, the CPU seconds of a single thread are more reliable than a clock."""
+    """Returns which statistic to show: CPU time for a single thread, because it is more reliable on a busy machine."""
     return "cpu" if record["threads"] == 1 else "median"
 
 
 def ratio(result: dict, of: str) -> float | None:
-    """PyTorch's seconds over ours, as a table shows it; None where PyTorch has no such operation."""
+    """Returns PyTorch's time over ours, rounded as in a table; None if PyTorch has no such operation."""
     over = result.get(f"pytorch_over_ours_{of}")
     return None if over is None else round(over, 2)
 
@@ -143,8 +143,10 @@ def sizes(o: dict) -> str:
 
 
 def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
-    """Name, options and result of each case whose operation benches/kernels still measures. Records are never edited, so
-    they may contain operations that the program no longer has; those are left out."""
+    """Yields name, options and result of each case whose operation benches/kernels still measures.
+
+    Records are never edited, so they may contain operations that no longer exist; those are skipped.
+    """
     known = {word for source in CASES.glob("*.rs") for word in re.findall(r'"(\w+)"', source.read_text())}
     for name, result in record["results"].items():
         options = record["options"][name]
@@ -153,7 +155,7 @@ def operations(record: dict) -> Iterator[tuple[str, dict, dict]]:
 
 
 def ops(record: dict, presets: list[str]) -> list[str]:
-    """A row for each size, with columns for both passes."""
+    """Returns one row per size, with columns for both passes."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     for _, o, result in operations(record):
         if o["preset"] in presets:
@@ -164,12 +166,12 @@ def ops(record: dict, presets: list[str]) -> list[str]:
     heads = ["operation", "size", "forward, ms", "PyTorch", "speedup", "rate", "with backward, ms", "PyTorch", "speedup", "rate"]
     missing = [""] * 4
     table = [[*key, *of.get("forward", missing), *of.get("forward_backward", missing)] for key, of in rows.items()]
-    said = source(record) if measure(record) == "median" else source(record).replace("Medians", "Least CPU seconds")
-    return [*grid(heads, table), "", *([record["note"], ""] if record.get("note") else []), said]
+    origin = source(record) if measure(record) == "median" else source(record).replace("Medians", "Minimum CPU times")
+    return [*grid(heads, table), "", *([record["note"], ""] if record.get("note") else []), origin]
 
 
 def slower(record: dict, _: list[str]) -> list[str]:
-    """Fails where an operation is slower than PyTorch's and no reason is given."""
+    """Exits with an error if no reason is given for an operation that is slower than PyTorch's."""
     reasons = tomllib.loads(SLOWER.read_text())["reason"]
     rows, unknown = [], []
     for name, o, result in operations(record):
@@ -182,13 +184,16 @@ def slower(record: dict, _: list[str]) -> list[str]:
             continue
         rows.append([f"`{o['preset']}`", f"`{o['op']}`, {sizes(o)}, {o['pass'].replace('_', ' + ')}", f"{over:.2f} ×", found[0]["why"]])
     if unknown:
-        sys.exit("\n".join([f"{SLOWER.relative_to(ROOT)} has no reason for", *unknown]))
+        sys.exit("\n".join([f"{SLOWER.relative_to(ROOT)} gives no reason for these operations:", *unknown]))
     return grid(["network", "operation", "speedup", "reason"], rows) if rows else ["There are none."]
 
 
 def gpu(record: dict, settings: list[str]) -> list[str]:
-    """Iterations that gpu/run measured. `least`: FLOPs over the card's matmul rate and bytes over its copy rate, both measured in
-    the same run. The second record, of predictions.py, has the counts of FLOPs and bytes."""
+    """Tabulates iterations that gpu/run measured.
+
+    The lower bounds are the FLOPs over the GPU's matmul rate and the bytes over its copy rate, both measured in the
+    same run. The FLOPs and bytes come from the second record, which predictions.py wrote.
+    """
     commands, counted = record["commands"], record["more"][0]["results"]
     result = lambda name: commands.get(name, {}).get("record", {}).get("results", [None])[0]
     rows = []
@@ -208,13 +213,13 @@ def gpu(record: dict, settings: list[str]) -> list[str]:
                          f"{ours['peak_bytes'] / 2**30:.1f} GiB", " and ".join(f"{1e3 * l:.1f}" for l in least) + " ms" if least else "",
                          f"{1e3 * over:.1f} ms ({side.removeprefix('pytorch-')})" if over else "", f"{over / s:.2f} ×" if over else ""])
     heads = ["iteration", "udass-raw", "images/s", "peak memory", "lower bound, by FLOPs and by bytes", "PyTorch", "speedup"]
-    card = record["card"] or {"name": "no card", "driver_version": "none"}
+    card = record["card"] or {"name": "no GPU", "driver_version": "none"}
     return [*grid(heads, rows), "", f"Medians; commit {record['commit'][:7]}, {card['name']}, driver {card['driver_version']}. `reference`: single "
             "precision, eager, convolutions in TF32; `best`: bf16 autocast, compiled, fused AdamW, scaled-dot-product attention."]
 
 
 def published(network: str) -> dict[str, float]:
-    """Published mIoU by method, on GTA -> Cityscapes."""
+    """Returns the published mIoU on GTA -> Cityscapes by method."""
     table = next((ROOT / "src/run").glob("**/published/gta_cityscapes.toml"))
     rows = tomllib.loads(table.read_text())["rows"]
     return {row["method"]: row["means"][0] for row in rows if row["network"] == network and "method" in row}
@@ -240,22 +245,22 @@ def toy(record: dict, presets: list[str]) -> list[str]:
         cells = [NAMES[method] if method not in METHODS else f"`{method}`"]
         for preset in presets:
             of = lambda key, m=method: runs_of(record, m, key, preset)
-            # The published number is in the row that was run at the published scale.
+            # The published number goes in the row of the run at the published image size.
             runs_as_published = not of("target_miou", f"{method}_halved") and of("target_miou")
             iou = runs_as_published and published(preset.removeprefix("toy_")).get(method.removesuffix("_halved"))
             cells += [spread(of(key)) for key in ("target_miou", "source_miou")] + [f"{iou:.1f}" if iou else ""]
         rows += [cells] if any(cells[1:]) else []
-    heads = ["mIoU"] + [head for p in presets for head in (f"`{p}`", "on the source", "published")]
+    heads = ["mIoU"] + [head for p in presets for head in (f"`{p}`", "on the source domain", "published")]
     weights = [w for p in presets for w in runs_of(record, "quadmix", "mean_pseudo_label_weight", p)]
     note = f"The mean weight of QuadMix's pseudo-labels was {min(weights):.2f} to {max(weights):.2f}."
     return [*grid(heads, rows), "", f"{seeds(record)} {note}"]
 
 
 def toy_same_network(record: dict, _: list[str]) -> list[str]:
-    names = NAMES | {"source_only": "supervised on the source", "source_only_time": "supervised on the source, as many CPU seconds as QuadMix"}
+    names = NAMES | {"source_only": "supervised on the source", "source_only_time": "supervised on the source, same CPU time as QuadMix"}
     methods = ["source_only", "source_only_time", "mic", "quadmix", "supervised_target"]
     rows = [[names[m], *(spread(runs_of(record, m, key)) for key in ("target_miou", "source_miou"))] for m in methods]
-    return [*grid(["mIoU", "`toy_vit`", "on the source"], rows), "", seeds(record)]
+    return [*grid(["mIoU", "`toy_vit`", "on the source domain"], rows), "", seeds(record)]
 
 
 def full_size(record: dict, _: list[str]) -> list[str]:
@@ -269,7 +274,7 @@ KINDS = {"step": step, "methods": methods, "forward": forward, "full_size": full
 
 
 def rendered(match: re.Match, folder: Path) -> str:
-    """A table of a file in `folder`, between its comments."""
+    """Returns a table with its comments. Links are relative to `folder`, which contains the file."""
     kind, paths, *words = match[2].split()
     paths = paths.split("+")
     records = [json.loads((ROOT / path).read_text()) for path in paths]
@@ -286,7 +291,8 @@ def rendered(match: re.Match, folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true",
+                        help="write nothing; exit with an error if a table differs from its record")
     check = parser.parse_args().check
     for file in FILES:
         text = file.read_text()

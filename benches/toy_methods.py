@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Methods on the toy world, over seeds: the table in the README.
+"""Trains the methods on the toy world with several seeds, for the tables in docs/methods.md.
 
     cargo build --release
     python3 benches/toy_methods.py --presets toy_vit toy_cnn --seeds 1 2 3 --bounds toy_vit --halved toy_vit
 
-Trains each preset with the six methods, one after the other; those of --bounds with supervision on the source alone
-for as long as QuadMix took and with supervision on the target too; those of --halved with the methods without HRDA on
-pictures of half the size, which is how they are published. Writes every run's validation mIoU to benches/results/; begun again
-with the same --out, it goes on where it was. As long means as many seconds of the processor, evaluation included: what
-else runs on the machine does not change them.
+Trains each preset with all six methods. Presets in --bounds are also trained with supervision alone: on the source,
+for as much CPU time as QuadMix took, and on the target. Presets in --halved are also trained with the methods
+without HRDA on images of half the size, as in their publications. Writes the validation mIoU of every run to
+benches/results/; when started again with the same --out, it continues where it stopped. CPU time includes
+evaluation, and does not depend on the load of the machine.
 """
 import argparse
 import itertools
@@ -25,7 +25,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "udass-raw"
 SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.resize=[256,141]"]
-# A method states its published teacher and threshold; a short run needs the toy presets' own.
+# --method sets the published EMA decay and threshold; short runs need the values of the toy presets.
 TOY = ["teacher.ema_decay=0.99", "pseudo_label.threshold=0.9"]
 METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
 HALVED = ["source.resize=[128,70]", "target.resize=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
@@ -38,7 +38,7 @@ def settings(values):
 
 
 def train(folder, configured, out, seed, values):
-    """Trains, and returns the wall-clock and CPU seconds, evaluation included."""
+    """Trains, and returns the wall-clock and CPU seconds, including evaluation."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [PROGRAM, "train", *configured, "--out", out, *settings([*TOY, f"seed={seed}", *values])]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -62,7 +62,7 @@ def iterations(folder, out):
 
 
 def run(folder, preset, method, seed, values=(), name=None):
-    """`name`: the run's name, where it differs from the method."""
+    """Trains and evaluates one run. `name` is the name of the run if it differs from the method."""
     name, configured = name or method, [preset, "--method", method]
     out = f"runs/{preset}-{name}-{seed}"
     cost = train(folder, configured, out, seed, values)
@@ -72,7 +72,7 @@ def run(folder, preset, method, seed, values=(), name=None):
              "iterations": count, "target_miou": miou(folder, configured, out, evaluation), "mean_pseudo_label_weight": weight}
     if name in ("source_only", "source_only_time"):
         entry["source_miou"] = miou(folder, configured, out, SOURCE_VAL)
-    # A CNN's state takes 400 MB.
+    # Saves disk space: the state of a CNN takes 400 MB.
     shutil.rmtree(folder / out)
     print(json.dumps(entry), flush=True)
     return entry
@@ -80,11 +80,14 @@ def run(folder, preset, method, seed, values=(), name=None):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["toy_vit"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--bounds", nargs="*", default=[], help="presets that are trained on the target's labels too")
-    parser.add_argument("--halved", nargs="*", default=[], help="presets of which methods without HRDA see half the size too")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches" / "results" / "toy_methods.json")
+    parser.add_argument("--presets", nargs="+", default=["toy_vit"], help="presets to train (default: toy_vit)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds to train with (default: 1 2 3)")
+    parser.add_argument("--bounds", nargs="*", default=[],
+                        help="presets to also train with supervision alone, on the source and on the target")
+    parser.add_argument("--halved", nargs="*", default=[],
+                        help="presets to also train on half-size images, with the methods without HRDA")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches" / "results" / "toy_methods.json",
+                        help="path of the record (default: benches/results/toy_methods.json)")
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
@@ -92,7 +95,7 @@ def main():
     if args.out.exists():
         record = json.loads(args.out.read_text())
         if record["commit"] != commit:
-            parser.error(f"{args.out} holds runs of commit {record['commit']}")
+            parser.error(f"{args.out} contains runs of another commit, {record['commit']}")
     runs = record["runs"]
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -100,7 +103,7 @@ def main():
         subprocess.run([PROGRAM, "toy", "data/toy"], cwd=folder, check=True)
 
         def once(preset, method, seed, values=(), name=None):
-            """Runs a configuration unless its result exists; a completed run is kept whatever happens to the next."""
+            """Runs a configuration unless its result exists, and saves the result before the next run."""
             key = (preset, name or method, seed)
             for entry in runs:
                 if (entry["preset"], entry["method"], entry["seed"]) == key:
@@ -121,7 +124,7 @@ def main():
             longer = int(alone["iterations"] * quadmix["cpu_seconds"] / alone["cpu_seconds"])
             steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
             once(preset, "source_only", seed, steps, "source_only_time")
-            # The preset's network and sampling.
+            # --method source_only would also change the network and the sampling.
             supervised = ["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false", *ON_TARGET]
             once(preset, "quadmix", seed, supervised, "supervised_target")
     for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):

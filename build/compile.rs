@@ -3,8 +3,8 @@
 //! File names of objects contain a hash of everything they depend on, so editing one kernel
 //! recompiles one file.
 
-#[path = "solo.rs"]
-mod solo;
+#[path = "serial.rs"]
+mod serial;
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A variant of the serial CPU build.
 #[derive(Clone)]
-pub struct Solo {
+pub struct Serial {
     /// Suffix of the kernels' symbols.
     pub suffix: String,
     /// Name of the number types in the macro `UDASS_…`; `types` and `level` name variants of
@@ -26,7 +26,7 @@ pub struct Solo {
     pub level: &'static str,
 }
 
-struct Job {
+struct Compilation {
     command: Command,
     output: PathBuf,
     what: String,
@@ -40,9 +40,9 @@ fn skipped() -> bool {
 }
 
 /// Compiles every kernel file for every variant into one static library, and returns the variants.
-pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Solo>, String> {
+pub fn serial(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Serial>, String> {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    let variant = |define: &'static str, level: &'static str| Solo {
+    let variant = |define: &'static str, level: &'static str| Serial {
         suffix: format!("{}_{}", define.to_lowercase(), level.to_lowercase()),
         define,
         types: if define == "BF16" { "Bf16" } else { define },
@@ -58,16 +58,16 @@ pub fn solo(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<
         return Ok(variants);
     }
     let compiler = cc::Build::new().cpp(true).debug(false).warnings(false).get_compiler();
-    let mut jobs = Vec::new();
+    let mut compilations = Vec::new();
     for source in sources {
         for variant in &variants {
             let mut command = Command::new(compiler.path());
-            command.args(solo::flags(variant.define, variant.level, &variant.suffix));
+            command.args(serial::flags(variant.define, variant.level, &variant.suffix));
             command.args(["-x", "c++", "-c"]).arg(source);
-            jobs.push(job(command, source, headers, out, &variant.suffix, "o")?);
+            compilations.push(compilation(command, source, headers, out, &variant.suffix, "o")?);
         }
     }
-    let objects = run(jobs)?;
+    let objects = run(compilations)?;
     cc::Build::new().cpp(true).objects(objects).compile("udass_kernels");
     Ok(variants)
 }
@@ -101,7 +101,7 @@ pub fn gpu(
         );
         return Ok(vec![Vec::new(); GPU_TYPES.len()]);
     };
-    let mut jobs = Vec::new();
+    let mut compilations = Vec::new();
     for types in GPU_TYPES {
         for source in sources {
             let mut command = Command::new(&nvcc);
@@ -109,10 +109,17 @@ pub fn gpu(
             command.arg("-gencode=arch=compute_90a,code=sm_90a");
             command.arg("-gencode=arch=compute_80,code=compute_80");
             command.arg(format!("-DUDASS_{types}")).arg(source);
-            jobs.push(job(command, source, headers, out, &types.to_lowercase(), "fatbin")?);
+            compilations.push(compilation(
+                command,
+                source,
+                headers,
+                out,
+                &types.to_lowercase(),
+                "fatbin",
+            )?);
         }
     }
-    Ok(run(jobs)?.chunks(sources.len()).map(<[PathBuf]>::to_vec).collect())
+    Ok(run(compilations)?.chunks(sources.len()).map(<[PathBuf]>::to_vec).collect())
 }
 
 /// Looks for nvcc in `CUDA_HOME`, then in PATH, then in the NVIDIA wheels of an active Python
@@ -128,14 +135,14 @@ fn find_nvcc() -> Option<PathBuf> {
     places.into_iter().map(|place| place.join("nvcc")).find(|nvcc| nvcc.is_file())
 }
 
-fn job(
+fn compilation(
     mut command: Command,
     source: &Path,
     headers: &[PathBuf],
     out: &Path,
     suffix: &str,
     extension: &str,
-) -> Result<Job, String> {
+) -> Result<Compilation, String> {
     let mut hasher = DefaultHasher::new();
     format!("{command:?}").hash(&mut hasher);
     for path in std::iter::once(source).chain(headers.iter().map(PathBuf::as_path)) {
@@ -144,14 +151,16 @@ fn job(
     let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     let output = out.join(format!("{stem}_{suffix}_{:016x}.{extension}", hasher.finish()));
     command.arg("-o").arg(&output);
-    Ok(Job { command, output, what: format!("{} ({suffix})", source.display()) })
+    Ok(Compilation { command, output, what: format!("{} ({suffix})", source.display()) })
 }
 
 /// Runs the jobs whose output does not exist yet, as many in parallel as cargo allows.
-fn run(jobs: Vec<Job>) -> Result<Vec<PathBuf>, String> {
+fn run(compilations: Vec<Compilation>) -> Result<Vec<PathBuf>, String> {
     let width = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    let outputs: Vec<PathBuf> = jobs.iter().map(|job| job.output.clone()).collect();
-    let pending: Vec<Job> = jobs.into_iter().filter(|job| !job.output.exists()).collect();
+    let outputs: Vec<PathBuf> =
+        compilations.iter().map(|compilation| compilation.output.clone()).collect();
+    let pending: Vec<Compilation> =
+        compilations.into_iter().filter(|compilation| !compilation.output.exists()).collect();
     let count = pending.len();
     let (next, queue) = (AtomicUsize::new(0), Mutex::new(pending));
     let problems = Mutex::new(Vec::new());
@@ -159,8 +168,8 @@ fn run(jobs: Vec<Job>) -> Result<Vec<PathBuf>, String> {
         for _ in 0..width {
             scope.spawn(|| {
                 while next.fetch_add(1, Ordering::Relaxed) < count {
-                    let job = queue.lock().ok().and_then(|mut queue| queue.pop());
-                    let failed = job.and_then(|job| job.perform().err());
+                    let compilation = queue.lock().ok().and_then(|mut queue| queue.pop());
+                    let failed = compilation.and_then(|compilation| compilation.perform().err());
                     if let (Some(problem), Ok(mut problems)) = (failed, problems.lock()) {
                         problems.push(problem);
                     }
@@ -172,7 +181,7 @@ fn run(jobs: Vec<Job>) -> Result<Vec<PathBuf>, String> {
     if problems.is_empty() { Ok(outputs) } else { Err(problems.join("\n")) }
 }
 
-impl Job {
+impl Compilation {
     fn perform(mut self) -> Result<(), String> {
         let result = self.command.output();
         let output = result.map_err(|e| {

@@ -44,7 +44,7 @@ pub fn read(text: &str, file: &str, constants: &mut Vec<Constant>) -> Result<(),
             return wrong("not of the form `EXPORTED constexpr int64_t NAME = 64;`");
         };
         if let Some(other) = constants.iter().find(|other| other.name == name) {
-            return wrong(&format!("`{name}` is exported by {} already", other.file));
+            return wrong(&format!("`{name}` is already exported by {}", other.file));
         }
         let comment = comment_above(&lines[..index]);
         constants.push(Constant { name: name.into(), value, file: file.into(), comment });

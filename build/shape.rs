@@ -97,7 +97,7 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
             (true, _) => tokens.push(c.into()),
             _ if ",+-*/()".contains(c) => tokens.push(c.into()),
             _ if c == ' ' => (),
-            _ => return Err(format!("`{c}` has no meaning")),
+            _ => return Err(format!("`{c}` is not expected")),
         }
         inside_word = word;
     }
@@ -142,7 +142,7 @@ impl Reader<'_> {
 
     fn factor(&mut self) -> Result<Dim, String> {
         let Some((token, rest)) = self.tokens.split_first() else {
-            return Err("it ends too early".into());
+            return Err("it ends unexpectedly".into());
         };
         self.tokens = rest;
         if token == "(" {
@@ -155,7 +155,7 @@ impl Reader<'_> {
         {
             return match self.closed()? {
                 Dim::Two(Operation::Quotient, two) => Ok(Dim::Two(rounded, two)),
-                _ => Err(format!("`{token}` is of a division")),
+                _ => Err(format!("`{token}` is part of a division")),
             };
         }
         if let Ok(number) = token.parse() {
@@ -169,7 +169,9 @@ impl Reader<'_> {
         }
         match (self.names.constant)(token) {
             Some(number) => Ok(Dim::Number(number)),
-            None => Err(format!("`{token}` is no int64_t of the kernel and no exported constant")),
+            None => Err(format!(
+                "`{token}` is neither an int64_t of the kernel nor an exported constant"
+            )),
         }
     }
 

@@ -131,14 +131,14 @@ fn split(lines: &[&str]) -> Result<Vec<Part>, (usize, String)> {
         let sign = rest.find([',', ')', '(', '/', '{', ';']).unwrap_or(rest.len());
         let (before, after) = rest.split_at(sign);
         if comment.is_some() && !before.trim().is_empty() {
-            return Err((line, format!("`{}` behind a shape", before.trim())));
+            return Err((line, format!("`{}` after a shape", before.trim())));
         }
         declaration.push_str(before);
         if let Some(inside) = after.strip_prefix("/*") {
             let end =
                 inside.find("*/").ok_or((line, "a comment does not end on its line".into()))?;
             if comment.replace(inside[..end].trim().to_string()).is_some() {
-                return Err((line, "an argument with two comments".into()));
+                return Err((line, "an argument has two comments".into()));
             }
             rest = &inside[end + 2..];
             continue;
@@ -204,7 +204,7 @@ impl Declared {
             return Err(wrong());
         }
         if name == BLOCKS {
-            return Err(format!("`{BLOCKS}` are those of the launch"));
+            return Err(format!("`{BLOCKS}` is reserved for the launch"));
         }
         Ok(Declared { name: name.into(), kind })
     }
@@ -231,7 +231,7 @@ impl Declared {
             }
             (Form::Scalar(scalar), None) => Kind::Scalar(*scalar),
             (Form::Scalar(_), Some(_)) => {
-                return Err(format!("`{name}` is a number: it has no shape"));
+                return Err(format!("`{name}` is a number, so it has no shape"));
             }
         };
         Ok(Argument { name, kind })

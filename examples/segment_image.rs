@@ -10,7 +10,7 @@ use udass_raw::checkpoint::files;
 use udass_raw::checkpoint::weights::Network;
 use udass_raw::config::Config;
 use udass_raw::data::classes::Classes;
-use udass_raw::data::picture::load_rgb;
+use udass_raw::data::decode::load_rgb;
 use udass_raw::data::toy::{Domain, Split, ToyWorld};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;

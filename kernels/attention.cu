@@ -28,14 +28,14 @@ KERNEL(attention_pack,
     }
 }
 
-// One block computes QUERIES queries of one head: batch·heads·⌈queries/QUERIES⌉ blocks. `logs`
+// One block computes QUERIES queries of one head: batch·heads·⌈queries/QUERIES⌉ blocks. `log_sum_exp`
 // receives the log-sum-exp of each row; it may be omitted if there is no backward.
 KERNEL(attention_forward,
        const T* q /* blocks/ceil(queries/QUERIES)/heads,queries,heads*head_dim */,
        const real* keys_across /* blocks/ceil(queries/QUERIES),ceil(keys/KEYS),width,KEYS */,
        const real* values /* blocks/ceil(queries/QUERIES),ceil(keys/KEYS),KEYS,width */,
        T* y /* blocks/ceil(queries/QUERIES)/heads,queries,heads*head_dim */,
-       real* OPTIONAL logs /* blocks/ceil(queries/QUERIES),queries */,
+       real* OPTIONAL log_sum_exp /* blocks/ceil(queries/QUERIES),queries */,
        int64_t queries, int64_t keys, int64_t heads, int64_t head_dim, int64_t width) {
     const int64_t blocks = (queries + QUERIES - 1) / QUERIES;
     const int64_t first = block_index() % blocks * QUERIES, sample_head = block_index() / blocks;
@@ -61,7 +61,7 @@ KERNEL(attention_forward,
 
         each_strip(QUERIES, PARTS, [&](int64_t r, int64_t lane) {
             real* part = parts + r * PARTS_ROW + lane;
-            LANES for (int64_t j = 0; j < STRIP; ++j) {
+            LANES for (int64_t j = 0; j < PACK; ++j) {
                 real high = scores[r * KEYS + lane + j];
                 UNROLL for (int64_t k = PARTS; k < KEYS; k += PARTS) high = max_of(high, scores[r * KEYS + lane + j + k]);
                 part[j] = high;
@@ -81,7 +81,7 @@ KERNEL(attention_forward,
         barrier();
         each_strip(QUERIES, PARTS, [&](int64_t r, int64_t lane) {
             const real high = highest[r], by = shrink[r];
-            LANES for (int64_t j = 0; j < STRIP; ++j) {
+            LANES for (int64_t j = 0; j < PACK; ++j) {
                 real total = tile > 0 ? sums[r * PARTS_ROW + lane + j] * by : real(0);
                 UNROLL for (int64_t k = 0; k < KEYS; k += PARTS) {
                     const real weight = exp_of(scores[r * KEYS + lane + j + k] - high);
@@ -93,7 +93,7 @@ KERNEL(attention_forward,
         });
         if (tile > 0) {
             each_strip(QUERIES, width, [&](int64_t r, int64_t c) {
-                LANES for (int64_t j = 0; j < STRIP; ++j) sum[r * width + c + j] *= shrink[r];
+                LANES for (int64_t j = 0; j < PACK; ++j) sum[r * width + c + j] *= shrink[r];
             });
         }
         tile_product(QUERIES, width, KEYS, weights, staged(values + at, copy, KEYS * width), sum, tile > 0);
@@ -102,14 +102,14 @@ KERNEL(attention_forward,
         real total = 0;
         for (int64_t j = 0; j < PARTS; ++j) total += sums[r * PARTS_ROW + j];
         shrink[r] = 1 / total;
-        if (logs && r < rows) logs[sample_head * queries + first + r] = highest[r] + log_of(total);
+        if (log_sum_exp && r < rows) log_sum_exp[sample_head * queries + first + r] = highest[r] + log_of(total);
     }
     barrier();
     store_queries(sum, y + offset, rows, channels, head_dim, width, [&](int64_t r) { return shrink[r]; });
 }
 
 // One block takes `chunk` queries (a multiple of QUERIES) of one head: batch·heads·⌈queries/chunk⌉
-// blocks. `logs` is the log-sum-exp from the forward. partial:
+// blocks. `log_sum_exp` is the log-sum-exp from the forward. partial:
 // chunks,2,batch,heads,tiles,KEYS,width; index 0 of the second dimension is dk, index 1 is dv.
 KERNEL(attention_backward,
        const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
@@ -118,7 +118,7 @@ KERNEL(attention_backward,
        const real* key_rows /* blocks/ceil(queries/chunk),ceil(keys/KEYS),KEYS,width */,
        const T* y /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const T* dy /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
-       const real* logs /* blocks/ceil(queries/chunk),queries */,
+       const real* log_sum_exp /* blocks/ceil(queries/chunk),queries */,
        T* dq /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        real* partial /* 2*blocks,ceil(keys/KEYS),KEYS,width */,
        int64_t chunk, int64_t queries, int64_t keys, int64_t heads, int64_t head_dim,
@@ -147,17 +147,17 @@ KERNEL(attention_backward,
         load_queries(y + offset, sum, rows, channels, head_dim, width, 1);
         barrier();
         each_strip(QUERIES, PARTS, [&](int64_t r, int64_t lane) {
-            strip total = all_lanes<strip>(0);
+            pack total = all_lanes<pack>(0);
             for (int64_t c = r * width + lane; c < (r + 1) * width; c += PARTS)
-                total = fma_of(load_strip(from_dy + c), load_strip(sum + c), total);
-            LANES for (int64_t j = 0; j < STRIP; ++j) parts[r * PARTS_ROW + lane + j] = lanes_of(total)[j];
+                total = fma_of(load_pack(from_dy + c), load_pack(sum + c), total);
+            LANES for (int64_t j = 0; j < PACK; ++j) parts[r * PARTS_ROW + lane + j] = lanes_of(total)[j];
         });
         barrier();
         BLOCK_LOOP(r, QUERIES) {
             real total = 0;
             for (int64_t j = 0; j < PARTS; ++j) total += parts[r * PARTS_ROW + j];
             delta[r] = total;
-            log[r] = r < rows ? logs[sample_head * queries + first + r] : real(0);
+            log[r] = r < rows ? log_sum_exp[sample_head * queries + first + r] : real(0);
         }
         for (int64_t tile = 0; tile < tiles; ++tile) {
             const int64_t at = (sample_head * tiles + tile) * KEYS * width, n = KEYS * width;
@@ -167,7 +167,7 @@ KERNEL(attention_backward,
             mask_padding(weights, keys - tile * KEYS);
             tile_product(QUERIES, KEYS, width, {from_dy, width, 1}, staged(values_across + at, copy, n), dscores, false);
             each_strip(QUERIES, KEYS, [&](int64_t r, int64_t k) {
-                LANES for (int64_t j = 0; j < STRIP; ++j) {
+                LANES for (int64_t j = 0; j < PACK; ++j) {
                     const int64_t i = r * KEYS + k + j;
                     weights[i] = exp_of(weights[i] - log[r]);
                     dscores[i] = weights[i] * (dscores[i] - delta[r]);

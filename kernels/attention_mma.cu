@@ -2,7 +2,7 @@
 // math and the stored log-sum-exp are those of attention.cu. Matmul operands, including the softmax
 // weights, are rounded to bf16 or tf32; accumulation is in single precision.
 //
-// A block takes a chunk of a head's queries and keeps `held` keys and values in shared memory: all
+// A block takes a chunk of a head's queries and keeps `resident` keys and values in shared memory: all
 // of them if they fit, so that they are read only once. A warp takes 16 queries, and their scores,
 // weights and results stay in its registers (Dao 2023). Its shared-memory loads alone take as long
 // as its matmuls, so everything else is kept to few instructions: exponentials are powers of two,
@@ -35,10 +35,10 @@ DEVICE void forward_row(const T* q, const T* k, T* y, real* log, int64_t keys, i
 
 #if defined(UDASS_WARPS)
 template <int64_t size>
-DEVICE void forward(const T* q, const T* kv, T* y, real* logs, int64_t rows, int64_t keys, int64_t channels, int64_t held) {
+DEVICE void forward(const T* q, const T* kv, T* y, real* log_sum_exp, int64_t rows, int64_t keys, int64_t channels, int64_t resident) {
     const float scale = 1 / sqrt_of(real(size)), steepness = scale * LOG2_E;
-    KeyTiles tiles{kv, keys, channels, held};
-    ask<size>(tiles);
+    KeyTiles tiles{kv, keys, channels, resident};
+    start_copy<size>(tiles);
     for (int64_t step = 0; step < rows; step += 16 * warp_count()) {
         const int64_t first = step + 16 * warp_index(), mine = held_to(rows - first, 0, 16);
         uint32_t from[size / DEPTH][4];
@@ -77,21 +77,21 @@ DEVICE void forward(const T* q, const T* kv, T* y, real* logs, int64_t rows, int
             UNROLL for (int64_t n = 0; n < size / 8; ++n) {
                 *reinterpret_cast<Pair*>(to + 8 * n) = {T(result[n][2 * h] * share), T(result[n][2 * h + 1] * share)};
             }
-            if (logs && lane_pair() == 0) logs[first + row] = high[h] * scale + log_of(all);
+            if (log_sum_exp && lane_pair() == 0) log_sum_exp[first + row] = high[h] * scale + log_of(all);
         }
     }
 }
 #endif
 
-// One block computes `chunk` queries of one head: batch·heads·⌈queries/chunk⌉ blocks. `held`, a
-// multiple of 64, is the number of rows of keys and of values that fit in shared memory. `logs`
+// One block computes `chunk` queries of one head: batch·heads·⌈queries/chunk⌉ blocks. `resident`, a
+// multiple of 64, is the number of rows of keys and of values that fit in shared memory. `log_sum_exp`
 // receives the log-sum-exp of each row; it may be omitted if there is no backward.
 KERNEL(attention_mma_forward,
        const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const T* kv /* blocks/ceil(queries/chunk)/heads,keys,2*heads*head_dim */,
        T* y /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
-       real* OPTIONAL logs /* blocks/ceil(queries/chunk),queries */,
-       int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads,
+       real* OPTIONAL log_sum_exp /* blocks/ceil(queries/chunk),queries */,
+       int64_t chunk, int64_t resident, int64_t queries, int64_t keys, int64_t heads,
        int64_t head_dim) {
     const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * head_dim;
     const int64_t sample_head = block_index() / chunks, begin = block_index() % chunks * chunk;
@@ -100,14 +100,14 @@ KERNEL(attention_mma_forward,
     const T* from = q + (sample * queries + begin) * channels + head * head_dim;
     const T* others = kv + sample * keys * 2 * channels + head * head_dim;
     T* to = y + (sample * queries + begin) * channels + head * head_dim;
-    real* kept = logs ? logs + sample_head * queries + begin : nullptr;
+    real* kept = log_sum_exp ? log_sum_exp + sample_head * queries + begin : nullptr;
 #if defined(UDASS_WARPS)
     if (thread_count() % WARP == 0) {
-        if (head_dim == 64) forward<64>(from, others, to, kept, rows, keys, channels, held);
-        else forward<32>(from, others, to, kept, rows, keys, channels, held);
+        if (head_dim == 64) forward<64>(from, others, to, kept, rows, keys, channels, resident);
+        else forward<32>(from, others, to, kept, rows, keys, channels, resident);
         return;
     }
 #endif
-    (void)held;
+    (void)resident;
     BLOCK_LOOP(r, rows) forward_row(from + r * channels, others, to + r * channels, kept ? kept + r : nullptr, keys, head_dim, channels);
 }

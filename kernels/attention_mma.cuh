@@ -9,7 +9,7 @@
 #pragma once
 #include "attention.cuh"
 #include "mma.cuh"
-#include "strip.cuh"
+#include "pack.cuh"
 
 // Rounds a matmul operand to the type that the tensor cores multiply.
 #if defined(UDASS_BF16)
@@ -139,21 +139,21 @@ DEVICE void settle_tile(T* tile) {
 }
 
 // Streams the tiles of a head's keys and values through shared memory, as often as needed: the next
-// tile is copied while the current one is used. Shared memory holds `held` rows; if that is all of
+// tile is copied while the current one is used. Shared memory holds `resident` rows; if that is all of
 // them, each tile is copied only once.
 struct KeyTiles {
     const T* kv;
-    int64_t keys, channels, held;
-    int64_t asked = 0, slot = 0;  // row being copied; row of shared memory that it goes to
+    int64_t keys, channels, resident;
+    int64_t next = 0, slot = 0;  // row being copied; row of shared memory that it goes to
 };
 template <int64_t size>
 DEVICE T* slot_of(const KeyTiles& tiles) {
     return static_cast<T*>(shared_memory()) + tiles.slot / TILE * TILE_NUMBERS<size>;
 }
 template <int64_t size>
-DEVICE void ask(const KeyTiles& tiles) {
-    const T* from = tiles.kv + tiles.asked * 2 * tiles.channels;
-    copy_tile<size>(slot_of<size>(tiles), from, from + tiles.channels, tiles.keys - tiles.asked, 2 * tiles.channels);
+DEVICE void start_copy(const KeyTiles& tiles) {
+    const T* from = tiles.kv + tiles.next * 2 * tiles.channels;
+    copy_tile<size>(slot_of<size>(tiles), from, from + tiles.channels, tiles.keys - tiles.next, 2 * tiles.channels);
     commit_copies();
 }
 // Returns the tile that was requested and starts copying the next one, wrapping around to the first
@@ -161,13 +161,13 @@ DEVICE void ask(const KeyTiles& tiles) {
 template <int64_t size>
 DEVICE const T* next_tile(KeyTiles& tiles, bool again) {
     T* tile = slot_of<size>(tiles);
-    tiles.slot = tiles.slot + TILE == tiles.held ? 0 : tiles.slot + TILE;
-    if (tiles.asked < tiles.keys) {
+    tiles.slot = tiles.slot + TILE == tiles.resident ? 0 : tiles.slot + TILE;
+    if (tiles.next < tiles.keys) {
         settle_tile<size>(tile);
         barrier();
-        tiles.asked += TILE;
-        if (tiles.asked >= tiles.keys && tiles.held < tiles.keys && again) tiles.asked = 0;
-        if (tiles.asked < tiles.keys) ask<size>(tiles);
+        tiles.next += TILE;
+        if (tiles.next >= tiles.keys && tiles.resident < tiles.keys && again) tiles.next = 0;
+        if (tiles.next < tiles.keys) start_copy<size>(tiles);
     }
     return tile;
 }

@@ -32,10 +32,10 @@ DEVICE float row_dot(const T* a, const T* b, bool there) {
 }
 
 template <int64_t size>
-DEVICE void queries_gradient(const T* q, const T* kv, const T* y, const T* dy, const real* logs, T* dq, real* delta, int64_t rows, int64_t keys, int64_t channels, int64_t held) {
+DEVICE void queries_gradient(const T* q, const T* kv, const T* y, const T* dy, const real* log_sum_exp, T* dq, real* delta, int64_t rows, int64_t keys, int64_t channels, int64_t resident) {
     const float scale = 1 / sqrt_of(real(size)), steepness = scale * LOG2_E;
-    KeyTiles tiles{kv, keys, channels, held};
-    ask<size>(tiles);
+    KeyTiles tiles{kv, keys, channels, resident};
+    start_copy<size>(tiles);
     for (int64_t step = 0; step < rows; step += 16 * warp_count()) {
         const int64_t first = step + 16 * warp_index(), mine = held_to(rows - first, 0, 16);
         uint32_t from[size / DEPTH][4], from_dy[size / DEPTH][4];
@@ -44,7 +44,7 @@ DEVICE void queries_gradient(const T* q, const T* kv, const T* y, const T* dy, c
         float log[2], shift[2], result[size / 8][4] = {};
         UNROLL for (int64_t h = 0; h < 2; ++h) {
             const int64_t row = lane_group() + 8 * h;
-            log[h] = row < mine ? logs[first + row] * LOG2_E : 0;
+            log[h] = row < mine ? log_sum_exp[first + row] * LOG2_E : 0;
             shift[h] = row_dot<size>(y + (first + row) * channels, dy + (first + row) * channels, row < mine);
             if (row < mine && lane_pair() == 0) delta[first + row] = shift[h];
         }
@@ -76,19 +76,19 @@ DEVICE void queries_gradient(const T* q, const T* kv, const T* y, const T* dy, c
 }
 
 template <int64_t size>
-DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs, const real* delta, real* dk, real* dv, int64_t rows, int64_t keys, int64_t channels) {
+DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* log_sum_exp, const real* delta, real* dk, real* dv, int64_t rows, int64_t keys, int64_t channels) {
     const float scale = 1 / sqrt_of(real(size)), steepness = scale * LOG2_E;
     SHARED(real, log, 2 * TILE);
     SHARED(real, shift, 2 * TILE);
     T* tiles = static_cast<T*>(shared_memory());
     // Double buffering: one slot is filled while the other is used. Queries past the last one get a
     // log-sum-exp of REAL_MAX, so that their weights are zero.
-    const auto ask = [&](int64_t slot, int64_t base) {
+    const auto start_copy = [&](int64_t slot, int64_t base) {
         copy_tile<size>(tiles + slot * TILE_NUMBERS<size>, q + base * channels, dy + base * channels, rows - base, channels);
         BLOCK_LOOP(i, TILE) {
             const int64_t at = slot * TILE + i;
             if (base + i < rows) {
-                copy_word_async(log + at, logs + base + i);
+                copy_word_async(log + at, log_sum_exp + base + i);
                 copy_word_async(shift + at, delta + base + i);
             } else {
                 log[at] = REAL_MAX;
@@ -99,7 +99,7 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
     };
     int64_t slot = 0;
     for (int64_t step = 0; step < TILE; step += 16 * warp_count()) {
-        ask(slot, 0);
+        start_copy(slot, 0);
         const int64_t first = step + 16 * warp_index(), mine = held_to(keys - first, 0, 16);
         uint32_t from[size / DEPTH][4], from_values[size / DEPTH][4];
         load_a<size>(from, kv + first * 2 * channels, mine, 2 * channels);
@@ -110,7 +110,7 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
             const T* dy_rows = tile + TILE_NUMBERS<size> / 2;
             settle_tile<size>(tile);
             barrier();
-            if (base + TILE < rows) ask(1 - slot, base + TILE);
+            if (base + TILE < rows) start_copy(1 - slot, base + TILE);
             for (int64_t part = 0; part < least_of(rows - base, TILE); part += FEW) {
                 float scores[FEW / 8][4] = {}, dscores[FEW / 8][4] = {};
                 multiply_rows<size>(scores, from, tile, part);
@@ -140,16 +140,16 @@ DEVICE void keys_gradient(const T* q, const T* kv, const T* dy, const real* logs
 #endif
 
 // One block computes δ and dq of `chunk` queries of one head: batch·heads·⌈queries/chunk⌉ blocks.
-// `held` is the same as in attention_mma_forward.
+// `resident` is the same as in attention_mma_forward.
 KERNEL(attention_mma_queries,
        const T* q /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const T* kv /* blocks/ceil(queries/chunk)/heads,keys,2*heads*head_dim */,
        const T* y /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        const T* dy /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
-       const real* logs /* blocks/ceil(queries/chunk),queries */,
+       const real* log_sum_exp /* blocks/ceil(queries/chunk),queries */,
        T* dq /* blocks/ceil(queries/chunk)/heads,queries,heads*head_dim */,
        real* delta /* blocks/ceil(queries/chunk),queries */,
-       int64_t chunk, int64_t held, int64_t queries, int64_t keys, int64_t heads,
+       int64_t chunk, int64_t resident, int64_t queries, int64_t keys, int64_t heads,
        int64_t head_dim) {
     const int64_t chunks = (queries + chunk - 1) / chunk, channels = heads * head_dim;
     const int64_t sample_head = block_index() / chunks, begin = block_index() % chunks * chunk;
@@ -158,12 +158,12 @@ KERNEL(attention_mma_queries,
     const T* others = kv + sample_head / heads * keys * 2 * channels + sample_head % heads * head_dim;
 #if defined(UDASS_WARPS)
     if (thread_count() % WARP == 0) {
-        if (head_dim == 64) queries_gradient<64>(q + at, others, y + at, dy + at, logs + kept, dq + at, delta + kept, rows, keys, channels, held);
-        else queries_gradient<32>(q + at, others, y + at, dy + at, logs + kept, dq + at, delta + kept, rows, keys, channels, held);
+        if (head_dim == 64) queries_gradient<64>(q + at, others, y + at, dy + at, log_sum_exp + kept, dq + at, delta + kept, rows, keys, channels, resident);
+        else queries_gradient<32>(q + at, others, y + at, dy + at, log_sum_exp + kept, dq + at, delta + kept, rows, keys, channels, resident);
         return;
     }
 #endif
-    (void)held;
+    (void)resident;
     const real scale = 1 / sqrt_of(real(head_dim));
     BLOCK_LOOP(r, rows) {
         real result[TILE], shift = 0;
@@ -175,7 +175,7 @@ KERNEL(attention_mma_queries,
         delta[kept + r] = shift;
         for (int64_t m = 0; m < keys; ++m) {
             const T* key = others + m * 2 * channels;
-            const real weight = exp_of(dot(q + row, key, head_dim) * scale - logs[kept + r]);
+            const real weight = exp_of(dot(q + row, key, head_dim) * scale - log_sum_exp[kept + r]);
             const real dscore = operand_of(weight * (dot(dy + row, key + channels, head_dim) - shift));
             for (int64_t c = 0; c < head_dim; ++c) result[c] += dscore * operand_of(key[c]);
         }
@@ -183,8 +183,8 @@ KERNEL(attention_mma_queries,
     }
 }
 
-#undef LIMITS
-#define LIMITS __launch_bounds__(128, 3)
+#undef LAUNCH_BOUNDS
+#define LAUNCH_BOUNDS __launch_bounds__(128, 3)
 
 // One block computes the partial sums of dk and dv for a tile of 64 keys over `chunk` queries of
 // one head: batch·heads·⌈keys/64⌉·⌈queries/chunk⌉ blocks. partial:
@@ -193,7 +193,7 @@ KERNEL(attention_mma_keys,
        const T* q /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,queries,heads*head_dim */,
        const T* kv /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,keys,2*heads*head_dim */,
        const T* dy /* blocks/ceil(queries/chunk)/ceil(keys/KEYS)/heads,queries,heads*head_dim */,
-       const real* logs /* blocks/ceil(queries/chunk)/ceil(keys/KEYS),queries */,
+       const real* log_sum_exp /* blocks/ceil(queries/chunk)/ceil(keys/KEYS),queries */,
        const real* delta /* blocks/ceil(queries/chunk)/ceil(keys/KEYS),queries */,
        real* partial /* 2*blocks,KEYS,head_dim */,
        int64_t chunk, int64_t queries, int64_t keys, int64_t heads, int64_t head_dim) {
@@ -209,8 +209,8 @@ KERNEL(attention_mma_keys,
     real* dv = dk + part;
 #if defined(UDASS_WARPS)
     if (thread_count() % WARP == 0) {
-        if (head_dim == 64) keys_gradient<64>(q + at, others, dy + at, logs + kept, delta + kept, dk, dv, rows, here, channels);
-        else keys_gradient<32>(q + at, others, dy + at, logs + kept, delta + kept, dk, dv, rows, here, channels);
+        if (head_dim == 64) keys_gradient<64>(q + at, others, dy + at, log_sum_exp + kept, delta + kept, dk, dv, rows, here, channels);
+        else keys_gradient<32>(q + at, others, dy + at, log_sum_exp + kept, delta + kept, dk, dv, rows, here, channels);
         return;
     }
 #endif
@@ -222,7 +222,7 @@ KERNEL(attention_mma_keys,
         for (int64_t r = 0; r < rows && m < here; ++r) {
             const T* query = q + at + r * channels;
             const T* gradient = dy + at + r * channels;
-            const real weight = exp_of(dot(key, query, head_dim) * scale - logs[kept + r]);
+            const real weight = exp_of(dot(key, query, head_dim) * scale - log_sum_exp[kept + r]);
             const real dscore = operand_of(weight * (dot(key + channels, gradient, head_dim) - delta[kept + r]));
             for (int64_t c = 0; c < head_dim; ++c) {
                 sum_dk[c] += dscore * operand_of(query[c]);

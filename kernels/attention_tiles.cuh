@@ -1,14 +1,14 @@
 // Matmuls of attention's tiles in shared memory, computed by the threads of a block.
 #pragma once
 #include "attention.cuh"
-#include "strip.cuh"
+#include "pack.cuh"
 
 // Row maxima and sums are first reduced to this many partial results. Rows of partial results have
 // one extra element, which puts them in different banks of shared memory.
 constexpr int64_t PARTS = 16;
 constexpr int64_t PARTS_ROW = PARTS + 1;
 
-// Register tile of a thread in a matmul: rows × strips.
+// Register tile of a thread in a matmul: rows × packs.
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t ROWS = 4, STRIPS = 1;
 #elif defined(__AVX512F__)
@@ -17,7 +17,7 @@ constexpr int64_t ROWS = 8, STRIPS = 2;
 constexpr int64_t ROWS = 4, STRIPS = 2;
 #endif
 
-static_assert(PAD % (STRIP * STRIPS) == 0 && KEYS % PAD == 0 && QUERIES % ROWS == 0, "tiles divide");
+static_assert(PAD % (PACK * STRIPS) == 0 && KEYS % PAD == 0 && QUERIES % ROWS == 0, "tiles divide");
 
 // A strided view of a matrix: the distances between its rows and between its columns.
 struct Matrix {
@@ -42,29 +42,29 @@ DEVICE void each_cell(int64_t rows, int64_t columns, F f) {
     }
 }
 
-// Calls f(row, first column) for every strip of a row-major matrix.
+// Calls f(row, first column) for every pack of a row-major matrix.
 template <class F>
 DEVICE void each_strip(int64_t rows, int64_t columns, F f) {
-    each_cell(rows, columns / STRIP, [&](int64_t r, int64_t c) { f(r, c * STRIP); });
+    each_cell(rows, columns / PACK, [&](int64_t r, int64_t c) { f(r, c * PACK); });
 }
 
 // c = a·b, or c += a·b if `accumulate`, for row-major b and c. `rows` is a multiple of ROWS and
 // `columns` a multiple of PAD. Ends in a barrier.
 DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const real* b, real* c, bool accumulate) {
-    constexpr int64_t wide = STRIP * STRIPS;
+    constexpr int64_t wide = PACK * STRIPS;
     each_cell(rows / ROWS, columns / wide, [&](int64_t down, int64_t across) {
         const int64_t row = down * ROWS, column = across * wide;
-        strip sum[ROWS][STRIPS];
+        pack sum[ROWS][STRIPS];
         real* to = c + row * columns + column;
         UNROLL for (int64_t r = 0; r < ROWS; ++r) {
             UNROLL for (int64_t s = 0; s < STRIPS; ++s)
-                sum[r][s] = accumulate ? load_strip(to + r * columns + s * STRIP) : all_lanes<strip>(0);
+                sum[r][s] = accumulate ? load_pack(to + r * columns + s * PACK) : all_lanes<pack>(0);
         }
         const real* left = a.at + row * a.row;
         const real* right = b + column;
         for (int64_t k = 0; k < depth; ++k) {
-            strip at[STRIPS];
-            UNROLL for (int64_t s = 0; s < STRIPS; ++s) at[s] = load_strip(right + s * STRIP);
+            pack at[STRIPS];
+            UNROLL for (int64_t s = 0; s < STRIPS; ++s) at[s] = load_pack(right + s * PACK);
             UNROLL for (int64_t r = 0; r < ROWS; ++r) {
                 const real x = left[r * a.row];
                 UNROLL for (int64_t s = 0; s < STRIPS; ++s) sum[r][s] = fma_of(x, at[s], sum[r][s]);
@@ -73,7 +73,7 @@ DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a,
             right += columns;
         }
         UNROLL for (int64_t r = 0; r < ROWS; ++r) {
-            UNROLL for (int64_t s = 0; s < STRIPS; ++s) store(to + r * columns + s * STRIP, sum[r][s]);
+            UNROLL for (int64_t s = 0; s < STRIPS; ++s) store(to + r * columns + s * PACK, sum[r][s]);
         }
     });
     barrier();
@@ -83,7 +83,7 @@ DEVICE void tile_product(int64_t rows, int64_t columns, int64_t depth, Matrix a,
 // itself, which its cache already holds. The final barrier also covers the block's earlier writes.
 DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
 #if defined(UDASS_THREADS)
-    for (int64_t i = thread_index() * STRIP; i < n; i += thread_count() * STRIP) store(copy + i, load_strip(tile + i));
+    for (int64_t i = thread_index() * PACK; i < n; i += thread_count() * PACK) store(copy + i, load_pack(tile + i));
     barrier();
     return copy;
 #else
@@ -95,7 +95,7 @@ DEVICE const real* staged(const real* tile, real* copy, int64_t n) {
 // to[r][c] = from[r][c] · scale, and zero outside of `rows` rows and `size` channels.
 DEVICE void load_queries(const T* from, real* to, int64_t rows, int64_t from_row, int64_t size, int64_t width, real scale) {
     each_strip(QUERIES, width, [&](int64_t r, int64_t c) {
-        LANES for (int64_t j = 0; j < STRIP; ++j)
+        LANES for (int64_t j = 0; j < PACK; ++j)
             to[r * width + c + j] = r < rows && c + j < size ? real(from[r * from_row + c + j]) * scale : real(0);
     });
 }
@@ -105,8 +105,8 @@ template <class F>
 DEVICE void store_queries(const real* from, T* to, int64_t rows, int64_t to_row, int64_t size, int64_t width, F scale) {
     each_strip(rows, width, [&](int64_t r, int64_t c) {
         const real by = scale(r);
-        if (c + STRIP <= size) {
-            LANES for (int64_t j = 0; j < STRIP; ++j) to[r * to_row + c + j] = from[r * width + c + j] * by;
+        if (c + PACK <= size) {
+            LANES for (int64_t j = 0; j < PACK; ++j) to[r * to_row + c + j] = from[r * width + c + j] * by;
         } else {
             for (int64_t j = 0; c + j < size; ++j) to[r * to_row + c + j] = from[r * width + c + j] * by;
         }

@@ -15,8 +15,8 @@ KERNEL(color_jitter,
     for (int64_t b = 0; b < batch; ++b) {
         GRID_LOOP(p, pixels) {
             const int64_t i = b * pixels + p;
-            const Colour color = colour_at(x, i);
-            set_colour(y, i, on ? jittered(color, factors + 4 * b, order + 4 * b, mean, std, unit) : color);
+            const Color color = color_at(x, i);
+            set_color(y, i, on ? jittered(color, factors + 4 * b, order + 4 * b, mean, std, unit) : color);
         }
     }
 }

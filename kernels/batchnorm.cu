@@ -81,7 +81,7 @@ KERNEL(batchnorm_statistics,
        real* mean /* channels */, real* inv_std /* channels */, real* running_mean /* channels */,
        real* running_var /* channels */, real* OPTIONAL tracked /* 1 */,
        int64_t parts, int64_t rows, int64_t channels, real momentum, real eps) {
-    if (channels % STRIP == 0) merge_parts<strip>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
+    if (channels % PACK == 0) merge_parts<pack>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
     else merge_parts<real>(means, deviations, mean, inv_std, running_mean, running_var, parts, rows, channels, momentum, eps);
     if (tracked != nullptr && block_index() == 0 && thread_index() == 0) tracked[0] += 1;
 }

@@ -6,12 +6,12 @@
 
 constexpr real TWO_PI = real(6.283185307179586);
 
-struct Colour {
+struct Color {
     real a, b, c;
 };
 
-DEVICE Colour colour_at(const real* image, int64_t i) { return {image[3 * i], image[3 * i + 1], image[3 * i + 2]}; }
-DEVICE void set_colour(real* image, int64_t i, Colour color) {
+DEVICE Color color_at(const real* image, int64_t i) { return {image[3 * i], image[3 * i + 1], image[3 * i + 2]}; }
+DEVICE void set_color(real* image, int64_t i, Color color) {
     image[3 * i] = color.a;
     image[3 * i + 1] = color.b;
     image[3 * i + 2] = color.c;
@@ -22,7 +22,7 @@ DEVICE real positive_mod(real x, real n) { return x - floor_of(x / n) * n; }
 
 // Converts to hue in radians, saturation and value. If several channels share the maximum, the
 // first of them determines the hue.
-DEVICE Colour hsv_of(Colour rgb) {
+DEVICE Color hsv_of(Color rgb) {
     const real high = max_of(rgb.a, max_of(rgb.b, rgb.c));
     const real low = min_of(rgb.a, min_of(rgb.b, rgb.c));
     const real span = high - low;
@@ -39,7 +39,7 @@ DEVICE Colour hsv_of(Colour rgb) {
     return {TWO_PI * positive_mod(hue / divisor / 6, 1), saturation, high};
 }
 
-DEVICE Colour rgb_of(Colour hsv) {
+DEVICE Color rgb_of(Color hsv) {
     const real turn = positive_mod(hsv.a / TWO_PI * 6, 6);
     const real sector = floor_of(turn);
     const real f = turn - sector;
@@ -55,8 +55,8 @@ DEVICE Colour rgb_of(Colour hsv) {
 // Color jitter of a normalized pixel: (x · std + mean) · unit is in [0, 1]. `factors` are those of
 // brightness, contrast, saturation and hue; order[k] is the operation applied k-th, and a negative
 // entry is skipped.
-DEVICE Colour jittered(Colour x, const real* factors, const int32_t* order, const real* mean, const real* std, real unit) {
-    Colour color = {
+DEVICE Color jittered(Color x, const real* factors, const int32_t* order, const real* mean, const real* std, real unit) {
+    Color color = {
         (x.a * std[0] + mean[0]) * unit,
         (x.b * std[1] + mean[1]) * unit,
         (x.c * std[2] + mean[2]) * unit,
@@ -71,10 +71,10 @@ DEVICE Colour jittered(Colour x, const real* factors, const int32_t* order, cons
             color = {clamp_to(color.a * factors[1], 0, 1), clamp_to(color.b * factors[1], 0, 1),
                       clamp_to(color.c * factors[1], 0, 1)};
         } else if (what == 2) {
-            const Colour hsv = hsv_of(color);
+            const Color hsv = hsv_of(color);
             color = rgb_of({hsv.a, clamp_to(hsv.b * factors[2], 0, 1), hsv.c});
         } else if (what == 3) {
-            const Colour hsv = hsv_of(color);
+            const Color hsv = hsv_of(color);
             const real hue = hsv.a + factors[3] * TWO_PI;
             // The sign of the dividend is kept, like in C's fmod.
             const real wrapped = hue < 0 ? -positive_mod(-hue, TWO_PI) : positive_mod(hue, TWO_PI);

@@ -2,13 +2,13 @@
 // neighboring columns. On the GPU its threads split the parts among themselves, which hides the
 // latency of their loads. The order of the additions does not depend on the number of threads.
 #pragma once
-#include "strip.cuh"
+#include "pack.cuh"
 
 // Columns of a group on the GPU: 32 bytes, the smallest memory transaction.
 EXPORTED constexpr int64_t COLUMN_GROUP = 8;
 
 #if defined(UDASS_SHAPED_FOR_GPU)
-constexpr int64_t VECTORS = COLUMN_GROUP / STRIP;  // strips of a group
+constexpr int64_t VECTORS = COLUMN_GROUP / PACK;  // packs of a group
 constexpr int64_t SHARES = 64;  // slices of the parts, for each strip
 #else
 constexpr int64_t VECTORS = 1;
@@ -23,7 +23,7 @@ DEVICE void each_group(int64_t channels, F f) {
 }
 
 // Calls done(c, sum) for the columns of the group that begins at `first`, where
-// sum = add(sum, p, c) is accumulated over all parts p, one strip of columns from c on at a time.
+// sum = add(sum, p, c) is accumulated over all parts p, one pack of columns from c on at a time.
 template <class V, class F, class G>
 DEVICE void sum_parts(int64_t parts, int64_t channels, int64_t first, F add, G done) {
     constexpr int64_t lanes = Width<V>::lanes;
@@ -54,6 +54,6 @@ DEVICE void each_sum_of(const real* partial, int64_t parts, int64_t channels, G 
 // Calls done(c, Σ_p partial[p,c]) for the block's columns.
 template <class G>
 DEVICE void each_sum(const real* partial, int64_t parts, int64_t channels, G done) {
-    if (channels % STRIP == 0) each_sum_of<strip>(partial, parts, channels, done);
+    if (channels % PACK == 0) each_sum_of<pack>(partial, parts, channels, done);
     else each_sum_of<real>(partial, parts, channels, done);
 }

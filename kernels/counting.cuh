@@ -7,8 +7,8 @@
 DEVICE void count_one(int32_t* counter) {
 #if defined(__CUDACC__)
     atomicAdd(counter, 1);
-#elif defined(UDASS_LOCKSTEP)
-    lockstep_add_one(counter);
+#elif defined(UDASS_EMULATED)
+    emulator_add_one(counter);
 #else
     ++*counter;
 #endif

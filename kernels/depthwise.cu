@@ -11,7 +11,7 @@
 //
 // If GELU is fused, its input is not stored: recomputing it in the backward reads no more memory
 // than loading it would.
-#include "strip.cuh"
+#include "pack.cuh"
 
 constexpr int64_t PIXELS = 4;
 // Pixels in a segment of a line.
@@ -47,7 +47,7 @@ struct Segment {
     bool above, below;   // whether there is a line above, below
 };
 
-// Calls f(channel) for the strips of a slice.
+// Calls f(channel) for the packs of a slice.
 template <class V, class F>
 DEVICE void each_strip(const Map& map, int64_t slice, F f) {
     constexpr int64_t lanes = Width<V>::lanes;
@@ -55,7 +55,7 @@ DEVICE void each_strip(const Map& map, int64_t slice, F f) {
     for (int64_t c = begin + thread_index() * lanes; c < end; c += thread_count() * lanes) f(c);
 }
 
-// Calls f(segment, channel) for the strips of segments [begin, end), which are numbered slice by
+// Calls f(segment, channel) for the packs of segments [begin, end), which are numbered slice by
 // slice.
 template <class V, class F>
 DEVICE void each_segment(const Map& map, int64_t begin, int64_t end, F f) {
@@ -97,11 +97,11 @@ DEVICE void look(V (&seen)[PIXELS + 2], const T* line, const Segment& s, int64_t
     }
 }
 
-// Prefetches the next strip of channels of PIXELS pixels, which are too far apart for the CPU's
+// Prefetches the next pack of channels of PIXELS pixels, which are too far apart for the CPU's
 // hardware prefetcher.
 template <class E>
 DEVICE void expect_strip(const E* map, const Segment& s, int64_t j, int64_t c) {
-    UNROLL for (int64_t p = 0; p < PIXELS; ++p) expect(map + s.start + (j + p) * s.step + c + STRIP);
+    UNROLL for (int64_t p = 0; p < PIXELS; ++p) expect(map + s.start + (j + p) * s.step + c + PACK);
 }
 
 // sum[p] += the contribution of a line, with its three taps w.
@@ -225,7 +225,7 @@ KERNEL(depthwise,
        int64_t dilation) {
     const Map map = map_of(batch, height, width, channels, dilation);
     const auto same = [](auto v) { return v; };
-    if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, turned, accumulate, same);
+    if (channels % PACK == 0) convolve<pack>(x, filter, bias, y, map, turned, accumulate, same);
     else convolve<real>(x, filter, bias, y, map, turned, accumulate, same);
 }
 
@@ -236,7 +236,7 @@ KERNEL(depthwise_gelu,
        int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = map_of(batch, height, width, channels, 1);
     const auto gelu = [](auto v) { return map_lanes(v, gelu_of); };
-    if (channels % STRIP == 0) convolve<strip>(x, filter, bias, y, map, false, false, gelu);
+    if (channels % PACK == 0) convolve<pack>(x, filter, bias, y, map, false, false, gelu);
     else convolve<real>(x, filter, bias, y, map, false, false, gelu);
 }
 
@@ -247,7 +247,7 @@ KERNEL(depthwise_filter,
        real* db /* blocks/ceil(channels/SLICE),channels */,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t dilation) {
     const Map map = map_of(batch, height, width, channels, dilation);
-    if (channels % STRIP == 0) filter_gradient<strip, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
+    if (channels % PACK == 0) filter_gradient<pack, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
     else filter_gradient<real, false>(x, nullptr, nullptr, dy, nullptr, dw, db, map);
 }
 
@@ -260,6 +260,6 @@ KERNEL(depthwise_gelu_filter,
        real* db /* blocks/ceil(channels/SLICE),channels */,
        int64_t batch, int64_t height, int64_t width, int64_t channels) {
     const Map map = map_of(batch, height, width, channels, 1);
-    if (channels % STRIP == 0) filter_gradient<strip, true>(x, filter, bias, dy, dz, dw, db, map);
+    if (channels % PACK == 0) filter_gradient<pack, true>(x, filter, bias, dy, dz, dw, db, map);
     else filter_gradient<real, true>(x, filter, bias, dy, dz, dw, db, map);
 }

@@ -47,10 +47,10 @@ using real = float;
 #endif
 
 // A block has many threads (GPU, block emulator); without this, it has one (serial CPU build).
-#if defined(__CUDACC__) || defined(UDASS_LOCKSTEP)
+#if defined(__CUDACC__) || defined(UDASS_EMULATED)
 #define UDASS_THREADS
 #endif
-// A thread's strips and register tiles are sized for the GPU; without this, for the CPU's vectors.
+// A thread's packs and register tiles are sized for the GPU; without this, for the CPU's vectors.
 #if defined(UDASS_THREADS) || defined(UDASS_ORDERED)
 #define UDASS_SHAPED_FOR_GPU
 #endif

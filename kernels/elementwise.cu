@@ -14,11 +14,11 @@ KERNEL(add_scaled,
 }
 
 // y = x, cast from the compute type to the storage type T.
-KERNEL(narrow, const real* x /* elements */, T* y /* elements */, int64_t elements) {
+KERNEL(downcast, const real* x /* elements */, T* y /* elements */, int64_t elements) {
     GRID_LOOP(i, elements) y[i] = x[i];
 }
 // y (+)= x, cast from the storage type T to the compute type.
-KERNEL(widen,
+KERNEL(upcast,
        const T* x /* elements */, real* y /* elements */,
        bool accumulate, int64_t elements) {
     GRID_LOOP(i, elements) y[i] = accumulated(y, i, accumulate) + real(x[i]);

@@ -10,11 +10,11 @@
 //   dgamma = Σ_rows dy · x̂      dbeta = Σ_rows dy
 // Layer normalization: Ba et al. 2016; stochastic depth: Huang et al. 2016.
 //
-// A thread group (team.cuh) takes a row. If the group is a warp and the networks use this number of
+// A thread group (group.cuh) takes a row. If the group is a warp and the networks use this number of
 // channels, its lanes hold the row in registers: all loads are issued before the first use, the row
 // is loaded only once, and there are no barriers.
 #include "random.cuh"
-#include "team.cuh"
+#include "group.cuh"
 
 // Drop-path: the factor by which the branch of each sample is scaled.
 struct Drop {
@@ -38,8 +38,8 @@ DEVICE real branch_scale(Drop& drop, int64_t r) {
 }
 
 // Limits registers so that a multiprocessor holds 24 warps.
-#undef LIMITS
-#define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 3)
+#undef LAUNCH_BOUNDS
+#define LAUNCH_BOUNDS __launch_bounds__(MAX_GROUPS * WARP, 3)
 
 MATH real normal_of(real s, real mean, real inverse) { return (s - mean) * inverse; }
 
@@ -54,18 +54,18 @@ KERNEL(layernorm_forward,
        int64_t stream, real rate, real eps, int64_t sample_rows, int64_t rows, int64_t channels) {
     Drop drop = {key, stream, sample_rows, rate, 0, 1};
     auto tell = [&](int64_t r, real mean, real inverse) {
-        if (stats == nullptr || team_lane() != 0) return;
+        if (stats == nullptr || group_lane() != 0) return;
         stats[2 * r] = mean;
         stats[2 * r + 1] = inverse;
     };
 #if defined(UDASS_THREADS)
     auto in_registers = [&](auto s) {
         constexpr int64_t N = decltype(s)::count;
-        TEAM_ROWS(r, rows) {
+        GROUP_ROWS(r, rows) {
             const int64_t first = r * channels + lane_index();
-            s = held<N>(x + first);
+            s = load_row<N>(x + first);
             if (branch != nullptr) {
-                const Held<N> added = held<N>(branch + first);
+                const RowRegisters<N> added = load_row<N>(branch + first);
                 const real scale = branch_scale(drop, r);
                 UNROLL for (int64_t i = 0; i < N; ++i) {
                     s.at[i] += scale * added.at[i];
@@ -83,7 +83,7 @@ KERNEL(layernorm_forward,
             warp_sum(squares);
             const real inverse = 1 / sqrt_of(squares[0] / real(N * WARP) + eps);
             tell(r, mean, inverse);
-            const Held<N> scales = held<N>(gamma + lane_index()), shifts = held<N>(beta + lane_index());
+            const RowRegisters<N> scales = load_row<N>(gamma + lane_index()), shifts = load_row<N>(beta + lane_index());
             UNROLL for (int64_t i = 0; i < N; ++i) {
                 const real out = normal_of(s.at[i], mean, inverse) * scales.at[i] + shifts.at[i];
                 if (y != nullptr) y[first + WARP * i] = out;
@@ -93,24 +93,24 @@ KERNEL(layernorm_forward,
     };
     if (rows_in_registers(channels, in_registers)) return;
 #endif
-    TEAM_ROWS(r, rows) {
+    GROUP_ROWS(r, rows) {
         const real* s = x + r * channels;
         if (branch != nullptr) {
             const real scale = branch_scale(drop, r);
             const T* added = branch + r * channels;
             real* out = sum + r * channels;
-            TEAM_LOOP(c, channels) out[c] = s[c] + scale * real(added[c]);
+            GROUP_LOOP(c, channels) out[c] = s[c] + scale * real(added[c]);
             s = out;
         }
-        const real mean = team_sum(channels, [&](int64_t c) { return s[c]; }) / channels;
-        const real variance = team_sum(channels, [&](int64_t c) {
+        const real mean = group_sum(channels, [&](int64_t c) { return s[c]; }) / channels;
+        const real variance = group_sum(channels, [&](int64_t c) {
             const real d = s[c] - mean;
             return d * d;
         }) / channels;
         const real inverse = 1 / sqrt_of(variance + eps);
         tell(r, mean, inverse);
         auto result = [&](auto* out) {
-            TEAM_LOOP(c, channels) out[c] = normal_of(s[c], mean, inverse) * gamma[c] + beta[c];
+            GROUP_LOOP(c, channels) out[c] = normal_of(s[c], mean, inverse) * gamma[c] + beta[c];
         };
         if (y != nullptr) result(y + r * channels);
         else result(wide + r * channels);
@@ -118,19 +118,19 @@ KERNEL(layernorm_forward,
 }
 
 // Adds the partial sums of the block's thread groups.
-DEVICE real over_teams(const real* sums, int64_t stride) {
+DEVICE real over_groups(const real* sums, int64_t stride) {
     real sum = sums[0];
-    for (int64_t t = 1; t < team_count(); ++t) sum += sums[t * stride];
+    for (int64_t t = 1; t < group_count(); ++t) sum += sums[t * stride];
     return sum;
 }
 
 // Limits registers so that a multiprocessor holds 16 warps.
-#undef LIMITS
-#define LIMITS __launch_bounds__(MOST_TEAMS * WARP, 2)
+#undef LAUNCH_BOUNDS
+#define LAUNCH_BOUNDS __launch_bounds__(MAX_GROUPS * WARP, 2)
 
 // s: input of the norm. dy, or dwide: gradient of its output. ds: gradient along the residual
 // stream, absent if nothing follows; dx may be the same tensor. Each block reduces one part of the
-// rows into its row of `partial`: dgamma, then dbeta. Shared memory holds MOST_TEAMS such rows.
+// rows into its row of `partial`: dgamma, then dbeta. Shared memory holds MAX_GROUPS such rows.
 KERNEL(layernorm_backward,
        const real* s /* rows,channels */, const T* OPTIONAL dy /* rows,channels */,
        const real* OPTIONAL dwide /* rows,channels */, const real* OPTIONAL ds /* rows,channels */,
@@ -141,27 +141,27 @@ KERNEL(layernorm_backward,
     Drop drop = {key, stream, sample_rows, rate, 0, 1};
     real* part = partial + block_index() * 2 * channels;
     // With several thread groups, each of them accumulates in its own row.
-    const bool apart = team_count() > 1;
+    const bool apart = group_count() > 1;
     real* sums = apart ? static_cast<real*>(shared_memory()) : part;
     auto by_memory = [&] {
-        BLOCK_LOOP(i, team_count() * 2 * channels) sums[i] = 0;
+        BLOCK_LOOP(i, group_count() * 2 * channels) sums[i] = 0;
         barrier();
-        TEAM_ROWS(r, rows) {
+        GROUP_ROWS(r, rows) {
             const int64_t row = r * channels;
             const real mean = stats[2 * r], inverse = stats[2 * r + 1];
             const real* in = s + row;
             real* out = dx + row;
-            real* dgamma = sums + team_of(r, rows) * 2 * channels;
+            real* dgamma = sums + group_of(r, rows) * 2 * channels;
             real* dbeta = dgamma + channels;
             // The gradient's type is T (dy) or real (dwide).
             auto backward = [&](const auto* gradient) {
-                const real plain = team_sum(channels, [&](int64_t c) {
+                const real plain = group_sum(channels, [&](int64_t c) {
                     return real(gradient[c]) * gamma[c];
                 }) / channels;
-                const real along = team_sum(channels, [&](int64_t c) {
+                const real along = group_sum(channels, [&](int64_t c) {
                     return real(gradient[c]) * gamma[c] * normal_of(in[c], mean, inverse);
                 }) / channels;
-                TEAM_LOOP(c, channels) {
+                GROUP_LOOP(c, channels) {
                     const real normal = normal_of(in[c], mean, inverse);
                     const real g = real(gradient[c]);
                     dgamma[c] += g * normal;
@@ -174,20 +174,20 @@ KERNEL(layernorm_backward,
             else backward(dwide + row);
             if (dbranch != nullptr) {
                 const real scale = branch_scale(drop, r);
-                TEAM_LOOP(c, channels) dbranch[row + c] = scale * out[c];
+                GROUP_LOOP(c, channels) dbranch[row + c] = scale * out[c];
             }
         }
     };
 #if defined(UDASS_THREADS)
     auto in_registers = [&](auto dgamma, const auto* gradient) {
         constexpr int64_t N = decltype(dgamma)::count;
-        Held<N> dbeta = {};
+        RowRegisters<N> dbeta = {};
         dgamma = {};
-        TEAM_ROWS(r, rows) {
+        GROUP_ROWS(r, rows) {
             const int64_t first = r * channels + lane_index();
-            const Held<N> before = ds != nullptr ? held<N>(ds + first) : Held<N>{};
-            Held<N> g = held<N>(gradient + first), normal = held<N>(s + first);
-            const Held<N> scales = held<N>(gamma + lane_index());
+            const RowRegisters<N> before = ds != nullptr ? load_row<N>(ds + first) : RowRegisters<N>{};
+            RowRegisters<N> g = load_row<N>(gradient + first), normal = load_row<N>(s + first);
+            const RowRegisters<N> scales = load_row<N>(gamma + lane_index());
             const real mean = stats[2 * r], inverse = stats[2 * r + 1];
             real means[2] = {0, 0};
             UNROLL for (int64_t i = 0; i < N; ++i) {
@@ -207,7 +207,7 @@ KERNEL(layernorm_backward,
                 if (dbranch != nullptr) dbranch[first + WARP * i] = scale * d;
             }
         }
-        real* own = sums + team_index() * 2 * channels + lane_index();
+        real* own = sums + group_index() * 2 * channels + lane_index();
         UNROLL for (int64_t i = 0; i < N; ++i) {
             own[WARP * i] = dgamma.at[i];
             own[channels + WARP * i] = dbeta.at[i];
@@ -221,7 +221,7 @@ KERNEL(layernorm_backward,
 #endif
     if (apart) {
         barrier();
-        BLOCK_LOOP(i, 2 * channels) part[i] = over_teams(sums + i, 2 * channels);
+        BLOCK_LOOP(i, 2 * channels) part[i] = over_groups(sums + i, 2 * channels);
     }
 }
 
@@ -231,15 +231,15 @@ KERNEL(layernorm_weights,
        const real* partial /* parts,2,channels */, real* dgamma /* channels */,
        real* dbeta /* channels */,
        int64_t parts, int64_t channels) {
-    const bool apart = team_count() > 1;
+    const bool apart = group_count() > 1;
     real* sums = static_cast<real*>(shared_memory());
     const int64_t first = chunk_begin(channels), count = chunk_end(channels) - first;
-    for (int64_t t = team_index(); t < team_count(); t += team_step()) {
-        TEAM_LOOP(c, count) {
+    for (int64_t t = group_index(); t < group_count(); t += group_step()) {
+        GROUP_LOOP(c, count) {
             const real* column = partial + first + c;
             real g = 0, b = 0;
 #pragma unroll 8
-            for (int64_t p = t; p < parts; p += team_count()) {
+            for (int64_t p = t; p < parts; p += group_count()) {
                 g += column[2 * p * channels];
                 b += column[(2 * p + 1) * channels];
             }
@@ -255,8 +255,8 @@ KERNEL(layernorm_weights,
     if (apart) {
         barrier();
         BLOCK_LOOP(c, count) {
-            dgamma[first + c] += over_teams(sums + c, 2 * channels);
-            dbeta[first + c] += over_teams(sums + channels + c, 2 * channels);
+            dgamma[first + c] += over_groups(sums + c, 2 * channels);
+            dbeta[first + c] += over_groups(sums + channels + c, 2 * channels);
         }
     }
 }

@@ -156,9 +156,9 @@ KERNEL(mix,
                 const int64_t at = (2 * b + k) * pixels + p;
                 if (crop_label[at] == classes[k]) crop = at;
             }
-            Colour color;
+            Color color;
             if (crop < 0) {
-                color = colour_at(seen.image, i);
+                color = color_at(seen.image, i);
                 label[i] = seen.label[i];
             } else {
                 const uint8_t* channels = rgb + 3 * crop;
@@ -171,7 +171,7 @@ KERNEL(mix,
                 label[i] = crop_label[crop];
             }
             if (jitters) color = jittered(color, factors + 4 * b, order + 4 * b, mean, std, unit);
-            set_colour(image, i, color);
+            set_color(image, i, color);
             weight[i] = seen.weight != nullptr ? seen.weight[i] : real(1);
         }
     }

@@ -144,7 +144,7 @@ struct MatrixRow {
 };
 DEVICE MatrixRow row_at(const void* row, int64_t further) {
     const char* at = static_cast<const char*>(row) + further;
-    lockstep_aligned(at, sizeof(MatrixRow));
+    emulator_aligned(at, sizeof(MatrixRow));
     return *reinterpret_cast<const MatrixRow*>(at);
 }
 UNWATCHED static void picked(uint32_t (&r)[4], const MatrixRow* rows, bool transposed) {
@@ -162,12 +162,12 @@ DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row, int64_t 
     picked(r, exchanged(row_at(row, further)), true);
 }
 
-DEVICE void copy_async(void* to, const void* from) { lockstep_copy_async(to, from, 16); }
-DEVICE void copy_word_async(void* to, const void* from) { lockstep_copy_async(to, from, 4); }
-DEVICE void commit_copies() { lockstep_commit_async(); }
+DEVICE void copy_async(void* to, const void* from) { emulator_copy_async(to, from, 16); }
+DEVICE void copy_word_async(void* to, const void* from) { emulator_copy_async(to, from, 4); }
+DEVICE void commit_copies() { emulator_commit_async(); }
 template <int pending>
 DEVICE void wait_copies() {
-    lockstep_wait_async(pending);
+    emulator_wait_async(pending);
 }
 
 #endif

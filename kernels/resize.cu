@@ -4,7 +4,7 @@
 //
 // The output may be a range of the channels of a wider tensor: `pitch` channels per pixel, starting
 // at channel `first`.
-#include "strip.cuh"
+#include "pack.cuh"
 
 // Output i is (1 - t)·x[low] + t·x[high].
 struct Source {
@@ -135,7 +135,7 @@ struct Gather {
     const real* column_shares;
 };
 
-// Strips that a thread processes at once: several on the CPU, where they are adjacent in memory.
+// Packs that a thread processes at once: several on the CPU, where they are adjacent in memory.
 #if defined(UDASS_SHAPED_FOR_GPU)
 constexpr int64_t VECTORS = 1;
 #else
@@ -172,7 +172,7 @@ KERNEL(resize_backward,
     real* row_shares = static_cast<real*>(shared_memory());
     real* column_shares = row_shares + out_height;
     const int64_t line = out_width * pitch;
-    const bool in_strips = channels % STRIP == 0 && pitch % STRIP == 0 && first % STRIP == 0;
+    const bool in_packs = channels % PACK == 0 && pitch % PACK == 0 && first % PACK == 0;
     ROW_LOOP(p, batch * height * width) {
         const int64_t w = p % width, h = p / width % height, b = p / width / height;
         const Readers rows = shares_of(row_shares, h, scale_y, height, out_height);
@@ -181,8 +181,8 @@ KERNEL(resize_backward,
         const T* from = dy + b * out_height * line + first;
         const Gather gather = {from, line, pitch, trimmed(row_shares, rows), trimmed(column_shares, columns), row_shares, column_shares};
         T* to = dx + p * channels;
-        if (in_strips && channels % (VECTORS * STRIP) == 0) gather_outputs<strip, VECTORS>(gather, to, channels, accumulate);
-        else if (in_strips) gather_outputs<strip, 1>(gather, to, channels, accumulate);
+        if (in_packs && channels % (VECTORS * PACK) == 0) gather_outputs<pack, VECTORS>(gather, to, channels, accumulate);
+        else if (in_packs) gather_outputs<pack, 1>(gather, to, channels, accumulate);
         else gather_outputs<real, 1>(gather, to, channels, accumulate);
         barrier();  // the next pixel overwrites the weights
     }

@@ -6,7 +6,7 @@
 //     and the blocks of a launch are spread over the CPU's cores. Loops over a block's elements
 //     become plain loops, which the compiler vectorizes;
 //   - by the host compiler for the *block emulator* (tests): a block's threads are coroutines that
-//     run in random order between barriers, and every memory access is checked (lockstep.cuh).
+//     run in random order between barriers, and every memory access is checked (emulator.cuh).
 //
 // These rules keep the three equivalent (docs/kernels.md):
 //   - every loop over elements is a GRID_LOOP or a BLOCK_LOOP, with 64-bit indices;
@@ -57,8 +57,8 @@ constexpr int64_t WARP = 32;
 #define DEVICE static __device__ __forceinline__
 // Launch bounds, which limit a kernel's registers: a file may redefine this before a kernel, as
 // __launch_bounds__(threads, blocks per multiprocessor).
-#define LIMITS
-#define KERNEL(name, ...) extern "C" __global__ void LIMITS SYMBOL(name)(__VA_ARGS__)
+#define LAUNCH_BOUNDS
+#define KERNEL(name, ...) extern "C" __global__ void LAUNCH_BOUNDS SYMBOL(name)(__VA_ARGS__)
 // Declares a shared-memory array of the block; `n` is a constant.
 #define SHARED(type, name, n) __shared__ type name[n]
 
@@ -74,8 +74,8 @@ DEVICE void* shared_memory() {
     return udass_shared;
 }
 
-#elif defined(UDASS_LOCKSTEP)
-#include "lockstep.cuh"
+#elif defined(UDASS_EMULATED)
+#include "emulator.cuh"
 #else  // serial CPU build
 
 #include <utility>
@@ -84,7 +84,7 @@ DEVICE void* shared_memory() {
 #define SHARED(type, name, n) type name[n]
 
 // The range of blocks that one call runs; src/device/host passes it.
-struct SoloLaunch {
+struct SerialLaunch {
     int64_t begin, end;  // blocks to run
     int64_t count;       // blocks in the grid
     void* shared;        // dynamic shared memory, used by one block at a time
@@ -92,32 +92,32 @@ struct SoloLaunch {
     int64_t threads;  // threads of the emulated block, which determine the order of additions
 #endif
 };
-static thread_local SoloLaunch solo_launch __attribute__((unused));
-static thread_local int64_t solo_block __attribute__((unused));
+static thread_local SerialLaunch serial_launch __attribute__((unused));
+static thread_local int64_t serial_block __attribute__((unused));
 
 template <auto body, class... A, size_t... I>
-static inline void solo_call(void (*)(A...), void** args, std::index_sequence<I...>) {
+static inline void serial_call(void (*)(A...), void** args, std::index_sequence<I...>) {
     body(*static_cast<A*>(args[I])...);
 }
 template <auto body, class... A>
-static inline void solo_run(void (*signature)(A...), void** args, const SoloLaunch* launch) {
-    solo_launch = *launch;
-    for (solo_block = launch->begin; solo_block < launch->end; ++solo_block)
-        solo_call<body>(signature, args, std::index_sequence_for<A...>{});
+static inline void serial_run(void (*signature)(A...), void** args, const SerialLaunch* launch) {
+    serial_launch = *launch;
+    for (serial_block = launch->begin; serial_block < launch->end; ++serial_block)
+        serial_call<body>(signature, args, std::index_sequence_for<A...>{});
 }
 #define KERNEL(name, ...)                                                        \
     static void name##_body(__VA_ARGS__);                                        \
-    extern "C" void SYMBOL(name)(void** args, const SoloLaunch* launch) {        \
-        solo_run<name##_body>(name##_body, args, launch);                        \
+    extern "C" void SYMBOL(name)(void** args, const SerialLaunch* launch) {        \
+        serial_run<name##_body>(name##_body, args, launch);                        \
     }                                                                            \
     static void name##_body(__VA_ARGS__)
 
 DEVICE constexpr int64_t thread_index() { return 0; }
 DEVICE constexpr int64_t thread_count() { return 1; }
-DEVICE int64_t block_index() { return solo_block; }
-DEVICE int64_t block_count() { return solo_launch.count; }
+DEVICE int64_t block_index() { return serial_block; }
+DEVICE int64_t block_count() { return serial_launch.count; }
 DEVICE void barrier() {}
-DEVICE void* shared_memory() { return solo_launch.shared; }
+DEVICE void* shared_memory() { return serial_launch.shared; }
 
 #endif
 
@@ -184,7 +184,7 @@ DEVICE real ordered_reduce(int64_t threads, int64_t n, F f) {
     return lane[0];
 }
 template <class C, class F>
-DEVICE real block_reduce(int64_t n, F f) { return ordered_reduce<C>(solo_launch.threads, n, f); }
+DEVICE real block_reduce(int64_t n, F f) { return ordered_reduce<C>(serial_launch.threads, n, f); }
 
 #else
 

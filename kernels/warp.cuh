@@ -22,7 +22,7 @@ DEVICE void warp_barrier() { __syncwarp(); }
 
 template <class V>
 DEVICE const V* exchanged(V mine) {
-    return static_cast<const V*>(lockstep_exchange(&mine, sizeof mine));
+    return static_cast<const V*>(emulator_exchange(&mine, sizeof mine));
 }
 
 template <class V>
@@ -37,7 +37,7 @@ DEVICE V shuffled(V mine, int64_t from) { return lane_of(exchanged(mine), from);
 template <class V>
 DEVICE V shuffled_across(V mine, int64_t mask) { return shuffled(mine, lane_index() ^ mask); }
 DEVICE uint32_t voted(bool mine) { return bits_of(exchanged(mine)); }
-DEVICE void warp_barrier() { lockstep_exchange(nullptr, 0); }
+DEVICE void warp_barrier() { emulator_exchange(nullptr, 0); }
 
 #endif
 

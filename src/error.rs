@@ -16,19 +16,41 @@ pub enum Error {
 
     /// A dataset, an image or a label is missing or malformed.
     #[error("{}: {problem}", path.display())]
-    Data { path: PathBuf, problem: String },
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
 
     /// A checkpoint or weight file does not match the network.
     #[error("{}: {problem}", path.display())]
-    Weights { path: PathBuf, problem: String },
+    Weights {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
 
     /// A file operation failed.
     #[error("{}: cannot {action}: {source}", path.display())]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The verb of what failed, as in "cannot read".
+        action: &'static str,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
 
     /// The shapes or element types of tensors do not fit an operation.
     #[error("{op}: {problem}")]
-    Shape { op: &'static str, problem: String },
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// What does not fit.
+        problem: String,
+    },
 
     /// The device is absent, a launch failed, or the device cannot run the operation.
     #[error("{0}")]

@@ -144,14 +144,14 @@ impl Optimizer {
         };
         let AdamWSettings { betas, eps, .. } = self.settings;
         let (teacher, teacher_shadow) =
-            teacher.map_or((None, None), |t| (Some(&mut t.values), t.shadow.as_mut()));
+            teacher.map_or((None, None), |t| (Some(&mut t.values), t.low_precision.as_mut()));
         AdamW {
             values: &mut student.values,
             grads,
             exp_avg: &mut self.exp_avg,
             exp_avg_sq: &mut self.exp_avg_sq,
             teacher,
-            shadow: student.shadow.as_mut(),
+            low_precision: student.low_precision.as_mut(),
             teacher_shadow,
             multipliers: &self.multipliers,
             schedule: numbers,

@@ -169,7 +169,7 @@ pub struct Param {
     /// The values in the compute type.
     pub value: Tensor,
     /// The low-precision copy that matmuls read; `None` if the storage type is the compute type.
-    shadow: Option<Tensor>,
+    low_precision: Option<Tensor>,
     /// The gradient, which backward passes add to; `None` if the parameter is not trained.
     pub grad: Option<Tensor>,
 }
@@ -177,13 +177,13 @@ pub struct Param {
 impl Param {
     /// Creates a parameter without a low-precision copy.
     pub fn new(value: Tensor, grad: Option<Tensor>) -> Param {
-        Param { value, shadow: None, grad }
+        Param { value, low_precision: None, grad }
     }
 
     /// Returns the values in the storage type, as matmuls read them.
     pub fn operand(&self, device: &Device) -> Result<Tensor> {
-        match &self.shadow {
-            Some(shadow) => Ok(shadow.clone()),
+        match &self.low_precision {
+            Some(low_precision) => Ok(low_precision.clone()),
             None => to_operand(device, &self.value),
         }
     }
@@ -202,7 +202,7 @@ pub struct Weights {
     pub values: Tensor,
     /// The low-precision copy of `values`, kept up to date; `None` if the storage type is the
     /// compute type.
-    pub shadow: Option<Tensor>,
+    pub low_precision: Option<Tensor>,
     /// The gradients; `None` for a network that is not trained.
     pub grads: Option<Tensor>,
     /// Running statistics as committed by the last step.
@@ -222,7 +222,7 @@ impl Weights {
             Ok(Weights {
                 spec: spec.clone(),
                 values: device.zeros(&[flat], real)?,
-                shadow: match device.operand() {
+                low_precision: match device.operand() {
                     operand if operand == real => None,
                     operand => Some(device.zeros(&[flat], operand)?),
                 },
@@ -244,7 +244,7 @@ impl Weights {
         let view = |flat: &Tensor| flat.slice(spec.offset, &spec.shape_here());
         Ok(Param {
             value: view(&self.values)?,
-            shadow: self.shadow.as_ref().map(view).transpose()?,
+            low_precision: self.low_precision.as_ref().map(view).transpose()?,
             grad: self.grads.as_ref().map(view).transpose()?,
         })
     }
@@ -273,7 +273,7 @@ impl Weights {
         mut values: impl FnMut(&ParamSpec) -> Result<Option<Vec<f32>>>,
     ) -> Result<()> {
         fill(device, &self.spec.params, &mut self.values, &mut values)?;
-        self.refresh_shadow(device)?;
+        self.refresh_low_precision(device)?;
         fill(device, &self.spec.buffers, &mut self.buffers, &mut values)?;
         device.copy(&self.buffers, &mut self.pending)
     }
@@ -307,12 +307,12 @@ impl Weights {
     /// Copies the parameters of another set of weights for the same network.
     pub fn copy_values(&mut self, device: &Device, from: &Weights) -> Result<()> {
         device.copy(&from.values, &mut self.values)?;
-        self.refresh_shadow(device)
+        self.refresh_low_precision(device)
     }
 
-    fn refresh_shadow(&mut self, device: &Device) -> Result<()> {
-        match &mut self.shadow {
-            Some(shadow) => round(device, &self.values, shadow),
+    fn refresh_low_precision(&mut self, device: &Device) -> Result<()> {
+        match &mut self.low_precision {
+            Some(low_precision) => round(device, &self.values, low_precision),
             None => Ok(()),
         }
     }

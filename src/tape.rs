@@ -99,7 +99,7 @@ impl Tape {
     /// Runs `f` with activation checkpointing: only its inputs are kept. When gradients arrive, the
     /// backward pass runs `f` again, now with `true`, to rebuild the intermediate results. The
     /// second run must compute the same values.
-    pub fn recomputed<const N: usize, const M: usize>(
+    pub fn checkpointed<const N: usize, const M: usize>(
         &self,
         inputs: [&Tensor; N],
         f: impl Fn(&Tape, [Tensor; N], bool) -> Result<[Tensor; M]> + 'static,

@@ -107,7 +107,7 @@ impl Tensor {
     /// Returns a shape error if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
         if shape.iter().product::<usize>() != self.len() {
-            let problem = format!("{:?} does not hold as many elements as {shape:?}", self.shape);
+            let problem = format!("{:?} does not have as many elements as {shape:?}", self.shape);
             return Err(Error::shape("reshape", problem));
         }
         Ok(Tensor { shape: shape.into(), ..self.clone() })

@@ -293,7 +293,10 @@ fn malformed_overrides_say_how_to_write_them() {
         assert!(told.starts_with(&format!("--set {text}: expected KEY=VALUE")), "{told}");
     }
     let told = refusal(&["data.crop.side=1"]);
-    assert_eq!(told, "--set data.crop.side=1: `data.crop`: has no keys inside: set it whole");
+    assert_eq!(
+        told,
+        "--set data.crop.side=1: `data.crop`: has no keys inside it: set the whole value"
+    );
 }
 
 #[test]
@@ -325,14 +328,20 @@ fn values_out_of_range_are_refused() {
         ("data.batch=0", "expected at least 1, got 0"),
         ("network.hrda.detail_crop=2048", "expected at most data.crop, 1024, got 2048"),
         ("network.hrda.detail_crop=500", "expected a multiple of 8"),
-        ("network.classes=255", "expected 19, the classes of source.layout = \"gta\", got 255"),
+        (
+            "network.classes=255",
+            "expected 19, the number of classes of source.layout = \"gta\", got 255",
+        ),
         ("network.backbone=mit_b6", "expected mit_b0 or mit_b1"),
         ("network.drop_path=1", "expected at least 0 and less than 1"),
         ("device.kind=gpu", "expected auto or host or cuda, got \"gpu\""),
         ("device.precision=f16", "expected f32 or tf32 or bf16"),
         ("source.layout=kitti", "expected gta or synthia or cityscapes"),
         ("source.resize=[0, 5]", "expected [width, height], each at least 1"),
-        ("pseudo_label.margins=[600, 600, 0, 0]", "leave something of target.resize, 2048x1024"),
+        (
+            "pseudo_label.margins=[600, 600, 0, 0]",
+            "leave some rows and columns of target.resize, 2048x1024",
+        ),
         ("augment.blur_sigma=[2, 1]", "0 < low <= high"),
         ("mask.ratio=-0.1", "expected a number from 0 to 1, got -0.1"),
         ("mask.block=0", "expected from 1 to data.crop"),
@@ -416,7 +425,7 @@ fn a_value_that_only_the_base_has_wrong_names_the_base() {
 #[test]
 fn a_file_without_base_must_be_complete() {
     let told = Config::from_toml("seed = 1\n", "saved").unwrap_err().to_string();
-    assert!(told.contains("saved: `optimizer`: is missing; begin the file with `base"), "{told}");
+    assert!(told.contains("saved: `optimizer`: is missing; start the file with `base"), "{told}");
     let full = Config::load("gta_vit", &[]).unwrap().to_toml().unwrap();
     let told = Config::from_toml(&full.replace("flip = 0.5\n", ""), "saved").unwrap_err();
     assert!(told.to_string().starts_with("saved: `data.flip`: is missing"), "{told}");
@@ -430,7 +439,7 @@ fn a_base_that_cannot_be_is_told() {
         ("base = \"gta_vitt\"", "no configuration `gta_vitt`"),
         ("base = 3", "`base`: expected the name of a preset or the path of a file"),
         ("base = \"missing.toml\"", "`base`: there is no file "),
-        ("base = \"a.toml\"", "circle"),
+        ("base = \"a.toml\"", "cycle"),
     ] {
         fs::write(&path, text).unwrap();
         let told = load(&path).unwrap_err().to_string();

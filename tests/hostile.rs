@@ -49,14 +49,14 @@ fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_picture_that_claims_to_be_larger_than_its_file_is_refused_before_it_is_allocated() {
+    use udass_raw::data::decode::load_rgb;
     use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile};
-    use udass_raw::data::picture::load_rgb;
     let good = png(4, 2, &[7; 8]);
     targets::label(&good);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("label.png");
     for (width, height, problem) in [
-        (16_000u32, 16_000u32, "too short for a picture"),
+        (16_000u32, 16_000u32, "too short for an image"),
         (1 << 20, 1 << 20, "too large"),
         (0x7fff_ffff, 0x7fff_ffff, "too large"),
     ] {

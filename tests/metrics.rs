@@ -47,7 +47,7 @@ fn counts_of_each_image_are_the_references() {
         assert_eq!(one.intersections(), u64s(tensors, &format!("{i}/intersect")));
         assert_eq!(one.unions(), u64s(tensors, &format!("{i}/union")));
         assert_eq!(one.predicted(), u64s(tensors, &format!("{i}/area_pred")));
-        assert_eq!(one.labelled(), u64s(tensors, &format!("{i}/area_label")));
+        assert_eq!(one.labeled(), u64s(tensors, &format!("{i}/area_label")));
     });
 }
 
@@ -78,7 +78,7 @@ fn a_small_matrix_by_hand() {
     let mut c = Confusion::new(3);
     c.add(&[0, 0, 1, 1, 0, 2], &[0, 0, 0, 1, 1, 255]).unwrap();
     assert_eq!(c.counts(), [2, 1, 0, 1, 1, 0, 0, 0, 0]);
-    assert_eq!(c.pixels(), 5, "the unlabelled pixel does not count, whatever was predicted");
+    assert_eq!(c.pixels(), 5, "the unlabeled pixel does not count, whatever was predicted");
     same(&c.iou(), &[2.0 / 4.0, 1.0 / 3.0, f64::NAN]);
     same(&c.accuracy(), &[2.0 / 3.0, 1.0 / 2.0, f64::NAN]);
     assert_eq!(c.all_accuracy(), 3.0 / 5.0);
@@ -105,9 +105,9 @@ fn nothing_counted_is_nan_and_not_zero() {
 fn what_does_not_fit_is_refused_and_leaves_the_counts() {
     let mut c = Confusion::new(19);
     let told = |r: udass_raw::Result<()>| r.unwrap_err().to_string();
-    assert!(told(c.add(&[0], &[0, 0])).contains("1 predicted pixels, 2 labelled"));
+    assert!(told(c.add(&[0], &[0, 0])).contains("1 predicted pixels but 2 labeled"));
     assert!(told(c.add(&[0, 0], &[0, 33])).contains("label id 33 is neither a class (0 to 18)"));
-    assert!(told(c.add(&[0, 19], &[0, 0])).contains("predicted id 19 is no class"));
+    assert!(told(c.add(&[0, 19], &[0, 0])).contains("predicted id 19 is not a class"));
     assert!(told(c.merge(&Confusion::new(2))).contains("19 classes against 2"));
     assert!(Confusion::from_counts(2, vec![0; 3]).is_err());
     assert_eq!(c, Confusion::new(19));

@@ -160,7 +160,7 @@ fn a_tool_that_will_not_do_is_told_and_left_alone() {
         ("missing.so", "which cannot be loaded ("),
         ("text", "which cannot be loaded ("),
         ("libempty.so", "which has no InitializeInjectionNvtx2"),
-        ("librefuses.so", "which would not begin"),
+        ("librefuses.so", "which failed to initialize"),
     ];
     let dry = ["--dry", "--memory-rate", "3e12", "--matrix-rate", "4e14"];
     for (name, expected) in cases {
@@ -168,7 +168,7 @@ fn a_tool_that_will_not_do_is_told_and_left_alone() {
         let start = format!("warning: NVTX_INJECTION64_PATH names {}, ", path(name).display());
         assert_eq!(said.matches("warning").count(), 1, "{said}");
         assert!(said.contains(&start) && said.contains(expected), "{said}");
-        assert!(said.contains("; nothing is told to a tool"), "{said}");
+        assert!(said.contains("; ranges are not reported to any tool"), "{said}");
         assert!(!said.contains("panicked"), "{said}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("predicted"), "{name}");
     }

@@ -119,7 +119,7 @@ fn a_prediction_says_that_it_is_one() {
     let folder = TempDir::new().unwrap();
     let rates = ["--dry", "--memory-rate", "3e12", "--matrix-rate", "4e14"];
     let text = told(folder.path(), &rates);
-    assert!(text.contains("predicted, not measured"), "{text}");
+    assert!(text.contains("modeled, not measured"), "{text}");
     assert!(!text.contains("of bound"), "{text}");
     let text = refused(folder.path(), &["--dry"]);
     assert!(text.contains("--memory-rate"), "{text}");
@@ -172,10 +172,13 @@ fn a_kernel_alone_is_chosen_by_name_and_shape() {
     let text = told(folder.path(), &["--kernel", "attention_forward", "--repeats", "2"]);
     assert!(text.starts_with("attention_forward ") && text.contains("2 times"), "{text}");
     let text = refused(folder.path(), &["--kernel", "attention"]);
-    assert!(text.contains("no launch of an iteration has kernel attention; there are"), "{text}");
+    assert!(
+        text.contains("no launch of an iteration has kernel attention; the choices are"),
+        "{text}"
+    );
     assert!(text.contains("attention_forward, attention_keys_gradient"), "{text}");
     let text = refused(folder.path(), &["--kernel", "attention_forward", "--shape", "1x1"]);
-    assert!(text.contains("has shape 1x1; there are"), "{text}");
+    assert!(text.contains("has shape 1x1; the choices are"), "{text}");
 }
 
 /// Finds a headless browser; `None` if none is installed.

@@ -116,10 +116,14 @@ fn methods_and_networks_find_their_rows() {
         ("gta_cnn", None, "below the published QuadMix(CNN) (66.8)"),
         ("source_only", None, "above the published Source (32.9)"),
         ("daformer", None, "below the published DAFormer (68.3)"),
-        ("gta_vit", Some("mic"), "no row of mic on a ViT was published here"),
-        ("gta_vit", Some("hrda"), "no row of hrda on a ViT was published here"),
-        ("dacs", None, "no row of dacs on a CNN was published here"),
-        ("gta_vit", Some("source_only"), "no row of source_only on a ViT was published here"),
+        ("gta_vit", Some("mic"), "no published result of mic with a ViT is on record"),
+        ("gta_vit", Some("hrda"), "no published result of hrda with a ViT is on record"),
+        ("dacs", None, "no published result of dacs with a CNN is on record"),
+        (
+            "gta_vit",
+            Some("source_only"),
+            "no published result of source_only with a ViT is on record",
+        ),
     ];
     let folder = TempDir::new().unwrap();
     for (preset, method, expected) in cases {
@@ -164,7 +168,7 @@ fn other_data_is_called_that() {
     let text = told(folder.path(), &["toy"]);
     assert!(
         text.contains(
-            "NOT the published benchmark's data: toy data, the drawn world in data/toy; \
+            "NOT the data of the published benchmark: toy data, the generated world in data/toy; \
              40 validation images, not 500; validation images of 256x128, not 2048x1024; \
              validation images of dornfeld, eulenburg, not of frankfurt, lindau, munster\n"
         ),
@@ -183,7 +187,7 @@ fn other_data_is_called_that() {
         let text = told(folder.path(), &["other"]);
         let line = text
             .lines()
-            .find_map(|line| line.trim().strip_prefix("NOT the published benchmark's data: "));
+            .find_map(|line| line.trim().strip_prefix("NOT the data of the published benchmark: "));
         line.unwrap_or_else(|| panic!("{text}")).to_owned()
     };
     assert_eq!(says(&|made| made.images = 499), "499 validation images, not 500");
@@ -192,12 +196,12 @@ fn other_data_is_called_that() {
     let ulm = |made: &mut Made| made.data["folders"] = json!(["frankfurt", "ulm"]);
     assert_eq!(says(&ulm), "validation images of ulm, not of frankfurt, lindau, munster");
     let old = |made: &mut Made| made.data = Value::Null;
-    assert_eq!(says(&old), "the validation images' sizes were not kept, so they are unknown");
+    assert_eq!(says(&old), "the sizes of the validation images were not recorded");
     // A toy world generated for another preset is recognized by its marker file.
     fs::create_dir_all(folder.path().join("data/full")).unwrap();
     fs::write(folder.path().join("data/full/toy.json"), "{}").unwrap();
     let full = |made: &mut Made| made.config["source"]["root"] = json!("data/full/gta");
-    assert_eq!(says(&full), "toy data, the drawn world in data/full");
+    assert_eq!(says(&full), "toy data, the generated world in data/full");
 }
 
 #[test]
@@ -230,7 +234,7 @@ fn a_run_of_an_earlier_version_is_read_with_the_keys_that_it_had() {
     let folder = TempDir::new().unwrap();
     for (method, expected) in [
         ("quadmix", "settings as in preset gta_vit\n"),
-        ("mic", "no row of mic on a ViT was published here"),
+        ("mic", "no published result of mic with a ViT is on record"),
     ] {
         let mut made = Made::new("gta_vit", None);
         let mut rename = |section: &str, new: &str, old: &str| {
@@ -340,7 +344,10 @@ fn a_task_without_published_results_is_shown_alone() {
     made.folder(folder.path().join("a"));
     let text = told(folder.path(), &["a"]);
     assert_eq!(row(&text, "road"), ["50.0"]);
-    assert!(text.contains("mIoU 59.0; no results of gta → acdc are kept here\n"), "{text}");
+    assert!(
+        text.contains("mIoU 59.0; no published results of gta → acdc are on record\n"),
+        "{text}"
+    );
     assert!(text.contains("the target is acdc, not Cityscapes"), "{text}");
 }
 
@@ -352,7 +359,9 @@ fn what_is_no_run_is_told_with_file_and_key() {
     assert!(refused(folder.path(), &["empty"]).starts_with("error: empty/log.jsonl: cannot read"));
     assert!(refused(folder.path(), &["none.json"]).starts_with("error: none.json: cannot read"));
     fs::write(at("torn.json"), "{\"classes\": ").unwrap();
-    assert!(refused(folder.path(), &["torn.json"]).starts_with("error: torn.json: not a file of"));
+    assert!(
+        refused(folder.path(), &["torn.json"]).starts_with("error: torn.json: not the output of")
+    );
     fs::write(at("old.json"), "{\"classes\": []}").unwrap();
     let text = refused(folder.path(), &["old.json"]);
     assert!(text.starts_with("error: old.json: has no `configuration`"), "{text}");
@@ -369,11 +378,11 @@ fn what_is_no_run_is_told_with_file_and_key() {
     assert!(text.starts_with("error: run/log.jsonl: holds no evaluation"), "{text}");
     let evaluation = json!({"event": "evaluation", "IoU": iou(), "images": 500});
     let text = log(std::slice::from_ref(&evaluation));
-    assert!(text.contains("run/log.jsonl: holds no line `start`"), "{text}");
+    assert!(text.contains("run/log.jsonl: has no `start` line"), "{text}");
     let text = log(&[json!({"event": "start", "config": {"method": "mic"}}), evaluation]);
     assert!(text.contains("run/log.jsonl: the configuration: missing field `source`"), "{text}");
     let text = log(&[start.clone(), json!({"event": "evaluation", "IoU": [0.5], "images": 1})]);
-    assert!(text.contains("run/log.jsonl: `IoU` of 1 classes"), "{text}");
+    assert!(text.contains("run/log.jsonl: `IoU` has 1 classes"), "{text}");
     let text = log(&[start, json!({"event": "evaluation", "IoU": iou()})]);
     assert!(text.contains("run/log.jsonl: the evaluation: missing field `images`"), "{text}");
     // Nothing is written when there is an error.

@@ -10,7 +10,7 @@ use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::config::{Config, DatasetConfig};
 use udass_raw::data::classes::Classes;
 use udass_raw::run::eval::images::{
-    Picture, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
+    ImageView, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };
 use udass_raw::run::eval::metrics::Confusion;
 use udass_raw::run::eval::report::{Report, Subject, Validated};
@@ -83,7 +83,7 @@ fn a_place_that_cannot_be_written_is_named() {
     let path = folder.path().join("file/state.bin");
     let told = write_atomic(&path, |file| file.write_all(b"x")).unwrap_err().to_string();
     assert!(told.starts_with(&format!("{}: cannot write: ", path.display())), "{told}");
-    assert!(write_atomic("/", |_| Ok(())).unwrap_err().to_string().contains("names no file"));
+    assert!(write_atomic("/", |_| Ok(())).unwrap_err().to_string().contains("has no file name"));
 }
 
 // ---- log
@@ -125,7 +125,7 @@ fn story(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn classes_of_ones_own_have_their_names_colours_and_no_others_means() {
+fn classes_of_ones_own_have_their_names_colors_and_no_others_means() {
     let color = |text: &str| serde_json::from_value(json!(text)).unwrap();
     let names = vec!["sea".into(), "land".into()];
     let own = DatasetConfig { names, colors: vec![color("#0000ff"), color("#a0B001")] };
@@ -264,7 +264,7 @@ fn a_line_that_is_not_json_is_named_by_its_number() {
 
 /// 2x1: a dark and a bright pixel.
 const RGB: [u8; 6] = [10, 20, 30, 200, 210, 220];
-const PICTURE: Picture = Picture { width: 2, height: 1, rgb: &RGB };
+const PICTURE: ImageView = ImageView { width: 2, height: 1, rgb: &RGB };
 
 fn decode(path: &Path) -> (usize, usize, png::ColorType, Vec<u8>) {
     let file = io::BufReader::new(fs::File::open(path).unwrap());
@@ -294,10 +294,10 @@ fn pictures_are_pngs_of_the_right_size() {
     save_overlay(&path, PICTURE, &[0, 255], &Classes::cityscapes()).unwrap();
     let (width, height, color, data) = decode(&path);
     assert_eq!((width, height, color), (2, 1, png::ColorType::Rgb));
-    assert_eq!(data, [81, 46, 89, 200, 210, 220], "60 % of road's colour");
+    assert_eq!(data, [81, 46, 89, 200, 210, 220], "60 % of road's color");
 
     let path = folder.path().join("comparison.png");
-    let tall = Picture { width: 1, height: 2, rgb: &RGB };
+    let tall = ImageView { width: 1, height: 2, rgb: &RGB };
     save_comparison(&path, tall, &[0, 13], Some(&[255, 13]), &Classes::cityscapes()).unwrap();
     let (width, height, _, data) = decode(&path);
     assert_eq!((width, height), (3, 2));
@@ -326,7 +326,7 @@ fn sizes_that_do_not_fit_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("a.png");
     let told = save_overlay(&path, PICTURE, &[0], &Classes::cityscapes()).unwrap_err().to_string();
-    assert_eq!(told, "picture: a 2x1 picture of 6 bytes, an overlay of 1 pixels");
+    assert_eq!(told, "picture: a 2x1 image of 6 bytes, an overlay of 1 pixels");
     assert!(save_comparison(&path, PICTURE, &[0, 0], Some(&[0]), &Classes::cityscapes()).is_err());
     assert!(save_label_ids(folder.path(), "a.png", 2, 2, &[0], &Classes::cityscapes()).is_err());
     assert!(names(folder.path()).is_empty());

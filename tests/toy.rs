@@ -176,8 +176,8 @@ fn names_sizes_and_pixel_formats_are_those_of_the_data_sets() {
         if name.contains("/labels/") {
             assert_eq!(file.color, png::ColorType::Indexed, "{name}");
             let palette = file.palette.unwrap();
-            assert_eq!(palette[3 * 7..3 * 8], [128, 64, 128], "road's colour");
-            assert_eq!(palette[3 * 33..3 * 34], [119, 11, 32], "bicycle's colour");
+            assert_eq!(palette[3 * 7..3 * 8], [128, 64, 128], "road's color");
+            assert_eq!(palette[3 * 33..3 * 34], [119, 11, 32], "bicycle's color");
         } else if name.contains("labelIds") {
             assert_eq!(file.color, png::ColorType::Grayscale, "{name}");
         } else {
@@ -321,7 +321,7 @@ fn foreign_folders_and_other_worlds_are_refused() {
     refused(&ToyWorld { target_size: (128, 8), ..small() }, empty.path(), "target_size");
     refused(&ToyWorld { gap: f32::NAN, ..small() }, empty.path(), "gap");
     let none = ToyWorld { source_train: 0, ..tiny };
-    refused(&none, empty.path(), "no pictures");
+    refused(&none, empty.path(), "the number of images is 0");
 
     let file = empty.path().join("file");
     std::fs::write(&file, "").unwrap();

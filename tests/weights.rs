@@ -133,10 +133,10 @@ fn refused(bytes: &[u8], parts: &[&str]) {
 #[test]
 fn what_a_pickle_would_call_is_refused_by_name_where_tensors_are() {
     for container in [zip_of, legacy_of] {
-        refused(&container(&call()), &["`posix.system`", "not run"]);
+        refused(&container(&call()), &["`posix.system`", "not executed"]);
         refused(
             &container(&dict(&[("a", tensor()), ("b", call())])),
-            &["`b`", "among tensors", "`posix.system`", "not run"],
+            &["`b`", "among tensors", "`posix.system`", "not executed"],
         );
         let state = dict(&[("a.weight", tensor()), ("a.bias", call())]);
         refused(&container(&dict(&[("state_dict", state)])), &["`state_dict.a.bias`"]);
@@ -150,7 +150,7 @@ fn what_a_pickle_would_call_is_refused_by_name_where_tensors_are() {
         refused(&container(&module), &["`models.Segmentor`", "state_dict()"]);
         refused(
             &container(&dict(&[("model", module), ("a", tensor())])),
-            &["`models.Segmentor`", "not run"],
+            &["`models.Segmentor`", "not executed"],
         );
         // Attributes and items set on known objects.
         let state = [dict(&[("a", tensor())]), dict(&[("b", tensor())]), b"b".to_vec()].concat();
@@ -169,9 +169,9 @@ fn pickles_that_are_no_checkpoints_are_refused_by_name() {
         b"(cos\nsystem\nS'touch run_by_a_pickle'\no.",
     ];
     for pickle in known {
-        refused(pickle, &["`os.system`", "not run"]);
+        refused(pickle, &["`os.system`", "not executed"]);
     }
-    refused(&pickled(&dict(&[("a", b"K\x01".to_vec())])), &["none that PyTorch writes"]);
+    refused(&pickled(&dict(&[("a", b"K\x01".to_vec())])), &["not one that PyTorch writes"]);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn foreign_metadata_is_skipped_and_told() {
     for bytes in [zip_of(&content), legacy_of(&content)] {
         let file = open(&bytes).unwrap();
         assert_eq!(file.skipped(), [("meta.env".to_owned(), "posix.system".to_owned())]);
-        assert!(file.skipped_note().unwrap().contains("meta.env, made by `posix.system`"));
+        assert!(file.skipped_note().unwrap().contains("meta.env: `posix.system` was not executed"));
         assert_eq!(file.tensors().len(), 1);
         assert_eq!(file.numbers("a").unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(identify(&file).unwrap().iteration, Some(4000));
@@ -190,7 +190,10 @@ fn foreign_metadata_is_skipped_and_told() {
     let path = folder.path().join("mic.pth");
     fs::write(&path, zip_of(&content)).unwrap();
     let output = command(&["weights", "inspect", text(&path)]);
-    assert!(told(&output).contains("skipped meta.env: made by `posix.system`"), "{output:?}");
+    assert!(
+        told(&output).contains("skipped meta.env: `posix.system` was not executed"),
+        "{output:?}"
+    );
     assert!(told(&output).contains("iteration 4000"));
     assert!(!Path::new("run_by_a_pickle").exists());
 }
@@ -227,9 +230,9 @@ fn tensors_that_are_not_there_are_refused() {
         (tensor_of(b"FloatStorage", 0, &[7], &[1]), "beyond its storage"),
         (tensor_of(b"FloatStorage", 5, &[2], &[1]), "beyond its storage"),
         (tensor_of(b"FloatStorage", 0, &[2], &[6]), "beyond its storage"),
-        (tensor_of(b"DoubleStorage", 0, &[6], &[1]), "of 6 numbers, of which 3 are there"),
-        (tensor_of(b"FloatStorage", 0, &[200, 200, 200], &[0, 0, 0]), "claims a shape"),
-        (tensor_of(b"FloatStorage", 0, &[2, 3], &[1]), "more strides than axes"),
+        (tensor_of(b"DoubleStorage", 0, &[6], &[1]), "of 6 numbers, but only 3 are present"),
+        (tensor_of(b"FloatStorage", 0, &[200, 200, 200], &[0, 0, 0]), "has shape"),
+        (tensor_of(b"FloatStorage", 0, &[2, 3], &[1]), "strides and sizes differ in number"),
         (tensor_of(b"ComplexFloatStorage", 0, &[1], &[1]), "torch.ComplexFloatStorage"),
     ];
     for (tensor, problem) in cases {
@@ -238,7 +241,7 @@ fn tensors_that_are_not_there_are_refused() {
         let problem = if problem.contains("3 are there") { "storage" } else { problem };
         refused(&legacy_of(&content), &[problem]);
     }
-    refused(&zipped(&[("data.pkl", &pickled(&tensor()))]), &["lacks the record archive/data/0"]);
+    refused(&zipped(&[("data.pkl", &pickled(&tensor()))]), &["has no record archive/data/0"]);
     refused(&zipped(&[("data.txt", b"")]), &["no data.pkl"]);
     let other = [("data.pkl", pickled(&tensor())), ("data/0", storage())];
     let big: Vec<(&str, &[u8])> = other.iter().map(|(n, b)| (*n, b.as_slice())).collect();
@@ -246,7 +249,7 @@ fn tensors_that_are_not_there_are_refused() {
     refused(&zip_of(&dict(&[("a", b"K\x01".to_vec())])), &["holds no tensors"]);
     let twice =
         dict(&[("state_dict", dict(&[("a.b", tensor()), ("a", dict(&[("b", tensor())]))]))]);
-    refused(&zip_of(&twice), &["two tensors called `a.b`"]);
+    refused(&zip_of(&twice), &["two tensors named `a.b`"]);
 }
 
 #[test]
@@ -367,7 +370,7 @@ fn hollow(path: &Path, keys: &str, rename: impl Fn(&str) -> Option<String>) {
 }
 
 #[test]
-fn official_files_are_recognised_from_their_keys() {
+fn official_files_are_recognized_from_their_keys() {
     let folder = folder();
     let path = folder.path().join("file.safetensors");
     let cases = [
@@ -454,9 +457,9 @@ fn verify_finds_what_is_wrong_with_a_file() {
     assert!(passed && said.contains("1 tensors, 6 numbers, all finite"), "{said}");
     let sha256 = said.trim_end().rsplit(' ').next().unwrap()[..8].to_owned();
     let (passed, said) = verify(&format!("good-{sha256}.pth"), &good);
-    assert!(passed && said.contains("as its name says"), "{said}");
+    assert!(passed && said.contains("as in its name"), "{said}");
     let (passed, said) = verify("good-01234567.pth", &good);
-    assert!(!passed && said.contains("begins with 01234567"), "{said}");
+    assert!(!passed && said.contains("starts with 01234567"), "{said}");
     let mut damaged = good.clone();
     let at = damaged.windows(4).position(|w| w == 5f32.to_le_bytes()).unwrap();
     damaged[at] ^= 1;

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What nvcc makes of each kernel: registers, shared memory, spills, and which instructions.
+"""Reports what nvcc generates for each kernel: registers, shared memory, spills, and instruction counts.
 
     python3 benches/gpu/code.py --nvcc …/bin/nvcc --nvdisasm …/bin/nvdisasm --json benches/results/DATE-code-sm_90a.json
 
-Nothing runs: no GPU is needed. Both tools come with CUDA, or from PyPI (nvidia-cuda-nvcc, nvidia-cuda-nvdisasm).
-Instructions are counted as they stand in the code: one in a loop counts once.
+Kernels are only compiled and disassembled, so no GPU is needed. Both tools come with the CUDA toolkit or from
+PyPI (nvidia-cuda-nvcc, nvidia-cuda-nvdisasm). Instructions are counted statically: one inside a loop counts once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ARCH = "sm_90a"
-# Limits of an SM of compute capability 9.0, and the usual number of threads per block.
+# Registers and maximum threads of an SM of compute capability 9.0, and the usual number of threads per block.
 REGISTERS, MOST_THREADS, BLOCK = 65536, 2048, 256
 
-# Categories of opcodes by prefix; the first match counts.
+# Opcode categories by prefix; the first match wins.
 KINDS = [
     ("matrix", ("HMMA", "HGMMA", "IMMA", "DMMA")),
     ("special", ("MUFU",)),
@@ -50,7 +50,7 @@ def kind(opcode: str) -> str:
 
 
 def resources(log: str) -> dict[str, dict]:
-    """Returns what ptxas reports for each kernel."""
+    """Returns the resource usage that ptxas reports for each kernel."""
     kernels: dict[str, dict] = {}
     name = None
     for line in log.splitlines():
@@ -63,7 +63,7 @@ def resources(log: str) -> dict[str, dict]:
         elif name and (found := re.search(r"Used (\d+) registers", line)):
             shared = re.search(r"(\d+) bytes smem", line)
             registers = int(found[1])
-            # Registers are allocated to a warp in units of 256.
+            # Registers are allocated per warp in units of 256.
             blocks = REGISTERS // (-(-registers * 32 // 256) * 256 * (BLOCK // 32))
             kernels[name] |= {"registers": registers, "static_shared_bytes": int(shared[1]) if shared else 0,
                               "threads_per_sm_by_registers": min(blocks * BLOCK, MOST_THREADS)}
@@ -93,17 +93,17 @@ def examine(nvcc: str, nvdisasm: str, source: Path, types: str) -> list[dict]:
         listing = subprocess.run([nvdisasm, "-c", str(cubin)], check=True, capture_output=True, text=True).stdout
     found, counts = resources(built.stderr + built.stdout), instructions(listing)
     if found.keys() != counts.keys():
-        sys.exit(f"{source}: ptxas tells of {sorted(found)}, the listing of {sorted(counts)}")
+        sys.exit(f"{source}: ptxas reports {sorted(found)}, but the disassembly contains {sorted(counts)}")
     return [{"kernel": name, "file": source.name, "types": types, **found[name], "instructions": counts[name]}
             for name in found]
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--nvcc", default="nvcc")
-    p.add_argument("--nvdisasm", default="nvdisasm")
-    p.add_argument("--types", nargs="+", default=["F32", "BF16"])
-    p.add_argument("--json", type=Path, required=True)
+    p.add_argument("--nvcc", default="nvcc", help="path of nvcc (default: from PATH)")
+    p.add_argument("--nvdisasm", default="nvdisasm", help="path of nvdisasm (default: from PATH)")
+    p.add_argument("--types", nargs="+", default=["F32", "BF16"], help="element types to compile (default: F32 BF16)")
+    p.add_argument("--json", type=Path, required=True, help="path of the record")
     a = p.parse_args()
     sources = sorted((ROOT / "kernels").glob("*.cu"))
     jobs = [(a.nvcc, a.nvdisasm, source, types) for types in a.types for source in sources]
@@ -116,11 +116,11 @@ def main() -> None:
     lines = ",\n".join(json.dumps(kernel, separators=(",", ":")) for kernel in kernels)
     a.json.write_text(f'{about}, "kernels": [\n{lines}\n]}}\n')
     spilling = [k for k in kernels if k["spill_store_bytes"] or k["spill_load_bytes"]]
-    print(f"{len(kernels)} kernels; {len(spilling)} spill" + "".join(
-        f"\n  {k['kernel']} ({k['types']}): {k['spill_store_bytes']} B stored, {k['spill_load_bytes']} B loaded"
+    print(f"{len(kernels)} kernels; {len(spilling)} spill registers" + "".join(
+        f"\n  {k['kernel']} ({k['types']}): {k['spill_store_bytes']} bytes stored, {k['spill_load_bytes']} bytes loaded"
         for k in spilling))
-    print("most registers:" + "".join(
-        f"\n  {k['registers']:4} {k['kernel']} ({k['types']}): {k['threads_per_sm_by_registers']} threads per SM"
+    print("highest register usage:" + "".join(
+        f"\n  {k['registers']:4} {k['kernel']} ({k['types']}): up to {k['threads_per_sm_by_registers']} threads per SM"
         for k in sorted(kernels, key=lambda k: -k["registers"])[:10]))
 
 

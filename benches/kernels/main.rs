@@ -1,11 +1,11 @@
 //! Measures single operations, forward and forward + backward, at the sizes of an iteration of
-//! `gta_vit` and `gta_cnn` and at small ones. benches/pytorch/ops.py runs the operations that
-//! PyTorch has, under the same names and sizes. See benches/record.rs for how to run it.
+//! `gta_vit` and `gta_cnn` and at small ones. benches/pytorch/ops.py runs the operations that exist
+//! in PyTorch, with the same names and sizes. See benches/record.rs for how to run it.
 //!
 //! Each case cycles through as many sets of inputs as are needed, with their outputs, to fill the
-//! last-level cache four times. Outputs are kept until their inputs' next turn, so they move
-//! through memory too. Bytes and FLOPs are those that the case's calls declare (`udass-raw profile`
-//! reports the same).
+//! last-level cache four times. Outputs are kept until their inputs are used again, so they move
+//! through memory too. Bytes and FLOPs are those that the case's calls declare; `udass-raw profile`
+//! reports the same numbers.
 
 #[allow(dead_code)]
 mod cases;
@@ -17,7 +17,7 @@ use cases::{Bed, Case, PRESETS};
 use record::Amount;
 use serde_json::json;
 
-/// How many times over the inputs and outputs fill the last-level cache.
+/// How many times the inputs and outputs fill the last-level cache.
 const ROTATIONS: usize = 4;
 
 fn main() {
@@ -47,7 +47,7 @@ fn measured(case: Case, dry: &Bed, bed: std::rc::Rc<Bed>) -> record::Case {
     }
 }
 
-/// Bytes of the last-level cache.
+/// Returns the size of the last-level cache in bytes.
 fn last_cache() -> usize {
     /// `GPU` is the L2 cache of an H100 or H200; `USUAL` is assumed when the system does not report
     /// a size.

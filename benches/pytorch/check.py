@@ -1,14 +1,16 @@
-"""Does this baseline compute what it is compared with? Runs stored cases and says where it differs.
+"""Checks that the PyTorch baseline computes the same numbers as the stored cases.
 
     python check.py [--golden tests/golden]
 
 Weights and inputs come from formula.py, random choices from the cases' records.
-Every case runs twice, and every value must agree to the case's own tolerance: in float64, or where
-that misses the stored gradient of a badly conditioned case, which float32 arithmetic made, in
-float32. In float32 (what is timed) gradients and what follows from them may differ by 1e-2 (relative
-L2), or by their own tolerance where it is wider: where a ReLU's input is round-off, so is its sign, and one flipped
-pixel shows in every layer below it.
-Exit status 1 if anything is out of tolerance.
+
+Every case runs in float32 and in float64. In float64, every value must be within its stored tolerance. Gradients
+of badly conditioned cases are the exception: their stored values were computed in float32, so it is enough if
+float32 meets the tolerance. In float32, which is what the benchmarks time, gradients and everything that depends
+on them may differ by 1e-2 (relative L2) or by their own tolerance if it is larger: a ReLU's input that is zero
+up to round-off can have either sign, and one flipped pixel shows in every layer below it.
+
+Exits with status 1 if any value is out of tolerance.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ import model
 from iteration import Batch, Draws, Settings, Switches, Template, Trainer, build
 from model import CHANNELS_LAST, Dlv2Head, Hrda, Plain, layout_of, make_backbone
 
-# The stored cases' names for the ResNets.
+# Names of the ResNets in the stored cases.
 ARCHS = {"r50": "resnet50_v1c", "r101": "resnet101_v1c"}
 
 
 def is_noise(entry: dict) -> bool:
-    """Returns whether a gradient is zero except for round-off (a bias just before batch norm)."""
+    """Returns whether a gradient is zero except for round-off (such as a bias just before batch norm)."""
     return "mathematically zero" in str(entry.get("note", "")) + str(entry.get("tol", ""))
 
 
 def follows_gradients(key: str) -> bool:
-    """Returns whether a result depends on gradients: those, their norm, updates, and a chain's later iterations."""
+    """Returns whether a result is or depends on a gradient: norms, updates, later iterations of a chain."""
     return key.startswith(("grad/", "ema_next/", "it1/", "it2/")) or "grad_norm" in key
 
 
@@ -63,7 +65,7 @@ def replaced(owner, name: str, value):
 
 @contextlib.contextmanager
 def accuracies():
-    """Returns the accuracy that the released code logs with each loss, in percent of pixels."""
+    """Collects the accuracy that the released code logs with each loss, in percent of pixels."""
     seen, loss = [], model.cross_entropy
 
     def seeing(logits: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
@@ -80,7 +82,7 @@ class Golden:
         self.folder = folder
         self.cases = {c["name"]: c for c in json.loads((folder / "cases.json").read_text())}
         self.failures = self.checks = 0
-        # Gradients that met their own tolerance in float32.
+        # Gradients that were within their own tolerance in float32.
         self.met: set[tuple[str, str]] = set()
         self.worst = 0.0
 
@@ -93,7 +95,7 @@ class Golden:
     def close(self) -> None:
         dtype = str(torch.get_default_dtype()).removeprefix("torch.")
         print(f"{self.case['name']} {dtype}: {self.checks - self.first} values compared, "
-              f"largest error {self.worst:.2f} of its tolerance")
+              f"largest error is {self.worst:.2f} times its tolerance")
 
     def fill(self, module: torch.nn.Module, prefix: str = "", scale: dict | None = None) -> None:
         state = module.state_dict()
@@ -126,7 +128,7 @@ class Golden:
         if isinstance(tol, str):  # discrete maps
             agree = (flat == want).double().mean().item()
             ok = agree == 1.0 if tol == "exact" else agree >= 0.999
-            return self.report(key, 0.0 if ok else 2.0, f"agreement {agree:.5f}, wanted {tol}")
+            return self.report(key, 0.0 if ok else 2.0, f"agreement {agree:.5f}, expected {tol}")
         difference = flat - want
         zero = is_noise(entry)
         worst = (flat if zero else difference).abs().max().item()
@@ -145,27 +147,28 @@ class Golden:
                 tol = {"rel_l2": max(1e-2, tol["rel_l2"]), "max_abs": float("inf")}
                 ratio = of(tol)
             elif ratio > 1.0 and place in self.met:
-                print(f"  {place[0]} {key}: {ratio:.2f} of its tolerance in float64, met in float32")
+                print(f"  {place[0]} {key}: {ratio:.2f} times its tolerance in float64, but within it in float32")
                 return
-        self.report(key, ratio, f"{ratio:.2f} of the tolerance {tol}")
+        self.report(key, ratio, f"error is {ratio:.2f} times the tolerance {tol}")
 
     def stepped(self, name: str, value: Tensor, rate: float) -> Tensor:
-        """Checks a parameter after AdamW's first step; returns which of its values are close."""
+        """Checks a parameter after AdamW's first step; returns 1 for each value that is close, otherwise 0."""
         key = f"param_after/{name}"
         entry = self.case["tensors"][key]
         value = value.detach().contiguous().reshape(-1)
         if entry["storage"] == "strided":
             value = value[:: entry["stride"]][: entry["count"]]
-        # A first Adam step is lr x sign(gradient): where the gradient is round-off, so is the sign.
+        # Adam's first step is lr x sign(gradient), and the sign of a gradient that is only round-off is arbitrary.
         if is_noise(self.case["tensors"][f"grad/{name}"]):
             return value[:0].double()
         off = (value.float() - self.stored[key].reshape(-1)).abs()
-        if name.endswith("attn.kv.bias"):  # softmax does not see a key bias: half is noise too
+        if name.endswith("attn.kv.bias"):  # softmax cancels the key bias: that half is noise too
             off = off[off.numel() // 2 :]
         near = (off <= 0.02 * rate).double()
         single = torch.get_default_dtype() == torch.float32
         ok = (single or near.mean() >= 0.98) and off.max() <= entry["tol"]["max_abs"]
-        self.report(key, 0.0 if ok else 2.0, f"{near.mean():.4f} near, largest {off.max():.2e}, {entry['tol']}")
+        self.report(key, 0.0 if ok else 2.0, f"{near.mean():.4f} of the values are close, "
+                    f"largest difference {off.max():.2e}, tolerance {entry['tol']}")
         return near
 
     def scalar(self, key: str, value: float) -> None:
@@ -272,7 +275,7 @@ def check_train(g: Golden, name: str, options: dict) -> None:
 
 
 class Recorded(Draws):
-    """Replays a case's draws; a draw of another kind than recorded is an error."""
+    """Replays the random choices of a case. A choice of a different kind than the recorded one is an error."""
 
     def __init__(self, g: Golden, draws: list):
         self.g, self.c = g, g.case["config"]
@@ -281,11 +284,11 @@ class Recorded(Draws):
     def take(self, kind: str):
         draw = self.left.pop(0)
         if draw["kind"] != kind:
-            raise RuntimeError(f"{self.g.case['name']}: wanted a draw {kind}, recorded is {draw['kind']}")
+            raise RuntimeError(f"{self.g.case['name']}: expected {kind}, but {draw['kind']} was recorded")
         return draw["value"]
 
     def close(self) -> None:
-        self.g.report("draws", 0.0 if not self.left else 2.0, f"{len(self.left)} recorded draws not used")
+        self.g.report("draws", 0.0 if not self.left else 2.0, f"{len(self.left)} recorded choices were not used")
 
     def uniform(self, low=0.0, high=1.0):
         return self.take("random.uniform")
@@ -296,7 +299,7 @@ class Recorded(Draws):
     def choice(self, n, k):
         recorded = self.left[0]["args"]
         if recorded != [n, k]:
-            raise RuntimeError(f"{self.g.case['name']}: choice of {k} out of {n}, recorded is {recorded}")
+            raise RuntimeError(f"{self.g.case['name']}: requested [{n}, {k}], but {recorded} was recorded")
         return self.take("np.random.choice")
 
     def sigma(self):
@@ -323,7 +326,7 @@ class Recorded(Draws):
         area = (slice(y, y + ch), slice(x, x + cw))
         rgb = Image.fromarray(self.g.stored[f"src/{file}/rgb"].cpu().numpy()).resize(size, Image.BILINEAR)
         raw = Image.fromarray(self.g.stored[f"src/{file}/rawlabel"].cpu().numpy()).resize(size, Image.NEAREST)
-        # As released: BGR minus the RGB-ordered mean, over 255.
+        # As in the released code: subtracts the mean in RGB order from BGR, and divides by 255.
         bgr = np.asarray(rgb)[area][..., ::-1].astype(np.float32) - np.float32([123.675, 116.28, 103.53])
         table = np.full(256, 255)
         for k, v in self.g.cases["pub_piece_rare_paste"]["config"]["raw_to_train"].items():
@@ -332,7 +335,7 @@ class Recorded(Draws):
         return here(image), here(torch.from_numpy(table[np.asarray(raw)[area]]))
 
 
-# The stored cases' names for a pass's losses, in order.
+# Names of a pass's losses in the stored cases, in order.
 KINDS = {"decode": "decode", "hr": "decode.hr"}
 
 
@@ -348,7 +351,7 @@ def trainer_of(g: Golden, options: dict, method: str = "quadmix") -> Trainer:
 
 
 def start(g: Golden, options: dict, method: str = "quadmix") -> tuple[Trainer, Batch]:
-    """Sets up the state at the start of a case's iteration, and its images."""
+    """Returns a trainer in the state at the start of a case's iteration, and the batch."""
     c, trainer = g.case["config"], trainer_of(g, options, method)
     shape = (c["batch"], 3, c["size"], c["size"])
     kept = lambda key: g.stored[f"in/{key}"]
@@ -362,7 +365,7 @@ def start(g: Golden, options: dict, method: str = "quadmix") -> tuple[Trainer, B
 
 
 def run(g: Golden, trainer: Trainer, t: int, batch: Batch, draws: Recorded, at: str = "") -> dict[str, Tensor]:
-    """Runs iteration t and compares its log; returns the losses."""
+    """Runs iteration t, compares its losses and accuracies with the log, and returns the losses."""
     with accuracies() as accuracy:
         losses = trainer.run(t, batch, draws)
     for key, value in losses.items():
@@ -391,25 +394,25 @@ def compare_run(g: Golden, losses: dict[str, Tensor], seen: dict[str, Tensor]) -
 
 
 def logged(key: str) -> str:
-    """Renames a trainer's loss (`masked.hr`) as in a case's log, where the source pass has no name."""
+    """Translates a trainer's loss name (`masked.hr`) to that in a case's log, where the source pass has no prefix."""
     part, _, kind = key.partition(".")
     return f"log/{KINDS[kind]}" if part == "src" else f"log/{part}.{KINDS[kind]}"
 
 
 def check_method(g: Golden, name: str, options: dict) -> None:
-    """Checks that a method that omits parts of an iteration runs only the others, with the stored results."""
+    """Checks that methods that omit parts of an iteration run only the others, with the stored results."""
     for method, parts in (("source_only", {"src"}), ("hrda", {"src", "mix"}), ("mic", {"src", "mix", "masked"})):
         c = g.open(name)["config"]
         trainer, batch = start(g, options, method)
         losses = run(g, trainer, c["local_iter"], batch, Recorded(g, c["draws"]))
         ran = {key.partition(".")[0] for key in losses}
-        g.report(method, 0.0 if ran == parts else 2.0, f"{ran} instead of {parts}")
+        g.report(method, 0.0 if ran == parts else 2.0, f"ran {ran}, expected {parts}")
         compare_run(g, losses, trainer.seen)
     g.close()
 
 
 def watched(trainer: Trainer) -> dict[str, Tensor]:
-    """Returns the student's gradients before its last update, if there was one."""
+    """Returns a dict that every optimizer step fills with the student's gradients."""
     grads: dict[str, Tensor] = {}
     named = list(trainer.student.named_parameters())
     trainer.optimizer.register_step_pre_hook(lambda *_: grads.update((n, p.grad.clone()) for n, p in named))
@@ -437,10 +440,11 @@ def check_iteration(g: Golden, name: str, options: dict) -> None:
     g.scalar(f"backward{4 if 'mix_tss.decode' in losses else 3}/total_grad_norm_so_far", norm)
     buffers(g, trainer.student, "bn/model.")
     buffers(g, trainer.teacher, "bn/ema_model.")
-    # In float32 the ReLU flips allowed for gradients matter here too: the share is of all values.
+    # In float32, the ReLU flips that are allowed for gradients also affect updates. Single parameters may have
+    # many wrong values then, so the share is taken over all parameters.
     shares = [g.stepped(n, p, s.lr * (10 if "head" in n else 1)) for n, p in trainer.student.named_parameters()]
     near = torch.cat(shares).mean().item()
-    g.report("param_after", 0.0 if near >= 0.98 else 2.0, f"{near:.4f} of all values near")
+    g.report("param_after", 0.0 if near >= 0.98 else 2.0, f"{near:.4f} of all values are close")
     trainer.update_teacher(c["local_iter"] + 1)
     for n, p in trainer.teacher.named_parameters():
         g.tensor(f"ema_next/{n}", p)
@@ -476,7 +480,7 @@ def check_chain(g: Golden, name: str, options: dict) -> None:
     g.close()
 
 
-# The checks of the stored cases, by prefix of the name.
+# The checks of the stored cases, by the prefix of their names.
 CHECKS = (("pub_backbone_", check_backbone), ("pub_head_dlv2_", check_dlv2), ("pub_hrda_eval_", check_eval),
           ("pub_plain_", check_train), ("pub_train_", check_train), ("pub_uda_mic_", check_iteration),
           ("pub_uda_quad_", check_iteration), ("pub_uda_chain", check_chain), ("pub_uda_mic_off", check_method))
@@ -484,12 +488,14 @@ CHECKS = (("pub_backbone_", check_backbone), ("pub_head_dlv2_", check_dlv2), ("p
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--golden", type=Path, default=Path("tests/golden"))
-    p.add_argument("--case", help="a part of the names of those to run (default: all)")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last")
-    p.add_argument("--stock-depthwise", action="store_true")
-    p.add_argument("--no-joint", action="store_true")
+    p.add_argument("--golden", type=Path, default=Path("tests/golden"), help="folder of the stored cases")
+    p.add_argument("--case", help="run only the cases whose names contain this (default: all)")
+    p.add_argument("--threads", type=int, default=2, help="number of threads (default: 2)")
+    p.add_argument("--head-layout", choices=("channels_last", "nchw"), default="channels_last",
+                   help="memory format of the decoder (default: channels_last)")
+    p.add_argument("--stock-depthwise", action="store_true",
+                   help="use nn.Conv2d for the dilated depthwise convolutions")
+    p.add_argument("--no-joint", action="store_true", help="run context and detail as two backbone passes")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     layout = CHANNELS_LAST if a.head_layout == "channels_last" else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""Weights and inputs of the stored cases, by name: tests/support/formula.rs in numpy."""
+"""Weights and inputs of the stored cases, generated from their names; tests/support/formula.rs in NumPy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def uniform(name: str, n: int) -> np.ndarray:
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Generates a parameter or buffer by its state-dict key; computed in float64, rounded once."""
+    """Generates a parameter or buffer from its state-dict key; computes in float64 and rounds once."""
     u = uniform(name, math.prod(shape))
     if len(shape) > 1:
         value = u * math.sqrt(3 / math.prod(shape[1:]))
@@ -48,7 +48,7 @@ def unit(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def label(name: str, batch: int, height: int, width: int, block: int = 16) -> np.ndarray:
-    """Labels in blocks of one of 19 classes, every eleventh block 255."""
+    """Labels in blocks, each of one of 19 classes; every eleventh block is unlabeled (255)."""
     rows, columns = -(-height // block), -(-width // block)
     ids = (bits(name, batch * rows * columns) % np.uint64(19)).astype(np.int64)
     ids[10::11] = 255

@@ -1,4 +1,4 @@
-"""Seconds of SegFormer on one picture, without training: in PyTorch, or exported to ONNX Runtime.
+"""Times SegFormer's inference on one image, in PyTorch or exported to ONNX Runtime.
 
     python forward.py --arch mit_b0 --channels 256 --runtime torch --json out.json
     python forward.py --arch mit_b5 --channels 768 --runtime onnxruntime      (needs onnx, onnxruntime)
@@ -19,7 +19,7 @@ from model import ARCHS, CHANNELS_LAST, ConvBnRelu, DaformerHead, init_weights, 
 
 
 class Segformer(nn.Module):
-    """All-MLP head (Xie et al. 2021, section 3.2): image B,3,H,W to logits B,19,H/4,W/4."""
+    """MiT with the all-MLP head (Xie et al. 2021, section 3.2): image (B, 3, H, W) -> logits (B, 19, H/4, W/4)."""
 
     def __init__(self, arch: str, channels: int, layout: torch.memory_format):
         super().__init__()
@@ -54,7 +54,7 @@ def in_onnxruntime(net: nn.Module, image: Tensor, threads: int) -> Callable[[], 
         feed = {"image": image.numpy()}
         off = (torch.from_numpy(session.run(None, feed)[0]) - net(image)).norm() / net(image).norm()
     if not off < 1e-3:
-        raise SystemExit(f"ONNX Runtime computes something else: {off:.1e} off")
+        raise SystemExit(f"ONNX Runtime's output differs from PyTorch's by {off:.1e} (relative)")
     return lambda: session.run(None, feed)
 
 
@@ -63,16 +63,17 @@ RUNTIMES = {"torch": in_torch, "onnxruntime": in_onnxruntime}
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--name", help="what the record calls it (default: the network's)")
-    p.add_argument("--runtime", choices=RUNTIMES, default="torch")
-    p.add_argument("--arch", choices=ARCHS, default="mit_b0")
-    p.add_argument("--channels", type=int, default=256, help="of the decoder")
-    p.add_argument("--side", type=int, default=512, help="of the picture")
-    p.add_argument("--layout", choices=("channels_last", "nchw"), default="channels_last", help="of the decoder")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--repeats", type=int, default=10)
-    p.add_argument("--warmup", type=int, default=2)
-    p.add_argument("--json", type=Path, default=None)
+    p.add_argument("--name", help="name of the result in the record (default: that of the network)")
+    p.add_argument("--runtime", choices=RUNTIMES, default="torch", help="runtime to time (default: torch)")
+    p.add_argument("--arch", choices=ARCHS, default="mit_b0", help="backbone (default: mit_b0)")
+    p.add_argument("--channels", type=int, default=256, help="channels of the decoder (default: 256)")
+    p.add_argument("--side", type=int, default=512, help="side of the image (default: 512)")
+    p.add_argument("--layout", choices=("channels_last", "nchw"), default="channels_last",
+                   help="memory format of the decoder (default: channels_last; always nchw for ONNX Runtime)")
+    p.add_argument("--threads", type=int, default=2, help="number of threads (default: 2)")
+    p.add_argument("--repeats", type=int, default=10, help="number of samples (default: 10)")
+    p.add_argument("--warmup", type=int, default=2, help="number of warm-up runs (default: 2)")
+    p.add_argument("--json", type=Path, default=None, help="path of the record (default: none is written)")
     a = p.parse_args()
     # The exporter supports only one memory format.
     last = a.layout == "channels_last" and a.runtime == "torch"

@@ -23,10 +23,10 @@ THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
 RARE_CLASSES = (3, 4, 5, 6, 12, 15, 16, 17, 18)
 
 
-# Methods with adaptation (from dacs on), masking (from mic on) and QuadMix. Between dacs, daformer and hrda
-# only the network (`detail`) and the feature distance differ.
+# All methods but source_only adapt to the target; mic and quadmix also mask. dacs, daformer and hrda differ only
+# in the network (`detail`) and the feature distance.
 METHODS = ("source_only", "dacs", "daformer", "hrda", "mic", "quadmix")
-# Intermediate results of QuadMix: the mask of the template's target, and the background below it.
+# Intermediate results of QuadMix: the mask of the template's target image, and the background it is pasted onto.
 QUAD_PARTS = ("mask", "background_img", "background_label", "background_weight")
 
 
@@ -40,7 +40,7 @@ class Settings:
     alpha: float = 0.999
     mask_block: int = 64
     mask_ratio: float = 0.7
-    feature_weight: float = 0.005  # 0 switches the ImageNet feature distance off
+    feature_weight: float = 0.005  # 0 disables the ImageNet feature distance
     lr: float = 6e-5
     weight_decay: float = 0.01
 
@@ -76,7 +76,7 @@ class Draws:
         return low + (high - low) * self.random(()).item()
 
     def random(self, *shape) -> Tensor:
-        """Generates the numbers on the CPU, whichever device uses them."""
+        """Generates numbers on the CPU, so that they do not depend on the device."""
         return torch.rand(*shape, generator=self.g, device="cpu").to(torch.get_default_device())
 
     def integer(self, n: int) -> int:
@@ -91,7 +91,7 @@ class Draws:
         return y, y + self.detail, x, x + self.detail
 
     def jitter(self, n: int) -> tuple[list[Tensor], list[int]]:
-        """Factors (brightness, contrast, saturation, hue), one per image each, and the order."""
+        """Returns factors (brightness, contrast, saturation, hue) for each image, and the order to apply them in."""
         draw = lambda mid: self.random(n) * 0.4 + (mid - 0.2)
         return [draw(1.0), draw(1.0), draw(1.0), draw(0.0)], self.choice(4, 4)
 
@@ -128,14 +128,14 @@ def is_any(label: Tensor, classes: list[int]) -> Tensor:
 
 
 def class_mix_masks(label: Tensor, draws: Draws) -> Tensor:
-    """Masks of half (rounded up) of the whole batch's classes, drawn separately for each image."""
+    """Masks of half (rounded up) of the whole batch's classes, sampled separately for each image."""
     classes = present(label)
     picks = [draws.choice(len(classes), (len(classes) + 1) // 2) for _ in label]
     return torch.stack([is_any(l, [classes[i] for i in p]) for l, p in zip(label, picks)])
 
 
 def quad_source_masks(label: Tensor, draws: Draws) -> tuple[Tensor, list[list[int]]]:
-    """Masks of two classes of each image, and the drawn positions, which the target choice needs."""
+    """Masks of two classes of each image, and their positions in its list of classes, for `quad_target_masks`."""
     masks, positions = [], []
     for one in label:
         classes = present(one)
@@ -146,7 +146,10 @@ def quad_source_masks(label: Tensor, draws: Draws) -> tuple[Tensor, list[list[in
 
 
 def quad_target_masks(pseudo: Tensor, confident: Tensor, positions, draws: Draws) -> Tensor:
-    """Masks of two classes whose ids are not among the source *positions* (as released), where confident."""
+    """Masks of the confident pixels of two classes of each image.
+
+    As in the released code, it excludes classes whose ids equal the *positions* of the source's classes.
+    """
     masks = []
     for one, sure, banned in zip(pseudo, confident, positions):
         classes = [c for c in present(one) if c not in banned]
@@ -224,7 +227,7 @@ def blur_matrix(n: int, sigma: float) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Uses two matmuls up to 512 pixels, where they beat a convolution; beyond, the filter taps."""
+    """Uses two matmuls up to 512 pixels, where they are faster than a convolution, and a convolution beyond."""
     h, w = image.shape[2:]
     if max(h, w) <= 512:
         return blur_matrix(h, sigma) @ (image @ blur_matrix(w, sigma).T)
@@ -258,7 +261,10 @@ def augment(image: Tensor, on: Switches, draws: Draws) -> Tensor:
 
 
 def feature_distance(features: Tensor, reference: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean L2 distance over cells (B, h, w, C) that are mostly (>= 3/4) one thing class, and the mask."""
+    """Returns the mean L2 distance of features (B, h, w, C) and the mask of the cells that it covers.
+
+    These are the cells of which at least 3/4 belong to a single thing class.
+    """
     b, h, w, _ = features.shape
     scale = label.shape[2] // w
     votes = label.clamp_max(19).view(b, h, scale, w, scale).permute(0, 1, 3, 2, 4).reshape(b * h * w, -1)
@@ -286,16 +292,16 @@ def parameter_groups(model: torch.nn.Module, s: Settings) -> list[dict]:
 
 @dataclass
 class Trainer:
-    """`teacher` must be built without dropout and drop-path: it stays in train mode."""
+    """The state of a training. `teacher` stays in train mode, so it must be built without dropout and drop-path."""
 
     student: Hrda | Plain
     teacher: Hrda | Plain | None  # None for source_only
     imagenet: torch.nn.Module | None
     settings: Settings
-    bf16: bool = False  # networks and losses in autocast
+    bf16: bool = False  # run networks and losses in bf16 autocast
     template: Template | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
-    seen: dict[str, Tensor] = field(default_factory=dict)  # tensors that a check compares
+    seen: dict[str, Tensor] = field(default_factory=dict)  # tensors that check.py compares
     seconds: dict[str, float] = field(default_factory=dict)  # time of each phase of the last iteration
 
     def __post_init__(self):
@@ -322,7 +328,7 @@ class Trainer:
 
     def supervise(self, name: str, image: Tensor, label: Tensor, weight: Tensor | None,
                   draws: Draws, scale: float = 1.0) -> None:
-        """Runs one training pass and its backward; gradients accumulate."""
+        """Runs the forward and backward of one training pass; gradients accumulate."""
         self.seen |= {f"{name}/img": image, f"{name}/label": label, f"{name}/weight": weight}
         box = draws.box()
         with self.autocast():
@@ -341,11 +347,11 @@ class Trainer:
         self.lap(name)
 
     def pseudo_labels(self, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(label, pixel weight, confident mask)"""
+        """Returns the labels, the weight of each pixel, and the mask of confident pixels."""
         with torch.inference_mode(), self.autocast():
             logits = self.teacher.predict(target)["logits"].float()
         with torch.no_grad():
-            # max softmax = exp(max - logsumexp): the full probabilities are never stored
+            # max softmax = exp(max - logsumexp), so the full probabilities are never stored
             top, label = logits.max(1)
             probability = torch.exp(top - logits.logsumexp(1))
             weight = (probability >= self.settings.threshold).to(valid.dtype).mean() * valid
@@ -420,7 +426,7 @@ class Trainer:
 def build(arch: str, channels: int, detail: int, settings: Settings, joint: bool = True, **options) -> Trainer:
     """Builds student, teacher (no dropout) and ImageNet backbone; the caller loads the weights.
 
-    `detail`: side of HRDA's detail crop, 0 for one scale.
+    `detail` is the side of HRDA's detail crop; 0 builds single-scale networks.
     """
     def network(**options) -> Hrda | Plain:
         net = Hrda(arch, channels, detail, joint=joint, **options) if detail else Plain(arch, channels, **options)

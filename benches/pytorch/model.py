@@ -1,9 +1,9 @@
-"""MiT with DAFormer's heads, ResNet with DeepLabV2's, on one scale or HRDA's two: plain, fast modules.
+"""MiT with DAFormer's heads and ResNet with DeepLabV2's, on one scale or on HRDA's two.
 
-State-dict keys are those of the released checkpoints, so files are interchangeable.
-Token grids travel as NHWC tensors (B, H, W, C): linear layers and LayerNorm read them as they
-are, and the same memory seen as NCHW is `channels_last`, so no layer copies to change layout.
-(A ResNet's are NHWC views of NCHW, and no layer of its head reads them as rows.)
+State-dict keys are those of the released checkpoints, so files are interchangeable. Token grids are NHWC tensors
+(B, H, W, C): linear layers and LayerNorm read them directly, and the same memory viewed as NCHW is
+`channels_last`, so no layer copies to change the layout. (Those of a ResNet are NHWC views of NCHW memory, and no
+layer of its head reads them as rows.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def nhwc(x: Tensor) -> Tensor:
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize, half-pixel centers. Every factor here is an integer, so the size determines it."""
+    """Bilinear resize with half-pixel centers. All factors are integers, so the sizes determine them exactly."""
     if x.shape[2:] == torch.Size(size):
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -175,7 +175,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """v1c, dilated: image (B, 3, H, W) -> four NHWC feature grids at strides 4, 8, 8, 8."""
+    """Dilated ResNet v1c: image (B, 3, H, W) -> four NHWC feature grids at strides 4, 8, 8, 8."""
 
     def __init__(self, arch: str):
         super().__init__()
@@ -206,8 +206,10 @@ def make_backbone(arch: str, drop_path: float) -> nn.Module:
 
 
 def layout_of(arch: str) -> torch.memory_format:
-    """The faster one: a ResNet's backward pass took a quarter less in NCHW on images of 64 pixels,
-    and no longer on 128."""
+    """Returns the faster memory format for a backbone.
+
+    In NCHW, a ResNet's backward pass took a quarter less time on images of 64 pixels, and the same on 128.
+    """
     return torch.contiguous_format if arch in RESNETS else CHANNELS_LAST
 
 
@@ -223,7 +225,7 @@ class ConvBnRelu(nn.Module):
 
 
 def in_grid(n: int, dilation: int):
-    """Returns (tap, output range, input range) of the three taps along an axis, clipped to the grid."""
+    """Yields (tap, output range, input range) of the three taps along an axis, clipped to the grid."""
     for tap, shift in enumerate((-dilation, 0, dilation)):
         low, high = max(0, -shift), min(n, n - shift)
         if low < high:
@@ -231,7 +233,7 @@ def in_grid(n: int, dilation: int):
 
 
 class DepthwiseTaps(torch.autograd.Function):
-    """Dilated depthwise 3x3 on NHWC as shifted multiply-adds; weight (3, 3, C)."""
+    """Dilated depthwise 3x3 convolution in NHWC as shifted multiply-adds; the weight is (3, 3, C)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
@@ -339,7 +341,7 @@ class Dlv2Head(nn.Module):
 
 
 def make_head(arch: str, channels: int, dropout: float, layout, taps: bool, attention=False) -> nn.Module:
-    """Builds a backbone's head; `attention` selects its simpler form for HRDA's attention."""
+    """Builds a backbone's head; `attention` selects the simpler form that predicts HRDA's scale attention."""
     if arch in RESNETS:
         return Dlv2Head()
     fuse = ConvBnRelu(4 * channels, channels) if attention else SeparableAspp(4 * channels, channels, taps)
@@ -380,11 +382,11 @@ class HrdaHead(nn.Module):
 
 
 class Hrda(nn.Module):
-    """Context (whole image halved) and detail (crops at full resolution) through one network.
+    """Runs context (the whole image at half size) and detail (crops at full resolution) through one network.
 
-    `joint` runs context and detail as one backbone batch when their sizes agree: MiT has no
-    batch norm, so the result is the same (a ResNet has, and sees them one after the other); the
-    heads always run in the reference's order.
+    With `joint`, context and detail form one backbone batch if their sizes agree. MiT has no batch norm, so the
+    result is the same; a ResNet does, so it always runs two passes, context first. The heads always run in the
+    reference's order.
     """
 
     def __init__(self, arch="mit_b0", channels=256, detail=64, dropout=0.1, drop_path=0.1,
@@ -408,8 +410,8 @@ class Hrda(nn.Module):
     def forward(self, image: Tensor, box: tuple[int, int, int, int]):
         """Training pass. box = (y1, y2, x1, x2), divisible by 8.
 
-        Returns fused logits (at the head's stride), detail logits of the box (the same), the context
-        logits times 1 - attention (at twice the stride), and the last context feature grid.
+        Returns the fused logits (at the head's stride), the detail logits of the box (same stride), the
+        context logits times 1 - attention (at twice the stride), and the last context feature grid.
         """
         y1, y2, x1, x2 = box
         context = self.context(image)
@@ -471,9 +473,9 @@ def margins(box, stride: int, shape) -> tuple[int, int, int, int]:
 
 
 def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
-    """Logits resized to the label; 255 counts 0; the mean is over all pixels, ignored ones too.
+    """Resizes the logits to the label. Pixels labeled 255 contribute zero, but count in the mean.
 
-    Class-last rows: softmax over the innermost dimension is the faster kernel on a CPU.
+    Classes are the innermost dimension, because softmax has a faster kernel for that on a CPU.
     """
     logits = resize(logits.contiguous(memory_format=CHANNELS_LAST), label.shape[1:])
     rows, target = nhwc(logits).reshape(-1, CLASSES), label.reshape(-1)

@@ -1,11 +1,11 @@
-"""Seconds of single operations in PyTorch, forward and forward + backward.
+"""Times single operations in PyTorch, forward and forward + backward.
 
-    python ops.py --cases cases.json --case gta_vit/       # what `kernels --cases` prints, or a part of it
-    python ops.py --cases -                                # one case a line, each answered by a line
+    python ops.py --cases cases.json --case gta_vit/       # cases from the output of `kernels --cases`
+    python ops.py --cases -                                # reads one case per line and answers each with a line
 
-Sizes are those of benches/kernels, which prints its cases; one that PyTorch has no counterpart of is left out.
-An operation of several of PyTorch's is the short sequence that its user would write. A case has as many sets of
-inputs as it has there, and takes them in turns; outputs live until their inputs' next turn.
+The cases and their sizes come from benches/kernels; cases without a counterpart in PyTorch are skipped. Where an
+operation takes several PyTorch calls, it is the short sequence that a PyTorch user would write. Each case cycles
+through as many sets of inputs as it does there; outputs are kept until their inputs are used again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from torch import Tensor
 import record
 from model import CHANNELS_LAST, resize
 
-# The function that runs on a set of inputs, and one that creates a set.
+# The function to time, and one that creates a set of inputs for it.
 Op = tuple[Callable[..., object], Callable[[], tuple]]
 OPS: dict[str, Callable[..., Op]] = {}
-# Minimum length of a sample.
+# Minimum duration of a sample.
 SAMPLE_SECONDS = 0.02
 CLASSES = 19
 
@@ -48,7 +48,7 @@ def leaf(*shape: int) -> Tensor:
 
 
 def grid(batch: int, side: int, channels: int, learns: bool = True) -> Tensor:
-    """A map with channels innermost in memory."""
+    """A feature map with channels innermost in memory."""
     x = numbers(batch, channels, side, side).contiguous(memory_format=CHANNELS_LAST)
     return x.requires_grad_(learns)
 
@@ -58,7 +58,7 @@ def filters(out: int, channels: int, kernel: int) -> Tensor:
 
 
 def labels(*shape: int) -> Tensor:
-    """Labels in blocks of one class, some of them unlabeled."""
+    """Labels in blocks of one class each, some of them unlabeled (255)."""
     *batch, height, width = shape
     block = max(height // 8, 8)
     cells = torch.randint(0, CLASSES + 1, (*batch, math.ceil(height / block), math.ceil(width / block)))
@@ -92,7 +92,7 @@ def linear(rows: int, channels: int, out: int, bias: bool) -> Op:
 
 @op
 def attention(batch: int, heads: int, queries: int, keys: int, head_dim: int) -> Op:
-    """Takes inputs in the layout of the linear layers: heads side by side in a token's row."""
+    """Takes inputs in the layout that the linear layers produce, with the heads of a token adjacent in its row."""
     def attend(q: Tensor, kv: Tensor) -> Tensor:
         k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
         return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2)
@@ -122,7 +122,7 @@ def conv(batch: int, side: int, channels: int, out: int, kernel: int, stride: in
 OPS |= {name: conv for name in ("patch_embed", "reduction", "conv_strided", "conv3x3")}
 
 
-def normalised(batch: int, side: int, channels: int, relu: bool, training: bool) -> Op:
+def normalized(batch: int, side: int, channels: int, relu: bool, training: bool) -> Op:
     def norm(x: Tensor, w: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         y = F.batch_norm(x, mean, var, w, b, training)
         return F.relu_(y) if relu else y
@@ -133,17 +133,17 @@ def normalised(batch: int, side: int, channels: int, relu: bool, training: bool)
 
 @op
 def batchnorm(batch: int, side: int, channels: int) -> Op:
-    return normalised(batch, side, channels, False, True)
+    return normalized(batch, side, channels, False, True)
 
 
 @op
 def batchnorm_relu(batch: int, side: int, channels: int) -> Op:
-    return normalised(batch, side, channels, True, True)
+    return normalized(batch, side, channels, True, True)
 
 
 @op
 def batchnorm_running_relu(batch: int, side: int, channels: int) -> Op:
-    return normalised(batch, side, channels, True, False)
+    return normalized(batch, side, channels, True, False)
 
 
 @op
@@ -187,7 +187,7 @@ def dropout2d(batch: int, side: int, channels: int, rate: float) -> Op:
 @op
 def crop(batch: int, side: int, channels: int, to: int) -> Op:
     y, x = side // 4, side // 8
-    return (lambda picture: picture[:, :, y:y + to, x:x + to].clone(),
+    return (lambda image: image[:, :, y:y + to, x:x + to].clone(),
             lambda: (grid(batch, side, channels, False),))
 
 
@@ -226,7 +226,7 @@ def window_average(batch: int, side: int, channels: int, window: int) -> Op:
 
 @op
 def hrda_fuse(batch: int, side: int, classes: int, detail: int) -> Op:
-    # Detail of the map's own size covers it; smaller detail is placed in a box.
+    # Detail of the same size as the map covers all of it; smaller detail covers a box.
     y, x = (side // 4, side // 8) if detail < side else (0, 0)
 
     def fuse(context: Tensor, fine: Tensor, attention: Tensor) -> Tensor:
@@ -312,8 +312,8 @@ def class_mix(batch: int, side: int) -> Op:
         return (torch.where(mask[..., None], image, under), torch.where(mask, label, under_label),
                 torch.where(mask, weight, under_weight))
 
-    labelled = lambda: (numbers(batch, side, side, 3), labels(batch, side, side).byte(), torch.rand(batch, side, side))
-    return mix, lambda: labelled() + labelled()
+    labeled = lambda: (numbers(batch, side, side, 3), labels(batch, side, side).byte(), torch.rand(batch, side, side))
+    return mix, lambda: labeled() + labeled()
 
 
 @op
@@ -327,7 +327,7 @@ def block_mask(batch: int, side: int, cells: int) -> Op:
 
 @op
 def adamw_ema(parameters: int, tensors: int) -> Op:
-    """EMA update of the teacher and an AdamW step, on tensors of one size with `parameters` values in total."""
+    """EMA update of the teacher and AdamW step, on equally large tensors with `parameters` values in total."""
     @torch.no_grad()
     def update(student: list[Tensor], teacher: list[Tensor], optimizer: torch.optim.Optimizer) -> None:
         torch._foreach_lerp_(teacher, student, 0.001)
@@ -379,14 +379,14 @@ def tensors(inputs: object) -> Iterator[Tensor]:
 
 
 def sampled(case: dict, a: argparse.Namespace) -> dict | None:
-    """Returns samples of a case {op, shape, pass}; None where PyTorch has no counterpart."""
+    """Times a case {op, shape, pass}; returns None if it has no counterpart in PyTorch."""
     if case["op"] not in OPS:
         return None
     run, make = OPS[case["op"]](**case["shape"])
     backward = case["pass"] == "forward_backward"
 
     def inputs() -> tuple:
-        """Creates a set: the op's inputs, and output gradients with the shapes of `outputs`."""
+        """Creates the op's inputs, and output gradients with the shapes of `outputs`."""
         given = make()
         if backward and not outputs:
             with torch.no_grad():
@@ -428,21 +428,25 @@ def answers(a: argparse.Namespace) -> Iterator[dict | None]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--cases", required=True, help="what `kernels --cases` prints; -: a case a line")
-    p.add_argument("--case", action="append", help="a part of the names of those wanted")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--repeats", type=int, default=20)
-    p.add_argument("--warmup", type=int, default=1)
-    p.add_argument("--seconds", type=float, default=math.inf, help="no further sample of what has taken so long")
-    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    p.add_argument("--bf16", action="store_true", help="in autocast")
-    p.add_argument("--json", type=Path, default=None)
+    p.add_argument("--cases", required=True,
+                   help="file with the output of `kernels --cases`, or - to read one case per line from stdin")
+    p.add_argument("--case", action="append",
+                   help="run only the cases whose names contain this; may be repeated (default: all)")
+    p.add_argument("--threads", type=int, default=2, help="number of threads (default: 2)")
+    p.add_argument("--repeats", type=int, default=20, help="number of samples (default: 20)")
+    p.add_argument("--warmup", type=int, default=1,
+                   help="number of warm-up runs; at least one per set of inputs (default: 1)")
+    p.add_argument("--seconds", type=float, default=math.inf,
+                   help="stop sampling a case once its samples have taken this many seconds (default: no limit)")
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to run on (default: cpu)")
+    p.add_argument("--bf16", action="store_true", help="run in bf16 autocast")
+    p.add_argument("--json", type=Path, default=None, help="path of the record (default: none is written)")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     torch.set_default_device(a.device)
     torch.manual_seed(0)
     if a.cases == "-":
-        # Each request is answered by a line; the first line describes the machine.
+        # The first line describes the machine; one line per case follows.
         print(json.dumps(record.about(vars(a))), flush=True)
     results = []
     for result in answers(a):

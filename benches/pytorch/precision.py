@@ -1,28 +1,28 @@
-"""How far PyTorch itself is off at lower precision: errors on the stored cases, for their tolerances.
+"""Measures PyTorch's own errors at lower precision on the stored cases; their tolerances are derived from these.
 
     python precision.py [--golden tests/golden] --json tests/golden/precision.json
 
-Runs the cases of check.py in TF32 and in bf16 autocast, RUNS times each. What a run's roundings add
-up to is chance, so every run draws them anew: each tensor of weights is multiplied by 1 + u NUDGE,
-|u| <= 1 random, and every other run computes another equally valid way. A nudge turns few roundings of the
-first layers, each of these turns many of the next, and after some layers all are others; what it
-does by itself, without rounding, is little beside that: a run in float32 tells how much.
+Runs the cases of check.py in TF32 and in bf16 autocast, RUNS times each. How the rounding errors of a run add up
+is a matter of chance, so every run rounds differently: each tensor of weights is multiplied by 1 + u NUDGE with a
+random |u| <= 1, and every other run computes the same results in a different way. A nudge changes few roundings
+in the first layers, each of these changes many in the next, and after some layers all of them are different. The
+nudge's effect without rounding is small in comparison; a run in float32 measures it.
 
-Written for every stored number: the largest and the middle of its errors over the runs, and of a
-tensor that is stored whole the largest of any element. An error is rel_l2 of a tensor, the share that
-differs of a discrete map, the share that went another way of a parameter in AdamW's first step, the
-relative one of a scalar; of what is zero but for round-off the largest. Left out is what the case's
-own tolerance covers twice over.
+The table holds, for every stored number, the largest and the median of its errors over the runs and, for a tensor
+that is stored whole, the largest error of any element. The error of a tensor is its rel_l2, that of a discrete
+map the share of values that differ, that of a parameter after AdamW's first step the share of values that moved
+in the wrong direction, and that of a scalar its relative error; for gradients that are zero except for round-off,
+it is the largest magnitude. Numbers are omitted if their own tolerance is at least twice their largest error.
 
-"in the middle" is a number, too: of each run the middle one of the case's tensors, each measured by
-its middle error. In the head stands how many numbers of one run of all cases the tests would fail if
-their table were made of the others (false alarms).
+The entry "in the middle" is for the median over a case's tensors of the error relative to the tensor's median
+error. The head of the table says how many numbers the tests would reject, on average, in one run of all cases if
+the other runs made the table (false alarms).
 
-With a GPU it is the real thing. Without one it is imitated on the CPU. For TF32, operands of matrix
-products and of (dense) convolutions are rounded to 10 bits behind the point: that is
-torch.backends.cuda.matmul.allow_tf32 and cudnn.allow_tf32 with attention's MATH back end, whose two
-products round their operands like any other. For bf16, CPU autocast runs with layer norm in float32,
-as CUDA's autocast has it. Pictures are augmented in float32.
+With a GPU, the actual arithmetic is measured. Without one, it is emulated on the CPU. For TF32, the operands of
+matmuls and of dense convolutions are rounded to 10 mantissa bits: this corresponds to
+torch.backends.cuda.matmul.allow_tf32 and cudnn.allow_tf32 with attention's MATH backend, whose two matmuls round
+their operands like any other. For bf16, autocast on the CPU is used with layer norm in float32, as on CUDA.
+Images are augmented in float32.
 """
 
 from __future__ import annotations
@@ -53,17 +53,21 @@ from model import CHANNELS_LAST, ConvBnRelu, DaformerHead, SeparableAspp, nchw, 
 PRECISIONS = ("tf32", "bf16")
 RUNS = 32
 NUDGE = 2.0**-22
-# The key of a case's median among its numbers, its bound, and the fewest tensors that have one.
-MIDDLE, IN_THE_MIDDLE, FEWEST = "in the middle", 1.25, 8
+# The table's key for the median over a case's tensors of the error relative to each tensor's median error.
+MEDIAN_KEY = "in the middle"
+# The tests always allow a median up to this one.
+MEDIAN_LIMIT = 1.25
+# The fewest tensors in a case for which the median is meaningful.
+MEDIAN_TENSORS = 8
 
 
 def tf32(x: Tensor) -> Tensor:
-    """Rounds to the nearest with 10 mantissa bits, ties away from zero (cvt.rna.tf32.f32)."""
+    """Rounds to 10 mantissa bits: to nearest, ties away from zero (cvt.rna.tf32.f32)."""
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-class Product(torch.autograd.Function):
-    """A bilinear operation with rounded operands, in its gradients as well."""
+class RoundedBilinear(torch.autograd.Function):
+    """A bilinear operation whose operands are rounded to TF32, in the backward pass as well."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, of) -> Tensor:
@@ -82,37 +86,37 @@ LINEAR, CONVOLUTION, LAYER_NORM, AUGMENT = F.linear, F.conv2d, F.layer_norm, ite
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    y = Product.apply(x, weight, LINEAR)
+    y = RoundedBilinear.apply(x, weight, LINEAR)
     return y if bias is None else y + bias
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups: int) -> Tensor:
     if groups > 1:
         return CONVOLUTION(x, weight, bias, stride, padding, dilation, groups)
-    y = Product.apply(x, weight, lambda x, w: CONVOLUTION(x, w, None, stride, padding, dilation))
+    y = RoundedBilinear.apply(x, weight, lambda x, w: CONVOLUTION(x, w, None, stride, padding, dilation))
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The library's unfused attention (SDPBackend.MATH)."""
+    """PyTorch's unfused attention (SDPBackend.MATH), with its matmuls in TF32."""
     scale = q.shape[-1] ** -0.25
-    scores = Product.apply(q * scale, (k * scale).transpose(-2, -1), torch.matmul)
-    return Product.apply(torch.softmax(scores, dim=-1), v, torch.matmul)
+    scores = RoundedBilinear.apply(q * scale, (k * scale).transpose(-2, -1), torch.matmul)
+    return RoundedBilinear.apply(torch.softmax(scores, dim=-1), v, torch.matmul)
 
 
 def norm_in_float32(x: Tensor, *rest, **more) -> Tensor:
-    """Runs layer norm in float32 as CUDA's autocast does; the CPU's has no rule for it."""
+    """Runs layer norm in float32, as autocast does on CUDA; autocast on the CPU has no rule for it."""
     return LAYER_NORM(x.float(), *rest, **more)
 
 
 def augment_in_float32(*args) -> Tensor:
-    """Keeps augmentation in float32: its blur is two matmuls here, but not part of a network."""
+    """Keeps augmentation in float32: its blur uses matmuls, but is not part of a network."""
     with replaced(torch.backends.cuda.matmul, "allow_tf32", False), autocast(False):
         return AUGMENT(*args)
 
 
 def autocast(enabled: bool = True):
-    """Disables the cache of 16-bit weights, which an update inside autocast would leave stale."""
+    """Returns autocast without the cache of 16-bit weights, which would be stale after an update inside autocast."""
     return torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled, cache_enabled=False)
 
 
@@ -134,14 +138,17 @@ def computing(precision: str):
         yield
 
 
-def half_a_turn(key: str) -> float:
-    """Half the effect on a teacher parameter of one element's step going the other way; a chain has two averages."""
+def half_of_a_flip(key: str) -> float:
+    """Returns half the change of a teacher's parameter if the step of one element flips its sign.
+
+    A chain averages twice.
+    """
     averages = 1 if key.startswith("ema_next/") else 2 if "/teacher_param/" in key else 0
     return averages * (1 - Settings.alpha) * Settings.lr * (10 if "head" in key else 1)
 
 
-def seen_in_statistics(value: Tensor, stats: dict[str, float]) -> float:
-    """Returns the smallest rel_l2 of two tensors whose statistics differ by this much."""
+def rel_l2_from_statistics(value: Tensor, stats: dict[str, float]) -> float:
+    """Returns a lower bound of a tensor's rel_l2 error, from the differences between its statistics and the stored."""
     n, l2 = value.numel(), torch.linalg.vector_norm(value, dtype=torch.float64).item()
     mean, sum_abs = value.sum(dtype=torch.float64).item() / n, value.abs().sum(dtype=torch.float64).item()
     std = math.sqrt(max(l2 * l2 / n - mean * mean, 0.0))
@@ -151,15 +158,15 @@ def seen_in_statistics(value: Tensor, stats: dict[str, float]) -> float:
 
 
 class Errors(Golden):
-    """Records the errors of results instead of judging them.
+    """Records the errors of results instead of comparing them with tolerances.
 
-    What is counted (pixels, steps that went another way) is at least half of one: none in all runs is
-    not never, and twice that is one.
+    Errors that are counts (of pixels, or of steps with the opposite sign) are recorded as at least one half. The
+    tests allow twice the error, so they tolerate a single one even if it occurred in none of the runs.
     """
 
     def start(self, precision: str) -> None:
         self.precision = precision
-        # By case and number: each run's errors, and the bounds that the case allows in float32.
+        # By case and number: the errors of each run, and the tolerances of the case in float32.
         self.errors: dict[str, dict[str, list[tuple[float, ...]]]] = {}
         self.own: dict[str, dict[str, tuple[float, ...]]] = {}
 
@@ -175,7 +182,7 @@ class Errors(Golden):
                 value.mul_(1 + NUDGE * self.random.uniform(-1, 1))
 
     def keep(self, key: str, *errors: tuple[float, float]) -> None:
-        """Records one or several errors, and the bounds that the case itself allows."""
+        """Records the errors of a number, each with the tolerance of the case."""
         self.checks += 1
         if any(math.isnan(e) for e, _ in errors):
             raise RuntimeError(f"{self.case['name']} {key}: {errors}")
@@ -209,15 +216,15 @@ class Errors(Golden):
             return self.keep(key, (flat.abs().max().item(), tol["max_abs"]))
         if "rel_l2" not in tol:
             return self.keep(key, (off.abs().max().item(), tol["max_abs"]))
-        # A sample may miss the large elements, so it is measured by its proportional share of the whole norm.
+        # A strided sample may miss the large elements, so its norm is at least its proportional share of the whole.
         share = math.sqrt(flat.numel() / value.numel())
         size = max(want.norm().item(), share * entry.get("stats", {}).get("l2", 0.0))
         error, element = off.norm().item() / size if size else 0.0, off.abs().max().item()
         if entry["storage"] != "whole":
-            error = max(error, seen_in_statistics(value, entry["stats"]))
-        turn = half_a_turn(key)
-        if turn:  # in addition to what the case allows anyway
-            error, element = max(error, turn / size + tol["rel_l2"] / 2), max(element, turn + tol["max_abs"] / 2)
+            error = max(error, rel_l2_from_statistics(value, entry["stats"]))
+        flip = half_of_a_flip(key)
+        if flip:  # in addition to the case's own tolerance
+            error, element = max(error, flip / size + tol["rel_l2"] / 2), max(element, flip + tol["max_abs"] / 2)
         self.keep(key, (error, tol["rel_l2"]), (element, tol["max_abs"]))
 
     def scalar(self, key: str, value: float) -> None:
@@ -287,7 +294,7 @@ def run_slide(g: Errors, name: str, options: dict) -> None:
 
 
 def run_features(g: Errors, name: str, _: dict) -> None:
-    """Checks the feature distance, with inputs in the layout of a network."""
+    """Runs the feature distance on inputs of the type that a network's features have."""
     c = g.open(name)["config"]
     shape = (c["B"], c["C"], c["H"], c["W"])
     stored = lambda x: x.bfloat16() if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") else x
@@ -320,23 +327,23 @@ PARTS = (*(c for c in check.CHECKS if c[1] is not check.check_method), ("pub_hea
          ("pub_piece_resize", run_resize))
 
 
-# Equivalent ways to compute the same result.
-WAYS = ({"head_layout": CHANNELS_LAST, "joint": True, "taps": False},
-        {"head_layout": torch.contiguous_format, "joint": False, "taps": False})
+# Options that compute the same results in different ways.
+EQUIVALENT_OPTIONS = ({"head_layout": CHANNELS_LAST, "joint": True, "taps": False},
+                      {"head_layout": torch.contiguous_format, "joint": False, "taps": False})
 
 
 def sample(g: Errors, precision: str, runs: int, part: str) -> None:
-    """Returns the errors of several runs of the cases whose name contains the part."""
+    """Records the errors of several runs of the cases whose names contain `part`."""
     g.start(precision)
     for prefix, run in PARTS:
         for name in (n for n in g.cases if n.startswith(prefix) and part in n):
             for number in range(runs):
-                g.sample(run, name, WAYS[number % len(WAYS)].copy(), number)
+                g.sample(run, name, EQUIVALENT_OPTIONS[number % len(EQUIVALENT_OPTIONS)].copy(), number)
             print(f"{precision} {name}: {len(g.errors[name])} numbers, {runs} runs", flush=True)
 
 
 def rows(g: Errors) -> dict[str, dict[str, list[float]]]:
-    """Returns the entry that is written for each number."""
+    """Returns the numbers to write, by case."""
     out: dict[str, dict[str, list[float]]] = {}
     for case, by_key in g.errors.items():
         out[case] = kept = {}
@@ -344,46 +351,49 @@ def rows(g: Errors) -> dict[str, dict[str, list[float]]]:
             each = list(zip(*runs))
             largest = [max(errors) for errors in each]
             if any(2 * most > own for most, own in zip(largest, g.own[case][key])):
-                # Counts of single steps have no median.
-                kept[key] = [largest[0], 0.0 if half_a_turn(key) else statistics.median(each[0])]
+                # An error from the flip of a single step has no useful median.
+                kept[key] = [largest[0], 0.0 if half_of_a_flip(key) else statistics.median(each[0])]
                 if g.cases[case]["tensors"].get(key, {}).get("storage") == "whole":
                     kept[key] += largest[1:]
-        in_the_middle = middles(g, case, kept)
-        if in_the_middle:
-            kept[MIDDLE] = [max(in_the_middle), statistics.median(in_the_middle)]
+        medians = case_medians(g, case, kept)
+        if medians:
+            kept[MEDIAN_KEY] = [max(medians), statistics.median(medians)]
         out[case] = {key: [float(f"{e:.3g}") for e in row] for key, row in kept.items()}
     return out
 
 
 def in_l2(g: Errors, case: str, key: str) -> bool:
-    """Returns whether a number is a tensor with an error in l2."""
+    """Returns whether a number is a tensor whose error is a rel_l2."""
     return "rel_l2" in (g.cases[case]["tensors"].get(key, {}).get("tol") or ())
 
 
-def middles(g: Errors, case: str, kept: dict[str, list[float]]) -> list[float]:
-    """Returns each run's median over the tensors, each relative to its median error; none if there are too few."""
+def case_medians(g: Errors, case: str, kept: dict[str, list[float]]) -> list[float]:
+    """Returns each run's median over the case's tensors of the error relative to the tensor's median error.
+
+    The list is empty if there are too few tensors.
+    """
     relative = [[run[0] / row[1] for run in g.errors[case][key]]
                 for key, row in kept.items() if in_l2(g, case, key) and row[1] > 0]
-    return [statistics.median(run) for run in zip(*relative)] if len(relative) >= FEWEST else []
+    return [statistics.median(run) for run in zip(*relative)] if len(relative) >= MEDIAN_TENSORS else []
 
 
 def judged(g: Errors, table: dict[str, dict[str, list[float]]]) -> dict[str, float]:
-    """Returns how many numbers of a run the table made of the others is expected to fail, and of how many."""
+    """Returns the number of entries, and how many of a run's are expected to fail if the other runs make the table."""
     alarms = 0.0
     for case, kept in table.items():
         for key, row in kept.items():
-            if key == MIDDLE:
-                columns = [(middles(g, case, kept), IN_THE_MIDDLE)]
+            if key == MEDIAN_KEY:
+                columns = [(case_medians(g, case, kept), MEDIAN_LIMIT)]
             else:
                 columns = [(errors, own / 2) for errors, own in zip(zip(*g.errors[case][key]), g.own[case][key])]
             for errors, least in columns[: len(row) - 1]:
                 second, first = sorted(errors)[-2:]
-                alarms += (first > (1 if key == MIDDLE else 2) * max(second, least)) / len(errors)
+                alarms += (first > (1 if key == MEDIAN_KEY else 2) * max(second, least)) / len(errors)
     return {"numbers": sum(map(len, table.values())), "false_alarms": round(alarms, 2)}
 
 
 def write(path: Path, head: dict, tables: dict) -> None:
-    """Writes one line per case."""
+    """Writes the tables with one line per case."""
     lines = [json.dumps(head)[1:-1]]
     for precision, table in tables.items():
         each = ",\n".join(f"{json.dumps(c)}: {json.dumps(e, separators=(',', ':'))}"
@@ -394,14 +404,14 @@ def write(path: Path, head: dict, tables: dict) -> None:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--golden", type=Path, default=Path("tests/golden"))
-    p.add_argument("--case", default="", help="a part of the names of those to run (default: all)")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--runs", type=int, default=RUNS)
-    p.add_argument("--json", type=Path)
+    p.add_argument("--golden", type=Path, default=Path("tests/golden"), help="folder of the stored cases")
+    p.add_argument("--case", default="", help="run only the cases whose names contain this (default: all)")
+    p.add_argument("--threads", type=int, default=2, help="number of threads (default: 2)")
+    p.add_argument("--runs", type=int, default=RUNS, help="number of runs of each case (default: %(default)s)")
+    p.add_argument("--json", type=Path, help="path of the table (default: none is written)")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "imitated on the CPU"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "emulated on the CPU"
     head = {"pytorch": torch.__version__, "device": device, "runs": a.runs, "nudge": NUDGE}
     formula.weight = functools.cache(formula.weight)
     g = Errors(a.golden)
@@ -413,8 +423,8 @@ def main() -> None:
         head[f"judged_{precision}"] = judged(g, table)
         shares = sorted(alone[case][key][0][0] / row[1] for case, kept in table.items()
                         for key, row in kept.items() if in_l2(g, case, key) and row[1] > 0)
-        print(precision, head[f"judged_{precision}"], "; the nudge alone, of the middle error: "
-              f"{shares[len(shares) // 2]:.4f} in the middle, {shares[len(shares) * 9 // 10]:.4f} at nine tenths")
+        print(precision, head[f"judged_{precision}"], "; error of the nudge alone relative to the median error: "
+              f"median {shares[len(shares) // 2]:.4f}, 90th percentile {shares[len(shares) * 9 // 10]:.4f}")
     if a.json:
         write(a.json, head, tables)
 

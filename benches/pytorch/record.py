@@ -1,4 +1,4 @@
-"""The record that every benchmark here writes: raw samples, and the machine and software they were taken on."""
+"""Raw samples of the benchmarks, and the records that hold them with the machine and software they were taken on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def machine() -> dict:
         pass
     gpu = {}
     if torch.cuda.is_available():
-        # The meaning of float32 here.
+        # The TF32 switches define what float32 means in this record.
         gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda,
                "cudnn": torch.backends.cudnn.version(),
                "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
@@ -50,7 +50,7 @@ def commit() -> str | None:
 
 
 def busy_elsewhere() -> float | None:
-    """CPU seconds that other processes have used since boot; None where the system does not report it."""
+    """Returns the CPU seconds that other processes have used since boot; None if the system does not report them."""
     try:
         user, nice, system, _, _, irq, softirq, *_ = map(
             int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
@@ -62,14 +62,14 @@ def busy_elsewhere() -> float | None:
 
 
 def finish() -> None:
-    """Waits for a GPU that may still be at work."""
+    """Waits until the GPU, if there is one, has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 @dataclass
 class Samples:
-    """Seconds of each call, CPU seconds of all its threads, and cores that other processes kept busy meanwhile."""
+    """Per sample: seconds per call, CPU seconds of all threads, and cores that other processes kept busy meanwhile."""
 
     seconds: list[float]
     cpu: list[float]
@@ -85,10 +85,10 @@ class Samples:
 
 def sample(work: Callable[[], object], warmup: int, repeats: int, least: float = 0.0,
            most: float = math.inf) -> Samples:
-    """Times `repeats` calls after `warmup` calls that are not counted.
+    """Takes `repeats` samples of a call, after `warmup` calls that are not counted.
 
-    A sample of less than `least` seconds is the mean of as many calls as take that long; once all samples, or all of
-    the warm-up but its first call, have taken `most` seconds, there is no further one.
+    If a call takes less than `least` seconds, a sample is the mean of as many calls as take that long. The warm-up
+    and the sampling each stop early once they have taken `most` seconds, but not before their first call.
     """
     begin = time.perf_counter()
     for i in range(max(warmup, 1)):

@@ -61,7 +61,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<()> {
 
 fn temporary(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
-        let e = io::Error::new(ErrorKind::InvalidInput, "the path names no file");
+        let e = io::Error::new(ErrorKind::InvalidInput, "the path has no file name");
         return Err(Error::io(path, "write", e));
     };
     let mut hidden = OsString::from(".");

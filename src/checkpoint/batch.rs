@@ -1,5 +1,5 @@
 //! Stores a training batch in a checkpoint. The dump of a failed iteration holds its batch, so that
-//! the iteration can be rerun without the data set.
+//! the iteration can be rerun without the dataset.
 
 use std::path::PathBuf;
 
@@ -63,7 +63,7 @@ pub fn entries(batch: &Batch) -> Result<(Vec<Entry<'_>>, String)> {
         rare: batch.rare.as_ref().map(|rare| (domain(&rare.crops), rare.classes)),
     };
     let text = serde_json::to_string(&notes)
-        .map_err(|e| Error::config(format!("the batch cannot be described: {e}")))?;
+        .map_err(|e| Error::config(format!("cannot serialize the batch: {e}")))?;
     Ok((entries, text))
 }
 
@@ -84,8 +84,8 @@ fn bytes_entry<'a>(
 /// [`Error::Weights`] if the file holds no batch or an incomplete one.
 pub fn read(file: &TensorFile, iteration: u64) -> Result<Batch> {
     let Some(text) = file.metadata(KEY) else {
-        let problem = "holds no iteration to replay: a run writes such a file when a number is not \
-                       finite";
+        let problem =
+            "holds no iteration to replay; a run writes such a file when a value is not finite";
         return Err(Error::weights(file.path(), problem));
     };
     let notes: Notes = serde_json::from_str(text)

@@ -32,13 +32,13 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
         Some("pth" | "pt") => true,
         Some("safetensors") => false,
         _ => {
-            let problem = "the ending says what to write: .pth or .safetensors";
+            let problem = "the output must end in .pth or .safetensors";
             return Err(Error::weights(out, problem));
         }
     };
     let same = |path: &Path| path.canonicalize().ok();
     if same(out).is_some_and(|out| same(file.path()) == Some(out)) {
-        return Err(Error::weights(out, "is the file to be converted: choose another name"));
+        return Err(Error::weights(out, "is the input file: choose another name for the output"));
     }
     let identity = identify(file)?;
     let (named, tree, strings) = match only {

@@ -40,7 +40,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     }
     let newest = list(path).pop();
     newest.map(|(_, file)| file).ok_or_else(|| {
-        let problem = "this folder holds no checkpoint; a run saves its first after \
+        let problem = "this folder contains no checkpoint; a run saves its first one after \
                        run.checkpoint_interval iterations";
         Error::weights(path, problem)
     })

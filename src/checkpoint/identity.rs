@@ -58,7 +58,7 @@ pub struct Identity {
 pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
     if let Some(text) = file.metadata("iteration") {
         let number = text.parse().map_err(|_| {
-            Error::weights(file.path(), format!("its iteration, `{text}`, is no number"))
+            Error::weights(file.path(), format!("its iteration, `{text}`, is not a number"))
         })?;
         return Ok(Some(number));
     }
@@ -199,11 +199,11 @@ pub fn complete(file: &TensorFile, identity: &Identity) -> Option<Result<()>> {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Run => "checkpoint of a run of this program",
+            Kind::Run => "checkpoint of a udass-raw run",
             Kind::Adaptation => "checkpoint of DAFormer, HRDA, MIC or UDASS",
             Kind::Segmentor => "segmentation network",
             Kind::Backbone => "backbone (ImageNet weights)",
-            Kind::Other => "tensors of no network known here",
+            Kind::Other => "tensors of an unknown network",
         };
         f.write_str(kind)?;
         let networks = [

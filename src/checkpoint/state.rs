@@ -52,8 +52,9 @@ pub fn save(
     position: &Position,
     batch: Option<&Batch>,
 ) -> Result<()> {
-    let skipped = serde_json::to_string(&position.skipped)
-        .map_err(|e| Error::weights(path, format!("cannot list the skipped files: {e}")))?;
+    let skipped = serde_json::to_string(&position.skipped).map_err(|e| {
+        Error::weights(path, format!("cannot serialize the list of skipped files: {e}"))
+    })?;
     let mut metadata = BTreeMap::from([
         ("format".to_string(), "udass-raw checkpoint 1".to_string()),
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
@@ -105,7 +106,8 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
     let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
     let Some(next) = number("iteration") else {
-        let problem = "is not a checkpoint of a run (weights alone start one with --checkpoint)";
+        let problem = "is not a checkpoint of a run, so it cannot be resumed (--checkpoint starts \
+                       a new run from weights)";
         return Err(Error::weights(path, problem));
     };
     let device = training.device.clone();
@@ -161,7 +163,10 @@ fn check(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
     let problem = match file.find(name) {
         Some(info) if info.shape == wanted => return Ok(()),
         Some(info) => {
-            format!("tensor `{name}` is {:?}, this configuration needs {wanted:?}", info.shape)
+            format!(
+                "tensor `{name}` has shape {:?}, but this configuration needs {wanted:?}",
+                info.shape
+            )
         }
         None => format!("tensor `{name}` is missing"),
     };

@@ -84,7 +84,7 @@ impl TensorFile {
             (tensors, BTreeMap::new(), Some(Torch { tree, skipped, checksums }))
         } else {
             let (tensors, strings) = safetensors_header(&map).map_err(|e| {
-                problem(format!("not a whole safetensors file ({e}), nor one of PyTorch's"))
+                problem(format!("neither a complete safetensors file ({e}) nor a PyTorch file"))
             })?;
             (tensors, strings, None)
         };
@@ -146,7 +146,7 @@ impl TensorFile {
             n => format!(" and {n} more"),
         };
         let path = self.path.display();
-        Some(format!("{path}: skipped {first}, made by `{class}`, which was not run{more}"))
+        Some(format!("{path}: skipped {first}: `{class}` was not executed{more}"))
     }
 
     /// Returns the tensors, in the order of the file.
@@ -208,7 +208,9 @@ impl TensorFile {
             Dtype::I8 => each(&bytes, |b| i8::from_le_bytes(b) as f32),
             Dtype::U8 | Dtype::BOOL => bytes.iter().map(|&b| b as f32).collect(),
             other => {
-                let problem = format!("tensor `{name}` is of type {other:?}, expected numbers");
+                let problem = format!(
+                    "tensor `{name}` has type {other:?}, expected a floating-point or integer type"
+                );
                 return Err(Error::weights(&self.path, problem));
             }
         })

@@ -31,7 +31,7 @@ pub fn verify(file: &TensorFile) -> Result<Verified> {
     let named = named.filter(|d| d.len() >= 8 && d.chars().all(|c| c.is_ascii_hexdigit()));
     if let Some(digits) = named.filter(|digits| !sha256.starts_with(&digits.to_lowercase())) {
         let problem = format!(
-            "its name says that its SHA-256 begins with {digits}, but it is {sha256}: download it \
+            "its name says that its SHA-256 starts with {digits}, but it is {sha256}: download it \
              again"
         );
         return Err(Error::weights(file.path(), problem));

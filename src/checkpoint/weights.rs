@@ -160,14 +160,15 @@ fn load(
     }
     let extra: Vec<String> = there.into_iter().collect();
     let mut problems = Vec::new();
-    for (what, names) in [("missing", missing), ("of another shape", misshapen), ("extra", extra)] {
+    for (what, names) in [("missing", missing), ("of the wrong shape", misshapen), ("extra", extra)]
+    {
         if !names.is_empty() {
             let tensors = if names.len() == 1 { "tensor" } else { "tensors" };
             problems.push(format!("{} {tensors} {what}: {}", names.len(), listed(&names)));
         }
     }
     if !problems.is_empty() {
-        let problem = format!("does not fit this network\n  {}", problems.join("\n  "));
+        let problem = format!("does not match this network\n  {}", problems.join("\n  "));
         return Err(Error::weights(file.path(), problem));
     }
     weights.load(device, |param| {

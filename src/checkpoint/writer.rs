@@ -42,7 +42,7 @@ pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>
         let info =
             json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, end]});
         if header.insert(entry.name.clone(), info).is_some() {
-            let problem = format!("two tensors would be called `{}`", entry.name);
+            let problem = format!("two tensors would be named `{}`", entry.name);
             return Err(Error::weights(path, problem));
         }
     }

@@ -33,7 +33,7 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "\
-Begin here (no GPU, no download):
+Start here (no GPU, no download):
   udass-raw toy data/toy
   udass-raw train toy_vit
   udass-raw eval toy_vit --checkpoint runs/toy_vit
@@ -45,7 +45,7 @@ The published setting:
   udass-raw prepare cityscapes data/cityscapes
   udass-raw train gta_vit
 
-`udass-raw help COMMAND` says more about each.";
+`udass-raw help COMMAND` describes a command.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -9,7 +9,7 @@ use udass_raw::data::prepare::prepare_named;
 use super::output::tell;
 use super::progress::Progress;
 
-/// Prepare a downloaded data set for training.
+/// Prepare a downloaded dataset for training.
 ///
 /// Writes a *_labelTrainIds.png next to every label, and the statistics that rare-class sampling
 /// needs, in the format of the reference's tools. The labels themselves are not changed, and it is
@@ -20,9 +20,9 @@ Examples:
   udass-raw prepare gta data/gta                  (holds images/ and labels/)
   udass-raw prepare synthia data/synthia          (holds RGB/ and GT/LABELS/)
   udass-raw prepare cityscapes data/cityscapes    (holds leftImg8bit/ and gtFine/)
-  udass-raw prepare files my.toml                 (what [source.files] of my.toml finds)")]
+  udass-raw prepare files my.toml                 (the files of [source.files] in my.toml)")]
 pub struct Args {
-    /// Which data set it is.
+    /// Which dataset it is.
     #[arg(value_name = "LAYOUT", value_parser = LAYOUTS)]
     layout: String,
 

@@ -14,7 +14,7 @@ use super::output::print;
 ///
 /// Runs training iterations on synthetic batches and prints calls, time, bytes, FLOPs and their
 /// rates, and the share of the device's peak: by pass, by stage of the network, by kernel, by
-/// kernel and size, and by layer. No data set is needed.
+/// kernel and size, and by layer. No dataset is needed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

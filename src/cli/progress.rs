@@ -156,10 +156,10 @@ mod tests {
 
     #[test]
     fn durations_read_like_a_clock() {
-        let told = |seconds| duration(Duration::from_secs(seconds));
-        assert_eq!(told(7), "0:07");
-        assert_eq!(told(3599), "59:59");
-        assert_eq!(told(3600 * 4 + 306), "4:05:06");
-        assert_eq!(told(86_400 * 3 + 3600 * 4), "3d04h");
+        let message = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!(message(7), "0:07");
+        assert_eq!(message(3599), "59:59");
+        assert_eq!(message(3600 * 4 + 306), "4:05:06");
+        assert_eq!(message(86_400 * 3 + 3600 * 4), "3d04h");
     }
 }

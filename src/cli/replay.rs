@@ -15,7 +15,7 @@ const LISTED: usize = 8;
 ///
 /// When a loss or gradient is not finite, training stops without applying the iteration, and writes
 /// the state before it, with its batch, to the run's folder. This command reruns the iteration,
-/// without the data set, and prints its losses and which results and gradients are not finite.
+/// without the dataset, and prints its losses and which results and gradients are not finite.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     lines.push(if replayed.report.failed {
         "not finite, as in the run".into()
     } else {
-        "all finite this time: the device or the program is another".into()
+        "all finite this time: the device or the program differs from the run's".into()
     });
     print(&lines.join("\n"))?;
     Ok(ExitCode::SUCCESS)

@@ -19,7 +19,7 @@ use super::output::print;
 Examples:
   udass-raw report runs/toy_vit
   udass-raw report runs/a runs/b result.json --html report.html
-  udass-raw report result.json --markdown report.md     (of eval … --json result.json)")]
+  udass-raw report result.json --markdown report.md     (from eval … --json result.json)")]
 pub struct Args {
     /// A run's folder (for its last evaluation), or a file written by `eval --json`.
     #[arg(value_name = "RUN", required = true)]

@@ -13,13 +13,13 @@ use super::size;
 
 /// Generate toy data for trying everything out: street scenes as GTA, as SYNTHIA and as Cityscapes.
 ///
-/// Writes DIR/gta, DIR/synthia and DIR/cityscapes, in the layouts of the real data sets and
+/// Writes DIR/gta, DIR/synthia and DIR/cityscapes, in the layouts of the real datasets and
 /// prepared for training. The same seed gives the same files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  udass-raw toy data/toy                (what the preset toy_vit reads)
-  udass-raw toy data/full --size full   (the real data sets' sizes)
+  udass-raw toy data/toy                (the data of the preset toy_vit)
+  udass-raw toy data/full --size full   (the sizes of the real datasets)
   udass-raw toy data/mid --size 512x256 --seed 7")]
 pub struct Args {
     /// The folder to create.
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     toy::make(&args.dir, &world, &progress)?;
     progress.finish();
-    tell(&format!("made {}: {} images", args.dir.display(), progress.done()));
+    tell(&format!("wrote {}: {} images", args.dir.display(), progress.done()));
     Ok(ExitCode::SUCCESS)
 }
 

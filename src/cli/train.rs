@@ -91,7 +91,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // The terminal has echoed "^C", so the message starts on a new line.
     let stop = Stop::install(|| {
         tell(
-            "\nstopping after this iteration, with a checkpoint; Ctrl-C again ends at once without one",
+            "\nstopping after this iteration with a checkpoint; press Ctrl-C again to quit at \
+             once without one",
         );
     })?;
     if !config.data.toy.as_os_str().is_empty() {
@@ -107,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             if let Some(report) = report {
                 print(&report.table())?;
                 tell(&format!(
-                    "predictions beside labels: {}",
+                    "predictions next to their labels: {}",
                     config.run.out.join("pictures").display()
                 ));
             }
@@ -115,14 +116,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         End::FinishedBefore => {
             tell(&format!(
-                "{}: the run has finished its {} iterations; --max-iters N goes on to N",
+                "{}: the run has finished its {} iterations; use --max-iters N to train to \
+                 iteration N",
                 config.run.out.display(),
                 config.run.max_iters
             ));
             Ok(ExitCode::SUCCESS)
         }
         End::Stopped => {
-            tell(&format!("stopped; `{}` goes on", args.resuming()));
+            tell(&format!("stopped; continue with `{}`", args.resuming()));
             let status = if stop.terminated() { 0 } else { signal::EXIT_CODE };
             Ok(ExitCode::from(status))
         }

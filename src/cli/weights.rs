@@ -93,7 +93,7 @@ fn inspect(path: &Path) -> anyhow::Result<()> {
     let mut text = format!("{}: {}", file.path().display(), summary(&file)?);
     for (at, class) in file.skipped() {
         // Writing to a string cannot fail.
-        let _ = write!(text, "\nskipped {at}: made by `{class}`, which was not run");
+        let _ = write!(text, "\nskipped {at}: `{class}` was not executed");
     }
     for info in file.tensors() {
         let (crc, shape) = (crc32fast::hash(&file.data(info)), format!("{:?}", info.shape));
@@ -115,9 +115,9 @@ fn verify(path: &Path) -> anyhow::Result<()> {
     let verified = verify_file(&file)?;
     let network = match verified.known {
         true => "the network is complete",
-        false => "this program has no such network to compare it with",
+        false => "not a network of this program, so names and shapes were not compared",
     };
-    let name = if verified.named { ", as its name says" } else { "" };
+    let name = if verified.named { ", as in its name" } else { "" };
     print(&format!(
         "{}: {}\n{} tensors, {} numbers, all finite; {network}\nsha256 {}{name}",
         file.path().display(),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::dataset::{FilesConfig, LabelValue};
 use super::schema::{Config, NetworkConfig};
 
-/// Layouts of data sets. All but the last have Cityscapes' classes.
+/// Layouts of datasets. All but the last have Cityscapes' classes.
 pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];
 /// The layout that the section `files` describes.
 pub const FILES: &str = "files";
@@ -102,7 +102,8 @@ impl Check {
                 self.files(c, section, &domain.files);
             } else if LAYOUTS.contains(&domain.layout.as_str()) {
                 let name = &domain.layout;
-                let expected = format!("{CLASSES}, the classes of {section}.layout = \"{name}\"");
+                let expected =
+                    format!("{CLASSES}, the number of classes of {section}.layout = \"{name}\"");
                 let classes = c.network.classes == CLASSES;
                 self.that(classes, "network.classes", expected, c.network.classes);
             }
@@ -126,15 +127,15 @@ impl Check {
             self.that(
                 false,
                 "dataset.names",
-                "a name of its own for each class",
+                "a distinct name for each class",
                 format!("\"{name}\""),
             );
         }
         let fits = colors.is_empty() || colors.len() == count;
-        let expected = format!("none, or {count} colours, one for each class");
+        let expected = format!("no colors, or {count}, one for each class");
         self.that(fits, "dataset.colors", expected, colors.len());
         if let Some(id) = colors.iter().find(|color| matches!(color, LabelValue::Id(_))) {
-            self.that(false, "dataset.colors", "colours as in \"#804080\"", id);
+            self.that(false, "dataset.colors", "colors such as \"#804080\"", id);
         }
     }
 
@@ -151,7 +152,7 @@ impl Check {
             ("val_images", &files.val_images, evaluated),
             ("val_labels", &files.val_labels, evaluated),
         ] {
-            let what = "a glob below the root, as in \"images/*.png\"";
+            let what = "a glob below the root, such as \"images/*.png\"";
             self.that(!needed || !glob.is_empty(), &key(name), what, "\"\"");
         }
         let wildcards = |glob: &str| glob.replace("**", "*").matches(['*', '?']).count();
@@ -161,17 +162,17 @@ impl Check {
         ] {
             let (held, wanted) = (wildcards(labels), wildcards(images));
             let good = images.is_empty() || labels.is_empty() || held == wanted;
-            let expected = format!("as many wildcards as the images' glob has, {wanted}");
+            let expected = format!("as many wildcards as in the images' glob, {wanted}");
             self.that(good, &key(name), expected, held);
         }
         let ids = &files.ids;
         let fits = ids.is_empty() || ids.len() == c.network.classes;
         let expected =
-            format!("none, or a list of values for each of {} classes", c.network.classes);
+            format!("an empty list, or a list of values for each of {} classes", c.network.classes);
         self.that(fits, &key("ids"), expected, ids.len());
         let color = |value: &LabelValue| matches!(value, LabelValue::Color(_));
         let mixed = ids.iter().flatten().any(color) && !ids.iter().flatten().all(color);
-        self.that(!mixed, &key("ids"), "either ids or colours", "both");
+        self.that(!mixed, &key("ids"), "either ids or colors, not both", "both");
         let numbers = (0..c.network.classes as u16).map(LabelValue::Id);
         let own: Vec<LabelValue> = match ids.is_empty() {
             true => numbers.collect(),
@@ -179,10 +180,10 @@ impl Check {
         };
         let mut seen = HashSet::new();
         if let Some(value) = own.iter().find(|value| !seen.insert(**value)) {
-            self.that(false, &key("ids"), "each value once", format!("{value} twice"));
+            self.that(false, &key("ids"), "each value at most once", format!("{value} twice"));
         }
         if let Some(value) = files.ignore.iter().find(|value| seen.contains(value)) {
-            self.that(false, &key("ignore"), "values that are no class", value);
+            self.that(false, &key("ignore"), "values that belong to no class", value);
         }
     }
 
@@ -261,8 +262,8 @@ impl Check {
             [("mask.enabled", c.mask.enabled), ("quadmix.enabled", c.quadmix.enabled)]
         {
             if enabled && !c.teacher.enabled {
-                let message = "is true, but teacher.enabled is false, and it learns from the \
-                               teacher's pseudo-labels";
+                let message = "is true, but it needs the teacher's pseudo-labels and \
+                               teacher.enabled is false";
                 self.problems.push((key.into(), message.into()));
             }
         }
@@ -271,7 +272,8 @@ impl Check {
         let [top, bottom, left, right] = c.pseudo_label.margins;
         let [width, height] = c.target.resize;
         let room = top.saturating_add(bottom) < height && left.saturating_add(right) < width;
-        let expected = format!("margins that leave something of target.resize, {width}x{height}");
+        let expected =
+            format!("margins that leave some rows and columns of target.resize, {width}x{height}");
         let margins = format!("{:?}", c.pseudo_label.margins);
         self.that(room, "pseudo_label.margins", expected, margins);
 
@@ -314,7 +316,12 @@ impl Check {
         self.not_negative("optimizer.weight_decay", o.weight_decay);
         for group in &o.param_groups {
             let named = !group.contains.is_empty();
-            self.that(named, "optimizer.param_groups", "a part of a name in `contains`", "\"\"");
+            self.that(
+                named,
+                "optimizer.param_groups",
+                "the part of a parameter's name in `contains`",
+                "\"\"",
+            );
             self.not_negative("optimizer.param_groups", group.lr_mult);
             self.not_negative("optimizer.param_groups", group.decay_mult);
         }
@@ -338,7 +345,7 @@ impl Check {
         self.at_least("eval.batch", c.eval.batch as u64, 1);
         if c.eval.window > 0 {
             let stride = side(&c.network);
-            let why = "as data.crop, or 0 for the whole image";
+            let why = "data.crop, or 0 for the whole image";
             self.multiple("eval.window", c.eval.window, stride, why);
             // With a wrong window, no stride could be right.
             let good = (1..=c.eval.window).contains(&c.eval.stride);

@@ -1,4 +1,4 @@
-//! Data sets that the user describes: `layout = "files"`, and the classes of `[dataset]`.
+//! Datasets that the user describes: `layout = "files"`, and the classes of `[dataset]`.
 
 use std::fmt;
 
@@ -15,15 +15,18 @@ pub struct DatasetConfig {
     pub colors: Vec<LabelValue>,
 }
 
-/// Globs for the files of a data set, and the values in its labels.
+/// Globs for the files of a dataset, and the values in its labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilesConfig {
-    /// Globs below the root. An image and a label belong together if their wildcards match the same
-    /// text.
+    /// Glob of the training images, relative to the root. An image and a label belong together if
+    /// their wildcards match the same text.
     pub images: String,
+    /// Glob of the training labels.
     pub labels: String,
+    /// Glob of the validation images.
     pub val_images: String,
+    /// Glob of the validation labels.
     pub val_labels: String,
     /// Label values of each class. An empty list means that labels hold class numbers.
     pub ids: Vec<Vec<LabelValue>>,
@@ -36,6 +39,7 @@ pub struct FilesConfig {
 /// A value of a pixel in a label file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelValue {
+    /// A number, in a palette or grayscale label.
     Id(u16),
     /// An RGB color, written `"#804080"` in a configuration.
     Color([u8; 3]),
@@ -71,7 +75,7 @@ impl Visitor<'_> for Reader {
     type Value = LabelValue;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an id from 0 to 65535 or a colour as in \"#804080\"")
+        f.write_str("an id from 0 to 65535 or a color such as \"#804080\"")
     }
 
     fn visit_i64<E: serde::de::Error>(self, id: i64) -> Result<LabelValue, E> {

@@ -56,7 +56,8 @@ fn section(tree: &DeTable, schema: &DeTable, prefix: &str, problems: &mut Vec<Pr
         if !tree.contains_key(key) {
             let key = Some(join(prefix, key));
             let message = format!(
-                "is missing; begin the file with `base = \"{COMPLETE}\"` to list only what differs"
+                "is missing; start the file with `base = \"{COMPLETE}\"` to list only what \
+                 differs from that preset"
             );
             problems.push(Problem { key, span: None, message });
         }

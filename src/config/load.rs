@@ -96,7 +96,7 @@ impl Config {
     /// [`Error::Config`] if a value has no TOML form, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
-            .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))
+            .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))
     }
 }
 
@@ -123,8 +123,8 @@ fn find(name: &str, beside: Option<&Path>) -> Result<Found> {
             None => format!("the presets are {}", preset_names().collect::<Vec<_>>().join(", ")),
         };
         Error::config(format!(
-            "no configuration `{name}`: there is no {} and no preset of that name; {hint}\n\
-             (a file elsewhere is given by its path, ending in .toml)",
+            "no configuration `{name}`: there is neither a file {} nor a preset of that name; \
+             {hint}\n(to use another file, give its path, ending in .toml)",
             here.display()
         ))
     })
@@ -169,7 +169,8 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
         Sources::new(vec![here.alone()]).error(vec![problem])
     };
     if layers.len() >= MAX_DEPTH {
-        let message = format!("{MAX_DEPTH} files, each based on the next: is this a circle?");
+        let message =
+            format!("more than {MAX_DEPTH} files, each based on the next: is this a cycle?");
         return Err(wrong(base, message));
     }
     let find_base = |base: &Spanned<DeValue>| {
@@ -239,7 +240,7 @@ fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Confi
         config.run.out = out.into();
     }
     let kept = toml::Table::try_from(&config)
-        .map_err(|e| Error::config(format!("the configuration cannot be written: {e}")))?;
+        .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))?;
     let mut problems = keys::overlong(&tree, &kept, "");
     problems.extend(check::problems(&config).into_iter().map(|(key, message)| {
         let path: Vec<&str> = key.split('.').collect();
@@ -275,7 +276,7 @@ fn parse<'a>(layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
 fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<DeTable<'a>> {
     let text = layer.text.as_str();
     let usage =
-        || Error::config(format!("--set {text}: expected KEY=VALUE, as in --set data.batch=1"));
+        || Error::config(format!("--set {text}: expected KEY=VALUE, such as --set data.batch=1"));
     let (path, raw) = text.split_once('=').ok_or_else(usage)?;
     let raw = raw.trim();
     let keys: Vec<&str> = path.split('.').map(str::trim).collect();
@@ -293,8 +294,11 @@ fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<De
     for (depth, key) in keys.iter().enumerate().rev() {
         let section = &keys[..depth];
         if lookup(tree, section).is_some_and(|v| !v.get_ref().is_table()) {
-            let problem =
-                Problem::new(&section.join("."), span, "has no keys inside: set it whole");
+            let problem = Problem::new(
+                &section.join("."),
+                span,
+                "has no keys inside it: set the whole value",
+            );
             return Err(sources.error(vec![problem]));
         }
         let mut table = DeTable::new();

@@ -67,6 +67,7 @@ pub(super) const RENAMES: &[Rename] = &[
     same("teacher.alpha", &["teacher.ema_decay"]),
     one_minus("augment.jitter_threshold", &["augment.jitter_prob"]),
     one_minus("augment.blur_threshold", &["augment.blur_prob"]),
+    same("mix.released_unlabelled", &["mix.released_unlabeled"]),
     same("quadmix.released_colours", &["quadmix.released_colors"]),
     same("optimizer.rules", &["optimizer.param_groups"]),
     same("optimizer.rules.lr", &["optimizer.param_groups.lr_mult"]),
@@ -213,7 +214,7 @@ impl Rename {
         let problem = |message: String| Problem::new(self.old, span.clone(), message);
         let new = self.convert.apply(value.get_ref(), texts).map_err(|expected| {
             let names: Vec<String> = self.new.iter().map(|new| format!("`{new}`")).collect();
-            problem(format!("{expected} (today the key is {})", listed(&names)))
+            problem(format!("{expected} (the key is now {})", listed(&names)))
         })?;
         let mut values = Vec::new();
         for (new, inner) in self.new.iter().copied().zip(new) {
@@ -223,7 +224,7 @@ impl Rename {
                 _ => new.split('.').collect(),
             };
             if lookup(section, &path).is_some() {
-                let both = format!("is the old name of `{new}`, which is given too: keep one");
+                let both = format!("is the old name of `{new}`, which is set too: keep one");
                 return Err(problem(both));
             }
             insert(section, &path, &span, Spanned::new(value.span(), inner));

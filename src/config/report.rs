@@ -128,7 +128,8 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "{title}:{number}:{column}: {what}\n {gutter} |\n {number} | {line}\n {gutter} | {indent}{}",
+        "{title}:{number}:{column}: {what}\n {gutter} |\n {number} | {line}\n {gutter} | \
+         {indent}{}",
         "^".repeat(carets)
     );
     out

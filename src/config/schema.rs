@@ -13,30 +13,50 @@ use super::notes::Notes;
 pub struct Config {
     /// Every random draw of the run is derived from it.
     pub seed: u64,
+    /// Where and how to compute.
     pub device: DeviceConfig,
+    /// The labeled domain.
     pub source: DomainConfig,
+    /// The unlabeled domain.
     pub target: DomainConfig,
+    /// Classes other than those of Cityscapes.
     pub dataset: DatasetConfig,
+    /// Crops, batches, and loading.
     pub data: DataConfig,
+    /// Sampling of source images by class.
     pub rare_class_sampling: RareClassSampling,
+    /// Backbone and decoder.
     pub network: NetworkConfig,
+    /// The mean teacher.
     pub teacher: TeacherConfig,
+    /// The teacher's labels of target images.
     pub pseudo_label: PseudoLabelConfig,
+    /// Strong augmentation of mixed and masked images.
     pub augment: AugmentConfig,
+    /// ClassMix.
     pub mix: MixConfig,
+    /// Masked image consistency.
     pub mask: MaskConfig,
+    /// The ImageNet feature distance.
     pub feature_distance: FeatureDistanceConfig,
+    /// QuadMix.
     pub quadmix: QuadMixConfig,
+    /// AdamW.
     pub optimizer: OptimizerConfig,
+    /// The learning rate over iterations.
     pub schedule: ScheduleConfig,
+    /// The length of a run and what it saves.
     pub run: RunConfig,
+    /// Sliding-window evaluation.
     pub eval: EvalConfig,
+    /// Initial weights.
     pub weights: WeightsConfig,
     /// Warnings and notes from reading it. This is not a key.
     #[serde(skip)]
     pub notes: Notes,
 }
 
+/// Section `[device]`: where and how to compute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceConfig {
@@ -44,6 +64,7 @@ pub struct DeviceConfig {
     pub kind: String,
     /// `f32`, `tf32` or `bf16`.
     pub precision: String,
+    /// Whether the same seed, configuration, and machine give the same bits on a GPU.
     pub deterministic: bool,
     /// Capture whole iterations as CUDA graphs where the device can.
     pub cuda_graph: bool,
@@ -57,6 +78,7 @@ pub struct DeviceConfig {
 pub struct DomainConfig {
     /// One of [`LAYOUTS`](super::LAYOUTS).
     pub layout: String,
+    /// Folder of the dataset.
     pub root: PathBuf,
     /// `[width, height]`: images are resized to fit inside, keeping their aspect ratio.
     pub resize: [usize; 2],
@@ -64,6 +86,7 @@ pub struct DomainConfig {
     pub files: FilesConfig,
 }
 
+/// Section `[data]`: crops, batches, and loading.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -75,6 +98,7 @@ pub struct DataConfig {
     pub flip: f32,
     /// A source crop is redrawn while one class covers this share of its labeled pixels or more.
     pub max_class_share: f32,
+    /// Number of times a crop is drawn at most.
     pub crop_attempts: usize,
     /// Decoding threads; 0 means as many as cores.
     pub workers: usize,
@@ -86,10 +110,14 @@ pub struct DataConfig {
     pub toy: PathBuf,
 }
 
+/// Section `[rare_class_sampling]`: source images drawn by class, rare ones more often. DAFormer,
+/// section 3.2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RareClassSampling {
+    /// Whether this stage runs.
     pub enabled: bool,
+    /// Temperature of the softmax over class frequencies; lower favors rare classes more.
     pub temperature: f64,
     /// Pixels of the class that an image's label must exceed to be drawn for it.
     pub min_pixels: u64,
@@ -99,6 +127,7 @@ pub struct RareClassSampling {
     pub attempts: usize,
 }
 
+/// Section `[network]`: backbone and decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
@@ -106,23 +135,29 @@ pub struct NetworkConfig {
     pub backbone: String,
     /// `daformer`, `segformer` or `dlv2`.
     pub head: String,
+    /// Number of classes.
     pub classes: usize,
     /// Width of the decoder (256 as published; SegFormer's: 768). `dlv2` has none.
     pub channels: usize,
     /// Dilations of the convolutions that `dlv2` sums.
     pub dilations: Vec<usize>,
+    /// Probability of dropping the last residual branch of the backbone; it rises linearly from 0.
     pub drop_path: f32,
+    /// Probability of dropping a channel before the classifier.
     pub dropout: f32,
     /// The backward pass runs the backbone's blocks again instead of keeping their activations.
     pub activation_checkpointing: bool,
     /// The student's passes go through a MiT as one batch.
     pub batch_student_passes: bool,
+    /// Two-resolution training and inference.
     pub hrda: HrdaConfig,
 }
 
+/// Section `[network.hrda]`: two-resolution training and inference. HRDA, section 3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HrdaConfig {
+    /// Whether this stage runs.
     pub enabled: bool,
     /// Side of the high-resolution detail crop, pixels.
     pub detail_crop: usize,
@@ -134,6 +169,7 @@ pub struct HrdaConfig {
     pub detail_loss: f32,
 }
 
+/// Section `[teacher]`: the mean teacher. Self-training needs it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
@@ -144,6 +180,7 @@ pub struct TeacherConfig {
     pub ema_decay: f64,
 }
 
+/// Section `[pseudo_label]`: the teacher's labels of target images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PseudoLabelConfig {
@@ -156,6 +193,7 @@ pub struct PseudoLabelConfig {
     pub margins: [usize; 4],
 }
 
+/// Section `[augment]`: strong augmentation of mixed and masked images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
@@ -169,19 +207,22 @@ pub struct AugmentConfig {
     pub blur_sigma: [f32; 2],
 }
 
+/// Section `[mix]`: ClassMix. DACS, section 3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixConfig {
-    /// Unlabelled (255) is among the classes that ClassMix and QuadMix draw from, as in the
+    /// Unlabeled (255) is among the classes that ClassMix and QuadMix draw from, as in the
     /// released code.
-    pub released_unlabelled: bool,
+    pub released_unlabeled: bool,
 }
 
+/// Section `[mask]`: masked image consistency. MIC, section 3.2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {
     /// Masked image consistency.
     pub enabled: bool,
+    /// The domain whose images are masked.
     pub images: Masked,
     /// Jitter and blur, with switches of their own.
     pub augment: bool,
@@ -205,10 +246,13 @@ pub enum Masked {
     Both,
 }
 
+/// Section `[feature_distance]`: the ImageNet feature distance. DAFormer, section 3.3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureDistanceConfig {
+    /// Whether this stage runs.
     pub enabled: bool,
+    /// Weight of the loss.
     pub weight: f32,
     /// Classes whose cells are compared.
     pub classes: Vec<u8>,
@@ -216,6 +260,7 @@ pub struct FeatureDistanceConfig {
     pub min_share: f32,
 }
 
+/// Section `[quadmix]`: QuadMix. UDASS, section 3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuadMixConfig {
@@ -237,12 +282,17 @@ pub struct QuadMixConfig {
     pub released_exclusion: bool,
 }
 
+/// Section `[optimizer]`: AdamW.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// Learning rate after the warm-up.
     pub lr: f64,
+    /// Decay rates of the two moments.
     pub betas: [f64; 2],
+    /// Added to the square root of the second moment.
     pub eps: f64,
+    /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Parameter groups. The first whose `contains` is part of a parameter's name applies.
     pub param_groups: Vec<ParamGroup>,
@@ -256,12 +306,16 @@ impl OptimizerConfig {
     }
 }
 
+/// An entry of `optimizer.param_groups`: multipliers for the parameters whose names contain a text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParamGroup {
+    /// Text that the names of the parameters contain.
     pub contains: String,
+    /// Factor of the learning rate.
     #[serde(default = "one")]
     pub lr_mult: f64,
+    /// Factor of the weight decay.
     #[serde(default = "one")]
     pub decay_mult: f64,
 }
@@ -270,6 +324,7 @@ fn one() -> f64 {
     1.0
 }
 
+/// Section `[schedule]`: linear warm-up, then polynomial decay with power 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
@@ -281,10 +336,13 @@ pub struct ScheduleConfig {
     pub end: u64,
 }
 
+/// Section `[run]`: the length of a run and what it saves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
+    /// Number of iterations.
     pub max_iters: u64,
+    /// Iterations between checkpoints.
     pub checkpoint_interval: u64,
     /// Number of newest checkpoints that are kept.
     pub keep: usize,
@@ -295,6 +353,7 @@ pub struct RunConfig {
     pub out: PathBuf,
 }
 
+/// Section `[eval]`: sliding-window evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
@@ -308,6 +367,7 @@ pub struct EvalConfig {
     pub batch: usize,
 }
 
+/// Section `[weights]`: initial weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsConfig {

@@ -54,7 +54,8 @@ pub(super) fn notes(
     let told = |key: &str| -> Option<String> {
         let (is, was): (&Value, &Value) = (is.get(key)?, was.get(key)?);
         let differs = is != was && from_base(key);
-        differs.then(|| format!("{key} = {is} is the base's; {method} was published with {was}"))
+        differs
+            .then(|| format!("{key} = {is} comes from the base; {method} was published with {was}"))
     };
     let applying = KEYS.iter().filter(|(_, applies)| applies(run, &published));
     Ok(applying.filter_map(|(key, _)| told(key)).collect())

@@ -7,9 +7,13 @@ use super::schema::Config;
 pub struct Stages {
     /// A mean teacher whose pseudo-labels the student learns from, mixed by ClassMix.
     pub teacher: bool,
+    /// Masked image consistency.
     pub mask: bool,
+    /// QuadMix, which replaces ClassMix from `quadmix.start` on.
     pub quadmix: bool,
+    /// Sampling of source images by class.
     pub rare_class_sampling: bool,
+    /// Two-resolution training and inference.
     pub hrda: bool,
 }
 
@@ -41,6 +45,7 @@ impl Stages {
 }
 
 impl Config {
+    /// Returns which stages this configuration enables.
     pub fn stages(&self) -> Stages {
         Stages {
             teacher: self.teacher.enabled,

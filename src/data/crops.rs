@@ -79,10 +79,10 @@ fn repeats(ascending: &[usize]) -> Vec<(usize, u32)> {
 /// Returns whether a crop is varied enough: it holds at least two classes, and none covers
 /// `max_share` or more of its labeled pixels.
 pub fn is_varied(histogram: &Histogram, max_share: f32) -> bool {
-    let labelled = &histogram[..IGNORE as usize];
-    let sum: u32 = labelled.iter().sum();
-    let max = labelled.iter().copied().max().unwrap_or(0);
-    let classes = labelled.iter().filter(|&&n| n > 0).count();
+    let labeled = &histogram[..IGNORE as usize];
+    let sum: u32 = labeled.iter().sum();
+    let max = labeled.iter().copied().max().unwrap_or(0);
+    let classes = labeled.iter().filter(|&&n| n > 0).count();
     classes > 1 && max as f64 / (sum as f64) < max_share as f64
 }
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use crate::{
     config::DomainConfig,
     data::{
+        decode::load_rgb,
         labels::{Plane, check_size},
         layouts::{self, Pair, Split},
-        picture::load_rgb,
-        prefetch::{Job, Prefetcher},
+        prefetch::{Prefetcher, Task},
         resize::{Size, Window, cv_bilinear},
     },
     error::{Error, Result},
@@ -89,7 +89,7 @@ impl EvalSet {
     }
 }
 
-impl Job for EvalSet {
+impl Task for EvalSet {
     type Part = EvalSample;
     type Item = EvalSample;
 
@@ -99,16 +99,16 @@ impl Job for EvalSet {
 
     fn part(&self, item: u64, _: usize) -> Result<EvalSample> {
         let Pair { image, label: file } = &self.pairs[item as usize];
-        let picture = load_rgb(image)?;
+        let decoded = load_rgb(image)?;
         let label = file.load()?;
-        check_size(image, picture.size, &file.path, label.size)?;
-        let fitted = picture.size.fitted(self.fit);
-        let rgb = cv_bilinear(picture.rows(), fitted, Window::whole(fitted));
+        check_size(image, decoded.size, &file.path, label.size)?;
+        let fitted = decoded.size.fitted(self.fit);
+        let rgb = cv_bilinear(decoded.rows(), fitted, Window::whole(fitted));
         Ok(EvalSample { file: image.clone(), rgb, fitted, label })
     }
 
     fn join(&self, _: u64, parts: Vec<EvalSample>) -> Result<EvalSample> {
-        parts.into_iter().next().ok_or_else(|| Error::config("an image of no parts"))
+        parts.into_iter().next().ok_or_else(|| Error::config("an image without parts"))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     config::{FilesConfig, LabelValue},
     data::{
         classes::{self, CITYSCAPES, IGNORE},
-        picture::{check_claim, is_png, load_rgb, png_error, read},
+        decode::{check_claim, is_png, load_rgb, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
@@ -67,23 +67,23 @@ const INVALID: u8 = 254;
 /// Identity map of the train ids in files that preparation writes.
 pub static TRAIN_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
     let ids = (0..CITYSCAPES.len() as u8).chain([IGNORE]).map(|id| (id.into(), id));
-    let expected = "0 to 18, or 255 for unlabelled";
+    let expected = "0 to 18, or 255 for unlabeled";
     Arc::new(IdMap::new("train id", expected, Storage::Bytes, ids))
 });
 
 /// Label ids of Cityscapes, which GTA shares: 0 to 34, and 255.
 pub static CITYSCAPES_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
-    let unlabelled = (0..=34).chain([255]).map(|id| (id, IGNORE));
+    let unlabeled = (0..=34).chain([255]).map(|id| (id, IGNORE));
     let ids = (0..).zip(&CITYSCAPES).map(|(train_id, c)| (c.label_id.into(), train_id));
-    let ids = unlabelled.chain(ids);
+    let ids = unlabeled.chain(ids);
     Arc::new(IdMap::new("label id", "0 to 34, or 255", Storage::Bytes, ids))
 });
 
 /// Label ids of SYNTHIA-RAND-CITYSCAPES: 0 to 22.
 pub static SYNTHIA_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
-    let unlabelled = (0..=22).map(|id| (id, IGNORE));
+    let unlabeled = (0..=22).map(|id| (id, IGNORE));
     let ids = (0..).zip(classes::SYNTHIA_IDS).map(|(train_id, id)| (id.into(), train_id));
-    let ids = unlabelled.chain(ids);
+    let ids = unlabeled.chain(ids);
     Arc::new(IdMap::new("SYNTHIA label id", "0 to 22", Storage::FirstChannel, ids))
 });
 
@@ -113,7 +113,7 @@ impl IdMap {
         };
         let colors = files.ids.iter().flatten().any(|v| matches!(v, LabelValue::Color(_)));
         let (name, storage) = match colors {
-            true => ("colour", Storage::Colors),
+            true => ("color", Storage::Colors),
             false => ("id", Storage::FirstChannel),
         };
         let own: Vec<(u32, u8)> = match files.ids.is_empty() {
@@ -126,9 +126,9 @@ impl IdMap {
         let ignored = files.ignore.iter().map(|value| (number(value), IGNORE));
         let expected = match files.ids.is_empty() {
             true => {
-                format!("0 to {} (files.ids is empty), or what files.ignore lists", classes - 1)
+                format!("0 to {} (files.ids is empty) or a value of files.ignore", classes - 1)
             }
-            false => "what files.ids or files.ignore lists".into(),
+            false => "a value of files.ids or files.ignore".into(),
         };
         let mut map = IdMap::new(name, expected, storage, ignored.chain(own));
         if files.ignore_others {
@@ -211,8 +211,8 @@ pub fn check_size(image: &Path, image_size: Size, label: &Path, label_size: Size
     }
     let image = image.display();
     let problem = format!(
-        "this label is {label_size}, but its image {image} is {image_size}: remove the pair, or \
-         replace the wrong one"
+        "this label is {label_size}, but its image {image} is {image_size}: remove the pair or \
+         replace the wrong file"
     );
     Err(Error::data(label, problem))
 }
@@ -233,7 +233,7 @@ enum Data {
 fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     let bytes = read(path)?;
     if !is_png(&bytes) {
-        return Err(Error::data(path, "not a PNG file: labels are PNG files"));
+        return Err(Error::data(path, "not a PNG file; labels must be PNG files"));
     }
     if storage == Storage::Colors {
         let picture = load_rgb(path)?;
@@ -257,11 +257,11 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
         let bits = depth as u8;
         let wide = match storage {
             Storage::Bytes => "",
-            _ => ", or one of 16 bits whose first channel holds the ids",
+            _ => ", or a 16-bit PNG whose first channel holds the ids",
         };
         let problem = format!(
-            "stores {color:?} pixels of {bits} bits: a label is a palette or grey PNG of at most 8{wide} \
-             (is this a coloured picture of the label?)"
+            "stores {color:?} pixels of {bits} bits; a label is a palette or grayscale PNG of at \
+             most 8 bits{wide} (is this a color visualization of the label?)"
         );
         return Err(Error::data(path, problem));
     }

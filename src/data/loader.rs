@@ -13,10 +13,10 @@ use crate::{
         batch::{BadFile, Batch, Crops, PAD_RGB, RareCrops},
         classes::IGNORE,
         crops::{Counter, pad, random_window, varied_window},
+        decode::load_rows,
         labels::check_size,
         layouts::{self, Pair, Split},
-        picture::load_rows,
-        prefetch::{Job, Prefetcher},
+        prefetch::{Prefetcher, Task},
         resize::{
             Size, Window, cv_bilinear, cv_bilinear_rows, cv_nearest_map, flip_horizontally,
             pil_bilinear, pil_bilinear_rows, pil_nearest_map, valid_mask,
@@ -224,11 +224,11 @@ impl Batches {
         }
         let flip = draw(Purpose::SourceFlip, attempt).chance(data.flip);
 
-        let picture = load_rows(image, |size| {
+        let decoded = load_rows(image, |size| {
             check_size(image, size, &file.path, label.size)?;
             Ok(cv_bilinear_rows(size, fitted, window))
         })?;
-        let rgb = cv_bilinear(picture.rows(), fitted, window);
+        let rgb = cv_bilinear(decoded.rows(), fitted, window);
         Ok(self.finish(rgb, Some(counter.crop(window)), None, window, flip, image))
     }
 
@@ -244,14 +244,14 @@ impl Batches {
             let mut draw = draw(Purpose::TargetCrop);
             (fitted, random_window(fitted, self.config.data.crop, &mut draw))
         };
-        let picture = load_rows(image, |size| {
+        let decoded = load_rows(image, |size| {
             let (fitted, window) = place(size);
             Ok(cv_bilinear_rows(size, fitted, window))
         })?;
-        let (fitted, window) = place(picture.size);
-        let rgb = cv_bilinear(picture.rows(), fitted, window);
+        let (fitted, window) = place(decoded.size);
+        let rgb = cv_bilinear(decoded.rows(), fitted, window);
         let margins = self.config.pseudo_label.margins;
-        let valid = valid_mask(margins, picture.size, fitted, window);
+        let valid = valid_mask(margins, decoded.size, fitted, window);
         let flip = draw(Purpose::TargetFlip).chance(self.config.data.flip);
         Ok(self.finish(rgb, None, Some(valid), window, flip, image))
     }
@@ -288,24 +288,24 @@ impl Batches {
             if counter.count(window)[class as usize] as u64 <= quadmix.min_pixels {
                 continue;
             }
-            let picture = load_rows(image, |size| {
+            let decoded = load_rows(image, |size| {
                 check_size(image, size, &file.path, label.size)?;
                 Ok(pil_bilinear_rows(size, to, window))
             });
-            let picture = match picture {
-                Ok(picture) => picture,
+            let decoded = match decoded {
+                Ok(decoded) => decoded,
                 Err(e) => {
                     self.skip(&mut skipped, e)?;
                     continue;
                 }
             };
-            let rgb = pil_bilinear(picture.rows(), to, window);
+            let rgb = pil_bilinear(decoded.rows(), to, window);
             let crop = self.finish(rgb, Some(counter.crop(window)), None, window, false, image);
             return Ok(Crop { skipped, ..crop });
         }
         let problem = format!(
-            "{RARE_ATTEMPTS} long-tail crops held no more than {} pixels of class {class}: lower \
-             quadmix.min_pixels, or take the class out of quadmix.classes",
+            "none of {RARE_ATTEMPTS} long-tail crops held more than {} pixels of class {class}: \
+             lower quadmix.min_pixels, or remove the class from quadmix.classes",
             quadmix.min_pixels
         );
         Err(Error::data(&self.config.source.root, problem))
@@ -354,7 +354,7 @@ impl RareFiles {
             let files = files.holding(class, 0);
             if files.is_empty() {
                 let problem = format!(
-                    "no image holds class {class} of quadmix.classes: take it out of the list"
+                    "no image contains class {class} of quadmix.classes: remove it from the list"
                 );
                 return Err(Error::data(&config.source.root, problem));
             }
@@ -381,7 +381,7 @@ fn check(config: &Config) -> Result<()> {
         return Ok(());
     }
     if quadmix.classes.len() < 2 {
-        return Err(Error::config("quadmix.classes must list at least two classes to draw"));
+        return Err(Error::config("quadmix.classes must list at least two classes"));
     }
     if quadmix.resize.iter().any(|&side| side < data.crop) {
         let ([width, height], crop) = (quadmix.resize, data.crop);
@@ -393,7 +393,7 @@ fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-impl Job for Batches {
+impl Task for Batches {
     type Part = Crop;
     type Item = Batch;
 
@@ -412,7 +412,7 @@ impl Job for Batches {
             }
             part -= count;
         }
-        Err(Error::config(format!("iteration {iteration} has no crop {part} more")))
+        Err(Error::config(format!("iteration {iteration} has no crop {part} left")))
     }
 
     fn join(&self, iteration: u64, parts: Vec<Crop>) -> Result<Batch> {

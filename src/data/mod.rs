@@ -3,11 +3,11 @@
 mod batch;
 pub mod classes;
 pub mod crops;
+pub mod decode;
 pub mod eval;
 pub mod labels;
 pub mod layouts;
 pub mod loader;
-pub mod picture;
 pub mod prefetch;
 pub mod prepare;
 pub mod resize;

@@ -14,7 +14,7 @@ use std::{
 use crate::error::{Error, Result};
 
 /// Prepares items. Every method is a function of its arguments alone.
-pub trait Job: Send + Sync + 'static {
+pub trait Task: Send + Sync + 'static {
     /// One part of an item.
     type Part: Send;
     /// A complete item.
@@ -31,12 +31,12 @@ pub trait Job: Send + Sync + 'static {
 }
 
 /// Prepares items in background threads, at most `ahead` more than were taken.
-pub struct Prefetcher<J: Job> {
+pub struct Prefetcher<J: Task> {
     shared: Arc<Shared<J>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-struct Shared<J: Job> {
+struct Shared<J: Task> {
     job: J,
     ahead: u64,
     state: Mutex<State<J>>,
@@ -46,7 +46,7 @@ struct Shared<J: Job> {
     ready: Condvar,
 }
 
-struct State<J: Job> {
+struct State<J: Task> {
     /// The item that is taken next; `items` starts with it.
     next: u64,
     items: VecDeque<Slot<J>>,
@@ -55,13 +55,13 @@ struct State<J: Job> {
     stop: bool,
 }
 
-enum Slot<J: Job> {
+enum Slot<J: Task> {
     Making { parts: Vec<Option<Result<J::Part>>>, missing: usize },
     Joining,
     Done(Result<J::Item>),
 }
 
-impl<J: Job> Prefetcher<J> {
+impl<J: Task> Prefetcher<J> {
     /// Starts to prepare items from `first` on, with `threads` threads (0: one per core).
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl<J: Job> Prefetcher<J> {
     }
 }
 
-impl<J: Job> Iterator for Prefetcher<J> {
+impl<J: Task> Iterator for Prefetcher<J> {
     type Item = Result<J::Item>;
 
     /// Returns the next item, waiting until it is ready, or None after the last one. An item that
@@ -110,7 +110,7 @@ impl<J: Job> Iterator for Prefetcher<J> {
     }
 }
 
-impl<J: Job> Drop for Prefetcher<J> {
+impl<J: Task> Drop for Prefetcher<J> {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.room.notify_all();
@@ -121,7 +121,7 @@ impl<J: Job> Drop for Prefetcher<J> {
     }
 }
 
-impl<J: Job> Shared<J> {
+impl<J: Task> Shared<J> {
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,7 +170,7 @@ impl<J: Job> Shared<J> {
     }
 }
 
-impl<J: Job> State<J> {
+impl<J: Task> State<J> {
     fn slot(&mut self, item: u64) -> Option<&mut Slot<J>> {
         self.items.get_mut((item - self.next) as usize)
     }
@@ -214,7 +214,7 @@ mod tests {
         last: u64,
     }
 
-    impl Job for Squares {
+    impl Task for Squares {
         type Part = u64;
         type Item = Vec<u64>;
 

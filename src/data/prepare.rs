@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::{Config, FILES},
     data::{
+        decode,
         labels::{LabelFile, Plane, TRAIN_IDS, check_size, encode},
         layouts::{self, Files, Layout, RawLabel},
-        picture,
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
@@ -112,7 +112,7 @@ pub fn prepare_named(layout: &str, place: &Path, observer: &dyn Observer) -> Res
     let (domain, classes) = (&config.source, config.network.classes);
     if domain.layout != FILES {
         let problem = format!(
-            "source.layout is \"{}\": `udass-raw prepare {} {}` prepares it",
+            "source.layout is \"{}\": prepare it with `udass-raw prepare {} {}`",
             domain.layout,
             domain.layout,
             domain.root.display()
@@ -144,7 +144,7 @@ fn convert(label: &RawLabel) -> Result<Converted> {
         None => (label.label.load()?, label.train_ids.is_some()),
     };
     if label.image.exists() {
-        check_size(&label.image, picture::size(&label.image)?, &label.label.path, plane.size)?;
+        check_size(&label.image, decode::size(&label.image)?, &label.label.path, plane.size)?;
     }
     if let Some(train_ids) = label.train_ids.as_ref().filter(|_| written) {
         replace(train_ids, &encode(&plane))?;
@@ -169,7 +169,7 @@ fn count(label: &RawLabel, plane: &Plane) -> Result<FileStats> {
     let occurring = (0..=254).zip(pixels).filter(|&(_, count)| count > 0);
     let file = label.train_ids.as_ref().unwrap_or(&label.label.path);
     let file = file.to_str().ok_or_else(|| {
-        Error::data(file, "this path is not UTF-8, so the statistics cannot name it")
+        Error::data(file, "this path is not UTF-8, so it cannot be listed in the class statistics")
     })?;
     Ok(FileStats { file: file.to_owned(), counts: occurring.collect() })
 }
@@ -211,7 +211,7 @@ fn files_by_class(stats: &[FileStats]) -> Value {
 fn write_json(path: &Path, value: &Value) -> Result<()> {
     // The indentation matches the released tools' files.
     let bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::data(path, format!("cannot be written as JSON: {e}")))?;
+        .map_err(|e| Error::data(path, format!("cannot be serialized as JSON: {e}")))?;
     replace(path, &bytes)
 }
 

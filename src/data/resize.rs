@@ -159,7 +159,7 @@ pub fn cv_bilinear(src: Rows, to: Size, window: Window) -> Vec<u8> {
     match src.channels {
         1 => cv_bilinear_n::<1>(src, to, window),
         3 => cv_bilinear_n::<3>(src, to, window),
-        n => panic!("cv_bilinear scales images of 1 or 3 channels, not {n}"),
+        n => panic!("cv_bilinear resizes images of 1 or 3 channels, not {n}"),
     }
 }
 
@@ -252,11 +252,11 @@ fn pil_filters(from: usize, to: usize, range: Range<usize>) -> Vec<Filter> {
     let stretch = scale.max(1.0);
     range
         .map(|i| {
-            let centre = (i as f64 + 0.5) * scale;
-            let first = ((centre - stretch + 0.5) as isize).max(0) as usize;
-            let end = ((centre + stretch + 0.5) as usize).min(from);
+            let center = (i as f64 + 0.5) * scale;
+            let first = ((center - stretch + 0.5) as isize).max(0) as usize;
+            let end = ((center + stretch + 0.5) as usize).min(from);
             let triangle = |k: usize| {
-                let distance = ((k as f64 - centre + 0.5) * (1.0 / stretch)).abs();
+                let distance = ((k as f64 - center + 0.5) * (1.0 / stretch)).abs();
                 if distance < 1.0 { 1.0 - distance } else { 0.0 }
             };
             let weights: Vec<f64> = (first..end).map(triangle).collect();
@@ -297,7 +297,7 @@ fn pil_vertical_first(from: Size, to: Size) -> bool {
 /// scaled to `to`, whatever its aspect ratio. `src` must hold the rows that [`pil_bilinear_rows`]
 /// returns.
 pub fn pil_bilinear(src: Rows, to: Size, window: Window) -> Vec<u8> {
-    assert!(matches!(src.channels, 1 | 3), "pil_bilinear scales images of 1 or 3 channels");
+    assert!(matches!(src.channels, 1 | 3), "pil_bilinear resizes images of 1 or 3 channels");
     let rows = pil_bilinear_rows(src.size, to, window);
     let columns = pil_reach(src.size.width, to.width, window.columns());
     // Crop the part of the source that the window needs, and remember its position.

@@ -45,7 +45,8 @@ fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result
     let mut stats = FileStats::default();
     for (key, value) in entry {
         if key == "file" {
-            let name = value.as_str().ok_or_else(|| Error::data(path, "\"file\" is no text"))?;
+            let name =
+                value.as_str().ok_or_else(|| Error::data(path, "\"file\" is not a string"))?;
             stats.file = name.to_owned();
             continue;
         }
@@ -55,7 +56,7 @@ fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result
         stats.counts.push((parse_class(path, &key, classes)?, pixels));
     }
     if stats.file.is_empty() {
-        return Err(Error::data(path, "an entry lacks the key \"file\""));
+        return Err(Error::data(path, "an entry has no key \"file\""));
     }
     Ok(stats)
 }
@@ -73,7 +74,7 @@ fn parse_class(path: &Path, key: &str, classes: usize) -> Result<u8> {
     let class = key.parse().ok().filter(|&class| (class as usize) < classes);
     class.ok_or_else(|| {
         let last = classes.saturating_sub(1);
-        Error::data(path, format!("key \"{key}\" is no class: expected \"0\" to \"{last}\""))
+        Error::data(path, format!("key \"{key}\" is not a class: expected \"0\" to \"{last}\""))
     })
 }
 
@@ -81,7 +82,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::data(
             path,
-            "the class statistics are missing: run `udass-raw prepare` on this data set first",
+            "the class statistics are missing: run `udass-raw prepare` on this dataset first",
         ),
         _ => Error::io(path, "read", e),
     })?;
@@ -144,7 +145,7 @@ impl FilesByClass {
                 let position = position.or_else(|| names.get(name).copied().flatten());
                 let position = position.ok_or_else(|| {
                     let problem = format!(
-                        "names {file}, which is not among the {} labels of this data set: run \
+                        "names {file}, which is not among the {} labels of this dataset: run \
                          `udass-raw prepare` again",
                         pairs.len()
                     );
@@ -183,7 +184,7 @@ impl RareClassSampler {
         let stats = read_class_stats(root, files.0.len())?;
         let (classes, probabilities) = rare_class_probabilities(&stats, config.temperature);
         if classes.is_empty() {
-            return Err(Error::data(root.join(CLASS_STATS), "no label holds any class"));
+            return Err(Error::data(root.join(CLASS_STATS), "no label contains any class"));
         }
         let mut sum = 0.0;
         let cumulative = probabilities.iter().map(|&p| {
@@ -195,7 +196,7 @@ impl RareClassSampler {
             let files = files.holding(class, config.min_pixels);
             if files.is_empty() {
                 let problem = format!(
-                    "no image holds more than {} pixels of class {class}: lower \
+                    "no image contains more than {} pixels of class {class}: lower \
                      rare_class_sampling.min_pixels",
                     config.min_pixels
                 );

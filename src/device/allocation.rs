@@ -9,9 +9,9 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Owner for Inner {
-    fn free(&self, &Allocation { address, bytes, holder, pool }: &Allocation) {
+    fn free(&self, &Allocation { address, bytes, tag, pool }: &Allocation) {
         self.backend.on_free(address, bytes);
-        self.pools.borrow_mut().give_back(pool, address, bytes, holder);
+        self.pools.borrow_mut().give_back(pool, address, bytes, tag);
     }
 }
 
@@ -22,34 +22,34 @@ impl Device {
     /// Returns [`Error::OutOfMemory`] if the device has too little memory left.
     pub fn alloc(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let bytes = shape.iter().product::<usize>() * dtype.bytes();
-        let holder = self.0.holder.get();
-        let taken = self.0.pools.borrow_mut().take(bytes, holder);
+        let tag = self.0.tag.get();
+        let taken = self.0.pools.borrow_mut().take(bytes, tag);
         let (address, pool) = match taken {
             Some(taken) => taken,
             None => {
-                self.add_chunk(bytes)?;
-                let taken = self.0.pools.borrow_mut().take(bytes, holder);
-                taken.ok_or_else(|| Error::device("the arena lost a chunk"))?
+                self.add_segment(bytes)?;
+                let taken = self.0.pools.borrow_mut().take(bytes, tag);
+                taken.ok_or_else(|| Error::device("the arena lost a segment"))?
             }
         };
         self.0.backend.on_alloc(address, bytes)?;
-        let allocation = Allocation { address, bytes, holder, pool };
+        let allocation = Allocation { address, bytes, tag, pool };
         Ok(Tensor::new(Block::allocated(self.0.clone(), allocation), shape, dtype))
     }
 
     /// Reserves a segment for a request of `bytes`: the backend's preferred size or, if that fails,
     /// no more than the request needs.
-    fn add_chunk(&self, bytes: usize) -> Result<()> {
-        let least = self.0.pools.borrow().missing(bytes);
-        let wanted = self.0.backend.chunk().max(least);
-        let (chunk, address) = match self.0.backend.reserve(wanted) {
+    fn add_segment(&self, bytes: usize) -> Result<()> {
+        let least = self.0.pools.borrow().segment_bytes(bytes);
+        let wanted = self.0.backend.segment().max(least);
+        let (segment, address) = match self.0.backend.reserve(wanted) {
             Ok(address) => (wanted, address),
             Err(_) => {
                 let address = self.0.backend.reserve(least);
                 (least, address.map_err(|e| self.out_of_memory(bytes, e))?)
             }
         };
-        self.0.pools.borrow_mut().add_chunk(address, chunk);
+        self.0.pools.borrow_mut().add_segment(address, segment);
         Ok(())
     }
 
@@ -65,7 +65,7 @@ impl Device {
     /// that reads them, and is accessed by others only in the order of the device's stream.
     pub unsafe fn tensor_at(&self, address: u64, shape: &[usize], dtype: DType) -> Result<Tensor> {
         if address == 0 || !address.is_multiple_of(ALIGNMENT as u64) {
-            let problem = format!("{address:#x} is no multiple of {ALIGNMENT}");
+            let problem = format!("{address:#x} is not a multiple of {ALIGNMENT}");
             return Err(Error::shape("tensor_at", problem));
         }
         Ok(Tensor::new(Block::borrowed(self.0.clone(), address), shape, dtype))
@@ -73,13 +73,13 @@ impl Device {
 
     fn out_of_memory(&self, bytes: usize, cause: Error) -> Error {
         let report = self.memory();
-        let held: Vec<String> = (report.peak_holders.iter().take(4))
+        let held: Vec<String> = (report.peak_tags.iter().take(4))
             .map(|(name, n)| format!("{name} {} MiB", n >> 20))
             .collect();
         Error::OutOfMemory(format!(
-            "{cause}; there is no room for {} MiB of {}. {} MiB are in use, at most {} were ({})",
+            "cannot allocate {} MiB for {}: {cause}. {} MiB are in use, the peak was {} MiB ({})",
             (bytes >> 20).max(1),
-            self.0.holder.get(),
+            self.0.tag.get(),
             report.used >> 20,
             report.peak >> 20,
             held.join(", ")

@@ -26,8 +26,8 @@ pub struct Arena {
     peak: usize,
     reserved: usize,
     /// Bytes in use by allocation tag, now and at the peak.
-    holders: BTreeMap<&'static str, usize>,
-    peak_holders: BTreeMap<&'static str, usize>,
+    tags: BTreeMap<&'static str, usize>,
+    peak_tags: BTreeMap<&'static str, usize>,
 }
 
 /// Memory usage of a device, in bytes.
@@ -40,7 +40,7 @@ pub struct MemoryReport {
     /// Bytes reserved from the system or the driver.
     pub reserved: usize,
     /// Bytes by allocation tag at the peak, largest first.
-    pub peak_holders: Vec<(&'static str, usize)>,
+    pub peak_tags: Vec<(&'static str, usize)>,
 }
 
 impl Arena {
@@ -54,7 +54,7 @@ impl Arena {
         if size >= STAGGER_FROM { size + STAGGER } else { size }
     }
 
-    pub fn add_chunk(&mut self, address: u64, bytes: usize) {
+    pub fn add_segment(&mut self, address: u64, bytes: usize) {
         self.reserved += bytes;
         self.insert(address, bytes);
     }
@@ -66,7 +66,7 @@ impl Arena {
 
     /// Allocates from the smallest free range that fits, at the lowest address. Returns None if a
     /// segment must be added.
-    pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<u64> {
+    pub fn take(&mut self, bytes: usize, tag: &'static str) -> Option<u64> {
         let size = self.rounded(bytes);
         let &(range, address) = self.by_size.range((size, 0)..).next()?;
         self.remove(address, range);
@@ -74,18 +74,18 @@ impl Arena {
             self.insert(address + size as u64, range - size);
         }
         self.used += size;
-        *self.holders.entry(holder).or_default() += size;
+        *self.tags.entry(tag).or_default() += size;
         if self.used > self.peak {
             self.peak = self.used;
-            self.peak_holders.clone_from(&self.holders);
+            self.peak_tags.clone_from(&self.tags);
         }
         Some(address)
     }
 
-    pub fn give_back(&mut self, address: u64, bytes: usize, holder: &'static str) {
+    pub fn give_back(&mut self, address: u64, bytes: usize, tag: &'static str) {
         let size = self.rounded(bytes);
         self.used -= size;
-        if let Some(held) = self.holders.get_mut(holder) {
+        if let Some(held) = self.tags.get_mut(tag) {
             *held -= size;
         }
         let (mut start, mut length) = (address, size);
@@ -107,14 +107,14 @@ impl Arena {
     /// Resets the peak to the current usage.
     pub fn reset_peak(&mut self) {
         self.peak = self.used;
-        self.peak_holders.clone_from(&self.holders);
+        self.peak_tags.clone_from(&self.tags);
     }
 
     pub fn report(&self) -> MemoryReport {
-        let mut peak_holders: Vec<_> =
-            self.peak_holders.iter().filter(|h| *h.1 > 0).map(|(&name, &n)| (name, n)).collect();
-        peak_holders.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
-        MemoryReport { used: self.used, peak: self.peak, reserved: self.reserved, peak_holders }
+        let mut peak_tags: Vec<_> =
+            self.peak_tags.iter().filter(|h| *h.1 > 0).map(|(&name, &n)| (name, n)).collect();
+        peak_tags.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
+        MemoryReport { used: self.used, peak: self.peak, reserved: self.reserved, peak_tags }
     }
 
     fn insert(&mut self, address: u64, bytes: usize) {
@@ -133,9 +133,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merges_neighbours_and_reuses_addresses() {
+    fn merges_neighbors_and_reuses_addresses() {
         let mut arena = Arena::default();
-        arena.add_chunk(4096, 1 << 20);
+        arena.add_segment(4096, 1 << 20);
         let step = |arena: &mut Arena| {
             let a = arena.take(1000, "a").unwrap();
             let b = arena.take(50_000, "b").unwrap();
@@ -147,10 +147,10 @@ mod tests {
         };
         let first = step(&mut arena);
         assert_eq!(first, step(&mut arena));
-        assert_eq!(arena.free.len(), 1, "freed neighbours were not merged");
+        assert_eq!(arena.free.len(), 1, "freed neighbors were not merged");
         assert_eq!(arena.used, 0);
         assert_eq!(arena.report().peak, 1024 + 50_048 + STAGGER + 64);
-        assert_eq!(arena.report().peak_holders[0].0, "b");
+        assert_eq!(arena.report().peak_tags[0].0, "b");
         assert!(arena.take(2 << 20, "too large").is_none());
     }
 }

@@ -12,7 +12,7 @@ pub(crate) trait Backend {
     /// Reserves memory that lives as long as the device.
     fn reserve(&self, bytes: usize) -> Result<u64>;
     /// Returns the preferred segment size in bytes.
-    fn chunk(&self) -> usize;
+    fn segment(&self) -> usize;
     fn zero(&self, address: u64, bytes: usize) -> Result<()>;
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()>;
     /// Copies to the host, after waiting for all work submitted before.
@@ -45,15 +45,15 @@ pub(crate) trait Backend {
     fn blocks_of_rows(&self, rows: usize, width: usize) -> usize {
         self.blocks_for(rows * width.max(1)).min(rows)
     }
-    /// Returns the number of blocks whose thread groups (kernels/team.cuh) fill the device with
+    /// Returns the number of blocks whose thread groups (kernels/group.cuh) fill the device with
     /// `rows` rows, each costing about as much as `width` elements.
-    fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
+    fn blocks_of_groups(&self, rows: usize, width: usize) -> usize {
         self.blocks_of_rows(rows, width)
     }
     /// Returns the number of blocks into which thread groups split a sum over rows: enough to fill
     /// the device, few enough to be cheap to combine.
-    fn parts_of_teams(&self, rows: usize) -> usize {
-        host_parts_of_teams(rows)
+    fn parts_of_groups(&self, rows: usize) -> usize {
+        host_parts_of_groups(rows)
     }
     /// Returns the graph recorder, or None if the device cannot capture graphs. On the host, work
     /// has finished when the call returns, so there is nothing to capture.
@@ -78,21 +78,21 @@ pub(crate) trait Backend {
 }
 
 /// Returns the number of parts into which the host splits a sum over rows.
-pub(crate) fn host_parts_of_teams(rows: usize) -> usize {
+pub(crate) fn host_parts_of_groups(rows: usize) -> usize {
     rows.div_ceil(64).min(128)
 }
 
 /// An event in the order of submitted work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark(pub u64);
+pub(crate) struct EventId(pub u64);
 
 /// Asynchronous transfers, which block neither the host nor the work in progress.
 pub(crate) trait Transfers {
     /// Records an event after all work submitted so far, reusing `mark` if there is one.
-    fn mark(&self, mark: Option<Mark>) -> Result<Mark>;
+    fn mark(&self, mark: Option<EventId>) -> Result<EventId>;
     /// Uploads bytes to their addresses once the device has passed `after`. Work submitted later
     /// sees the new contents.
-    fn send(&self, after: Mark, data: &[(u64, &[u8])]) -> Result<()>;
+    fn send(&self, after: EventId, data: &[(u64, &[u8])]) -> Result<()>;
     /// Starts a download and returns its readback slot, which is reserved until
     /// [`forget`](Transfers::forget) is called.
     fn fetch(&self, from: u64, bytes: usize) -> Result<usize>;

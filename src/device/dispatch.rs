@@ -17,16 +17,16 @@ impl Device {
         Grid::blocks(self.0.backend.blocks_of_rows(rows, width))
     }
 
-    /// Returns the grid of a TEAM_ROWS loop over `rows`, each costing about as much as `width`
+    /// Returns the grid of a GROUP_ROWS loop over `rows`, each costing about as much as `width`
     /// elements.
-    pub fn team_rows(&self, rows: usize, width: usize) -> Grid {
-        Grid::blocks(self.0.backend.blocks_of_teams(rows, width))
+    pub fn group_rows(&self, rows: usize, width: usize) -> Grid {
+        Grid::blocks(self.0.backend.blocks_of_groups(rows, width))
     }
 
-    /// Returns the grid of a TEAM_ROWS loop that sums over `rows`, one partial sum per block. It
+    /// Returns the grid of a GROUP_ROWS loop that sums over `rows`, one partial sum per block. It
     /// depends only on the number of rows, so a device always adds in the same order.
-    pub fn team_parts(&self, rows: usize) -> Grid {
-        Grid::blocks(self.0.backend.parts_of_teams(rows))
+    pub fn group_parts(&self, rows: usize) -> Grid {
+        Grid::blocks(self.0.backend.parts_of_groups(rows))
     }
 
     pub(crate) fn launch(&self, kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
@@ -124,7 +124,7 @@ mod tests {
             let (grid, lengths) = (1..100_000)
                 .map(Grid::blocks)
                 .find_map(|grid| Some((grid, lengths(kernel, &scalars, grid)?)))
-                .unwrap_or_else(|| panic!("{}: no launch fits", kernel.name));
+                .unwrap_or_else(|| panic!("{}: no kernel matches", kernel.name));
             launch(kernel, &scalars, grid, &lengths).unwrap();
             for (position, parameter) in kernel.parameters.iter().enumerate() {
                 let Some(right) = lengths[position] else { continue };

@@ -44,7 +44,7 @@ impl Backend for Dry {
         Ok(address)
     }
 
-    fn chunk(&self) -> usize {
+    fn segment(&self) -> usize {
         CHUNK
     }
 
@@ -81,12 +81,12 @@ impl Backend for Dry {
         blocks::of_elements(n)
     }
 
-    fn blocks_of_teams(&self, rows: usize, _: usize) -> usize {
-        blocks::of_teams(rows, MULTIPROCESSORS)
+    fn blocks_of_groups(&self, rows: usize, _: usize) -> usize {
+        blocks::of_groups(rows, MULTIPROCESSORS)
     }
 
-    fn parts_of_teams(&self, rows: usize) -> usize {
-        blocks::parts_of_teams(rows, MULTIPROCESSORS)
+    fn parts_of_groups(&self, rows: usize) -> usize {
+        blocks::parts_of_groups(rows, MULTIPROCESSORS)
     }
 
     fn mark(&self) -> Result<u64> {

@@ -57,7 +57,8 @@ impl<K: Eq + Hash, T> GraphCache<K, T> {
             }
             let held = device.0.pools.borrow().graph_private_used();
             if held > 0 {
-                let problem = "bytes of a step's memory are still held where it is to run again";
+                let problem =
+                    "bytes of a step's memory are still allocated when its graph is to be replayed";
                 return Err(Error::device(format!("{held} {problem}")));
             }
             let (graph, known) = match self.kinds.get(&kind) {

@@ -24,15 +24,15 @@ pub struct Device(pub(super) Rc<Inner>);
 pub(super) struct Inner {
     pub backend: Box<dyn Backend>,
     pub pools: RefCell<Pools>,
-    /// Number of live, enabled [`GraphCache`](super::Replays). While it is nonzero, step memory comes
-    /// from the graph-private pool.
+    /// Number of live, enabled graph caches. While it is nonzero, step memory comes from the
+    /// graph-private pool.
     pub graph_caches: Cell<usize>,
     pub types: Types,
     /// Calls recorded by the active profile, if any.
     pub profile: RefCell<Option<Recorded>>,
     /// The innermost scope. It is the allocation tag of new tensors, and calls are attributed to
     /// it.
-    pub holder: Cell<&'static str>,
+    pub tag: Cell<&'static str>,
     /// The layer to which calls are attributed, and whether they belong to its backward.
     pub layer: RefCell<(Rc<str>, bool)>,
 }
@@ -111,9 +111,9 @@ impl Device {
         // An error is ignored here: `nvtx::tool_problem` reports it.
         let _ = nvtx::attach();
         let pools = RefCell::new(Pools::with_padding(backend.padding()));
-        let (profile, holder, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
+        let (profile, tag, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
         let graph_caches = Cell::new(0);
-        Device(Rc::new(Inner { backend, pools, graph_caches, types, profile, holder, layer }))
+        Device(Rc::new(Inner { backend, pools, graph_caches, types, profile, tag, layer }))
     }
 
     /// Returns a one-line description of the device, for logs.

@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 
 use super::handle::Device;
-use super::launch::{Arg, Element, Grid, Kernel, Level, Solo, SoloLaunch};
+use super::launch::{Arg, Element, Grid, Kernel, Level, Serial, SerialLaunch};
 use super::precision::Types;
 use super::shapes::{Dim, Parameter, ParameterKind, Shape};
 use crate::Result;

@@ -148,7 +148,7 @@ pub struct Kernel {
     /// Parameters, in the order of a launch's arguments.
     pub parameters: &'static [Parameter],
     /// Serial CPU builds.
-    pub solo: &'static [Solo],
+    pub serial: &'static [Serial],
 }
 
 impl Kernel {
@@ -175,21 +175,21 @@ impl Kernel {
 
 /// A serial CPU build of a kernel.
 #[derive(Debug)]
-pub struct Solo {
+pub struct Serial {
     /// Storage and compute types of the build.
     pub types: Types,
     /// Instruction set of the build.
     pub level: Level,
     /// Entry point.
-    pub body: SoloBody,
+    pub body: SerialBody,
 }
 
 /// Entry point of a serial CPU build: `args` points to one pointer per argument.
-pub type SoloBody = unsafe extern "C" fn(args: *mut *mut c_void, launch: *const SoloLaunch);
+pub type SerialBody = unsafe extern "C" fn(args: *mut *mut c_void, launch: *const SerialLaunch);
 
-/// The blocks `begin..end` of a grid of `count`. Mirrors `SoloLaunch` in `kernels/simt.cuh`.
+/// The blocks `begin..end` of a grid of `count`. Mirrors `SerialLaunch` in `kernels/simt.cuh`.
 #[repr(C)]
-pub struct SoloLaunch {
+pub struct SerialLaunch {
     pub begin: i64,
     pub end: i64,
     pub count: i64,

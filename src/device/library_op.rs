@@ -60,7 +60,7 @@ impl LibraryOp {
 
     /// Returns the error for an op that the device does not support and the caller cannot replace.
     pub(crate) fn refused(&self) -> Error {
-        Error::device(format!("the device's libraries have no way that may be taken for {self}"))
+        Error::device(format!("the device's libraries have no usable algorithm for {self}"))
     }
 }
 
@@ -176,11 +176,20 @@ impl Display for Matmul {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvolutionPass {
     /// The forward pass: `y (+)= x * w`.
-    Forward { accumulate: bool },
+    Forward {
+        /// Whether the result is added to the output.
+        accumulate: bool,
+    },
     /// The input gradient: `x (+)= y * wᵀ`, where y is the gradient of the output.
-    Data { accumulate: bool },
+    Data {
+        /// Whether the result is added to the output.
+        accumulate: bool,
+    },
     /// The filter gradient: `w (+)= xᵀ * y`, where y is the gradient of the output.
-    Filter { accumulate: bool },
+    Filter {
+        /// Whether the result is added to the output.
+        accumulate: bool,
+    },
 }
 
 /// A convolution with stride 1 whose output is as large as its input. Sums are at least single

@@ -14,7 +14,7 @@ pub(super) struct Allocation {
     pub address: u64,
     pub bytes: usize,
     /// Allocation tag in memory reports.
-    pub holder: &'static str,
+    pub tag: &'static str,
     pub pool: Pool,
 }
 

@@ -33,7 +33,7 @@ pub use arena::{ALIGNMENT, MemoryReport};
 pub use graph_cache::GraphCache;
 pub use handle::Device;
 pub use host::Arithmetic;
-pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Solo, SoloBody};
+pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Serial, SerialBody};
 pub use library_op::{Convolution, ConvolutionPass, LibraryOp, Matmul, Matrix};
 pub use memory::Block;
 pub use nvtx::tool_problem;

@@ -90,7 +90,9 @@ pub(super) fn attach() -> &'static Result<(), String> {
         }
         let problem = |what: &str| {
             let path = path.display();
-            Err(format!("{VARIABLE} names {path}, which {what}; nothing is told to a tool"))
+            Err(format!(
+                "{VARIABLE} names {path}, which {what}; ranges are not reported to any tool"
+            ))
         };
         // SAFETY: whoever sets the variable wants that library's initializers to run.
         let library = match unsafe { Library::new(&path) } {
@@ -110,7 +112,7 @@ pub(super) fn attach() -> &'static Result<(), String> {
             // Slots that it may have filled would point into a library that is about to be
             // unloaded.
             SLOTS.iter().flatten().for_each(|slot| slot.store(null_mut(), Ordering::Relaxed));
-            return problem("would not begin");
+            return problem("failed to initialize");
         }
         // Never unload the library: the slots point into it from now on.
         forget(library);

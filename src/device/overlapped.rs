@@ -1,6 +1,6 @@
 //! Asynchronous transfers, which block neither the host nor the work in progress.
 
-use super::backend::Mark;
+use super::backend::EventId;
 use super::handle::Device;
 use super::profile::Request;
 use crate::dtype::{DType, Element};
@@ -13,7 +13,7 @@ pub struct StagingBuffers {
     parts: Vec<Tensor>,
     /// Event recorded after everything that reads the current contents; None on a device that
     /// always runs synchronously.
-    read: Option<Mark>,
+    read: Option<EventId>,
 }
 
 impl StagingBuffers {

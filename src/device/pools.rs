@@ -40,36 +40,36 @@ impl Pools {
         }
     }
 
-    /// Allocates a block. Returns None if a segment of [`missing`](Self::missing) bytes must be
-    /// added first.
-    pub fn take(&mut self, bytes: usize, holder: &'static str) -> Option<(u64, Pool)> {
+    /// Allocates a block. Returns None if a segment must be added first, of
+    /// [`segment_bytes`](Self::segment_bytes) bytes.
+    pub fn take(&mut self, bytes: usize, tag: &'static str) -> Option<(u64, Pool)> {
         if !self.inside {
-            return Some((self.persistent.take(bytes, holder)?, Pool::Persistent));
+            return Some((self.persistent.take(bytes, tag)?, Pool::Persistent));
         }
         if self.graph_private.has_room(bytes) {
-            return Some((self.graph_private.take(bytes, holder)?, Pool::GraphPrivate));
+            return Some((self.graph_private.take(bytes, tag)?, Pool::GraphPrivate));
         }
         let wanted = self.graph_private.rounded(bytes);
         let address = self.persistent.take(wanted, STEP)?;
         self.taken.push((address, wanted));
-        self.graph_private.add_chunk(address, self.persistent.rounded(wanted));
-        Some((self.graph_private.take(bytes, holder)?, Pool::GraphPrivate))
+        self.graph_private.add_segment(address, self.persistent.rounded(wanted));
+        Some((self.graph_private.take(bytes, tag)?, Pool::GraphPrivate))
     }
 
     /// Returns the smallest segment that can hold a request of `bytes`.
-    pub fn missing(&self, bytes: usize) -> usize {
+    pub fn segment_bytes(&self, bytes: usize) -> usize {
         let size = self.persistent.rounded(bytes);
         if self.inside { self.persistent.rounded(size) } else { size }
     }
 
-    pub fn add_chunk(&mut self, address: u64, bytes: usize) {
-        self.persistent.add_chunk(address, bytes);
+    pub fn add_segment(&mut self, address: u64, bytes: usize) {
+        self.persistent.add_segment(address, bytes);
     }
 
-    pub fn give_back(&mut self, pool: Pool, address: u64, bytes: usize, holder: &'static str) {
+    pub fn give_back(&mut self, pool: Pool, address: u64, bytes: usize, tag: &'static str) {
         match pool {
-            Pool::Persistent => self.persistent.give_back(address, bytes, holder),
-            Pool::GraphPrivate => self.graph_private.give_back(address, bytes, holder),
+            Pool::Persistent => self.persistent.give_back(address, bytes, tag),
+            Pool::GraphPrivate => self.graph_private.give_back(address, bytes, tag),
         }
     }
 
@@ -99,9 +99,9 @@ impl Pools {
     pub fn report(&self) -> MemoryReport {
         let (mut all, step) = (self.persistent.report(), self.graph_private.report());
         all.used -= step.reserved - step.used;
-        all.peak_holders.retain(|(holder, _)| *holder != STEP);
-        all.peak_holders.extend(step.peak_holders);
-        all.peak_holders.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
+        all.peak_tags.retain(|(tag, _)| *tag != STEP);
+        all.peak_tags.extend(step.peak_tags);
+        all.peak_tags.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
         all
     }
 }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_steps_memory_is_its_own_until_it_is_released() {
         let mut pools = Pools::with_padding(0);
-        pools.add_chunk(4096, 1 << 20);
+        pools.add_segment(4096, 1 << 20);
         let step = |pools: &mut Pools| {
             pools.inside = true;
             let blocks = [1000, 50_000, 7].map(|bytes| (pools.take(bytes, "a").unwrap(), bytes));
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(step(&mut pools), first, "the same addresses again");
         let report = pools.report();
         assert!(report.used < 51_000 && report.peak > 100_000, "{report:?}");
-        let held: Vec<&str> = report.peak_holders.iter().map(|(name, _)| *name).collect();
+        let held: Vec<&str> = report.peak_tags.iter().map(|(name, _)| *name).collect();
         assert_eq!(held, ["a", "b"]);
         pools.give_back(pool, other, 50_000, "b");
         pools.release();

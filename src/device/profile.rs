@@ -47,7 +47,18 @@ pub struct Launch {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Argument {
     /// A tensor, with the name and element type of its parameter.
-    Tensor { name: &'static str, element: Element, shape: Vec<usize>, dtype: DType, written: bool },
+    Tensor {
+        /// Name of the parameter.
+        name: &'static str,
+        /// Element type that the kernel declares.
+        element: Element,
+        /// Shape of the tensor.
+        shape: Vec<usize>,
+        /// Element type of the tensor.
+        dtype: DType,
+        /// Whether the kernel writes to it.
+        written: bool,
+    },
     /// A null pointer.
     Absent,
     /// A size, a count or an offset.

@@ -8,13 +8,13 @@ use super::nvtx;
 use super::profile::pass_name;
 
 impl Device {
-    /// Attributes what `f` allocates and runs to `holder`, in memory reports and profiles. A
+    /// Attributes what `f` allocates and runs to `tag`, in memory reports and profiles. A
     /// profiler sees an NVTX range of that name, unless the innermost scope already has it.
-    pub fn scope<R>(&self, holder: &'static str, f: impl FnOnce() -> R) -> R {
-        let before = self.0.holder.replace(holder);
-        let _range = (before != holder).then(|| nvtx::range(|| holder.into()));
+    pub fn scope<R>(&self, tag: &'static str, f: impl FnOnce() -> R) -> R {
+        let before = self.0.tag.replace(tag);
+        let _range = (before != tag).then(|| nvtx::range(|| tag.into()));
         let result = f();
-        self.0.holder.set(before);
+        self.0.tag.set(before);
         result
     }
 
@@ -41,7 +41,7 @@ impl Device {
     /// Runs `f` as the backward of the innermost scope. It only opens an NVTX range, because the
     /// backward's calls are attributed by layer.
     pub(crate) fn backward_range<R>(&self, f: impl FnOnce() -> R) -> R {
-        let _range = nvtx::range(|| pass_name(self.0.holder.get(), true));
+        let _range = nvtx::range(|| pass_name(self.0.tag.get(), true));
         f()
     }
 

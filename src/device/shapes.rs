@@ -87,7 +87,7 @@ impl Shape {
     /// Compares a tensor's number of elements with the shape. The error says what is wrong.
     pub fn check(&self, held: usize, sizes: &Sizes) -> Result<(), String> {
         let Some(elements) = self.elements(sizes) else {
-            return Err("has no size: the launch's own sizes do not fit each other".into());
+            return Err("has no size: the launch's sizes contradict each other".into());
         };
         let held = held as u64;
         if held == elements || (held > elements && self.at_least) {

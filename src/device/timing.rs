@@ -35,13 +35,13 @@ impl Device {
         describe: impl FnOnce() -> Request,
         run: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let Inner { profile, backend, holder, layer, .. } = &*self.0;
+        let Inner { profile, backend, tag, layer, .. } = &*self.0;
         if profile.borrow().is_none() {
             return run();
         }
         let Request { work, bytes, flops } = describe();
         let (layer, backward) = layer.borrow().clone();
-        let place = Place { scope: holder.get(), layer, backward };
+        let place = Place { scope: tag.get(), layer, backward };
         let call = Call { work, place, start: 0.0, seconds: 0.0, bytes, flops };
         let begin = backend.mark()?;
         run()?;

@@ -55,7 +55,7 @@ impl Device {
     fn write_bytes(&self, tensor: &mut Tensor, dtype: DType, data: &[u8]) -> Result<()> {
         if tensor.dtype() != dtype || tensor.bytes() != data.len() {
             let elements = data.len() / dtype.bytes();
-            let problem = format!("{tensor:?} cannot take {elements} elements of {dtype:?}");
+            let problem = format!("{tensor:?} cannot hold {elements} elements of {dtype:?}");
             return Err(Error::shape("write", problem));
         }
         let request = || Request::memory("write", tensor.bytes());

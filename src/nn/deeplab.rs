@@ -43,6 +43,6 @@ impl DeepLabHead {
             Err(crate::Error::config("network.dilations: at least one is needed"))
         })?;
         let sum = outputs.try_fold(first, |sum, next| ops::add(pass.tape, &sum, &next?, false))?;
-        ops::widen(pass.tape, &sum)
+        ops::upcast(pass.tape, &sum)
     }
 }

@@ -59,15 +59,15 @@ impl Pass<'_> {
         self.tape.device().layer(name, f)
     }
 
-    /// Runs part of the pass with activation checkpointing: see [`Tape::recomputed`].
-    pub(super) fn recomputed<const N: usize, const M: usize>(
+    /// Runs part of the pass with activation checkpointing: see [`Tape::checkpointed`].
+    pub(super) fn checkpointed<const N: usize, const M: usize>(
         &self,
         inputs: [&Tensor; N],
         f: impl Fn(&Pass, [Tensor; N]) -> Result<[Tensor; M]> + 'static,
     ) -> Result<[Tensor; M]> {
         let (weights, dropout_rng) = (self.weights.clone(), self.dropout_rng.clone());
         let batch_norm = self.batch_norm;
-        self.tape.recomputed(inputs, move |tape, inputs, again| {
+        self.tape.checkpointed(inputs, move |tape, inputs, again| {
             let batch_norm = match batch_norm {
                 BatchNormMode::Train if again => BatchNormMode::Recompute,
                 other => other,

@@ -135,7 +135,7 @@ impl Mit {
             x = stage.forward(pass, &x)?;
             features.push(x.clone());
         }
-        features.try_into().map_err(|_| Error::shape("mit", "four stages are needed"))
+        features.try_into().map_err(|_| Error::shape("mit", "a MiT backbone needs four stages"))
     }
 }
 
@@ -148,7 +148,7 @@ impl Stage {
         for (i, block) in self.blocks.iter().enumerate() {
             let after = self.blocks.get(i + 1).map_or(&self.norm, |next| &next.norm1);
             (x, normed) = match self.recompute {
-                true => block.recomputed(pass, &x, &normed, after)?,
+                true => block.checkpointed(pass, &x, &normed, after)?,
                 false => block.forward(pass, &x, &normed, after)?,
             };
         }
@@ -202,7 +202,7 @@ impl Block {
 
     /// Runs [`forward`](Self::forward) with activation checkpointing, which saves memory and runs
     /// it again in the backward pass.
-    fn recomputed(
+    fn checkpointed(
         &self,
         pass: &Pass,
         x: &Tensor,
@@ -213,7 +213,7 @@ impl Block {
         let forward = move |pass: &Pass, [x, normed]: [Tensor; 2]| {
             block.forward(pass, &x, &normed, &after).map(<[Tensor; 2]>::from)
         };
-        pass.recomputed([x, normed], forward).map(From::from)
+        pass.checkpointed([x, normed], forward).map(From::from)
     }
 }
 

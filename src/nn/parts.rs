@@ -75,7 +75,7 @@ impl Backbone {
             let parts = ops::split(pass.tape, &level, &samples)?;
             features.iter_mut().zip(parts).for_each(|(of_one, part)| of_one.push(part));
         }
-        let four = |_| Error::shape("backbone", "four levels are needed");
+        let four = |_| Error::shape("backbone", "the head needs four feature levels");
         features.into_iter().map(|levels| levels.try_into().map_err(four)).collect()
     }
 }
@@ -128,7 +128,7 @@ impl Head {
                 Ok(Head::DeepLab(DeepLabHead::new(spec, prefix, widths[3], classes, dilations)))
             }
             other => {
-                let problem = format!("network.head: there is no `{other}` for {role:?}");
+                let problem = format!("network.head: unknown {role:?} head `{other}`");
                 Err(Error::config(problem))
             }
         }

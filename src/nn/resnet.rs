@@ -102,13 +102,15 @@ impl ResNet {
         for stage in &self.stages {
             for block in stage {
                 x = match self.recompute {
-                    true => block.recomputed(pass, &x)?,
+                    true => block.checkpointed(pass, &x)?,
                     false => block.forward(pass, &x)?,
                 };
             }
             features.push(x.clone());
         }
-        features.try_into().map_err(|_| Error::shape("resnet", "four stages are needed"))
+        features
+            .try_into()
+            .map_err(|_| Error::shape("resnet", "a ResNet backbone needs four stages"))
     }
 }
 
@@ -183,9 +185,9 @@ impl Bottleneck {
 
     /// Runs [`forward`](Self::forward) with activation checkpointing, which saves memory and runs
     /// it again in the backward pass.
-    fn recomputed(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+    fn checkpointed(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let block = self.clone();
         let forward = move |pass: &Pass, [x]: [Tensor; 1]| Ok([block.forward(pass, &x)?]);
-        pass.recomputed([x], forward).map(|[y]| y)
+        pass.checkpointed([x], forward).map(|[y]| y)
     }
 }

@@ -168,7 +168,7 @@ impl Segmentor {
             inputs.push((pass.part(1), hrda.detail(pass, s, s.image)?));
         }
         let mut levels = self.backbone.forward_each(inputs)?.into_iter();
-        let missing = || Error::shape("features", "an image has no features");
+        let missing = || Error::shape("features", "the image is too small to have features");
         let mut next = || levels.next().ok_or_else(missing);
         (passes.iter())
             .map(|_| {
@@ -224,7 +224,7 @@ impl Segmentor {
         let inputs = [small.clone(), windows.crops(device, image)?];
         let inputs = inputs.map(|image| (pass.clone(), image)).into();
         let [features, details] = <[_; 2]>::try_from(self.backbone.forward_each(inputs)?)
-            .map_err(|_| Error::shape("logits", "an image has no features"))?;
+            .map_err(|_| Error::shape("logits", "the image is too small to have features"))?;
         let low = self.head.forward(pass, &features)?;
         let cropped = self.head.forward(pass, &details)?;
         drop(details);

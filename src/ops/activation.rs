@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use super::elementwise::{to_operand, to_real};
 
 /// Casts a tensor of any shape from the storage type to the compute type.
-pub fn widen(tape: &Tape, x: &Tensor) -> Result<Tensor> {
+pub fn upcast(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     let device = tape.device();
     if x.dtype() == device.real() {
         return Ok(x.clone());

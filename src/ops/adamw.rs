@@ -19,7 +19,7 @@ pub struct AdamW<'a> {
     /// The teacher's parameters, if there is a teacher.
     pub teacher: Option<&'a mut Tensor>,
     /// The low-precision copy of `values`, if the storage type is not the compute type.
-    pub shadow: Option<&'a mut Tensor>,
+    pub low_precision: Option<&'a mut Tensor>,
     /// The low-precision copy of the teacher's parameters.
     pub teacher_shadow: Option<&'a mut Tensor>,
     /// The multipliers of learning rate and weight decay for each chunk: chunks,2.
@@ -47,7 +47,7 @@ impl AdamW<'_> {
             exp_avg: self.exp_avg,
             exp_avg_sq: self.exp_avg_sq,
             teacher: self.teacher,
-            shadow: self.shadow,
+            low_precision: self.low_precision,
             teacher_shadow: self.teacher_shadow,
             multipliers: self.multipliers,
             schedule: self.schedule,

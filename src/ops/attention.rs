@@ -28,7 +28,7 @@ pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<T
     let keys = sizes.pack(device, kv, Part::Keys, true)?;
     let values = sizes.pack(device, kv, Part::Values, false)?;
     let mut y = device.empty_like(q)?;
-    let mut logs = match tape.is_recording() {
+    let mut log_sum_exp = match tape.is_recording() {
         true => Some(device.empty(&[sizes.batch, heads, sizes.queries])?),
         false => None,
     };
@@ -38,7 +38,7 @@ pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<T
         keys_across: &keys,
         values: &values,
         y: &mut y,
-        logs: logs.as_mut(),
+        log_sum_exp: log_sum_exp.as_mut(),
         queries: sizes.queries,
         keys: sizes.keys,
         heads: sizes.heads,
@@ -46,10 +46,11 @@ pub fn attention(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<T
         width: sizes.width(),
     }
     .launch(device, grid)?;
-    let Some(logs) = logs else { return Ok(y) };
+    let Some(log_sum_exp) = log_sum_exp else { return Ok(y) };
     let (q, kv, result) = (q.clone(), kv.clone(), y.clone());
     Ok(tape.record(y, move |gradients, dy| {
-        let (dq, dkv) = backward(gradients.device(), &sizes, (&q, &kv), &result, &dy, &logs)?;
+        let (dq, dkv) =
+            backward(gradients.device(), &sizes, (&q, &kv), &result, &dy, &log_sum_exp)?;
         gradients.give(&q.slot, dq)?;
         gradients.give(&kv.slot, dkv)
     }))
@@ -61,7 +62,7 @@ fn backward(
     (q, kv): (&Tensor, &Tensor),
     y: &Tensor,
     dy: &Tensor,
-    logs: &Tensor,
+    log_sum_exp: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let keys_across = sizes.pack(device, kv, Part::Keys, true)?;
     let values_across = sizes.pack(device, kv, Part::Values, true)?;
@@ -79,7 +80,7 @@ fn backward(
         key_rows: &key_rows,
         y,
         dy,
-        logs,
+        log_sum_exp,
         dq: &mut dq,
         partial: &mut partial,
         chunk,

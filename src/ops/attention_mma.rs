@@ -33,12 +33,13 @@ const MULTIPROCESSORS: usize = 132;
 pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let sizes = Sizes::new(q, kv, heads)?;
     if !SIZES.contains(&sizes.head_dim) {
-        let problem = format!("heads of {} channels, not of {SIZES:?}", sizes.head_dim);
+        let problem =
+            format!("heads have {} channels; the supported sizes are {SIZES:?}", sizes.head_dim);
         return Err(Error::shape("attention_mma", problem));
     }
     let device = tape.device();
     let mut y = device.empty_like(q)?;
-    let mut logs = match tape.is_recording() {
+    let mut log_sum_exp = match tape.is_recording() {
         true => Some(device.empty(&[sizes.batch, heads, sizes.queries])?),
         false => None,
     };
@@ -47,20 +48,20 @@ pub fn attention_mma(tape: &Tape, q: &Tensor, kv: &Tensor, heads: usize) -> Resu
         q,
         kv,
         y: &mut y,
-        logs: logs.as_mut(),
+        log_sum_exp: log_sum_exp.as_mut(),
         chunk: by.chunk,
-        held: by.held,
+        resident: by.resident,
         queries: sizes.queries,
         keys: sizes.keys,
         heads: sizes.heads,
         head_dim: sizes.head_dim,
     }
     .launch(device, by.grid(&sizes, 2))?;
-    let Some(logs) = logs else { return Ok(y) };
+    let Some(log_sum_exp) = log_sum_exp else { return Ok(y) };
     let (q, kv, result) = (q.clone(), kv.clone(), y.clone());
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
-        let (dq, dkv) = backward(&device, &sizes, (&q, &kv), &result, &dy, &logs)?;
+        let (dq, dkv) = backward(&device, &sizes, (&q, &kv), &result, &dy, &log_sum_exp)?;
         gradients.give(&q.slot, dq)?;
         gradients.give(&kv.slot, dkv)
     }))
@@ -72,20 +73,20 @@ fn backward(
     (q, kv): (&Tensor, &Tensor),
     y: &Tensor,
     dy: &Tensor,
-    logs: &Tensor,
+    log_sum_exp: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let (mut delta, mut dq) = (device.empty_like(logs)?, device.empty_like(q)?);
+    let (mut delta, mut dq) = (device.empty_like(log_sum_exp)?, device.empty_like(q)?);
     let by = ByQueries::new(sizes, q);
     kernels::AttentionMmaQueries {
         q,
         kv,
         y,
         dy,
-        logs,
+        log_sum_exp,
         dq: &mut dq,
         delta: &mut delta,
         chunk: by.chunk,
-        held: by.held,
+        resident: by.resident,
         queries: sizes.queries,
         keys: sizes.keys,
         heads: sizes.heads,
@@ -106,7 +107,7 @@ fn backward(
         q,
         kv,
         dy,
-        logs,
+        log_sum_exp,
         delta: &delta,
         partial: &mut partial,
         chunk,
@@ -142,7 +143,7 @@ struct ByQueries {
     /// Queries per block.
     chunk: usize,
     /// Keys, and as many values, in shared memory at a time.
-    held: usize,
+    resident: usize,
     row_bytes: usize,
 }
 
@@ -151,15 +152,15 @@ impl ByQueries {
         let row_bytes = row_bytes(sizes, operand);
         // At least two tiles: the next one is copied while the current one is computed with.
         let fit = (SHARED / (2 * row_bytes) / KEYS * KEYS).max(2 * KEYS);
-        let held = sizes.keys.next_multiple_of(KEYS).min(fit);
+        let resident = sizes.keys.next_multiple_of(KEYS).min(fit);
         let chunk = chunk_of(sizes.queries, sizes.batch * sizes.heads, CHUNKS);
-        ByQueries { chunk, held, row_bytes }
+        ByQueries { chunk, resident, row_bytes }
     }
 
     fn grid(&self, sizes: &Sizes, products: usize) -> Grid {
         Grid::blocks(sizes.batch * sizes.heads * sizes.queries.div_ceil(self.chunk))
             .threads(THREADS)
-            .shared(2 * self.held * self.row_bytes)
+            .shared(2 * self.resident * self.row_bytes)
             .flops(sizes.flops(products))
     }
 }

@@ -22,7 +22,7 @@ impl Sizes {
             return wrong(format!("expected B,N,C and B,M,2C, got {q:?} and {kv:?}"));
         };
         if kv_batch != batch || kv_channels != 2 * channels || keys == 0 {
-            return wrong(format!("keys and values {kv:?} do not fit queries {q:?}"));
+            return wrong(format!("keys and values {kv:?} do not match queries {q:?}"));
         }
         if heads == 0 || channels == 0 || channels % heads != 0 {
             return wrong(format!("{channels} channels cannot be split between {heads} heads"));

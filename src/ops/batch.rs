@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// # Errors
 /// Returns a shape error if the tensors differ in sample shape or element type, or there are none.
 pub fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
-    let wrong = || Error::shape("stack", format!("{parts:?} are no samples of one kind"));
+    let wrong =
+        || Error::shape("stack", format!("{parts:?} are not samples of the same shape and type"));
     let [first, ..] = parts else { return Err(wrong()) };
     let alike =
         |x: &Tensor| x.shape().get(1..) == first.shape().get(1..) && x.dtype() == first.dtype();
@@ -37,7 +38,7 @@ pub fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
 pub fn split(tape: &Tape, x: &Tensor, samples: &[usize]) -> Result<Vec<Tensor>> {
     let batch = x.shape().first().copied().unwrap_or(0);
     if samples.contains(&0) || samples.iter().sum::<usize>() != batch {
-        return Err(Error::shape("split", format!("{samples:?} samples of {x:?}")));
+        return Err(Error::shape("split", format!("samples {samples:?} of {x:?}")));
     }
     let of_one = x.len() / batch.max(1);
     if samples.len() > 1 && !(of_one * x.dtype().bytes()).is_multiple_of(ALIGNMENT) {

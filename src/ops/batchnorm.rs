@@ -30,7 +30,10 @@ pub struct BatchNorm<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     /// The statistics of the batch. The running statistics move towards them by `momentum`.
-    Train { momentum: f64 },
+    Train {
+        /// Weight of the batch in the running statistics.
+        momentum: f64,
+    },
     /// The running statistics.
     Eval,
 }
@@ -54,15 +57,15 @@ pub fn batchnorm(
     let BatchNorm { weight, bias, running_mean, running_var, tracked } = norm;
     for tensor in [&weight.value, &bias.value, &running_mean, &running_var] {
         if tensor.len() != channels {
-            let problem = format!("input {x:?} does not fit parameters {tensor:?}");
+            let problem = format!("input {x:?} does not match parameters {tensor:?}");
             return Err(Error::shape("batchnorm", problem));
         }
     }
     let train = mode != Mode::Eval;
     if train && rows < 2 {
         let problem = format!(
-            "{x:?} holds one value per channel, which has no variance; \
-             training needs a larger batch or image here"
+            "{x:?} has a single value per channel, so its variance is undefined; train with a \
+             larger batch or image"
         );
         return Err(Error::shape("batchnorm", problem));
     }

@@ -6,7 +6,7 @@ use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-use super::activation::widen;
+use super::activation::upcast;
 use super::channels::lanes;
 use super::elementwise::{to_operand, to_real};
 use super::linear::{column_sums, linear_into, parameter_gradients};
@@ -91,10 +91,10 @@ fn conv_into(
         return Err(wrong("the filters are not K,R,S,C"));
     };
     if depth != channels {
-        return Err(wrong("filters and input differ in channels"));
+        return Err(wrong("filters and input differ in their number of channels"));
     }
     if geometry.stride == 0 || geometry.dilation == 0 {
-        return Err(wrong("stride and dilation start at 1"));
+        return Err(wrong("stride and dilation must be at least 1"));
     }
     let size = geometry.output(height, taps_h).zip(geometry.output(width, taps_w));
     let Some((out_height, out_width)) = size else {
@@ -113,7 +113,7 @@ fn conv_into(
     if square && geometry == Conv::same(taps_h, geometry.dilation) {
         let shape = Same { batch, height, width, channels, filters, taps: taps_h, geometry };
         let y = shape.record(tape, x, w, b)?;
-        return if dtype == y.dtype() { Ok(y) } else { widen(tape, &y) };
+        return if dtype == y.dtype() { Ok(y) } else { upcast(tape, &y) };
     }
     let image = Patches {
         height,

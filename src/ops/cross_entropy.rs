@@ -1,6 +1,6 @@
 //! The segmentation loss.
 
-use super::upsampled::{Upsampled, picture};
+use super::upsampled::{Upsampled, image};
 use crate::device::{Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -34,7 +34,7 @@ pub fn cross_entropy(
     const OP: &str = "cross_entropy";
     let device = tape.device();
     let [batch, h, w, channels] = logits.bhwc(OP)?;
-    let size = picture(OP, labels, batch)?;
+    let size = image(OP, labels, batch)?;
     if let Some(weight) = weight.filter(|weight| weight.shape() != labels.shape()) {
         return Err(Error::shape(OP, format!("weights {weight:?} for labels {labels:?}")));
     }

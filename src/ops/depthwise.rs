@@ -131,7 +131,7 @@ impl Map {
         let fits = w.value.shape() == [3, 3, channels];
         if !fits || b.is_some_and(|b| b.value.len() != channels) {
             let b = b.map(|b| &b.value);
-            let problem = format!("input {x:?} does not fit filter {:?}, bias {b:?}", w.value);
+            let problem = format!("input {x:?} does not match filter {:?} and bias {b:?}", w.value);
             return Err(Error::shape(op, problem));
         }
         if dilation == 0 {

@@ -54,12 +54,12 @@ pub fn to_operand(device: &Device, x: &Tensor) -> Result<Tensor> {
 /// Casts `x` to the storage type into `operand`, which has the same number of elements.
 pub fn round(device: &Device, x: &Tensor, operand: &mut Tensor) -> Result<()> {
     let elements = x.len();
-    kernels::Narrow { x, y: operand, elements }.launch(device, device.elements(elements))
+    kernels::Downcast { x, y: operand, elements }.launch(device, device.elements(elements))
 }
 
 /// Casts `x` from the storage type to the compute type into `y`, or adds it to `y` with
 /// `accumulate`.
 pub fn to_real(device: &Device, x: &Tensor, y: &mut Tensor, accumulate: bool) -> Result<()> {
     let elements = x.len();
-    kernels::Widen { x, y, accumulate, elements }.launch(device, device.elements(elements))
+    kernels::Upcast { x, y, accumulate, elements }.launch(device, device.elements(elements))
 }

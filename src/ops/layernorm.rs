@@ -1,6 +1,6 @@
 //! Layer norm, alone or fused with the residual connection before it.
 
-use crate::device::constants::team::MOST_TEAMS;
+use crate::device::constants::group::MAX_GROUPS;
 use crate::device::{Device, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
@@ -127,7 +127,7 @@ fn forward(
     let device = tape.device();
     let (rows, channels) = (x.rows(), x.channels());
     if norm.weight.value.len() != channels {
-        let problem = format!("{x:?} normalised with {:?}", norm.weight.value);
+        let problem = format!("{x:?} normalized with {:?}", norm.weight.value);
         return Err(Error::shape("layernorm", problem));
     }
     let recording = tape.is_recording();
@@ -150,7 +150,7 @@ fn forward(
         rows,
         channels,
     }
-    .launch(device, device.team_rows(rows, 4 * channels))?;
+    .launch(device, device.group_rows(rows, 4 * channels))?;
     Ok(stats)
 }
 
@@ -172,8 +172,8 @@ fn backward(
     branch: Option<(Option<&mut Tensor>, &Option<DropPath>)>,
 ) -> Result<Tensor> {
     let (rows, channels) = (s.rows(), s.channels());
-    let shared = MOST_TEAMS * 2 * channels * device.real().bytes();
-    let grid = device.team_parts(rows).shared(shared);
+    let shared = MAX_GROUPS * 2 * channels * device.real().bytes();
+    let grid = device.group_parts(rows).shared(shared);
     let parts = grid.blocks as usize;
     let mut partial = device.empty(&[parts, 2, channels])?;
     let (narrow, wide) = match dy {
@@ -207,7 +207,7 @@ fn backward(
     .launch(device, grid)?;
     if let (Some(mut dgamma), Some(mut dbeta)) = (norm.weight.grad.clone(), norm.bias.grad.clone())
     {
-        let grid = device.team_rows(channels, 2 * parts).shared(shared);
+        let grid = device.group_rows(channels, 2 * parts).shared(shared);
         kernels::LayernormWeights {
             partial: &partial,
             dgamma: &mut dgamma,

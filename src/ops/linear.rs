@@ -37,7 +37,7 @@ pub(super) fn linear_into(
     let channels = x.channels();
     let filters = w.value.dim(0);
     if w.value.len() != filters * channels {
-        let problem = format!("input {x:?} does not fit weights {:?}", w.value);
+        let problem = format!("input {x:?} does not match weights {:?}", w.value);
         return Err(Error::shape("linear", problem));
     }
     let mut shape = x.shape().to_vec();

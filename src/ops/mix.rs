@@ -10,7 +10,7 @@ use super::images::ImageNormalizer;
 
 /// Images with their training targets, on the device.
 #[derive(Clone)]
-pub struct Labelled {
+pub struct Labeled {
     /// The normalized images, B,H,W,3.
     pub image: Tensor,
     /// Train ids or pseudo-labels, B,H,W.
@@ -42,10 +42,10 @@ pub fn presence(device: &Device, label: &Tensor) -> Result<Tensor> {
 /// The label values that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Candidates {
-    /// All values that occur, including 255 (unlabelled), as in the released code.
+    /// All values that occur, including 255 (unlabeled), as in the released code.
     All,
     /// All values that occur except 255.
-    Labelled,
+    Labeled,
 }
 
 impl Candidates {
@@ -53,7 +53,7 @@ impl Candidates {
     fn end(self) -> usize {
         match self {
             Candidates::All => LABEL_VALUES,
-            Candidates::Labelled => LABEL_VALUES - 1,
+            Candidates::Labeled => LABEL_VALUES - 1,
         }
     }
 }
@@ -133,7 +133,7 @@ pub struct CropNormalization {
 #[derive(Clone, Copy)]
 pub struct Layer<'a> {
     /// The images that the pixels come from.
-    pub of: &'a Labelled,
+    pub of: &'a Labeled,
     /// Flags of the pasted label values, B,256.
     pub table: &'a Tensor,
     /// Flags of the confident pixels, B,H,W; `None` means all are.
@@ -144,7 +144,7 @@ pub struct Layer<'a> {
 #[derive(Clone, Copy)]
 pub struct Mix<'a> {
     /// The images below all layers.
-    pub under: &'a Labelled,
+    pub under: &'a Labeled,
     /// The pasted layers, the upper one last.
     pub layers: [Option<Layer<'a>>; 2],
     /// Long-tail crops on top, the second class over the first. They keep the weights of the pixels
@@ -162,7 +162,7 @@ pub fn mix(
     normalizer: &ImageNormalizer,
     mix: Mix,
     jitter: Option<&Augmentation>,
-) -> Result<Labelled> {
+) -> Result<Labeled> {
     let Mix { under, layers: [lower, upper], rare } = mix;
     let (batch, n) = (under.label.dim(0), under.label.len());
     let layers = || [lower, upper].into_iter().flatten();
@@ -216,5 +216,5 @@ pub fn mix(
         pixels: n / batch,
     }
     .launch(device, pixelwise(device, n / batch).touching(bytes))?;
-    Ok(Labelled { image, label, weight: Some(weight) })
+    Ok(Labeled { image, label, weight: Some(weight) })
 }

@@ -35,7 +35,7 @@ mod resize;
 mod upsampled;
 mod windows;
 
-pub use activation::{add, widen};
+pub use activation::{add, upcast};
 pub use adamw::{AdamW, commit};
 pub use attention::attention;
 pub use attention_mma::attention_mma;

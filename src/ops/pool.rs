@@ -14,7 +14,7 @@ pub fn max_pool(tape: &Tape, x: &Tensor) -> Result<Tensor> {
     let device = tape.device();
     let [batch, height, width, channels] = x.bhwc("max_pool")?;
     if height == 0 || width == 0 {
-        return Err(Error::shape("max_pool", format!("{x:?} holds no pixels")));
+        return Err(Error::shape("max_pool", format!("{x:?} has no pixels")));
     }
     let (out_height, out_width) = (height.div_ceil(STRIDE), width.div_ceil(STRIDE));
     let shape = [batch, out_height, out_width, channels];

@@ -53,7 +53,7 @@ pub fn pseudo_labels(
     let batch = logits.bhwc(OP)?[0];
     let shape = [batch, size.0, size.1];
     if let Some(valid) = valid.filter(|valid| valid.shape() != shape) {
-        return Err(Error::shape(OP, format!("valid mask {valid:?} for pictures {shape:?}")));
+        return Err(Error::shape(OP, format!("valid mask {valid:?} for images {shape:?}")));
     }
     let (rows, pixels) = (batch * size.0, shape.iter().product::<usize>());
     let mut labels = PseudoLabels {

@@ -27,7 +27,10 @@ pub fn resize(
     let mut y = device.alloc(&[plan.batch, size.0, size.1, plan.channels], x.dtype())?;
     if x.dtype() != device.operand() {
         if x.slot.is_some() {
-            return Err(Error::shape("resize", format!("{x:?} is no operand: it has no gradient")));
+            return Err(Error::shape(
+                "resize",
+                format!("{x:?} has an integer type, so it has no gradient"),
+            ));
         }
         plan.forward_wide(device, x, &mut y)?;
         return Ok(y);
@@ -105,7 +108,7 @@ impl Plan {
         let scale = match factor {
             Some((h, w)) if h > 0.0 && w > 0.0 => (1.0 / h, 1.0 / w),
             Some((h, w)) => {
-                return Err(Error::shape(op, format!("factor {h}, {w} is not positive")));
+                return Err(Error::shape(op, format!("factors {h}, {w} must be positive")));
             }
             None => (height as f64 / size_out.0 as f64, width as f64 / size_out.1 as f64),
         };

@@ -36,11 +36,12 @@ impl Upsampled {
     ) -> Result<Upsampled> {
         let [batch, height, width, channels] = logits.bhwc(op)?;
         if logits.is_empty() || size.0 * size.1 == 0 {
-            let problem = format!("{logits:?} seen at {}×{} holds nothing", size.0, size.1);
+            let problem = format!("{logits:?} upsampled to {}×{} is empty", size.0, size.1);
             return Err(Error::shape(op, problem));
         }
         if channels > 255 {
-            let problem = format!("{channels} classes; labels are bytes, so 255 is the most");
+            let problem =
+                format!("{channels} classes; labels are bytes, so at most 255 are possible");
             return Err(Error::shape(op, problem));
         }
         let (ratio_y, ratio_x) = (height as f64 / size.0 as f64, width as f64 / size.1 as f64);
@@ -56,7 +57,7 @@ impl Upsampled {
             .take_while(|&run| run > 0)
             .find(|&run| narrow(run) <= SHARED_BYTES)
             .ok_or_else(|| {
-                let problem = format!("{channels} classes are too many to shrink {width} cells by");
+                let problem = format!("{channels} classes are too many to downscale {width} cells");
                 Error::shape(op, problem)
             })?;
         let grid = device.rows(batch * size.0, size.1 * channels);
@@ -76,9 +77,9 @@ impl Upsampled {
 
 /// Returns the height and width of labels or weights, which must be B,H,W for logits of `batch`
 /// images.
-pub(super) fn picture(op: &'static str, map: &Tensor, batch: usize) -> Result<(usize, usize)> {
+pub(super) fn image(op: &'static str, map: &Tensor, batch: usize) -> Result<(usize, usize)> {
     match *map.shape() {
         [b, height, width] if b == batch => Ok((height, width)),
-        _ => Err(Error::shape(op, format!("expected B,H,W of {batch} pictures, got {map:?}"))),
+        _ => Err(Error::shape(op, format!("expected B,H,W of {batch} images, got {map:?}"))),
     }
 }

@@ -69,7 +69,7 @@ pub struct Windows {
     boxes: Vec<[usize; 4]>,
     on_device: Tensor,
     size: (usize, usize),
-    picture: (usize, usize),
+    image: (usize, usize),
 }
 
 impl Windows {
@@ -79,15 +79,15 @@ impl Windows {
     /// Returns a shape error if a size is 0, or a step is larger than the window.
     pub fn new(
         device: &Device,
-        picture: (usize, usize),
+        image: (usize, usize),
         window: (usize, usize),
         step: (usize, usize),
     ) -> Result<Windows> {
-        if [picture.0, picture.1, window.0, window.1, step.0, step.1].contains(&0)
+        if [image.0, image.1, window.0, window.1, step.0, step.1].contains(&0)
             || step.0 > window.0
             || step.1 > window.1
         {
-            let problem = format!("windows {window:?} over {picture:?} in steps of {step:?}");
+            let problem = format!("windows {window:?} over {image:?} in steps of {step:?}");
             return Err(Error::shape("windows", problem));
         }
         let spans = |length: usize, window: usize, step: usize| {
@@ -98,15 +98,15 @@ impl Windows {
                 (end - window, end)
             })
         };
-        let boxes: Vec<[usize; 4]> = spans(picture.0, window.0, step.0)
+        let boxes: Vec<[usize; 4]> = spans(image.0, window.0, step.0)
             .flat_map(|(y1, y2)| {
-                spans(picture.1, window.1, step.1).map(move |(x1, x2)| [y1, y2, x1, x2])
+                spans(image.1, window.1, step.1).map(move |(x1, x2)| [y1, y2, x1, x2])
             })
             .collect();
         let flat: Vec<i32> = boxes.iter().flatten().map(|&edge| edge as i32).collect();
         let on_device = device.upload(&[boxes.len(), 4], &flat)?;
-        let size = (window.0.min(picture.0), window.1.min(picture.1));
-        Ok(Windows { boxes, on_device, size, picture })
+        let size = (window.0.min(image.0), window.1.min(image.1));
+        Ok(Windows { boxes, on_device, size, image })
     }
 
     /// Returns y1, y2, x1, x2 of each window in pixels.
@@ -127,8 +127,8 @@ impl Windows {
     /// Returns a shape error if the images do not have the size that the windows cover.
     pub fn crops(&self, device: &Device, x: &Tensor) -> Result<Tensor> {
         let [batch, height, width, channels] = x.bhwc("window crops")?;
-        if (height, width) != self.picture {
-            let problem = format!("{x:?}, but the windows cover {:?}", self.picture);
+        if (height, width) != self.image {
+            let problem = format!("{x:?}, but the windows cover {:?}", self.image);
             return Err(Error::shape("window crops", problem));
         }
         let (windows, (crop_height, crop_width)) = (self.boxes.len(), self.size);
@@ -169,7 +169,7 @@ impl Windows {
             return Err(Error::shape(OP, problem));
         }
         let batch = crops / windows;
-        let (height, width) = (self.picture.0 / stride, self.picture.1 / stride);
+        let (height, width) = (self.image.0 / stride, self.image.1 / stride);
         let on_grid = (self.size.0 / stride, self.size.1 / stride);
         let mut y = device.empty(&[batch, height, width, channels])?;
         kernels::WindowAverage {

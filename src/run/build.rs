@@ -35,7 +35,7 @@ pub fn precision(config: &Config) -> Result<Precision> {
         "f32" => Ok(Precision::F32),
         "tf32" => Ok(Precision::Tf32),
         "bf16" => Ok(Precision::Bf16),
-        other => Err(Error::config(format!("device.precision: there is no `{other}`"))),
+        other => Err(Error::config(format!("device.precision: unknown precision `{other}`"))),
     }
 }
 

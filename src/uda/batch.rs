@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::data::{Batch, Crops};
 use crate::device::{Device, StagingBuffers};
 use crate::ops::ImageNormalizer;
-use crate::ops::mix::{Labelled, RareCrops};
+use crate::ops::mix::{Labeled, RareCrops};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct DeviceBatch {
     /// Source images with their labels.
-    pub source: Labelled,
+    pub source: Labeled,
     /// Target images, B,H,W,3, normalized.
     pub target: Tensor,
     /// B,H,W: 1 where pseudo-labels count.
@@ -82,7 +82,7 @@ impl BatchBuffers {
             let rare = || Ok::<_, Error>([half()?, half()?]);
             let (image, label) = (device.empty(&source.0)?, bytes(&source.2)?);
             let contents = DeviceBatch {
-                source: Labelled { image, label, weight: None },
+                source: Labeled { image, label, weight: None },
                 target: device.empty(&target.0)?,
                 valid: bytes(&target.2)?,
                 rare: config.quadmix.enabled.then(rare).transpose()?,

@@ -73,7 +73,7 @@ fn feature_gradients(
 ) -> Result<Vec<Option<Tensor>>> {
     let TrainingState { device, network, config, .. } = state;
     let StudentPass { kind, prefix, input, loss_weight } = pass;
-    trace.labelled(if *kind == PassKind::Source { "src." } else { prefix }, input)?;
+    trace.labeled(if *kind == PassKind::Source { "src." } else { prefix }, input)?;
     let tape = Tape::recording(device);
     let features = features.leaves(&tape);
     let forward = pass.forward(state, &tape);

@@ -43,7 +43,7 @@ impl PassKind {
 /// Number of kinds of passes.
 pub const PASSES: usize = 4;
 /// Maximum number of classes that ClassMix chooses: half of all label values, rounded up.
-pub const MOST_CLASSES: usize = 128;
+pub const MAX_CLASSES: usize = 128;
 
 /// Color jitter and blur of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,7 +77,7 @@ pub struct StepInputs {
     pub drop_key: u64,
     /// Detail crop of each pass, indexed by [`PassKind`]: y1, y2, x1, x2.
     pub detail_boxes: [[i32; 4]; PASSES],
-    /// B rows of [`MOST_CLASSES`] uniforms. To choose half of k classes, ClassMix uses the first
+    /// B rows of [`MAX_CLASSES`] uniforms. To choose half of k classes, ClassMix uses the first
     /// ⌈k/2⌉ of a row.
     pub class_mix: Vec<f32>,
     /// B rows of 2 uniforms that choose the classes of the source template.
@@ -148,7 +148,7 @@ impl StepInputs {
                 detail_box(config, draw(Purpose::DetailBox, pass))
             }),
             class_mix: (0..batch)
-                .flat_map(|b| uniforms(Purpose::MixClasses, b, MOST_CLASSES))
+                .flat_map(|b| uniforms(Purpose::MixClasses, b, MAX_CLASSES))
                 .collect(),
             template_source: (0..batch).map(|b| pair(Purpose::SourceClasses, b)).collect(),
             template_target: (0..batch).map(|b| pair(Purpose::TargetClasses, b)).collect(),
@@ -189,7 +189,7 @@ pub struct UploadedInputs {
     words: Tensor,
     /// Learning rate, weight decay, bias corrections and EMA decay; see `kernels/optimizer.cu`.
     pub update: Tensor,
-    /// B,[`MOST_CLASSES`]: see [`StepInputs::class_mix`].
+    /// B,[`MAX_CLASSES`]: see [`StepInputs::class_mix`].
     pub class_mix: Tensor,
     /// B,2: see [`StepInputs::template_source`].
     pub template_source: Tensor,
@@ -216,7 +216,7 @@ impl UploadedInputs {
     pub fn new(device: &Device, inputs: &StepInputs) -> Result<UploadedInputs> {
         let batch = inputs.template_source.len();
         let cells = inputs.mask_grid.len() / batch.max(1);
-        let reals = device.empty(&[5 + batch * (MOST_CLASSES + 4 + 15 + cells)])?;
+        let reals = device.empty(&[5 + batch * (MAX_CLASSES + 4 + 15 + cells)])?;
         let words = device.alloc(&[PASSES * 4 + batch * 12 + 4], DType::I32)?;
         let mut cursor = 0;
         let mut real = |shape: &[usize]| {
@@ -225,7 +225,7 @@ impl UploadedInputs {
             Ok::<_, Error>(view)
         };
         let update = real(&[5])?;
-        let class_mix = real(&[batch, MOST_CLASSES])?;
+        let class_mix = real(&[batch, MAX_CLASSES])?;
         let (template_source, template_target) = (real(&[batch, 2])?, real(&[batch, 2])?);
         let (factors, sigmas) = (real(&[3 * batch, 4])?, real(&[3 * batch])?);
         let mask_grid = real(&[batch, cells])?;

@@ -4,7 +4,7 @@
 //! inputs and results are at fixed addresses. This is what allows `submit` to capture it as a CUDA
 //! graph.
 
-use crate::ops::mix::Labelled;
+use crate::ops::mix::Labeled;
 use crate::{Error, Result};
 
 use super::forward_backward::forward_backward;
@@ -29,7 +29,7 @@ impl TrainingState {
             None => None,
         };
         if let Some(pseudo) = &pseudo {
-            let target = Labelled {
+            let target = Labeled {
                 image: batch.target.clone(),
                 label: pseudo.label.clone(),
                 weight: Some(pseudo.weight.clone()),

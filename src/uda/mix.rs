@@ -2,12 +2,12 @@
 
 use crate::device::Device;
 use crate::ops;
-use crate::ops::mix::Labelled;
+use crate::ops::mix::Labeled;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Joins the first images of both domains: half of the batch, rounded down, comes from the source.
-pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Result<Labelled> {
+pub fn half_of_each(device: &Device, source: &Labeled, target: &Labeled) -> Result<Labeled> {
     let batch = target.label.dim(0);
     let pixels = target.label.len() / batch;
     let of_source = batch / 2;
@@ -30,7 +30,7 @@ pub fn half_of_each(device: &Device, source: &Labelled, target: &Labelled) -> Re
         Ok::<_, Error>(joined)
     };
     let weight = target.weight.as_ref();
-    Ok(Labelled {
+    Ok(Labeled {
         image: join(Some(&source.image), &target.image)?,
         label: join(Some(&source.label), &target.label)?,
         weight: weight.map(|weight| join(source.weight.as_ref(), weight)).transpose()?,

@@ -136,5 +136,5 @@ fn with_memory_advice(error: Error, config: &Config, captured: bool) -> Error {
         true => format!("{crop}, with network.hrda.detail_crop = {}", data.crop / 128 * 32),
         false => crop,
     });
-    Error::OutOfMemory(format!("{problem}\n  Less is needed with {}", settings.join("; ")))
+    Error::OutOfMemory(format!("{problem}\n  Less memory is needed with {}", settings.join("; ")))
 }

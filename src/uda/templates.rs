@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::ops::PseudoLabels;
 use crate::ops::commit;
-use crate::ops::mix::Labelled;
+use crate::ops::mix::Labeled;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -13,9 +13,9 @@ use super::batch::DeviceBatch;
 /// Images of the previous iteration with their labels and pseudo-labels.
 pub struct Templates {
     /// Source images with their labels.
-    pub source: Labelled,
+    pub source: Labeled,
     /// Target images with their pseudo-labels.
-    pub target: Labelled,
+    pub target: Labeled,
     /// B,H,W: 1 where the teacher was confident.
     pub confident: Tensor,
     /// Iteration that the images come from, if any.
@@ -28,8 +28,8 @@ impl Templates {
         // Only QuadMix uses them; for the other methods they are empty.
         let batch = if config.quadmix.enabled { config.data.batch } else { 0 };
         let side = config.data.crop;
-        let labelled = |weight: Option<Tensor>| {
-            Ok::<_, Error>(Labelled {
+        let labeled = |weight: Option<Tensor>| {
+            Ok::<_, Error>(Labeled {
                 image: device.zeros(&[batch, side, side, 3], device.real())?,
                 label: device.zeros(&[batch, side, side], DType::U8)?,
                 weight,
@@ -37,8 +37,8 @@ impl Templates {
         };
         let weight = device.zeros(&[batch, side, side], device.real())?;
         Ok(Templates {
-            source: labelled(None)?,
-            target: labelled(Some(weight))?,
+            source: labeled(None)?,
+            target: labeled(Some(weight))?,
             confident: device.zeros(&[batch, side, side], DType::U8)?,
             iteration: None,
         })

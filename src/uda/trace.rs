@@ -1,7 +1,7 @@
 //! Tracing: intermediate results of an iteration by name.
 
 use crate::Result;
-use crate::ops::mix::Labelled;
+use crate::ops::mix::Labeled;
 use crate::tensor::Tensor;
 
 /// Receives the name of an intermediate result and the result.
@@ -35,7 +35,7 @@ impl<'a> Trace<'a> {
     }
 
     /// Traces images, labels and weights, each under its own name after `prefix`.
-    pub(super) fn labelled(&mut self, prefix: &str, images: &Labelled) -> Result<()> {
+    pub(super) fn labeled(&mut self, prefix: &str, images: &Labeled) -> Result<()> {
         self.tensor(&format!("{prefix}img"), &images.image)?;
         self.tensor(&format!("{prefix}label"), &images.label)?;
         match &images.weight {

@@ -25,7 +25,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Parts that must not import each other although their layers would allow it: the engine takes
-/// plain values, networks and data sets are independent, and inference works without the training
+/// plain values, networks and datasets are independent, and inference works without the training
 /// method.
 const STRANGERS: &[(&str, &str)] = &[
     ("tensor.rs", "config/"),
@@ -79,7 +79,7 @@ fn imports_lead_down() {
 #[test]
 fn no_imports_form_a_circle() {
     let mut wrong = Vec::new();
-    for folder in ["src", "lockstep/src"] {
+    for folder in ["src", "emulator/src"] {
         for circle in circles(&read_crate(&root().join(folder))) {
             let lines: Vec<String> = circle.iter().map(|import| show(import)).collect();
             wrong.push(format!("{folder}:\n  {}", lines.join("\n  ")));
@@ -144,7 +144,7 @@ fn files_are_short() {
     for (folder, extensions, limit) in [
         ("src", &["rs"][..], 600),
         ("build", &["rs"], 600),
-        ("lockstep", &["rs", "cpp"], 600),
+        ("emulator", &["rs", "cpp"], 600),
         ("tests", &["rs", "py"], 600),
         ("benches", &["rs", "py"], 600),
         ("kernels", &["cu", "cuh"], 300),

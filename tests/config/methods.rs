@@ -164,17 +164,22 @@ fn sizes_that_are_not_the_published_ones_are_noted() {
     assert_eq!(
         config.notes.lines(),
         [
-            "note: source.resize = [256, 141] is the base's; mic was published with [2560, 1440]",
-            "note: target.resize = [256, 128] is the base's; mic was published with [2048, 1024]",
-            "note: data.crop = 128 is the base's; mic was published with 1024",
-            "note: rare_class_sampling.min_pixels = 120 is the base's; mic was published with 3000",
-            "note: rare_class_sampling.min_crop_ratio = 1.25 is the base's; mic was published with 2.0",
-            "note: network.hrda.detail_crop = 64 is the base's; mic was published with 512",
-            "note: pseudo_label.margins = [4, 30, 4, 4] is the base's; mic was published with \
+            "note: source.resize = [256, 141] comes from the base; mic was published with [2560, \
+             1440]",
+            "note: target.resize = [256, 128] comes from the base; mic was published with [2048, \
+             1024]",
+            "note: data.crop = 128 comes from the base; mic was published with 1024",
+            "note: rare_class_sampling.min_pixels = 120 comes from the base; mic was published \
+             with 3000",
+            "note: rare_class_sampling.min_crop_ratio = 1.25 comes from the base; mic was \
+             published with 2.0",
+            "note: network.hrda.detail_crop = 64 comes from the base; mic was published with 512",
+            "note: pseudo_label.margins = [4, 30, 4, 4] comes from the base; mic was published \
+             with \
              [30, 240, 30, 30]",
-            "note: mask.ratio = 0.5 is the base's; mic was published with 0.7",
-            "note: schedule.warmup = 50 is the base's; mic was published with 1500",
-            "note: schedule.end = 800 is the base's; mic was published with 40000",
+            "note: mask.ratio = 0.5 comes from the base; mic was published with 0.7",
+            "note: schedule.warmup = 50 comes from the base; mic was published with 1500",
+            "note: schedule.end = 800 comes from the base; mic was published with 40000",
         ]
     );
     // The published settings themselves, and other tasks' sizes.
@@ -199,12 +204,18 @@ fn sizes_that_are_not_the_published_ones_are_noted() {
 fn masking_and_quadmix_need_the_teacher() {
     assert_eq!(
         refusal(&["teacher.enabled=false", "quadmix.enabled=false", "mask.enabled=true"]),
-        "--set mask.enabled=true: `mask.enabled`: is true, but teacher.enabled is false, and it \
-         learns from the teacher's pseudo-labels"
+        "--set mask.enabled=true: `mask.enabled`: is true, but it needs the teacher's \
+         pseudo-labels and teacher.enabled is false"
     );
     let told = refusal(&["teacher.enabled=false"]);
-    assert!(told.contains("`mask.enabled`: is true, but teacher.enabled is false"), "{told}");
-    assert!(told.contains("`quadmix.enabled`: is true, but teacher.enabled is false"), "{told}");
+    assert!(
+        told.contains("`mask.enabled`: is true, but it needs the teacher's pseudo-labels"),
+        "{told}"
+    );
+    assert!(
+        told.contains("`quadmix.enabled`: is true, but it needs the teacher's pseudo-labels"),
+        "{told}"
+    );
     let config =
         set(&["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false"]).unwrap();
     assert_eq!((config.stages().method(), config.learns_from_target()), ("source_only", false));

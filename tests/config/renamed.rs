@@ -33,6 +33,7 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("augment.jitter_threshold", "0", "augment.jitter_prob", "1.0"),
     ("augment.blur_threshold", "1.0", "augment.blur_prob", "0.0"),
     ("augment.blur_threshold", "0.968", "augment.blur_prob", "0.032"),
+    ("mix.released_unlabelled", "false", "mix.released_unlabeled", "false"),
     ("quadmix.released_colours", "false", "quadmix.released_colors", "false"),
 ];
 
@@ -133,7 +134,7 @@ fn a_method_is_read_as_the_switches_that_it_was() {
     assert_eq!(
         refusal(&["method=daformer"]),
         "--set method=daformer: `method`: expected \"source_only\" or \"dacs\" or \"mic\" or \
-         \"quadmix\", got \"daformer\" (today the key is `teacher.enabled`, `mask.enabled` and \
+         \"quadmix\", got \"daformer\" (the key is now `teacher.enabled`, `mask.enabled` and \
          `quadmix.enabled`)"
     );
 }
@@ -176,7 +177,7 @@ fn both_names_in_one_layer_are_one_too_many() {
         let (old_key, new_key) = (old.rsplit_once('.').unwrap().1, new.rsplit_once('.').unwrap().1);
         let told = file_refusal(&format!("[{section}]\n{new_key} = {is}\n{old_key} = {was}\n"));
         let expected =
-            format!("mine.toml:4:1: `{old}`: is the old name of `{new}`, which is given too: keep");
+            format!("mine.toml:4:1: `{old}`: is the old name of `{new}`, which is set too: keep");
         assert!(told.starts_with(&expected), "{told}");
     }
     let told = refusal(&["augment={jitter_prob=0.5, jitter_threshold=0.5}"]);
@@ -200,7 +201,7 @@ fn old_keys_with_wrong_values_are_told_where_they_stand() {
     assert!(
         told.starts_with(
             "mine.toml:3:1: `augment.jitter_threshold`: expected a number from 0 to 1, got 1.5 \
-             (today the key is `augment.jitter_prob`)"
+             (the key is now `augment.jitter_prob`)"
         ),
         "{told}"
     );
@@ -212,7 +213,8 @@ fn old_keys_with_wrong_values_are_told_where_they_stand() {
         ("optimizer.rules=3", "`optimizer.param_groups`: expected a list in [ ], got `3`"),
         (
             "optimizer.rules=[{contain=\"x\"}]",
-            "`optimizer.param_groups.contain`: unknown key; did you mean `optimizer.param_groups.contains`?",
+            "`optimizer.param_groups.contain`: unknown key; did you mean \
+             `optimizer.param_groups.contains`?",
         ),
     ] {
         let told = refusal(&[text]);
@@ -289,6 +291,7 @@ fn in_old_words(text: &str) -> String {
         ("\ncuda_graph = ", "\ngraph = "),
         ("\nactivation_checkpointing = ", "\nrecompute = "),
         ("\nbatch_student_passes = ", "\njoin_passes = "),
+        ("\nreleased_unlabeled = ", "\nreleased_unlabelled = "),
         ("\nreleased_colors = ", "\nreleased_colours = "),
         ("\nema_decay = ", "\nalpha = "),
         ("optimizer.param_groups", "optimizer.rules"),

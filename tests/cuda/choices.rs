@@ -123,7 +123,7 @@ fn another_process_takes_what_was_the_fastest_whatever_its_own_clock_says() {
 }
 
 #[test]
-fn where_nothing_can_be_kept_the_favourites_are_taken() {
+fn where_nothing_can_be_kept_the_heuristic_are_used() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -134,7 +134,7 @@ fn where_nothing_can_be_kept_the_favourites_are_taken() {
 }
 
 #[test]
-fn where_none_can_be_timed_the_favourite_is_taken_and_not_kept() {
+fn where_none_can_be_timed_the_heuristic_is_used_and_not_kept() {
     let folder = tempdir().unwrap();
     for taps in TAPS {
         let gpu = StandIn::with_memory(16 << 20).with_ways(&[5, 2], Some(folder.path()));
@@ -150,7 +150,7 @@ fn where_none_can_be_timed_the_favourite_is_taken_and_not_kept() {
 }
 
 #[test]
-fn recorded_work_takes_what_was_chosen_before_or_else_the_favourite() {
+fn recorded_work_takes_what_was_chosen_before_or_else_the_heuristic() {
     for taps in TAPS {
         let folder = tempdir().unwrap();
         let layer = Layer::new(taps, &[4, 2], Some(folder.path()));
@@ -212,6 +212,6 @@ fn what_no_library_computes_is_told() {
         let geometry = Conv::same(taps, 1);
         let told = ops::conv(&tape, &layer.x, &layer.filters, None, geometry).unwrap_err();
         let told = told.to_string();
-        assert!(told.contains(&format!("no way that may be taken for {op}")), "{told}");
+        assert!(told.contains(&format!("no usable algorithm for {op}")), "{told}");
     }
 }

@@ -6,7 +6,7 @@ use udass_raw::device::cuda::{Driver, Stream};
 use udass_raw::device::{ALIGNMENT, Device, Types};
 use udass_raw::nn::{BatchNormMode, Pass};
 use udass_raw::ops;
-use udass_raw::ops::mix::{Labelled, RareCrops};
+use udass_raw::ops::mix::{Labeled, RareCrops};
 use udass_raw::run::train::initial_state;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
@@ -60,7 +60,7 @@ impl Program {
             classes: copied(&crops.classes),
         };
         DeviceBatch {
-            source: Labelled { image, label, weight: None },
+            source: Labeled { image, label, weight: None },
             target: copied(&batch.target),
             valid: copied(&batch.valid),
             rare: batch.rare.as_ref().map(|both| both.each_ref().map(crops)),
@@ -125,6 +125,6 @@ fn an_address_that_is_not_aligned_is_told() {
     for wrong in [0, address + ALIGNMENT as u64 / 2] {
         // SAFETY: the call is rejected before the address is used.
         let tensor = unsafe { program.device.tensor_at(wrong, &[4], DType::F32) };
-        assert!(tensor.err().unwrap().to_string().contains("no multiple of 64"));
+        assert!(tensor.err().unwrap().to_string().contains("not a multiple of 64"));
     }
 }

@@ -53,7 +53,7 @@ fn without_a_driver() {
     let said = told(folder.path(), "cuda", "f32");
     assert!(said.contains("libcuda was not found"), "{said}");
     assert!(said.contains("install an NVIDIA driver for CUDA 12.8 or later"), "{said}");
-    assert!(said.contains("`--device host` computes without"), "{said}");
+    assert!(said.contains("`--device host` runs without"), "{said}");
     // The host device gets further, up to the missing checkpoint.
     let said = told(folder.path(), "auto", "f32");
     assert!(said.contains("no.safetensors"), "{said}");
@@ -147,10 +147,10 @@ fn libraries_that_will_not_do() {
             name,
             &(functions(name, &[function, version]) + &of_version(oldest)),
         );
-        assert!(told().contains(&format!("lib{name} has no {function}, it is too old")));
+        assert!(told().contains(&format!("lib{name} has no {function}, so it is too old")));
         add_library(gpu.path(), name, &(functions(name, &[version]) + &of_version(oldest - 1)));
         let major = (oldest - 1) / 10_000;
-        assert!(told().contains(&format!("lib{name} is version {major}, it is too old")));
+        assert!(told().contains(&format!("lib{name} is version {major}, so it is too old")));
         add_library(gpu.path(), name, &(functions(name, &[version]) + &of_version(oldest)));
     }
 }

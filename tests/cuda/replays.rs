@@ -63,8 +63,8 @@ fn work_that_cannot_be_recorded_is_told_and_harms_nothing() {
     let x = ops::full(&device, &[N], 1.0).unwrap();
     let mut sum = device.zeros(&[N], DType::F32).unwrap();
     let wrong: [(&str, &dyn Fn() -> Result<()>); 3] = [
-        ("an upload inside recorded work", &|| device.upload(&[1], &[1f32]).map(drop)),
-        ("a read inside recorded work", &|| device.read::<f32>(&x).map(drop)),
+        ("an upload during graph capture", &|| device.upload(&[1], &[1f32]).map(drop)),
+        ("a read during graph capture", &|| device.read::<f32>(&x).map(drop)),
         ("failed by itself", &|| Err(Error::Training("failed by itself".into()))),
     ];
     for (problem, wrong) in wrong {
@@ -91,7 +91,7 @@ fn a_tensor_that_outlives_its_work_is_told() {
     let mut keep = |tensor: Result<Tensor>| tensor.map(|tensor| kept.push(tensor));
     replays.run((), || keep(ops::full(&device, &[N], 1.0))).unwrap();
     let told = replays.run((), || Ok(())).unwrap_err().to_string();
-    assert!(told.contains("of a step's memory are still held"), "{told}");
+    assert!(told.contains("of a step's memory are still allocated"), "{told}");
     kept.clear();
     replays.run((), || Ok(())).unwrap();
     // Tensors that must outlive the work are allocated with `persistent`, which works from the first

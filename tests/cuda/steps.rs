@@ -114,10 +114,11 @@ fn shadows_follow_the_parameters_in_bf16() {
     assert_same_state("toy_vit", &training, &expected);
     for weights in [&training.student, training.teacher.as_ref().unwrap()] {
         let values = training.device.read_f32(&weights.values).unwrap();
-        let shadow = training.device.read_f32(weights.shadow.as_ref().unwrap()).unwrap();
+        let low_precision =
+            training.device.read_f32(weights.low_precision.as_ref().unwrap()).unwrap();
         let rounded = values.iter().map(|&x| half::bf16::from_f32(x).to_f32());
-        assert!(rounded.eq(shadow.iter().copied()));
-        assert!(values != shadow);
+        assert!(rounded.eq(low_precision.iter().copied()));
+        assert!(values != low_precision);
     }
 }
 
@@ -223,9 +224,9 @@ fn a_replayed_iteration_computes_what_one_that_is_asked_for_does() {
     assert_eq!((eager_gpu.counts().replayed, gpu.counts().replayed), (0, ITERATIONS - 2));
     // Activation checkpointing is captured as well.
     let recomputing = config_with("toy_vit", &["network.activation_checkpointing=true"]);
-    let (_, mut recomputed) = on_a_gpu(&recomputing);
-    assert_eq!(iterate(&mut recomputed, &recomputing, 0, ITERATIONS), reports);
-    assert_same_state("toy_vit", &recomputed, &eager);
+    let (_, mut checkpointed) = on_a_gpu(&recomputing);
+    assert_eq!(iterate(&mut checkpointed, &recomputing, 0, ITERATIONS), reports);
+    assert_same_state("toy_vit", &checkpointed, &eager);
     let joined = config_with("toy_vit", &["network.batch_student_passes=true"]);
     let ((_, mut on_gpu), host) = (on_a_gpu(&joined), Device::host(2).unwrap());
     let mut on_host = initial_state::build(&joined, &host, None).unwrap();

@@ -44,9 +44,9 @@ fn memory_that_runs_out_is_told_with_who_holds_it() {
     let problem = device.scope("teacher", || device.alloc(&[40 << 20], DType::U8));
     let problem = problem.unwrap_err().to_string();
     for part in [
-        "are asked for",
-        "no room for 40 MiB of teacher",
-        "40 MiB are in use, at most 46 were (attention 40 MiB, other 6 MiB)",
+        "are requested",
+        "cannot allocate 40 MiB for teacher",
+        "40 MiB are in use, the peak was 46 MiB (attention 40 MiB, other 6 MiB)",
     ] {
         assert!(problem.contains(part), "{part} in: {problem}");
     }
@@ -84,7 +84,7 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
     let total = (less.peak + whole.peak) / 2;
     let Err(Error::OutOfMemory(problem)) = train(total, &[]) else { panic!("it fits") };
     let parts = [
-        "there is no room for",
+        "cannot allocate",
         "MiB of source. ",
         "network.activation_checkpointing = true (slower, the same numbers)",
         "device.cuda_graph = false (up to an eighth)",

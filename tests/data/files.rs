@@ -6,14 +6,14 @@ use png::{BitDepth, ColorType};
 use udass_raw::{
     Result,
     data::{
+        decode::{self, load_rgb, load_rows},
         labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS, encode},
         layouts::{self, Split},
-        picture::{self, load_rgb, load_rows},
         resize::Size,
     },
 };
 
-use crate::support::{Sets, grey, located, palette, plane, png, train_ids, write};
+use crate::support::{Sets, gray, located, palette, plane, png, train_ids, write};
 
 fn file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -31,7 +31,7 @@ fn message<T: std::fmt::Debug>(result: Result<T>, path: &Path, parts: &[&str]) {
 }
 
 #[test]
-fn a_palette_label_gives_indices_not_colours() {
+fn a_palette_label_gives_indices_not_colors() {
     let ids = [0, 7, 33, 34, 255, 11];
     let (_folder, path) = file(&palette([3, 2], &ids));
     let label = LabelFile { path, ids: CITYSCAPES_IDS.clone() }.load().unwrap();
@@ -119,7 +119,7 @@ fn synthias_classes_are_the_first_channel_of_sixteen_bits() {
         message(label(&path), &path, &["SYNTHIA label id 768 at x 1, y 0", "expected 0 to 22"]);
     }
     let (_folder, path) = file(&png([1, 1], ColorType::Rgb, BitDepth::Eight, &[3, 0, 0]));
-    message(label(&path), &path, &["Rgb pixels of 8 bits", "16 bits whose first channel"]);
+    message(label(&path), &path, &["Rgb pixels of 8 bits", "16-bit PNG whose first channel"]);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn an_id_out_of_range_is_named_with_its_place() {
 #[test]
 fn a_label_that_is_a_picture_is_refused() {
     let (_folder, path) = file(&located([4, 4], 9));
-    message(train_ids(&path), &path, &["Rgb pixels of 8 bits", "palette or grey"]);
+    message(train_ids(&path), &path, &["Rgb pixels of 8 bits", "palette or grayscale"]);
     let (_folder, path) = file(&png([2, 1], ColorType::Grayscale, BitDepth::Sixteen, &[0; 4]));
     message(train_ids(&path), &path, &["16 bits"]);
     let (_folder, path) = file(b"GIF89a");
@@ -159,7 +159,7 @@ fn a_label_that_is_a_picture_is_refused() {
 
 #[test]
 fn truncated_and_damaged_files_are_told_apart() {
-    let label = grey([64, 64], &(0..64 * 64).map(|i| (i * i % 19) as u8).collect::<Vec<_>>());
+    let label = gray([64, 64], &(0..64 * 64).map(|i| (i * i % 19) as u8).collect::<Vec<_>>());
     let picture = located([64, 64], 9);
     for cut in [20, 60, 100] {
         let (_folder, path) = file(&label[..label.len() - cut]);
@@ -214,9 +214,9 @@ fn jpeg_is_read_by_content() {
         .chunks_exact(3)
         .flat_map(|p| p.iter().zip([200u8, 30, 60]).map(|(a, b)| a.abs_diff(b)));
     assert!(far.max().unwrap() <= 3);
-    assert_eq!(picture::size(&path).unwrap(), Size::new(16, 8));
+    assert_eq!(decode::size(&path).unwrap(), Size::new(16, 8));
     let (_folder, path) = file(&bytes[..100]);
-    message(load_rgb(&path), &path, &["damaged picture"]);
+    message(load_rgb(&path), &path, &["damaged image"]);
 }
 
 /// Encodes two rows of one pixel and relabels them as one interlaced row of two pixels: the bytes
@@ -319,7 +319,7 @@ fn missing_folders_labels_and_layouts_are_explained() {
     message(cityscapes.images(&sets.cityscapes(), Split::Train), &folder, &expected);
     std::fs::create_dir_all(&folder).unwrap();
     let empty = cityscapes.images(&sets.cityscapes(), Split::Train);
-    message(empty, &folder, &["no files of the data set", "udass-raw toy"]);
+    message(empty, &folder, &["no files of the dataset", "udass-raw toy"]);
 
     let synthia = layouts::find("synthia").unwrap();
     let root = sets.folder.path().join("synthia");

@@ -1,4 +1,4 @@
-//! Tests data sets that the user describes by globs and values, and those in adverse conditions.
+//! Tests datasets that the user describes by globs and values, and those in adverse conditions.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use udass_raw::{
     },
 };
 
-use crate::support::{grey, located, palette, png, write};
+use crate::support::{gray, located, palette, png, write};
 
 fn described(images: &str, labels: &str) -> FilesConfig {
     FilesConfig {
@@ -38,7 +38,7 @@ fn folder(names: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (number, name) in names.iter().enumerate() {
         let bytes = match name.contains("mask") {
-            true => grey([2, 2], &[0, 1, 2, 255]),
+            true => gray([2, 2], &[0, 1, 2, 255]),
             false => located([2, 2], number as u8),
         };
         write(&folder.path().join(name), &bytes);
@@ -133,15 +133,15 @@ fn ids_become_classes_as_listed() {
     // No ids are listed, so values are class numbers.
     let plain = load(&palette([4, 1], &[0, 2, 255, 1]), &files, 3).unwrap();
     assert_eq!(plain.data, [0, 2, 255, 1]);
-    let bad = load(&grey([2, 2], &[0, 1, 3, 0]), &files, 3);
+    let bad = load(&gray([2, 2], &[0, 1, 3, 0]), &files, 3);
     told(bad, &["label.png", "id 3 at x 0, y 1", "0 to 2 (files.ids is empty)"]);
 
     files.ids = ids(&[&[7], &[8, 9, 1000], &[]]);
     files.ignore = vec![LabelValue::Id(0), LabelValue::Id(4000)];
-    let listed = load(&grey([4, 1], &[7, 9, 0, 8]), &files, 3).unwrap();
+    let listed = load(&gray([4, 1], &[7, 9, 0, 8]), &files, 3).unwrap();
     assert_eq!(listed.data, [0, 1, 255, 1]);
-    let bad = load(&grey([2, 1], &[7, 255]), &files, 3);
-    told(bad, &["id 255 at x 1, y 0", "what files.ids or files.ignore lists"]);
+    let bad = load(&gray([2, 1], &[7, 255]), &files, 3);
+    told(bad, &["id 255 at x 1, y 0", "a value of files.ids or files.ignore"]);
     // 16-bit ids, alone or followed by other channels.
     let wide: Vec<u8> = [7u16, 1000, 4000].iter().flat_map(|id| id.to_be_bytes()).collect();
     let bytes = png([3, 1], ColorType::Grayscale, BitDepth::Sixteen, &wide);
@@ -155,11 +155,11 @@ fn ids_become_classes_as_listed() {
     files.ignore_others = true;
     let bytes = png([2, 1], ColorType::Grayscale, BitDepth::Sixteen, &wide);
     assert_eq!(load(&bytes, &files, 3).unwrap().data, [255, 255]);
-    assert_eq!(load(&grey([2, 1], &[7, 99]), &files, 3).unwrap().data, [0, 255]);
+    assert_eq!(load(&gray([2, 1], &[7, 99]), &files, 3).unwrap().data, [0, 255]);
 }
 
 #[test]
-fn colours_become_classes_as_listed() {
+fn colors_become_classes_as_listed() {
     let mut files = described("*", "*");
     let color = |rgb| vec![LabelValue::Color(rgb)];
     files.ids = vec![color([128, 64, 128]), color([0, 0, 142]), color([1, 0, 0])];
@@ -172,7 +172,7 @@ fn colours_become_classes_as_listed() {
     let rgba = png([4, 1], ColorType::Rgba, BitDepth::Eight, &rgba);
     assert_eq!(load(&rgba, &files, 3).unwrap().data, expected);
     let rgb = png([2, 1], ColorType::Rgb, BitDepth::Eight, &[0, 0, 0, 10, 171, 7]);
-    told(load(&rgb, &files, 3), &["label.png", "colour \"#0aab07\" at x 1, y 0", "files.ignore"]);
+    told(load(&rgb, &files, 3), &["label.png", "color \"#0aab07\" at x 1, y 0", "files.ignore"]);
     files.ignore_others = true;
     assert_eq!(load(&rgb, &files, 3).unwrap().data, [255, 255]);
 }
@@ -182,8 +182,8 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
     // Two labels have the same file name; the statistics must not confuse them.
     let folder = folder(&["x/a/1.png", "x/b/1.png", "val/9.png", "vmask/9.png"]);
     let root = folder.path();
-    write(&root.join("mask/a/1.png"), &grey([2, 2], &[5, 5, 5, 6]));
-    write(&root.join("mask/b/1.png"), &grey([2, 2], &[6, 6, 7, 0]));
+    write(&root.join("mask/a/1.png"), &gray([2, 2], &[5, 5, 5, 6]));
+    write(&root.join("mask/b/1.png"), &gray([2, 2], &[6, 6, 7, 0]));
     let mut files = described("x/**/*.png", "mask/**/*.png");
     files.ids = ids(&[&[5], &[6, 7]]);
     files.ignore = vec![LabelValue::Id(0)];
@@ -205,7 +205,7 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
     files.ids[1].push(LabelValue::Id(8));
     told(
         Files::new(&files, 2).unwrap().check_statistics(root),
-        &["of other `ids`", "prepare files"],
+        &["with other `ids`", "prepare files"],
     );
 }
 
@@ -224,12 +224,12 @@ fn acdc_is_read_as_downloaded_and_as_the_reference_wants_it() {
         let image = root.join("rgb_anon").join(format!("{place}_rgb_anon.png"));
         write(&image, &located([3, 1], number));
         let label = root.join("gt").join(format!("{place}_gt_labelTrainIds.png"));
-        write(&label, &grey([3, 1], &[number, 255, 18]));
+        write(&label, &gray([3, 1], &[number, 255, 18]));
     };
     add("snow/train/GP01/GP01_frame_000002", 2);
     add("fog/train/GOPR01/GOPR01_frame_000001", 1);
     add("fog/val/GOPR02/GOPR02_frame_000001", 3);
-    // The daytime reference image is not part of the data set.
+    // The daytime reference image is not part of the dataset.
     let day = "rgb_anon/fog/train_ref/GOPR01/GOPR01_frame_000001_rgb_ref_anon.png";
     write(&root.join(day), &located([3, 1], 9));
     let pair = |place: &str| {
@@ -273,7 +273,7 @@ fn dark_zurich_is_what_was_taken_at_night() {
     assert_eq!(dark.images(root, Split::Train).unwrap(), std::slice::from_ref(&night));
     // Uses the train ids or, where they are missing, the label ids next to them.
     let label = "gt/val/night/GOPR0356/GOPR0356_frame_000321_gt_label";
-    write(&root.join(format!("{label}Ids.png")), &grey([2, 1], &[7, 0]));
+    write(&root.join(format!("{label}Ids.png")), &gray([2, 1], &[7, 0]));
     let image = "rgb_anon/val/night/GOPR0356/GOPR0356_frame_000321_rgb_anon.png".to_owned();
     assert_eq!(
         listed("dark_zurich", root, Split::Val),
@@ -281,7 +281,7 @@ fn dark_zurich_is_what_was_taken_at_night() {
     );
     let pairs = dark.pairs(root, Split::Val).unwrap();
     assert_eq!(pairs[0].label.load().unwrap().data, [0, 255]);
-    write(&root.join(format!("{label}TrainIds.png")), &grey([2, 1], &[18, 255]));
+    write(&root.join(format!("{label}TrainIds.png")), &gray([2, 1], &[18, 255]));
     assert_eq!(listed("dark_zurich", root, Split::Val), [[image, format!("{label}TrainIds.png")]]);
     let pairs = dark.pairs(root, Split::Val).unwrap();
     assert_eq!(pairs[0].label.load().unwrap().data, [18, 255]);

@@ -238,9 +238,9 @@ fn the_only_qualifying_crop_is_found_or_the_last_one_kept() {
 }
 
 #[test]
-fn variety_counts_labelled_pixels_only() {
+fn variety_counts_labeled_pixels_only() {
     let mut histogram = [0u32; 256];
-    assert!(!is_varied(&histogram, 0.75), "nothing labelled");
+    assert!(!is_varied(&histogram, 0.75), "nothing labeled");
     histogram[255] = 1000;
     histogram[4] = 30;
     assert!(!is_varied(&histogram, 0.75), "one class");
@@ -298,7 +298,7 @@ fn images_smaller_than_a_crop_are_padded_right_and_below() {
 }
 
 #[test]
-fn labels_all_unlabelled_load() {
+fn labels_all_unlabeled_load() {
     let sets = Sets::bands();
     sets.add_gta(1, [40, 24], &[0; 960]);
     let mut config = sets.config();
@@ -310,7 +310,7 @@ fn labels_all_unlabelled_load() {
         std::fs::remove_file(sets.gta().join(format!("labels/{n:05}_labelTrainIds.png"))).unwrap();
     }
     std::fs::remove_file(sets.gta().join("sample_class_stats.json")).unwrap();
-    let unlabelled = batches(&config, 0, 10)
+    let unlabeled = batches(&config, 0, 10)
         .iter()
         .flat_map(|b| {
             b.source
@@ -321,7 +321,7 @@ fn labels_all_unlabelled_load() {
         })
         .filter(|&all| all)
         .count();
-    assert!((1..10).contains(&unlabelled), "{unlabelled}");
+    assert!((1..10).contains(&unlabeled), "{unlabeled}");
 }
 
 #[test]

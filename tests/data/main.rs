@@ -1,4 +1,4 @@
-//! Tests of data sets on disk, resizing, preparation, sampling and loading.
+//! Tests of datasets on disk, resizing, preparation, sampling and loading.
 
 mod files;
 mod folders;

@@ -14,7 +14,7 @@ use udass_raw::{
     observer::Observer,
 };
 
-use crate::support::{Sets, grey, located, png, train_ids, write};
+use crate::support::{Sets, gray, located, png, train_ids, write};
 
 /// Counts the steps that are reported, out of three.
 #[derive(Default)]
@@ -159,7 +159,7 @@ fn running_again_keeps_what_is_good_and_redoes_what_is_not() {
 }
 
 #[test]
-fn labels_all_unlabelled_are_no_error() {
+fn labels_all_unlabeled_are_no_error() {
     let sets = Sets::new();
     sets.add_gta(1, [5, 3], &[0; 15]);
     let prepared = prepare_as("gta", &sets.gta()).unwrap();
@@ -174,7 +174,7 @@ fn every_problem_is_found_and_nothing_counted() {
         sets.add_gta(number, [2, 2], &[7; 4]);
     }
     let root = sets.gta();
-    write(&root.join("labels/00002.png"), &grey([2, 2], &[7, 7, 77, 7]));
+    write(&root.join("labels/00002.png"), &gray([2, 2], &[7, 7, 77, 7]));
     let error = prepare_as("gta", &root).unwrap_err().to_string();
     assert!(error.contains("00002.png: label id 77 at x 0, y 1"), "{error}");
 

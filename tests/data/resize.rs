@@ -201,9 +201,9 @@ fn any_window_equals_scaling_whole_then_cropping() {
 
 #[test]
 fn flipping_mirrors_pixels_not_channels() {
-    let mut grey = [1, 2, 3, 4, 5, 6];
-    flip_horizontally(&mut grey, 3, 1);
-    assert_eq!(grey, [3, 2, 1, 6, 5, 4]);
+    let mut gray = [1, 2, 3, 4, 5, 6];
+    flip_horizontally(&mut gray, 3, 1);
+    assert_eq!(gray, [3, 2, 1, 6, 5, 4]);
     let mut rgb = [1, 2, 3, 4, 5, 6];
     flip_horizontally(&mut rgb, 2, 3);
     assert_eq!(rgb, [4, 5, 6, 1, 2, 3]);

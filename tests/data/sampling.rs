@@ -90,7 +90,7 @@ fn draws_follow_the_probabilities_and_files_hold_the_class() {
 fn a_class_with_too_few_pixels_everywhere_is_named() {
     let config = RareClassSampling { min_pixels: 36, ..CONFIG };
     let error = sampler(&Sets::bands(), &config).unwrap_err().to_string();
-    assert!(error.contains("no image holds more than 36 pixels of class 5"), "{error}");
+    assert!(error.contains("no image contains more than 36 pixels of class 5"), "{error}");
     assert!(error.contains("rare_class_sampling.min_pixels"), "{error}");
 }
 
@@ -150,11 +150,11 @@ fn bad_statistics_say_what_is_wrong_and_what_to_do() {
             r#"{"5": [["labels/99999_labelTrainIds.png", 9]]}"#,
             &["labels/99999_labelTrainIds.png", "5 labels", "prepare"],
         ),
-        (&path, r#"{"19": [["labels/00001_labelTrainIds.png", 9]]}"#, &["\"19\" is no class"]),
+        (&path, r#"{"19": [["labels/00001_labelTrainIds.png", 9]]}"#, &["\"19\" is not a class"]),
         (&path, r#"{"5": [["labels/0000"#, &["not the expected JSON", "prepare"]),
         (&stats, r#"[{"5": 4}]"#, &["lacks the key \"file\""]),
         (&stats, r#"[{"5": -4, "file": "x"}]"#, &["class \"5\" has -4 pixels"]),
-        (&stats, "[]", &["no label holds any class"]),
+        (&stats, "[]", &["no label contains any class"]),
     ];
     for (path, text, expected) in cases {
         let before = std::fs::read(path).unwrap();

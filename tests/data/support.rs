@@ -1,4 +1,4 @@
-//! Generates small data sets for tests.
+//! Generates small datasets for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub fn png(size: [u32; 2], color: png::ColorType, depth: png::BitDepth, data: &[
     bytes
 }
 
-pub fn grey(size: [u32; 2], data: &[u8]) -> Vec<u8> {
+pub fn gray(size: [u32; 2], data: &[u8]) -> Vec<u8> {
     png(size, png::ColorType::Grayscale, png::BitDepth::Eight, data)
 }
 
@@ -87,7 +87,7 @@ impl Sets {
         let image = root.join("leftImg8bit").join(split).join(format!("{stem}_leftImg8bit.png"));
         write(&image, &located(size, number));
         let label = root.join("gtFine").join(split).join(format!("{stem}_gtFine_labelIds.png"));
-        write(&label, &grey(size, label_ids));
+        write(&label, &gray(size, label_ids));
     }
 
     /// Five source images of 40 x 24 with four classes in bands and a rare one (label id 17, train

@@ -50,11 +50,11 @@ struct Run {
     tracked: Vec<f64>,
 }
 
-/// Runs one training pass in single precision over `rows` rows of values around `centre`.
-fn run(rows: usize, channels: usize, centre: f64, spread: f64) -> (Vec<f64>, Run) {
+/// Runs one training pass in single precision over `rows` rows of values around `center`.
+fn run(rows: usize, channels: usize, center: f64, spread: f64) -> (Vec<f64>, Run) {
     let device = Device::host(2).unwrap();
     let x: Vec<f32> =
-        numbers(5, rows * channels).iter().map(|x| (centre + spread * x) as f32).collect();
+        numbers(5, rows * channels).iter().map(|x| (center + spread * x) as f32).collect();
     let wide: Vec<f64> = x.iter().map(|&x| x as f64).collect();
     let constant = |n: usize, value: f32| device.upload(&[n], &vec![value; n]).unwrap();
     let read = |t: &Tensor| -> Vec<f64> {
@@ -82,10 +82,10 @@ fn run(rows: usize, channels: usize, centre: f64, spread: f64) -> (Vec<f64>, Run
 fn batchnorm_is_its_definition_and_moves_the_running_statistics() {
     // The second case has a mean of a thousand times its spread; the third has several parts of
     // unequal size.
-    for (rows, channels, centre, spread) in
+    for (rows, channels, center, spread) in
         [(7, 5, 0.2, 1.0), (20_011, 3, 1000.0, 1.0), (1001, 130, -3.0, 0.5)]
     {
-        let (x, got) = run(rows, channels, centre, spread);
+        let (x, got) = run(rows, channels, center, spread);
         assert_eq!(got.tracked, [42.0]);
         for c in 0..channels {
             let column: Vec<f64> = x.iter().skip(c).step_by(channels).copied().collect();
@@ -96,14 +96,14 @@ fn batchnorm_is_its_definition_and_moves_the_running_statistics() {
                 let fits = (got - wanted).abs() <= allowed;
                 assert!(fits, "{rows}x{channels}, channel {c}: {got} instead of {wanted}");
             };
-            close(got.mean[c], 0.9 * 0.5 + 0.1 * mean, 1e-6 * (1.0 + centre.abs()));
+            close(got.mean[c], 0.9 * 0.5 + 0.1 * mean, 1e-6 * (1.0 + center.abs()));
             close(got.var[c], 0.9 * 2.0 + 0.1 * sum / (n - 1.0), 1e-5);
             let inv_std = 1.0 / (sum / n + 1e-5).sqrt();
             for (r, x) in column.iter().enumerate() {
                 let wanted = (x - mean) * inv_std * 1.5 + 0.25;
                 // The mean is accurate to half an ulp, an error that is divided by the standard
                 // deviation.
-                close(got.y[r * channels + c], wanted, 4e-6 + 4e-7 * centre.abs() * inv_std);
+                close(got.y[r * channels + c], wanted, 4e-6 + 4e-7 * center.abs() * inv_std);
             }
         }
     }
@@ -117,6 +117,6 @@ fn batchnorm_of_one_value_per_channel_is_an_error_in_training_only() {
     let p = vec![Param::new(ones, None); 2];
     let x = device.upload(&[1, 1, 1, 3], &[1.0f64; 3]).unwrap();
     let run = |mode| ops::batchnorm(&tape, &x, layer(&device, &p), 1e-5, mode, true);
-    assert!(run(TRAIN).unwrap_err().to_string().contains("one value per channel"));
+    assert!(run(TRAIN).unwrap_err().to_string().contains("a single value per channel"));
     assert!(run(Mode::Eval).is_ok());
 }

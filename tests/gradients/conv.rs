@@ -145,8 +145,11 @@ fn conv_rejects_what_does_not_fit() {
         let w = Param::new(zeros(w), None);
         ops::conv(&tape, &zeros(x), &w, None, geometry).map(|_| ()).unwrap_err().to_string()
     };
-    assert!(run(&[1, 4, 4, 3], &[2, 3, 3, 5], Conv::same(3, 1)).contains("differ in channels"));
+    assert!(
+        run(&[1, 4, 4, 3], &[2, 3, 3, 5], Conv::same(3, 1))
+            .contains("differ in their number of channels")
+    );
     assert!(run(&[1, 4, 4, 3], &[2, 7, 7, 3], Conv::strided(1, 0)).contains("larger than"));
-    assert!(run(&[1, 4, 4, 3], &[2, 3, 3, 3], Conv::strided(0, 1)).contains("start at 1"));
+    assert!(run(&[1, 4, 4, 3], &[2, 3, 3, 3], Conv::strided(0, 1)).contains("must be at least 1"));
     assert!(run(&[4, 4, 3], &[2, 3, 3, 3], Conv::same(3, 1)).contains("B,H,W,C"));
 }

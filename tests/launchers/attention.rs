@@ -55,20 +55,20 @@ fn attention() {
 
     let (keys_across, key_rows) = (pack(&host, &kv, 0, true), pack(&host, &kv, 0, false));
     let (values_across, values) = (pack(&host, &kv, 1, true), pack(&host, &kv, 1, false));
-    let (mut y, mut logs) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
+    let (mut y, mut log_sum_exp) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
     let mut without_logs = host.room(&q_shape);
     let grid = |blocks: usize, tiles: usize, scores: usize| {
         let numbers = (tiles * QUERIES + KEYS) * PAD + scores * QUERIES * KEYS;
         Grid::blocks(BATCH * HEADS * blocks).threads(128).shared(numbers * 8)
     };
     let blocks = N.div_ceil(QUERIES);
-    for (y, logs) in [(&mut y, Some(&mut logs)), (&mut without_logs, None)] {
+    for (y, log_sum_exp) in [(&mut y, Some(&mut log_sum_exp)), (&mut without_logs, None)] {
         kernels::AttentionForward {
             q: &q,
             keys_across: &keys_across,
             values: &values,
             y,
-            logs,
+            log_sum_exp,
             queries: N,
             keys: M,
             heads: HEADS,
@@ -109,7 +109,7 @@ fn attention() {
     }
     close("y", &host.read(&y), &wanted_y);
     assert_eq!(host.read(&without_logs), host.read(&y));
-    close("logs", &host.read(&logs), &wanted_logs);
+    close("logs", &host.read(&log_sum_exp), &wanted_logs);
 
     // The tensor-core kernels, which double precision does not use.
     let (mut mma_y, mut mma_logs) = (host.room(&q_shape), host.room(&[BATCH, HEADS, N]));
@@ -120,9 +120,9 @@ fn attention() {
         q: &q,
         kv: &kv,
         y: &mut mma_y,
-        logs: kept,
+        log_sum_exp: kept,
         chunk: 31,
-        held: 64,
+        resident: 64,
         queries: N,
         keys: M,
         heads: HEADS,
@@ -138,11 +138,11 @@ fn attention() {
         kv: &kv,
         y: &y,
         dy: &dy,
-        logs: &logs,
+        log_sum_exp: &log_sum_exp,
         dq: &mut mma_dq,
         delta: &mut delta,
         chunk: 31,
-        held: 64,
+        resident: 64,
         queries: N,
         keys: M,
         heads: HEADS,
@@ -165,7 +165,7 @@ fn attention() {
         q: &q,
         kv: &kv,
         dy: &dy,
-        logs: &logs,
+        log_sum_exp: &log_sum_exp,
         delta: &delta,
         partial: &mut parts,
         chunk: 37,
@@ -196,7 +196,7 @@ fn attention() {
             key_rows: &key_rows,
             y: &y,
             dy: &dy,
-            logs: &logs,
+            log_sum_exp: &log_sum_exp,
             dq: &mut dq,
             partial: &mut partial,
             chunk,

@@ -28,13 +28,13 @@ fn fills_and_sums() {
             .launch(device, GRID)
             .unwrap();
         assert_eq!(host.read(&z), of(&|i| if xs[i] > 0.0 { ys[i] } else { 0.0 }));
-        kernels::Narrow { x: &x, y: &mut z, elements: n }.launch(device, GRID).unwrap();
+        kernels::Downcast { x: &x, y: &mut z, elements: n }.launch(device, GRID).unwrap();
         assert_eq!(host.read(&z), xs);
-        kernels::Widen { x: &y, y: &mut z, accumulate: true, elements: n }
+        kernels::Upcast { x: &y, y: &mut z, accumulate: true, elements: n }
             .launch(device, GRID)
             .unwrap();
         assert_eq!(host.read(&z), of(&|i| xs[i] + ys[i]));
-        kernels::Widen { x: &y, y: &mut z, accumulate: false, elements: n }
+        kernels::Upcast { x: &y, y: &mut z, accumulate: false, elements: n }
             .launch(device, GRID)
             .unwrap();
         assert_eq!(host.read(&z), ys);
@@ -127,7 +127,7 @@ fn adamw() {
     let [lr, decay, bias_correction1, bias_correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
     let schedule = host.upload(&[5], &[lr, decay, bias_correction1, bias_correction2, alpha]);
     let [mut p2, mut m2, mut v2] = [&p0, &m0, &v0].map(|x| host.upload(&shape, x));
-    let [mut shadow, mut teacher_shadow] = [host.room(&shape), host.room(&shape)];
+    let [mut low_precision, mut teacher_shadow] = [host.room(&shape), host.room(&shape)];
     for failed in [1, 0] {
         let flag = host.ints(&[failed]);
         kernels::Adamw {
@@ -136,7 +136,7 @@ fn adamw() {
             exp_avg: &mut m,
             exp_avg_sq: &mut v,
             teacher: Some(&mut teacher),
-            shadow: Some(&mut shadow),
+            low_precision: Some(&mut low_precision),
             teacher_shadow: Some(&mut teacher_shadow),
             multipliers: &multipliers,
             schedule: &schedule,
@@ -156,7 +156,10 @@ fn adamw() {
             assert_eq!((host.read(&m), host.read(&v)), (m0.clone(), v0.clone()));
             assert_eq!(host.read(&teacher), t0);
             assert!(
-                host.read(&shadow).iter().chain(&host.read(&teacher_shadow)).all(|&x| x == 1e30)
+                host.read(&low_precision)
+                    .iter()
+                    .chain(&host.read(&teacher_shadow))
+                    .all(|&x| x == 1e30)
             );
         }
     }
@@ -166,7 +169,7 @@ fn adamw() {
         exp_avg: &mut m2,
         exp_avg_sq: &mut v2,
         teacher: None,
-        shadow: None,
+        low_precision: None,
         teacher_shadow: None,
         multipliers: &multipliers,
         schedule: &schedule,
@@ -193,7 +196,7 @@ fn adamw() {
     close("v", &host.read(&v), &v1);
     close("p", &host.read(&p), &p1);
     close("teacher", &host.read(&teacher), &of(&|i| alpha * t0[i] + (1.0 - alpha) * p1[i]));
-    assert_eq!(host.read(&shadow), host.read(&p));
+    assert_eq!(host.read(&low_precision), host.read(&p));
     assert_eq!(host.read(&teacher_shadow), host.read(&teacher));
     for (with, without) in [(&p, &p2), (&m, &m2), (&v, &v2)] {
         assert_eq!(host.read(with), host.read(without));

@@ -69,7 +69,7 @@ fn block_mask() {
 }
 
 /// Grays, pairs of equal channels, and every order of three different ones.
-const COLOURS: [[f64; 3]; 13] = [
+const COLORS: [[f64; 3]; 13] = [
     [0.0, 0.0, 0.0],
     [0.5, 0.5, 0.5],
     [0.7, 0.7, 0.2],
@@ -89,7 +89,7 @@ const COLOURS: [[f64; 3]; 13] = [
 fn color_jitter() {
     let host = Host::double();
     let device = &host.device;
-    let n = COLOURS.len();
+    let n = COLORS.len();
     // Each operation alone, then all of them in several orders; negative entries are skipped.
     let orders = [
         [1, 0, -1, -1],
@@ -106,7 +106,7 @@ fn color_jitter() {
     let (std, s) = host.positive(&[3]);
     let unit = 0.3;
     let values = |[image, pixel, c]: [usize; 3]| {
-        let value = COLOURS[(image + pixel) % n][c];
+        let value = COLORS[(image + pixel) % n][c];
         (value / unit - m[c]) / s[c]
     };
     let xs: Vec<f64> = each(shape).map(values).collect();
@@ -138,7 +138,7 @@ fn color_jitter() {
             }
             let mut expected = Vec::new();
             for [image, pixel] in each([b, n]) {
-                let color = jittered(COLOURS[(image + pixel) % n], &f, &orders[image]);
+                let color = jittered(COLORS[(image + pixel) % n], &f, &orders[image]);
                 expected.extend((0..3).map(|c| (color[c] / unit - m[c]) / s[c]));
             }
             close("color_jitter", &host.read(&y), &expected);

@@ -58,8 +58,8 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     // A single-precision tensor does not pass for a double-precision one.
     let single = Device::host(1).unwrap();
     let x = single.upload(&[4], &[0f32; 4]).unwrap();
-    let narrow = kernels::Narrow { x: &x, y: &mut host.room(&[4]), elements: 4 };
-    assert_eq!(told(narrow.launch(device, GRID)), "narrow: `x` must be F64, is F32[4]");
+    let downcast = kernels::Downcast { x: &x, y: &mut host.room(&[4]), elements: 4 };
+    assert_eq!(told(downcast.launch(device, GRID)), "downcast: `x` must be F64, is F32[4]");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_launcher_refuses_a_wrong_size_and_says_which_is_right() {
     let problem = scale(usize::MAX / 2, 3, &mut y);
     assert_eq!(
         problem,
-        "scale_channels: `x` has no size: the launch's own sizes do not fit each other"
+        "scale_channels: `x` has no size: the launch's sizes contradict each other"
     );
     let problem = scale(usize::MAX, 0, &mut y);
     assert_eq!(problem, format!("scale_channels: `batch` is {}", usize::MAX));

@@ -317,11 +317,11 @@ fn choices_of_few_classes() {
     let avoid = host.ints(&[-1, -1, -1, -1, 0, -1, -1, 255]);
     let all: [&[usize]; 4] = [&[], &[255], &[0, 19], &[255, 4]];
     let rest: [&[usize]; 4] = [&[], &[255], &[19], &[3, 4]];
-    let labelled: [&[usize]; 4] = [&[], &[], &[0, 19], &[4, 3]];
+    let labeled: [&[usize]; 4] = [&[], &[], &[0, 19], &[4, 3]];
     for (avoid, positions, values, rows, handed_on) in [
         (None, false, 256, all, [-1, -1, 255, -1, 19, 0, 255, 4]),
         (None, true, 256, all, [-1, -1, 0, -1, 1, 0, 2, 1]),
-        (None, false, 255, labelled, [-1, -1, -1, -1, 19, 0, 4, 3]),
+        (None, false, 255, labeled, [-1, -1, -1, -1, 19, 0, 4, 3]),
         (Some(&avoid), false, 256, rest, [-1, -1, 255, -1, 19, -1, 4, 3]),
         (Some(&avoid), true, 256, rest, [-1, -1, 0, -1, 0, -1, 1, 0]),
     ] {

@@ -80,7 +80,7 @@ fn plane(width: u32, height: u32, value: u8) -> Vec<u8> {
     bytes
 }
 
-// ---- data sets
+// ---- datasets
 
 #[test]
 fn a_missing_data_set_says_how_to_get_it_and_leaves_no_run_behind() {
@@ -109,7 +109,7 @@ fn a_data_set_that_was_not_prepared_names_the_command() {
     let damaged = Damaged::new();
     let file = damaged.path("gta/samples_with_class.json");
     fs::remove_file(&file).unwrap();
-    refused(&damaged.train(), &[text(&file), "run `udass-raw prepare` on this data set first"]);
+    refused(&damaged.train(), &[text(&file), "run `udass-raw prepare` on this dataset first"]);
     fs::write(&file, "[1, 2").unwrap();
     refused(&damaged.train(), &[text(&file), "JSON", "run `udass-raw prepare` again"]);
 }
@@ -166,7 +166,7 @@ fn truncated_and_foreign_pictures_are_named() {
     for image in &images {
         fs::write(image, "<html>404</html>").unwrap();
     }
-    refused(&damaged.train(), &["gta/images/", "not a PNG or JPEG picture"]);
+    refused(&damaged.train(), &["gta/images/", "not a PNG or JPEG image"]);
     let image = &damaged.files("cityscapes/leftImg8bit/val", ".png")[2];
     let bytes = fs::read(image).unwrap();
     fs::write(image, &bytes[..bytes.len() - 20]).unwrap();
@@ -216,7 +216,7 @@ fn tensors_that_do_not_fit_are_listed_by_name() {
     let parts = [
         text(&path),
         "1 tensor missing: backbone.norm2.weight",
-        "1 tensor of another shape: backbone.norm1.bias is [7], not [32]",
+        "1 tensor of the wrong shape: backbone.norm1.bias is [7], not [32]",
         "1 tensor extra: backbone.norm9.weight",
     ];
     refused(&run("eval", &["--checkpoint", text(&path)]), &parts);
@@ -227,7 +227,7 @@ fn tensors_that_do_not_fit_are_listed_by_name() {
     // For a different network, only a few of the many mismatched names are listed.
     let args = ["--checkpoint", text(reference()), "--set", "network.backbone=mit_b1"];
     let output = run("eval", &args);
-    refused(&output, &["does not fit this network", "of another shape", "more"]);
+    refused(&output, &["does not match this network", "of the wrong shape", "more"]);
     assert!(stderr(&output).len() < 4000, "{}", stderr(&output));
 }
 
@@ -249,7 +249,7 @@ fn files_that_are_not_whole_are_refused() {
     for bytes in cases {
         fs::write(&path, bytes).unwrap();
         let output = run("eval", &["--checkpoint", text(&path)]);
-        refused(&output, &[text(&path), "not a whole safetensors file"]);
+        refused(&output, &[text(&path), "neither a complete safetensors file"]);
     }
     let missing = folder.path().join("missing.safetensors");
     refused(&run("eval", &["--checkpoint", text(&missing)]), &[text(&missing), "cannot open"]);
@@ -304,7 +304,7 @@ fn a_folder_that_holds_a_run_is_not_written_over() {
     let log = reference().join("log.jsonl");
     let (before, state) = (fs::read(&log).unwrap(), fs::read(reference_checkpoint()).unwrap());
     let output = run("train", &["--max-iters", "2", "--out", text(reference())]);
-    refused(&output, &[text(&log), "holds a run already", "--resume", "--out"]);
+    refused(&output, &[text(&log), "already contains a run", "--resume", "--out"]);
     assert!(before == fs::read(&log).unwrap());
     assert!(state == fs::read(reference_checkpoint()).unwrap());
 }

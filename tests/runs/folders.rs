@@ -207,7 +207,7 @@ fn what_does_not_fit_the_description_is_named() {
     );
     with("source.files.ids=[[1], [2]]", &["source.files.ids", "each of 4 classes, got 2"]);
     with("source.files.ids=[[1], [2], [3], [1]]", &["source.files.ids", "1 twice"]);
-    with("source.files.ids=[[1], [2], [3], [\"#000001\"]]", &["either ids or colours"]);
+    with("source.files.ids=[[1], [2], [3], [\"#000001\"]]", &["either ids or colors"]);
     with("source.files.ids=[[1], [2], [3], [70000]]", &["source.files.ids", "70000"]);
     with("source.files.ids=[[\"blue\"], [], [], []]", &["source.files.ids", "blue", "#804080"]);
     with("target.files.ignore=[20]", &["target.files.ignore", "no class, got 20"]);
@@ -215,7 +215,7 @@ fn what_does_not_fit_the_description_is_named() {
     with("target.files.val_labels=", &["target.files.val_labels", "a glob below the root"]);
     with("source.files.labels=marks/*/*/*.png", &["source.files.labels", "2, got 3"]);
     with("dataset.names=[\"a\", \"b\", \"a\", \"c\"]", &["dataset.names", "\"a\""]);
-    with("dataset.colors=[\"#000000\"]", &["dataset.colors", "4 colours"]);
+    with("dataset.colors=[\"#000000\"]", &["dataset.colors", "4 colors"]);
     with("quadmix.classes=[3, 4]", &["quadmix.classes", "below 4"]);
     with("source.layout=gta", &["network.classes", "expected 19"]);
     with("source.files.images=photos/**/*.tif", &["no file matches files.images"]);
@@ -225,7 +225,7 @@ fn what_does_not_fit_the_description_is_named() {
     mine.succeed(&["prepare", "files", "mine.toml"]);
     // The ids differ from those that were counted.
     let more = "source.files.ignore=[\"#000000\", \"#111111\"]";
-    mine.refused(&["train", "mine.toml", "--set", more], &["of other `ids`"]);
+    mine.refused(&["train", "mine.toml", "--set", more], &["with other `ids`"]);
     let label = mine.path("b/numbers/3.png");
     fs::rename(&label, mine.path("b/3.png")).unwrap();
     let words = ["train", "mine.toml"];
@@ -233,7 +233,7 @@ fn what_does_not_fit_the_description_is_named() {
     fs::rename(mine.path("b/3.png"), &label).unwrap();
     let mark = mine.path("a/marks/north/2_mark.png");
     save(&mark, [50, 30], |_, _| [7, 7, 7]);
-    let parts = [text(&mark), "colour \"#070707\" at x 0, y 0", "files.ignore"];
+    let parts = [text(&mark), "color \"#070707\" at x 0, y 0", "files.ignore"];
     mine.refused(&["prepare", "files", "mine.toml"], &parts);
     save(&mark, [50, 31], |_, _| [0, 0, 0]);
     let parts = [text(&mark), "this label is 50x31", "north/2.jpg is 50x30"];

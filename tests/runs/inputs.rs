@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use udass_raw::config::Config;
-use udass_raw::uda::inputs::{MOST_CLASSES, PASSES, StepInputs, mask_cells};
+use udass_raw::uda::inputs::{MAX_CLASSES, PASSES, StepInputs, mask_cells};
 
 use crate::support::config;
 
@@ -40,11 +40,11 @@ fn inputs_are_a_function_of_seed_and_iteration() {
 fn shapes_follow_the_batch_and_images_have_draws_of_their_own() {
     let config = config(&["data.batch=3", "mask.block=16"]);
     let inputs = StepInputs::draw(&config, 7);
-    assert_eq!(inputs.class_mix.len(), 3 * MOST_CLASSES);
+    assert_eq!(inputs.class_mix.len(), 3 * MAX_CLASSES);
     assert_eq!((inputs.template_source.len(), inputs.template_target.len()), (3, 3));
     assert_eq!(inputs.augment.len(), 9);
     assert_eq!(inputs.mask_grid.len(), 3 * 4 * 4);
-    let rows: HashSet<Vec<u32>> = (inputs.class_mix.chunks(MOST_CLASSES))
+    let rows: HashSet<Vec<u32>> = (inputs.class_mix.chunks(MAX_CLASSES))
         .map(|row| row.iter().map(|x| x.to_bits()).collect())
         .collect();
     assert_eq!(rows.len(), 3);

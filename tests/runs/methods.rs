@@ -120,7 +120,7 @@ fn synthia_is_a_source_as_gta_is() {
     }
     let more = ["source.layout=synthia", &source, "quadmix.classes=[3, 9]"];
     let refused = Loader::new(&config("toy_vit", "quadmix", &more), 0).err().unwrap().to_string();
-    assert!(refused.contains("no image holds class 9 of quadmix.classes"), "{refused}");
+    assert!(refused.contains("no image contains class 9 of quadmix.classes"), "{refused}");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_method_is_named_on_the_command_line() {
     // The checkpoint is a single-scale network, which does not fit the other method's network.
     let checkpoint = ["--checkpoint", text(out.path())];
     let refused = command("eval", &checkpoint).output().unwrap();
-    assert!(stderr(&refused).contains("does not fit this network"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("does not match this network"), "{}", stderr(&refused));
     let args = [&checkpoint[..], &["--method", "dacs"]].concat();
     let output = command("eval", &args).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));

@@ -136,16 +136,16 @@ fn a_resize_is_the_networks_and_not_the_results() {
 }
 
 #[test]
-fn grey_pictures_and_jpegs_are_read() {
+fn gray_pictures_and_jpegs_are_read() {
     let folder = folder();
-    let (grey, jpeg) = (folder.path().join("grey.png"), folder.path().join("b.jpeg"));
+    let (gray, jpeg) = (folder.path().join("gray.png"), folder.path().join("b.jpeg"));
     let levels: Vec<u8> = (0..50 * 40).map(|i| (i % 251) as u8).collect();
-    image::save_buffer(&grey, &levels, 50, 40, image::ColorType::L8).unwrap();
+    image::save_buffer(&gray, &levels, 50, 40, image::ColorType::L8).unwrap();
     let rgb: Vec<u8> = levels.iter().flat_map(|&v| [v, 255 - v, 9]).collect();
     image::save_buffer(&jpeg, &rgb, 50, 40, image::ColorType::Rgb8).unwrap();
     let out = folder.path().join("out");
-    predict(&[&grey, &jpeg], &out, &[]);
-    for name in ["grey.png", "b.png", "grey_overlay.png", "b_overlay.png"] {
+    predict(&[&gray, &jpeg], &out, &[]);
+    for name in ["gray.png", "b.png", "gray_overlay.png", "b_overlay.png"] {
         assert_eq!(decode(&out.join(name)).0, 50, "{name}");
     }
 }
@@ -168,14 +168,14 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>() as f64;
     let pixels = sum(&mut matrix.iter().flatten().copied());
     assert_eq!(result["pixels"].as_f64().unwrap(), pixels);
-    assert!(pixels > 0.5 * 4.0 * 128.0 * 64.0, "{pixels} pixels were labelled");
+    assert!(pixels > 0.5 * 4.0 * 128.0 * 64.0, "{pixels} pixels were labeled");
     let (mut ious, mut accuracies) = (Vec::new(), Vec::new());
     for k in 0..19 {
         let hits = matrix[k][k] as f64;
-        let labelled = sum(&mut matrix[k].iter().copied());
+        let labeled = sum(&mut matrix[k].iter().copied());
         let predicted = sum(&mut matrix.iter().map(|row| row[k]));
-        ious.push(hits / (labelled + predicted - hits));
-        accuracies.push(hits / labelled);
+        ious.push(hits / (labeled + predicted - hits));
+        accuracies.push(hits / labeled);
     }
     let all = (0..19).map(|k| matrix[k][k]).sum::<u64>() as f64 / pixels;
     let mean = |values: &[f64]| {
@@ -245,7 +245,8 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
     }
     assert!(told.contains(&format!("mIoU {:.1}, ", 100.0 * means.0)), "{told}");
     let data = format!(
-        "NOT the published benchmark's data: toy data, the drawn world in {}; 4 validation images, \
+        "NOT the data of the published benchmark: toy data, the generated world in {}; 4 \
+         validation images, \
          not 500; validation images of 128x64, not 2048x1024; validation images of ",
         world().display()
     );

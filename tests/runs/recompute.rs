@@ -83,9 +83,9 @@ fn joined_passes_give_the_same_numbers() {
     }
     assert!(together.peak > apart.peak);
     // Activation checkpointing works in batched passes as in separate ones.
-    let recomputed = [&joined[..], &["network.activation_checkpointing=true"]].concat();
-    let (recomputed, bits, _) = train(&device(), "toy_vit", &recomputed);
-    assert_eq!(recomputed, again);
+    let checkpointed = [&joined[..], &["network.activation_checkpointing=true"]].concat();
+    let (checkpointed, bits, _) = train(&device(), "toy_vit", &checkpointed);
+    assert_eq!(checkpointed, again);
     assert!(bits == same);
     // A ResNet's passes stay separate.
     let of_a_resnet = |sets: &[&str]| train(&Device::host(2).unwrap(), "toy_cnn", sets);

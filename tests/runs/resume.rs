@@ -238,7 +238,7 @@ fn training_goes_on_from_the_references_checkpoints_at_their_iteration() {
     assert_eq!(student, table(&torch, "student"));
     assert_ne!(student, table(&torch, "teacher"));
     let output = run("train", &["--checkpoint", text(&torch), "--max-iters", "8"]);
-    assert!(stderr(&output).contains("begins at iteration 8, where run.max_iters = 8 ends"));
+    assert!(stderr(&output).contains("starts at iteration 8, but run.max_iters = 8"));
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn the_zip_is_of_the_network_asked_for() {
     }
 }
 
-/// Creates a data set that has only a `test` split, without labels.
+/// Creates a dataset that has only a `test` split, without labels.
 fn test_split(root: &Path, images: &[(&str, &str, (usize, usize))]) {
     for (city, name, (width, height)) in images {
         let rgb: Vec<u8> = (0..3 * width * height).map(|i| (i * 7 % 251) as u8).collect();
@@ -151,10 +151,7 @@ fn what_the_server_could_not_read_is_refused_before_any_prediction() {
     let small = (64, 64);
     let good = ("ulm", "ulm_000000_000019_leftImg8bit.png", small);
     let told = refuse(&[good, ("ulm", "ulm_19_leftImg8bit.png", small)], &[]);
-    assert!(
-        told.contains("ulm_19_leftImg8bit.png: Cityscapes' images are called <city>_"),
-        "{told}"
-    );
+    assert!(told.contains("ulm_19_leftImg8bit.png: Cityscapes names its images <city>_"), "{told}");
     let twice = ("bonn", "ulm_000000_000019_leftImg8bit.png", small);
     let told = refuse(&[good, twice, ("ulm", "ulm_000000_000020_leftImg8bit.png", small)], &[]);
     assert!(told.contains("has the same name as") && told.contains("bonn"), "{told}");

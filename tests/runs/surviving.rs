@@ -203,7 +203,7 @@ fn two_runs_in_one_folder_are_refused() {
         let args = ["--max-iters", "9", "--out", text(out)];
         let output = run("train", &[&args[..], more].concat());
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-        for part in [text(out), "another run writes to this folder", &id, "--out"] {
+        for part in [text(out), "is writing to this folder", &id, "--out"] {
             assert!(stderr(&output).contains(part), "{part} in {}", stderr(&output));
         }
     }

@@ -8,12 +8,12 @@ use udass_raw::ops;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::tensor::{DType, Tensor};
 
-/// Maximum number of input sets, which bounds tiny cases.
+/// Maximum number of input sets; tiny cases would otherwise need very many.
 const MOST_COPIES: usize = 4096;
-/// Period of the generated numbers: a prime, so that no row of a tensor equals the next.
+/// Period of the generated numbers. It is prime, so that no row of a tensor equals the next.
 const PERIOD: usize = 65_521;
 
-/// A device, and how many bytes of inputs and outputs a case cycles through before reusing any.
+/// The device, and how many bytes of inputs and outputs a case cycles through before it reuses any.
 pub struct Bed {
     pub device: Device,
     pub precision: Precision,
@@ -32,18 +32,19 @@ pub struct Run {
 }
 
 impl Bed {
-    /// Cases cycle through at least `rotate` bytes of inputs and outputs; 0 means a single set.
+    /// Creates a bed whose cases cycle through at least `rotate` bytes of inputs and outputs; 0
+    /// means a single set.
     pub fn new(device: &Device, precision: Precision, rotate: usize) -> Bed {
         Bed { device: device.clone(), precision, rotate, dry: false }
     }
 
-    /// A bed on a dry device, which only records the calls that a case makes.
+    /// Creates a bed on a dry device, which only records the calls that a case makes.
     pub fn dry(precision: Precision, rotate: usize) -> Bed {
         Bed { device: Device::dry(precision), precision, rotate, dry: true }
     }
 
-    /// Calls `run` on one input set after the other. Its result is kept until that set's next turn,
-    /// so that outputs move through memory as inputs do.
+    /// Cycles `run` through the input sets. A result is kept until its set is used again, so that
+    /// outputs move through memory as well as inputs.
     pub fn rotating<S: 'static, R: 'static>(
         &self,
         make: impl Fn(u64) -> S,
@@ -68,7 +69,7 @@ impl Bed {
         Run { once, copies, bytes: copies * one }
     }
 
-    /// Uniform `real` numbers in [-1, 1), different for each slot.
+    /// Returns uniform `real` numbers in [-1, 1), different for each slot.
     pub fn numbers(&self, shape: &[usize], slot: u64) -> Tensor {
         if self.dry {
             return self.device.empty(shape).unwrap();
@@ -83,12 +84,12 @@ impl Bed {
         self.device.upload_real(shape, &numbers[..n]).unwrap()
     }
 
-    /// The same numbers, cast to the operand type of matmuls.
+    /// Returns the same numbers, cast to the operand type of matmuls.
     pub fn operand(&self, shape: &[usize], slot: u64) -> Tensor {
         ops::to_operand(&self.device, &self.numbers(shape, slot)).unwrap()
     }
 
-    /// A byte for every element, computed from its flat index.
+    /// Returns bytes that `byte` computes from each element's flat index.
     pub fn bytes(&self, shape: &[usize], byte: impl Fn(usize) -> u8) -> Tensor {
         if self.dry {
             return self.device.alloc(shape, DType::U8).unwrap();
@@ -97,7 +98,7 @@ impl Bed {
         self.device.upload(shape, &bytes).unwrap()
     }
 
-    /// Labels B,H,W in square blocks of one class each, some of them unlabeled.
+    /// Returns labels B,H,W in square blocks of one class each, some of them unlabeled.
     pub fn labels(&self, shape: [usize; 3], classes: usize, slot: u64) -> Tensor {
         let [_, height, width] = shape;
         let block = (height / 8).max(8);

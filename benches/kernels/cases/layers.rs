@@ -1,4 +1,4 @@
-//! Layers by size. All maps are square, B,H,W,C.
+//! Cases of single layers. All feature maps are square, in the layout B,H,W,C.
 
 use serde_json::{Value, json};
 use udass_raw::ops::{self, BatchNorm, Conv, DropPath, Mode, Norm};
@@ -79,7 +79,7 @@ impl List {
         self.op("linear", shape, Op::new(vec![Operand(vec![rows, channels])], params, apply));
     }
 
-    /// The linear layer that yields logits, which are not rounded to the operand type.
+    /// The linear layer that computes logits, which are not rounded to the operand type.
     pub fn classifier(&mut self, rows: usize, channels: usize, out: usize) {
         let shape = json!({"rows": rows, "channels": channels, "out": out, "bias": true});
         let params = vec![vec![out, channels], vec![out]];
@@ -119,7 +119,8 @@ impl List {
         self.op("depthwise_gelu", map.and(json!({})), op);
     }
 
-    /// `wide`: the output starts a residual stream. Images (3 channels) get no gradient.
+    /// `wide` keeps the output in `real`, for the start of a residual stream. Images (3 channels)
+    /// get no gradient.
     pub fn conv(&mut self, name: &'static str, map: Map, filter: Filter, wide: bool) {
         let Filter { out, kernel, geometry, bias } = filter;
         let Conv { stride, padding, dilation } = geometry;
@@ -135,7 +136,7 @@ impl List {
         self.op(name, shape, Op::new(vec![input], params, apply));
     }
 
-    /// Stride 1, padded to keep the size.
+    /// A 3×3 convolution with stride 1, padded to keep the size.
     pub fn conv3x3(&mut self, map: Map, out: usize, dilation: usize, bias: bool) {
         let filter = Filter { out, kernel: 3, geometry: Conv::same(3, dilation), bias };
         self.conv("conv3x3", map, filter, false);
@@ -171,7 +172,7 @@ impl List {
         self.op("bilinear", map.and(json!({"to": to})), op);
     }
 
-    /// Halves an image for the context crop; it stays in single precision.
+    /// Halves an image for the context crop. Images stay in single precision.
     pub fn halve(&mut self, map: Map) {
         let to = map.side / 2;
         let apply = move |tape: &Tape, s: &Set| {
@@ -181,7 +182,8 @@ impl List {
         self.forward("bilinear", map.and(json!({"to": to})), op);
     }
 
-    /// Resizes four levels, each half as wide as the one before, to the size of the first.
+    /// Resizes four feature levels, each half the size of the previous one, to the size of the
+    /// first, and concatenates them.
     pub fn resize_concat(&mut self, map: Map) {
         let side = map.side;
         let level = |i: usize| Operand(Map { side: (side >> i).max(1), ..map }.shape());
@@ -198,7 +200,7 @@ impl List {
     }
 
     pub fn dropout(&mut self, map: Map, rate: f32) {
-        // Parses the decimal text, so that the rate is the f64 as written and not the widened f32.
+        // Parses the decimal text, because a cast would turn the f32 0.1 into 0.10000000149011612.
         let rate: f64 = rate.to_string().parse().unwrap();
         let apply = move |tape: &Tape, s: &Set| {
             vec![ops::dropout2d(tape, &s.x[0], rate, &s.more[0], 7).unwrap()]

@@ -1,4 +1,5 @@
-//! Everything after the logits: HRDA fusion and windows, losses, pseudo-labels, evaluation.
+//! Cases of everything after the logits: HRDA's fusion and windows, losses, pseudo-labels and
+//! evaluation.
 
 use serde_json::json;
 use udass_raw::config::Config;
@@ -43,7 +44,7 @@ struct Scales {
 }
 
 impl Scales {
-    /// y1, y2, x1, x2 of the detail crop.
+    /// Returns y1, y2, x1, x2 of the detail crop.
     fn place(self) -> [i32; 4] {
         let (y, x, side) = (self.crop as i32 / 4, self.crop as i32 / 8, self.detail as i32);
         [y, y + side, x, x + side]
@@ -67,7 +68,7 @@ impl Scales {
         }
     }
 
-    /// The teacher's detail windows slide over the image in steps of half a window.
+    /// The teacher's detail windows, which slide over the image in steps of half a window.
     fn windows(self, list: &mut List) {
         let Scales { batch, crop, detail, stride, classes } = self;
         let of = move |bed: &Bed| {
@@ -90,7 +91,7 @@ impl Scales {
         });
     }
 
-    /// Fusion with one detail crop (student) and with detail everywhere (teacher).
+    /// Fusion with a single detail crop (student) and with detail everywhere (teacher).
     fn fusion(self, list: &mut List) {
         let Scales { batch, crop, detail, stride, classes } = self;
         let side = crop / stride;
@@ -166,7 +167,7 @@ impl Scales {
         });
     }
 
-    /// `features`: B,h,w,C.
+    /// `features` is the shape B,h,w,C.
     fn feature_distance(
         self,
         list: &mut List,

@@ -1,10 +1,11 @@
-//! From batches to mixed, augmented and masked images, using the functions that an iteration calls.
+//! Cases that turn batches into mixed, augmented and masked images, with the functions that an
+//! iteration calls.
 
 use serde_json::json;
 use udass_raw::config::Config;
 use udass_raw::ops::ImageNormalizer;
 use udass_raw::ops::augment::{Augmentation, augment, block_mask};
-use udass_raw::ops::mix::{self, Candidates, CropNormalization, Labelled, Layer, Mix, RareCrops};
+use udass_raw::ops::mix::{self, Candidates, CropNormalization, Labeled, Layer, Mix, RareCrops};
 use udass_raw::tensor::Tensor;
 use udass_raw::uda::inputs::mask_cells;
 
@@ -36,8 +37,8 @@ impl Pictures {
         [self.batch, self.side, self.side]
     }
 
-    fn labelled(self, bed: &Bed, slot: u64) -> Labelled {
-        Labelled {
+    fn labeled(self, bed: &Bed, slot: u64) -> Labeled {
+        Labeled {
             image: bed.numbers(&self.colors(), slot),
             label: bed.labels(self.maps(), self.classes, slot),
             weight: Some(bed.numbers(&self.maps(), slot + 1)),
@@ -60,8 +61,8 @@ impl Pictures {
             let uniforms = bed.device.upload_real(&[self.batch, 16], &vec![0.3; 16 * self.batch]);
             let (uniforms, normalizer) =
                 (uniforms.unwrap(), ImageNormalizer::new(&bed.device).unwrap());
-            let make = |slot| [slot, slot + 3].map(|slot| self.labelled(bed, slot));
-            bed.rotating(make, move |device, [source, target]: &mut [Labelled; 2]| {
+            let make = |slot| [slot, slot + 3].map(|slot| self.labeled(bed, slot));
+            bed.rotating(make, move |device, [source, target]: &mut [Labeled; 2]| {
                 let all = Candidates::All;
                 let table = mix::choose_half(device, &source.label, &uniforms, all).unwrap();
                 let half = Layer { of: source, table: &table, confident: None };
@@ -71,7 +72,7 @@ impl Pictures {
         });
     }
 
-    /// One of QuadMix's images: template classes of both domains, then the rare-class crops.
+    /// One of QuadMix's images: pastes template classes of both domains, then the rare-class crops.
     fn quad_mix(self, list: &mut List) {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("quad_mix", shape, move |bed: &Bed| {
@@ -81,11 +82,11 @@ impl Pictures {
             let gain = bed.device.upload_real(&[3], &[1.0 / 255.0; 3]).unwrap();
             let colors = CropNormalization { gain, reversed: true };
             let make = |slot| {
-                let templates = [slot, slot + 3, slot + 5].map(|slot| self.labelled(bed, slot));
+                let templates = [slot, slot + 3, slot + 5].map(|slot| self.labeled(bed, slot));
                 let confident = bed.bytes(&self.maps(), |i| (i / 64 % 3 > 0) as u8);
                 (templates, confident, self.rare(bed, slot))
             };
-            type Sets = ([Labelled; 3], Tensor, RareCrops);
+            type Sets = ([Labeled; 3], Tensor, RareCrops);
             bed.rotating(make, move |device, (pictures, confident, rare): &mut Sets| {
                 let ([source, target, under], all) = (pictures, Candidates::All);
                 let choose = |label: &Tensor, avoid: Option<&Tensor>| {
@@ -101,7 +102,7 @@ impl Pictures {
         });
     }
 
-    /// Crops that hold a square of each of the two rare classes.
+    /// Crops to paste rare classes from, labeled in one square each.
     fn rare(self, bed: &Bed, slot: u64) -> RareCrops {
         let Pictures { batch, side, .. } = self;
         let inside = move |i: usize| (i / side % side).max(i % side) < side / 4;
@@ -112,7 +113,7 @@ impl Pictures {
         }
     }
 
-    /// Uses mild factors that leave an image nearly unchanged.
+    /// Color jitter and blur, with mild factors that leave an image nearly unchanged.
     fn augment(self, list: &mut List) {
         let shape = json!({"batch": self.batch, "side": self.side});
         list.plain("jitter_blur", shape, move |bed: &Bed| {

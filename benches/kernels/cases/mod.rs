@@ -1,5 +1,5 @@
-//! Every operation of a training iteration at the sizes that a preset gives it. main.rs measures
-//! the cases, and tests/operations.rs checks that they match the iterations themselves.
+//! Cases for every operation of a training iteration, at the sizes that it has in a preset. main.rs
+//! measures them, and tests/operations.rs checks that they cover the iterations themselves.
 
 mod bed;
 mod layers;
@@ -15,7 +15,7 @@ use udass_raw::device::profile::Profile;
 
 pub use bed::{Bed, Run};
 
-/// Name, configuration, and overrides. The last two presets are small, for a quick look.
+/// Name, configuration and overrides. The last two presets are small, for quick runs.
 pub const PRESETS: [(&str, &str, &[&str]); 4] = [
     ("gta_vit", "gta_vit", &[]),
     ("gta_cnn", "gta_cnn", &[]),
@@ -30,7 +30,7 @@ const BLOCK: &str = "mask.block=32";
 pub struct Case {
     pub preset: &'static str,
     pub op: &'static str,
-    /// The sizes of the call; benches/pytorch/ops.py takes the same keys.
+    /// The sizes of the operation; benches/pytorch/ops.py takes the same keys.
     pub shape: Map<String, Value>,
     /// Whether the case includes the backward pass.
     pub backward: bool,
@@ -113,7 +113,7 @@ impl List {
         backward: bool,
         make: Box<dyn Fn(&Bed) -> Run>,
     ) {
-        let Value::Object(shape) = shape else { panic!("{op}: {shape} is no shape") };
+        let Value::Object(shape) = shape else { panic!("{op}: {shape} is not an object") };
         let same = |c: &Case| c.op == op && c.shape == shape && c.backward == backward;
         if !self.cases.iter().any(same) {
             self.cases.push(Case { preset: self.preset, op, shape, backward, make });

@@ -1,4 +1,5 @@
-//! The layers of both networks: backbones on a batch of context or detail crops, then the heads.
+//! Cases of the layers of both networks: backbones on a batch of context or detail crops, then the
+//! heads.
 
 use udass_raw::config::Config;
 use udass_raw::nn::Segmentor;
@@ -63,7 +64,7 @@ fn mit(list: &mut List, widths: [usize; 4], batch: usize, side: usize) {
     }
 }
 
-/// `grid`: the finest level, with the decoder's number of channels.
+/// `grid` is the finest level, with the decoder's number of channels.
 fn daformer(list: &mut List, widths: [usize; 4], grid: Map) {
     let Map { batch, side, channels } = grid;
     for (stage, width) in widths.into_iter().enumerate() {

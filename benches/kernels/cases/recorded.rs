@@ -1,4 +1,5 @@
-//! Operations recorded on a tape: the forward pass alone, and with the backward pass.
+//! Cases of operations that are recorded on a tape: the forward pass alone, and with the backward
+//! pass.
 
 use std::rc::Rc;
 

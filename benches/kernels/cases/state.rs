@@ -1,4 +1,4 @@
-//! Work on whole buffers: the parameter update, committing state, sums and fills.
+//! Cases that work on whole buffers: the parameter update, committing state, sums and fills.
 
 use serde_json::json;
 use udass_raw::config::Config;
@@ -48,7 +48,7 @@ pub fn add(list: &mut List, config: &Config) {
     pictures(list, [batch, side, side, 3]);
 }
 
-/// `shape`: images that QuadMix keeps as templates together with their labels.
+/// `shape` is that of the images that QuadMix keeps as templates, together with their labels.
 fn pictures(list: &mut List, shape: [usize; 4]) {
     let [batch, side, ..] = shape;
     let sizes = json!({"batch": batch, "side": side});
@@ -71,10 +71,10 @@ fn pictures(list: &mut List, shape: [usize; 4]) {
         let make = |slot| [slot, slot + 1].map(|slot| bed.numbers(&shape, slot));
         bed.rotating(make, move |device, [x, y]| ops::add_scaled(device, x, 0.5, y).unwrap())
     });
-    list.plain("widen", sizes, move |bed: &Bed| {
+    list.plain("upcast", sizes, move |bed: &Bed| {
         let make = |slot| bed.operand(&shape, slot);
         bed.rotating(make, move |device, x| {
-            let y = ops::widen(&Tape::inference(device), x).unwrap();
+            let y = ops::upcast(&Tape::inference(device), x).unwrap();
             let mut again = device.empty_like(x).unwrap();
             ops::round(device, &y, &mut again).unwrap();
             again

@@ -38,14 +38,15 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         Value::Foreign(foreign) => {
             let class = magic.name(foreign.global);
             return Err(format!(
-                "is a pickle of `{class}`, which was not run; PyTorch's checkpoints begin otherwise"
+                "is a pickle of `{class}`, which was not executed; PyTorch's checkpoints start \
+                 differently"
             ));
         }
-        _ => return Err("is a pickle, but none that PyTorch writes".into()),
+        _ => return Err("is a pickle, but not one that PyTorch writes".into()),
     }
     let version = next()?;
     if !matches!(version.value(version.root), Value::Int(VERSION)) {
-        return Err(format!("is of another version of PyTorch's format than {VERSION}"));
+        return Err(format!("uses a version of PyTorch's format other than {VERSION}"));
     }
     let system = next()?;
     check_order(&system)?;
@@ -69,7 +70,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         // The element size of an unreferenced storage is unknown, so the storages after it cannot
         // be located.
         let Some(size) = sizes.get(key.as_ref()) else { break };
-        let ends = || format!("ends before its storage {key} does");
+        let ends = || format!("ends in the middle of its storage {key}");
         let (length, rest) =
             bytes.get(at..).and_then(|rest| rest.split_first_chunk()).ok_or_else(ends)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| ends())?;
@@ -80,13 +81,13 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     }
     walk(&content, bytes.len(), |storage| {
         let place = places.get(storage.key.as_ref());
-        place.cloned().ok_or_else(|| format!("lacks the storage {}", storage.key))
+        place.cloned().ok_or_else(|| format!("has no storage {}", storage.key))
     })
 }
 
 fn check_order(system: &Pickle) -> Outcome<()> {
     let Value::Dict(system_info) = system.value(system.root) else {
-        return Err("does not say what machine it was written on".into());
+        return Err("does not state the byte order of the machine that wrote it".into());
     };
     for (key, value) in &system_info.items {
         if let (Value::Text(key), Value::Bool(little)) = (system.value(*key), system.value(*value))

@@ -80,7 +80,7 @@ impl Node {
     /// # Errors
     /// A message, if the JSON is no such tree.
     pub fn from_json(json: &Json) -> Outcome<Node> {
-        let problem = || "this is no tree of a torch file".to_owned();
+        let problem = || "this is not the tree of a PyTorch file".to_owned();
         let list = |json: &Json| {
             json.as_array().ok_or_else(problem)?.iter().map(Node::from_json).collect::<Outcome<_>>()
         };

@@ -127,7 +127,8 @@ impl Machine<'_> {
             0x8a => self.long(1)?,
             0x8b => self.long(4)?,
             b'F' => {
-                let number = self.line()?.trim().parse().map_err(|_| "text that is no number")?;
+                let number =
+                    self.line()?.trim().parse().map_err(|_| "text that is not a number")?;
                 self.push(Value::Float(number))?;
             }
             b'G' => {
@@ -256,7 +257,9 @@ impl Machine<'_> {
                 self.put(key)?;
             }
             0x94 => self.put(self.memo.len() as u32)?,
-            other => return Err(format!("instruction {other:#04x} is not one of a torch file's")),
+            other => {
+                return Err(format!("instruction {other:#04x} does not occur in PyTorch files"));
+            }
         }
         Ok(())
     }
@@ -323,7 +326,7 @@ impl Machine<'_> {
         let value = match self.line()?.trim().trim_end_matches('L') {
             "00" => Value::Bool(false),
             "01" => Value::Bool(true),
-            text => Value::Int(text.parse().map_err(|_| "text that is no number")?),
+            text => Value::Int(text.parse().map_err(|_| "text that is not a number")?),
         };
         self.push(value)
     }
@@ -349,14 +352,14 @@ impl Machine<'_> {
 
     fn global(&mut self, module: &str, name: &str) -> Outcome<()> {
         if module.len() + name.len() > MAX_NAME {
-            return Err(format!("a class's name of more than {MAX_NAME} characters"));
+            return Err(format!("a class name of more than {MAX_NAME} characters"));
         }
         self.push(Value::Global(format!("{module}.{name}").into()))
     }
 
     fn above_mark(&self, start: Option<usize>) -> Outcome<usize> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        start.filter(|&start| start >= floor).ok_or_else(|| "takes what is not there".into())
+        start.filter(|&start| start >= floor).ok_or_else(|| "pops from an empty stack".into())
     }
 
     fn pop(&mut self) -> Outcome<Id> {
@@ -370,12 +373,12 @@ impl Machine<'_> {
     }
 
     fn since_mark(&mut self) -> Outcome<Vec<Id>> {
-        let mark = self.marks.pop().ok_or("takes what is not there")?;
+        let mark = self.marks.pop().ok_or("pops from an empty stack")?;
         Ok(self.stack.split_off(mark))
     }
 
     fn get(&mut self, key: u32) -> Outcome<()> {
-        let id = *self.memo.get(&key).ok_or_else(|| format!("nothing was kept as {key}"))?;
+        let id = *self.memo.get(&key).ok_or_else(|| format!("memo {key} was never stored"))?;
         self.again(id)
     }
 
@@ -397,7 +400,7 @@ impl Machine<'_> {
         match &mut self.values[list as usize] {
             Value::List(list) => list.extend(items),
             Value::Foreign(foreign) => foreign.given.extend(items),
-            _ => return Err("adds to what is no list".into()),
+            _ => return Err("appends to something that is not a list".into()),
         }
         Ok(())
     }
@@ -407,7 +410,7 @@ impl Machine<'_> {
         match &mut self.values[dict as usize] {
             Value::Dict(dict) => dict.items.extend(items),
             Value::Foreign(foreign) => foreign.given.extend(items.into_iter().map(|item| item.1)),
-            _ => return Err("sets a key of what is no dictionary".into()),
+            _ => return Err("sets a key of something that is not a dictionary".into()),
         }
         Ok(())
     }
@@ -456,7 +459,7 @@ impl Machine<'_> {
 
     fn pairs_of(&mut self, list: Id) -> Outcome<Vec<(Id, Id)>> {
         let (Value::List(list) | Value::Tuple(list)) = &self.values[list as usize] else {
-            return Err("a dictionary of what are no pairs".into());
+            return Err("a dictionary whose items are not pairs".into());
         };
         self.copied += list.len();
         if self.copied > MAX_VALUES {
@@ -465,9 +468,9 @@ impl Machine<'_> {
         let pair = |&id: &Id| match self.value(id) {
             Value::List(pair) | Value::Tuple(pair) => match pair.as_slice() {
                 &[key, value] => Ok((key, value)),
-                _ => Err("a dictionary of what are no pairs".to_owned()),
+                _ => Err("a dictionary whose items are not pairs".to_owned()),
             },
-            _ => Err("a dictionary of what are no pairs".to_owned()),
+            _ => Err("a dictionary whose items are not pairs".to_owned()),
         };
         list.iter().map(pair).collect()
     }
@@ -475,7 +478,7 @@ impl Machine<'_> {
     fn size(&self, id: Id, what: &str) -> Outcome<usize> {
         match self.value(id) {
             Value::Int(n) => usize::try_from(*n).map_err(|_| format!("a tensor's {what} is {n}")),
-            _ => Err(format!("a tensor's {what} is no number")),
+            _ => Err(format!("a tensor's {what} is not a number")),
         }
     }
 
@@ -484,7 +487,7 @@ impl Machine<'_> {
             Value::Tuple(list) | Value::List(list) if list.len() <= MAX_AXES => {
                 list.iter().map(|&id| self.size(id, what)).collect()
             }
-            _ => Err(format!("a tensor's {what} is no list of at most {MAX_AXES} numbers")),
+            _ => Err(format!("a tensor's {what} is not a list of at most {MAX_AXES} numbers")),
         }
     }
 
@@ -494,7 +497,7 @@ impl Machine<'_> {
         };
         let (shape, strides) = (self.sizes(shape, "shape")?, self.sizes(strides, "stride")?);
         if shape.len() != strides.len() {
-            return Err("a tensor with more strides than axes, or fewer".into());
+            return Err("a tensor whose strides and sizes differ in number".into());
         }
         let offset = self.size(offset, "offset")?;
         Ok(Tensor { storage: (**storage).clone(), offset, shape, strides })
@@ -504,24 +507,24 @@ impl Machine<'_> {
     /// followed in the legacy format by a view `(key, first element, elements)` or `None`.
     fn storage(&self, id: Id) -> Outcome<Storage> {
         let Value::Tuple(list) = self.value(id) else {
-            return Err("refers to what is no storage".into());
+            return Err("refers to something that is not a storage".into());
         };
         let &[kind, class, key, _, elements, ref view @ ..] = list.as_slice() else {
-            return Err("refers to what is no storage".into());
+            return Err("refers to something that is not a storage".into());
         };
         let (Value::Text(kind), Value::Global(class)) = (self.value(kind), self.value(class))
         else {
-            return Err("refers to what is no storage".into());
+            return Err("refers to something that is not a storage".into());
         };
         if kind.as_ref() != "storage" {
-            return Err("refers to what is no storage".into());
+            return Err("refers to something that is not a storage".into());
         }
         let key = match self.value(key) {
             Value::Text(key) if key.len() <= MAX_NAME => key,
             _ => return Err("a storage without a key".into()),
         };
-        let dtype = dtype(class)
-            .ok_or_else(|| format!("tensors of `{class}` are of no type known here"))?;
+        let dtype =
+            dtype(class).ok_or_else(|| format!("`{class}` is not a supported storage type"))?;
         let mut storage =
             Storage { key: key.clone(), dtype, elements: self.size(elements, "size")?, first: 0 };
         match view.first().map(|&view| self.value(view)) {
@@ -530,7 +533,7 @@ impl Machine<'_> {
                 storage.first = self.size(view[1], "offset")?;
                 storage.elements = self.size(view[2], "size")?;
             }
-            Some(_) => return Err("a view of a storage that does not say which part".into()),
+            Some(_) => return Err("a view of a storage without its range".into()),
         }
         Ok(storage)
     }

@@ -22,9 +22,11 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         return zip_format::read(bytes);
     }
     if is_tar(bytes) {
-        return Err("is of the format before PyTorch 0.2 (tar): load and save it with a newer \
-                    PyTorch"
-            .into());
+        return Err(
+            "uses the tar format from before PyTorch 0.2: load it with a newer PyTorch and \
+                    save it again"
+                .into(),
+        );
     }
     legacy::read(bytes)
 }

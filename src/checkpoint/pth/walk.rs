@@ -52,14 +52,14 @@ pub fn walk(
     if let Value::Foreign(foreign) = pickle.value(pickle.root) {
         let class = pickle.name(foreign.global);
         let hint = "save its state_dict() instead";
-        return Err(format!("is an object of `{class}`, which was not run: {hint}"));
+        return Err(format!("is an object of `{class}`, which was not executed: {hint}"));
     }
     walk.contents.tree = walk.node(pickle.root, &mut Vec::new())?;
     if walk.contents.tensors.is_empty() {
         return Err(match walk.contents.skipped.first() {
             None => "holds no tensors".into(),
             Some((at, class)) => {
-                format!("holds no tensors: at {at} stands a `{class}`, which was not run")
+                format!("holds no tensors: at {at} is a `{class}`, which was not executed")
             }
         });
     }
@@ -90,7 +90,9 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
             Value::BigInt(_) => self.skip("a large number", path)?,
             Value::Bytes => self.skip("bytes", path)?,
             Value::Global(name) => self.skip(name, path)?,
-            Value::Storage(_) => return Err(format!("a storage alone stands at {}", at(path))),
+            Value::Storage(_) => {
+                return Err(format!("there is a storage without a tensor at {}", at(path)));
+            }
             Value::Foreign(foreign) => self.foreign(foreign, path)?,
             Value::Tensor(tensor) => Node::Tensor(self.tensor(tensor, path)?),
             Value::List(items) => Node::List(self.items(items, path)?),
@@ -165,7 +167,8 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         let given = match pickle.value(id) {
             Value::Tensor(_) | Value::Storage(_) => {
                 return Err(format!(
-                    "has tensors within `{class}`, which was not run: save a state_dict() instead"
+                    "has tensors inside `{class}`, which was not executed: save a state_dict() \
+                     instead"
                 ));
             }
             Value::List(items) | Value::Tuple(items) => items,
@@ -202,7 +205,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
             _ => "?",
         };
         let at = if path.is_empty() { key.into() } else { format!("{}.{key}", at(path)) };
-        Err(format!("its `{at}`, among tensors, is made by `{class}`, which was not run"))
+        Err(format!("its `{at}`, among tensors, is built by `{class}`, which was not executed"))
     }
 
     fn tensor(&mut self, tensor: &Tensor, path: &[String]) -> Outcome<String> {
@@ -220,7 +223,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         let place = checked(tensor, &whole, size, self.file_len)
             .map_err(|problem| format!("tensor `{name}` {problem}"))?;
         if !self.names.insert(name.clone()) {
-            return Err(format!("holds two tensors called `{name}`"));
+            return Err(format!("holds two tensors named `{name}`"));
         }
         if self.contents.tensors.len() >= MAX_TENSORS {
             return Err(format!("holds more than {MAX_TENSORS} tensors"));
@@ -263,7 +266,7 @@ fn checked(
     let storage = first.checked_add(elements).and_then(bytes);
     if storage.is_none_or(|end| end > whole.len()) {
         let (held, said) = (whole.len() / size, elements);
-        return Err(format!("needs a storage of {said} numbers, of which {held} are there"));
+        return Err(format!("needs a storage of {said} numbers, but only {held} are present"));
     }
     let numbers = tensor.shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
     let start = whole.start + first * size;
@@ -272,14 +275,14 @@ fn checked(
     }
     // A stride of 0 repeats an element, but a tensor may not be larger than the file.
     if numbers.and_then(bytes).is_none_or(|n| n > file_len) {
-        return Err(format!("claims a shape of {:?}, more than the file holds", tensor.shape));
+        return Err(format!("has shape {:?}, which is more than the file holds", tensor.shape));
     }
     let axes = tensor.shape.iter().zip(&tensor.strides);
     let last = axes.into_iter().try_fold(tensor.offset, |last, (&side, &stride)| {
         last.checked_add((side - 1).checked_mul(stride)?)
     });
     if last.is_none_or(|last| last >= elements) {
-        return Err("reaches beyond its storage".into());
+        return Err("extends beyond its storage".into());
     }
     Ok(start + tensor.offset * size..start + elements * size)
 }

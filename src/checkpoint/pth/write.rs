@@ -54,7 +54,7 @@ pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     failed = Some(error);
-                    return Err(io::Error::other("the tensors cannot be read"));
+                    return Err(io::Error::other("cannot read the tensors"));
                 }
             };
             begin(&mut zip, &format!("data/{index}"), bytes.len())?;
@@ -152,8 +152,9 @@ impl Pickle<'_> {
         let problem = |problem: String| Error::weights(self.path, problem);
         let &(index, dtype, shape) =
             self.tensors.get(name).ok_or_else(|| problem(format!("tensor `{name}` is missing")))?;
-        let class = storage_name(dtype)
-            .ok_or_else(|| problem(format!("tensor `{name}`: PyTorch has no type {dtype:?}")))?;
+        let class = storage_name(dtype).ok_or_else(|| {
+            problem(format!("tensor `{name}`: PyTorch has no type for {dtype:?}"))
+        })?;
         self.bytes.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         self.text("storage");
         self.bytes.extend(format!("ctorch\n{class}Storage\n").as_bytes());

@@ -17,7 +17,7 @@ const MAX_RECORDS: usize = 1 << 18;
 
 /// Reads a file in this format, except the elements of the tensors.
 pub fn read(bytes: &[u8]) -> Outcome<Contents> {
-    let broken = |e: zip::result::ZipError| format!("is not a whole zip file ({e})");
+    let broken = |e: zip::result::ZipError| format!("is not a complete zip file ({e})");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
     if archive.len() > MAX_RECORDS {
         return Err(format!("holds more than {MAX_RECORDS} records"));
@@ -29,7 +29,9 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         let record = archive.by_index_raw(index).map_err(broken)?;
         let name = record.name().map_err(broken)?.into_owned();
         if record.compression() != CompressionMethod::Stored || record.encrypted() {
-            return Err(format!("its record {name} is compressed, which PyTorch never does"));
+            return Err(format!(
+                "its record {name} is compressed, which PyTorch's files never are"
+            ));
         }
         let start = record.data_start().and_then(|start| usize::try_from(start).ok());
         let length = usize::try_from(record.size()).ok();
@@ -37,7 +39,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
             let end = start.checked_add(length).filter(|&end| end <= bytes.len())?;
             Some(start..end)
         });
-        let place = place.ok_or_else(|| format!("ends before its record {name} does"))?;
+        let place = place.ok_or_else(|| format!("ends in the middle of its record {name}"))?;
         if let Some(root) = name.strip_suffix("data.pkl") {
             folder = Some(root.to_owned());
         }
@@ -45,8 +47,8 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         records.insert(name, place);
     }
     let folder = folder.ok_or(
-        "is a zip file but no checkpoint: it has no data.pkl (TorchScript and archives of other \
-         programs are not read)",
+        "is a zip file but not a checkpoint: it has no data.pkl (TorchScript and other archives \
+         are not supported)",
     )?;
     let find = |name: &str| records.get(&format!("{folder}{name}"));
     if let Some(order) = find("byteorder") {
@@ -62,7 +64,7 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
     let pickle = pickle::read(&bytes[pickle.clone()])?;
     let mut contents = walk(&pickle, bytes.len(), |storage| {
         let name = format!("data/{}", storage.key);
-        find(&name).cloned().ok_or_else(|| format!("lacks the record {folder}{name}"))
+        find(&name).cloned().ok_or_else(|| format!("has no record {folder}{name}"))
     })?;
     contents.checksums = checksums;
     Ok(contents)

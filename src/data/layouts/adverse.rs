@@ -24,7 +24,7 @@ pub(super) struct Adverse {
     /// The only subfolder of a split that is used; empty for all of them.
     only: &'static str,
     /// Splits that have labels.
-    labelled: &'static [Split],
+    labeled: &'static [Split],
 }
 
 /// ACDC, either as downloaded, or with the images of all conditions moved to `rgb_anon/<split>` and
@@ -32,11 +32,11 @@ pub(super) struct Adverse {
 pub(super) static ACDC: Adverse = Adverse {
     name: "acdc",
     how_to_get: "Register at https://acdc.vision.ee.ethz.ch/download, download \
-                 rgb_anon_trainvaltest.zip and gt_trainval.zip and unpack them, so that rgb_anon/ \
-                 and gt/ stand in the data set's root",
+                 rgb_anon_trainvaltest.zip and gt_trainval.zip and unpack them so that rgb_anon/ \
+                 and gt/ are in the dataset's root",
     conditions: &["fog", "night", "rain", "snow"],
     only: "",
-    labelled: &[Split::Train, Split::Val],
+    labeled: &[Split::Train, Split::Val],
 };
 
 /// The night images of Dark Zurich; day and twilight images are not used. There are no training
@@ -44,11 +44,11 @@ pub(super) static ACDC: Adverse = Adverse {
 pub(super) static DARK_ZURICH: Adverse = Adverse {
     name: "dark_zurich",
     how_to_get: "Download Dark_Zurich_train_anon.zip and Dark_Zurich_val_anon.zip from \
-                 https://www.trace.ethz.ch/publications/2019/GCMA_UIoU/ and unpack them, so that \
-                 rgb_anon/ and gt/ stand in the data set's root",
+                 https://www.trace.ethz.ch/publications/2019/GCMA_UIoU/ and unpack them so that \
+                 rgb_anon/ and gt/ are in the dataset's root",
     conditions: &[],
     only: "night",
-    labelled: &[Split::Val],
+    labeled: &[Split::Val],
 };
 
 const IMAGE: &str = "_rgb_anon.png";
@@ -88,7 +88,7 @@ impl Layout for Adverse {
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
         let (labels, images) = (root.join("gt"), root.join("rgb_anon"));
         let mut all = Vec::new();
-        for &split in self.labelled {
+        for &split in self.labeled {
             for path in self.files(&labels, split, TRAIN_LABEL)? {
                 let image = moved(&path, &labels, &images)?;
                 all.push(RawLabel {

@@ -30,8 +30,8 @@ impl Layout for Cityscapes {
 
     fn how_to_get(&self) -> &'static str {
         "Register at https://www.cityscapes-dataset.com, download leftImg8bit_trainvaltest.zip and \
-         gtFine_trainvaltest.zip and unpack them, so that leftImg8bit/ and gtFine/ stand in the \
-         data set's root"
+         gtFine_trainvaltest.zip and unpack them so that leftImg8bit/ and gtFine/ are in the \
+         dataset's root"
     }
 
     fn images(&self, root: &Path, split: Split) -> Result<Vec<PathBuf>> {
@@ -73,9 +73,8 @@ impl Layout for Cityscapes {
             for label in &labels {
                 let Ok(relative) = label.label.path.strip_prefix(&folder) else { continue };
                 let stem = relative.to_str().and_then(|name| name.strip_suffix(LABEL_IDS));
-                let stem = stem.ok_or_else(|| {
-                    Error::data(&label.label.path, "this file's name is not UTF-8")
-                })?;
+                let stem = stem
+                    .ok_or_else(|| Error::data(&label.label.path, "this file name is not UTF-8"))?;
                 // The released lists use slashes on every operating system.
                 let _ = writeln!(text, "{}", stem.replace('\\', "/"));
             }

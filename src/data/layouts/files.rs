@@ -70,7 +70,7 @@ impl Layout for Files {
     }
 
     fn how_to_get(&self) -> &'static str {
-        "The globs of the section `files` say where images and labels are"
+        "The globs in the section `files` must match the images and labels"
     }
 
     fn images(&self, root: &Path, split: Split) -> Result<Vec<PathBuf>> {
@@ -96,7 +96,7 @@ impl Layout for Files {
         let [images, labels] = self.globs(split);
         let held = images
             .matches(root, image)
-            .ok_or_else(|| Error::data(image, format!("is none of {}", images.told)))?;
+            .ok_or_else(|| Error::data(image, format!("is none of {}", images.setting)))?;
         Ok(vec![LabelFile { path: labels.fill(root, &held), ids: Arc::clone(&self.ids) }])
     }
 
@@ -109,8 +109,8 @@ impl Layout for Files {
         if std::fs::read_to_string(&path).ok() == Some(self.values()) {
             return Ok(());
         }
-        let problem = "the class statistics are missing, or of other `ids`: run `udass-raw prepare \
-                       files` with this configuration";
+        let problem = "the class statistics are missing or were computed with other `ids`: run \
+                       `udass-raw prepare files` with this configuration";
         Err(Error::data(path, problem))
     }
 }
@@ -118,7 +118,7 @@ impl Layout for Files {
 /// A glob pattern for paths below a root.
 struct Glob {
     /// Configuration key and glob, for error messages.
-    told: String,
+    setting: String,
     /// Folders before the first wildcard.
     start: PathBuf,
     /// Path components after `start`.
@@ -130,7 +130,7 @@ struct Glob {
 
 impl Glob {
     fn new(key: &str, glob: &str) -> Result<Glob> {
-        let told = format!("{key} = \"{glob}\"");
+        let setting = format!("{key} = \"{glob}\"");
         let names = glob.split('/').enumerate();
         let mut parts: Vec<&str> =
             names.filter(|(i, name)| *i == 0 || !name.is_empty()).map(|(_, name)| name).collect();
@@ -157,8 +157,8 @@ impl Glob {
         }
         pattern.push('$');
         let pattern = Regex::new(&pattern)
-            .map_err(|e| Error::config(format!("{told} cannot be used: {e}")))?;
-        Ok(Glob { told, start, parts: parts.into_iter().map(String::from).collect(), pattern })
+            .map_err(|e| Error::config(format!("{setting} cannot be used: {e}")))?;
+        Ok(Glob { setting, start, parts: parts.into_iter().map(String::from).collect(), pattern })
     }
 
     /// Returns the text that each wildcard matches in `path`, or None if the path does not match.
@@ -195,7 +195,10 @@ impl Glob {
     fn find(&self, root: &Path) -> Result<Vec<PathBuf>> {
         let start = root.join(&self.start);
         if !start.is_dir() {
-            return Err(Error::data(start, format!("this folder of {} is missing", self.told)));
+            return Err(Error::data(
+                start,
+                format!("this folder, from {}, is missing", self.setting),
+            ));
         }
         let depth = match self.parts.iter().any(|part| part == "**") {
             true => usize::MAX,
@@ -203,7 +206,7 @@ impl Glob {
         };
         let found = files(&start, depth, |path| self.matches(root, path).is_some())?;
         if found.is_empty() {
-            return Err(Error::data(root, format!("no file matches {}", self.told)));
+            return Err(Error::data(root, format!("no file matches {}", self.setting)));
         }
         Ok(found)
     }

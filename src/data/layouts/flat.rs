@@ -27,8 +27,8 @@ pub(super) struct Flat {
 pub(super) static GTA: Flat = Flat {
     name: "gta",
     how_to_get: "Download the images and labels of all 10 parts from \
-                 https://download.visinf.tu-darmstadt.de/data/from_games/ and unpack them, so that \
-                 images/ and labels/ stand in the data set's root",
+                 https://download.visinf.tu-darmstadt.de/data/from_games/ and unpack them so that \
+                 images/ and labels/ are in the dataset's root",
     images: "images",
     labels: "labels",
     ids: &CITYSCAPES_IDS,
@@ -39,7 +39,7 @@ pub(super) static GTA: Flat = Flat {
 pub(super) static SYNTHIA: Flat = Flat {
     name: "synthia",
     how_to_get: "Download SYNTHIA-RAND-CITYSCAPES from http://synthia-dataset.net/downloads/ and \
-                 unpack it, so that RGB/ and GT/LABELS/ stand in the data set's root",
+                 unpack it so that RGB/ and GT/LABELS/ are in the dataset's root",
     images: "RGB",
     labels: "GT/LABELS",
     ids: &SYNTHIA_IDS,

@@ -50,6 +50,6 @@ impl Deref for Domain {
 /// There is no such layout; the message lists those that exist.
 pub fn find(name: &str) -> Result<&'static dyn Layout> {
     KNOWN.into_iter().find(|l| l.name() == name).ok_or_else(|| {
-        Error::config(format!("layout \"{name}\" is not known: one of {}", LAYOUTS.join(", ")))
+        Error::config(format!("unknown layout \"{name}\"; the layouts are {}", LAYOUTS.join(", ")))
     })
 }

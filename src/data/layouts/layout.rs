@@ -108,7 +108,7 @@ pub trait Layout: Send + Sync {
             let Some(label) = choices.iter().find(|l| folders.contains(&l.path)) else {
                 let wanted: Vec<_> = choices.iter().map(|l| l.path.display().to_string()).collect();
                 let wanted = wanted.join(" nor ");
-                let problem = format!("this image has no label: there is no {wanted}");
+                let problem = format!("this image has no label: {wanted} does not exist");
                 return Err(Error::data(image, problem));
             };
             pairs.push(Pair { label: label.clone(), image });
@@ -153,7 +153,7 @@ pub(super) fn files_below(
 ) -> Result<Vec<PathBuf>> {
     let help = || {
         let how = layout.how_to_get();
-        format!("{how}; or make a small set to try things with `udass-raw toy`")
+        format!("{how}; or generate a small synthetic dataset with `udass-raw toy`")
     };
     if !folder.is_dir() {
         return Err(Error::data(folder, format!("this folder is missing. {}", help())));
@@ -161,7 +161,7 @@ pub(super) fn files_below(
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(&suffix);
     let found = files(folder, usize::MAX, name)?;
     if found.is_empty() {
-        let problem = format!("this folder holds no files of the data set. {}", help());
+        let problem = format!("this folder contains no files of the dataset. {}", help());
         return Err(Error::data(folder, problem));
     }
     Ok(found)

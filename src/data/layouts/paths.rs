@@ -43,7 +43,7 @@ fn with_suffix(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
 /// The name does not end in `from`.
 pub(super) fn renamed(path: &Path, from: &str, to: &str) -> Result<PathBuf> {
     with_suffix(path, from, to)
-        .ok_or_else(|| Error::data(path, format!("expected a name that ends in {from}")))
+        .ok_or_else(|| Error::data(path, format!("expected a name ending in {from}")))
 }
 
 /// Moves a path from below `from` to the same place below `to`.

@@ -222,7 +222,7 @@ pub fn bin(stage: &mut Stage, x: f32, z: f32, mut dice: Dice) {
 /// Draws the hood of the ego vehicle at the bottom of the image.
 pub fn hood(stage: &mut Stage, rise: f32) {
     let aspect = stage.camera.aspect;
-    let c = stage.camera.centre;
+    let c = stage.camera.center;
     let outline = [
         [c - 0.36 * aspect, 1.01],
         [c - 0.27 * aspect, 1.0 - 0.6 * rise],

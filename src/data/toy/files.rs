@@ -37,7 +37,7 @@ fn palette() -> [[u8; 3]; 34] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pixels {
     Rgb,
-    Grey,
+    Gray,
     /// Palette indices are label ids; the palette is for viewing only.
     Palette,
     /// Format of SYNTHIA: 16 bits per channel, with the class in the first channel and an instance
@@ -69,7 +69,7 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
     encoder.set_compression(png::Compression::Fast);
     match pixels {
         Pixels::Rgb => encoder.set_color(png::ColorType::Rgb),
-        Pixels::Grey => encoder.set_color(png::ColorType::Grayscale),
+        Pixels::Gray => encoder.set_color(png::ColorType::Grayscale),
         Pixels::Synthia => {
             encoder.set_color(png::ColorType::Rgb);
             encoder.set_depth(png::BitDepth::Sixteen);

@@ -32,6 +32,6 @@ pub fn make_missing(dir: &Path, observer: &dyn Observer) -> Result<()> {
     if dir.join(MARKER).exists() {
         return Ok(());
     }
-    observer.message(&format!("drawing the toy world in {}", dir.display()));
+    observer.message(&format!("generating the toy world in {}", dir.display()));
     make(dir, &ToyWorld::default(), observer)
 }

@@ -120,7 +120,7 @@ fn extent(shape: &Shape) -> [f32; 2] {
         Shape::Polygon(points) => points
             .iter()
             .fold([f32::MAX, f32::MIN], |[low, high], p| [low.min(p[1]), high.max(p[1])]),
-        Shape::Ring(centre, r, _) => [centre[1] - r, centre[1] + r],
+        Shape::Ring(center, r, _) => [center[1] - r, center[1] + r],
     }
 }
 
@@ -140,15 +140,15 @@ fn spans(shape: &Shape, y: f32, out: &mut Vec<f32>) {
             }
             out.sort_unstable_by(f32::total_cmp);
         }
-        Shape::Ring(centre, r, hole) => {
-            let d = y - centre[1];
+        Shape::Ring(center, r, hole) => {
+            let d = y - center[1];
             let half = |r: f32| (r * r - d * d).max(0.0).sqrt();
             let (outer, inner) = (half(*r), half(*hole));
-            out.push(centre[0] - outer);
+            out.push(center[0] - outer);
             if inner > 0.0 {
-                out.extend([centre[0] - inner, centre[0] + inner]);
+                out.extend([center[0] - inner, center[0] + inner]);
             }
-            out.push(centre[0] + outer);
+            out.push(center[0] + outer);
         }
     }
 }

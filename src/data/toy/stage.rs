@@ -14,7 +14,7 @@ const NEAR: f32 = 0.8;
 #[derive(Clone, Copy, Debug)]
 pub struct Camera {
     pub aspect: f32,
-    pub centre: f32,
+    pub center: f32,
     pub horizon: f32,
     pub x: f32,
     pub height: f32,
@@ -23,13 +23,13 @@ pub struct Camera {
 impl Camera {
     pub fn project(&self, [x, y, z]: [f32; 3]) -> [f32; 2] {
         let s = FOCAL / z.max(NEAR);
-        [self.centre + (x - self.x) * s, self.horizon + (self.height - y) * s]
+        [self.center + (x - self.x) * s, self.horizon + (self.height - y) * s]
     }
 
     /// Returns the smallest depth at which a point `x` at the roadside is inside the image by
     /// `margin` meters.
     pub fn visible_from(&self, x: f32, margin: f32) -> f32 {
-        let room = if x > self.x { self.aspect - self.centre } else { self.centre };
+        let room = if x > self.x { self.aspect - self.center } else { self.center };
         FOCAL * ((x - self.x).abs() + margin) / room
     }
 
@@ -40,15 +40,15 @@ impl Camera {
             Surface::Sky => [x, y, 1e4],
             Surface::Ground => {
                 let z = FOCAL * self.height / (y - self.horizon).max(1e-3);
-                [(x - self.centre) * z / FOCAL + self.x, z, z]
+                [(x - self.center) * z / FOCAL + self.x, z, z]
             }
             Surface::Side { x: plane } => {
-                let along = (x - self.centre).abs().max(1e-3);
+                let along = (x - self.center).abs().max(1e-3);
                 let z = FOCAL * (plane - self.x).abs() / along;
                 [z, self.height - (y - self.horizon) * z / FOCAL, z]
             }
             Surface::Front { x: origin, z } => {
-                let u = (x - self.centre) * z / FOCAL + self.x - origin;
+                let u = (x - self.center) * z / FOCAL + self.x - origin;
                 [u, self.height - (y - self.horizon) * z / FOCAL, z]
             }
         }
@@ -294,18 +294,18 @@ impl Board<'_, '_> {
         r * self.size * FOCAL / self.z.max(NEAR)
     }
 
-    pub fn disk(&mut self, centre: [f32; 2], r: f32, material: Material, variant: usize) {
-        let shape = Shape::Ring(self.point(centre[0], centre[1]), self.radius(r), 0.0);
+    pub fn disk(&mut self, center: [f32; 2], r: f32, material: Material, variant: usize) {
+        let shape = Shape::Ring(self.point(center[0], center[1]), self.radius(r), 0.0);
         self.put(shape, material, variant);
     }
 
     /// Draws a hoop. Pixels visible through it are labeled as the hoop.
-    pub fn hoop(&mut self, centre: [f32; 2], r: f32, hole: f32, material: Material) {
-        let (centre, r, hole) =
-            (self.point(centre[0], centre[1]), self.radius(r), self.radius(hole));
+    pub fn hoop(&mut self, center: [f32; 2], r: f32, hole: f32, material: Material) {
+        let (center, r, hole) =
+            (self.point(center[0], center[1]), self.radius(r), self.radius(hole));
         let mark = Mark::Label(self.label);
-        self.stage.prims.push(Prim { shape: Shape::Ring(centre, r, 0.0), mark });
-        self.put(Shape::Ring(centre, r, hole), material, 0);
+        self.stage.prims.push(Prim { shape: Shape::Ring(center, r, 0.0), mark });
+        self.put(Shape::Ring(center, r, hole), material, 0);
     }
 }
 

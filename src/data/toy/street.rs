@@ -51,7 +51,7 @@ pub fn street<'a>(
     let lanes = lens.range(3.4, 5.2);
     let camera = Camera {
         aspect,
-        centre: aspect * (0.5 + lens.range(-0.05, 0.05)),
+        center: aspect * (0.5 + lens.range(-0.05, 0.05)),
         horizon: lens.range(0.40, 0.48),
         x: lens.range(-0.2, 0.5) * lanes,
         height: lens.range(1.4, 1.75),

@@ -83,7 +83,7 @@ impl Default for ToyWorld {
 }
 
 /// One image of the world and its files.
-struct Job {
+struct Frame {
     domain: Domain,
     split: Split,
     index: usize,
@@ -93,7 +93,7 @@ struct Job {
     synthia: Option<[PathBuf; 2]>,
 }
 
-impl Job {
+impl Frame {
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.image, &self.label].into_iter().chain(self.synthia.iter().flatten())
     }
@@ -162,20 +162,20 @@ impl ToyWorld {
     pub fn write(&self, dir: &Path, observer: &dyn Observer) -> Result<()> {
         self.check()?;
         self.claim(dir)?;
-        let jobs = self.jobs(dir);
-        for job in &jobs {
-            for path in job.files() {
+        let frames = self.frames(dir);
+        for frame in &frames {
+            for path in frame.files() {
                 if let Some(parent) = path.parent() {
                     create_dir(parent)?;
                 }
             }
         }
         let done = AtomicUsize::new(0);
-        jobs.par_iter().try_for_each(|job| {
-            if !job.files().all(|file| file.is_file()) {
-                self.draw_to(job)?;
+        frames.par_iter().try_for_each(|frame| {
+            if !frame.files().all(|file| file.is_file()) {
+                self.draw_to(frame)?;
             }
-            observer.advance(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len(), "");
+            observer.advance(done.fetch_add(1, Ordering::Relaxed) + 1, frames.len(), "");
             Ok(())
         })?;
         let (from, to) = (dir.join(UNFINISHED), dir.join(MARKER));
@@ -208,19 +208,19 @@ impl ToyWorld {
         }
     }
 
-    fn draw_to(&self, job: &Job) -> Result<()> {
-        let size = self.size(job.domain);
-        let (rgb, label) = self.draw(job.domain, job.split, job.index);
-        let ids = match job.domain {
+    fn draw_to(&self, frame: &Frame) -> Result<()> {
+        let size = self.size(frame.domain);
+        let (rgb, label) = self.draw(frame.domain, frame.split, frame.index);
+        let ids = match frame.domain {
             Domain::Source => Pixels::Palette,
-            Domain::Target => Pixels::Grey,
+            Domain::Target => Pixels::Gray,
         };
-        if let Some([to_image, to_label]) = &job.synthia {
+        if let Some([to_image, to_label]) = &frame.synthia {
             write_png(to_label, size, Pixels::Synthia, &label)?;
             write_png(to_image, size, Pixels::Rgb, &rgb)?;
         }
-        write_png(&job.label, size, ids, &label)?;
-        write_png(&job.image, size, Pixels::Rgb, &rgb)
+        write_png(&frame.label, size, ids, &label)?;
+        write_png(&frame.image, size, Pixels::Rgb, &rgb)
     }
 
     fn check(&self) -> Result<()> {
@@ -229,16 +229,16 @@ impl ToyWorld {
             let sane = (32..=8192).contains(&w) && (32..=8192).contains(&h);
             if !sane || w < h || w > 4 * h {
                 return Err(Error::config(format!(
-                    "toy world: {name} {w}×{h} will not do: sides from 32 to 8192 pixels, \
-                     width from 1 to 4 times the height"
+                    "toy world: {name} {w}×{h} is not possible: sides must be 32 to 8192 pixels, \
+                     the width 1 to 4 times the height"
                 )));
             }
         }
         if !(0.0..=2.0).contains(&self.gap) {
-            return Err(Error::config(format!("toy world: gap {} lies outside 0..2", self.gap)));
+            return Err(Error::config(format!("toy world: gap {} is not in 0..2", self.gap)));
         }
         if self.is_empty() {
-            return Err(Error::config("toy world: no pictures are asked for"));
+            return Err(Error::config("toy world: the number of images is 0"));
         }
         Ok(())
     }
@@ -262,7 +262,7 @@ impl ToyWorld {
                 return Err(Error::data(
                     dir,
                     format!(
-                        "holds a toy world with other parameters (see {name}); choose another \
+                        "contains a toy world with other parameters (see {name}); choose another \
                          folder or delete this one"
                     ),
                 ));
@@ -275,7 +275,8 @@ impl ToyWorld {
             return Err(Error::data(
                 dir,
                 format!(
-                    "holds '{}' and no {MARKER}: not a toy world; choose an empty folder",
+                    "contains '{}' and no {MARKER}, so it is not a toy world; choose an empty \
+                     folder",
                     entry.file_name().to_string_lossy()
                 ),
             ));
@@ -290,8 +291,8 @@ impl ToyWorld {
         Marker { version: VERSION, world: self.clone() }
     }
 
-    fn jobs(&self, dir: &Path) -> Vec<Job> {
-        let mut jobs = Vec::with_capacity(self.len());
+    fn frames(&self, dir: &Path) -> Vec<Frame> {
+        let mut frames = Vec::with_capacity(self.len());
         for split in [Split::Train, Split::Val] {
             let root = dir.join(if split == Split::Train { "gta" } else { "gta_val" });
             for index in 0..self.count(Domain::Source, split) {
@@ -302,7 +303,7 @@ impl ToyWorld {
                     let name = format!("{index:07}.png");
                     ["RGB", "GT/LABELS"].map(|folder| dir.join("synthia").join(folder).join(&name))
                 });
-                jobs.push(Job { domain: Domain::Source, split, index, image, label, synthia });
+                frames.push(Frame { domain: Domain::Source, split, index, image, label, synthia });
             }
             let (folder, cities) = match split {
                 Split::Train => ("train", TRAIN_CITIES.as_slice()),
@@ -318,10 +319,10 @@ impl ToyWorld {
                 let (image, label) =
                     (at("leftImg8bit", "leftImg8bit"), at("gtFine", "gtFine_labelIds"));
                 let (domain, synthia) = (Domain::Target, None);
-                jobs.push(Job { domain, split, index, image, label, synthia });
+                frames.push(Frame { domain, split, index, image, label, synthia });
             }
         }
-        jobs
+        frames
     }
 }
 

@@ -9,7 +9,7 @@ use super::copy_stream::CopyStream;
 use super::driver::{Argument, Driver, Event, Graph, Launch, Stream};
 use super::staging::Staging;
 use crate::device::backend::{
-    Backend, CapturedGraph, GraphCapture, Transfers, host_parts_of_teams,
+    Backend, CapturedGraph, GraphCapture, Transfers, host_parts_of_groups,
 };
 use crate::device::launch::{Arg, Grid, Kernel};
 use crate::device::library_op::LibraryOp;
@@ -29,7 +29,7 @@ pub struct Cuda {
     /// Set during graph capture.
     graph: Cell<bool>,
     /// Freed when the device is dropped; every tensor keeps the device alive.
-    chunks: RefCell<Vec<u64>>,
+    segments: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
     autotune: RefCell<Autotuner>,
 }
@@ -45,16 +45,16 @@ impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
         let (staging, copy_stream, marks) = Default::default();
-        let (graph, chunks) = (Cell::new(false), RefCell::default());
+        let (graph, segments) = (Cell::new(false), RefCell::default());
         let autotune = RefCell::new(Autotuner::new(driver.kept(), &driver.describe()));
-        Ok(Cuda { driver, stream, staging, copy_stream, graph, chunks, marks, autotune })
+        Ok(Cuda { driver, stream, staging, copy_stream, graph, segments, marks, autotune })
     }
 
     /// Returns an error during graph capture: a replayed graph runs without the host, so it cannot
     /// contain transfers from or to it.
     pub(super) fn not_recording(&self, what: &str) -> Result<()> {
         match self.graph.get() {
-            true => Err(Error::device(format!("{what} inside recorded work"))),
+            true => Err(Error::device(format!("{what} during graph capture"))),
             false => Ok(()),
         }
     }
@@ -72,8 +72,8 @@ impl Drop for Cuda {
         let _ = self.driver.synchronize(self.stream);
         self.copy_stream.borrow_mut().free(&*self.driver);
         self.staging.borrow_mut().free(&*self.driver);
-        for chunk in self.chunks.borrow_mut().drain(..) {
-            let _ = self.driver.free(chunk);
+        for segment in self.segments.borrow_mut().drain(..) {
+            let _ = self.driver.free(segment);
         }
     }
 }
@@ -85,14 +85,14 @@ impl Backend for Cuda {
 
     fn reserve(&self, bytes: usize) -> Result<u64> {
         let address = self.driver.allocate(bytes)?;
-        self.chunks.borrow_mut().push(address);
+        self.segments.borrow_mut().push(address);
         Ok(address)
     }
 
     /// Three quarters of the free memory: within one segment all free neighbors merge. With
     /// `UDASS_SEPARATE_TENSORS`, each tensor gets an allocation of its own, for tools that check
     /// allocations.
-    fn chunk(&self) -> usize {
+    fn segment(&self) -> usize {
         if std::env::var_os("UDASS_SEPARATE_TENSORS").is_some() {
             return 0;
         }
@@ -184,17 +184,17 @@ impl Backend for Cuda {
         blocks::of_elements(n)
     }
 
-    fn blocks_of_teams(&self, rows: usize, width: usize) -> usize {
+    fn blocks_of_groups(&self, rows: usize, width: usize) -> usize {
         match self.driver.multiprocessors() {
-            Some(n) => blocks::of_teams(rows, n),
+            Some(n) => blocks::of_groups(rows, n),
             None => self.blocks_of_rows(rows, width),
         }
     }
 
-    fn parts_of_teams(&self, rows: usize) -> usize {
+    fn parts_of_groups(&self, rows: usize) -> usize {
         match self.driver.multiprocessors() {
-            Some(n) => blocks::parts_of_teams(rows, n),
-            None => host_parts_of_teams(rows),
+            Some(n) => blocks::parts_of_groups(rows, n),
+            None => host_parts_of_groups(rows),
         }
     }
 

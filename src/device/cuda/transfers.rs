@@ -3,19 +3,19 @@
 use super::backend::Cuda;
 use super::driver::Event;
 use crate::Result;
-use crate::device::backend::{Mark, Transfers};
+use crate::device::backend::{EventId, Transfers};
 
 impl Transfers for Cuda {
-    fn mark(&self, mark: Option<Mark>) -> Result<Mark> {
+    fn mark(&self, mark: Option<EventId>) -> Result<EventId> {
         let event = match mark {
             Some(mark) => Event(mark.0),
             None => self.driver.event()?,
         };
         self.driver.record(self.stream, event)?;
-        Ok(Mark(event.0))
+        Ok(EventId(event.0))
     }
 
-    fn send(&self, after: Mark, data: &[(u64, &[u8])]) -> Result<()> {
+    fn send(&self, after: EventId, data: &[(u64, &[u8])]) -> Result<()> {
         self.not_recording("an upload")?;
         let mut copy_stream = self.copy_stream.borrow_mut();
         let uploads = copy_stream.uploads(&*self.driver)?;

@@ -26,7 +26,7 @@ pub struct Host {
     pub(super) level: Level,
     precision: Precision,
     /// Unmapped when the device is dropped; every tensor keeps the device alive.
-    chunks: RefCell<Vec<MmapMut>>,
+    segments: RefCell<Vec<MmapMut>>,
     /// Origin of the marks, which are in nanoseconds.
     start: Instant,
 }
@@ -38,8 +38,8 @@ impl Host {
         launcher: Option<Box<dyn Launcher>>,
     ) -> Result<Host> {
         let workers = Workers::new(threads)?;
-        let (level, chunks, start) = (best_level(), RefCell::default(), Instant::now());
-        Ok(Host { launcher, workers, level, precision, chunks, start })
+        let (level, segments, start) = (best_level(), RefCell::default(), Instant::now());
+        Ok(Host { launcher, workers, level, precision, segments, start })
     }
 }
 
@@ -72,16 +72,16 @@ impl Backend for Host {
     fn reserve(&self, bytes: usize) -> Result<u64> {
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
         let mut map = map.map_err(|e| {
-            Error::device(format!("the system has no {} MiB left ({e})", bytes >> 20))
+            Error::device(format!("the system has less than {} MiB free ({e})", bytes >> 20))
         })?;
         let address = map.as_mut_ptr() as u64;
-        self.chunks.borrow_mut().push(map);
+        self.segments.borrow_mut().push(map);
         Ok(address)
     }
 
     /// The machine's whole memory: within one segment all free neighbors merge, so that a teacher's
     /// few large tensors fit where a student's many small ones were.
-    fn chunk(&self) -> usize {
+    fn segment(&self) -> usize {
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = info.lines().find_map(|line| {
             line.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<usize>().ok()

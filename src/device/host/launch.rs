@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use rayon::prelude::*;
 
 use super::workers::Workers;
-use crate::device::launch::{Grid, Kernel, Level, SoloBody, SoloLaunch};
+use crate::device::launch::{Grid, Kernel, Level, SerialBody, SerialLaunch};
 use crate::device::precision::Types;
 use crate::{Error, Result};
 
@@ -19,9 +19,9 @@ pub(super) fn launch(
     grid: Grid,
     words: &[u64],
 ) -> Result<()> {
-    let body = (kernel.solo.iter())
-        .filter(|solo| solo.types == types && solo.level <= level)
-        .max_by_key(|solo| solo.level)
+    let body = (kernel.serial.iter())
+        .filter(|serial| serial.types == types && serial.level <= level)
+        .max_by_key(|serial| serial.level)
         .ok_or_else(|| Error::device(format!("{} was not built for {types:?}", kernel.name)))?
         .body;
     // A few tasks per thread even out blocks of unequal cost.
@@ -40,12 +40,13 @@ pub(super) fn launch(
 }
 
 /// Runs blocks `begin..end` one after another on this thread.
-fn call(words: &[u64], body: SoloBody, grid: Grid, begin: i64, end: i64) {
+fn call(words: &[u64], body: SerialBody, grid: Grid, begin: i64, end: i64) {
     let mut pointers: Vec<*mut c_void> =
         words.iter().map(|word| word as *const u64 as *mut c_void).collect();
     // The contents are unspecified, as on the GPU.
     let mut shared = Vec::<u64>::with_capacity(grid.shared.div_ceil(8));
-    let launch = SoloLaunch { begin, end, count: grid.blocks, shared: shared.as_mut_ptr().cast() };
+    let launch =
+        SerialLaunch { begin, end, count: grid.blocks, shared: shared.as_mut_ptr().cast() };
     // SAFETY: the launcher was generated from the kernel's signature, so there are as many values
     // as parameters, each as wide as the low bytes of its word (little endian), and pointers refer
     // to tensors that outlive the call. Kernels are responsible for staying within them.

@@ -71,9 +71,9 @@ fn card(section: &Section, color: String, run: &Run) -> String {
         escaped(&section.verdict(run)),
         escaped(&section.data(run)),
     );
-    if let Some(told) = section.settings(run) {
+    if let Some(message) = section.settings(run) {
         if run.settings.is_empty() {
-            text.push_str(&format!("<p class=\"note good\">{}</p>\n", escaped(&told)));
+            text.push_str(&format!("<p class=\"note good\">{}</p>\n", escaped(&message)));
         } else {
             let lines: String = (run.settings.iter())
                 .map(|s| {
@@ -87,7 +87,7 @@ fn card(section: &Section, color: String, run: &Run) -> String {
             text.push_str(&format!(
                 "<details><summary>{}</summary>\n<div class=\"scroll\"><table>\n\
                  <tr><th>key</th><th>this run</th><th>preset</th></tr>\n{lines}</table></div></details>\n",
-                escaped(&told)
+                escaped(&message)
             ));
         }
     }
@@ -100,7 +100,7 @@ fn chart(section: &Section) -> String {
     if section.runs.iter().any(|run| run.row.is_some()) {
         out.push_str(
             "<p class=\"soft key\">bar: the run<i class=\"own\"></i>its published row\
-             <i class=\"tick\"></i>the other published rows of its kind of network</p>\n",
+             <i class=\"tick\"></i>the other published rows for the same kind of network</p>\n",
         );
     }
     for (class, known) in classes::CITYSCAPES.iter().enumerate() {

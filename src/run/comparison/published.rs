@@ -18,9 +18,9 @@ pub const CITIES: [&str; 3] = ["frankfurt", "lindau", "munster"];
 pub struct Table {
     /// The task's name.
     pub title: String,
-    /// Layout of the source data set, as a configuration names it.
+    /// Layout of the source dataset, as a configuration names it.
     pub source: String,
-    /// Layout of the target data set.
+    /// Layout of the target dataset.
     pub target: String,
     /// Train ids of the columns.
     pub classes: Vec<usize>,

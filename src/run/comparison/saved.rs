@@ -90,13 +90,13 @@ impl Saved {
         let last =
             |event: &str, lines: &[Value]| lines.iter().rposition(|line| line["event"] == event);
         let Some(evaluation) = last("evaluation", &lines) else {
-            let problem = "holds no evaluation: write one with `udass-raw eval … --json FILE`, and \
-                           report that file";
+            let problem = "contains no evaluation: write one with `udass-raw eval … --json FILE` \
+                           and report that file";
             return Err(Error::data(&path, problem));
         };
         // The configuration of the last start or resume before the evaluation.
         let Some(start) = last("start", &lines[..evaluation]) else {
-            return Err(Error::data(&path, "holds no line `start` before its last evaluation"));
+            return Err(Error::data(&path, "has no `start` line before its last evaluation"));
         };
         Saved::new(&path, lines[evaluation].clone(), lines[start]["config"].clone())
     }
@@ -104,11 +104,11 @@ impl Saved {
     fn of_file(path: &Path) -> Result<Saved> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
         let mut json: Value = serde_json::from_str(&text)
-            .map_err(|e| Error::data(path, format!("not a file of `eval --json`: {e}")))?;
+            .map_err(|e| Error::data(path, format!("not the output of `eval --json`: {e}")))?;
         let mut evaluated = json.get_mut("configuration").map(Value::take).unwrap_or_default();
         if evaluated.is_null() {
-            let problem = "has no `configuration`: not a file of `eval --json`, or one of an older \
-                           version: evaluate again";
+            let problem = "has no `configuration`: not the output of `eval --json`, or of an \
+                           older version: evaluate again";
             return Err(Error::data(path, problem));
         }
         // Training settings come from the checkpoint, data and evaluation settings from the
@@ -135,7 +135,7 @@ impl Saved {
         let (count, known) = (evaluation.iou.len(), classes::CITYSCAPES.len());
         if count != known {
             let problem = format!(
-                "`IoU` of {count} classes: published results have {known}, those of Cityscapes"
+                "`IoU` has {count} classes; published results have the {known} of Cityscapes"
             );
             return Err(Error::data(path, problem));
         }
@@ -164,10 +164,12 @@ impl Saved {
             None => Vec::new(),
         };
         let no_row = match table {
-            Some(_) => format!("no row of {method} on a {} was published here", network.name()),
+            Some(_) => {
+                format!("no published result of {method} with a {} is on record", network.name())
+            }
             None => {
                 let (source, target) = (&self.facts.source.layout, &self.facts.target.layout);
-                format!("no results of {source} → {target} are kept here")
+                format!("no published results of {source} → {target} are on record")
             }
         };
         let percent = |share: &Option<f64>| share.map_or(f64::NAN, |share| 100.0 * share);
@@ -198,7 +200,7 @@ impl Saved {
             above.filter(|folder| folder.join("toy.json").is_file()).map(Path::to_path_buf),
         );
         if let Some(world) = worlds.first() {
-            found.push(format!("toy data, the drawn world in {}", world.display()));
+            found.push(format!("toy data, the generated world in {}", world.display()));
         }
         if target.layout != "cityscapes" {
             found.push(format!("the target is {}, not Cityscapes", target.layout));
@@ -208,7 +210,7 @@ impl Saved {
             found.push(format!("{images} validation images, not {IMAGES}"));
         }
         let Some(Validated { sizes, folders }) = &self.evaluation.data else {
-            found.push("the validation images' sizes were not kept, so they are unknown".into());
+            found.push("the sizes of the validation images were not recorded".into());
             return found;
         };
         let other: Vec<String> = (sizes.iter().filter(|size| **size != SIZE))
@@ -244,12 +246,12 @@ impl Facts {
 
 /// Lists the first few items and the number of the others.
 fn few<T: std::fmt::Display>(all: &[T]) -> String {
-    const MOST: usize = 3;
-    let mut told: Vec<String> = all.iter().take(MOST).map(ToString::to_string).collect();
-    if all.len() > MOST {
-        told.push(format!("{} more", all.len() - MOST));
+    const MAX: usize = 3;
+    let mut message: Vec<String> = all.iter().take(MAX).map(ToString::to_string).collect();
+    if all.len() > MAX {
+        message.push(format!("{} more", all.len() - MAX));
     }
-    told.join(", ")
+    message.join(", ")
 }
 
 /// Keys that are not compared: those that do not affect results, paths, and the random seed.
@@ -327,11 +329,11 @@ fn shown(value: &Value) -> String {
             format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", "))
         }
         Value::Object(fields) => {
-            let told = fields.iter().map(|(key, value)| format!("{key} = {}", shown(value)));
-            let mut told: Vec<String> = told.collect();
+            let message = fields.iter().map(|(key, value)| format!("{key} = {}", shown(value)));
+            let mut message: Vec<String> = message.collect();
             // Their order says nothing, and is another one in checkpoints than in logs.
-            told.sort();
-            format!("{{{}}}", told.join(", "))
+            message.sort();
+            format!("{{{}}}", message.join(", "))
         }
         other => other.to_string(),
     }

@@ -55,12 +55,12 @@ impl Section {
     pub fn verdict(&self, run: &Run) -> String {
         let Some((table, row)) = self.row(run) else {
             let means = self.means();
-            let told: Vec<String> = (means.iter())
+            let message: Vec<String> = (means.iter())
                 .map(|mean| format!("{} {}", mean.name, number(mean.of(&run.iou))))
                 .collect();
-            return format!("{}; {}", told.join(", "), run.no_row);
+            return format!("{}; {}", message.join(", "), run.no_row);
         };
-        let told: Vec<String> = (table.means.iter().zip(&row.means))
+        let message: Vec<String> = (table.means.iter().zip(&row.means))
             .map(|(mean, &published)| {
                 let ours = mean.of(&run.iou);
                 let gap = ours - published;
@@ -75,7 +75,7 @@ impl Section {
                 )
             })
             .collect();
-        told.join("; ")
+        message.join("; ")
     }
 
     /// Describes how the run's validation data differs from the published benchmark's.
@@ -86,7 +86,7 @@ impl Section {
                 SIZE[0], SIZE[1]
             );
         }
-        format!("NOT the published benchmark's data: {}", run.foreign.join("; "))
+        format!("NOT the data of the published benchmark: {}", run.foreign.join("; "))
     }
 
     /// Says how many settings differ from the preset; `None` if the row has no preset.

@@ -70,13 +70,17 @@ impl Comparison {
 fn remarks(section: &Section, run: &Run, settings: usize) -> Vec<String> {
     let mut all = vec![section.verdict(run), section.data(run)];
     if let Some(count) = section.settings(run) {
-        let mut told: Vec<String> = (run.settings.iter().take(settings))
+        let mut message: Vec<String> = (run.settings.iter().take(settings))
             .map(|s| format!("{} {} ({})", s.key, s.run, s.published))
             .collect();
         if run.settings.len() > settings {
-            told.push(format!("{} more", run.settings.len() - settings));
+            message.push(format!("{} more", run.settings.len() - settings));
         }
-        all.push(if told.is_empty() { count } else { format!("{count}: {}", told.join(", ")) });
+        all.push(if message.is_empty() {
+            count
+        } else {
+            format!("{count}: {}", message.join(", "))
+        });
     }
     all
 }
@@ -86,7 +90,7 @@ fn legend(section: &Section) -> &'static str {
     if section.rows().is_empty() {
         "every column is a run."
     } else {
-        "a run, then what it is above or below its published row, then the published rows."
+        "a run, then its difference from its published row, then the published rows."
     }
 }
 

@@ -46,7 +46,7 @@ pub fn evaluate(
 /// prediction (train ids at the label's size).
 ///
 /// # Errors
-/// The first error of the data set, the device or `see`, which ends the evaluation.
+/// The first error of the dataset, the device or `see`, which ends the evaluation.
 pub fn measure(
     config: &Config,
     subject: Subject,
@@ -74,7 +74,7 @@ pub fn measure(
     }
     let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
     let configuration = serde_json::to_value(config)
-        .map_err(|e| Error::config(format!("the configuration cannot be reported: {e}")))?;
+        .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))?;
     Ok(Report {
         subject,
         configuration,

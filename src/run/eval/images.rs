@@ -12,7 +12,7 @@ pub const OVERLAY: f32 = 0.6;
 
 /// An RGB image and its size.
 #[derive(Clone, Copy, Debug)]
-pub struct Picture<'a> {
+pub struct ImageView<'a> {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
@@ -21,12 +21,12 @@ pub struct Picture<'a> {
     pub rgb: &'a [u8],
 }
 
-impl Picture<'_> {
+impl ImageView<'_> {
     fn check(&self, what: &str, ids: &[u8]) -> Result<()> {
         let pixels = self.width * self.height;
         if self.rgb.len() != 3 * pixels || ids.len() != pixels {
             let problem = format!(
-                "a {}x{} picture of {} bytes, {what} of {} pixels",
+                "a {}x{} image of {} bytes, {what} of {} pixels",
                 self.width,
                 self.height,
                 self.rgb.len(),
@@ -48,12 +48,12 @@ pub fn colors(ids: &[u8], classes: &Classes) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::Shape`] if the image and the ids differ in size.
-pub fn overlay(picture: Picture, ids: &[u8], classes: &Classes, alpha: f32) -> Result<Vec<u8>> {
-    picture.check("an overlay", ids)?;
+pub fn overlay(image: ImageView, ids: &[u8], classes: &Classes, alpha: f32) -> Result<Vec<u8>> {
+    image.check("an overlay", ids)?;
     let blend = |below: u8, above: u8| {
         (f32::from(below) * (1.0 - alpha) + f32::from(above) * alpha).round() as u8
     };
-    let mut out = picture.rgb.to_vec();
+    let mut out = image.rgb.to_vec();
     for (pixel, &id) in out.chunks_exact_mut(3).zip(ids) {
         if let Some(color) = classes.color(id) {
             pixel.iter_mut().zip(color).for_each(|(below, above)| *below = blend(*below, above));
@@ -68,12 +68,12 @@ pub fn overlay(picture: Picture, ids: &[u8], classes: &Classes, alpha: f32) -> R
 /// [`Error::Shape`] if the image and the ids differ in size; [`Error::Io`].
 pub fn save_overlay(
     path: impl AsRef<Path>,
-    picture: Picture,
+    image: ImageView,
     ids: &[u8],
     classes: &Classes,
 ) -> Result<()> {
-    let rgb = overlay(picture, ids, classes, OVERLAY)?;
-    save_rgb(path, picture.width, picture.height, &rgb)
+    let rgb = overlay(image, ids, classes, OVERLAY)?;
+    save_rgb(path, image.width, image.height, &rgb)
 }
 
 /// Writes the image, the prediction and the label, if given, side by side as a PNG.
@@ -82,23 +82,23 @@ pub fn save_overlay(
 /// [`Error::Shape`] if the sizes differ; [`Error::Io`].
 pub fn save_comparison(
     path: impl AsRef<Path>,
-    picture: Picture,
+    image: ImageView,
     prediction: &[u8],
     label: Option<&[u8]>,
     classes: &Classes,
 ) -> Result<()> {
-    picture.check("a prediction", prediction)?;
-    let mut panels = vec![picture.rgb.to_vec(), colors(prediction, classes)];
+    image.check("a prediction", prediction)?;
+    let mut panels = vec![image.rgb.to_vec(), colors(prediction, classes)];
     if let Some(label) = label {
-        picture.check("a label", label)?;
+        image.check("a label", label)?;
         panels.push(colors(label, classes));
     }
-    let row = 3 * picture.width;
-    let mut rgb = Vec::with_capacity(row * panels.len() * picture.height);
-    for y in 0..picture.height {
+    let row = 3 * image.width;
+    let mut rgb = Vec::with_capacity(row * panels.len() * image.height);
+    for y in 0..image.height {
         panels.iter().for_each(|panel| rgb.extend_from_slice(&panel[y * row..(y + 1) * row]));
     }
-    save_rgb(path, picture.width * panels.len(), picture.height, &rgb)
+    save_rgb(path, image.width * panels.len(), image.height, &rgb)
 }
 
 /// Converts train ids to label ids ([`Classes::label_id`]), writes them to `folder` as an 8-bit

@@ -39,7 +39,7 @@ impl Confusion {
         let op = "confusion matrix";
         if prediction.len() != label.len() {
             let (p, l) = (prediction.len(), label.len());
-            return Err(Error::shape(op, format!("{p} predicted pixels, {l} labelled ones")));
+            return Err(Error::shape(op, format!("{p} predicted pixels but {l} labeled ones")));
         }
         let pairs = || prediction.iter().zip(label).filter(|(_, label)| **label != IGNORE);
         let k = self.classes;
@@ -47,7 +47,7 @@ impl Confusion {
             let problem = if *l as usize >= k {
                 format!("label id {l} is neither a class (0 to {}) nor {IGNORE}", k - 1)
             } else {
-                format!("predicted id {p} is no class (0 to {})", k - 1)
+                format!("predicted id {p} is not a class (0 to {})", k - 1)
             };
             return Err(Error::shape(op, problem));
         }
@@ -91,7 +91,7 @@ impl Confusion {
     }
 
     /// Returns, for each of the K classes, the pixels labeled with the class.
-    pub fn labelled(&self) -> Vec<u64> {
+    pub fn labeled(&self) -> Vec<u64> {
         self.counts.chunks(self.classes.max(1)).map(|row| row.iter().sum()).collect()
     }
 
@@ -103,7 +103,7 @@ impl Confusion {
 
     /// Returns, for each of the K classes, the pixels where prediction or label is the class.
     pub fn unions(&self) -> Vec<u64> {
-        let (label, predicted) = (self.labelled(), self.predicted());
+        let (label, predicted) = (self.labeled(), self.predicted());
         let both = self.intersections();
         (0..self.classes).map(|c| label[c] + predicted[c] - both[c]).collect()
     }
@@ -116,7 +116,7 @@ impl Confusion {
     /// Returns the share of correct pixels among those labeled with each of the K classes; NaN for
     /// a class without labels.
     pub fn accuracy(&self) -> Vec<f64> {
-        ratios(&self.intersections(), &self.labelled())
+        ratios(&self.intersections(), &self.labeled())
     }
 
     /// Returns the share of correct pixels among all labeled ones (aAcc); NaN if there are none.

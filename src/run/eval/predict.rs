@@ -12,8 +12,8 @@ use crate::checkpoint::weights::Network;
 use crate::checkpoint::{files, writer};
 use crate::config::Config;
 use crate::data::classes::Classes;
+use crate::data::decode::{RgbImage, load_rgb};
 use crate::data::layouts::{self, Split};
-use crate::data::picture::{Picture, load_rgb};
 use crate::data::resize::{Size, Window, cv_bilinear};
 use crate::observer::Observer;
 use crate::tensor::Tensor;
@@ -51,7 +51,7 @@ pub struct Submission<'a> {
 
 /// An image and its prediction.
 struct Segmented {
-    picture: Picture,
+    image: RgbImage,
     logits: Tensor,
     /// Train ids at the image's own size.
     ids: Vec<u8>,
@@ -75,18 +75,18 @@ pub fn predict(
     let input = |own: Size| wanted.resize.unwrap_or(own);
     let mut written = Vec::new();
     let segmented = segment(&predictor, wanted.images, input, observer);
-    for ((segmented, image), overlay) in segmented.zip(wanted.images).zip(overlays) {
-        let Segmented { picture, logits, ids } = segmented?;
+    for ((segmented, path), overlay) in segmented.zip(wanted.images).zip(overlays) {
+        let Segmented { image, logits, ids } = segmented?;
         if let Some(file) = wanted.logits {
             let numbers = trained.device().read_f32(&logits)?;
             writer::write_numbers(file, "logits", logits.shape().to_vec(), numbers)?;
             written.push(file.into());
         }
-        let Size { width, height } = picture.size;
-        let shown = images::Picture { width, height, rgb: &picture.rgb };
+        let Size { width, height } = image.size;
+        let shown = images::ImageView { width, height, rgb: &image.rgb };
         images::save_overlay(&overlay, shown, &ids, &classes)?;
         written.push(overlay);
-        let label = images::save_label_ids(wanted.out, image, width, height, &ids, &classes)?;
+        let label = images::save_label_ids(wanted.out, path, width, height, &ids, &classes)?;
         written.push(label);
     }
     Ok(written)
@@ -102,12 +102,14 @@ pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> 
     let layout = &config.target.layout;
     if layout != "cityscapes" {
         return Err(Error::config(format!(
-            "target.layout: `{layout}`, but the evaluation server takes predictions of Cityscapes"
+            "target.layout is `{layout}`, but the evaluation server expects predictions for \
+             Cityscapes"
         )));
     }
     if !Classes::new(&config.dataset).are_cityscapes() {
         return Err(Error::config(
-            "[dataset] names classes of its own, but the evaluation server takes those of Cityscapes",
+            "[dataset] defines its own classes, but the evaluation server expects those of \
+             Cityscapes",
         ));
     }
     let images = layouts::find(layout)?.images(&config.target.root, wanted.split)?;
@@ -116,8 +118,8 @@ pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> 
     let predictor = trained.predictor(&config.eval)?;
     let segmented = segment(&predictor, &images, |own| own.fitted(config.eval.resize), observer);
     let maps = segmented.map(|segmented| {
-        let Segmented { picture, ids, .. } = segmented?;
-        Ok(LabelMap { width: picture.size.width, height: picture.size.height, ids })
+        let Segmented { image, ids, .. } = segmented?;
+        Ok(LabelMap { width: image.size.width, height: image.size.height, ids })
     });
     submission::write(wanted.zip, &images, maps)
 }
@@ -131,14 +133,14 @@ fn segment<'a>(
     observer: &'a dyn Observer,
 ) -> impl Iterator<Item = Result<Segmented>> + 'a {
     images.iter().enumerate().map(move |(done, path)| {
-        let picture = load_rgb(path)?;
-        let (own, input) = (picture.size, input(picture.size));
-        let scaled = cv_bilinear(picture.rows(), input, Window::whole(input));
+        let image = load_rgb(path)?;
+        let (own, input) = (image.size, input(image.size));
+        let scaled = cv_bilinear(image.rows(), input, Window::whole(input));
         let logits = predictor.logits(&scaled, input.width, input.height)?;
         let classes = predictor.classes(&logits, (own.height, own.width))?;
         let ids = predictor.device().read::<u8>(&classes)?;
         observer.advance(done + 1, images.len(), "");
-        Ok(Segmented { picture, logits, ids })
+        Ok(Segmented { image, logits, ids })
     })
 }
 
@@ -159,8 +161,7 @@ fn overlays(wanted: &Prediction) -> Result<Vec<PathBuf>> {
         for name in [overlay.clone(), images::label_ids_name(image)] {
             if let Some(other) = owners.insert(folder.join(&name), image) {
                 let problem = format!(
-                    "its {name} in {} would take the place of one that belongs to {}: choose another \
-                     --out",
+                    "its {name} in {} would overwrite the one of {}: choose another --out",
                     wanted.out.display(),
                     other.display()
                 );

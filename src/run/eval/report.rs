@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::metrics::{Confusion, percent};
 use crate::data::classes::Classes;
 
-/// Properties of the validation images, from which reports recognize the data set.
+/// Properties of the validation images, from which reports recognize the dataset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validated {
     /// Distinct image sizes (width and height), in the order of their first occurrence.

@@ -73,13 +73,16 @@ fn names(images: &[PathBuf]) -> Result<Vec<String>> {
     let mut names = Vec::with_capacity(images.len());
     for image in images {
         if !is_cityscapes(image) {
-            let problem = "Cityscapes' images are called <city>_<sequence>_<frame>_leftImg8bit.png, \
-                           and its server finds predictions by these names";
+            let problem = "Cityscapes names its images <city>_<sequence>_<frame>_leftImg8bit.png, \
+                           and its server matches predictions by these names";
             return Err(Error::data(image, problem));
         }
         let name = label_ids_name(image);
         if let Some(other) = owners.insert(name.clone(), image) {
-            let problem = format!("has the same name as {}: the server takes one", other.display());
+            let problem = format!(
+                "has the same name as {}, but the server accepts each name once",
+                other.display()
+            );
             return Err(Error::data(image, problem));
         }
         names.push(name);

@@ -73,7 +73,7 @@ impl Kernel {
         let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
         let bound = rates.bound(self.bytes, self.flops);
         format!(
-            "{} {}, {} of them in an iteration\n{} times: {} at least, {} in the middle\n\
+            "{} {}, {} of them in an iteration\n{} times: minimum {}, median {}\n\
              {:.1} GB/s, {:.3} TFLOP/s, {:.0} % of its bound of {}",
             self.launch.kernel.name,
             self.launch.shape(),
@@ -109,7 +109,7 @@ fn unknown(what: &str, wanted: &str, mut known: Vec<String>) -> Error {
     known.dedup();
     let known = known.join(", ");
     Error::config(format!(
-        "--{what}: no launch of an iteration has {what} {wanted}; there are {known}"
+        "--{what}: no launch of an iteration has {what} {wanted}; the choices are {known}"
     ))
 }
 

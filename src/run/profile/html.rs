@@ -16,7 +16,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// Number of points in the roofline plot; the slowest ones are kept.
 const POINTS: usize = 80;
 /// Nodes of the flame chart below this share of the total time are omitted.
-const LEAST_SHARE: f64 = 1e-4;
+const MIN_SHARE: f64 = 1e-4;
 
 impl Measured {
     /// Returns a self-contained HTML page.
@@ -32,9 +32,8 @@ impl Measured {
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{about}\
-         <h2>Flame chart</h2>\n<p class=\"soft\">pass, direction, layer, kernel; the wider the longer. \
-         A click looks closer, one on a line above steps back.</p>\n<div id=\"flame\"></div>\n\
-         <p id=\"told\" class=\"soft\">&nbsp;</p>\n<h2>Roofline</h2>\n{}{tables}\
+         <h2>Flame chart</h2>\n<p class=\"soft\">Pass, direction, layer, kernel; the width is the time. Click a bar to zoom in, or one above to zoom out.</p>\n<div id=\"flame\"></div>\n\
+         <p id=\"details\" class=\"soft\">&nbsp;</p>\n<h2>Roofline</h2>\n{}{tables}\
          <script>\nconst flame = {flame};\n{SCRIPT}</script>\n</body>\n</html>\n",
             roofline(self)
         )
@@ -75,7 +74,7 @@ fn flame(m: &Measured) -> Value {
             node.seconds += call.seconds;
         }
     }
-    root.to_json("iteration", root.seconds * LEAST_SHARE)
+    root.to_json("iteration", root.seconds * MIN_SHARE)
 }
 
 /// Size and margins of the roofline plot, in SVG user units.
@@ -86,15 +85,15 @@ const BOTTOM: f64 = 50.0;
 const TOP: f64 = 15.0;
 /// FLOPs per byte at the plot's left and right edges. Kernels without FLOPs are drawn at the left
 /// edge.
-const LEAST: f64 = 0.03;
-const MOST: f64 = 3000.0;
+const MIN: f64 = 0.03;
+const MAX: f64 = 3000.0;
 
 /// Draws the roofline plot as SVG: FLOP/s against FLOPs per byte on logarithmic axes, with the
 /// device's limit as the roof.
 fn roofline(m: &Measured) -> String {
     let (top, decades) = (m.rates.matrix * 2.0, 5.0);
     let x = |intensity: f64| {
-        let share = (intensity.clamp(LEAST, MOST) / LEAST).log10() / (MOST / LEAST).log10();
+        let share = (intensity.clamp(MIN, MAX) / MIN).log10() / (MAX / MIN).log10();
         LEFT + share * (WIDTH - LEFT - 15.0)
     };
     let y = |rate: f64| {
@@ -136,7 +135,7 @@ fn roofline(m: &Measured) -> String {
         HEIGHT - 10.0
     );
     let ridge = m.rates.matrix / m.rates.memory;
-    let corners = [LEAST, ridge.clamp(LEAST, MOST), MOST];
+    let corners = [MIN, ridge.clamp(MIN, MAX), MAX];
     let line: Vec<String> =
         corners.iter().map(|&i| format!("{:.1},{:.1}", x(i), y(roof(i)))).collect();
     let _ = writeln!(svg, "<polyline class=\"roof\" points=\"{}\"/>", line.join(" "));
@@ -145,7 +144,7 @@ fn roofline(m: &Measured) -> String {
         let intensity = row.flops / row.bytes.max(1.0);
         let rate = match row.flops > 0.0 {
             true => row.flops / seconds,
-            false => LEAST * row.bytes / seconds,
+            false => MIN * row.bytes / seconds,
         };
         let memory = row.bytes / m.rates.memory >= row.flops / m.rates.matrix;
         let _ = writeln!(

@@ -55,9 +55,9 @@ impl Measured {
                 (format!("by_{}", group.name()), rows.iter().map(Row::to_json).collect())
             })
             .collect();
-        let holders = self.memory.peak_holders.iter();
-        let holders: Vec<Value> =
-            holders.map(|(name, bytes)| json!({"holder": name, "bytes": bytes})).collect();
+        let tags = self.memory.peak_tags.iter();
+        let tags: Vec<Value> =
+            tags.map(|(name, bytes)| json!({"tag": name, "bytes": bytes})).collect();
         let mut all = json!({
             "program": concat!("udass-raw ", env!("CARGO_PKG_VERSION")),
             "config": self.config,
@@ -68,7 +68,7 @@ impl Measured {
             "iteration_seconds": self.samples,
             "profiled_seconds": self.profile.seconds,
             "peak_bytes": self.memory.peak,
-            "peak_holders": holders,
+            "peak_tags": tags,
         });
         if let Value::Object(all) = &mut all {
             all.extend(groups);

@@ -1,6 +1,6 @@
 // Draws `flame`, a tree of {name, seconds, parts}, starting at the node that was clicked.
 const chart = document.getElementById("flame");
-const told = document.getElementById("told");
+const details = document.getElementById("details");
 
 function text(part) {
   const share = (100 * part.seconds / flame.seconds).toFixed(2);
@@ -8,7 +8,7 @@ function text(part) {
 }
 
 // Gives each name a fixed color.
-function colour(name) {
+function color(name) {
   let hash = 7;
   for (const c of name) hash = (hash * 31 + c.charCodeAt(0)) % 360;
   return `hsl(${hash} 55% 72%)`;
@@ -25,10 +25,10 @@ function box(depth, part, left, width, path) {
   const element = document.createElement("div");
   element.style.left = `${100 * left}%`;
   element.style.width = `${100 * width}%`;
-  element.style.background = colour(part.name);
+  element.style.background = color(part.name);
   element.textContent = part.name;
   element.title = text(part);
-  element.onmouseenter = () => { told.textContent = text(part); };
+  element.onmouseenter = () => { details.textContent = text(part); };
   element.onclick = () => draw(path);
   row(depth).appendChild(element);
 }

@@ -1,4 +1,4 @@
-//! Training iterations on synthetic batches: the same work as real training, without a data set.
+//! Training iterations on synthetic batches: the same work as real training, without a dataset.
 
 use crate::config::Config;
 use crate::data::{Batch, Crops, RareCrops};

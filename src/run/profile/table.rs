@@ -44,28 +44,28 @@ pub(super) fn heading(m: &Measured) -> Vec<String> {
     let mut lines = vec![format!("{} on {}", m.config, m.device)];
     lines.push(match m.predicted {
         true => format!(
-            "predicted, not measured: at least {} in {calls} calls, at {} and {}",
+            "modeled, not measured: at least {} in {calls} calls, at {} and {}",
             time(inside),
             per_second(memory, "B"),
             per_second(matrix, "FLOP")
         ),
         false => format!(
-            "{} in {calls} calls and {} between them; unwatched iterations took {}",
+            "{} in {calls} calls and {} between them; iterations without the profiler took {}",
             time(inside),
             time(m.profile.seconds - inside),
             m.samples.iter().map(|&s| time(s)).collect::<Vec<_>>().join(", ")
         ),
     });
     lines.push(format!(
-        "{:.1} GB and {:.3} TFLOP; the step holds at most {} MiB",
+        "{:.1} GB and {:.3} TFLOP; the step's peak memory is {} MiB",
         bytes * 1e-9,
         flops * 1e-12,
         m.memory.peak >> 20
     ));
     if !m.predicted {
         lines.push(format!(
-            "bound: bytes over the {} of a large copy or sum, or FLOPs over the {} of a large product; \
-             what fits a cache can be faster",
+            "bound: bytes at the {} of a large copy or sum, or FLOPs at the {} of a large matmul; \
+             what fits in a cache can be faster",
             per_second(memory, "B"),
             per_second(matrix, "FLOP")
         ));

@@ -37,8 +37,9 @@ pub fn build(
     let pretrained = || {
         TensorFile::open(&config.weights.init).map_err(|e| {
             Error::config(format!(
-                "weights.init: {e}\n  These are the ImageNet weights of the backbone; weights/README.md \
-                 says where they come from. `--set weights.init=random` starts without"
+                "weights.init: {e}\n  These are the ImageNet weights of the backbone; see \
+                 weights/README.md for where to get them. `--set weights.init=random` starts \
+                 without them"
             ))
         })
     };

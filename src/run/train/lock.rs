@@ -31,8 +31,8 @@ impl FolderLock {
                 // The ID is only used in the message, so a failure to read it is ignored.
                 let _ = file.read_to_string(&mut holder);
                 let problem = format!(
-                    "another run writes to this folder (process {}): wait for it, or choose another \
-                     folder with --out",
+                    "another run (process {}) is writing to this folder: wait for it, or choose \
+                     another folder with --out",
                     holder.trim()
                 );
                 return Err(Error::data(folder, problem));
@@ -40,9 +40,9 @@ impl FolderLock {
             Err(TryLockError::Error(e)) => return Err(Error::io(&path, "lock", e)),
         }
         let number = std::process::id();
-        let told =
+        let message =
             file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write!(file, "{number}"));
-        told.map_err(|e| Error::io(&path, "write", e))?;
+        message.map_err(|e| Error::io(&path, "write", e))?;
         Ok(FolderLock { _file: file })
     }
 }

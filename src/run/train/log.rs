@@ -85,8 +85,8 @@ impl Log {
     pub fn create(path: impl AsRef<Path>, first: u64, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
-            let problem = "this folder holds a run already: continue it with --resume, \
-                           or choose another folder with --out";
+            let problem = "this folder already contains a run: continue it with --resume, or \
+                           choose another folder with --out";
             return Err(Error::data(path, problem));
         }
         Log::open(path, first, config)
@@ -124,7 +124,7 @@ impl Log {
             .map_err(|e| Error::io(path, "open", e))?;
         let mut log = Log { path: path.into(), file };
         let config = serde_json::to_value(config)
-            .map_err(|e| Error::config(format!("the configuration cannot be logged: {e}")))?;
+            .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))?;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         let version = env!("CARGO_PKG_VERSION");
         log.line(&json!({

@@ -24,7 +24,7 @@ pub struct Replayed {
     pub gradients: Vec<String>,
 }
 
-/// Reruns the iteration of a dump from the state before it, on the batch in the dump; no data set
+/// Reruns the iteration of a dump from the state before it, on the batch in the dump; no dataset
 /// is needed. `device` replaces the run's `device.kind`.
 ///
 /// # Errors
@@ -32,7 +32,7 @@ pub struct Replayed {
 pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
     let file = TensorFile::open(path)?;
     let text = file.metadata("config");
-    let text = text.ok_or_else(|| Error::weights(path, "holds no configuration"))?;
+    let text = text.ok_or_else(|| Error::weights(path, "contains no configuration"))?;
     let mut config = Config::from_toml(text, &format!("configuration in {}", path.display()))?;
     if let Some(kind) = device {
         config.device.kind = kind.into();

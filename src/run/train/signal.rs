@@ -36,7 +36,7 @@ impl Stop {
             Error::device(format!("cannot listen for Ctrl-C and SIGTERM: {e}"))
         };
         if LISTENING.swap(true, Ordering::SeqCst) {
-            return Err(problem(&"this process listens already"));
+            return Err(problem(&"this process has already installed a handler"));
         }
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| problem(&e))?;
         let stop = Stop::new();

@@ -23,7 +23,7 @@ use crate::device::Device;
 use crate::observer::Observer;
 use crate::run::build;
 use crate::run::eval::evaluate::measure;
-use crate::run::eval::images::{Picture, save_comparison};
+use crate::run::eval::images::{ImageView, save_comparison};
 use crate::run::eval::inference::Predictor;
 use crate::run::eval::report::{Report, Subject};
 use crate::uda::state::TrainingState;
@@ -40,7 +40,12 @@ pub enum Start {
     /// The student and optimizer moments of a checkpoint of this program or of the reference, or
     /// the student alone for plain weights. The first iteration is `iteration`, by default the
     /// checkpoint's own, or 0 if it has none.
-    Checkpoint { path: PathBuf, iteration: Option<u64> },
+    Checkpoint {
+        /// The checkpoint, or a run's folder.
+        path: PathBuf,
+        /// The first iteration.
+        iteration: Option<u64>,
+    },
 }
 
 /// How a run ended.
@@ -140,7 +145,7 @@ pub fn train_on(
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
     config.notes.lines().iter().chain(&notes).for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !training.config.feature_distance.enabled {
-        observer.message("weights.init is random: the feature distance is off");
+        observer.message("weights.init is random, so the feature distance is disabled");
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
     let mut run = Run { config, training, position, log, observer, since, recent };
@@ -233,12 +238,11 @@ impl Run<'_> {
     /// meanwhile.
     fn evaluation(&mut self, set: &EvalSet, done: u64, stop: &Stop) -> Result<Option<Report>> {
         let last = done == self.config.run.max_iters;
-        let pictures = last.then(|| self.config.run.out.join("pictures"));
+        let images = last.then(|| self.config.run.out.join("pictures"));
         let training = &self.training;
         // Between two iterations, the memory of the iterations is free for the evaluation.
-        let validated = (training.device).graph_private(|| {
-            validate(self.config, training, set, done, pictures.as_deref(), stop)
-        });
+        let validated = (training.device)
+            .graph_private(|| validate(self.config, training, set, done, images.as_deref(), stop));
         let report = match validated {
             Err(_) if stop.asked() => return Ok(None),
             other => other?,
@@ -268,8 +272,8 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             let first = iteration.or(identity::iteration(&file)?).unwrap_or(0);
             if first >= config.run.max_iters {
                 return Err(Error::config(format!(
-                    "{}: begins at iteration {first}, where run.max_iters = {} ends; \
-                     --start-iteration 0 takes its weights alone",
+                    "{}: starts at iteration {first}, but run.max_iters = {}; --start-iteration 0 \
+                     uses only its weights",
                     path.display(),
                     config.run.max_iters
                 )));
@@ -277,7 +281,10 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             let mut training = initial_state::build(config, device, Some(&file))?;
             let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
             if !state::begin(&file, &mut training, first)? {
-                notes.push(format!("{}: no moments, they begin at zero", path.display()));
+                notes.push(format!(
+                    "{}: has no optimizer moments, so they start at zero",
+                    path.display()
+                ));
             }
             Begun { training, position: at(first), notes, lock: None }
         }
@@ -304,8 +311,8 @@ fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "the run was begun with another configuration\n  {}\nIt goes on with its own; --checkpoint \
-         begins a new run from it, with this one",
+        "the run was started with another configuration\n  {}\nIt can only continue with its own; \
+         --checkpoint starts a new run from it with this one",
         differences.join("\n  ")
     );
     Err(Error::weights(file.path(), problem))
@@ -346,7 +353,7 @@ fn skip(
         let (count, most) = (position.skipped.len(), config.data.max_bad_files);
         if count > most {
             let problem =
-                format!("{}; {most} files were skipped before (data.max_bad_files)", bad.problem);
+                format!("{}; {most} files were already skipped (data.max_bad_files)", bad.problem);
             return Err(Error::Training(problem));
         }
         let fields = [
@@ -361,13 +368,13 @@ fn skip(
 }
 
 /// Evaluates the student on the target's validation images after `done` iterations. A few
-/// predictions are saved to the folder `pictures`, if given.
+/// predictions are saved to the folder `images`, if given.
 fn validate(
     config: &Config,
     training: &TrainingState,
     set: &EvalSet,
     done: u64,
-    pictures: Option<&Path>,
+    images: Option<&Path>,
     stop: &Stop,
 ) -> Result<Report> {
     let classes = Classes::new(&config.dataset);
@@ -379,15 +386,15 @@ fn validate(
         if stop.asked() {
             return Err(Error::Training("asked to stop".into()));
         }
-        let Some(folder) = pictures.filter(|_| saved < PICTURES) else { return Ok(()) };
+        let Some(folder) = images.filter(|_| saved < PICTURES) else { return Ok(()) };
         if sample.fitted != sample.original() {
             return Ok(());
         }
         saved += 1;
         let (width, height) = (sample.fitted.width, sample.fitted.height);
-        let picture = Picture { width, height, rgb: &sample.rgb };
+        let image = ImageView { width, height, rgb: &sample.rgb };
         let path = folder.join(format!("{saved:02}.png"));
-        save_comparison(path, picture, ids, Some(&sample.label.data), &classes)
+        save_comparison(path, image, ids, Some(&sample.label.data), &classes)
     })
 }
 
@@ -429,13 +436,14 @@ fn not_finite(
         .collect();
     let replay = match saved {
         Ok(()) => format!(
-            "the state before it is saved with them: `udass-raw replay {}` runs it again",
+            "they are saved with the state before this iteration: `udass-raw replay {}` runs it \
+             again",
             dump.display()
         ),
         Err(e) => format!("the state before it could not be saved: {e}"),
     };
     Error::NotFinite(format!(
-        "iteration {iteration}: {what} is not finite; nothing of this iteration was kept\n\
+        "iteration {iteration}: {what} is not finite; the state from before it was kept\n\
          images: {}\n{replay}",
         files.join(", ")
     ))

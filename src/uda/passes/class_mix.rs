@@ -1,7 +1,7 @@
 //! ClassMix (Olsson et al. 2021): half of the classes in the source, pasted over the target.
 
 use crate::Result;
-use crate::ops::mix::{self, Labelled, Layer, Mix};
+use crate::ops::mix::{self, Labeled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
 use crate::uda::state::TrainingState;
@@ -12,7 +12,7 @@ use super::student::StudentPass;
 pub(in crate::uda) fn class_mix(
     state: &TrainingState,
     batch: &DeviceBatch,
-    target: &Labelled,
+    target: &Labeled,
 ) -> Result<StudentPass> {
     let TrainingState { device, inputs, .. } = state;
     let label = &batch.source.label;

@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::config::Masked;
 use crate::ops::augment::{augment, block_mask};
-use crate::ops::mix::Labelled;
+use crate::ops::mix::Labeled;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::{PassKind, mask_cells};
 use crate::uda::mix::half_of_each;
@@ -15,7 +15,7 @@ use super::student::StudentPass;
 pub(in crate::uda) fn masked(
     state: &TrainingState,
     batch: &DeviceBatch,
-    target: &Labelled,
+    target: &Labeled,
 ) -> Result<StudentPass> {
     let TrainingState { device, inputs, normalizer, config, .. } = state;
     let whole = match config.mask.images {
@@ -32,7 +32,7 @@ pub(in crate::uda) fn masked(
     Ok(StudentPass {
         kind: PassKind::Masked,
         prefix: "masked.",
-        input: Labelled { image, ..whole.clone() },
+        input: Labeled { image, ..whole.clone() },
         loss_weight: config.mask.weight,
     })
 }

@@ -1,7 +1,7 @@
 //! QuadMix: classes from the templates of both domains (the images of the previous iteration) are
 //! pasted over the source and over the target, and long-tail classes on top.
 
-use crate::ops::mix::{self, Labelled, Layer, Mix};
+use crate::ops::mix::{self, Labeled, Layer, Mix};
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
 use crate::uda::state::TrainingState;
@@ -14,7 +14,7 @@ use super::student::StudentPass;
 pub(in crate::uda) fn quad_mix(
     state: &TrainingState,
     batch: &DeviceBatch,
-    target: &Labelled,
+    target: &Labeled,
     trace: &mut Trace,
 ) -> Result<[StudentPass; 2]> {
     let TrainingState { device, inputs, templates, normalizer, crop_normalization, config, .. } =
@@ -50,7 +50,7 @@ pub(in crate::uda) fn quad_mix(
         for (name, under) in [("tss", &batch.source), ("tst", target)] {
             let background = Mix { under, layers: [Some(lower), None], rare: None };
             let background = mix::mix(device, normalizer, background, None)?;
-            trace.labelled(&format!("quad/{name}/background_"), &background)?;
+            trace.labeled(&format!("quad/{name}/background_"), &background)?;
         }
     }
     let layers = [Some(lower), Some(upper)];

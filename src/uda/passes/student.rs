@@ -1,7 +1,7 @@
 //! A training pass of the student.
 
 use crate::nn::{BatchNormMode, DropoutRng, Pass, Supervision};
-use crate::ops::mix::Labelled;
+use crate::ops::mix::Labeled;
 use crate::tape::Tape;
 use crate::uda::batch::DeviceBatch;
 use crate::uda::inputs::PassKind;
@@ -12,7 +12,7 @@ pub(in crate::uda) struct StudentPass {
     pub kind: PassKind,
     /// Prefix of the names of its reported terms, as in the reference.
     pub prefix: &'static str,
-    pub input: Labelled,
+    pub input: Labeled,
     pub loss_weight: f32,
 }
 

@@ -309,7 +309,7 @@ impl Driver for StandIn {
         state.not_in_capture("allocate")?;
         let free = state.total - state.memories.allocated();
         if bytes > free {
-            let problem = format!("{} MiB are asked for, {} are free", bytes >> 20, free >> 20);
+            let problem = format!("{} MiB are requested, {} are free", bytes >> 20, free >> 20);
             return misuse("allocate", problem);
         }
         state.memories.allocate(Side::Device, bytes)

@@ -107,7 +107,7 @@ pub fn metrics(report: &mut Report, _: &Device) -> Outcome {
             ("intersect", one.intersections()),
             ("union", one.unions()),
             ("area_pred", one.predicted()),
-            ("area_label", one.labelled()),
+            ("area_label", one.labeled()),
         ];
         for (name, counts) in counts {
             let counts: Vec<f64> = counts.iter().map(|&n| n as f64).collect();

@@ -12,12 +12,12 @@ use udass_raw::data::resize::{Rows, Size, Window, pil_bilinear, pil_nearest};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
-use udass_raw::ops::mix::{Labelled, RareCrops};
+use udass_raw::ops::mix::{Labeled, RareCrops};
 use udass_raw::optimizer::{AdamWSettings, Optimizer, UpdateNumbers, teacher_alpha};
 use udass_raw::params::Weights;
 use udass_raw::tensor::{DType, Tensor};
 use udass_raw::uda::batch::DeviceBatch;
-use udass_raw::uda::inputs::{ImageAugment, MOST_CLASSES, StepInputs, Switches};
+use udass_raw::uda::inputs::{ImageAugment, MAX_CLASSES, StepInputs, Switches};
 use udass_raw::uda::state::TrainingState;
 use udass_raw::uda::trace::Trace;
 
@@ -53,7 +53,7 @@ fn config_of(case: &Case) -> Outcome<Config> {
     config.feature_distance.min_share =
         case.read(&["uda", "imnet_feature_dist_scale_min_ratio"])?;
     config.quadmix.start = QUAD_FROM;
-    config.mix.released_unlabelled = true;
+    config.mix.released_unlabeled = true;
     config.quadmix.released_colors = true;
     config.quadmix.released_exclusion = true;
     if case.config.pointer("/optimizer/type").is_some() {
@@ -165,7 +165,7 @@ impl<'a, 'r> Run<'a, 'r> {
         &mut self,
         iteration: &Iteration,
         number: u64,
-        source: Labelled,
+        source: Labeled,
         target: Tensor,
         valid: Tensor,
     ) -> Outcome<Stages> {
@@ -324,13 +324,13 @@ fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> St
         let row = row(choice, 2);
         [row[0], row[1]]
     };
-    let mut class_mix = vec![0.5; batch * MOST_CLASSES];
+    let mut class_mix = vec![0.5; batch * MAX_CLASSES];
     let mut template_source = vec![[0.5; 2]; batch];
     let mut template_target = vec![[0.5; 2]; batch];
     let details = match &draws.mix {
         Mix::Class(mix) => {
             mixed.extend(mix.augment.iter().map(|a| one(a, 0)));
-            class_mix = mix.classes.iter().flat_map(|c| row(Some(c), MOST_CLASSES)).collect();
+            class_mix = mix.classes.iter().flat_map(|c| row(Some(c), MAX_CLASSES)).collect();
             [mix.detail, mix.detail]
         }
         Mix::Quad(mix) => {
@@ -384,7 +384,7 @@ pub fn single(report: &mut Report, device: &Device) -> Outcome {
     let label = run.stored_map("in/label")?;
     let valid = run.stored_map("in/valid_pseudo_mask")?;
     let (image, target) = (run.formula_image("img")?, run.formula_image("target_img")?);
-    let source = Labelled { image, label: label.clone(), weight: None };
+    let source = Labeled { image, label: label.clone(), weight: None };
     let stages = run.step(&iteration, 1, source, target, valid)?;
 
     run.compare_stages(&stages, quad)?;
@@ -414,8 +414,8 @@ impl Run<'_, '_> {
         let weight = self.device.upload_real(&self.shape(), &weight).map_err(said)?;
         let confident = self.stored_map("in/tmpl_confident")?;
         let templates = &mut self.training.templates;
-        templates.source = Labelled { image: source.0, label: source.1, weight: None };
-        templates.target = Labelled { image: target.0, label: target.1, weight: Some(weight) };
+        templates.source = Labeled { image: source.0, label: source.1, weight: None };
+        templates.target = Labeled { image: target.0, label: target.1, weight: Some(weight) };
         templates.confident = confident;
         templates.iteration = Some(iteration);
         Ok(())
@@ -558,7 +558,7 @@ pub fn chain(report: &mut Report, device: &Device) -> Outcome {
         let (label, valid) = (run.stored_map(&key("label"))?, run.stored_map(&key("valid"))?);
         let image = run.formula_image(&format!("img{t}"))?;
         let target = run.formula_image(&format!("target_img{t}"))?;
-        let source = Labelled { image, label, weight: None };
+        let source = Labeled { image, label, weight: None };
         let stages = run.step(iteration, t as u64 + 1, source, target, valid)?;
 
         run.compare_plane(&key("teacher_plabel"), stages.get("teacher/label")?)?;

@@ -2,7 +2,7 @@
 
 use udass_raw::device::{Device, kernels};
 use udass_raw::ops::augment::{Augmentation, augment, block_mask as block, blur_size};
-use udass_raw::ops::mix::{self, Candidates, CropNormalization, Labelled, Layer, Mix, RareCrops};
+use udass_raw::ops::mix::{self, Candidates, CropNormalization, Labeled, Layer, Mix, RareCrops};
 use udass_raw::ops::{self, ImageNormalizer};
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
@@ -221,8 +221,8 @@ pub fn class_masks(report: &mut Report, device: &Device) -> Outcome {
     let weight = Some(device.zeros(&shape, device.real()).map_err(said)?);
     let image = device.zeros(&[b, h, w, 3], device.real()).map_err(said)?;
     let mask = |label: &Tensor, table: &Tensor, confident: Option<&Tensor>| {
-        let of = Labelled { image: image.clone(), label: label.clone(), weight: None };
-        let under = Labelled { weight: weight.clone(), ..of.clone() };
+        let of = Labeled { image: image.clone(), label: label.clone(), weight: None };
+        let under = Labeled { weight: weight.clone(), ..of.clone() };
         let layers = [Some(Layer { of: &of, table, confident }), None];
         let mix = Mix { under: &under, layers, rare: None };
         let mixed = mix::mix(device, &normalizer, mix, None).map_err(said)?;
@@ -387,10 +387,10 @@ pub fn one_mix(report: &mut Report, device: &Device) -> Outcome {
     let weights = formula::unit(&case.input("weight"), count * h * w);
     let labels = report.input_bytes("label")?;
     let mask = device.upload(&[1, h, w], &report.input_bytes("mask")?).map_err(said)?;
-    let part = |i: usize| -> Outcome<Labelled> {
+    let part = |i: usize| -> Outcome<Labeled> {
         let (n, pixels) = (h * w, &images[i * c * h * w..(i + 1) * c * h * w]);
         let range = i * n..(i + 1) * n;
-        Ok(Labelled {
+        Ok(Labeled {
             image: upload_image(device, [1, c, h, w], pixels)?,
             label: device.upload(&[1, h, w], &labels[range.clone()]).map_err(said)?,
             weight: Some(device.upload_real(&[1, h, w], &weights[range]).map_err(said)?),
@@ -455,13 +455,13 @@ pub fn rare_paste(report: &mut Report, device: &Device) -> Outcome {
     let colors = CropNormalization { gain, reversed: true };
     let image = || map(device, &case.input("img"), shape, 1.0);
     let base = report.input_bytes("in/label")?;
-    let labelled = |label: &[u8]| -> Outcome<Labelled> {
+    let labeled = |label: &[u8]| -> Outcome<Labeled> {
         let label = device.upload(&[1, h, w], label).map_err(said)?;
-        Ok(Labelled { image: image()?, label, weight: None })
+        Ok(Labeled { image: image()?, label, weight: None })
     };
     let normalizer = ImageNormalizer::new(device).map_err(said)?;
     let paste = |crops: &RareCrops, under: &[u8]| {
-        let under = &labelled(under)?;
+        let under = &labeled(under)?;
         let mix = Mix { under, layers: [None; 2], rare: Some((crops, &colors)) };
         mix::mix(device, &normalizer, mix, None).map_err(said)
     };

@@ -105,8 +105,8 @@ impl Code {
         check(status, &format!("loading kernels/{file}")).map_err(|e| {
             let (major, minor) = self.capability;
             Error::device(format!(
-                "{e}. Where the NVIDIA driver is older than the compiler that built the kernels \
-                 (CUDA 13 wants 580 or later), or has no code for compute capability \
+                "{e}. If the NVIDIA driver is older than the compiler that built the kernels \
+                 (CUDA 13 needs 580 or later), or the program has no code for compute capability \
                  {major}.{minor}, install a newer driver, or NVRTC of the driver's own version"
             ))
         })?;

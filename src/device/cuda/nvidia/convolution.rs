@@ -25,13 +25,13 @@ use crate::dtype::DType;
 use crate::{Error, Result};
 
 /// Largest workspace of an algorithm, in bytes.
-const MOST_WORKSPACE: i64 = 512 << 20;
+const MAX_WORKSPACE: i64 = 512 << 20;
 /// Largest number of algorithms offered, and of proposals examined for them.
-const MOST_WAYS: usize = 8;
-const MOST_PROPOSALS: usize = 64;
+const MAX_ALGORITHMS: usize = 8;
+const MAX_PROPOSALS: usize = 64;
 /// More notes and knobs than an engine has.
-const MOST_NOTES: usize = 16;
-const MOST_KNOBS: usize = 32;
+const MAX_NOTES: usize = 16;
+const MAX_KNOBS: usize = 32;
 /// Ids of x, w and y in the graph.
 const TENSORS: [i64; 3] = [1, 2, 3];
 
@@ -84,7 +84,7 @@ impl Convolutions {
     ) -> Result<()> {
         #[cfg_attr(not(test), allow(irrefutable_let_patterns))]
         let Known::Handle(handle) = self.gpu else {
-            return Err(Error::device("a GPU that is only described runs nothing"));
+            return Err(Error::device("a described GPU cannot run anything"));
         };
         self.with_plans(c, |plans| {
             let Plan { algorithm, descriptor, .. } =
@@ -99,7 +99,7 @@ impl Convolutions {
             let set = unsafe { sys::cudnnSetStream(handle, stream.cast()) };
             check(set, "cudnnSetStream")?;
             let ran = descriptor.execute(handle, &pack);
-            ran.map_err(|e| Error::device(format!("{c}, by engine {}: {e}", algorithm.name)))
+            ran.map_err(|e| Error::device(format!("{c}, engine {}: {e}", algorithm.name)))
         })
     }
 
@@ -123,7 +123,7 @@ impl Convolutions {
         let mut plans: Vec<Plan> = Vec::new();
         for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
             for configuration in self.proposals(&graph, mode)? {
-                if plans.len() == MOST_WAYS {
+                if plans.len() == MAX_ALGORITHMS {
                     break;
                 }
                 let plan = self.plan(configuration)?;
@@ -192,7 +192,7 @@ impl Convolutions {
         self.tell_gpu(&proposals, None, Some(Name::CUDNN_ATTR_ENGINEHEUR_DEVICEPROP))?;
         proposals.finalize("cuDNN's proposals")?;
         let kind = Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR;
-        proposals.get_descriptors(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, kind, MOST_PROPOSALS)
+        proposals.get_descriptors(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, kind, MAX_PROPOSALS)
     }
 
     /// Makes a plan of a proposal. Returns None if it is not allowed or does not work.
@@ -200,7 +200,7 @@ impl Convolutions {
         let kind = Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR;
         let engines = configuration.get_descriptors(Name::CUDNN_ATTR_ENGINECFG_ENGINE, kind, 1)?;
         let Some(engine) = engines.first() else { return Ok(None) };
-        let notes: Vec<Note> = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, MOST_NOTES)?;
+        let notes: Vec<Note> = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, MAX_NOTES)?;
         if !self.allows(&notes) {
             return Ok(None);
         }
@@ -215,7 +215,7 @@ impl Convolutions {
         }
         let place = Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE;
         let workspace: i64 = descriptor.get(place, 1)?.first().copied().unwrap_or(0);
-        if workspace > MOST_WORKSPACE {
+        if workspace > MAX_WORKSPACE {
             return Ok(None);
         }
         let algorithm =
@@ -255,7 +255,7 @@ fn tensor(id: i64, sizes: [usize; 4], dtype: DType, alignment: u64) -> Result<De
     let real = match dtype {
         DType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
         DType::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
-        other => return Err(Error::device(format!("no convolution of {other:?} on the GPU"))),
+        other => return Err(Error::device(format!("the GPU has no convolution of {other:?}"))),
     };
     let [n, c, h, w] = sizes.map(|size| size as i64);
     let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
@@ -283,7 +283,7 @@ fn taps(c: &Convolution) -> Result<Descriptor> {
     taps.set(Name::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &[1i64; 2])?;
     taps.set(Name::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &[padding; 2])?;
     taps.set(Name::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &[padding; 2])?;
-    taps.finalize("a convolution's taps")?;
+    taps.finalize("a convolution's filter size")?;
     Ok(taps)
 }
 
@@ -333,7 +333,7 @@ fn name_of(engine: &Descriptor, configuration: &Descriptor) -> Result<String> {
     let mut name = index.first().map_or(String::new(), |index| format!("{index}"));
     let kind = Kind::CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
     let autotune = Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES;
-    for choice in configuration.get_descriptors(autotune, kind, MOST_KNOBS)? {
+    for choice in configuration.get_descriptors(autotune, kind, MAX_KNOBS)? {
         let knob = choice.get::<Knob>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, 1)?;
         let value = choice.get::<i64>(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, 1)?;
         for (Knob(knob), value) in knob.into_iter().zip(value) {
@@ -446,7 +446,7 @@ mod tests {
                 let c = convolution(pass, dtype, shape);
                 let algorithms =
                     convolutions.algorithms(&c).unwrap_or_else(|e| panic!("{precision:?}: {e}"));
-                println!("{precision:?} {c}: {} ways, {:?}", algorithms.len(), algorithms[0]);
+                println!("{precision:?} {c}: {} algorithms, {:?}", algorithms.len(), algorithms[0]);
                 let apart: std::collections::BTreeSet<_> =
                     algorithms.iter().map(|w| &w.name).collect();
                 assert_eq!(apart.len(), algorithms.len(), "{c}: {algorithms:?}");

@@ -62,7 +62,7 @@ impl Nvidia {
             let (major, minor) = capability;
             return Err(Error::device(format!(
                 "device.kind: the GPU has compute capability {major}.{minor}; 8.0 or later is \
-                 needed. `--device host` computes without"
+                 needed. `--device host` runs without a GPU"
             )));
         }
         Ok(Nvidia {
@@ -215,8 +215,9 @@ impl Driver for Nvidia {
         let mut pointers: Vec<*mut c_void> =
             words.iter().map(|word| word as *const u64 as *mut c_void).collect();
         let grid = launch.grid;
-        let blocks = u32::try_from(grid.blocks)
-            .map_err(|_| Error::device(format!("{name}: {} blocks are too many", grid.blocks)))?;
+        let blocks = u32::try_from(grid.blocks).map_err(|_| {
+            Error::device(format!("{name}: {} blocks exceed the limit of a grid", grid.blocks))
+        })?;
         // SAFETY: the launcher was generated from the kernel's signature, so there are as many
         // values as parameters, each as wide as the low bytes of its word; the driver copies them
         // during the call.

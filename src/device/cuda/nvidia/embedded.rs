@@ -14,7 +14,7 @@ pub fn built(types: Types) -> Result<(&'static str, Embedded)> {
     match types {
         Types::F32 => Ok(("f32", FATBINS_F32)),
         Types::Bf16 => Ok(("bf16", FATBINS_BF16)),
-        Types::F64 => Err(Error::device("the GPU does not compute in double precision")),
+        Types::F64 => Err(Error::device("the GPU kernels do not compute in double precision")),
     }
 }
 

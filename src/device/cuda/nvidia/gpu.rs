@@ -61,7 +61,7 @@ impl Gpu {
         if !is_present()? {
             return Err(Error::device(
                 "device.kind: the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it); \
-                 `--device host` computes without",
+                 `--device host` runs without one",
             ));
         }
         libraries::CUBLASLT.check()?;
@@ -167,7 +167,7 @@ impl Gpu {
             check(sys::cuThreadExchangeStreamCaptureMode(&mut mode), "cuThreadExchange…")?;
             status
         };
-        check(status, &format!("the GPU has no {} MiB left", bytes >> 20))?;
+        check(status, &format!("the GPU has less than {} MiB free", bytes >> 20))?;
         Ok(address)
     }
 
@@ -182,7 +182,7 @@ impl Gpu {
         let mut address = null_mut();
         // SAFETY: the out-pointer refers to a local.
         let status = unsafe { sys::cuMemHostAlloc(&mut address, bytes, 0) };
-        check(status, &format!("no {} MiB of pinned memory", bytes >> 20))?;
+        check(status, &format!("cannot allocate {} MiB of pinned memory", bytes >> 20))?;
         Ok(address as u64)
     }
 

@@ -128,7 +128,7 @@ pub const NVRTC: Library = Library {
         "nvrtcVersion",
     ],
     version: None,
-    remedy: "this program was built without nvcc, so that it compiles its kernels at first use: \
+    remedy: "this program was built without nvcc, so it compiles its kernels at first use: \
              install NVRTC (the CUDA toolkit, or `pip install nvidia-cuda-nvrtc`), or build with \
              nvcc",
 };
@@ -189,15 +189,15 @@ impl Library {
         };
         let Library { name, remedy, .. } = self;
         Err(Error::device(format!(
-            "device.kind: lib{name} {problem}, it is too old: {remedy}. `--device host` computes \
-             without"
+            "device.kind: lib{name} {problem}, so it is too old: {remedy}. `--device host` runs \
+             without a GPU"
         )))
     }
 
     fn missing(&self) -> Error {
         Error::device(format!(
-            "device.kind: lib{} was not found (LD_LIBRARY_PATH and {FOLDERS} say where to look); {}. \
-             `--device host` computes without",
+            "device.kind: lib{} was not found (set LD_LIBRARY_PATH or {FOLDERS} to its folder); \
+             {}. `--device host` runs without a GPU",
             self.name, self.remedy
         ))
     }
@@ -208,8 +208,8 @@ impl Library {
             if unsafe { library.get::<*const ()>(function.as_bytes()) }.is_err() {
                 let Library { name, remedy, .. } = self;
                 return Err(Error::device(format!(
-                    "device.kind: lib{name} has no {function}, it is too old: {remedy}. \
-                     `--device host` computes without"
+                    "device.kind: lib{name} has no {function}, so it is too old: {remedy}. \
+                     `--device host` runs without a GPU"
                 )));
             }
         }
@@ -263,8 +263,8 @@ pub fn driver() -> Result<bool> {
     };
     if status != 0 || version < OLDEST {
         return Err(Error::device(format!(
-            "device.kind: the NVIDIA driver is too old: it supports CUDA {}.{}; {}. \
-             `--device host` computes without",
+            "device.kind: the NVIDIA driver is too old: it supports CUDA {}.{}; {}. `--device \
+             host` runs without a GPU",
             version / 1000,
             version % 1000 / 10,
             DRIVER.remedy

@@ -21,9 +21,9 @@ use crate::dtype::DType;
 use crate::{Error, Result};
 
 /// Largest workspace of an algorithm in bytes: what NVIDIA recommends for Hopper.
-const MOST_WORKSPACE: usize = 32 << 20;
+const MAX_WORKSPACE: usize = 32 << 20;
 /// Largest number of algorithms offered.
-const MOST_WAYS: usize = 8;
+const MAX_ALGORITHMS: usize = 8;
 
 pub(super) struct Matmuls {
     precision: Precision,
@@ -79,7 +79,7 @@ fn library_type(dtype: DType) -> Result<sys::cudaDataType_t> {
     match dtype {
         DType::F32 => Ok(sys::cudaDataType_t::CUDA_R_32F),
         DType::Bf16 => Ok(sys::cudaDataType_t::CUDA_R_16BF),
-        other => Err(Error::device(format!("no product of {other:?} on the GPU"))),
+        other => Err(Error::device(format!("the GPU has no matmul of {other:?}"))),
     }
 }
 
@@ -107,7 +107,12 @@ fn arranged(product: &Matmul) -> Result<(Key, [u64; 3])> {
     };
     // How `m` is stored; the library's operand is its transpose.
     let stored = |m: &Matrix| -> Result<Stored> {
-        let wrong = || Error::shape("product", format!("no library takes a matrix like {m:?}"));
+        let wrong = || {
+            Error::shape(
+                "product",
+                format!("the library does not support a matrix of layout {m:?}"),
+            )
+        };
         let transposed = !by_rows(m);
         let m = if transposed { m.t() } else { *m };
         if !by_rows(&m) {
@@ -303,7 +308,7 @@ impl Matmuls {
         key: &Key,
     ) -> Result<Vec<(Algorithm, sys::cublasLtMatmulAlgo_t)>> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
-        let bytes = MOST_WORKSPACE;
+        let bytes = MAX_WORKSPACE;
         // Split-K sums are combined in the compute type and in a fixed order or, if results may
         // vary, also in place in order of arrival.
         use sys::cublasLtReductionScheme_t as Scheme;
@@ -335,7 +340,7 @@ impl Matmuls {
             ] {
                 prefer(attribute, (multiple as *const u32).cast(), 4)?;
             }
-            let mut found = [zeroed::<sys::cublasLtMatmulHeuristicResult_t>(); MOST_WAYS];
+            let mut found = [zeroed::<sys::cublasLtMatmulHeuristicResult_t>(); MAX_ALGORITHMS];
             let mut count = 0;
             let asked = sys::cublasLtMatmulAlgoGetHeuristic(
                 self.handle,
@@ -345,7 +350,7 @@ impl Matmuls {
                 out,
                 out,
                 preference,
-                MOST_WAYS as i32,
+                MAX_ALGORITHMS as i32,
                 found.as_mut_ptr(),
                 &mut count,
             );

@@ -44,7 +44,7 @@ fn compiled(
     let source = SOURCES
         .iter()
         .find(|(name, _)| *name == file)
-        .ok_or_else(|| Error::device(format!("kernels/{file} is not in this program")))?;
+        .ok_or_else(|| Error::device(format!("kernels/{file} is not embedded in this program")))?;
     let options = options(built(types)?.0, capability);
     let kept = cache.map(|folder| folder.join(key(source.1, &options)));
     if let Some(code) = kept.as_ref().and_then(|path| std::fs::read(path).ok()) {

@@ -61,9 +61,9 @@ pub fn convolution(c: &Convolution) -> Result<()> {
 
 /// Iterates over the filter taps (r, s), the center first.
 fn taps(c: &Convolution) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let (side, centre) = (c.kernel, (c.kernel / 2, c.kernel / 2));
+    let (side, center) = (c.kernel, (c.kernel / 2, c.kernel / 2));
     let all = (0..side).flat_map(move |r| (0..side).map(move |s| (r, s)));
-    std::iter::once(centre).chain(all.filter(move |&tap| tap != centre))
+    std::iter::once(center).chain(all.filter(move |&tap| tap != center))
 }
 
 /// Returns the parts that a tap connects of an image row and of the row that it contributes to:

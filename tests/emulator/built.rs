@@ -2,23 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep::{Argument, Flavour, Launch, Library, Value, compile};
+use emulator::{Argument, Build, Launch, Library, Value, compile};
 
-/// Compiles `tests/lockstep/kernels/{name}.cu` in single precision. Must be called once per name.
-pub fn library(name: &str, flavour: Flavour) -> Library {
+/// Compiles `tests/emulator/kernels/{name}.cu` in single precision. Must be called once per name.
+pub fn library(name: &str, build: Build) -> Library {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let source = root.join(format!("tests/lockstep/kernels/{name}.cu"));
+    let source = root.join(format!("tests/emulator/kernels/{name}.cu"));
     // The object file stays, because source lines are looked up in it.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let object = folder.join(format!("{name}_{}.o", flavour.name()));
+    let object = folder.join(format!("{name}_{}.o", build.name()));
     let out = object.with_extension("so");
-    compile::object(&source, &lockstep::kernels(), "F32", flavour, &object).unwrap();
+    compile::object(&source, &emulator::kernels(), "F32", build, &object).unwrap();
     let mut objects: Vec<PathBuf> = vec![object];
-    if flavour == Flavour::Lockstep {
-        objects.push(lockstep::runtime());
+    if build == Build::Emulated {
+        objects.push(emulator::runtime());
     }
     compile::link(&objects, &out).unwrap();
-    Library::open(&out, flavour).unwrap()
+    Library::open(&out, build).unwrap()
 }
 
 /// A pointer argument that covers all of `data`.

@@ -1,6 +1,6 @@
 // Kernels with one fault each, which the block emulator must report.
 #include "mma.cuh"
-#include "strip.cuh"
+#include "pack.cuh"
 
 KERNEL(no_fault, const float* x /* n */, float* y /* n */, int64_t n) {
     SHARED(float, turned, 1024);
@@ -63,7 +63,7 @@ KERNEL(writes_an_input, const float* x /* n */, float* y /* n */, int64_t n) {
 KERNEL(same_output, const float* x /* n */, float* y /* n */, int64_t n) {
     y[0] = x[thread_index()];
 }
-KERNEL(reads_a_neighbours_output, const float* x /* n */, float* y /* n */, int64_t n) {
+KERNEL(reads_a_neighbors_output, const float* x /* n */, float* y /* n */, int64_t n) {
     const float before = y[(thread_index() + 1) % thread_count()];
     y[thread_index()] = before + x[thread_index()];
 }

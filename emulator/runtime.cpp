@@ -1,12 +1,12 @@
 // The functions that kernels built for the block emulator call: the hooks that `-fsanitize=thread`
-// inserts before every load and store, and those of kernels/lockstep.cuh. All are implemented by
-// lockstep/src/hooks.rs; this file, built without the sanitizer, only adds the caller's address.
+// inserts before every load and store, and those of kernels/emulator.cuh. All are implemented by
+// emulator/src/hooks.rs; this file, built without the sanitizer, only adds the caller's address.
 #include <stddef.h>
 #include <stdint.h>
 
 enum Kind : int32_t { READ = 0, WRITE = 1, ATOMIC = 2 };
 
-// Mirrors `Hooks` of lockstep/src/hooks.rs.
+// Mirrors `Hooks` of emulator/src/hooks.rs.
 struct Hooks {
     void (*access)(uintptr_t address, size_t bytes, int32_t kind, uintptr_t from);
     void (*aligned)(uintptr_t address, size_t bytes, uintptr_t from);
@@ -25,34 +25,34 @@ static Hooks hooks;
 #define EXPORT extern "C"
 #define FROM reinterpret_cast<uintptr_t>(__builtin_return_address(0))
 
-EXPORT void lockstep_install(const Hooks* given) { hooks = *given; }
+EXPORT void emulator_install(const Hooks* given) { hooks = *given; }
 
 // Address range of this library, which contains the constants that kernels may read.
 extern "C" const char __ehdr_start __attribute__((visibility("hidden")));
 extern "C" const char _end __attribute__((visibility("hidden")));
-EXPORT void lockstep_bounds(uintptr_t* begin, uintptr_t* end) {
+EXPORT void emulator_bounds(uintptr_t* begin, uintptr_t* end) {
     *begin = reinterpret_cast<uintptr_t>(&__ehdr_start);
     *end = reinterpret_cast<uintptr_t>(&_end);
 }
 
 extern "C" {
-int64_t lockstep_number(int32_t which) { return hooks.number(which); }
-void lockstep_barrier() { hooks.barrier(FROM); }
-void lockstep_add_one(int32_t* counter) {
+int64_t emulator_number(int32_t which) { return hooks.number(which); }
+void emulator_barrier() { hooks.barrier(FROM); }
+void emulator_add_one(int32_t* counter) {
     hooks.access(reinterpret_cast<uintptr_t>(counter), sizeof *counter, ATOMIC, FROM);
     ++*counter;
 }
-void lockstep_aligned(const void* p, size_t n) { hooks.aligned(reinterpret_cast<uintptr_t>(p), n, FROM); }
-void* lockstep_dynamic_shared() { return hooks.dynamic_shared(); }
-void* lockstep_shared(const void* place, const char* name, size_t bytes, size_t element) {
+void emulator_aligned(const void* p, size_t n) { hooks.aligned(reinterpret_cast<uintptr_t>(p), n, FROM); }
+void* emulator_dynamic_shared() { return hooks.dynamic_shared(); }
+void* emulator_shared(const void* place, const char* name, size_t bytes, size_t element) {
     return hooks.shared(place, name, bytes, element, FROM);
 }
-const void* lockstep_exchange(const void* mine, size_t bytes) { return hooks.exchange(mine, bytes, FROM); }
-void lockstep_copy_async(void* to, const void* source, size_t bytes) {
+const void* emulator_exchange(const void* mine, size_t bytes) { return hooks.exchange(mine, bytes, FROM); }
+void emulator_copy_async(void* to, const void* source, size_t bytes) {
     hooks.copy_async(reinterpret_cast<uintptr_t>(to), reinterpret_cast<uintptr_t>(source), bytes, FROM);
 }
-void lockstep_commit_async() { hooks.commit_async(); }
-void lockstep_wait_async(int64_t pending) { hooks.wait_async(pending); }
+void emulator_commit_async() { hooks.commit_async(); }
+void emulator_wait_async(int64_t pending) { hooks.wait_async(pending); }
 
 #define SIZED(n)                                                                              \
     void __tsan_read##n(void* p) { hooks.access(reinterpret_cast<uintptr_t>(p), n, READ, FROM); }   \

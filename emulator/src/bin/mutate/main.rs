@@ -1,7 +1,7 @@
 //! Mutation testing of the block emulator: edits kernels, one place at a time, rebuilds them and
-//! runs the cases of `tests/lockstep`, to see whether they notice.
+//! runs the cases of `tests/emulator`, to see whether they notice.
 //!
-//!     cargo run --release -p lockstep --bin mutate -- \
+//!     cargo run --release -p emulator --bin mutate -- \
 //!         [--each N] [--seed S] [--only FILE] [--out FILE]
 //!
 //! Every barrier is removed once. Of all other mutations, at most N per function (15) are chosen by
@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use edits::{BARRIER, Mutant};
-use lockstep::{Flavour, compile};
+use emulator::{Build, compile};
 
 /// Mutants that run longer than this are assumed not to terminate.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -28,9 +28,9 @@ const BLOCK_SIZES: &str = "33,64,1024";
 const USERS: [(&str, &[&str]); 11] = [
     ("simt.cuh", &["layernorm.cu", "finite.cu"]),
     ("warp.cuh", &["layernorm.cu", "finite.cu"]),
-    ("team.cuh", &["layernorm.cu"]),
+    ("group.cuh", &["layernorm.cu"]),
     ("upsample.cuh", &["cross_entropy.cu", "pseudo_label.cu", "resize.cu", "hrda.cu"]),
-    ("strip.cuh", &["attention.cu", "depthwise.cu"]),
+    ("pack.cuh", &["attention.cu", "depthwise.cu"]),
     ("columns.cuh", &["batchnorm.cu", "elementwise.cu"]),
     ("random.cuh", &["layernorm.cu", "channels.cu"]),
     ("color.cuh", &["mix.cu", "augment.cu"]),
@@ -111,7 +111,7 @@ fn options() -> Result<Options, String> {
 /// Builds the tests and returns the path of the executable, which cargo prints.
 fn test_executable() -> Result<PathBuf, String> {
     let output = Command::new("cargo")
-        .args(["test", "--release", "--test", "lockstep", "--no-run"])
+        .args(["test", "--release", "--test", "emulator", "--no-run"])
         .output()
         .map_err(|e| format!("cargo: {e}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -131,7 +131,7 @@ fn users(header: &str) -> &'static [&'static str] {
 
 /// Returns the removal of every barrier, and a random choice of the other mutations.
 fn drawn(options: &Options) -> Result<Vec<Mutant>, String> {
-    let folder = lockstep::kernels();
+    let folder = emulator::kernels();
     let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut names: Vec<String> = (entries.filter_map(Result::ok))
         .filter_map(|entry| entry.file_name().into_string().ok())
@@ -164,7 +164,7 @@ fn hash(text: &str) -> u64 {
 /// Builds the kernels with the mutation and runs the cases that launch them.
 fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, String> {
     let io = |e: std::io::Error| format!("{}: {e}", folder.display());
-    let kernels = lockstep::kernels();
+    let kernels = emulator::kernels();
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder).map_err(io)?;
     for entry in std::fs::read_dir(&kernels).map_err(io)? {
@@ -180,11 +180,11 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
     let own = [mutant.file.as_str()];
     let files = if mutant.file.ends_with(".cu") { &own } else { users(&mutant.file) };
     for types in ["F64", "F32"] {
-        let mut objects = vec![lockstep::runtime()];
+        let mut objects = vec![emulator::runtime()];
         for file in files {
             let object = folder.join(format!("{file}.{types}.o"));
             let source = folder.join(file);
-            if compile::object(&source, folder, types, Flavour::Lockstep, &object).is_err() {
+            if compile::object(&source, folder, types, Build::Emulated, &object).is_err() {
                 return Ok(Outcome::DoesNotCompile);
             }
             objects.push(object);
@@ -194,10 +194,10 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
     let mut child = Command::new(tests)
         .args(["--skip", "detect", "--skip", "tensor_cores", "--skip", "every_kernel_was_run"])
         .args(["--test-threads", "1"])
-        .env("LOCKSTEP_LIBRARY", folder.join("{types}.so"))
-        .env("LOCKSTEP_FILE", files.join(","))
-        .env("LOCKSTEP_THREADS", BLOCK_SIZES)
-        .env("LOCKSTEP_SEED", "1")
+        .env("EMULATOR_LIBRARY", folder.join("{types}.so"))
+        .env("EMULATOR_FILE", files.join(","))
+        .env("EMULATOR_THREADS", BLOCK_SIZES)
+        .env("EMULATOR_SEED", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -12,7 +12,7 @@ use crate::{
 
 /// Rows of an RGB image: `rgb` starts at row `top` of `size.height`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct RgbImage {
     /// Size of the whole image.
     pub size: Size,
     /// First row that `rgb` holds.
@@ -21,7 +21,7 @@ pub struct Picture {
     pub rgb: Vec<u8>,
 }
 
-impl Picture {
+impl RgbImage {
     /// Returns a view of the rows for the resizers.
     pub fn rows(&self) -> Rows<'_> {
         Rows { size: self.size, channels: 3, top: self.top, data: &self.rgb }
@@ -31,13 +31,13 @@ impl Picture {
 /// Loads a whole image as RGB. The format (PNG or JPEG) is detected from the content. Gray is
 /// repeated in all channels, alpha is dropped, 16 bits are cut to 8, and the EXIF orientation of a
 /// JPEG is applied.
-pub fn load_rgb(path: &Path) -> Result<Picture> {
+pub fn load_rgb(path: &Path) -> Result<RgbImage> {
     load_rows(path, |size| Ok(0..size.height))
 }
 
 /// Loads the rows of an image that `rows` selects from its size. For PNG, decoding stops after the
 /// last selected row, so damage further down in the file goes unnoticed.
-pub fn load_rows(path: &Path, rows: impl FnOnce(Size) -> Result<Range<usize>>) -> Result<Picture> {
+pub fn load_rows(path: &Path, rows: impl FnOnce(Size) -> Result<Range<usize>>) -> Result<RgbImage> {
     let bytes = read(path)?;
     if is_png(&bytes) { png_rows(path, &bytes, rows) } else { other_rows(path, &bytes, rows) }
 }
@@ -63,16 +63,16 @@ pub(super) fn is_png(bytes: &[u8]) -> bool {
 pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
     match error {
         DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Error::data(path, "the PNG file ends too early (truncated): copy or download it again")
+            Error::data(path, "the PNG file is truncated: copy or download it again")
         }
         DecodingError::IoError(e) => Error::io(path, "read", e),
-        DecodingError::LimitsExceeded => Error::data(path, "the picture is too large"),
+        DecodingError::LimitsExceeded => Error::data(path, "the image is too large"),
         e => Error::data(path, format!("damaged PNG file ({e}): copy or download it again")),
     }
 }
 
 /// Pixel count of the largest accepted image: 16384 × 16384.
-const MOST_PIXELS: usize = 1 << 28;
+const MAX_PIXELS: usize = 1 << 28;
 /// Maximum expansion factor of Deflate: 1032 output bytes per input byte.
 const DEFLATE: usize = 1032;
 
@@ -80,13 +80,14 @@ const DEFLATE: usize = 1032;
 /// allocated for it. `row` is the size of an uncompressed row in bytes.
 pub(super) fn check_claim(path: &Path, size: Size, row: usize, file_len: usize) -> Result<()> {
     let pixels = size.width.checked_mul(size.height);
-    if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
-        return Err(Error::data(path, format!("a picture of {size} is too large")));
+    if pixels.is_none_or(|pixels| pixels > MAX_PIXELS) {
+        return Err(Error::data(path, format!("an image of {size} is too large")));
     }
     let held = file_len.saturating_mul(DEFLATE);
     if row.checked_mul(size.height).is_none_or(|bytes| bytes > held) {
         let problem = format!(
-            "the PNG file is too short for a picture of {size} (truncated): copy or download it again"
+            "the PNG file is truncated: it is too short for an image of {size}; copy or download \
+             it again"
         );
         return Err(Error::data(path, problem));
     }
@@ -95,8 +96,8 @@ pub(super) fn check_claim(path: &Path, size: Size, row: usize, file_len: usize) 
 
 fn unreadable(path: &Path, error: image::ImageError) -> Error {
     let problem = match error {
-        image::ImageError::Unsupported(_) => "not a PNG or JPEG picture".to_owned(),
-        e => format!("damaged picture ({e}): copy or download it again"),
+        image::ImageError::Unsupported(_) => "not a PNG or JPEG image".to_owned(),
+        e => format!("damaged image ({e}): copy or download it again"),
     };
     Error::data(path, problem)
 }
@@ -105,7 +106,7 @@ fn png_rows(
     path: &Path,
     bytes: &[u8],
     rows: impl FnOnce(Size) -> Result<Range<usize>>,
-) -> Result<Picture> {
+) -> Result<RgbImage> {
     let fail = |e| png_error(path, e);
     let mut decoder = Decoder::new(Cursor::new(bytes));
     // Palettes are expanded to colors, and all bit depths are converted to 8.
@@ -120,14 +121,14 @@ fn png_rows(
 
     if reader.info().interlaced {
         // Interlaced rows arrive in seven passes over the image, so it is decoded as a whole.
-        let too_large = || Error::data(path, format!("a picture of {size} is too large"));
+        let too_large = || Error::data(path, format!("an image of {size} is too large"));
         let mut whole = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
         let line = reader.next_frame(&mut whole).map_err(fail)?.line_size;
         let wanted = whole.chunks_exact(line).skip(rows.start);
         for (row, out) in wanted.zip(rgb.chunks_exact_mut(stride)) {
             to_rgb(color, row, out);
         }
-        return Ok(Picture { size, top: rows.start, rgb });
+        return Ok(RgbImage { size, top: rows.start, rgb });
     }
     // The rows above must be decoded too, because PNG filters predict each row from the one before.
     for _ in 0..rows.start {
@@ -144,7 +145,7 @@ fn png_rows(
         // The checksum follows the last row, so only a complete read can verify it.
         reader.finish().map_err(fail)?;
     }
-    Ok(Picture { size, top: rows.start, rgb })
+    Ok(RgbImage { size, top: rows.start, rgb })
 }
 
 fn to_rgb(color: ColorType, row: &[u8], out: &mut [u8]) {
@@ -167,17 +168,17 @@ fn other_rows(
     path: &Path,
     bytes: &[u8],
     rows: impl FnOnce(Size) -> Result<Range<usize>>,
-) -> Result<Picture> {
+) -> Result<RgbImage> {
     let reader = image::ImageReader::new(Cursor::new(bytes));
     let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
     let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, e))?;
     let orientation = decoder.orientation().map_err(|e| unreadable(path, e))?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, e))?;
-    picture.apply_orientation(orientation);
-    let picture = picture.into_rgb8();
-    let size = Size::new(picture.width() as usize, picture.height() as usize);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, e))?;
+    image.apply_orientation(orientation);
+    let image = image.into_rgb8();
+    let size = Size::new(image.width() as usize, image.height() as usize);
     let rows = rows(size)?;
     let stride = size.width * 3;
-    let rgb = picture.as_raw()[rows.start * stride..rows.end * stride].to_vec();
-    Ok(Picture { size, top: rows.start, rgb })
+    let rgb = image.as_raw()[rows.start * stride..rows.end * stride].to_vec();
+    Ok(RgbImage { size, top: rows.start, rgb })
 }

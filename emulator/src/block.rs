@@ -276,7 +276,7 @@ impl Block {
             }
             Some(other) => {
                 let elsewhere = match states[other] {
-                    State::Done => format!("thread {other} has ended"),
+                    State::Done => format!("thread {other} has exited"),
                     State::Paused(Pause::Barrier { from }) => {
                         format!("thread {other} waits at {}", lines_of(from).join(", "))
                     }

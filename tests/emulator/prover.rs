@@ -2,19 +2,19 @@
 
 use std::io::Write;
 
-use lockstep::{Argument, Flavour, Launch, Library, Value};
+use emulator::{Argument, Build, Launch, Library, Value};
 use udass_raw::device::{Arg, ArgElement, Device, Grid, Kernel, Launcher, Types};
 use udass_raw::{Error, Result};
 
 /// Environment variables that replay given block sizes, separated by commas, and one schedule.
-pub const THREADS: &str = "LOCKSTEP_THREADS";
-pub const SEED: &str = "LOCKSTEP_SEED";
+pub const THREADS: &str = "EMULATOR_THREADS";
+pub const SEED: &str = "EMULATOR_SEED";
 /// Names a file to which the names of launched kernels are appended.
-pub const LIST: &str = "LOCKSTEP_LIST";
+pub const LIST: &str = "EMULATOR_LIST";
 /// Names a library that replaces some kernel files, and those files; the process ends at the first
 /// fault.
-pub const LIBRARY: &str = "LOCKSTEP_LIBRARY";
-pub const FILE: &str = "LOCKSTEP_FILE";
+pub const LIBRARY: &str = "EMULATOR_LIBRARY";
+pub const FILE: &str = "EMULATOR_FILE";
 
 /// Run in addition to the size that the op requests.
 const BLOCK_SIZES: [usize; 7] = [1, 32, 33, 64, 128, 256, 1024];
@@ -48,25 +48,25 @@ struct Prover {
 }
 
 struct Kernels {
-    lockstep: Library,
+    emulator: Library,
     reference: Library,
 }
 
 impl Kernels {
     fn new(types: &str) -> Kernels {
-        let ordered = lockstep::built(types, Flavour::Ordered);
-        let reference = Library::open(&ordered, Flavour::Ordered).unwrap();
-        Kernels { lockstep: in_lockstep(types), reference }
+        let ordered = emulator::built(types, Build::Ordered);
+        let reference = Library::open(&ordered, Build::Ordered).unwrap();
+        Kernels { emulator: emulated(types), reference }
     }
 }
 
 /// Opens the emulated kernels, or the library that replaces them.
-pub fn in_lockstep(types: &str) -> Library {
+pub fn emulated(types: &str) -> Library {
     let path = match variable(LIBRARY) {
         Some(path) => path.replace("{types}", types).into(),
-        None => lockstep::built(types, Flavour::Lockstep),
+        None => emulator::built(types, Build::Emulated),
     };
-    Library::open(&path, Flavour::Lockstep).unwrap()
+    Library::open(&path, Build::Emulated).unwrap()
 }
 
 /// Returns whether kernels of this file run in the block emulator.
@@ -106,10 +106,10 @@ impl Prover {
             let rounded = launch.kernel.contains("_mma_") && threads % 32 == 0;
             for &seed in &seeds {
                 let result = match rounded && self.types != Types::F64 {
-                    true => lockstep::watch(&kernels.lockstep, launch, threads, seed),
+                    true => emulator::watch(&kernels.emulator, launch, threads, seed),
                     false => {
-                        let Kernels { lockstep, reference } = kernels;
-                        lockstep::compare(lockstep, reference, launch, threads, seed)
+                        let Kernels { emulator, reference } = kernels;
+                        emulator::compare(emulator, reference, launch, threads, seed)
                     }
                 };
                 if result.is_err() && variable(LIBRARY).is_some() {
@@ -118,7 +118,7 @@ impl Prover {
                 result.map_err(|problem| {
                     Error::device(format!(
                         "{problem}\n  in blocks of {threads} threads; to see it again: \
-                         {THREADS}={threads} {SEED}={seed} cargo test --release --test lockstep"
+                         {THREADS}={threads} {SEED}={seed} cargo test --release --test emulator"
                     ))
                 })?;
             }
@@ -156,7 +156,7 @@ impl Launcher for Prover {
                 launch.bf16 = false;
             }
         }
-        let performed = lockstep::perform(&self.kernels.reference, &launch, production);
+        let performed = emulator::perform(&self.kernels.reference, &launch, production);
         performed.map_err(|e| Error::device(e.to_string()))
     }
 

@@ -3,13 +3,13 @@
 
 use std::sync::LazyLock;
 
-use lockstep::{Flavour, Library};
+use emulator::{Build, Library};
 
 use crate::built;
 use crate::host::each;
 
 static KERNELS: LazyLock<Library> =
-    LazyLock::new(|| built::library("tensor_cores", Flavour::Lockstep));
+    LazyLock::new(|| built::library("tensor_cores", Build::Emulated));
 
 /// The position of an element: lane, register, and which half of it.
 type Place = (usize, usize, usize);
@@ -67,7 +67,7 @@ fn multiply(
         built::pointer("b", &mut b, false),
         built::pointer("d", &mut d, true),
     ];
-    lockstep::watch(&KERNELS, &built::launch(kernel, values, 0), 32, 1).unwrap();
+    emulator::watch(&KERNELS, &built::launch(kernel, values, 0), 32, 1).unwrap();
     for [row, column] in each([16, 8]) {
         let products = (0..depth).map(|k| whole(row, k, 1) * whole(k, column, 2));
         let expected = whole(row, column, 3) + products.sum::<f32>();
@@ -99,7 +99,7 @@ fn a_product_through_shared_memory() {
             built::pointer("c", &mut c, true),
         ];
         let launch = built::launch("try_product", values, (256 + 128) * 2);
-        lockstep::watch(&KERNELS, &launch, 32, seed).unwrap();
+        emulator::watch(&KERNELS, &launch, 32, seed).unwrap();
         for [row, column] in each([16, 8]) {
             let products = (0..16).map(|k| whole(row, k, 4) * whole(k, column, 5));
             assert_eq!(c[row * 8 + column], products.sum::<f32>(), "row {row}, column {column}");
@@ -117,7 +117,7 @@ fn shuffles_and_votes() {
         built::pointer("sum", &mut sum, true),
         built::pointer("above", &mut above, true),
     ];
-    lockstep::watch(&KERNELS, &built::launch("try_collectives", values, 0), 32, 9).unwrap();
+    emulator::watch(&KERNELS, &built::launch("try_collectives", values, 0), 32, 9).unwrap();
     assert_eq!(sum, [x.iter().sum::<f32>(); 32]);
     assert_eq!(above, [x.iter().filter(|&&x| x > 0.0).count() as i32; 32]);
 }

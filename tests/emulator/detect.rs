@@ -2,18 +2,18 @@
 
 use std::sync::LazyLock;
 
-use lockstep::{Error, Flavour, Launch, Library, Problem, Value, Violation};
+use emulator::{Build, Error, Launch, Library, Problem, Value, Violation};
 
 use crate::built;
 
 struct Libraries {
-    lockstep: Library,
+    emulator: Library,
     reference: Library,
 }
 
 static FAULTS: LazyLock<Libraries> = LazyLock::new(|| Libraries {
-    lockstep: built::library("faults", Flavour::Lockstep),
-    reference: built::library("faults", Flavour::Ordered),
+    emulator: built::library("faults", Build::Emulated),
+    reference: built::library("faults", Build::Ordered),
 });
 
 const THREADS: usize = 64;
@@ -31,7 +31,7 @@ fn result(kernel: &str, seed: u64) -> Result<(), Error> {
     let shared = if kernel == "past_dynamic_shared" { 4 * THREADS - 4 } else { 64 };
     let blocks = if kernel.contains("block") { 2 } else { 1 };
     let launch = Launch { kernel, values, blocks, shared, bf16: false };
-    lockstep::watch(&FAULTS.lockstep, &launch, THREADS, seed)
+    emulator::watch(&FAULTS.emulator, &launch, THREADS, seed)
 }
 
 /// Returns the line of a kernel in faults.cu that contains `text`.
@@ -80,7 +80,7 @@ fn a_barrier_that_not_all_reach() {
     let violation = found("barrier_for_some", "barrier()", diverged);
     let told = violation.to_string();
     assert!(
-        told.contains("waits at a barrier with 63 of 64 threads; thread 5 has ended"),
+        told.contains("waits at a barrier with 63 of 64 threads; thread 5 has exited"),
         "{told}"
     );
     found("two_barriers", "barrier()", diverged);
@@ -123,7 +123,7 @@ fn threads_that_touch_the_same_word() {
     let race = |name: &'static str| move |problem: &Problem| matches!(problem, Problem::Race { name: n, .. } if n == name);
     found("same_output", "y[0]", race("y"));
     // Either access of the race may come second.
-    let kernel = "reads_a_neighbours_output";
+    let kernel = "reads_a_neighbors_output";
     for seed in 0..200 {
         let Err(Error::Violation(violation)) = result(kernel, seed) else { panic!("{seed}") };
         assert!(race("y")(&violation.problem), "{violation}");
@@ -173,7 +173,7 @@ fn a_result_that_depends_on_the_number_of_threads() {
     let values =
         vec![built::pointer("x", &mut x, false), built::pointer("y", &mut y, true), Value::Word(3)];
     let launch = built::launch("wrong_sum", values, 0);
-    let problem = lockstep::compare(&FAULTS.lockstep, &FAULTS.reference, &launch, 3, 0);
+    let problem = emulator::compare(&FAULTS.emulator, &FAULTS.reference, &launch, 3, 0);
     let told = problem.unwrap_err().to_string();
     assert!(told.starts_with("wrong_sum: `y`[0] is 3e0"), "{told}");
     assert!(told.contains("(3 of 3 elements differ)"), "{told}");

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use crate::compile::Flavour;
+use crate::compile::Build;
 
 /// Returns the folder of the kernels' sources.
 pub fn kernels() -> PathBuf {
-    env!("LOCKSTEP_KERNELS").into()
+    env!("EMULATOR_KERNELS").into()
 }
 
 /// Returns the library of one flavor; `types` is F32, BF16 or F64.
-pub fn built(types: &str, flavour: Flavour) -> PathBuf {
-    PathBuf::from(env!("OUT_DIR")).join(format!("{}_{types}.so", flavour.name()))
+pub fn built(types: &str, build: Build) -> PathBuf {
+    PathBuf::from(env!("OUT_DIR")).join(format!("{}_{types}.so", build.name()))
 }
 
 /// Returns the object with the hooks, which every library for the block emulator is linked with.

@@ -107,14 +107,14 @@ impl Copied {
 /// # Errors
 /// Returns an error if a thread breaks a rule, or if the results differ.
 pub fn compare(
-    lockstep: &Library,
+    emulator: &Library,
     reference: &Library,
     launch: &Launch,
     threads: usize,
     seed: u64,
 ) -> Result<(), Error> {
     let expected = run_reference(reference, launch, threads)?;
-    let got = run_lockstep(lockstep, launch, threads, seed)?;
+    let got = run_emulated(emulator, launch, threads, seed)?;
     for (expected, got) in expected.iter().zip(&got) {
         let (e, g) = (expected.content(), got.content());
         if let Some(byte) = (0..e.len()).find(|&i| e[i] != g[i]) {
@@ -122,7 +122,7 @@ pub fn compare(
             let number = |bytes: &[u8]| number_of(&bytes[at..at + expected.element]);
             let differing = e.chunks(expected.element).zip(g.chunks(expected.element));
             return Err(Error::Difference(format!(
-                "{}: `{}`[{}] is {}, one thread alone makes it {} ({} of {} elements differ)",
+                "{}: `{}`[{}] is {}, the serial build gives {} ({} of {} elements differ)",
                 launch.kernel,
                 expected.name,
                 at / expected.element,
@@ -232,8 +232,8 @@ fn pointers_to(words: &[u64]) -> Vec<*mut c_void> {
 ///
 /// # Errors
 /// Returns an error if a thread breaks a rule.
-pub fn watch(lockstep: &Library, launch: &Launch, threads: usize, seed: u64) -> Result<(), Error> {
-    for copy in run_lockstep(lockstep, launch, threads, seed)? {
+pub fn watch(emulator: &Library, launch: &Launch, threads: usize, seed: u64) -> Result<(), Error> {
+    for copy in run_emulated(emulator, launch, threads, seed)? {
         let content = copy.content();
         // SAFETY: the range is that of a live tensor of the caller, and the copy is separate
         // memory. Tensors that the kernel only reads are overwritten by equal bytes.
@@ -284,7 +284,7 @@ fn call_reference(
     Ok(())
 }
 
-fn run_lockstep(
+fn run_emulated(
     library: &Library,
     launch: &Launch,
     threads: usize,

@@ -6,19 +6,19 @@ use std::process::Command;
 
 /// What a library of kernels is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
+pub enum Build {
     /// The block emulator: the threads of a block are coroutines, and every access is reported.
-    Lockstep,
+    Emulated,
     /// The reference: one thread does a block's work and adds in the order of the block's threads.
     Ordered,
 }
 
-impl Flavour {
+impl Build {
     /// Returns the name, which is also the suffix of the kernels' symbols.
     pub fn name(self) -> &'static str {
         match self {
-            Flavour::Lockstep => "lockstep",
-            Flavour::Ordered => "ordered",
+            Build::Emulated => "emulator",
+            Build::Ordered => "ordered",
         }
     }
 }
@@ -44,17 +44,17 @@ pub fn object(
     source: &Path,
     include: &Path,
     types: &str,
-    flavour: Flavour,
+    build: Build,
     out: &Path,
 ) -> Result<(), String> {
     let mut flags: Vec<String> = FLAGS.map(Into::into).to_vec();
     flags.push(format!("-DUDASS_{types}"));
-    flags.push(format!("-DUDASS_SUFFIX={}", flavour.name()));
-    match flavour {
-        Flavour::Lockstep => {
-            flags.extend(["-DUDASS_LOCKSTEP", "-fsanitize=thread,bounds"].map(Into::into))
+    flags.push(format!("-DUDASS_SUFFIX={}", build.name()));
+    match build {
+        Build::Emulated => {
+            flags.extend(["-DUDASS_EMULATED", "-fsanitize=thread,bounds"].map(Into::into))
         }
-        Flavour::Ordered => flags.push("-DUDASS_ORDERED".into()),
+        Build::Ordered => flags.push("-DUDASS_ORDERED".into()),
     };
     let mut command = compiler();
     command.args(&flags).arg("-I").arg(include);

@@ -3,8 +3,8 @@
 //! their storage type, and sums of n products are in single precision (error of n + 4 units of
 //! 2^-24).
 
+use emulator::{Build, Launch, Library};
 use half::bf16;
-use lockstep::{Flavour, Launch, Library};
 use udass_raw::device::{Arg, Device, Grid, Kernel, Launcher, Types};
 use udass_raw::ops;
 use udass_raw::tape::Tape;
@@ -29,7 +29,7 @@ impl Launcher for Watcher {
         let (blocks, shared) = (g.blocks, g.shared);
         let launch = Launch { kernel, values, blocks, shared, bf16: false };
         let library = if prover::concerns(file) { &self.library } else { &self.others };
-        lockstep::watch(library, &launch, self.threads, 1).map_err(|e| Error::device(e.to_string()))
+        emulator::watch(library, &launch, self.threads, 1).map_err(|e| Error::device(e.to_string()))
     }
 
     fn elements_per_block(&self) -> usize {
@@ -77,9 +77,9 @@ fn within(name: &str, got: &[f32], expected: &[f64], bound: &[f64]) {
 
 fn watched(types: Types, threads: usize) -> Device {
     let name = format!("{types:?}").to_uppercase();
-    let library = prover::in_lockstep(&name);
-    let built = lockstep::built(&name, Flavour::Lockstep);
-    let others = Library::open(&built, Flavour::Lockstep).unwrap();
+    let library = prover::emulated(&name);
+    let built = emulator::built(&name, Build::Emulated);
+    let others = Library::open(&built, Build::Emulated).unwrap();
     let watcher = Watcher { library, others, threads };
     Device::host_launching(types, Box::new(watcher)).unwrap()
 }

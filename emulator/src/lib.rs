@@ -18,7 +18,7 @@ mod memory;
 mod report;
 
 pub use built::{built, kernels, runtime};
-pub use compile::Flavour;
+pub use compile::Build;
 pub use error::Error;
 pub use launch::{Argument, Launch, Value, compare, perform, watch};
 pub use library::Library;

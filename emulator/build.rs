@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use compile::Flavour;
+use compile::Build;
 
 fn main() {
     if let Err(problem) = build() {
-        eprintln!("\nbuilding the kernels in lockstep failed:\n{problem}\n");
+        eprintln!("\nbuilding the kernels for the emulator failed:\n{problem}\n");
         std::process::exit(1);
     }
 }
@@ -23,7 +23,7 @@ fn build() -> Result<(), String> {
     println!("cargo::rerun-if-changed={}", kernels.display());
     println!("cargo::rerun-if-changed=runtime.cpp");
     println!("cargo::rerun-if-changed=src/compile.rs");
-    println!("cargo::rustc-env=LOCKSTEP_KERNELS={}", kernels.display());
+    println!("cargo::rustc-env=EMULATOR_KERNELS={}", kernels.display());
     println!("cargo::rerun-if-env-changed=CXX");
 
     let mut sources: Vec<PathBuf> = std::fs::read_dir(&kernels)
@@ -38,18 +38,18 @@ fn build() -> Result<(), String> {
     let mut jobs = VecDeque::new();
     let mut libraries = Vec::new();
     for types in ["F32", "BF16", "F64"] {
-        for flavour in [Flavour::Lockstep, Flavour::Ordered] {
+        for build in [Build::Emulated, Build::Ordered] {
             let mut objects: Vec<PathBuf> = Vec::new();
             for source in &sources {
                 let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
-                let object = out.join(format!("{stem}_{types}_{}.o", flavour.name()));
-                jobs.push_back((source.clone(), types, flavour, object.clone()));
+                let object = out.join(format!("{stem}_{types}_{}.o", build.name()));
+                jobs.push_back((source.clone(), types, build, object.clone()));
                 objects.push(object);
             }
-            if flavour == Flavour::Lockstep {
+            if build == Build::Emulated {
                 objects.push(runtime.clone());
             }
-            libraries.push((out.join(format!("{}_{types}.so", flavour.name())), objects));
+            libraries.push((out.join(format!("{}_{types}.so", build.name())), objects));
         }
     }
     compile_all(jobs, &kernels)?;
@@ -57,7 +57,7 @@ fn build() -> Result<(), String> {
 }
 
 fn compile_all(
-    jobs: VecDeque<(PathBuf, &'static str, Flavour, PathBuf)>,
+    jobs: VecDeque<(PathBuf, &'static str, Build, PathBuf)>,
     include: &Path,
 ) -> Result<(), String> {
     let width = std::env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
@@ -65,10 +65,10 @@ fn compile_all(
     std::thread::scope(|scope| {
         for _ in 0..width {
             scope.spawn(|| {
-                while let Some((source, types, flavour, object)) =
+                while let Some((source, types, build, object)) =
                     jobs.lock().ok().and_then(|mut jobs| jobs.pop_front())
                 {
-                    let result = compile::object(&source, include, types, flavour, &object);
+                    let result = compile::object(&source, include, types, build, &object);
                     if let (Err(problem), Ok(mut problems)) = (result, problems.lock()) {
                         problems.push(problem);
                     }

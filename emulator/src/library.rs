@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::block::ThreadBody;
-use crate::compile::Flavour;
+use crate::compile::Build;
 use crate::error::Error;
 use crate::hooks::{HOOKS, Hooks};
 
 /// A shared library of kernels of one flavor.
 pub struct Library {
     library: libloading::Library,
-    flavour: Flavour,
+    build: Build,
     /// Address range of the library in memory.
     pub(crate) bounds: Range<u64>,
 }
@@ -21,7 +21,7 @@ pub struct Library {
 pub(crate) type OrderedBody =
     unsafe extern "C" fn(args: *mut *mut c_void, launch: *const OrderedLaunch);
 
-/// Mirrors `SoloLaunch` of `kernels/simt.cuh` in the build of the reference.
+/// Mirrors `SerialLaunch` of `kernels/simt.cuh` in the build of the reference.
 #[repr(C)]
 pub(crate) struct OrderedLaunch {
     pub begin: i64,
@@ -36,27 +36,27 @@ impl Library {
     ///
     /// # Errors
     /// Returns an error if the file cannot be loaded or lacks the functions of `runtime.cpp`.
-    pub fn open(path: &Path, flavour: Flavour) -> Result<Library, Error> {
+    pub fn open(path: &Path, build: Build) -> Result<Library, Error> {
         let problem = |e: libloading::Error| Error::Library(format!("{}: {e}", path.display()));
         // SAFETY: the library contains only kernels and has no initializers.
         let library = unsafe { libloading::Library::new(path) }.map_err(problem)?;
         let mut bounds = 0..0;
-        if flavour == Flavour::Lockstep {
-            // SAFETY: the types match lockstep/runtime.cpp, and `HOOKS` is static.
+        if build == Build::Emulated {
+            // SAFETY: the types match emulator/runtime.cpp, and `HOOKS` is static.
             unsafe {
                 let install: libloading::Symbol<unsafe extern "C" fn(*const Hooks)> =
-                    library.get(b"lockstep_install").map_err(problem)?;
+                    library.get(b"emulator_install").map_err(problem)?;
                 install(&HOOKS);
                 let find: libloading::Symbol<unsafe extern "C" fn(*mut u64, *mut u64)> =
-                    library.get(b"lockstep_bounds").map_err(problem)?;
+                    library.get(b"emulator_bounds").map_err(problem)?;
                 find(&mut bounds.start, &mut bounds.end);
             }
         }
-        Ok(Library { library, flavour, bounds })
+        Ok(Library { library, build, bounds })
     }
 
     fn symbol<F: Copy>(&self, kernel: &str) -> Result<F, Error> {
-        let name = format!("{kernel}_{}", self.flavour.name());
+        let name = format!("{kernel}_{}", self.build.name());
         // SAFETY: `threads` and `ordered` check the flavor, which determines the type of the
         // symbol.
         let symbol = unsafe { self.library.get::<F>(name.as_bytes()) };
@@ -64,12 +64,12 @@ impl Library {
     }
 
     pub(crate) fn threads(&self, kernel: &str) -> Result<ThreadBody, Error> {
-        assert_eq!(self.flavour, Flavour::Lockstep);
+        assert_eq!(self.build, Build::Emulated);
         self.symbol(kernel)
     }
 
     pub(crate) fn ordered(&self, kernel: &str) -> Result<OrderedBody, Error> {
-        assert_eq!(self.flavour, Flavour::Ordered);
+        assert_eq!(self.build, Build::Ordered);
         self.symbol(kernel)
     }
 }

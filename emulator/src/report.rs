@@ -104,16 +104,19 @@ impl fmt::Display for Problem {
                 write!(f, "{} `{name}`[{element}] and {other}, no barrier between", verb(access))
             }
             Problem::Unwritten { name, element } => {
-                write!(f, "reads `{name}`[{element}] in shared memory, which nothing wrote")
+                write!(f, "reads `{name}`[{element}] in shared memory, which was never written")
             }
             Problem::InFlight { name, element } => {
                 write!(f, "touches `{name}`[{element}] before waiting for the copy to it")
             }
             Problem::Beyond { index } => {
-                write!(f, "takes number {index} of an array that has fewer")
+                write!(f, "indexes element {index} of a shorter array")
             }
             Problem::Misaligned { address, bytes } => {
-                write!(f, "accesses {bytes} bytes at {address:#x}, which is no multiple of it")
+                write!(
+                    f,
+                    "accesses {bytes} bytes at {address:#x}, which is not a multiple of {bytes}"
+                )
             }
             Problem::Divergence { waiting, threads, elsewhere } => {
                 write!(f, "waits at a barrier with {waiting} of {threads} threads; {elsewhere}")
@@ -121,7 +124,7 @@ impl fmt::Display for Problem {
             Problem::Exchange { warp, waiting, lanes } => {
                 write!(f, "waits in an exchange of warp {warp} with {waiting} of {lanes} lanes")
             }
-            Problem::Endless => write!(f, "does not come to an end"),
+            Problem::Endless => write!(f, "does not terminate"),
         }
     }
 }
