@@ -34,10 +34,36 @@ pub enum Layout {
 pub enum Init {
     /// All elements have this value.
     Constant(f32),
-    /// A normal distribution with this standard deviation, truncated at two standard deviations.
-    TruncatedNormal(f32),
     /// A normal distribution with this standard deviation.
     Normal(f32),
+    /// A normal distribution with this standard deviation, without values beyond ±2: timm's
+    /// `trunc_normal_`, whose default bounds are absolute, not multiples of the deviation.
+    TruncatedNormal(f32),
+    /// A uniform distribution between minus and plus this bound.
+    Uniform(f32),
+}
+
+impl Init {
+    fn sample(self, draw: &mut Draw) -> f32 {
+        match self {
+            Init::Constant(value) => value,
+            Init::Normal(std) => (normal(draw) * std as f64) as f32,
+            Init::TruncatedNormal(std) => loop {
+                let value = normal(draw) * std as f64;
+                if value.abs() <= 2.0 {
+                    break value as f32;
+                }
+            },
+            Init::Uniform(bound) => ((2.0 * draw.uniform() - 1.0) * bound as f64) as f32,
+        }
+    }
+}
+
+/// Draws from the standard normal distribution by the Box–Muller transform.
+fn normal(draw: &mut Draw) -> f64 {
+    // 1 - u keeps the logarithm finite.
+    let (u, v) = (1.0 - draw.uniform(), draw.uniform());
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
 /// The name, shape, layout and initialization of one parameter or buffer.
@@ -285,22 +311,7 @@ impl Weights {
         self.load(device, |param| {
             slot += 1;
             let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
-            let mut normal = move || {
-                // The Box–Muller transform; 1 - u keeps the logarithm finite.
-                let (u, v) = (1.0 - draw.uniform(), draw.uniform());
-                (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-            };
-            let n = param.len();
-            Ok(Some(match param.init {
-                Init::Constant(x) => vec![x; n],
-                Init::Normal(std) => (0..n).map(|_| (normal() * std as f64) as f32).collect(),
-                Init::TruncatedNormal(std) => (0..n)
-                    .map(|_| {
-                        let inside = std::iter::repeat_with(&mut normal).find(|x| x.abs() <= 2.0);
-                        (inside.unwrap_or(0.0) * std as f64) as f32
-                    })
-                    .collect(),
-            }))
+            Ok(Some((0..param.len()).map(|_| param.init.sample(&mut draw)).collect()))
         })
     }
 

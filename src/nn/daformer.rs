@@ -8,7 +8,9 @@ use crate::ops;
 use crate::params::{Init, Spec};
 use crate::tensor::Tensor;
 
-use super::layers::{BatchNorm, Convolution, Depthwise, Dropout, Linear, Pass, kaiming_normal};
+use super::layers::{
+    BatchNorm, Convolution, Depthwise, Dropout, Linear, Pass, kaiming_normal, torch_default,
+};
 
 /// How the four embedded levels are fused into one feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,9 @@ enum Branch {
 
 const DILATIONS: [usize; 4] = [1, 6, 12, 18];
 
+/// Initial weights and biases of the reference's `conv_seg`.
+const CLASSIFIER: (Init, Option<Init>) = (Init::Normal(0.01), Some(Init::Constant(0.0)));
+
 impl DaformerHead {
     /// Adds the parameters of the head to `spec`. `widths` are the channels of the four levels;
     /// `site` is the random stream of the dropout.
@@ -62,13 +67,8 @@ impl DaformerHead {
         let channels = config.channels;
         let name = format!("{prefix}.conv_seg");
         let shape = [channels, config.classes];
-        let classifier = Linear::conv1x1(spec, &name, shape, true, Init::Normal(0.01));
-        let embed = (0..4)
-            .map(|i| {
-                let name = format!("{prefix}.embed_layers.{i}.proj");
-                Linear::new(spec, &name, widths[i], channels)
-            })
-            .collect();
+        let classifier = Linear::conv1x1(spec, &name, shape, CLASSIFIER.0, CLASSIFIER.1);
+        let embed = embed(spec, &format!("{prefix}.embed_layers"), widths, channels);
         let name = format!("{prefix}.fuse_layer");
         let fuse = match kind {
             FusionKind::Aspp => Fuse::aspp(spec, &name, channels),
@@ -88,15 +88,14 @@ impl DaformerHead {
     ) -> DaformerHead {
         /// Input channels of the unused classifier in the reference's state dict.
         const UNUSED: usize = 128;
-        let (channels, classes, start) = (config.channels, config.classes, Init::Normal(0.01));
+        let (channels, classes) = (config.channels, config.classes);
         let name = format!("{prefix}.conv_seg");
-        Linear::conv1x1(spec, &name, [UNUSED, classes], true, start);
-        let embed = (0..4)
-            .map(|i| Linear::new(spec, &format!("{prefix}.linear_c.{i}.proj"), widths[i], channels))
-            .collect();
+        Linear::conv1x1(spec, &name, [UNUSED, classes], CLASSIFIER.0, CLASSIFIER.1);
+        let embed = embed(spec, &format!("{prefix}.linear_c"), widths, channels);
         let fuse = Fuse::conv1x1(spec, &format!("{prefix}.linear_fuse"), channels);
         let name = format!("{prefix}.linear_pred");
-        let classifier = Linear::conv1x1(spec, &name, [channels, classes], true, start);
+        let init = torch_default(channels);
+        let classifier = Linear::conv1x1(spec, &name, [channels, classes], init, Some(init));
         DaformerHead { embed, fuse, dropout: Dropout { rate: config.dropout, site }, classifier }
     }
 
@@ -115,10 +114,19 @@ impl DaformerHead {
     }
 }
 
+/// Adds the layers that embed the four levels.
+fn embed(spec: &mut Spec, name: &str, widths: [usize; 4], channels: usize) -> Vec<Linear> {
+    let level = |(i, inputs): (usize, usize)| {
+        let init = torch_default(inputs);
+        Linear::new(spec, &format!("{name}.{i}.proj"), [inputs, channels], init, init)
+    };
+    widths.into_iter().enumerate().map(level).collect()
+}
+
 /// Adds a 1×1 convolution named `conv` and its batch norm `bn`.
 fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNorm) {
-    let init = kaiming_normal(outputs, 1, 1);
-    let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], false, init);
+    let init = kaiming_normal(outputs, 1);
+    let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], init, None);
     (conv, BatchNorm::new(spec, &format!("{name}.bn"), outputs, 1.0))
 }
 
@@ -139,7 +147,9 @@ impl Fuse {
                 }
                 let (dw, pw) = (format!("{name}.depthwise_conv"), format!("{name}.pointwise_conv"));
                 let conv = format!("{dw}.conv");
-                let depthwise = Depthwise::new(spec, &conv, joined, DILATIONS[i], false);
+                // mmcv takes the fan-out from the filters' shape, not divided by the groups.
+                let init = kaiming_normal(joined, 3);
+                let depthwise = Depthwise::new(spec, &conv, joined, DILATIONS[i], false, init);
                 let depthwise_norm = BatchNorm::new(spec, &format!("{dw}.bn"), joined, 1.0);
                 let (pointwise, pointwise_norm) = conv1x1(spec, &pw, joined, channels);
                 Branch::Separable { depthwise, depthwise_norm, pointwise, pointwise_norm }
@@ -147,7 +157,7 @@ impl Fuse {
             .collect();
         let name = format!("{name}.bottleneck");
         let geometry = ops::Conv { stride: 1, padding: 1, dilation: 1 };
-        let (conv, init) = (format!("{name}.conv"), kaiming_normal(channels, 3, 1));
+        let (conv, init) = (format!("{name}.conv"), kaiming_normal(channels, 3));
         let shape = [joined, channels];
         let bottleneck = Convolution::new(spec, &conv, shape, 3, geometry, false, init);
         let norm = BatchNorm::new(spec, &format!("{name}.bn"), channels, 1.0);

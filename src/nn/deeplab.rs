@@ -7,8 +7,8 @@ use crate::tensor::Tensor;
 
 use super::layers::{Convolution, Pass};
 
-/// Parallel 3×3 convolutions that map the last feature level straight to the classes, without norm
-/// or dropout.
+/// Parallel convolutions that map the last feature level straight to the classes, without norm or
+/// dropout: 3×3, but 1×1 in a branch of dilation 1, as in the reference's `ASPPModule`.
 pub struct DeepLabHead {
     branches: Vec<Convolution>,
 }
@@ -26,8 +26,9 @@ impl DeepLabHead {
         let branches = (dilations.iter().enumerate())
             .map(|(i, &dilation)| {
                 let name = format!("{prefix}.aspp_modules.{i}.conv");
-                let (geometry, init) = (Conv::same(3, dilation), Init::Normal(0.01));
-                Convolution::new(spec, &name, [width, classes], 3, geometry, true, init)
+                let kernel = if dilation == 1 { 1 } else { 3 };
+                let (geometry, init) = (Conv::same(kernel, dilation), Init::Normal(0.01));
+                Convolution::new(spec, &name, [width, classes], kernel, geometry, true, init)
             })
             .collect();
         DeepLabHead { branches }

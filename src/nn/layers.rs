@@ -93,24 +93,29 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Adds a fully connected layer with a bias to `spec`.
-    pub fn new(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> Linear {
-        let init = Init::TruncatedNormal(0.02);
-        let weight = spec.param(format!("{name}.weight"), &[outputs, inputs], Layout::Same, init);
-        Linear { weight, bias: Some(bias(spec, name, outputs)) }
+    /// Adds a fully connected layer to `spec`.
+    pub fn new(
+        spec: &mut Spec,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        weight: Init,
+        bias: Init,
+    ) -> Linear {
+        let weight = spec.param(format!("{name}.weight"), &[outputs, inputs], Layout::Same, weight);
+        Linear { weight, bias: Some(bias_of(spec, name, outputs, bias)) }
     }
 
-    /// Adds a 1×1 convolution to `spec`, with weights initialized by `init`.
+    /// Adds a 1×1 convolution to `spec`; without `bias` it has none.
     pub fn conv1x1(
         spec: &mut Spec,
         name: &str,
         [inputs, outputs]: [usize; 2],
-        with_bias: bool,
-        init: Init,
+        weight: Init,
+        bias: Option<Init>,
     ) -> Linear {
         let shape = [outputs, inputs, 1, 1];
-        let weight = spec.param(format!("{name}.weight"), &shape, Layout::Filter, init);
-        Linear { weight, bias: with_bias.then(|| bias(spec, name, outputs)) }
+        let weight = spec.param(format!("{name}.weight"), &shape, Layout::Filter, weight);
+        Linear { weight, bias: bias.map(|init| bias_of(spec, name, outputs, init)) }
     }
 
     /// Returns the output in the storage type.
@@ -128,13 +133,23 @@ impl Linear {
     }
 }
 
-fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
-    spec.param(format!("{name}.bias"), &[outputs], Layout::Same, Init::Constant(0.0))
+fn bias_of(spec: &mut Spec, name: &str, outputs: usize, init: Init) -> ParamId {
+    spec.param(format!("{name}.bias"), &[outputs], Layout::Same, init)
 }
 
-/// Kaiming-normal initialization by fan-out, as the reference initializes convolutions.
-pub fn kaiming_normal(outputs: usize, kernel: usize, groups: usize) -> Init {
-    Init::Normal((2.0 / (kernel * kernel * outputs / groups) as f32).sqrt())
+fn bias(spec: &mut Spec, name: &str, outputs: usize) -> ParamId {
+    bias_of(spec, name, outputs, Init::Constant(0.0))
+}
+
+/// Kaiming-normal initialization by fan-out with the gain of a ReLU (He et al. 2015), where the
+/// fan-out is `outputs` times the filter's taps.
+pub fn kaiming_normal(outputs: usize, kernel: usize) -> Init {
+    Init::Normal((2.0 / (kernel * kernel * outputs) as f32).sqrt())
+}
+
+/// PyTorch's default for the weights and biases of `nn.Linear` and of a 1×1 `nn.Conv2d`.
+pub fn torch_default(inputs: usize) -> Init {
+    Init::Uniform(1.0 / (inputs as f32).sqrt())
 }
 
 /// A convolution with a square filter.
@@ -187,15 +202,16 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
-    /// Adds a depthwise convolution to `spec`.
+    /// Adds a depthwise convolution to `spec`, with filters initialized by `init`.
     pub fn new(
         spec: &mut Spec,
         name: &str,
         channels: usize,
         dilation: usize,
         with_bias: bool,
+        init: Init,
     ) -> Depthwise {
-        let (shape, init) = ([channels, 1, 3, 3], kaiming_normal(channels, 3, channels));
+        let shape = [channels, 1, 3, 3];
         let weight = spec.param(format!("{name}.weight"), &shape, Layout::Depthwise, init);
         Depthwise { weight, bias: with_bias.then(|| bias(spec, name, channels)), dilation }
     }

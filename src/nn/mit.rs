@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::config::NetworkConfig;
 use crate::ops::{self, Conv};
-use crate::params::Spec;
+use crate::params::{Init, Spec};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -91,7 +91,7 @@ impl Mit {
                 let name = format!("{prefix}.patch_embed{}", i + 1);
                 let channels = [inputs, widths[i]];
                 let proj = format!("{name}.proj");
-                let init = kaiming_normal(widths[i], kernel, 1);
+                let init = kaiming_normal(widths[i], kernel);
                 let embed = Convolution::new(spec, &proj, channels, kernel, geometry, true, init);
                 (embed, LayerNorm::new(spec, &format!("{name}.norm"), widths[i], EMBED_EPS))
             })
@@ -139,6 +139,11 @@ impl Mit {
     }
 }
 
+/// Adds a fully connected layer of a block, initialized as the backbone does it.
+fn linear(spec: &mut Spec, name: String, channels: [usize; 2]) -> Linear {
+    Linear::new(spec, &name, channels, Init::TruncatedNormal(0.02), Init::Constant(0.0))
+}
+
 impl Stage {
     fn forward(&self, pass: &Pass, input: &Tensor) -> Result<Tensor> {
         let embedded = self.embed.forward_wide(pass, input)?;
@@ -171,9 +176,17 @@ impl Block {
             norm1: LayerNorm::new(spec, &format!("{name}.norm1"), width, BLOCK_EPS),
             attention: Attention::new(spec, &format!("{name}.attn"), width, heads, reduction),
             norm2: LayerNorm::new(spec, &format!("{name}.norm2"), width, BLOCK_EPS),
-            fc1: Linear::new(spec, &format!("{name}.mlp.fc1"), width, hidden),
-            depthwise: Depthwise::new(spec, &format!("{name}.mlp.dwconv.dwconv"), hidden, 1, true),
-            fc2: Linear::new(spec, &format!("{name}.mlp.fc2"), hidden, width),
+            fc1: linear(spec, format!("{name}.mlp.fc1"), [width, hidden]),
+            depthwise: Depthwise::new(
+                spec,
+                &format!("{name}.mlp.dwconv.dwconv"),
+                hidden,
+                1,
+                true,
+                // The backbone divides the fan-out by the groups, which leaves the taps alone.
+                kaiming_normal(1, 3),
+            ),
+            fc2: linear(spec, format!("{name}.mlp.fc2"), [hidden, width]),
             drop_path,
             site,
         }
@@ -219,12 +232,12 @@ impl Block {
 
 impl Attention {
     fn new(spec: &mut Spec, name: &str, width: usize, heads: usize, ratio: usize) -> Attention {
-        let q = Linear::new(spec, &format!("{name}.q"), width, width);
-        let kv = Linear::new(spec, &format!("{name}.kv"), width, 2 * width);
-        let proj = Linear::new(spec, &format!("{name}.proj"), width, width);
+        let q = linear(spec, format!("{name}.q"), [width, width]);
+        let kv = linear(spec, format!("{name}.kv"), [width, 2 * width]);
+        let proj = linear(spec, format!("{name}.proj"), [width, width]);
         let reduction = (ratio > 1).then(|| {
             let geometry = Conv { stride: ratio, padding: 0, dilation: 1 };
-            let (channels, init) = ([width, width], kaiming_normal(width, ratio, 1));
+            let (channels, init) = ([width, width], kaiming_normal(width, ratio));
             let sr = format!("{name}.sr");
             (
                 Convolution::new(spec, &sr, channels, ratio, geometry, true, init),

@@ -125,7 +125,7 @@ impl ConvNorm {
         geometry: Conv,
         gain: f32,
     ) -> ConvNorm {
-        let (init, [conv, norm]) = (kaiming_normal(channels[1], kernel, 1), names);
+        let (init, [conv, norm]) = (kaiming_normal(channels[1], kernel), names);
         ConvNorm {
             conv: Convolution::new(spec, &conv, channels, kernel, geometry, false, init),
             norm: BatchNorm::new(spec, &norm, channels[1], gain),
