@@ -19,7 +19,8 @@ use super::size;
 /// label map: <name>_labelIds.png with Cityscapes' ids for images named *_leftImg8bit.png, as its
 /// evaluation server expects, and <name>.png for others. Prints the files written.
 ///
-/// With --submission, segments a whole split of Cityscapes for that server instead.
+/// With --submission, segments a whole split of Cityscapes, ACDC or Dark Zurich for its server
+/// instead.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,8 +59,8 @@ pub struct Args {
     #[arg(long, value_name = "WxH", value_parser = size::parse)]
     resize: Option<Size>,
 
-    /// Segment a split of the configured Cityscapes data, as eval does, and write this zip of label
-    /// ids for its evaluation server. Labels are not needed.
+    /// Segment a split of the configured target, as eval does, and write this zip for its evaluation
+    /// server: label ids for Cityscapes, train ids for ACDC and Dark Zurich. Labels are not needed.
     #[arg(long, value_name = "ZIP", conflicts_with_all = ["images", "out", "logits", "resize"])]
     submission: Option<PathBuf>,
 

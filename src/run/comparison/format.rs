@@ -2,10 +2,19 @@
 
 use super::published::Row;
 
-/// Returns the notes of these rows, each with the row's name.
+/// Returns the notes of these rows, each with the row's name, and where the rows were published.
 pub fn footnotes(rows: &[&Row]) -> Vec<String> {
     let noted = rows.iter().filter_map(|row| Some((row, row.note.as_ref()?)));
-    noted.map(|(row, note)| format!("{}: {note}", marked(row))).collect()
+    let notes = noted.map(|(row, note)| format!("{}: {note}", marked(row)));
+    let mut origins: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in rows {
+        match origins.iter_mut().find(|(origin, _)| *origin == row.origin) {
+            Some((_, names)) => names.push(&row.name),
+            None => origins.push((&row.origin, vec![&row.name])),
+        }
+    }
+    let origins = origins.iter().map(|(origin, names)| format!("{}: {origin}", names.join(", ")));
+    notes.chain(origins).collect()
 }
 
 /// Returns a row's name, with a dagger if it has a note.

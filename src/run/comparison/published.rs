@@ -22,6 +22,8 @@ pub struct Table {
     pub source: String,
     /// Layout of the target dataset.
     pub target: String,
+    /// Where the rows were published, unless they say otherwise.
+    pub origin: String,
     /// Train ids of the columns.
     pub classes: Vec<usize>,
     /// The means that the table reports.
@@ -66,6 +68,9 @@ pub struct Row {
     pub means: Vec<f64>,
     /// A remark about inconsistent numbers.
     pub note: Option<String>,
+    /// Where the row was published.
+    #[serde(default)]
+    pub origin: String,
 }
 
 /// The kind of a network, by its backbone.
@@ -112,7 +117,12 @@ pub fn tables() -> Result<Vec<Table>> {
         ("synthia_cityscapes", include_str!("published/synthia_cityscapes.toml")),
     ];
     let read = |(name, text)| {
-        toml::from_str(text).map_err(|e| Error::config(format!("published/{name}.toml: {e}")))
+        let mut table: Table = toml::from_str(text)
+            .map_err(|e| Error::config(format!("published/{name}.toml: {e}")))?;
+        for row in table.rows.iter_mut().filter(|row| row.origin.is_empty()) {
+            row.origin.clone_from(&table.origin);
+        }
+        Ok(table)
     };
     texts.into_iter().map(read).collect()
 }
@@ -125,7 +135,7 @@ mod tests {
     #[test]
     fn the_means_are_those_of_the_classes_unless_a_note_says_otherwise() {
         for table in tables().unwrap() {
-            assert_eq!(table.rows.len(), 12);
+            assert_eq!(table.rows.len(), 14);
             for row in &table.rows {
                 let at = format!("{}, {}", table.title, row.name);
                 assert_eq!(row.iou.len(), table.classes.len(), "{at}");

@@ -115,29 +115,24 @@ pub fn save_label_ids(
     classes: &Classes,
 ) -> Result<PathBuf> {
     let path = folder.as_ref().join(label_ids_name(image.as_ref()));
-    let bytes = label_ids_png(width, height, ids, classes)?;
+    let label_ids: Vec<u8> = ids.iter().map(|&id| classes.label_id(id)).collect();
+    let bytes = gray_png(width, height, &label_ids)?;
     write_atomic(&path, |file| file.write_all(&bytes))?;
     Ok(path)
 }
 
-/// Converts train ids to label ids and encodes them as an 8-bit grayscale PNG.
+/// Encodes a map of ids as an 8-bit grayscale PNG.
 ///
 /// # Errors
 /// [`Error::Shape`] if `ids` does not have `width`·`height` elements, or the size is too large for
 /// a PNG.
-pub fn label_ids_png(
-    width: usize,
-    height: usize,
-    ids: &[u8],
-    classes: &Classes,
-) -> Result<Vec<u8>> {
-    let wrong = |problem| Error::shape("label picture", problem);
+pub fn gray_png(width: usize, height: usize, ids: &[u8]) -> Result<Vec<u8>> {
+    let wrong = |problem| Error::shape("label map", problem);
     if ids.len() != width * height {
         return Err(wrong(format!("{} ids for {width}x{height} pixels", ids.len())));
     }
-    let label_ids: Vec<u8> = ids.iter().map(|&id| classes.label_id(id)).collect();
     let mut bytes = Vec::new();
-    encode(&mut bytes, width, height, png::ColorType::Grayscale, &label_ids)
+    encode(&mut bytes, width, height, png::ColorType::Grayscale, ids)
         .map_err(|e| wrong(e.to_string()))?;
     Ok(bytes)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::images;
 use super::inference::Predictor;
-use super::submission::{self, LabelMap};
+use super::submission::{self, LabelMap, Server};
 use super::trained::Trained;
 use crate::checkpoint::weights::Network;
 use crate::checkpoint::{files, writer};
@@ -92,23 +92,23 @@ pub fn predict(
     Ok(written)
 }
 
-/// Segments a split of Cityscapes, with images scaled as for evaluation, and writes the zip for its
-/// evaluation server.
+/// Segments a split of Cityscapes, ACDC or Dark Zurich, with images scaled as for evaluation, and
+/// writes the zip for the dataset's evaluation server.
 ///
 /// # Errors
-/// Before the first prediction, [`Error::Config`] if the target's layout or classes are not
-/// Cityscapes', or [`Error::Data`] if the images' names are not.
+/// Before the first prediction, [`Error::Config`] if the target's layout has no server or the classes
+/// are not Cityscapes', or [`Error::Data`] if the images' names are not.
 pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> Result<()> {
     let layout = &config.target.layout;
-    if layout != "cityscapes" {
+    let Some(server) = Server::of(layout) else {
         return Err(Error::config(format!(
-            "target.layout is `{layout}`, but the evaluation server expects predictions for \
-             Cityscapes"
+            "target.layout is `{layout}`, but only Cityscapes, ACDC and Dark Zurich have \
+             evaluation servers"
         )));
-    }
+    };
     if !Classes::new(&config.dataset).are_cityscapes() {
         return Err(Error::config(
-            "[dataset] defines its own classes, but the evaluation server expects those of \
+            "[dataset] defines its own classes, but the evaluation servers expect those of \
              Cityscapes",
         ));
     }
@@ -121,7 +121,7 @@ pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> 
         let Segmented { image, ids, .. } = segmented?;
         Ok(LabelMap { width: image.size.width, height: image.size.height, ids })
     });
-    submission::write(wanted.zip, &images, maps)
+    submission::write(wanted.zip, server, &images, maps)
 }
 
 /// Segments images one after the other. `input` maps an image's size to the size that it is scaled
