@@ -13,13 +13,13 @@
 // written if `failed` is set.
 #include "simt.cuh"
 
-// AdamW and EMA step, see the top of the file. `low_precision` and `teacher_shadow` receive the
+// AdamW and EMA step, see the top of the file. `low_precision` and `teacher_low_precision` receive the
 // low-precision copies of values and teacher that matmuls read.
 KERNEL(adamw,
        real* values /* chunks,chunk_size */, const real* grads /* chunks,chunk_size */,
        real* exp_avg /* chunks,chunk_size */, real* exp_avg_sq /* chunks,chunk_size */,
        real* OPTIONAL teacher /* chunks,chunk_size */, T* OPTIONAL low_precision /* chunks,chunk_size */,
-       T* OPTIONAL teacher_shadow /* chunks,chunk_size */, const real* multipliers /* chunks,2 */,
+       T* OPTIONAL teacher_low_precision /* chunks,chunk_size */, const real* multipliers /* chunks,2 */,
        const real* schedule /* 5 */, const int32_t* failed /* 1 */,
        real beta1, real rest1, real beta2, real rest2, real eps, int64_t chunks,
        int64_t chunk_size) {
@@ -47,7 +47,7 @@ KERNEL(adamw,
             }
         }
         if (low_precision != nullptr) BLOCK_LOOP(j, chunk_size) low_precision[first + j] = values[first + j];
-        if (teacher_shadow != nullptr) BLOCK_LOOP(j, chunk_size) teacher_shadow[first + j] = teacher[first + j];
+        if (teacher_low_precision != nullptr) BLOCK_LOOP(j, chunk_size) teacher_low_precision[first + j] = teacher[first + j];
     }
 }
 

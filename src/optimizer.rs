@@ -36,6 +36,9 @@ pub struct Optimizer {
     pub exp_avg: Tensor,
     /// The second moments, laid out like the parameters.
     pub exp_avg_sq: Tensor,
+    /// The iteration of the first update that the moments hold, from which the bias correction
+    /// counts. It is negative if they are older than the run's iterations.
+    pub first: i64,
     /// The multipliers of learning rate and weight decay for each chunk of the flat store:
     /// chunks,2.
     multipliers: Tensor,
@@ -120,6 +123,7 @@ impl Optimizer {
             Ok(Optimizer {
                 exp_avg: device.zeros(weights.values.shape(), device.real())?,
                 exp_avg_sq: device.zeros(weights.values.shape(), device.real())?,
+                first: 0,
                 multipliers: device.upload_real(&[owners.len(), 2], &by_chunk)?,
                 settings,
             })
@@ -143,7 +147,7 @@ impl Optimizer {
             return Err(Error::shape("adamw", "these weights have no gradients"));
         };
         let AdamWSettings { betas, eps, .. } = self.settings;
-        let (teacher, teacher_shadow) =
+        let (teacher, teacher_low_precision) =
             teacher.map_or((None, None), |t| (Some(&mut t.values), t.low_precision.as_mut()));
         AdamW {
             values: &mut student.values,
@@ -152,7 +156,7 @@ impl Optimizer {
             exp_avg_sq: &mut self.exp_avg_sq,
             teacher,
             low_precision: student.low_precision.as_mut(),
-            teacher_shadow,
+            teacher_low_precision,
             multipliers: &self.multipliers,
             schedule: numbers,
             failed,

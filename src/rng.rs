@@ -55,6 +55,8 @@ pub enum Purpose {
     MaskGrid = 20,
     /// The initial values of parameters; the slot is the parameter.
     Init = 21,
+    /// The photometric distortion of the source image.
+    Photometric = 22,
 }
 
 /// The increment of the SplitMix64 state: 2⁶⁴ divided by the golden ratio.

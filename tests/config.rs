@@ -72,7 +72,8 @@ fn gta_vit_is_the_published_setting() {
         .map(|r| (r.contains.as_str(), r.lr_mult, r.decay_mult))
         .collect();
     assert_eq!(rules, [("pos_block", 1.0, 0.0), ("head", 10.0, 1.0), ("norm", 1.0, 0.0)]);
-    assert_eq!((c.schedule.warmup, c.schedule.warmup_ratio, c.schedule.end), (1500, 1e-6, 40_000));
+    assert_eq!((c.schedule.warmup, c.schedule.warmup_ratio, c.schedule.end), (1500, 1e-6, 50_000));
+    assert_eq!((c.run.max_iters, c.run.eval_interval, c.seed), (50_000, 500, 1));
     assert_eq!((c.eval.window, c.eval.stride), (1024, 512));
 }
 
@@ -97,9 +98,11 @@ fn the_other_tasks_are_the_published_settings() {
         same.network = cnn.network.clone();
         same.optimizer = cnn.optimizer.clone();
         (same.seed, same.weights, same.run) = (cnn.seed, cnn.weights.clone(), cnn.run.clone());
-        same.quadmix.start = cnn.quadmix.start;
+        (same.quadmix.start, same.schedule.end) = (cnn.quadmix.start, 40_000);
         assert_eq!(*cnn, same);
     }
+    let lengths = [&gta_cnn, &syn_vit, &syn_cnn].map(|c| (c.run.max_iters, c.schedule.end));
+    assert_eq!(lengths, [(40_000, 40_000); 3]);
     let starts = [&vit, &gta_cnn, &syn_vit, &syn_cnn].map(|c| c.quadmix.start);
     assert_eq!(starts, [6000, 7000, 6000, 6001]);
     assert_eq!(network(&syn_vit), ("mit_b5".into(), "daformer".into(), 1));
@@ -121,10 +124,12 @@ fn adverse_conditions_are_mics_settings_with_quadmix() {
         assert_eq!((c.eval.resize, c.pseudo_label.margins), ([1920, 1080], [0; 4]));
         assert_eq!((c.mask.images, c.mask.augment), (Masked::Both, false));
         assert_eq!((c.quadmix.start, &c.quadmix.classes[..]), (6000, &[4, 6, 15, 17, 18][..]));
+        assert_eq!((c.seed, c.run.max_iters, c.run.eval_interval), (0, 40_000, 4000));
         // Everything else equals the preset with Cityscapes as the target.
         let (mut c, run) = (c, vit.run.clone());
         (c.source, c.target, c.eval, c.run) =
             (vit.source.clone(), vit.target.clone(), vit.eval.clone(), run);
+        (c.seed, c.schedule.end) = (vit.seed, vit.schedule.end);
         (c.pseudo_label.margins, c.mask) = (vit.pseudo_label.margins, vit.mask.clone());
         c.quadmix.classes = vit.quadmix.classes.clone();
         assert_eq!(c, vit);
@@ -162,7 +167,10 @@ fn a_head_must_fit_its_backbone() {
     let cnn = |sets: &[&str]| set(&[&resnet[..], sets].concat());
     assert!(cnn(&["data.crop=528", "eval.window=272", "eval.stride=136"]).is_ok());
     let told = cnn(&["data.crop=520"]).unwrap_err().to_string();
-    assert!(told.contains("a multiple of 16 (HRDA halves the crop, and the backbone's"), "{told}");
+    assert!(
+        told.contains("a multiple of 16 (HRDA scales the crop by 0.5, and the backbone's"),
+        "{told}"
+    );
     for dilations in ["[]", "[6, 0]"] {
         let told = refusal(&[&format!("network.dilations={dilations}")]);
         assert!(told.contains("expected a list of numbers, each at least 1"), "{told}");
@@ -322,7 +330,7 @@ fn wrong_types_are_told_in_words() {
 #[test]
 fn values_out_of_range_are_refused() {
     let cases = [
-        ("data.crop=1000", "expected a multiple of 64 (HRDA halves the crop"),
+        ("data.crop=1000", "expected a multiple of 64 (HRDA scales the crop by 0.5"),
         ("data.flip=1.5", "expected a number from 0 to 1, got 1.5"),
         ("data.flip=nan", "got NaN"),
         ("data.batch=0", "expected at least 1, got 0"),
@@ -351,9 +359,7 @@ fn values_out_of_range_are_refused() {
         ("optimizer.lr=0", "expected a number above 0"),
         ("optimizer.lr=inf", "expected a number above 0"),
         ("optimizer.betas=[0.9, 1]", "less than 1"),
-        ("schedule.warmup=50000", "expected at most schedule.end, 40000"),
         ("run.max_iters=0", "expected at least 1"),
-        ("run.keep=0", "expected at least 1"),
         ("eval.stride=2000", "expected from 1 to eval.window, 1024"),
         ("eval.window=100", "expected a multiple of 64"),
         ("weights.init=", "expected a file, or \"random\""),
@@ -381,7 +387,7 @@ fn a_mistyped_key_in_a_file_is_pointed_at() {
 fn a_wrong_value_in_a_file_is_pointed_at() {
     assert_eq!(
         file_refusal("[data]\n\tcrop =  1000\n"),
-        "mine.toml:3:10: `data.crop`: expected a multiple of 64 (HRDA halves the crop, and the \
+        "mine.toml:3:10: `data.crop`: expected a multiple of 64 (HRDA scales the crop by 0.5, and the \
          backbone's last stride is 32), got 1000\n   |\n 3 | \tcrop =  1000\n   | \t        ^^^^"
     );
     let told = file_refusal("[data]\ncrop = \"größ\" # ü\n");
@@ -502,4 +508,27 @@ fn unknown_names_and_missing_files_are_told() {
     assert!(told.contains("the presets are gta_vit, gta_cnn, syn_vit"), "{told}");
     let told = Config::load("no/such.toml", &[]).unwrap_err().to_string();
     assert!(told.starts_with("no/such.toml: cannot read the configuration: "), "{told}");
+}
+
+#[test]
+fn the_schedule_ends_with_the_run_unless_it_is_set() {
+    let ends = |sets: &[&str]| {
+        let config = set(sets).unwrap();
+        (config.run.max_iters, config.schedule.end)
+    };
+    assert_eq!(ends(&["run.max_iters=7000"]), (7000, 7000));
+    assert_eq!(ends(&["run.max_iters=7000", "schedule.end=9000"]), (7000, 9000));
+    assert_eq!(ends(&["run.max_iters=7000", "schedule.end=0"]), (7000, 7000));
+    // Training on at a rate of 0 would do nothing.
+    let told = refusal(&["schedule.end=40000"]);
+    assert!(told.contains("`run.max_iters`: expected at most schedule.end, 40000"), "{told}");
+    assert!(told.contains("got 50000"), "{told}");
+    let told = refusal(&["schedule.end=1000", "run.max_iters=1000"]);
+    assert!(
+        told.contains("`schedule.warmup`: expected at most schedule.end, 1000, got 1500"),
+        "{told}"
+    );
+    // What is saved holds the number, whatever a later run is told.
+    let saved = set(&["run.max_iters=7000"]).unwrap().to_toml().unwrap();
+    assert!(saved.contains("\nend = 7000\n"), "{saved}");
 }

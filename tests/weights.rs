@@ -238,7 +238,7 @@ fn tensors_that_are_not_there_are_refused() {
     for (tensor, problem) in cases {
         let content = dict(&[("weird", tensor)]);
         refused(&zip_of(&content), &[problem]);
-        let problem = if problem.contains("3 are there") { "storage" } else { problem };
+        let problem = if problem.contains("3 are present") { "storage" } else { problem };
         refused(&legacy_of(&content), &[problem]);
     }
     refused(&zipped(&[("data.pkl", &pickled(&tensor()))]), &["has no record archive/data/0"]);

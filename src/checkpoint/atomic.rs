@@ -43,6 +43,29 @@ fn fill(
     file.get_ref().sync_all()
 }
 
+/// Replaces the file at `to` with the one at `from`: by a hard link where the file system has them,
+/// which takes no space of its own, and otherwise by a copy.
+///
+/// # Errors
+/// [`Error::Io`] with the path and the cause; the previous file at `to` stays unchanged.
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    let temporary = temporary(to)?;
+    let linked = match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => fs::hard_link(from, &temporary)
+            .or_else(|_| fs::copy(from, &temporary).and_then(|_| sync(&temporary)))
+            .and_then(|()| fs::rename(&temporary, to)),
+    };
+    linked.and_then(|()| sync_folder(folder(to))).map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::io(to, "write", explain(e, to.exists()))
+    })
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// Removes the temporary files that killed writers left in this folder.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::identity::{Identity, Kind, identify};
-use super::moments::{MOMENTS, parameters};
+use super::moments::{MOMENTS, first_update, parameters};
 use super::pth::{self, Node};
 use super::tensor_file::{TORCH_TREE, TensorFile, TensorInfo};
 use super::weights::{Network, network_prefix};
@@ -110,10 +110,11 @@ fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<
     let [first, second] = MOMENTS;
     let networks = [Network::Student.prefix(), Network::Teacher.prefix()];
     let state = networks.into_iter().flat_map(under).map(|(_, name)| leaf(name, name));
+    let updates = iteration as i64 - first_update(file)?;
     let params: Vec<&str> = under(first).map(|(param, _)| param).collect();
     let moments = params.iter().enumerate().map(|(index, param)| {
         let moments = Node::dict([
-            ("step", Node::Int(iteration as i64)),
+            ("step", Node::Int(updates)),
             ("exp_avg", Node::Tensor(format!("{first}{param}"))),
             ("exp_avg_sq", Node::Tensor(format!("{second}{param}"))),
         ]);

@@ -16,6 +16,11 @@ pub fn path_of(out: &Path, iteration: u64) -> PathBuf {
     folder(out).join(format!("iteration_{iteration:06}.safetensors"))
 }
 
+/// Returns the path of the checkpoint of a run's best evaluation.
+pub fn best(out: &Path) -> PathBuf {
+    folder(out).join("best.safetensors")
+}
+
 /// Returns the checkpoints of a run with their iterations, oldest first.
 pub fn list(out: &Path) -> Vec<(u64, PathBuf)> {
     let entries = std::fs::read_dir(folder(out)).into_iter().flatten().flatten();
@@ -65,10 +70,10 @@ pub fn open(path: &Path) -> Result<TensorFile> {
     }
 }
 
-/// Removes all but the newest `keep` checkpoints; at least one is kept.
+/// Removes all but the newest `keep` checkpoints; 0 keeps all.
 pub fn prune(out: &Path, keep: usize) -> Result<()> {
-    let all = list(out);
-    for (_, old) in &all[..all.len().saturating_sub(keep.max(1))] {
+    let all = if keep == 0 { Vec::new() } else { list(out) };
+    for (_, old) in &all[..all.len().saturating_sub(keep)] {
         std::fs::remove_file(old).map_err(|e| Error::io(old, "remove", e))?;
     }
     Ok(())

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::identity;
+use super::pth::Node;
 use super::tensor_file::TensorFile;
+use crate::{Error, Result};
 
 /// Prefixes of the first and second moments in this program's checkpoints.
 pub const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
@@ -32,4 +35,33 @@ pub fn names(file: &TensorFile, prefix: &str) -> Option<HashMap<String, [String;
         (param.to_owned(), names)
     });
     Some(named.collect())
+}
+
+/// Returns the iteration of the first update that the moments in a checkpoint hold. A checkpoint of
+/// the reference counts the updates of each parameter.
+///
+/// # Errors
+/// [`Error::Weights`] if the file's metadata is malformed.
+pub fn first_update(file: &TensorFile) -> Result<i64> {
+    if let Some(text) = file.metadata("optimizer.first") {
+        let problem = || format!("its optimizer.first, `{text}`, is not a number");
+        return text.parse().map_err(|_| Error::weights(file.path(), problem()));
+    }
+    let next = identity::iteration(file)?.map_or(0, |next| next as i64);
+    Ok(updates(file)?.map_or(0, |updates| next - updates))
+}
+
+/// Returns the number of updates that PyTorch's moments hold: `step` of the first parameter, which
+/// is a number or, since PyTorch 1.12, a tensor. Returns `None` if the file does not say.
+fn updates(file: &TensorFile) -> Result<Option<i64>> {
+    const STEP: &str = "optimizer.state.0.step";
+    if file.find(STEP).is_some() {
+        return Ok(file.numbers(STEP)?.first().map(|&step| step as i64));
+    }
+    let tree = file.tree()?;
+    let first = tree.as_ref().and_then(|tree| tree.get("optimizer")?.get("state")?.first());
+    Ok(match first.and_then(|first| first.get("step")) {
+        Some(Node::Int(step)) => Some(*step),
+        _ => None,
+    })
 }

@@ -11,8 +11,9 @@
 //! The teacher's update is fused with the student's, so the teacher is one update ahead of the
 //! reference's, which averages at the start of an iteration.
 //!
-//! The metadata strings are `iteration` (the next one), `templates.iteration`, `skipped` (files
-//! that could not be read), `version` and `config`. A dump for a replay also holds the next batch,
+//! The metadata strings are `iteration` (the next one), `optimizer.first` (the iteration of the
+//! first update that the moments hold), `templates.iteration`, `skipped` (files that could not be
+//! read), `version` and `config`. A dump for a replay also holds the next batch,
 //! `batch.*`. No RNG state is stored, because every random number is a hash of seed and iteration.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,8 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 use super::batch;
-use super::moments::{self, MOMENTS};
+use super::identity;
+use super::moments::{self, MOMENTS, first_update};
 use super::tensor_file::TensorFile;
 use super::weights::{Network, is_count, load_network, network_prefix};
 use super::writer::{self, Entry};
@@ -60,6 +62,7 @@ pub fn save(
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("iteration".to_string(), position.next.to_string()),
         ("skipped".to_string(), skipped),
+        ("optimizer.first".to_string(), training.optimizer.first.to_string()),
         ("config".to_string(), training.config.to_toml()?),
         (
             "templates.iteration".to_string(),
@@ -118,6 +121,7 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
     if !load_moments(file, training)? {
         return Err(Error::weights(path, format!("holds no tensor `{}…`", MOMENTS[0])));
     }
+    training.optimizer.first = first_update(file)?;
     training.templates.iteration = number("templates.iteration");
     if training.templates.iteration.is_some() {
         for (name, tensor) in training.templates.named() {
@@ -175,8 +179,9 @@ fn check(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
 
 /// Continues training from a checkpoint of another run or program. The `training` must already have
 /// the checkpoint's student. This loads the moments, unless `iteration` is 0, and the teacher's
-/// buffers, and copies the teacher's parameters from the student, as the released code does.
-/// Returns false if the moments were wanted but the file has none.
+/// buffers, and copies the teacher's parameters from the student, as the released code does. The
+/// bias correction counts the updates that the moments hold. Returns false if the moments were
+/// wanted but the file has none.
 ///
 /// # Errors
 /// [`Error::Weights`] if the teacher or the moments do not fit the configuration.
@@ -189,7 +194,13 @@ pub fn begin(file: &TensorFile, training: &mut TrainingState, iteration: u64) ->
         load_network(file, &device, teacher, Network::Teacher)?;
         teacher.copy_values(&device, &training.student)?;
     }
-    Ok(iteration == 0 || load_moments(file, training)?)
+    let loaded = iteration > 0 && load_moments(file, training)?;
+    let updates = match loaded {
+        true => identity::iteration(file)?.map_or(0, |next| next as i64) - first_update(file)?,
+        false => 0,
+    };
+    training.optimizer.first = iteration as i64 - updates;
+    Ok(loaded || iteration == 0)
 }
 
 /// Returns an entry for every parameter and buffer of one network.

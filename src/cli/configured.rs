@@ -79,13 +79,41 @@ impl Configured {
     /// Loads the configuration and applies the method preset, `--set`, `--device` and the command's
     /// own overrides, in this order.
     pub fn load(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
+        Ok(shown(self.read(own)?))
+    }
+
+    /// Loads the configuration of a run that ends at iteration `max_iters`, if that is given. An
+    /// earlier end leaves the learning rate's schedule as it is, so that the run can go on later.
+    pub fn load_until(
+        &self,
+        max_iters: Option<u64>,
+        own: impl IntoIterator<Item = String>,
+    ) -> udass_raw::Result<Config> {
+        let mut own: Vec<String> = own.into_iter().collect();
+        let mut config = self.read(own.clone())?;
+        match max_iters {
+            Some(n) if (1..=config.schedule.end).contains(&n) => config.run.max_iters = n,
+            Some(n) => {
+                own.push(format!("run.max_iters={n}"));
+                config = self.read(own)?;
+            }
+            None => {}
+        }
+        Ok(shown(config))
+    }
+
+    fn read(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
         let mut overrides = self.set.clone();
         overrides.extend(self.device.map(|device| format!("device.kind={}", device.kind())));
         overrides.extend(own);
-        let mut config = Config::load_with(&self.config, self.method.as_deref(), &overrides)?;
-        config.notes.take().iter().for_each(|note| tell(note));
-        Ok(config)
+        Config::load_with(&self.config, self.method.as_deref(), &overrides)
     }
+}
+
+/// Prints a configuration's warnings and notes.
+fn shown(mut config: Config) -> Config {
+    config.notes.take().iter().for_each(|note| tell(note));
+    config
 }
 
 /// Returns the override `key=path`. The configuration reads a path as a string, whatever it looks

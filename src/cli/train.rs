@@ -80,9 +80,8 @@ fn quoted(word: &str) -> String {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let iterations = args.max_iters.map(|n| format!("run.max_iters={n}"));
     let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
-    let config = args.configured.load(iterations.into_iter().chain(out))?;
+    let config = args.configured.load_until(args.max_iters, out)?;
     let start = match &args.checkpoint {
         _ if args.resume => Start::Resume,
         Some(file) => Start::Checkpoint { path: file.clone(), iteration: args.start_iteration },

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::dataset::{FilesConfig, LabelValue};
-use super::schema::{Config, NetworkConfig};
+use super::schema::{Config, Masked, NetworkConfig};
 
 /// Layouts of datasets. All but the last have Cityscapes' classes.
 pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];
@@ -191,14 +191,16 @@ impl Check {
         let coarsest = coarsest(&c.network);
         let mut why = format!("the backbone's last stride is {coarsest}");
         if c.network.hrda.enabled {
-            why = format!("HRDA halves the crop, and {why}");
+            why = format!("HRDA scales the crop by {}, and {why}", c.network.hrda.context_scale);
         }
         self.multiple("data.crop", c.data.crop, side(&c.network), &why);
         self.at_least("data.batch", c.data.batch as u64, 1);
         self.share("data.flip", c.data.flip);
         self.share("data.max_class_share", c.data.max_class_share);
 
-        self.positive("rare_class_sampling.temperature", c.rare_class_sampling.temperature);
+        let temperature = c.rare_class_sampling.temperature;
+        let expected = "a number above 0, or inf";
+        self.that(temperature > 0.0, "rare_class_sampling.temperature", expected, temperature);
         self.not_negative(
             "rare_class_sampling.min_crop_ratio",
             c.rare_class_sampling.min_crop_ratio,
@@ -242,12 +244,14 @@ impl Check {
         self.below_one("network.drop_path", net.drop_path);
         self.below_one("network.dropout", net.dropout);
         let hrda = &net.hrda;
-        let (stride, why) = match net.head.as_str() {
-            "dlv2" => (16, "the head's stride of 8 at half resolution"),
-            _ => (8, "the head's stride of 4 at half resolution"),
-        };
+        let scale = hrda.context_scale;
+        let known = [1.0, 0.5, 0.25].contains(&scale);
+        self.that(known, "network.hrda.context_scale", "1, 0.5 or 0.25", scale);
+        let stride = if net.head == "dlv2" { 8 } else { 4 };
+        let why = format!("the head's stride of {stride} at a resolution of {scale}");
+        let aligned = stride * hrda.factor();
         self.multiple("network.hrda.divisible", hrda.divisible, 8, "the head's stride");
-        self.multiple("network.hrda.detail_crop", hrda.detail_crop, stride, why);
+        self.multiple("network.hrda.detail_crop", hrda.detail_crop, aligned, &why);
         let fits = hrda.detail_crop <= c.data.crop;
         let expected = format!("at most data.crop, {}", c.data.crop);
         self.that(fits, "network.hrda.detail_crop", expected, hrda.detail_crop);
@@ -258,8 +262,10 @@ impl Check {
 
     fn method(&mut self, c: &Config) {
         self.share("teacher.ema_decay", c.teacher.ema_decay);
+        // Masked source images have labels of their own.
+        let masks_target = c.mask.enabled && c.mask.images != Masked::Source;
         for (key, enabled) in
-            [("mask.enabled", c.mask.enabled), ("quadmix.enabled", c.quadmix.enabled)]
+            [("mask.enabled", masks_target), ("quadmix.enabled", c.quadmix.enabled)]
         {
             if enabled && !c.teacher.enabled {
                 let message = "is true, but it needs the teacher's pseudo-labels and \
@@ -296,7 +302,7 @@ impl Check {
         self.share("feature_distance.min_share", fd.min_share);
         // Without ImageNet weights the feature distance is off whatever the key says.
         if fd.enabled && c.weights.init != "random" {
-            self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 1);
+            self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 0);
         }
 
         // Without QuadMix its classes are not read, so any list will do.
@@ -326,20 +332,21 @@ impl Check {
             self.not_negative("optimizer.param_groups", group.decay_mult);
         }
         self.share("schedule.warmup_ratio", c.schedule.warmup_ratio);
-        self.at_least("schedule.end", c.schedule.end, 1);
-        let expected = format!("at most schedule.end, {}", c.schedule.end);
-        self.that(
-            c.schedule.warmup <= c.schedule.end,
-            "schedule.warmup",
-            expected,
-            c.schedule.warmup,
-        );
+        let end = c.schedule.end;
+        if end > 0 {
+            let expected = format!("at most schedule.end, {end}");
+            self.that(c.schedule.warmup <= end, "schedule.warmup", expected, c.schedule.warmup);
+            let expected = format!(
+                "at most schedule.end, {end}, where the learning rate reaches 0 (with schedule.end \
+                 = 0 it follows run.max_iters)"
+            );
+            self.that(c.run.max_iters <= end, "run.max_iters", expected, c.run.max_iters);
+        }
     }
 
     fn run(&mut self, c: &Config) {
         self.at_least("run.max_iters", c.run.max_iters, 1);
         self.at_least("run.checkpoint_interval", c.run.checkpoint_interval, 1);
-        self.at_least("run.keep", c.run.keep as u64, 1);
         self.that(!c.run.out.as_os_str().is_empty(), "run.out", "a folder", "\"\"");
         self.side_pair("eval.resize", c.eval.resize, 1);
         self.at_least("eval.batch", c.eval.batch as u64, 1);
@@ -364,7 +371,7 @@ fn coarsest(network: &NetworkConfig) -> usize {
 /// Returns the number that the sides of an image must be multiples of to pass through the network
 /// whole.
 fn side(network: &NetworkConfig) -> usize {
-    coarsest(network) * if network.hrda.enabled { 2 } else { 1 }
+    coarsest(network) * if network.hrda.enabled { network.hrda.factor() } else { 1 }
 }
 
 /// Formats a number as a user would write it: 0.968, not the f64 nearest to its f32.

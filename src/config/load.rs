@@ -60,7 +60,8 @@ impl Config {
         layers.reverse();
         let mut run = Path::new(name_or_path).file_stem().unwrap_or_default().to_os_string();
         if let Some(method) = method {
-            let (layer, _) = open(self::method(method)?)?;
+            let (mut layer, _) = open(self::method(method)?)?;
+            layer.over_base = true;
             layers.push(layer);
             run.push("_");
             run.push(method);
@@ -202,7 +203,9 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
         _ => (base, &[][..]),
     };
     for other in others.iter().rev() {
-        layers.push(open(find_base(other)?)?.0);
+        let (mut layer, _) = open(find_base(other)?)?;
+        layer.over_base = other.get_ref().as_str().is_some_and(|name| METHODS.contains(&name));
+        layers.push(layer);
     }
     collect(layers, find_base(first)?)
 }
@@ -211,12 +214,15 @@ fn collect(layers: &mut Vec<Layer>, found: Found) -> Result<()> {
 /// whose keys are among the sources.
 fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Config> {
     let texts = Texts::default();
-    let mut tree = DeTable::new();
+    let mut tree = added_keys()?;
     let mut notes = Notes::default();
     let mut problems = Vec::new();
     for layer in &sources.layers {
         let mut above =
             if layer.over { set(&tree, layer, sources)? } else { parse(layer, sources)? };
+        if layer.over_base {
+            sizes::OF_THE_BASE.iter().for_each(|section| drop(above.remove(*section)));
+        }
         for old in renamed::convert(&mut above, &texts, &mut problems) {
             notes.warn(sources.line(&Problem::new(old.key(), old.span.clone(), old.message())));
         }
@@ -248,6 +254,9 @@ fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Confi
     }));
     if !problems.is_empty() {
         return Err(sources.error(problems));
+    }
+    if config.schedule.end == 0 {
+        config.schedule.end = config.run.max_iters;
     }
     if let Some(method) = method {
         let from_base = |key: &str| {
@@ -309,6 +318,24 @@ fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<De
         DeValue::Table(table) => table,
         _ => DeTable::new(),
     })
+}
+
+/// Returns the keys that a complete configuration of an earlier version lacks, with the complete
+/// preset's values.
+fn added_keys() -> Result<DeTable<'static>> {
+    let mut added = DeTable::new();
+    for key in renamed::ADDED {
+        let path: Vec<&str> = key.split('.').collect();
+        let Some(value) = lookup(keys::complete()?, &path) else { continue };
+        let nested = path.iter().rev().fold(value.clone(), |value, key| {
+            let entry = (Spanned::new(0..0, (*key).into()), value);
+            Spanned::new(0..0, DeValue::Table(DeTable::from_iter([entry])))
+        });
+        if let DeValue::Table(nested) = nested.into_inner() {
+            merge(&mut added, nested);
+        }
+    }
+    Ok(added)
 }
 
 /// Merges sections key by key; any other value replaces the one below.

@@ -24,8 +24,8 @@ pub use presets::{METHODS, preset_names};
 pub use renamed::{renamed_keys, with_current_keys};
 pub use schema::{
     AugmentConfig, Config, DataConfig, DeviceConfig, DomainConfig, EvalConfig,
-    FeatureDistanceConfig, HrdaConfig, MaskConfig, Masked, MixConfig, NetworkConfig,
+    FeatureDistanceConfig, HrdaConfig, MaskConfig, MaskLabels, Masked, MixConfig, NetworkConfig,
     OptimizerConfig, ParamGroup, PseudoLabelConfig, QuadMixConfig, RareClassSampling, RunConfig,
-    ScheduleConfig, TeacherConfig, WeightsConfig,
+    ScaleAttention, ScheduleConfig, TeacherConfig, WeightsConfig,
 };
 pub use stages::Stages;

@@ -11,15 +11,18 @@ macro_rules! configs {
 }
 
 /// The presets, each with its name and text.
-pub(super) const PRESETS: [(&str, &str); 17] = configs![
+pub(super) const PRESETS: [(&str, &str); 20] = configs![
     "gta_vit",
     "gta_cnn",
     "syn_vit",
     "syn_cnn",
     "gta_vit_512",
     "gta_cnn_512",
+    "daformer_syn",
     "cs_acdc",
     "cs_dz",
+    "cs_acdc_512",
+    "cs_dz_512",
     "toy_vit",
     "toy_cnn",
     "toy_syn",

@@ -75,6 +75,17 @@ pub(super) const RENAMES: &[Rename] = &[
     same("eval.fit", &["eval.resize"]),
 ];
 
+/// Keys that were added since version 0.1.0.
+pub(super) const ADDED: &[&str] = &[
+    "data.photometric_distortion",
+    "network.hrda.attention",
+    "network.hrda.context_scale",
+    "network.hrda.overlap",
+    "mask.labels",
+    "mask.confidence_weight",
+    "run.keep_best",
+];
+
 impl Convert {
     fn describe(self) -> String {
         match self {

@@ -12,17 +12,19 @@ pub(super) struct Layer {
     pub text: String,
     /// Whether the text is a command-line override, `section.key=value`.
     pub over: bool,
+    /// Whether the text is a method's preset that is applied over a base.
+    pub over_base: bool,
     /// The offset of the text, as if the texts of all layers were one.
     pub start: usize,
 }
 
 impl Layer {
     pub fn file(title: String, text: String) -> Self {
-        Layer { title, text, over: false, start: 0 }
+        Layer { title, text, over: false, over_base: false, start: 0 }
     }
 
     pub fn over(text: String) -> Self {
-        Layer { title: String::new(), text, over: true, start: 0 }
+        Layer { over: true, ..Layer::file(String::new(), text) }
     }
 
     /// Returns whether the layer is this built-in preset.
@@ -32,7 +34,8 @@ impl Layer {
 
     /// Returns the layer on its own, at offset 0.
     pub fn alone(&self) -> Self {
-        Layer { title: self.title.clone(), text: self.text.clone(), over: self.over, start: 0 }
+        let (title, text) = (self.title.clone(), self.text.clone());
+        Layer { title, text, start: 0, ..*self }
     }
 }
 

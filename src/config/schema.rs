@@ -96,6 +96,8 @@ pub struct DataConfig {
     pub batch: usize,
     /// Probability of a horizontal flip.
     pub flip: f32,
+    /// Whether the colors of source crops are distorted.
+    pub photometric_distortion: bool,
     /// A source crop is redrawn while one class covers this share of its labeled pixels or more.
     pub max_class_share: f32,
     /// Number of times a crop is drawn at most.
@@ -167,6 +169,29 @@ pub struct HrdaConfig {
     pub released_offsets: bool,
     /// Weight of the detail loss; the fused loss weighs the rest.
     pub detail_loss: f32,
+    /// How the two scales are weighted.
+    pub attention: ScaleAttention,
+    /// Whether the windows of the detail scale overlap by half.
+    pub overlap: bool,
+    /// Size of the context image as a fraction of the whole image's: 1, 0.5 or 0.25.
+    pub context_scale: f32,
+}
+
+impl HrdaConfig {
+    /// Returns how many times smaller the context image is than the whole image.
+    pub fn factor(&self) -> usize {
+        (1.0 / self.context_scale).round().max(1.0) as usize
+    }
+}
+
+/// How HRDA weights its two scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleAttention {
+    /// By a head of its own, for each class and position.
+    Learned,
+    /// Equally, without such a head.
+    Average,
 }
 
 /// Section `[teacher]`: the mean teacher. Self-training needs it.
@@ -230,8 +255,22 @@ pub struct MaskConfig {
     pub block: usize,
     /// Share of blocks hidden.
     pub ratio: f32,
-    /// Weight of the masked loss.
+    /// Weight of the masked loss. HRDA's detail loss is not scaled by it.
     pub weight: f32,
+    /// The network that labels the complete target images.
+    pub labels: MaskLabels,
+    /// Whether pixels weigh as much as the share of confident pseudo-labels, or fully.
+    pub confidence_weight: bool,
+}
+
+/// The network whose predictions of complete target images are the labels of the masked ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskLabels {
+    /// The mean teacher.
+    Teacher,
+    /// The student itself, as with an average that has no memory.
+    Student,
 }
 
 /// The images that masked image consistency masks.
@@ -332,7 +371,8 @@ pub struct ScheduleConfig {
     pub warmup: u64,
     /// Share of the learning rate that the warm-up starts from.
     pub warmup_ratio: f64,
-    /// Iteration at which the learning rate reaches 0.
+    /// Iteration at which the learning rate reaches 0. In a file, 0 stands for `run.max_iters`, which
+    /// reading the configuration puts in its place.
     pub end: u64,
 }
 
@@ -346,6 +386,8 @@ pub struct RunConfig {
     pub checkpoint_interval: u64,
     /// Number of newest checkpoints that are kept.
     pub keep: usize,
+    /// Keeps the checkpoint of the best evaluation as `checkpoints/best.safetensors`.
+    pub keep_best: bool,
     /// Iterations between evaluations; 0 means none during training.
     pub eval_interval: u64,
     /// Folder for the log, checkpoints and images. Empty means a folder named after the

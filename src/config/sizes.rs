@@ -20,15 +20,21 @@ const KEYS: &[(&str, Applies)] = &[
     ("pseudo_label.margins", |run, published| run.teacher.enabled && same_target(run, published)),
     ("mask.block", |run, _| run.mask.enabled),
     ("mask.ratio", |run, _| run.mask.enabled),
-    ("quadmix.start", |run, published| {
-        let resnet = |c: &Config| c.network.backbone.starts_with("resnet");
-        run.quadmix.enabled && same_source(run, published) && resnet(run) == resnet(published)
-    }),
+    ("quadmix.start", |run, published| run.quadmix.enabled && same_task(run, published)),
     ("quadmix.min_pixels", |run, published| run.quadmix.enabled && same_source(run, published)),
     ("quadmix.resize", |run, _| run.quadmix.enabled),
     ("schedule.warmup", |_, _| true),
-    ("schedule.end", |_, _| true),
+    ("run.max_iters", same_task),
 ];
+
+/// Keys and sections of a method's preset that describe one published run, not the method: with
+/// `--method` they stay the base's.
+pub(super) const OF_THE_BASE: &[&str] = &["seed", "schedule", "run"];
+
+fn same_task(run: &Config, published: &Config) -> bool {
+    let resnet = |c: &Config| c.network.backbone.starts_with("resnet");
+    same_source(run, published) && resnet(run) == resnet(published)
+}
 
 fn same_source(run: &Config, published: &Config) -> bool {
     run.source.layout == published.source.layout

@@ -22,8 +22,8 @@ impl Stages {
     pub fn method(self) -> &'static str {
         match self {
             Stages { quadmix: true, .. } => "quadmix",
-            Stages { mask: true, .. } => "mic",
             Stages { teacher: false, .. } => "source_only",
+            Stages { mask: true, .. } => "mic",
             Stages { hrda: true, .. } => "hrda",
             Stages { rare_class_sampling: true, .. } => "daformer",
             _ => "dacs",

@@ -16,6 +16,7 @@ use crate::{
         decode::load_rows,
         labels::check_size,
         layouts::{self, Pair, Split},
+        photometric,
         prefetch::{Prefetcher, Task},
         resize::{
             Size, Window, cv_bilinear, cv_bilinear_rows, cv_nearest_map, flip_horizontally,
@@ -228,7 +229,10 @@ impl Batches {
             check_size(image, size, &file.path, label.size)?;
             Ok(cv_bilinear_rows(size, fitted, window))
         })?;
-        let rgb = cv_bilinear(decoded.rows(), fitted, window);
+        let mut rgb = cv_bilinear(decoded.rows(), fitted, window);
+        if data.photometric_distortion {
+            photometric::distort(&mut rgb, &mut draw(Purpose::Photometric, attempt));
+        }
         Ok(self.finish(rgb, Some(counter.crop(window)), None, window, flip, image))
     }
 
@@ -251,7 +255,7 @@ impl Batches {
         let (fitted, window) = place(decoded.size);
         let rgb = cv_bilinear(decoded.rows(), fitted, window);
         let margins = self.config.pseudo_label.margins;
-        let valid = valid_mask(margins, decoded.size, fitted, window);
+        let valid = valid_mask(margins, fitted, fitted, window);
         let flip = draw(Purpose::TargetFlip).chance(self.config.data.flip);
         Ok(self.finish(rgb, None, Some(valid), window, flip, image))
     }

@@ -8,6 +8,7 @@ pub mod eval;
 pub mod labels;
 pub mod layouts;
 pub mod loader;
+mod photometric;
 pub mod prefetch;
 pub mod prepare;
 pub mod resize;

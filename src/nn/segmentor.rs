@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::config::NetworkConfig;
+use crate::config::{NetworkConfig, ScaleAttention};
 use crate::device::Device;
 use crate::ops::{self, DetailBox, Loss, Windows};
 use crate::params::Spec;
@@ -31,9 +31,14 @@ pub struct Segmentor {
 }
 
 struct Hrda {
-    /// Predicts per-class weights of detail against context from the context features.
-    attention: Head,
+    /// Predicts per-class weights of detail against context from the context features; `None`
+    /// weights both equally.
+    attention: Option<Head>,
     detail_crop: usize,
+    /// The distance between detail windows.
+    step: usize,
+    /// How many times smaller the context image is.
+    factor: usize,
     detail_loss: f32,
     /// The detail windows for each image size (height, width) seen so far.
     windows: RefCell<HashMap<(usize, usize), Rc<Windows>>>,
@@ -119,8 +124,16 @@ impl Segmentor {
         let (head, hrda) = if config.hrda.enabled {
             let decoder = head("decode_head.head", Role::Classes, HEAD_SITE)?;
             let hrda = Hrda {
-                attention: head("decode_head.scale_attention", Role::Attention, ATTENTION_SITE)?,
+                attention: match config.hrda.attention {
+                    ScaleAttention::Learned => {
+                        let name = "decode_head.scale_attention";
+                        Some(head(name, Role::Attention, ATTENTION_SITE)?)
+                    }
+                    ScaleAttention::Average => None,
+                },
                 detail_crop: config.hrda.detail_crop,
+                factor: config.hrda.factor(),
+                step: config.hrda.detail_crop / if config.hrda.overlap { 2 } else { 1 },
                 detail_loss: config.hrda.detail_loss,
                 windows: RefCell::default(),
             };
@@ -141,6 +154,11 @@ impl Segmentor {
         &self.backbone
     }
 
+    /// Returns whether the network has HRDA's two scales.
+    pub fn is_hrda(&self) -> bool {
+        self.hrda.is_some()
+    }
+
     /// Returns the image pixels per logit position along a side.
     pub fn stride(&self) -> usize {
         self.head.stride()
@@ -149,8 +167,8 @@ impl Segmentor {
     /// Returns the image from which the feature distance takes its features: HRDA's context image,
     /// or the image itself.
     pub fn context(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
-        match self.hrda {
-            Some(_) => halved(pass, image),
+        match &self.hrda {
+            Some(hrda) => hrda.context(pass, image),
             None => Ok(image.clone()),
         }
     }
@@ -164,7 +182,7 @@ impl Segmentor {
                 continue;
             };
             // Batch norms update their running statistics in this order: context before detail.
-            inputs.push((pass.part(0), halved(pass, s.image)?));
+            inputs.push((pass.part(0), hrda.context(pass, s.image)?));
             inputs.push((pass.part(1), hrda.detail(pass, s, s.image)?));
         }
         let mut levels = self.backbone.forward_each(inputs)?.into_iter();
@@ -191,9 +209,9 @@ impl Segmentor {
         let (context, detail) = (pass.part(0), pass.part(1));
         let low = self.head.forward(&context, &features.context)?;
         let high = self.head.forward(&detail, details)?;
-        let attention = hrda.attention.forward(&context, &features.context)?;
+        let attention = hrda.attention(&context, &features.context, &low)?;
         let place = DetailBox { pixels: s.detail_box.clone(), stride: self.stride() };
-        let fused = ops::hrda_fuse(tape, &low, &high, &attention, Some(&place))?;
+        let fused = ops::hrda_fuse(tape, &low, &high, &attention, hrda.factor, Some(&place))?;
         let detail_weight = s.weight.map(|weight| hrda.detail(pass, s, weight)).transpose()?;
         let detail_label = hrda.detail(pass, s, s.label)?;
         let main = ops::cross_entropy(tape, &fused.logits, s.label, s.weight)?;
@@ -219,7 +237,7 @@ impl Segmentor {
             return Ok(Parts { fused: self.head.forward(pass, &features)?, hrda: None });
         };
         let device = pass.tape.device();
-        let small = halved(pass, image)?;
+        let small = hrda.context(pass, image)?;
         let windows = hrda.windows_over(device, image)?;
         let inputs = [small.clone(), windows.crops(device, image)?];
         let inputs = inputs.map(|image| (pass.clone(), image)).into();
@@ -228,9 +246,9 @@ impl Segmentor {
         let low = self.head.forward(pass, &features)?;
         let cropped = self.head.forward(pass, &details)?;
         drop(details);
-        let attention = hrda.attention.forward(pass, &features)?;
+        let attention = hrda.attention(pass, &features, &low)?;
         let high = windows.average(device, &cropped, self.stride())?;
-        let fused = ops::hrda_fuse(pass.tape, &low, &high, &attention, None)?;
+        let fused = ops::hrda_fuse(pass.tape, &low, &high, &attention, hrda.factor, None)?;
         let hrda = HrdaParts {
             boxes: windows.boxes().to_vec(),
             small,
@@ -244,6 +262,28 @@ impl Segmentor {
 }
 
 impl Hrda {
+    /// Returns the logits of the attention for the context logits `low`.
+    fn attention(&self, pass: &Pass, features: &[Tensor; 4], low: &Tensor) -> Result<Tensor> {
+        match &self.attention {
+            Some(head) => head.forward(pass, features),
+            // The sigmoid of 0 is one half.
+            None => pass.tape.device().zeros(low.shape(), low.dtype()),
+        }
+    }
+
+    /// Returns the context image: bilinear downsampling.
+    fn context(&self, pass: &Pass, image: &Tensor) -> Result<Tensor> {
+        if self.factor == 1 {
+            return Ok(image.clone());
+        }
+        let [_, height, width, _] = image.bhwc("context")?;
+        let ratio = 1.0 / self.factor as f64;
+        // Images need no gradient, so nothing has to be recorded.
+        let tape = Tape::inference(pass.tape.device());
+        let size = (height / self.factor, width / self.factor);
+        ops::resize(&tape, image, size, Some((ratio, ratio)))
+    }
+
     /// Crops an image, a label or weights to the detail box.
     fn detail(&self, pass: &Pass, s: &Supervision, of: &Tensor) -> Result<Tensor> {
         let [_, height, width, _] = s.image.bhwc("detail")?;
@@ -257,19 +297,11 @@ impl Hrda {
         if let Some(windows) = kept.get(&(height, width)) {
             return Ok(windows.clone());
         }
-        let (side, step) = (self.detail_crop, self.detail_crop / 2);
+        let (side, step) = (self.detail_crop, self.step);
         let windows = device
             .persistent(|| Windows::new(device, (height, width), (side, side), (step, step)))
             .map(Rc::new)?;
         kept.insert((height, width), windows.clone());
         Ok(windows)
     }
-}
-
-/// Returns the context image: bilinear downsampling to half the size.
-fn halved(pass: &Pass, image: &Tensor) -> Result<Tensor> {
-    let [_, height, width, _] = image.bhwc("halved")?;
-    // Images need no gradient, so nothing has to be recorded.
-    let tape = Tape::inference(pass.tape.device());
-    ops::resize(&tape, image, (height / 2, width / 2), Some((0.5, 0.5)))
 }

@@ -21,7 +21,7 @@ pub struct AdamW<'a> {
     /// The low-precision copy of `values`, if the storage type is not the compute type.
     pub low_precision: Option<&'a mut Tensor>,
     /// The low-precision copy of the teacher's parameters.
-    pub teacher_shadow: Option<&'a mut Tensor>,
+    pub teacher_low_precision: Option<&'a mut Tensor>,
     /// The multipliers of learning rate and weight decay for each chunk: chunks,2.
     pub multipliers: &'a Tensor,
     /// The learning rate, weight decay, bias corrections 1 - β1^t and √(1 - β2^t), and EMA decay of
@@ -48,7 +48,7 @@ impl AdamW<'_> {
             exp_avg_sq: self.exp_avg_sq,
             teacher: self.teacher,
             low_precision: self.low_precision,
-            teacher_shadow: self.teacher_shadow,
+            teacher_low_precision: self.teacher_low_precision,
             multipliers: self.multipliers,
             schedule: self.schedule,
             failed: self.failed,

@@ -25,11 +25,11 @@ pub struct Fused {
 }
 
 /// Returns `up(a)·detail + up((1 − a)·context)`, where `a` is the sigmoid of `attention` and `up`
-/// is bilinear upsampling by 2. context, attention: B,h,w,C.
+/// is bilinear upsampling by `factor`. context, attention: B,h,w,C.
 ///
 /// In training, `detail` B,hc,wc,C comes from a crop: it is pasted into zeros at its box, and `a`
 /// is 0 at the context's positions outside the box. Without a box it must cover the whole grid,
-/// B,2h,2w,C.
+/// B,factor·h,factor·w,C.
 ///
 /// # Errors
 /// Returns a shape error if the shapes do not match, or the box is invalid.
@@ -38,17 +38,19 @@ pub fn hrda_fuse(
     context: &Tensor,
     detail: &Tensor,
     attention: &Tensor,
+    factor: usize,
     place: Option<&DetailBox>,
 ) -> Result<Fused> {
     const OP: &str = "hrda_fuse";
     let device = tape.device();
     let [batch, height, width, channels] = context.bhwc(OP)?;
     let [details, detail_height, detail_width, classes] = detail.bhwc(OP)?;
-    let (fused_height, fused_width) = (2 * height, 2 * width);
+    let (fused_height, fused_width) = (factor * height, factor * width);
     let fits = match place {
         Some(_) => detail_height <= fused_height && detail_width <= fused_width,
         None => (detail_height, detail_width) == (fused_height, fused_width),
     };
+    let fits = fits && factor > 0;
     if attention.shape() != context.shape() || (details, classes) != (batch, channels) || !fits {
         let problem = format!("context {context:?}, detail {detail:?}, attention {attention:?}");
         return Err(Error::shape(OP, problem));
@@ -58,8 +60,7 @@ pub fn hrda_fuse(
     }
     let stride = place.map_or(1, |place| place.stride);
     let pixels = place.map(|place| place.pixels.clone());
-    // The ratio of the sizes, which is also the inverse of the scale factor.
-    let ratio = 0.5;
+    let ratio = 1.0 / factor as f64;
 
     let mut masked = device.empty_like(context)?;
     let mut scaled = device.empty_like(context)?;
@@ -73,7 +74,7 @@ pub fn hrda_fuse(
         height,
         width,
         channels,
-        stride: 2 * stride,
+        stride: factor * stride,
     }
     .launch(device, device.rows(batch * height, width * channels))?;
     let mut fused = device.empty(&[batch, fused_height, fused_width, channels])?;

@@ -72,19 +72,21 @@ fn feature_gradients(
     trace: &mut Trace,
 ) -> Result<Vec<Option<Tensor>>> {
     let TrainingState { device, network, config, .. } = state;
-    let StudentPass { kind, prefix, input, loss_weight } = pass;
+    let StudentPass { kind, prefix, input, loss_weights } = pass;
     trace.labeled(if *kind == PassKind::Source { "src." } else { prefix }, input)?;
     let tape = Tape::recording(device);
     let features = features.leaves(&tape);
     let forward = pass.forward(state, &tape);
     let output = network.losses(&forward, &features, supervision)?;
     let mut seeds = Vec::new();
-    for ((loss, share), part) in output.losses.iter().zip(["decode.", "decode.hr."]) {
-        // Like the reference, report a loss with HRDA's loss weight but without the weight of its
-        // pass.
-        terms.add(format!("{prefix}{part}loss_seg"), &loss.value, *share);
+    let parts = loss_weights.iter().zip(["decode.", "decode.hr."]);
+    for ((loss, share), (weight, part)) in output.losses.iter().zip(parts) {
+        // Like the reference, report a loss with HRDA's loss weight and with that of masking, but
+        // without that of QuadMix.
+        let reported = if *kind == PassKind::Masked { share * weight } else { *share };
+        terms.add(format!("{prefix}{part}loss_seg"), &loss.value, reported);
         terms.add(format!("{prefix}{part}acc_seg"), &loss.accuracy, 1.0);
-        seeds.push((&loss.value, ops::full(device, &[1], share * loss_weight)?));
+        seeds.push((&loss.value, ops::full(device, &[1], share * weight)?));
     }
     let distance = match &state.imagenet {
         Some(imagenet) if *kind == PassKind::Source => {

@@ -99,9 +99,9 @@ pub fn mask_cells(crop: usize, block: usize) -> usize {
 }
 
 impl StepInputs {
-    /// Draws all inputs of `iteration`. They are a pure function of the configuration and the
-    /// iteration.
-    pub fn draw(config: &Config, iteration: u64) -> StepInputs {
+    /// Draws all inputs of `iteration`. They are a pure function of the configuration, the
+    /// iteration, and the iteration of the optimizer's first update.
+    pub fn draw(config: &Config, iteration: u64, first_update: i64) -> StepInputs {
         let (batch, crop) = (config.data.batch, config.data.crop);
         let draw =
             |purpose, slot: usize| Draw::new(config.seed, iteration, purpose, slot as u64, 0);
@@ -122,11 +122,10 @@ impl StepInputs {
             let mut factors = draw(Purpose::AugmentFactors, i);
             let strength = augment.jitter_strength;
             let mut around = |middle: f32| factors.range_f32(middle - strength, middle + strength);
-            let order = draw(Purpose::AugmentOrder, call);
             let [low, high] = augment.blur_sigma;
             ImageAugment {
                 factors: [around(1.0), around(1.0), around(1.0), around(0.0)],
-                order: [0, 1, 2, 3].map(|j| order.permuted(j, 4) as i32),
+                order: shuffled([0, 1, 2, 3], &mut draw(Purpose::AugmentOrder, call)),
                 sigma: draw(Purpose::AugmentSigma, call).range_f32(low, high),
             }
         };
@@ -137,12 +136,13 @@ impl StepInputs {
                 blur: happens(blur, augment.blur_prob),
             }
         };
+        let updates = (iteration as i64 + 1).saturating_sub(first_update).max(1) as u64;
         let lr = learning_rate(config.optimizer.lr, &(&config.schedule).into(), iteration);
         // The update at the end of this iteration produces the teacher of the next one.
         let alpha = teacher_alpha(config.teacher.ema_decay, iteration + 1);
         StepInputs {
             iteration,
-            update: UpdateNumbers::new(&(&config.optimizer).into(), lr, iteration + 1, alpha),
+            update: UpdateNumbers::new(&(&config.optimizer).into(), lr, updates, alpha),
             drop_key: draw(Purpose::DropKey, 0).bits(),
             detail_boxes: std::array::from_fn(|pass| {
                 detail_box(config, draw(Purpose::DetailBox, pass))
@@ -159,6 +159,14 @@ impl StepInputs {
                 .collect(),
         }
     }
+}
+
+/// Shuffles by the algorithm of Fisher and Yates: every order is equally likely.
+fn shuffled<const N: usize>(mut items: [i32; N], draw: &mut Draw) -> [i32; N] {
+    for last in (1..N).rev() {
+        items.swap(last, draw.below(last + 1));
+    }
+    items
 }
 
 /// Decides an event of probability `prob` by a uniform draw from [0, 1). The released code compares the

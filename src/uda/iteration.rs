@@ -4,11 +4,12 @@
 //! inputs and results are at fixed addresses. This is what allows `submit` to capture it as a CUDA
 //! graph.
 
+use crate::ops::PseudoLabels;
 use crate::ops::mix::Labeled;
 use crate::{Error, Result};
 
 use super::forward_backward::forward_backward;
-use super::passes::{StudentPass, class_mix, masked, pseudo_labels, quad_mix};
+use super::passes::{StudentPass, class_mix, labels_for_masks, masked, pseudo_labels, quad_mix};
 use super::report::{TermName, Terms};
 use super::state::{Mixing, TrainingState};
 use super::trace::Trace;
@@ -28,22 +29,25 @@ impl TrainingState {
             Some(teacher) => Some(pseudo_labels(self, teacher, &batch, &mut terms, trace)?),
             None => None,
         };
-        if let Some(pseudo) = &pseudo {
-            let target = Labeled {
-                image: batch.target.clone(),
-                label: pseudo.label.clone(),
-                weight: Some(pseudo.weight.clone()),
-            };
+        let labeled = |pseudo: &PseudoLabels| Labeled {
+            image: batch.target.clone(),
+            label: pseudo.label.clone(),
+            weight: Some(pseudo.weight.clone()),
+        };
+        let target = pseudo.as_ref().map(labeled);
+        if let Some(target) = &target {
             device.scope("mix", || {
                 match mixing {
-                    Mixing::ClassMix => passes.push(class_mix(self, &batch, &target)?),
-                    Mixing::QuadMix => passes.extend(quad_mix(self, &batch, &target, trace)?),
-                }
-                if self.config.mask.enabled {
-                    passes.push(masked(self, &batch, &target)?);
+                    Mixing::ClassMix => passes.push(class_mix(self, &batch, target)?),
+                    Mixing::QuadMix => passes.extend(quad_mix(self, &batch, target, trace)?),
                 }
                 Ok::<_, Error>(())
             })?;
+        }
+        if self.config.mask.enabled {
+            let own = labels_for_masks(self, &batch)?.as_ref().map(labeled);
+            let target = own.as_ref().or(target.as_ref());
+            passes.push(device.scope("mix", || masked(self, &batch, target))?);
         }
         forward_backward(self, passes, &mut terms, trace)?;
 

@@ -80,10 +80,10 @@ impl TrainingState {
                 Some(teacher)
             }
         };
-        let mut things = vec![0u8; 256];
-        for &class in &config.feature_distance.classes {
-            things[class as usize] = 1;
-        }
+        // Without a list, every position counts, unlabeled ones too.
+        let classes = &config.feature_distance.classes;
+        let mut things = vec![u8::from(classes.is_empty()); 256];
+        classes.iter().for_each(|&class| things[class as usize] = 1);
         let normalizer = ImageNormalizer::new(device)?;
         let crop_normalization = if config.quadmix.released_colors {
             let gain = device.upload_real(&[3], &[1.0 / 255.0; 3])?;
@@ -100,7 +100,7 @@ impl TrainingState {
             normalizer,
             crop_normalization,
             thing_classes: device.upload(&[256], &things)?,
-            inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0))?,
+            inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0, 0))?,
             batch: BatchBuffers::new(device, config)?,
             logged: device.empty(&[MAX_TERMS])?,
             graphs: Rc::new(RefCell::new(GraphCache::new(device, config.device.cuda_graph))),
@@ -111,5 +111,10 @@ impl TrainingState {
             teacher,
             imagenet,
         })
+    }
+
+    /// Draws the inputs of an iteration.
+    pub fn draw(&self, iteration: u64) -> StepInputs {
+        StepInputs::draw(&self.config, iteration, self.optimizer.first)
     }
 }

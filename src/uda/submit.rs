@@ -52,7 +52,7 @@ impl TrainingState {
         iteration: u64,
     ) -> Result<PendingStep> {
         self.load(batch)?;
-        let inputs = StepInputs::draw(&self.config, iteration);
+        let inputs = self.draw(iteration);
         self.submit_with(&inputs, Trace::off())
     }
 
@@ -61,7 +61,9 @@ impl TrainingState {
     pub fn wait(&mut self, pending: PendingStep) -> Result<Report> {
         let failed = pending.failed.wait::<i32>()?[0] != 0;
         if failed {
-            self.templates.iteration = pending.previous_templates;
+            // An iteration that was submitted after the failed one reports an earlier state too.
+            let before = self.templates.iteration.min(pending.previous_templates);
+            self.templates.iteration = before;
         }
         let values = pending.logged.wait_f32()?;
         let terms = pending.terms.iter().zip(values);

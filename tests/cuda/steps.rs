@@ -102,7 +102,7 @@ fn training_leaves_the_bits_of_the_host_device() {
 }
 
 #[test]
-fn shadows_follow_the_parameters_in_bf16() {
+fn low_precision_copies_follow_the_parameters_in_bf16() {
     let config = config("toy_vit");
     let host = Device::host_in(2, Precision::Bf16).unwrap();
     let mut expected = initial_state::build(&config, &host, None).unwrap();
@@ -133,7 +133,7 @@ fn an_iteration_is_asked_for_without_waiting_and_sent_while_the_one_before_runs(
     for iteration in 0..ITERATIONS {
         let before = gpu.counts();
         training.load(&loader.next().unwrap()).unwrap();
-        let inputs = StepInputs::draw(&config, iteration);
+        let inputs = StepInputs::draw(&config, iteration, 0);
         if let Some(earlier) = &pending {
             // The whole batch arrives while the previous iteration is still pending.
             gpu.synchronize(uploads).unwrap();
@@ -162,7 +162,7 @@ fn an_iteration_after_one_that_failed_keeps_nothing_either() {
         let mut loader = Loader::new(&config, 0).unwrap();
         let mut submit = |training: &mut TrainingState, iteration: u64| {
             training.load(&loader.next().unwrap()).unwrap();
-            let mut inputs = StepInputs::draw(&config, iteration);
+            let mut inputs = StepInputs::draw(&config, iteration, 0);
             if iteration == 5 {
                 inputs.augment[0].factors[0] = f32::NAN;
             }
@@ -284,7 +284,7 @@ fn who_looks_into_an_iteration_sees_it_run() {
     let mut loader = Loader::new(&config, 0).unwrap();
     for iteration in 0..3 {
         training.load(&loader.next().unwrap()).unwrap();
-        let inputs = StepInputs::draw(&config, iteration);
+        let inputs = StepInputs::draw(&config, iteration, 0);
         let mut seen = 0;
         let mut count = |_: &str, tensor: &Tensor| {
             seen +=

@@ -85,7 +85,7 @@ fn a_step_that_does_not_fit_names_the_settings_with_which_it_does() {
     let Err(Error::OutOfMemory(problem)) = train(total, &[]) else { panic!("it fits") };
     let parts = [
         "cannot allocate",
-        "MiB of source. ",
+        "MiB for source: ",
         "network.activation_checkpointing = true (slower, the same numbers)",
         "device.cuda_graph = false (up to an eighth)",
         "data.batch = 1 instead of 2",

@@ -273,6 +273,23 @@ fn counting_without_scaling_equals_counting_the_scaled_label() {
     }
 }
 
+/// The presets with crops of 512 hide 15 and 120 rows of an image that is as high as a crop, whatever
+/// its own size.
+#[test]
+fn margins_are_those_of_the_resized_image() {
+    let sets = Sets::bands();
+    let mut config = sets.config();
+    config.target.resize = [24, 12];
+    (config.data.crop, config.quadmix.enabled) = (12, false);
+    config.pseudo_label.margins = [2, 5, 0, 0];
+    for batch in batches(&config, 0, 3) {
+        for (i, &valid) in batch.valid.iter().enumerate() {
+            let row = i / 12 % 12;
+            assert_eq!(valid == 1, (2..7).contains(&row), "row {row}");
+        }
+    }
+}
+
 #[test]
 fn images_smaller_than_a_crop_are_padded_right_and_below() {
     let sets = Sets::new();

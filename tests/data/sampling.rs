@@ -52,6 +52,8 @@ fn golden_probabilities() {
 fn classes_of_equal_count_keep_the_order_they_were_seen_in() {
     let stats = |counts: &[(u8, u64)]| FileStats { file: "a".into(), counts: counts.to_vec() };
     let stats = [stats(&[(4, 10), (9, 10)]), stats(&[(2, 10), (7, 3)])];
+    // A temperature without end leaves no difference.
+    assert_eq!(rare_class_probabilities(&stats, f64::INFINITY).1, [0.25; 4]);
     let (classes, probabilities) = rare_class_probabilities(&stats, 0.5);
     assert_eq!(classes, [7, 4, 9, 2]);
     assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
@@ -152,7 +154,7 @@ fn bad_statistics_say_what_is_wrong_and_what_to_do() {
         ),
         (&path, r#"{"19": [["labels/00001_labelTrainIds.png", 9]]}"#, &["\"19\" is not a class"]),
         (&path, r#"{"5": [["labels/0000"#, &["not the expected JSON", "prepare"]),
-        (&stats, r#"[{"5": 4}]"#, &["lacks the key \"file\""]),
+        (&stats, r#"[{"5": 4}]"#, &["has no key \"file\""]),
         (&stats, r#"[{"5": -4, "file": "x"}]"#, &["class \"5\" has -4 pixels"]),
         (&stats, "[]", &["no label contains any class"]),
     ];

@@ -127,7 +127,7 @@ fn adamw() {
     let [lr, decay, bias_correction1, bias_correction2, alpha] = [0.1, 0.3, 0.6, 0.4, 0.8];
     let schedule = host.upload(&[5], &[lr, decay, bias_correction1, bias_correction2, alpha]);
     let [mut p2, mut m2, mut v2] = [&p0, &m0, &v0].map(|x| host.upload(&shape, x));
-    let [mut low_precision, mut teacher_shadow] = [host.room(&shape), host.room(&shape)];
+    let [mut low_precision, mut teacher_low_precision] = [host.room(&shape), host.room(&shape)];
     for failed in [1, 0] {
         let flag = host.ints(&[failed]);
         kernels::Adamw {
@@ -137,7 +137,7 @@ fn adamw() {
             exp_avg_sq: &mut v,
             teacher: Some(&mut teacher),
             low_precision: Some(&mut low_precision),
-            teacher_shadow: Some(&mut teacher_shadow),
+            teacher_low_precision: Some(&mut teacher_low_precision),
             multipliers: &multipliers,
             schedule: &schedule,
             failed: &flag,
@@ -158,7 +158,7 @@ fn adamw() {
             assert!(
                 host.read(&low_precision)
                     .iter()
-                    .chain(&host.read(&teacher_shadow))
+                    .chain(&host.read(&teacher_low_precision))
                     .all(|&x| x == 1e30)
             );
         }
@@ -170,7 +170,7 @@ fn adamw() {
         exp_avg_sq: &mut v2,
         teacher: None,
         low_precision: None,
-        teacher_shadow: None,
+        teacher_low_precision: None,
         multipliers: &multipliers,
         schedule: &schedule,
         failed: &host.ints(&[0]),
@@ -197,7 +197,7 @@ fn adamw() {
     close("p", &host.read(&p), &p1);
     close("teacher", &host.read(&teacher), &of(&|i| alpha * t0[i] + (1.0 - alpha) * p1[i]));
     assert_eq!(host.read(&low_precision), host.read(&p));
-    assert_eq!(host.read(&teacher_shadow), host.read(&teacher));
+    assert_eq!(host.read(&teacher_low_precision), host.read(&teacher));
     for (with, without) in [(&p, &p2), (&m, &m2), (&v, &v2)] {
         assert_eq!(host.read(with), host.read(without));
     }

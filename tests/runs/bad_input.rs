@@ -256,7 +256,7 @@ fn files_that_are_not_whole_are_refused() {
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let output = run("eval", &["--checkpoint", text(&empty)]);
-    refused(&output, &[text(&empty), "holds no checkpoint"]);
+    refused(&output, &[text(&empty), "contains no checkpoint"]);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn what_cannot_be_resumed_is_told() {
     refused(&resume(), &[text(&out)]);
     assert!(!out.exists());
     fs::create_dir(&out).unwrap();
-    refused(&resume(), &[text(&out), "holds no checkpoint", "run.checkpoint_interval"]);
+    refused(&resume(), &[text(&out), "contains no checkpoint", "run.checkpoint_interval"]);
 
     let whole = Contents::of(&reference_checkpoint());
     let path = checkpoint(&out, ITERATIONS);
@@ -371,7 +371,8 @@ fn a_number_that_is_not_finite_stops_the_run_and_loses_nothing() {
 fn an_infinite_gradient_below_finite_losses_stops_the_run() {
     let folder = folder();
     let out = folder.path().join("run");
-    let sets = ["data.batch=3", "pseudo_label.threshold=0.0", "quadmix.start=1"];
+    // An untrained transformer sees zeros alone; its layer norms multiply gradients without end.
+    let sets = ["data.batch=3", "pseudo_label.threshold=0.0", "mask.ratio=1.0"];
     let sets = sets.iter().flat_map(|set| ["--set", set]);
     let args: Vec<&str> = sets.chain(["--max-iters", "2", "--out", text(&out)]).collect();
     refused(

@@ -215,7 +215,7 @@ fn what_does_not_fit_the_description_is_named() {
     with("target.files.val_labels=", &["target.files.val_labels", "a glob below the root"]);
     with("source.files.labels=marks/*/*/*.png", &["source.files.labels", "2, got 3"]);
     with("dataset.names=[\"a\", \"b\", \"a\", \"c\"]", &["dataset.names", "\"a\""]);
-    with("dataset.colors=[\"#000000\"]", &["dataset.colors", "4 colors"]);
+    with("dataset.colors=[\"#000000\"]", &["dataset.colors", "4, one for each class"]);
     with("quadmix.classes=[3, 4]", &["quadmix.classes", "below 4"]);
     with("source.layout=gta", &["network.classes", "expected 19"]);
     with("source.files.images=photos/**/*.tif", &["no file matches files.images"]);
@@ -319,7 +319,7 @@ fn masked_images_of_both_domains_are_the_first_of_each() {
             seen.insert(name.to_owned(), bytes);
             Ok(())
         };
-        training.step_with(&StepInputs::draw(&config, 0), Trace::to(&mut keep)).unwrap();
+        training.step_with(&StepInputs::draw(&config, 0, 0), Trace::to(&mut keep)).unwrap();
         let target = device.read_f32(&training.batch.current().target).unwrap();
         let expected = |source: &[f32], target: &[f32], each: usize| {
             let cut = of_source * each;

@@ -1,7 +1,7 @@
 //! Tests the random inputs of an iteration: ranges, distributions, and that they are a function of
 //! seed and iteration.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use udass_raw::config::Config;
 use udass_raw::uda::inputs::{MAX_CLASSES, PASSES, StepInputs, mask_cells};
@@ -9,7 +9,7 @@ use udass_raw::uda::inputs::{MAX_CLASSES, PASSES, StepInputs, mask_cells};
 use crate::support::config;
 
 fn draws(config: &Config, count: u64) -> impl Iterator<Item = StepInputs> + '_ {
-    (0..count).map(|iteration| StepInputs::draw(config, iteration))
+    (0..count).map(|iteration| StepInputs::draw(config, iteration, 0))
 }
 
 #[test]
@@ -17,10 +17,10 @@ fn inputs_are_a_function_of_seed_and_iteration() {
     let config = config(&[]);
     let forward: Vec<_> = draws(&config, 6).collect();
     for i in [3, 0, 5, 3] {
-        assert_eq!(StepInputs::draw(&config, i), forward[i as usize]);
+        assert_eq!(StepInputs::draw(&config, i, 0), forward[i as usize]);
     }
     // No random input is shared by two iterations or by two seeds.
-    let other = StepInputs::draw(&Config { seed: 2, ..config.clone() }, 3);
+    let other = StepInputs::draw(&Config { seed: 2, ..config.clone() }, 3, 0);
     for different in [&forward[4], &other] {
         let same = &forward[3];
         assert_ne!(same.drop_key, different.drop_key);
@@ -39,7 +39,7 @@ fn inputs_are_a_function_of_seed_and_iteration() {
 #[test]
 fn shapes_follow_the_batch_and_images_have_draws_of_their_own() {
     let config = config(&["data.batch=3", "mask.block=16"]);
-    let inputs = StepInputs::draw(&config, 7);
+    let inputs = StepInputs::draw(&config, 7, 0);
     assert_eq!(inputs.class_mix.len(), 3 * MAX_CLASSES);
     assert_eq!((inputs.template_source.len(), inputs.template_target.len()), (3, 3));
     assert_eq!(inputs.augment.len(), 9);
@@ -161,18 +161,24 @@ fn factors_fill_their_ranges_and_switches_follow_their_thresholds() {
 #[test]
 fn the_four_steps_come_in_every_order_and_the_masked_images_share_one() {
     let config = config(&[]);
-    let mut orders = HashSet::new();
-    for inputs in draws(&config, 600) {
+    let mut orders: HashMap<[i32; 4], usize> = HashMap::new();
+    for inputs in draws(&config, 6000) {
         for image in &inputs.augment {
             let mut sorted = image.order;
             sorted.sort();
             assert_eq!(sorted, [0, 1, 2, 3]);
         }
-        orders.extend(inputs.augment[..4].iter().map(|image| image.order));
+        for image in &inputs.augment[..4] {
+            *orders.entry(image.order).or_default() += 1;
+        }
         // For batch size 2: mixed, mixed target, masked.
         let [.., a, b] = inputs.augment.as_slice() else { panic!("six images") };
         assert_eq!((a.order, a.sigma), (b.order, b.sigma));
         assert_ne!(a.factors, b.factors);
     }
+    // Every order is equally likely: 1000 of each are expected, with a deviation of 31.
     assert_eq!(orders.len(), 24);
+    for (order, count) in orders {
+        assert!((850..1150).contains(&count), "{order:?}: {count}");
+    }
 }

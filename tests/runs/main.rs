@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod dropping;
+mod fidelity;
 mod folders;
 mod inputs;
 mod methods;

@@ -261,7 +261,7 @@ fn the_newest_checkpoints_are_kept() {
     assert_eq!(numbers, [999_999, 1_000_000]);
     assert_eq!(fs::read_dir(&kept).unwrap().count(), 5);
     checkpoints::prune(folder.path(), 0).unwrap();
-    assert_eq!(checkpoints::list(folder.path()).len(), 1, "the newest always stays");
+    assert_eq!(checkpoints::list(folder.path()).len(), 2, "0 keeps all");
 }
 
 #[test]
@@ -289,8 +289,8 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert_eq!(checkpoints::resolve(&out).unwrap(), checkpoint(&out, done));
 
     // The printed command works when pasted as is.
-    let (_, line) = told.split_once("stopped; `udass-raw ").expect(&told);
-    let (line, _) = line.split_once("` goes on").expect(&told);
+    let (_, line) = told.split_once("stopped; continue with `udass-raw ").expect(&told);
+    let (line, _) = line.split_once("`").expect(&told);
     let line = format!("'{}' {line}", env!("CARGO_BIN_EXE_udass-raw"));
     let resumed =
         Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();

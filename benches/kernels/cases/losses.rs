@@ -102,7 +102,7 @@ impl Scales {
             let apply = move |tape: &Tape, s: &Set| {
                 let place = boxed.then(|| DetailBox { pixels: s.more[0].clone(), stride });
                 let [low, high, attention] = [&s.x[0], &s.x[1], &s.x[2]];
-                let fused = ops::hrda_fuse(tape, low, high, attention, place.as_ref()).unwrap();
+                let fused = ops::hrda_fuse(tape, low, high, attention, 2, place.as_ref()).unwrap();
                 vec![fused.logits]
             };
             let more = move |bed: &Bed, _| vec![bed.device.upload(&[4], &self.place()).unwrap()];

@@ -43,6 +43,12 @@ impl Node {
         found.map(|(_, value)| value)
     }
 
+    /// Returns the first value if this is a dictionary.
+    pub fn first(&self) -> Option<&Node> {
+        let (Node::Dict(items) | Node::Ordered(items)) = self else { return None };
+        items.first().map(|(_, value)| value)
+    }
+
     /// Creates a text node.
     pub fn text(text: impl Into<String>) -> Node {
         Node::Text(text.into())

@@ -9,7 +9,7 @@ use crate::params::Weights;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
-/// Image sides are padded to multiples of this (mmsegmentation's test pipeline).
+/// HRDA needs sides that are multiples of this, so that the grids of its two scales meet.
 const DIVISOR: usize = 32;
 /// The smallest side that both of HRDA's scales support.
 const SMALLEST: usize = 64;
@@ -48,7 +48,12 @@ impl<'a> Predictor<'a> {
     /// Returns the logits of an image given as H,W,3 RGB bytes: 1,H,W,classes, before any softmax.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
         let device = self.device;
-        let padded = |side: usize| side.next_multiple_of(DIVISOR).max(SMALLEST);
+        // As in the reference, nothing is padded where a window fits: the last one moves back.
+        let slides = |side: usize| self.config.window > 0 && side >= self.config.window;
+        let padded = |side: usize| match self.network.is_hrda() && !slides(side) {
+            true => side.next_multiple_of(DIVISOR).max(SMALLEST),
+            false => side.max(SMALLEST),
+        };
         let (w, h) = (padded(width), padded(height));
         let mut bytes = vec![0u8; w * h * 3];
         for (to, from) in bytes.chunks_exact_mut(3 * w).zip(rgb.chunks_exact(3 * width)) {
@@ -78,7 +83,6 @@ impl<'a> Predictor<'a> {
     /// Computes the logits of all windows, `eval.batch` windows at a time.
     fn in_batches(&self, crops: &Tensor) -> Result<Tensor> {
         let [count, h, w, _] = crops.bhwc("predict")?;
-        let (rows, columns) = (h / self.network.stride(), w / self.network.stride());
         let mut all: Option<Tensor> = None;
         let tape = Tape::inference(self.device);
         let pass = Pass {
@@ -92,7 +96,7 @@ impl<'a> Predictor<'a> {
             let n = step.min(count - first);
             let part = crops.slice(first * h * w * 3, &[n, h, w, 3])?;
             let logits = self.network.logits(&pass, &part)?;
-            let classes = logits.channels();
+            let [_, rows, columns, classes] = logits.bhwc("predict")?;
             let shape = [count, rows, columns, classes];
             let all = match &mut all {
                 Some(all) => all,

@@ -7,7 +7,7 @@ use crate::nn::Segmentor;
 use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
 use crate::run::train::initial_state::effective;
-use crate::uda::inputs::{StepInputs, Switches};
+use crate::uda::inputs::Switches;
 use crate::uda::state::TrainingState;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ impl Synthetic {
     pub fn step_on_loaded(&mut self) -> Result<()> {
         let iteration = self.iteration;
         self.iteration += 1;
-        let mut inputs = StepInputs::draw(&self.training.config, iteration);
+        let mut inputs = self.training.draw(iteration);
         inputs.switches = [Switches { jitter: true, blur: true }; 2];
         let report = self.training.step_with(&inputs, Trace::off())?;
         if report.failed {

@@ -7,7 +7,6 @@ use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{batch, state};
 use crate::config::Config;
 use crate::run::build;
-use crate::uda::inputs::StepInputs;
 use crate::uda::report::Report;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
@@ -50,7 +49,7 @@ pub fn replay(path: &Path, device: Option<&str>) -> Result<Replayed> {
         }
         Ok(())
     };
-    let inputs = StepInputs::draw(&config, iteration);
+    let inputs = training.draw(iteration);
     let report = training.step_with(&inputs, Trace::to(&mut check))?;
     let mut gradients = Vec::new();
     let student = &training.student;

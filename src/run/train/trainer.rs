@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::best::{self, Best};
 use super::initial_state;
 use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
@@ -82,6 +83,7 @@ struct Run<'a> {
     training: TrainingState,
     position: Position,
     log: Log,
+    best: Best,
     observer: &'a dyn Observer,
     /// When the last iteration, checkpoint or evaluation was finished.
     since: Instant,
@@ -148,7 +150,8 @@ pub fn train_on(
         observer.message("weights.init is random, so the feature distance is disabled");
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
-    let mut run = Run { config, training, position, log, observer, since, recent };
+    let best = Best::of_log(&out.join(LOG), config.source.layout == "synthia")?;
+    let mut run = Run { config, training, position, log, best, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -248,9 +251,22 @@ impl Run<'_> {
             other => other?,
         };
         self.log.evaluation(done, &report)?;
-        self.observer.message(&format!("iteration {done}: {}", report.summary()));
+        let kept = self.config.run.keep_best && self.best.is_improved_by(&report);
+        if kept {
+            self.keep_best(done)?;
+        }
+        let remark = if kept { ", the best so far" } else { "" };
+        self.observer.message(&format!("iteration {done}{remark}: {}", report.summary()));
         self.elapsed();
         Ok(Some(report))
+    }
+
+    fn keep_best(&mut self, done: u64) -> Result<()> {
+        let out = &self.config.run.out;
+        if !files::path_of(out, done).exists() {
+            self.save()?;
+        }
+        best::keep(out, done)
     }
 
     /// Returns the seconds since the last call.

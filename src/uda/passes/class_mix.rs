@@ -23,6 +23,6 @@ pub(in crate::uda) fn class_mix(
         kind: PassKind::Mixed,
         prefix: "mix.",
         input: mixed(state, mix, PassKind::Mixed)?,
-        loss_weight: 1.0,
+        loss_weights: [1.0; 2],
     })
 }

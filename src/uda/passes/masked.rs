@@ -15,13 +15,13 @@ use super::student::StudentPass;
 pub(in crate::uda) fn masked(
     state: &TrainingState,
     batch: &DeviceBatch,
-    target: &Labeled,
+    target: Option<&Labeled>,
 ) -> Result<StudentPass> {
     let TrainingState { device, inputs, normalizer, config, .. } = state;
-    let whole = match config.mask.images {
-        Masked::Target => target,
-        Masked::Source => &batch.source,
-        Masked::Both => &half_of_each(device, &batch.source, target)?,
+    let whole = match (config.mask.images, target) {
+        (Masked::Target, Some(target)) => target,
+        (Masked::Both, Some(target)) => &half_of_each(device, &batch.source, target)?,
+        _ => &batch.source,
     };
     let image = match config.mask.augment {
         true => augment(device, normalizer, &whole.image, &inputs.augmentation(PassKind::Masked)?)?,
@@ -33,6 +33,7 @@ pub(in crate::uda) fn masked(
         kind: PassKind::Masked,
         prefix: "masked.",
         input: Labeled { image, ..whole.clone() },
-        loss_weight: config.mask.weight,
+        // As in the reference, `mask_lambda` leaves the detail loss alone.
+        loss_weights: [config.mask.weight, 1.0],
     })
 }

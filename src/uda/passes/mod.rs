@@ -11,4 +11,4 @@ pub(super) use class_mix::class_mix;
 pub(super) use masked::masked;
 pub(super) use quad_mix::quad_mix;
 pub(super) use student::StudentPass;
-pub(super) use teacher::pseudo_labels;
+pub(super) use teacher::{labels_for_masks, pseudo_labels};

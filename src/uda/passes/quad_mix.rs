@@ -63,13 +63,13 @@ pub(in crate::uda) fn quad_mix(
             kind: PassKind::Mixed,
             prefix: "mix_tss.",
             input: mixed(state, over_source, PassKind::Mixed)?,
-            loss_weight: 0.5,
+            loss_weights: [0.5; 2],
         },
         StudentPass {
             kind: PassKind::MixedTarget,
             prefix: "mix_tst.",
             input: mixed(state, over_target, PassKind::MixedTarget)?,
-            loss_weight: 0.5,
+            loss_weights: [0.5; 2],
         },
     ])
 }

@@ -13,7 +13,8 @@ pub(in crate::uda) struct StudentPass {
     /// Prefix of the names of its reported terms, as in the reference.
     pub prefix: &'static str,
     pub input: Labeled,
-    pub loss_weight: f32,
+    /// Weights of the fused (or only) loss and of the loss of HRDA's detail crop.
+    pub loss_weights: [f32; 2],
 }
 
 impl StudentPass {
@@ -23,7 +24,7 @@ impl StudentPass {
             kind: PassKind::Source,
             prefix: "",
             input: batch.source.clone(),
-            loss_weight: 1.0,
+            loss_weights: [1.0; 2],
         }
     }
 

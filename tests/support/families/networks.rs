@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use udass_raw::config::{HrdaConfig, NetworkConfig};
+use udass_raw::config::{HrdaConfig, NetworkConfig, ScaleAttention};
 use udass_raw::device::Device;
 use udass_raw::nn::{Backbone, BatchNormMode, Head, Pass, Role, Segmentor};
 use udass_raw::ops::{self, Windows};
@@ -37,6 +37,9 @@ pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
         activation_checkpointing: false,
         batch_student_passes: false,
         hrda: HrdaConfig {
+            attention: ScaleAttention::Learned,
+            overlap: true,
+            context_scale: 0.5,
             enabled: detail_crop.is_some(),
             detail_crop: detail_crop.unwrap_or(0),
             divisible: 8,
