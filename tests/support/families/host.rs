@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use udass_raw::data::resize::{
-    Rows, Size, Window, cv_bilinear, cv_nearest, flip_horizontally, pil_bilinear, pil_nearest,
-    valid_mask as mask_of,
+    FirstPass, Rows, Size, Window, cv_bilinear, cv_nearest, flip_horizontally, pil_bilinear_by,
+    pil_nearest, valid_mask as mask_of,
 };
 use udass_raw::data::sampling::{FileStats, rare_class_probabilities};
 use udass_raw::device::Device;
@@ -19,6 +19,11 @@ const CLASSES: usize = 19;
 
 fn size([height, width]: [usize; 2]) -> Size {
     Size::new(width, height)
+}
+
+/// Scales like Pillow 13, with which the stored numbers were made.
+pub fn pil_bilinear(src: Rows, to: Size, window: Window) -> Vec<u8> {
+    pil_bilinear_by(src, to, window, FirstPass::since_13(src.size, to))
 }
 
 /// Runs both resizers on images and labels, sizes that keep the aspect ratio, and normalization.

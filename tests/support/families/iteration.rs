@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 use udass_raw::config::Config;
-use udass_raw::data::resize::{Rows, Size, Window, pil_bilinear, pil_nearest};
+use udass_raw::data::resize::{Rows, Size, Window, pil_nearest};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
@@ -21,6 +21,7 @@ use udass_raw::uda::inputs::{ImageAugment, MAX_CLASSES, StepInputs, Switches};
 use udass_raw::uda::state::TrainingState;
 use udass_raw::uda::trace::Trace;
 
+use super::host::pil_bilinear;
 use super::layout::{compare_map, to_reference, upload_image};
 use super::networks::{fill, network_config};
 use super::said;
