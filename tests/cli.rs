@@ -86,7 +86,7 @@ fn wrong_usage_ends_with_2() {
         (&["trian"], "tip: a similar subcommand exists: 'train'"),
         (&["train"], "<CONFIG>"),
         (&["eval", "toy_vit"], "--checkpoint <FILE>"),
-        (&["train", "toy_vit", "--resume", "--checkpoint", "a"], "cannot be used with"),
+        (&["train", "toy_vit", "--resume=maybe"], "invalid value 'maybe'"),
         (&["train", "toy_vit", "--device", "gpu"], "[possible values: auto, host, cuda]"),
         (&["toy", "d", "--size", "big"], "expected WIDTHxHEIGHT in pixels, as in 2048x1024"),
         (&["predict", "toy_vit", "--checkpoint", "a"], "--out <DIR>"),
@@ -117,6 +117,19 @@ fn a_wrong_override_ends_with_1_and_one_block() {
         "error: --set data.cropp=512: `data.cropp`: unknown key; did you mean `data.crop`?\n"
     );
     assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn a_run_resumes_from_its_own_checkpoint_alone() {
+    let output = run(&["train", "toy_vit", "--resume", "--checkpoint", "a"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains("--resume continues with the run's own checkpoint"), "{told}");
+    assert!(told.contains("--resume=auto"), "{told}");
+    let output = run(&["train", "toy_vit", "--resume", "--set", "data.toy="]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains("runs/toy_vit: there is no checkpoint to resume here"), "{told}");
 }
 
 #[test]

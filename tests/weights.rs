@@ -174,6 +174,31 @@ fn pickles_that_are_no_checkpoints_are_refused_by_name() {
     refused(&pickled(&dict(&[("a", b"K\x01".to_vec())])), &["not one that PyTorch writes"]);
 }
 
+/// `numpy.int64(4000)`, as NumPy pickles it for the protocols 2 and 3.
+#[test]
+fn scalars_of_numpy_are_metadata_like_others() {
+    let scalar = |module: &str, bytes: &[u8]| {
+        let dtype = [&b"cnumpy\ndtype\n("[..], &string("i8"), b"\x89\x88tR(K\x03", &string("<")];
+        let state = b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb";
+        let function = format!("c{module}\nscalar\n(");
+        [function.as_bytes(), &dtype.concat(), state, bytes, b"tR"].concat()
+    };
+    let number = 4000i64.to_le_bytes();
+    // Protocol 3 has bytes; before it, they are a text that is encoded.
+    let short = [&b"C\x08"[..], &number].concat();
+    let latin1 = number.map(char::from).iter().collect::<String>();
+    let encoded =
+        [&b"c_codecs\nencode\n("[..], &string(&latin1), &string("latin1"), b"tR"].concat();
+    for (module, bytes) in [("numpy.core.multiarray", &encoded), ("numpy._core.multiarray", &short)]
+    {
+        let meta = dict(&[("iter", scalar(module, bytes))]);
+        let content = dict(&[("meta", meta), ("state_dict", dict(&[("a", tensor())]))]);
+        let file = open(&zip_of(&content)).unwrap();
+        assert_eq!(identify(&file).unwrap().iteration, Some(4000), "{module}");
+        assert_eq!(file.skipped(), [], "{module}");
+    }
+}
+
 #[test]
 fn foreign_metadata_is_skipped_and_told() {
     let meta = dict(&[("iter", b"M\xa0\x0f".to_vec()), ("env", call())]);
@@ -367,6 +392,25 @@ fn hollow(path: &Path, keys: &str, rename: impl Fn(&str) -> Option<String>) {
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(&header).unwrap();
     file.set_len(8 + header.len() as u64 + end).unwrap();
+}
+
+/// Names that other ways of training leave behind.
+#[test]
+fn prefixes_and_auxiliary_heads_are_no_obstacle() {
+    let folder = folder();
+    let path = folder.path().join("file.safetensors");
+    let cases = [
+        ("backbone_mit_b0", Kind::Backbone),
+        ("backbone_r50v1c", Kind::Backbone),
+        ("hrda_daformer_mit_b0", Kind::Segmentor),
+    ];
+    for (keys, kind) in cases {
+        hollow(&path, keys, |name| Some(format!("module.{name}")));
+        let file = TensorFile::open(&path).unwrap();
+        let identity = identify(&file).unwrap();
+        assert_eq!(identity.kind, kind, "{keys}");
+        complete(&file, &identity).unwrap().unwrap();
+    }
 }
 
 #[test]

@@ -78,7 +78,11 @@ pub fn identify(file: &TensorFile) -> Result<Identity> {
     let has = |prefix: &str| file.tensors().iter().any(|info| info.name.starts_with(prefix));
     let (student, teacher) = (has(Network::Student.prefix()), has(Network::Teacher.prefix()));
     let imagenet = has("imnet_model.");
-    let root = if student { Network::Student.prefix() } else { "" };
+    let root = match student {
+        true => Network::Student.prefix(),
+        false if has("module.") => "module.",
+        false => "",
+    };
     let head = format!("{root}decode_head.");
     let segments = has(&head);
     let inner = if segments || has(&format!("{root}backbone.")) { "backbone." } else { "" };
@@ -165,7 +169,8 @@ pub fn complete(file: &TensorFile, identity: &Identity) -> Option<Result<()>> {
     ];
     let mut prefixes: Vec<&str> = here.into_iter().filter(|p| p.0).map(|p| p.1).collect();
     if prefixes.is_empty() {
-        prefixes.push("");
+        let parallel = file.tensors().iter().any(|info| info.name.starts_with("module."));
+        prefixes.push(if parallel { "module." } else { "" });
     }
     let alone = identity.kind == Kind::Backbone;
     let names = |param: &ParamSpec| {

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod batch;
 pub mod convert;
 pub mod files;
+mod foreign;
 pub mod identity;
 pub mod moments;
 pub mod pth;

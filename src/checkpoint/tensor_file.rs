@@ -12,6 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use super::foreign;
 use super::pth::{self, Node};
 use crate::hex::hex;
 use crate::{Error, Result};
@@ -72,6 +73,10 @@ impl TensorFile {
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            let problem = "is a folder: give a file, or a run's folder where one is expected";
+            return Err(Error::weights(path, problem));
+        }
         // SAFETY: the map is read-only, and this program never modifies a checkpoint in place: it
         // replaces the file by a rename, which leaves an open map its old content. The user must
         // not truncate or modify the file while it is open.
@@ -84,7 +89,10 @@ impl TensorFile {
             (tensors, BTreeMap::new(), Some(Torch { tree, skipped, checksums }))
         } else {
             let (tensors, strings) = safetensors_header(&map).map_err(|e| {
-                problem(format!("neither a complete safetensors file ({e}) nor a PyTorch file"))
+                problem(match foreign::describe(&map) {
+                    Some(what) => what.into(),
+                    None => format!("neither a complete safetensors file ({e}) nor a PyTorch file"),
+                })
             })?;
             (tensors, strings, None)
         };

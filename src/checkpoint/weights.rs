@@ -35,6 +35,10 @@ const OTHERS: [&str; 5] =
     ["optimizer.", "templates.", "meta.", Network::Teacher.prefix(), IMAGENET_PREFIX];
 /// Prefix of the frozen ImageNet model in the reference's checkpoints.
 const IMAGENET_PREFIX: &str = "imnet_model.";
+/// Prefix that `torch.nn.DataParallel` puts before every name.
+const PARALLEL: &str = "module.";
+/// Prefix of decoders that only training uses.
+const AUXILIARY: &str = "auxiliary_head.";
 /// Prefixes of classifiers and decoders, which weight files may have but backbones do not.
 const CLASSIFIERS: [&str; 4] = ["head.", "fc.", "decode_head.", "auxiliary_head."];
 
@@ -53,12 +57,41 @@ pub fn load_network(
     let there = (file.tensors().iter())
         .filter(|info| !prefix.is_empty() || !OTHERS.iter().any(|p| info.name.starts_with(p)))
         .filter_map(|info| Some(info.name.strip_prefix(prefix)?.to_string()))
+        .filter(|name| !name.starts_with(AUXILIARY))
         .collect();
+    if let Some(problem) = another_kind(file, &there, network) {
+        return Err(Error::weights(file.path(), problem));
+    }
     load(file, device, weights, there, |_| true, |name| format!("{prefix}{name}"))
 }
 
-/// Returns the prefix of a network's tensors in the file. It is empty for a student without a
-/// prefix.
+/// Returns what a file holds, if that is not the network that is asked for.
+fn another_kind(
+    file: &TensorFile,
+    there: &BTreeSet<String>,
+    network: Network,
+) -> Option<&'static str> {
+    let decodes = there.iter().any(|name| name.starts_with("decode_head."));
+    if decodes {
+        return None;
+    }
+    if network == Network::Student && has(file, Network::Teacher.prefix()) {
+        return Some("holds a teacher alone: `--weights teacher` selects it");
+    }
+    let parts = ["patch_embed1.proj.weight", "stem.0.weight"];
+    let backbone = |name: &String| {
+        parts
+            .iter()
+            .any(|part| name.strip_suffix(part).is_some_and(|p| p.is_empty() || p == "backbone."))
+    };
+    there.iter().any(backbone).then_some(
+        "holds a backbone alone (ImageNet weights), not a segmentation network: train from it with \
+         `--set weights.init=FILE`",
+    )
+}
+
+/// Returns the prefix of a network's tensors in the file. For a student without a prefix, it is
+/// empty, or the prefix of a model that several GPUs trained.
 ///
 /// # Errors
 /// [`Error::Weights`] if the file holds no teacher.
@@ -66,6 +99,7 @@ pub fn network_prefix(file: &TensorFile, network: Network) -> Result<&'static st
     let prefix = network.prefix();
     match (network, has(file, prefix)) {
         (_, true) => Ok(prefix),
+        (Network::Student, false) if has(file, PARALLEL) => Ok(PARALLEL),
         (Network::Student, false) => Ok(""),
         (Network::Teacher, false) => {
             Err(Error::weights(file.path(), "holds no teacher (no tensor `ema_model.…`)"))
@@ -84,11 +118,14 @@ fn has(file: &TensorFile, prefix: &str) -> bool {
 /// # Errors
 /// [`Error::Weights`] that lists missing, misshapen and extra tensors.
 pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) -> Result<()> {
-    let known = ["imnet_model.backbone.", "backbone."];
+    let known = ["imnet_model.backbone.", "module.backbone.", PARALLEL, "backbone."];
     let prefix = known.into_iter().find(|prefix| has(file, prefix)).unwrap_or("");
     let there = (file.tensors().iter())
-        .filter(|info| !CLASSIFIERS.iter().any(|p| info.name.starts_with(p)))
-        .filter_map(|info| Some(format!("backbone.{}", info.name.strip_prefix(prefix)?)))
+        .filter_map(|info| {
+            let name = info.name.strip_prefix(prefix)?;
+            let classifier = |name: &str| CLASSIFIERS.iter().any(|p| name.starts_with(p));
+            (!classifier(name) && !classifier(&info.name)).then(|| format!("backbone.{name}"))
+        })
         .collect();
     // `num_batches_tracked` has no effect here, and older files do not have it.
     let uncounted = |name: &str| name.ends_with(".num_batches_tracked");

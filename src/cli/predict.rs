@@ -32,7 +32,7 @@ pub struct Args {
     #[command(flatten)]
     configured: Configured,
 
-    /// PNG or JPEG files.
+    /// PNG or JPEG files, or folders of them.
     #[arg(value_name = "IMAGE", required_unless_present = "submission")]
     images: Vec<PathBuf>,
 
@@ -78,11 +78,8 @@ enum Split {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.configured.load([])?;
-    anyhow::ensure!(
-        args.logits.is_none() || args.images.len() == 1,
-        "--logits: takes one image, not {}",
-        args.images.len()
-    );
+    let one = matches!(args.images.as_slice(), [image] if !image.is_dir());
+    anyhow::ensure!(args.logits.is_none() || one, "--logits: takes one image file");
     let progress = Progress::new("images");
     let (checkpoint, weights) = (args.checkpoint.as_path(), args.weights.network());
     if let Some(zip) = &args.submission {

@@ -1,8 +1,10 @@
 //! `udass-raw train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+use udass_raw::checkpoint::files;
 use udass_raw::data::toy;
 use udass_raw::run::train::signal::{self, Stop};
 use udass_raw::run::train::trainer::{End, Start, train};
@@ -22,6 +24,7 @@ use super::progress::Progress;
 Examples:
   udass-raw train toy_vit
   udass-raw train toy_vit --resume
+  udass-raw train gta_vit --resume=auto
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
   udass-raw train gta_vit --checkpoint mic_gta_4000.pth
   udass-raw train my.toml --device host --max-iters 10")]
@@ -34,9 +37,11 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     max_iters: Option<u64>,
 
-    /// Continue the run in the run's folder from its newest checkpoint.
-    #[arg(long, conflicts_with = "checkpoint")]
-    resume: bool,
+    /// Continue the run in the run's folder from its newest checkpoint. With --resume=auto, start it
+    /// if there is none yet, so that the same command serves after every interruption.
+    #[arg(long, value_enum, value_name = "auto", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "always")]
+    resume: Option<Resume>,
 
     /// Start from this file instead of the configured weights: a checkpoint of this program or of
     /// the reference (.pth or .safetensors), or weights with the reference's names.
@@ -56,7 +61,34 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
+/// When to continue a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Resume {
+    /// There must be a run.
+    #[value(hide = true)]
+    Always,
+    /// If there is a run.
+    Auto,
+}
+
 impl Args {
+    /// Returns where training starts.
+    fn start(&self, out: &Path) -> anyhow::Result<Start> {
+        anyhow::ensure!(
+            self.resume != Some(Resume::Always) || self.checkpoint.is_none(),
+            "--resume continues with the run's own checkpoint: leave out --checkpoint, or use \
+             --resume=auto to start from it if there is no run yet"
+        );
+        Ok(match (&self.resume, &self.checkpoint) {
+            (Some(Resume::Always), _) => Start::Resume,
+            (Some(Resume::Auto), _) if !files::list(out).is_empty() => Start::Resume,
+            (_, Some(file)) => {
+                Start::Checkpoint { path: file.clone(), iteration: self.start_iteration }
+            }
+            (_, None) => Start::Weights,
+        })
+    }
+
     /// Returns the command line that resumes this run.
     fn resuming(&self) -> String {
         let mut words = vec!["udass-raw".to_owned(), "train".to_owned()];
@@ -82,11 +114,7 @@ fn quoted(word: &str) -> String {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
     let config = args.configured.load_until(args.max_iters, out)?;
-    let start = match &args.checkpoint {
-        _ if args.resume => Start::Resume,
-        Some(file) => Start::Checkpoint { path: file.clone(), iteration: args.start_iteration },
-        None => Start::Weights,
-    };
+    let start = args.start(&config.run.out)?;
     // The terminal has echoed "^C", so the message starts on a new line.
     let stop = Stop::install(|| {
         tell(

@@ -152,7 +152,10 @@ impl Check {
             ("val_images", &files.val_images, evaluated),
             ("val_labels", &files.val_labels, evaluated),
         ] {
-            let what = "a glob below the root, such as \"images/*.png\"";
+            let what = match name.starts_with("val_") {
+                true => "a glob below the root, or run.eval_interval = 0 (no evaluation)",
+                false => "a glob below the root, such as \"images/*.png\"",
+            };
             self.that(!needed || !glob.is_empty(), &key(name), what, "\"\"");
         }
         let wildcards = |glob: &str| glob.replace("**", "*").matches(['*', '?']).count();

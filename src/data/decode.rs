@@ -1,7 +1,12 @@
 //! Image decoding: PNG row by row, only as far down as a crop needs; JPEG as a whole.
 
-use std::{io::Cursor, ops::Range, path::Path};
+use std::{
+    io::Cursor,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 use png::{ColorType, Decoder, DecodingError, Transformations};
 
@@ -42,12 +47,54 @@ pub fn load_rows(path: &Path, rows: impl FnOnce(Size) -> Result<Range<usize>>) -
     if is_png(&bytes) { png_rows(path, &bytes, rows) } else { other_rows(path, &bytes, rows) }
 }
 
-/// Reads the size of an image from its header.
+/// Lists files and, in place of a folder, the PNG and JPEG files in it, sorted by name. Names that
+/// begin with a dot are no images.
+///
+/// # Errors
+/// [`Error::Data`] if a folder has no images; [`Error::Io`].
+pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            all.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "list", e))?;
+        let mut images: Vec<PathBuf> =
+            entries.flatten().map(|entry| entry.path()).filter(|file| is_image(file)).collect();
+        if images.is_empty() {
+            let problem = "this folder has no .png, .jpg or .jpeg files";
+            return Err(Error::data(path, problem));
+        }
+        images.sort();
+        all.append(&mut images);
+    }
+    Ok(all)
+}
+
+fn is_image(file: &Path) -> bool {
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let known = ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known));
+    known && !hidden && file.is_file()
+}
+
+/// Reads the size of an image from its header, as it is seen: the EXIF orientation of a JPEG is
+/// applied.
 pub fn size(path: &Path) -> Result<Size> {
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
     let reader = image::ImageReader::new(std::io::BufReader::new(file));
     let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
-    let (width, height) = reader.into_dimensions().map_err(|e| unreadable(path, e))?;
+    let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, e))?;
+    let orientation = decoder.orientation().map_err(|e| unreadable(path, e))?;
+    let (width, height) = decoder.dimensions();
+    let (width, height) = match orientation {
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => (height, width),
+        _ => (width, height),
+    };
     Ok(Size::new(width as usize, height as usize))
 }
 
@@ -169,6 +216,10 @@ fn other_rows(
     bytes: &[u8],
     rows: impl FnOnce(Size) -> Result<Range<usize>>,
 ) -> Result<RgbImage> {
+    if bytes.starts_with(&[0xFF, 0xD8]) && !jpeg_is_whole(bytes) {
+        let problem = "the JPEG file is truncated: copy or download it again";
+        return Err(Error::data(path, problem));
+    }
     let reader = image::ImageReader::new(Cursor::new(bytes));
     let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
     let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, e))?;
@@ -181,4 +232,33 @@ fn other_rows(
     let stride = size.width * 3;
     let rgb = image.as_raw()[rows.start * stride..rows.end * stride].to_vec();
     Ok(RgbImage { size, top: rows.start, rgb })
+}
+
+/// Returns whether a JPEG file goes on to its end marker. The decoder fills in what is missing
+/// without an error.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    loop {
+        // Between segments, and after the coded data of a scan, there is a marker.
+        let Some(&[0xFF, marker]) = bytes.get(at..at + 2) else { return false };
+        match marker {
+            0xD9 => return true,
+            // A fill byte, and markers without a segment.
+            0xFF => at += 1,
+            0x01 | 0xD0..=0xD8 => at += 2,
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+                if marker == 0xDA {
+                    // In coded data, 0xFF is followed by 0, or belongs to a restart marker.
+                    let coded = bytes.get(at..).unwrap_or_default();
+                    let end = coded.windows(2).position(|pair| {
+                        pair[0] == 0xFF && !matches!(pair[1], 0 | 0xD0..=0xD7 | 0xFF)
+                    });
+                    let Some(end) = end else { return false };
+                    at += end;
+                }
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
         batch::{BadFile, Batch, Crops, PAD_RGB, RareCrops},
         classes::IGNORE,
         crops::{Counter, pad, random_window, varied_window},
-        decode::load_rows,
+        decode::{self, load_rows},
         labels::check_size,
         layouts::{self, Pair, Split},
         photometric,
@@ -116,7 +116,7 @@ impl Batches {
             _ => None,
         };
         let rare = match &by_class {
-            Some(files) if quadmix => Some(RareFiles::new(config, files)?),
+            Some(files) if quadmix => Some(RareFiles::new(config, files, &pairs)?),
             _ => None,
         };
         let targets = match config.learns_from_target() {
@@ -352,13 +352,36 @@ impl Batches {
 }
 
 impl RareFiles {
-    fn new(config: &Config, files: &FilesByClass) -> Result<Self> {
+    /// Lists the files by class.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if no image has enough pixels of a class, which a run would otherwise notice
+    /// when QuadMix starts.
+    fn new(config: &Config, files: &FilesByClass, pairs: &[Pair]) -> Result<Self> {
         let list = &config.quadmix.classes;
+        let [width, height] = config.quadmix.resize;
+        let most = |class: u8| -> Result<(u64, u64)> {
+            let Some((file, count)) = files.largest(class) else { return Ok((0, 0)) };
+            let size = decode::size(&pairs[file as usize].label.path)?;
+            let area = (size.width * size.height).max(1) as u64;
+            Ok((count * (width * height) as u64 / area, count))
+        };
         let holding = |&class: &u8| {
             let files = files.holding(class, 0);
             if files.is_empty() {
                 let problem = format!(
                     "no image contains class {class} of quadmix.classes: remove it from the list"
+                );
+                return Err(Error::data(&config.source.root, problem));
+            }
+            let (most, count) = most(class)?;
+            // Resizing to the nearest pixel changes the count by a little.
+            if 2 * most < config.quadmix.min_pixels {
+                let problem = format!(
+                    "class {class} of quadmix.classes has at most {count} pixels in an image, some \
+                     {most} after resizing, and quadmix.min_pixels = {}: lower it, or remove the \
+                     class from the list",
+                    config.quadmix.min_pixels
                 );
                 return Err(Error::data(&config.source.root, problem));
             }

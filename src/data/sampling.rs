@@ -157,6 +157,11 @@ impl FilesByClass {
         Ok(FilesByClass(files))
     }
 
+    /// Returns the file with the most pixels of a class, and their number at native size.
+    pub fn largest(&self, class: u8) -> Option<(u32, u64)> {
+        self.0.get(class as usize)?.iter().copied().max_by_key(|&(_, count)| count)
+    }
+
     /// Returns the indices of the files with more than `min_pixels` of the class, in the order of
     /// the statistics.
     pub fn holding(&self, class: u8, min_pixels: u64) -> Vec<u32> {

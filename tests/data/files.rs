@@ -215,8 +215,42 @@ fn jpeg_is_read_by_content() {
         .flat_map(|p| p.iter().zip([200u8, 30, 60]).map(|(a, b)| a.abs_diff(b)));
     assert!(far.max().unwrap() <= 3);
     assert_eq!(decode::size(&path).unwrap(), Size::new(16, 8));
-    let (_folder, path) = file(&bytes[..100]);
-    message(load_rgb(&path), &path, &["damaged image"]);
+    // The decoder itself fills in what is missing without an error.
+    for length in [100, bytes.len() - 2, bytes.len() - 1] {
+        let (_folder, path) = file(&bytes[..length]);
+        message(load_rgb(&path), &path, &["the JPEG file is truncated", "download it again"]);
+    }
+    // Bytes behind the end are nobody's.
+    let (_folder, path) = file(&[&bytes[..], b"\0\0\0"].concat());
+    assert_eq!(load_rgb(&path).unwrap().size, Size::new(16, 8));
+}
+
+/// A picture of a telephone that was held upright: 16×8 as stored, 8×16 as seen.
+#[test]
+fn the_orientation_of_a_jpeg_counts_for_its_size_too() {
+    let mut jpeg = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95)
+        .encode(&[90; 16 * 8 * 3], 16, 8, image::ExtendedColorType::Rgb8)
+        .unwrap();
+    // An EXIF segment with one entry: orientation (0x0112), a short, 1 value: 6.
+    let exif =
+        b"\xFF\xE1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let (_folder, path) = file(&[&jpeg[..2], &exif[..], &jpeg[2..]].concat());
+    assert_eq!(decode::size(&path).unwrap(), Size::new(8, 16));
+    assert_eq!(load_rgb(&path).unwrap().size, Size::new(8, 16));
+}
+
+/// macOS leaves a file `._NAME` for every file in archives and on other systems' disks.
+#[test]
+fn hidden_files_are_no_data() {
+    let sets = Sets::bands();
+    let layout = layouts::find("gta").unwrap();
+    let before = layout.images(&sets.gta(), Split::Train).unwrap();
+    for name in ["images/._00001.png", "labels/._00001.png", "images/.hidden/00009.png"] {
+        write(&sets.gta().join(name), b"resource fork");
+    }
+    assert_eq!(layout.images(&sets.gta(), Split::Train).unwrap(), before);
+    assert_eq!(layout.raw_labels(&sets.gta()).unwrap().len(), before.len());
 }
 
 /// Encodes two rows of one pixel and relabels them as one interlaced row of two pixels: the bytes

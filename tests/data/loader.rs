@@ -290,6 +290,18 @@ fn margins_are_those_of_the_resized_image() {
     }
 }
 
+/// The run would otherwise end when QuadMix starts, hours later.
+#[test]
+fn a_class_that_no_crop_can_hold_is_refused_at_the_start() {
+    let sets = Sets::bands();
+    let mut config = sets.config();
+    config.quadmix.min_pixels = 1_000_000;
+    let told = Loader::new(&config, 0).err().unwrap().to_string();
+    for part in ["class 2 of quadmix.classes has at most", "quadmix.min_pixels = 1000000"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+}
+
 #[test]
 fn images_smaller_than_a_crop_are_padded_right_and_below() {
     let sets = Sets::new();
@@ -430,7 +442,7 @@ fn what_the_data_cannot_give_is_said_at_the_start_or_by_class() {
         c.quadmix.classes = vec![5, 5];
         c.quadmix.min_pixels = 200;
     };
-    fails(&too_many, &["long-tail", "class 5", "quadmix.min_pixels"]);
+    fails(&too_many, &["class 5", "at most 36 pixels", "quadmix.min_pixels"]);
 }
 
 #[test]

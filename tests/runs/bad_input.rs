@@ -224,6 +224,29 @@ fn tensors_that_do_not_fit_are_listed_by_name() {
     refused(&run("train", &["--checkpoint", text(&path), "--out", text(&out)]), &parts);
     assert!(!out.exists(), "a refused start leaves nothing");
 
+    // A teacher alone, a backbone alone, and what is left of training.
+    let write = |keep: &dyn Fn(&str) -> Option<String>| {
+        let mut some = Contents::of(&reference_checkpoint());
+        let tensors = std::mem::take(&mut some.tensors).into_iter();
+        some.tensors = tensors.filter_map(|(name, t)| Some((keep(&name)?, t))).collect();
+        some.strings.clear();
+        some.write(&path);
+    };
+    let eval = |more: &[&str]| run("eval", &[&["--checkpoint", text(&path)], more].concat());
+    write(&|name| name.starts_with("ema_model.").then(|| name.into()));
+    refused(&eval(&[]), &["holds a teacher alone", "--weights teacher"]);
+    assert!(eval(&["--weights", "teacher"]).status.success());
+    write(&|name| name.strip_prefix("model.backbone.").map(Into::into));
+    refused(&eval(&[]), &["holds a backbone alone", "weights.init"]);
+    write(&|name| Some(format!("module.{}", name.strip_prefix("model.")?)));
+    assert!(eval(&[]).status.success(), "{}", stderr(&eval(&[])));
+    write(&|name| {
+        let name = name.strip_prefix("model.")?;
+        Some(name.replace("decode_head.scale_attention.fuse_layer", "auxiliary_head.x"))
+    });
+    refused(&eval(&[]), &["tensors missing", "decode_head.scale_attention.fuse_layer"]);
+    assert!(!stderr(&eval(&[])).contains("extra"), "an auxiliary head is left out");
+
     // For a different network, only a few of the many mismatched names are listed.
     let args = ["--checkpoint", text(reference()), "--set", "network.backbone=mit_b1"];
     let output = run("eval", &args);
@@ -238,9 +261,7 @@ fn files_that_are_not_whole_are_refused() {
     let whole = fs::read(reference_checkpoint()).unwrap();
     let mut huge = whole[..4096].to_vec();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    let cases: [&[u8]; 6] = [
-        b"",
-        b"{}",
+    let cases: [&[u8]; 4] = [
         b"this is no file of tensors, but it is longer than a header's length",
         &whole[..whole.len() - 1],
         &whole[..1000],
@@ -250,6 +271,16 @@ fn files_that_are_not_whole_are_refused() {
         fs::write(&path, bytes).unwrap();
         let output = run("eval", &["--checkpoint", text(&path)]);
         refused(&output, &[text(&path), "neither a complete safetensors file"]);
+    }
+    // What else ends up under such a name is called by its own.
+    for (bytes, what) in [
+        (&b""[..], "is empty"),
+        (b"{}", "JSON"),
+        (b"<!DOCTYPE html><html><body>Virus scan warning", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        refused(&run("eval", &["--checkpoint", text(&path)]), &[text(&path), what]);
     }
     let missing = folder.path().join("missing.safetensors");
     refused(&run("eval", &["--checkpoint", text(&missing)]), &[text(&missing), "cannot open"]);
@@ -405,7 +436,7 @@ fn what_predict_cannot_do_is_told() {
     refused(&predict(&[&nowhere], &["--out", text(&out)]), &[text(&nowhere), "cannot read"]);
     let logits = at("logits.safetensors");
     let both = predict(&[&image, &other], &["--out", text(&out), "--logits", text(&logits)]);
-    refused(&both, &["--logits", "one image, not 2"]);
+    refused(&both, &["--logits", "one image file"]);
 
     // Results never overwrite an input image, nor each other.
     let before = fs::read(&image).unwrap();
@@ -415,8 +446,14 @@ fn what_predict_cannot_do_is_told() {
     fs::create_dir(at("sub")).unwrap();
     let twin = at("sub").join("a.png");
     fs::copy(&image, &twin).unwrap();
-    refused(&predict(&[&image, &twin], &["--out", text(&out)]), &["a_overlay.png", "--out"]);
+    refused(&predict(&[&twin, &twin], &["--out", text(&out)]), &["a_overlay.png", "itself"]);
     assert!(!out.exists(), "refused before anything is written");
+    // Images of one name in two folders have results in two.
+    let both = predict(&[&image, &twin], &["--out", text(&out)]);
+    assert!(both.status.success(), "{}", stderr(&both));
+    for result in ["a.png", "a_overlay.png", "sub/a.png", "sub/a_overlay.png"] {
+        assert!(out.join(result).is_file(), "{result}");
+    }
 }
 
 #[test]

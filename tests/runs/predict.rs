@@ -9,8 +9,8 @@ use serde_json::Value;
 use udass_raw::data::classes::{CITYSCAPES, Classes};
 
 use crate::support::{
-    Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, stderr, succeed,
-    text, world,
+    Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, run, stderr,
+    succeed, text, world,
 };
 
 /// Writes a color PNG in which all neighboring pixels differ.
@@ -63,6 +63,28 @@ fn pictures_of_any_size_come_back_in_their_own() {
         expected.extend([overlay, ids].map(|path| format!("{}\n", path.display())));
     }
     assert_eq!(written, expected.concat(), "what was written is what is told");
+}
+
+#[test]
+fn a_folder_stands_for_its_images() {
+    let folder = folder();
+    let images = folder.path().join("images");
+    for name in ["b.png", "a.png"] {
+        picture(&images.join(name), 64, 64);
+    }
+    // Neither is an image: a note, and what macOS leaves next to a file on another system's disk.
+    fs::write(images.join("notes.txt"), "a.png").unwrap();
+    fs::write(images.join("._a.png"), "resource fork").unwrap();
+    let out = folder.path().join("out");
+    let written = predict(&[&images], &out, &[]);
+    let names = ["a_overlay.png", "a.png", "b_overlay.png", "b.png"];
+    let expected = names.map(|name| format!("{}\n", out.join(name).display()));
+    assert_eq!(written, expected.concat());
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    let empty = folder.path().join("empty");
+    let args = [text(&empty), "--checkpoint", text(reference()), "--out", text(&out)];
+    let told = stderr(&run("predict", &args));
+    assert!(told.contains("this folder has no .png, .jpg or .jpeg files"), "{told}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! format, without PyTorch.
 //!
 //! No code in a file is run: the pickle is read as data (pickle.rs), and only the functions that
-//! construct tensors are known, by name. Any other call is skipped if it is metadata and listed in
+//! construct tensors and NumPy's scalars are known, by name. Any other call is skipped if it is metadata and listed in
 //! [`Contents::skipped`]; it is an error if it has tensors as arguments or is among tensors.
 //! Opening a file reads only the pickle; tensors are ranges of the memory map.
 //!
@@ -12,6 +12,7 @@
 mod contents;
 mod legacy;
 mod node;
+mod numpy;
 mod pickle;
 mod read;
 mod value;

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::numpy;
 use super::value::{Dict, Foreign, Id, Outcome, Storage, Tensor, Value, dtype};
 
 /// Maximum length of a pickle in bytes; that of a UDASS checkpoint has one or two million.
@@ -305,8 +306,10 @@ impl Machine<'_> {
     }
 
     fn blob(&mut self, width: usize) -> Outcome<()> {
-        self.counted(width)?;
-        self.push(Value::Bytes)
+        let bytes = self.counted(width)?;
+        let kept = if bytes.len() > numpy::MAX_BYTES { &[] } else { bytes };
+        let kept = Value::Bytes(kept.into());
+        self.push(kept)
     }
 
     fn long(&mut self, width: usize) -> Outcome<()> {
@@ -444,7 +447,37 @@ impl Machine<'_> {
                 self.push(Value::Tensor(Box::new(tensor)))
             }
             ("torch._utils._rebuild_parameter", &[data, ..]) => self.again(data),
+            ("_codecs.encode", &[text, _]) => match self.bytes_of(text) {
+                Some(bytes) => self.push(Value::Bytes(bytes.into())),
+                None => self.foreign(callable, vec![args]),
+            },
+            (function, &[dtype, data]) if numpy::is_scalar(function) => {
+                match self.scalar(dtype, data) {
+                    Some(value) => self.push(value),
+                    None => self.foreign(callable, vec![args]),
+                }
+            }
             _ => self.foreign(callable, vec![args]),
+        }
+    }
+
+    fn bytes_of(&self, text: Id) -> Option<Vec<u8>> {
+        let Value::Text(text) = self.value(text) else { return None };
+        numpy::latin1(text).filter(|bytes| bytes.len() <= numpy::MAX_BYTES)
+    }
+
+    /// Returns the value of a NumPy scalar. Its dtype is an object made of the type's code.
+    fn scalar(&self, dtype: Id, data: Id) -> Option<Value> {
+        let (Value::Foreign(dtype), Value::Bytes(bytes)) = (self.value(dtype), self.value(data))
+        else {
+            return None;
+        };
+        let is_dtype =
+            matches!(self.value(dtype.global?), Value::Global(n) if n.as_ref() == "numpy.dtype");
+        let Value::Tuple(args) = self.value(*dtype.given.first()?) else { return None };
+        match self.value(*args.first()?) {
+            Value::Text(code) if is_dtype => numpy::scalar(code, bytes),
+            _ => None,
         }
     }
 

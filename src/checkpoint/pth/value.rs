@@ -18,8 +18,8 @@ pub enum Value {
     BigInt(Box<[u8]>),
     Float(f64),
     Text(Box<str>),
-    /// A byte string. Its content is not kept, because no tensor needs it.
-    Bytes,
+    /// A byte string. Only those of scalars are kept; a longer one is empty.
+    Bytes(Box<[u8]>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Box<Dict>),

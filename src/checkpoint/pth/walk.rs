@@ -88,7 +88,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
             Value::Float(value) => Node::Float(*value),
             Value::Text(text) => self.text(text)?,
             Value::BigInt(_) => self.skip("a large number", path)?,
-            Value::Bytes => self.skip("bytes", path)?,
+            Value::Bytes(_) => self.skip("bytes", path)?,
             Value::Global(name) => self.skip(name, path)?,
             Value::Storage(_) => {
                 return Err(format!("there is a storage without a tensor at {}", at(path)));

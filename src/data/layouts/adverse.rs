@@ -65,9 +65,9 @@ impl Adverse {
             false => apart.filter(|folder| folder.is_dir()).collect(),
         };
         if folders.is_empty() {
-            return files_below(self, &together, |name| name.ends_with(ending));
+            return files_below(self, &together, &[ending]);
         }
-        let files = folders.iter().map(|f| files_below(self, f, |name| name.ends_with(ending)));
+        let files = folders.iter().map(|f| files_below(self, f, &[ending]));
         Ok(files.collect::<Result<Vec<_>>>()?.concat())
     }
 }

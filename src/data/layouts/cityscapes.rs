@@ -36,12 +36,12 @@ impl Layout for Cityscapes {
 
     fn images(&self, root: &Path, split: Split) -> Result<Vec<PathBuf>> {
         let folder = root.join("leftImg8bit").join(split.name());
-        files_below(self, &folder, |name| name.ends_with(IMAGE))
+        files_below(self, &folder, &[IMAGE])
     }
 
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
         let (labels, images) = (root.join("gtFine"), root.join("leftImg8bit"));
-        files_below(self, &labels, |name| name.ends_with(LABEL_IDS))?
+        files_below(self, &labels, &[LABEL_IDS])?
             .into_iter()
             .map(|path| {
                 let image = moved(&path, &labels, &images)?;

@@ -58,18 +58,19 @@ impl Layout for Flat {
 
     /// Lists all images, whatever the split: the dataset has no splits.
     fn images(&self, root: &Path, _: Split) -> Result<Vec<PathBuf>> {
-        files_below(self, &root.join(self.images), |name| name.ends_with(".png"))
+        files_below(self, &root.join(self.images), &[".png"])
     }
 
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
         // The name of a downloaded label ends in a digit; that of a prepared one does not.
-        let downloaded = |name: &str| {
-            let digit = |stem: &str| stem.ends_with(|c: char| c.is_ascii_digit());
-            name.strip_suffix(".png").is_some_and(digit)
+        let downloaded = |path: &PathBuf| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            stem.is_some_and(|stem| stem.ends_with(|c: char| c.is_ascii_digit()))
         };
         let labels = root.join(self.labels);
-        files_below(self, &labels, downloaded)?
+        files_below(self, &labels, &[".png"])?
             .into_iter()
+            .filter(downloaded)
             .map(|path| {
                 Ok(RawLabel {
                     image: moved(&path, &labels, &root.join(self.images))?,

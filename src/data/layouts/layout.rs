@@ -98,24 +98,41 @@ pub trait Layout: Send + Sync {
     /// otherwise the downloaded ones.
     ///
     /// # Errors
-    /// The folder is missing or empty, or an image has no label; the first such image is named.
+    /// The folder is missing or empty, or images have no label; the error counts them and names the
+    /// first few.
     fn pairs(&self, root: &Path, split: Split) -> Result<Vec<Pair>> {
         let images = self.images(root, split)?;
         let mut folders = Folders::default();
         let mut pairs = Vec::with_capacity(images.len());
+        let mut lonely = Vec::new();
         for image in images {
             let choices = self.labels_of(root, split, &image)?;
-            let Some(label) = choices.iter().find(|l| folders.contains(&l.path)) else {
-                let wanted: Vec<_> = choices.iter().map(|l| l.path.display().to_string()).collect();
-                let wanted = wanted.join(" nor ");
-                let problem = format!("this image has no label: {wanted} does not exist");
-                return Err(Error::data(image, problem));
-            };
-            pairs.push(Pair { label: label.clone(), image });
+            match choices.iter().find(|l| folders.contains(&l.path)) {
+                Some(label) => pairs.push(Pair { label: label.clone(), image }),
+                None => lonely.push((image, choices)),
+            }
         }
-        Ok(pairs)
+        let Some((first, choices)) = lonely.first() else { return Ok(pairs) };
+        let wanted: Vec<_> = choices.iter().map(|l| l.path.display().to_string()).collect();
+        let wanted = wanted.join(" nor ");
+        let mut problem = format!("this image has no label: {wanted} does not exist");
+        if lonely.len() > 1 {
+            let others = lonely.iter().skip(1).take(LISTED);
+            let others: Vec<_> = others.map(|(image, _)| image.display().to_string()).collect();
+            let all = pairs.len() + lonely.len();
+            problem += &format!(
+                ". {} of the {all} images have none: also {}{}",
+                lonely.len(),
+                others.join(", "),
+                if lonely.len() > 1 + LISTED { ", …" } else { "" }
+            );
+        }
+        Err(Error::data(first, problem))
     }
 }
+
+/// Number of further images without a label that an error names.
+const LISTED: usize = 5;
 
 /// Checks whether files exist by listing each folder once, because a dataset contains tens of
 /// thousands of files.
@@ -145,24 +162,55 @@ pub(super) fn label_files(raw: PathBuf, ids: &Arc<IdMap>, train_ids: PathBuf) ->
     vec![ready, LabelFile { path: raw, ids: Arc::clone(ids) }]
 }
 
-/// Lists the files below `folder` whose name satisfies `suffix`, sorted by path as text.
+/// Lists the files below `folder` whose names end in one of `endings`, sorted by path as text.
 pub(super) fn files_below(
     layout: &dyn Layout,
     folder: &Path,
-    suffix: impl Fn(&str) -> bool,
+    endings: &[&str],
 ) -> Result<Vec<PathBuf>> {
     let help = || {
         let how = layout.how_to_get();
         format!("{how}; or generate a small synthetic dataset with `udass-raw toy`")
     };
     if !folder.is_dir() {
-        return Err(Error::data(folder, format!("this folder is missing. {}", help())));
+        let problem = match one_level_down(folder) {
+            Some(found) => format!(
+                "this folder is missing, but there is {}: move it here, or set the root to the \
+                 folder that holds it",
+                found.display()
+            ),
+            None => format!("this folder is missing. {}", help()),
+        };
+        return Err(Error::data(folder, problem));
     }
-    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(&suffix);
-    let found = files(folder, usize::MAX, name)?;
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let wanted = |path: &Path| {
+        name(path).is_some_and(|name| endings.iter().any(|ending| name.ends_with(ending)))
+    };
+    let found = files(folder, usize::MAX, wanted)?;
     if found.is_empty() {
-        let problem = format!("this folder contains no files of the dataset. {}", help());
+        let others = files(folder, usize::MAX, |_| true)?;
+        let problem = match others.first().and_then(|path| name(path)) {
+            Some(example) => format!(
+                "none of the {} files here (such as {example}) is called *{}; layout = \"files\" \
+                 reads files of any names",
+                others.len(),
+                endings.join(" or *")
+            ),
+            None => format!("this folder contains no files of the dataset. {}", help()),
+        };
         return Err(Error::data(folder, problem));
     }
     Ok(found)
+}
+
+/// Looks for a missing folder where unpacking an archive into a folder of its own puts it: in the
+/// nearest existing ancestor, one level further down.
+fn one_level_down(folder: &Path) -> Option<PathBuf> {
+    let root = folder.ancestors().find(|ancestor| ancestor.is_dir())?;
+    let missing = folder.strip_prefix(root).ok()?;
+    let mut below: Vec<PathBuf> =
+        std::fs::read_dir(root).ok()?.flatten().map(|e| e.path()).collect();
+    below.sort();
+    below.into_iter().map(|inner| inner.join(missing)).find(|found| found.is_dir())
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Lists the files that `wanted` accepts, at most `depth` levels below `folder`, sorted by path as
-/// text. Symbolic links are followed, because datasets are often linked from another disk.
+/// text. Symbolic links are followed, because datasets are often linked from another disk. Names
+/// that begin with a dot are no data: macOS leaves a `._NAME` for every file in archives and on
+/// other systems' disks.
 pub(super) fn files(
     folder: &Path,
     depth: usize,
@@ -18,6 +20,9 @@ pub(super) fn files(
         let entries = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "list", e))?;
         for entry in entries {
             let path = entry.map_err(|e| Error::io(&folder, "list", e))?.path();
+            if is_hidden(&path) {
+                continue;
+            }
             if path.is_dir() {
                 if level < depth {
                     open.push((path, level + 1));
@@ -29,6 +34,10 @@ pub(super) fn files(
     }
     found.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(found)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Replaces the suffix `from` of the file name by `to`.

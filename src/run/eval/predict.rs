@@ -1,7 +1,7 @@
 //! Predicts with a trained network, either single images or a whole split for Cityscapes'
 //! evaluation server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::images;
@@ -12,7 +12,7 @@ use crate::checkpoint::weights::Network;
 use crate::checkpoint::{files, writer};
 use crate::config::Config;
 use crate::data::classes::Classes;
-use crate::data::decode::{RgbImage, load_rgb};
+use crate::data::decode::{self, RgbImage, load_rgb};
 use crate::data::layouts::{self, Split};
 use crate::data::resize::{Size, Window, cv_bilinear};
 use crate::observer::Observer;
@@ -26,7 +26,7 @@ pub struct Prediction<'a> {
     pub checkpoint: &'a Path,
     /// Which of the checkpoint's networks to use.
     pub weights: Network,
-    /// The images to segment.
+    /// The images to segment, and folders whose images to segment.
     pub images: &'a [PathBuf],
     /// The folder for the results.
     pub out: &'a Path,
@@ -67,15 +67,17 @@ pub fn predict(
     wanted: &Prediction,
     observer: &dyn Observer,
 ) -> Result<Vec<PathBuf>> {
-    let overlays = overlays(wanted)?;
+    let images = decode::listed(wanted.images)?;
+    let (folders, overlays) = places(wanted.out, &images)?;
     let file = files::open(wanted.checkpoint)?;
     let trained = Trained::load(config, &file, wanted.weights, observer)?;
     let predictor = trained.predictor(&config.eval)?;
     let classes = Classes::new(&config.dataset);
     let input = |own: Size| wanted.resize.unwrap_or(own);
     let mut written = Vec::new();
-    let segmented = segment(&predictor, wanted.images, input, observer);
-    for ((segmented, path), overlay) in segmented.zip(wanted.images).zip(overlays) {
+    let segmented = segment(&predictor, &images, input, observer);
+    for (((segmented, path), folder), overlay) in segmented.zip(&images).zip(folders).zip(overlays)
+    {
         let Segmented { image, logits, ids } = segmented?;
         if let Some(file) = wanted.logits {
             let numbers = trained.device().read_f32(&logits)?;
@@ -86,7 +88,7 @@ pub fn predict(
         let shown = images::ImageView { width, height, rgb: &image.rgb };
         images::save_overlay(&overlay, shown, &ids, &classes)?;
         written.push(overlay);
-        let label = images::save_label_ids(wanted.out, path, width, height, &ids, &classes)?;
+        let label = images::save_label_ids(folder, path, width, height, &ids, &classes)?;
         written.push(label);
     }
     Ok(written)
@@ -144,31 +146,55 @@ fn segment<'a>(
     })
 }
 
-/// Returns the path of the overlay for every image.
+/// Returns the folder of the results and the path of the overlay for every image. Images of one
+/// name in several folders get folders of their own, below `out` as the images are below the folder
+/// that they share.
 ///
 /// # Errors
 /// [`Error::Data`] if a result would overwrite another result or an input image.
-fn overlays(wanted: &Prediction) -> Result<Vec<PathBuf>> {
-    let (mut overlays, mut owners) = (Vec::new(), HashMap::new());
+fn places(out: &Path, all: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     // A missing image cannot be overwritten; loading it fails later.
-    for image in wanted.images {
-        owners.extend(image.canonicalize().map(|file| (file, image)));
-    }
-    let folder = wanted.out.canonicalize().unwrap_or_else(|_| wanted.out.into());
-    for image in wanted.images {
+    let real: Vec<PathBuf> =
+        all.iter().map(|image| image.canonicalize().unwrap_or_else(|_| image.clone())).collect();
+    let mut names = HashSet::new();
+    let alike = all.iter().any(|image| !names.insert(image.file_name()));
+    let shared = alike.then(|| shared_folder(&real)).flatten();
+    let mut owners: HashMap<PathBuf, &PathBuf> = real.iter().cloned().zip(all).collect();
+    let root = out.canonicalize().unwrap_or_else(|_| out.into());
+    let (mut folders, mut overlays) = (Vec::new(), Vec::new());
+    for (image, real) in all.iter().zip(&real) {
+        let below = shared.as_ref().and_then(|shared| real.parent()?.strip_prefix(shared).ok());
+        let below = below.unwrap_or(Path::new(""));
         let stem = image.file_stem().unwrap_or_default().to_string_lossy();
         let overlay = format!("{stem}_overlay.png");
         for name in [overlay.clone(), images::label_ids_name(image)] {
-            if let Some(other) = owners.insert(folder.join(&name), image) {
+            if let Some(other) = owners.insert(root.join(below).join(&name), image) {
                 let problem = format!(
-                    "its {name} in {} would overwrite the one of {}: choose another --out",
-                    wanted.out.display(),
-                    other.display()
+                    "its {name} in {} would overwrite {}: choose another --out, or rename an image",
+                    out.join(below).display(),
+                    if other == image {
+                        "itself".into()
+                    } else {
+                        format!("the one of {}", other.display())
+                    }
                 );
                 return Err(Error::data(image, problem));
             }
         }
-        overlays.push(wanted.out.join(overlay));
+        folders.push(out.join(below));
+        overlays.push(out.join(below).join(overlay));
     }
-    Ok(overlays)
+    Ok((folders, overlays))
+}
+
+/// Returns the innermost folder that holds all files.
+fn shared_folder(files: &[PathBuf]) -> Option<PathBuf> {
+    let (first, others) = files.split_first()?;
+    let mut shared = first.parent()?.to_path_buf();
+    for file in others {
+        while !file.starts_with(&shared) {
+            shared.pop();
+        }
+    }
+    Some(shared)
 }

@@ -309,7 +309,12 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             // Lock before looking for the newest checkpoint: another run may be writing a newer
             // one.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
-            let file = files::open(out)?;
+            if files::list(out).is_empty() {
+                let problem = "there is no checkpoint to resume here: start the run without \
+                               --resume, or give the folder of another with --out";
+                return Err(Error::weights(out, problem));
+            }
+            let file = files::open(out).map_err(|e| with_the_one_before(e, out))?;
             same_run(&initial_state::effective(config), &file)?;
             let mut training = initial_state::build(config, device, Some(&file))?;
             let position = state::load(&file, &mut training)?;
@@ -317,6 +322,21 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             Begun { training, position, notes: Vec::new(), lock }
         }
     })
+}
+
+/// Adds to the error of a damaged checkpoint how to go on from the one before it.
+fn with_the_one_before(error: Error, out: &Path) -> Error {
+    let Error::Weights { path, problem } = error else { return error };
+    match files::list(out).as_slice() {
+        [.., (_, before), (_, newest)] if *newest == path => {
+            let advice = format!(
+                "{problem}. The checkpoint before it is {}: remove this one to go on from there",
+                before.display()
+            );
+            Error::weights(path, advice)
+        }
+        _ => Error::Weights { path, problem },
+    }
 }
 
 /// Checks that the configuration computes the same as the one the run was started with.
