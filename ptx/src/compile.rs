@@ -4,6 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
 
@@ -66,8 +67,10 @@ impl Compiler {
             return Ok(text);
         }
         std::fs::create_dir_all(&self.cache).map_err(io(&self.cache))?;
-        // Written beside, so that no other process reads a part of it.
-        let part = kept.with_extension(format!("{}.part", std::process::id()));
+        // Written beside, so that no other process or thread reads a part of it.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let own = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let part = kept.with_extension(format!("{}-{}.part", own.0, own.1));
         let output = command.arg("-o").arg(&part).output().map_err(io(&nvcc))?;
         if !output.status.success() {
             let messages = String::from_utf8_lossy(&output.stderr);

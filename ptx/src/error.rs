@@ -63,8 +63,8 @@ impl From<SyntaxError> for Error {
     }
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Error {
-        Error::Fault(Box::new(fault))
+impl From<Box<Fault>> for Error {
+    fn from(fault: Box<Fault>) -> Error {
+        Error::Fault(fault)
     }
 }

@@ -22,7 +22,7 @@ pub struct Tensor {
     pub name: String,
     /// The contents.
     pub bytes: Vec<u8>,
-    /// Bytes of an element; races are looked for in such words.
+    /// Bytes of an element, a power of two; races are looked for in such words.
     pub element: u32,
     /// The kernel may write it.
     pub written: bool,
@@ -50,7 +50,7 @@ fn conflict(conflict: Conflict, access: Access, name: &str, offset: u64) -> Prob
 impl Memory {
     /// Adds a tensor and returns its address.
     pub fn add(&mut self, tensor: Tensor) -> u64 {
-        let words = tensor.bytes.len().div_ceil(tensor.element as usize);
+        let words = tensor.bytes.len().div_ceil(1 << tensor.element.trailing_zeros().min(31));
         self.cells.push(vec![Cell::default(); words]);
         self.tensors.push(tensor);
         self.start(self.tensors.len() - 1)
@@ -96,11 +96,12 @@ impl Memory {
         if !access.reads() && !tensor.written {
             return Err(Problem::ReadOnly { name: tensor.name.clone() });
         }
-        let element = u64::from(tensor.element);
-        let (first, last) = (offset / element, (offset + u64::from(bytes) - 1) / element);
+        // A power of two, so no division is needed.
+        let shift = tensor.element.trailing_zeros().min(31);
+        let (first, last) = (offset >> shift, (offset + u64::from(bytes) - 1) >> shift);
         for word in first..=last {
             let result = self.cells[index][word as usize].access_global(access, now);
-            result.map_err(|c| conflict(c, access, &self.tensors[index].name, word * element))?;
+            result.map_err(|c| conflict(c, access, &self.tensors[index].name, word << shift))?;
         }
         let offset = offset as usize;
         Ok(&mut self.tensors[index].bytes[offset..offset + bytes as usize])
@@ -132,7 +133,8 @@ pub struct Shared {
     arrays: Vec<(String, Range<u64>)>,
     bytes: Vec<u8>,
     cells: Vec<Cell>,
-    granule: u64,
+    /// Binary logarithm of the bytes of a word.
+    shift: u32,
 }
 
 impl Shared {
@@ -145,9 +147,9 @@ impl Shared {
         let arrays: Vec<_> =
             program.shared.iter().map(|array| (array.name.clone(), range(array))).collect();
         let end = arrays.iter().map(|(_, range)| range.end).max().unwrap_or(0);
-        let granule = u64::from(program.granule);
-        let cells = vec![Cell::default(); end.div_ceil(granule) as usize];
-        Shared { arrays, bytes: vec![POISON; end as usize], cells, granule }
+        let cells = vec![Cell::default(); end.div_ceil(u64::from(program.granule)) as usize];
+        let shift = program.granule.trailing_zeros();
+        Shared { arrays, bytes: vec![POISON; end as usize], cells, shift }
     }
 
     /// Forgets the contents, before a block.
@@ -182,11 +184,11 @@ impl Shared {
         now: &Now,
     ) -> Result<&mut [u8], Problem> {
         let array = self.find(address, bytes, access)?;
-        for word in address / self.granule..=(address + u64::from(bytes) - 1) / self.granule {
+        for word in address >> self.shift..=(address + u64::from(bytes) - 1) >> self.shift {
             let result = self.cells[word as usize].access_shared(access, now);
             result.map_err(|c| {
                 let (name, range) = &self.arrays[array];
-                let at = (word * self.granule).max(range.start) - range.start;
+                let at = (word << self.shift).max(range.start) - range.start;
                 conflict(c, access, name, at)
             })?;
         }
@@ -195,8 +197,8 @@ impl Shared {
     }
 
     fn cells_of(&mut self, address: u64, bytes: u32) -> &mut [Cell] {
-        let last = (address + u64::from(bytes) - 1) / self.granule;
-        &mut self.cells[(address / self.granule) as usize..=last as usize]
+        let last = (address + u64::from(bytes) - 1) >> self.shift;
+        &mut self.cells[(address >> self.shift) as usize..=last as usize]
     }
 
     /// Checks an asynchronous copy's target and marks it as under way.

@@ -135,8 +135,8 @@ fn threads_that_touch_the_same_word() {
 }
 
 #[test]
-fn strips_at_odd_addresses() {
-    found("misaligned_strip", "load_strip(x + 1)", |problem| {
+fn packs_at_odd_addresses() {
+    found("misaligned_pack", "load_pack(x + 1)", |problem| {
         matches!(problem, Problem::Misaligned { bytes: 16, .. })
     });
 }

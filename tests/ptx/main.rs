@@ -6,8 +6,10 @@
 //! that process recorded about it. In this process, the same cases run on the plain host, which
 //! takes no time.
 
+mod built;
 mod cases;
 mod compare;
+mod faults;
 mod kernels;
 mod memory;
 #[path = "../../build/nvcc.rs"]
@@ -22,6 +24,8 @@ mod case;
 mod check;
 #[path = "../launchers/host.rs"]
 mod host;
+#[path = "../emulator/tensor_cores.rs"]
+mod tensor_cores;
 
 pub use cases::norms_launchers as norms;
 pub use host::{GRID, Host, at, close, each, gelu, gelu_derivative, jittered, taps, uniform_of};

@@ -45,7 +45,7 @@ impl Content {
     }
 
     /// Returns the content that bytes of a device have, with the type of this one.
-    pub fn decode(&self, bytes: &[u8]) -> Content {
+    fn decode(&self, bytes: &[u8]) -> Content {
         match *self {
             Content::Integers { width, .. } => Content::Integers { bytes: bytes.to_vec(), width },
             Content::Numbers { dtype, .. } => {
@@ -144,6 +144,11 @@ impl Copied {
             wide.widths[1] = 8;
         }
         wide
+    }
+
+    /// Returns the copy with the content that `bytes` of a device have.
+    pub fn holding(&self, bytes: &[u8]) -> Copied {
+        Copied { content: self.content.decode(bytes), ..self.clone() }
     }
 
     /// Returns the size of an element.

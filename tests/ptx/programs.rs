@@ -12,6 +12,8 @@ use crate::nvcc;
 
 /// Names a folder that replaces `kernels/`, for mutation testing.
 pub const KERNELS: &str = "PTX_KERNELS";
+/// Names the folder for PTX.
+pub const CACHE: &str = "PTX_CACHE";
 
 /// The architectures that the build compiles for.
 pub const ARCHITECTURES: [&str; 2] = ["compute_80", "compute_90a"];
@@ -34,13 +36,16 @@ pub fn name_of(types: Types) -> &'static str {
     }
 }
 
-/// Returns the PTX of a kernel file.
-pub fn text(file: &str, target: Target) -> Result<String, String> {
+/// Returns the PTX of a source, which is kept for the next run.
+pub fn compile(source: &Path, target: Target) -> Result<String, String> {
     let nvcc = nvcc::find().ok_or("nvcc was not found")?;
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ptx");
-    let compiler = Compiler { nvcc, cache };
-    let folder = kernels();
-    compiler.ptx(&folder.join(file), &folder, target).map_err(|e| e.to_string())
+    let usual = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("ptx");
+    let cache = std::env::var_os(CACHE).map_or_else(usual, PathBuf::from);
+    Compiler { nvcc, cache }.ptx(source, &kernels(), target).map_err(|e| e.to_string())
+}
+
+fn text(file: &str, target: Target) -> Result<String, String> {
+    compile(&kernels().join(file), target)
 }
 
 /// Returns the architectures whose PTX is executed: the oldest one, and those with another text.

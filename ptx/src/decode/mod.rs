@@ -115,7 +115,7 @@ fn short_name(mangled: &str) -> &str {
         let own = name.len() == length && !name.starts_with(|c: char| c.is_ascii_digit());
         own.then_some(name)
     };
-    starts.filter_map(fits).last().unwrap_or(mangled)
+    starts.filter_map(fits).next_back().unwrap_or(mangled)
 }
 
 fn local_arrays<'a>(entry: &Entry<'a>, names: &mut Names<'a>) -> u32 {

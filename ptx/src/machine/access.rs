@@ -121,7 +121,8 @@ fn access<'c>(
         Space::Generic => generic(address),
         space => (space, address),
     };
-    if !address.is_multiple_of(u64::from(bytes)) {
+    // A power of two.
+    if address & u64::from(bytes - 1) != 0 {
         return by_lane(lane, Err(Problem::Misaligned { address, bytes }));
     }
     let now = context.now(warp.index, warp.barrier, lane);

@@ -9,7 +9,7 @@ use crate::op::{Op, Predicate};
 use crate::program::{Instruction, Program};
 
 /// Runs a block to its end.
-pub fn run(context: &mut Context, warps: &mut [Warp], block: u32) -> Result<(), Fault> {
+pub fn run(context: &mut Context, warps: &mut [Warp], block: u32) -> Result<(), Box<Fault>> {
     context.tick += 1;
     (context.begin, context.barrier) = (context.tick, context.tick);
     context.patience = context.options.patience;
@@ -27,19 +27,19 @@ pub fn run(context: &mut Context, warps: &mut [Warp], block: u32) -> Result<(), 
     }
 }
 
-fn fault(program: &Program, block: u32, warp: u32, at: u32, broken: Broken) -> Fault {
-    Fault {
+fn fault(program: &Program, block: u32, warp: u32, at: u32, broken: Broken) -> Box<Fault> {
+    Box::new(Fault {
         kernel: program.name.to_string(),
         problem: broken.problem,
         block,
         thread: warp * LANES as u32 + broken.lane,
         lines: program.lines_of(at as usize),
         ptx_line: program.code.get(at as usize).map_or(0, |instruction| instruction.line),
-    }
+    })
 }
 
 /// Ends a barrier that all threads have reached; returns true if all threads have exited.
-fn release(context: &mut Context, warps: &mut [Warp], block: u32) -> Result<bool, Fault> {
+fn release(context: &mut Context, warps: &mut [Warp], block: u32) -> Result<bool, Box<Fault>> {
     let waiting: u32 = warps.iter().map(|warp| warp.at_barrier.count_ones()).sum();
     let threads: u32 = warps.iter().map(|warp| warp.existing.count_ones()).sum();
     if waiting == 0 {

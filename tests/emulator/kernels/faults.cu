@@ -74,8 +74,8 @@ KERNEL(reads_another_blocks_output, const float* x /* n */, float* y /* n */, in
     const int64_t half = thread_count() / 2;
     if (thread_index() < half) y[block_index() * half + thread_index()] = y[thread_index()] + 1;
 }
-KERNEL(misaligned_strip, const float* x /* n */, float* y /* n */, int64_t n) {
-    BLOCK_LOOP(k, 1) store(y + 4, load_strip(x + 1));
+KERNEL(misaligned_pack, const float* x /* n */, float* y /* n */, int64_t n) {
+    BLOCK_LOOP(k, 1) store(y + 4, load_pack(x + 1));
 }
 KERNEL(endless, const float* x /* n */, float* y /* n */, int64_t n) {
     while (x[thread_index()] < 2) y[thread_index()] = 0;
