@@ -77,6 +77,11 @@ impl Program {
         self.code.len()
     }
 
+    /// Returns the bytes of the shared arrays that it declares, without the launch's dynamic part.
+    pub fn static_shared(&self) -> u32 {
+        self.shared.iter().filter_map(|array| array.bytes).sum()
+    }
+
     /// Returns whether it uses the special function unit, whose results are approximate.
     pub fn approximates(&self) -> bool {
         self.uses(|op| match op {

@@ -48,9 +48,9 @@ pub struct SharedTraffic {
 pub struct Statistics {
     /// Launches that were counted.
     pub launches: u64,
-    /// Blocks of all launches.
+    /// Blocks that were executed, of all launches.
     pub blocks: u64,
-    /// Warps of all launches.
+    /// Warps of those blocks.
     pub warps: u64,
     executed: [Executed; Class::ALL.len()],
     /// Loads from global memory, with those of asynchronous copies.

@@ -14,11 +14,14 @@ pub struct Options {
     pub approximation: Approximation,
     /// Instructions of a block's warps after which it is assumed not to terminate.
     pub patience: u64,
+    /// Executes only one of so many blocks, for counts of large launches, whose results it leaves
+    /// incomplete. The statistics are those of the blocks that were executed.
+    pub one_block_of: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { approximation: Approximation::Nearest, patience: 1 << 26 }
+        Options { approximation: Approximation::Nearest, patience: 1 << 26, one_block_of: 1 }
     }
 }
 

@@ -69,7 +69,7 @@ pub fn run(memory: &mut Memory, launch: &Launch, options: Options) -> Result<Sta
             Warp::new(index, lanes as usize, registers, program.local)
         })
         .collect();
-    for index in 0..blocks {
+    for index in (0..blocks).step_by(options.one_block_of.max(1) as usize) {
         for warp in &mut warps {
             for &(special, slot) in &program.specials {
                 let value = std::array::from_fn(|lane| match special {
@@ -86,10 +86,10 @@ pub fn run(memory: &mut Memory, launch: &Launch, options: Options) -> Result<Sta
             }
         }
         block::run(&mut context, &mut warps, index)?;
+        context.statistics.blocks += 1;
     }
     let mut statistics = context.statistics;
     statistics.launches = 1;
-    statistics.blocks = blocks.into();
-    statistics.warps = u64::from(blocks) * u64::from(count);
+    statistics.warps = statistics.blocks * u64::from(count);
     Ok(statistics)
 }

@@ -9,7 +9,7 @@ mod syntax;
 mod tensor_core;
 mod warp;
 
-use ptx::{Approximation, Error, Launch, Memory, Options, Problem, Program, Statistics, Tensor};
+use ptx::{Error, Launch, Memory, Options, Problem, Program, Statistics, Tensor};
 
 /// Bytes of each thread's part of `x` and `y`.
 const EACH: usize = 16;
@@ -46,7 +46,7 @@ pub const WARP: Size = Size { blocks: 1, threads: 32 };
 
 /// Runs a kernel on numbers 0, 1, 2, … and returns what it leaves in `y`.
 pub fn run(body: &str, size: Size) -> Result<(Vec<u32>, Statistics), Error> {
-    run_with(body, size, Options { approximation: Approximation::Nearest, patience: 1 << 16 })
+    run_with(body, size, Options { patience: 1 << 16, ..Options::default() })
 }
 
 pub fn run_with(body: &str, size: Size, options: Options) -> Result<(Vec<u32>, Statistics), Error> {

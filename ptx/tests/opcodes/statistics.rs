@@ -1,8 +1,8 @@
 //! Counts of executed instructions, sectors and bank conflicts.
 
-use ptx::Class;
+use ptx::{Class, Options};
 
-use crate::{Size, WARP, run};
+use crate::{Size, WARP, run, run_with};
 
 #[test]
 fn instructions_are_counted_by_warp_and_thread() {
@@ -20,6 +20,13 @@ fn instructions_are_counted_by_warp_and_thread() {
     let mut twice = counts.clone();
     twice.add(&counts);
     assert_eq!(twice.total().threads, 2 * counts.total().threads);
+}
+
+#[test]
+fn a_sample_of_the_blocks_can_be_counted() {
+    let options = Options { one_block_of: 4, ..Options::default() };
+    let (_, counts) = run_with("", Size { blocks: 10, threads: 32 }, options).unwrap();
+    assert_eq!([counts.launches, counts.blocks, counts.warps], [1, 3, 3]);
 }
 
 #[test]
