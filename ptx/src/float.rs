@@ -36,21 +36,27 @@ fn binary(a: &Words, b: &Words, f: impl Fn(f32, f32) -> f32) -> Words {
 
 fn fused(a: &Words, b: &Words, c: &Words) -> Words {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("fma") {
-        /// The same loop, for a processor that has the instruction.
-        #[target_feature(enable = "fma,avx2")]
-        fn with_instruction(a: &Words, b: &Words, c: &Words) -> Words {
-            let number = f32::from_bits;
-            std::array::from_fn(|l| bits(number(a[l]).mul_add(number(b[l]), number(c[l]))))
-        }
-        // SAFETY: a processor with FMA has AVX2 too, except for one of 2012 that lacks only the
-        // latter; the standard library's check covers what this function names.
-        if std::arch::is_x86_feature_detected!("avx2") {
-            return unsafe { with_instruction(a, b, c) };
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("fma") && has!("avx2") {
+            // SAFETY: the processor has what the function enables.
+            return unsafe { fused_by_instruction(a, b, c) };
         }
     }
+    fused_anywhere(a, b, c)
+}
+
+#[inline]
+fn fused_anywhere(a: &Words, b: &Words, c: &Words) -> Words {
     let number = f32::from_bits;
-    std::array::from_fn(|l| bits(number(a[l]).mul_add(number(b[l]), number(c[l]))))
+    std::array::from_fn(|lane| bits(number(a[lane]).mul_add(number(b[lane]), number(c[lane]))))
+}
+
+/// The same loop for a processor that has the instruction; others call a routine for each lane.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "fma,avx2")]
+fn fused_by_instruction(a: &Words, b: &Words, c: &Words) -> Words {
+    fused_anywhere(a, b, c)
 }
 
 /// The smaller number; a NaN only if both are. -0 is smaller than +0.

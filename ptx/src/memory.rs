@@ -57,6 +57,9 @@ impl Memory {
     }
 
     /// Returns the contents of the tensor that was added as number `index`.
+    ///
+    /// # Panics
+    /// Panics if there are not as many.
     pub fn contents(&self, index: usize) -> &[u8] {
         &self.tensors[index].bytes
     }

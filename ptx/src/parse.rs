@@ -147,7 +147,7 @@ impl<'a> Parser<'a, '_> {
         while self.take("[") {
             bytes = match self.is("]") {
                 true => None,
-                false => Some(bytes.unwrap_or(0) * self.number()? as u32),
+                false => Some(bytes.unwrap_or(0).saturating_mul(self.number()? as u32)),
             };
             self.expect("]")?;
         }

@@ -18,6 +18,9 @@
 //! that nothing reads. The cases of attention_mma.rs hold what attention computes with them to
 //! bounds that follow from each rounding.
 
+// `!(a <= b)` is deliberate: unlike `a > b`, it is true for NaN.
+#![allow(clippy::neg_cmp_op_on_partial_ord)]
+
 use crate::memory::{Content, Copied};
 
 /// Relative error of a rounding in single precision.
@@ -89,7 +92,6 @@ pub fn within(
             let off = (g[i] - e[i]).abs();
             // What is not finite, or was not written, is equal in both builds.
             let same = g[i].to_bits() == s[i].to_bits() || (g[i].is_nan() && s[i].is_nan());
-            // This form fails on NaN.
             if !same && !(off <= bound) {
                 return Err(format!(
                     "`{}`[{i}] is {:e}, exactly {:e}: off by {off:.2e}, more than {bound:.2e} \

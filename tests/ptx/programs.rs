@@ -20,6 +20,9 @@ pub const ARCHITECTURES: [&str; 2] = ["compute_80", "compute_90a"];
 
 type Programs = Arc<OnceLock<Result<Vec<Arc<Program>>, String>>>;
 
+/// Architectures by file and types.
+type Architectures = HashMap<(&'static str, &'static str), Vec<&'static str>>;
+
 static PROGRAMS: LazyLock<Mutex<HashMap<(&'static str, Target), Programs>>> =
     LazyLock::new(Mutex::default);
 
@@ -50,8 +53,7 @@ fn text(file: &str, target: Target) -> Result<String, String> {
 
 /// Returns the architectures whose PTX is executed: the oldest one, and those with another text.
 pub fn architectures(file: &'static str, types: Types) -> Result<Vec<&'static str>, String> {
-    static DISTINCT: LazyLock<Mutex<HashMap<(&str, &str), Vec<&'static str>>>> =
-        LazyLock::new(Mutex::default);
+    static DISTINCT: LazyLock<Mutex<Architectures>> = LazyLock::new(Mutex::default);
     let types = name_of(types);
     if let Some(known) = DISTINCT.lock().unwrap().get(&(file, types)) {
         return Ok(known.clone());

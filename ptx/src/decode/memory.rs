@@ -148,15 +148,18 @@ fn parts<'o, 'a>(operand: &'o Operand<'a>, shape: Shape, o: &Opcode) -> Result<&
 fn parameter(o: &mut Opcode, d: &Operand, from: &Operand, names: &mut Names) -> Result<Op> {
     let shape = shape(o)?;
     let Operand::Address { base: Some(name), offset } = *from else { return o.wrong() };
-    let Some(&Symbol::Parameter(start)) = names.symbols.get(name) else { return o.wrong() };
-    if shape.count != 1 {
+    let Some(&Symbol::Parameter { start, bytes }) = names.symbols.get(name) else {
+        return o.wrong();
+    };
+    let inside = (0..=i64::from(bytes) - i64::from(shape.bytes)).contains(&offset);
+    if shape.count != 1 || !inside {
         return o.wrong();
     }
     let d = match shape.bytes {
         8 => names.target(d, 8, o.line)?,
         _ => names.any_target(d, o.line)?,
     };
-    let offset = start.wrapping_add(offset as u32);
+    let offset = start + offset as u32;
     Ok(Op::LoadParameter { offset, bytes: shape.bytes, signed: shape.signed, d })
 }
 

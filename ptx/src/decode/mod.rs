@@ -44,7 +44,7 @@ fn kernel(module: &Module, entry: &Entry) -> Result<Program> {
     let mut end = 0u32;
     for &(name, bytes) in &entry.parameters {
         let offset = end.next_multiple_of(bytes.max(1));
-        names.symbols.insert(name, Symbol::Parameter(offset));
+        names.symbols.insert(name, Symbol::Parameter { start: offset, bytes });
         parameters.push((offset, bytes));
         end = offset + bytes;
     }

@@ -22,8 +22,8 @@ pub enum File {
 pub enum Symbol {
     /// An array's offset in its state space.
     Array(u32),
-    /// A parameter's offset.
-    Parameter(u32),
+    /// A parameter's offset and size.
+    Parameter { start: u32, bytes: u32 },
 }
 
 #[derive(Default)]

@@ -61,37 +61,37 @@ pub fn drawn(options: &Options, work: &Path) -> Result<Vec<Mutant>, String> {
 fn changes_ptx(mutant: &Mutant, work: &Path) -> Result<bool, String> {
     let nvcc = nvcc::find().ok_or("nvcc was not found")?;
     let compiler = Compiler { nvcc, cache: cache(work) };
+    let kept = Compiler { cache: work.with_extension("original"), ..compiler.clone() };
     let original = emulator::kernels();
-    let mut changed = false;
-    let of_tests = original.parent().ok_or("no parent folder")?;
-    let tensor_cores = of_tests.join("tests/emulator/kernels/tensor_cores.cu");
+    let root = original.parent().ok_or("no parent folder")?;
+    let tensor_cores = root.join("tests/emulator/kernels/tensor_cores.cu");
+    let mut sources = vec![("F32", tensor_cores.clone(), tensor_cores)];
     for types in ["F32", "BF16"] {
+        let source = |file: &&str| (types, original.join(file), work.join(file));
+        sources.extend(users(mutant).iter().map(source));
+    }
+    for (types, before, after) in sources {
         let target = Target { types, arch: "compute_80", contract: true };
-        let mut sources: Vec<(PathBuf, PathBuf)> =
-            users(mutant).iter().map(|file| (original.join(file), work.join(file))).collect();
-        if types == "F32" {
-            sources.push((tensor_cores.clone(), tensor_cores.clone()));
+        let Ok(text) = compiler.ptx(&after, work, target) else { return Ok(false) };
+        if ptx::decode(&text).is_err() {
+            return Ok(false);
         }
-        for (before, after) in sources {
-            let Ok(text) = compiler.ptx(&after, work, target) else { return Ok(false) };
-            if ptx::decode(&text).is_err() {
-                return Ok(false);
-            }
-            let before = Compiler { cache: work.with_extension("original"), ..compiler.clone() }
-                .ptx(&before, &original, target)
-                .map_err(|e| e.to_string())?;
-            changed |= instructions(&before) != instructions(&text);
+        let before = kept.ptx(&before, &original, target).map_err(|e| e.to_string())?;
+        if instructions(&before) != instructions(&text) {
+            return Ok(true);
         }
     }
-    Ok(changed)
+    Ok(false)
 }
 
-/// Returns the text without what depends on the source's path.
+/// Returns the lines that do not depend on the source's path.
 fn instructions(text: &str) -> Vec<&str> {
-    text.lines()
-        .filter(|line| line.starts_with('\t') || line.starts_with('$'))
-        .filter(|line| !line.contains(".file") && !line.contains("INTERNAL"))
-        .collect()
+    let code = |line: &&str| {
+        (line.starts_with('\t') || line.starts_with('$'))
+            && !line.contains(".file")
+            && !line.contains("INTERNAL")
+    };
+    text.lines().filter(code).collect()
 }
 
 fn cache(work: &Path) -> PathBuf {
