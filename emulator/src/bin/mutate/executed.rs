@@ -114,5 +114,15 @@ pub fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcom
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| format!("{}: {e}", tests.display()))?;
-    wait(child, PATIENCE)
+    let outcome = wait(child, PATIENCE)?;
+    let notice = read(&records)?;
+    let notice = notice.lines().find(|line| line.contains("\"problem\""));
+    if let (Outcome::Caught, Some(notice)) = (outcome, notice) {
+        // What nvcc writes about a source is no finding of the cases.
+        if notice.contains(".cu:\\n") {
+            return Err(format!("nvcc failed: {notice}"));
+        }
+        eprintln!("caught: {}\n    {notice}", mutant.describe());
+    }
+    Ok(outcome)
 }
