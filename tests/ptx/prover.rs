@@ -52,13 +52,13 @@ struct Prover {
 }
 
 /// Returns whether this process is the one that runs the cases as PTX.
-fn records() -> bool {
+fn is_recording() -> bool {
     std::env::var_os(records::RECORDS).is_some()
 }
 
 /// Returns a device for the cases. In the process of the tests themselves, it is the plain host.
 pub fn device(types: Types) -> Device {
-    match (records(), types) {
+    match (is_recording(), types) {
         (true, _) => launching(types, None, false),
         (false, Types::F64) => Device::host_f64().unwrap(),
         (false, Types::F32) => Device::host(1).unwrap(),
@@ -68,7 +68,7 @@ pub fn device(types: Types) -> Device {
 
 /// Returns a device whose results are those of the PTX, in blocks of `threads`.
 pub fn watched(types: Types, threads: usize) -> Device {
-    match records() {
+    match is_recording() {
         true => launching(types, Some(threads as u32), true),
         false => device(types),
     }
@@ -118,6 +118,21 @@ fn execute(
     Ok((after.collect(), statistics))
 }
 
+/// Bytes that the serial build's memory is aligned to, as the arena's tensors are at least.
+const LINE: usize = 64;
+
+/// Memory of the serial build.
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+impl Line {
+    fn holding(bytes: &[u8]) -> Line {
+        let mut line = [0; LINE];
+        line[..bytes.len()].copy_from_slice(bytes);
+        Line(line)
+    }
+}
+
 /// Runs the serial build on the copies' contents, and returns those that it leaves.
 fn serial(
     library: &Library,
@@ -127,19 +142,14 @@ fn serial(
     args: &[Arg],
     before: &[Copied],
 ) -> std::result::Result<Vec<Copied>, String> {
-    // Words of 8 bytes, so that every element is aligned.
-    let mut storage: Vec<Vec<u64>> = (before.iter())
-        .map(|copy| {
-            let mut bytes = copy.content.encode();
-            bytes.resize(bytes.len().next_multiple_of(8), 0);
-            bytes.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word)).collect()
-        })
+    let mut storage: Vec<Vec<Line>> = (before.iter())
+        .map(|copy| copy.content.encode().chunks(LINE).map(Line::holding).collect())
         .collect();
-    let addresses: Vec<u64> = storage.iter_mut().map(|words| words.as_mut_ptr() as u64).collect();
+    let addresses: Vec<u64> = storage.iter_mut().map(|lines| lines.as_mut_ptr() as u64).collect();
     let values = words(args, types, before, &addresses).into_iter().map(Value::Word).collect();
     perform(library, kernel, grid, values).map_err(|e| e.to_string())?;
-    let after = before.iter().zip(&storage).map(|(copy, words)| {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let after = before.iter().zip(&storage).map(|(copy, lines)| {
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| line.0).collect();
         copy.holding(&bytes[..copy.content.encode().len()])
     });
     Ok(after.collect())
@@ -172,6 +182,7 @@ impl Prover {
         let by_serial = serial(self.references.of(types), kernel, types, grid, args, before)?;
 
         let wide: Vec<Copied> = before.iter().map(Copied::widened).collect();
+        // Its numbers take twice the shared memory.
         let doubled = Grid { shared: 2 * grid.shared, ..grid };
         let double = self.references.of(Types::F64);
         let exact = serial(double, kernel, Types::F64, doubled, args, &wide)?;
