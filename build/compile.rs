@@ -3,6 +3,8 @@
 //! File names of objects contain a hash of everything they depend on, so editing one kernel
 //! recompiles one file.
 
+#[path = "nvcc.rs"]
+mod nvcc;
 #[path = "serial.rs"]
 mod serial;
 
@@ -92,7 +94,7 @@ pub fn gpu(
     if skipped() {
         return Ok(vec![Vec::new(); GPU_TYPES.len()]);
     }
-    let Some(nvcc) = find_nvcc() else {
+    let Some(nvcc) = nvcc::find() else {
         if env::var_os("UDASS_REQUIRE_NVCC").is_some() {
             return Err("UDASS_REQUIRE_NVCC is set, but nvcc was not found".into());
         }
@@ -120,19 +122,6 @@ pub fn gpu(
         }
     }
     Ok(run(compilations)?.chunks(sources.len()).map(<[PathBuf]>::to_vec).collect())
-}
-
-/// Looks for nvcc in `CUDA_HOME`, then in PATH, then in the NVIDIA wheels of an active Python
-/// environment.
-fn find_nvcc() -> Option<PathBuf> {
-    let mut places: Vec<PathBuf> = Vec::new();
-    places.extend(env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin")));
-    places.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    if let Some(lib) = env::var_os("VIRTUAL_ENV").map(|venv| PathBuf::from(venv).join("lib")) {
-        let pythons = std::fs::read_dir(lib).into_iter().flatten().flatten();
-        places.extend(pythons.map(|p| p.path().join("site-packages/nvidia/cu13/bin")));
-    }
-    places.into_iter().map(|place| place.join("nvcc")).find(|nvcc| nvcc.is_file())
 }
 
 fn compilation(

@@ -262,6 +262,13 @@ fn run_reference(library: &Library, launch: &Launch, threads: usize) -> Result<V
     Ok(copies)
 }
 
+/// Bytes that shared memory is aligned to: a pack of four double-precision numbers takes 32.
+const LINE: usize = 64;
+
+#[derive(Clone)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
 fn call_reference(
     library: &Library,
     launch: &Launch,
@@ -270,7 +277,7 @@ fn call_reference(
 ) -> Result<(), Error> {
     let body = library.ordered(launch.kernel)?;
     let mut pointers = pointers_to(&words);
-    let mut shared = vec![0u128; launch.shared.div_ceil(16) + 1];
+    let mut shared = vec![Line([0; LINE]); launch.shared.div_ceil(LINE) + 1];
     let how = OrderedLaunch {
         begin: 0,
         end: launch.blocks,

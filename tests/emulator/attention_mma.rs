@@ -3,39 +3,14 @@
 //! their storage type, and sums of n products are in single precision (error of n + 4 units of
 //! 2^-24).
 
-use emulator::{Build, Launch, Library};
 use half::bf16;
-use udass_raw::device::{Arg, Device, Grid, Kernel, Launcher, Types};
+use udass_raw::device::{Device, Types};
 use udass_raw::ops;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::Tensor;
-use udass_raw::{Error, Result};
 
 use crate::case::numbers;
 use crate::prover;
-
-/// Runs every launch in the block emulator alone, with `threads` threads per block.
-struct Watcher {
-    library: Library,
-    /// Kernels that [`prover::concerns`] excludes.
-    others: Library,
-    threads: usize,
-}
-
-impl Launcher for Watcher {
-    fn launch(&self, kernel: &'static Kernel, types: Types, g: Grid, args: &[Arg]) -> Result<()> {
-        let values = args.iter().map(|arg| prover::value(types, arg)).collect();
-        let Kernel { name: kernel, file, .. } = *kernel;
-        let (blocks, shared) = (g.blocks, g.shared);
-        let launch = Launch { kernel, values, blocks, shared, bf16: false };
-        let library = if prover::concerns(file) { &self.library } else { &self.others };
-        emulator::watch(library, &launch, self.threads, 1).map_err(|e| Error::device(e.to_string()))
-    }
-
-    fn elements_per_block(&self) -> usize {
-        100
-    }
-}
 
 struct Sizes {
     batch: usize,
@@ -75,17 +50,8 @@ fn within(name: &str, got: &[f32], expected: &[f64], bound: &[f64]) {
     }
 }
 
-fn watched(types: Types, threads: usize) -> Device {
-    let name = format!("{types:?}").to_uppercase();
-    let library = prover::emulated(&name);
-    let built = emulator::built(&name, Build::Emulated);
-    let others = Library::open(&built, Build::Emulated).unwrap();
-    let watcher = Watcher { library, others, threads };
-    Device::host_launching(types, Box::new(watcher)).unwrap()
-}
-
 fn check(types: Types, threads: usize, s: &Sizes) {
-    let device = watched(types, threads);
+    let device = prover::watched(types, threads);
     let &Sizes { batch, queries, keys, heads, size } = s;
     let c = heads * size;
     let (n, m) = (batch * queries * c, batch * keys * 2 * c);
@@ -174,7 +140,7 @@ fn check(types: Types, threads: usize, s: &Sizes) {
 /// NaN must propagate, including the GPU's canonical NaN, which has all bits set.
 #[test]
 fn what_is_no_number_stays_none() {
-    let device = watched(Types::F32, 32);
+    let device = prover::watched(Types::F32, 32);
     for bits in [0x7FFF_FFFF, 0xFFFF_FFFF, 0x7FC0_0000] {
         let mut numbers = vec![1.0; 32];
         numbers[5] = f32::from_bits(bits);
@@ -194,10 +160,9 @@ fn what_is_rounded_explains_what_differs() {
         // Sizes that are whole tiles.
         Sizes { batch: 1, queries: 64, keys: 128, heads: 1, size: 32 },
     ];
-    let replaced = prover::variable(prover::LIBRARY).is_some();
+    let single_only = prover::single_only();
     for types in [Types::F32, Types::Bf16] {
-        if replaced && types == Types::Bf16 {
-            // A replacement library exists in single and in double precision only.
+        if single_only && types == Types::Bf16 {
             continue;
         }
         for (threads, sizes) in [32, 64, 256].iter().flat_map(|t| cases.iter().map(move |s| (t, s)))

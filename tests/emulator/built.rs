@@ -1,6 +1,7 @@
 //! Kernels of the tests themselves, compiled when the tests run.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use emulator::{Argument, Build, Launch, Library, Value, compile};
 
@@ -35,4 +36,12 @@ pub fn pointer<N>(name: &'static str, data: &mut [N], written: bool) -> Value {
 
 pub fn launch(kernel: &str, values: Vec<Value>, shared: usize) -> Launch<'_> {
     Launch { kernel, values, blocks: 1, shared, bf16: false }
+}
+
+/// Runs a kernel of tensor_cores.cu in one warp, in the order of threads that `seed` determines.
+/// Returns false where it cannot be built, which is never the case here.
+pub fn run_warp(kernel: &str, values: Vec<Value>, shared: usize, seed: u64) -> bool {
+    static KERNELS: LazyLock<Library> = LazyLock::new(|| library("tensor_cores", Build::Emulated));
+    emulator::watch(&KERNELS, &launch(kernel, values, shared), 32, seed).unwrap();
+    true
 }

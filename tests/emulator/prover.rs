@@ -40,6 +40,45 @@ pub fn value(types: Types, arg: &Arg) -> Value {
     }
 }
 
+/// Runs every launch in the block emulator alone, with `threads` threads per block.
+struct Watcher {
+    library: Library,
+    /// Kernels that [`concerns`] excludes.
+    others: Library,
+    threads: usize,
+}
+
+impl Launcher for Watcher {
+    fn launch(&self, kernel: &'static Kernel, types: Types, g: Grid, args: &[Arg]) -> Result<()> {
+        let values = args.iter().map(|arg| value(types, arg)).collect();
+        let Kernel { name: kernel, file, .. } = *kernel;
+        let (blocks, shared) = (g.blocks, g.shared);
+        let launch = Launch { kernel, values, blocks, shared, bf16: false };
+        let library = if concerns(file) { &self.library } else { &self.others };
+        emulator::watch(library, &launch, self.threads, 1).map_err(|e| Error::device(e.to_string()))
+    }
+
+    fn elements_per_block(&self) -> usize {
+        100
+    }
+}
+
+/// Returns a device whose launches run in the block emulator, in blocks of `threads`.
+pub fn watched(types: Types, threads: usize) -> Device {
+    let name = format!("{types:?}").to_uppercase();
+    let library = emulated(&name);
+    let built = emulator::built(&name, Build::Emulated);
+    let others = Library::open(&built, Build::Emulated).unwrap();
+    let watcher = Watcher { library, others, threads };
+    Device::host_launching(types, Box::new(watcher)).unwrap()
+}
+
+/// Returns whether the kernels do not exist in bf16: a library that replaces them is built in
+/// single and in double precision only.
+pub fn single_only() -> bool {
+    variable(LIBRARY).is_some()
+}
+
 struct Prover {
     types: Types,
     /// Built for the device's types and, in single precision, for bf16 as well.

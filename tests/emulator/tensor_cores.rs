@@ -1,15 +1,8 @@
-//! Warp matrix fragments in the block emulator, against a table written from the PTX ISA
+//! Warp matrix fragments, against a table written from the PTX ISA
 //! ("Warp-level matrix instructions", figures of the fragments of mma.m16n8k16 and mma.m16n8k8).
-
-use std::sync::LazyLock;
-
-use emulator::{Build, Library};
 
 use crate::built;
 use crate::host::each;
-
-static KERNELS: LazyLock<Library> =
-    LazyLock::new(|| built::library("tensor_cores", Build::Emulated));
 
 /// The position of an element: lane, register, and which half of it.
 type Place = (usize, usize, usize);
@@ -67,7 +60,9 @@ fn multiply(
         built::pointer("b", &mut b, false),
         built::pointer("d", &mut d, true),
     ];
-    emulator::watch(&KERNELS, &built::launch(kernel, values, 0), 32, 1).unwrap();
+    if !built::run_warp(kernel, values, 0, 1) {
+        return;
+    }
     for [row, column] in each([16, 8]) {
         let products = (0..depth).map(|k| whole(row, k, 1) * whole(k, column, 2));
         let expected = whole(row, column, 3) + products.sum::<f32>();
@@ -98,8 +93,9 @@ fn a_product_through_shared_memory() {
             built::pointer("b", &mut b, false),
             built::pointer("c", &mut c, true),
         ];
-        let launch = built::launch("try_product", values, (256 + 128) * 2);
-        emulator::watch(&KERNELS, &launch, 32, seed).unwrap();
+        if !built::run_warp("try_product", values, (256 + 128) * 2, seed) {
+            return;
+        }
         for [row, column] in each([16, 8]) {
             let products = (0..16).map(|k| whole(row, k, 4) * whole(k, column, 5));
             assert_eq!(c[row * 8 + column], products.sum::<f32>(), "row {row}, column {column}");
@@ -117,7 +113,9 @@ fn shuffles_and_votes() {
         built::pointer("sum", &mut sum, true),
         built::pointer("above", &mut above, true),
     ];
-    emulator::watch(&KERNELS, &built::launch("try_collectives", values, 0), 32, 9).unwrap();
+    if !built::run_warp("try_collectives", values, 0, 9) {
+        return;
+    }
     assert_eq!(sum, [x.iter().sum::<f32>(); 32]);
     assert_eq!(above, [x.iter().filter(|&&x| x > 0.0).count() as i32; 32]);
 }

@@ -2,18 +2,25 @@
 //! runs the cases of `tests/emulator`, to see whether they notice.
 //!
 //!     cargo run --release -p emulator --bin mutate -- \
-//!         [--each N] [--seed S] [--only FILE] [--out FILE]
+//!         [--edits source|nvcc] [--each N] [--count N] [--seed S] [--only FILE] [--out FILE]
 //!
-//! Every barrier is removed once. Of all other mutations, at most N per function (15) are chosen by
-//! the seed. Mutants that do not compile are not counted. A mutant that no case notices is a
-//! survivor, even if it does not change what the kernel computes.
+//! Every barrier is removed once. Of all other mutations, at most N per function (`--each`, 15) are
+//! chosen by the seed. Mutants that do not compile are not counted. A mutant that no case notices
+//! is a survivor, even if it does not change what the kernel computes.
+//!
+//! With `--edits nvcc`, the edits are of what only nvcc sees, and the cases are those of
+//! `tests/ptx`, which executes the PTX. The seed chooses N (`--count`, 60) of them.
 
 mod edits;
+mod executed;
+#[path = "../../../../build/nvcc.rs"]
+mod nvcc;
+mod nvcc_edits;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -40,7 +47,10 @@ const USERS: [(&str, &[&str]); 11] = [
 ];
 
 struct Options {
+    /// Edits of what only nvcc sees.
+    nvcc: bool,
     each: usize,
+    count: usize,
     seed: u64,
     only: Option<String>,
     out: Option<PathBuf>,
@@ -55,10 +65,14 @@ enum Outcome {
 
 fn main() -> Result<(), String> {
     let options = options()?;
-    let tests = test_executable()?;
-    let mutants = drawn(&options)?;
-    eprintln!("{} edits", mutants.len());
+    let tests = test_executable(if options.nvcc { "ptx" } else { "emulator" })?;
     let work = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
+    let mutants = match options.nvcc {
+        true => executed::drawn(&options, &work.join("draw"))?,
+        false => drawn(&options)?,
+    };
+    eprintln!("{} edits", mutants.len());
+    let try_one = if options.nvcc { executed::try_mutant } else { try_mutant };
     let (next, results) = (Mutex::new(mutants.into_iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for worker in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
@@ -67,7 +81,7 @@ fn main() -> Result<(), String> {
             let take = move || next.lock().ok().and_then(|mut next| next.next());
             scope.spawn(move || {
                 while let Some(mutant) = take() {
-                    let outcome = try_mutant(&mutant, &folder, tests);
+                    let outcome = try_one(&mutant, &folder, tests);
                     match &outcome {
                         Ok(Outcome::Survived) => eprintln!("survived: {}", mutant.describe()),
                         Err(problem) => eprintln!("{}: {problem}", mutant.describe()),
@@ -92,26 +106,36 @@ fn main() -> Result<(), String> {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { each: 15, seed: 1, only: None, out: None };
+    let mut options = Options { nvcc: false, each: 15, count: 60, seed: 1, only: None, out: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or(format!("{word} takes a value"))?;
         let number = || value.parse::<u64>().map_err(|e| format!("{word} {value}: {e}"));
         match word.as_str() {
+            "--edits" => match value.as_str() {
+                "source" => options.nvcc = false,
+                "nvcc" => options.nvcc = true,
+                _ => return Err(format!("{word} {value}: neither source nor nvcc")),
+            },
             "--each" => options.each = number()? as usize,
+            "--count" => options.count = number()? as usize,
             "--seed" => options.seed = number()?,
             "--only" => options.only = Some(value),
             "--out" => options.out = Some(value.into()),
-            _ => return Err(format!("{word}: none of --each, --seed, --only, --out")),
+            _ => {
+                return Err(format!(
+                    "{word}: none of --edits, --each, --count, --seed, --only, --out"
+                ));
+            }
         }
     }
     Ok(options)
 }
 
 /// Builds the tests and returns the path of the executable, which cargo prints.
-fn test_executable() -> Result<PathBuf, String> {
+fn test_executable(test: &str) -> Result<PathBuf, String> {
     let output = Command::new("cargo")
-        .args(["test", "--release", "--test", "emulator", "--no-run"])
+        .args(["test", "--release", "--test", test, "--no-run"])
         .output()
         .map_err(|e| format!("cargo: {e}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -161,8 +185,8 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Builds the kernels with the mutation and runs the cases that launch them.
-fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, String> {
+/// Copies the kernels' sources to an empty folder.
+fn copy_kernels(folder: &Path) -> Result<(), String> {
     let io = |e: std::io::Error| format!("{}: {e}", folder.display());
     let kernels = emulator::kernels();
     let _ = std::fs::remove_dir_all(folder);
@@ -171,12 +195,23 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
         let entry = entry.map_err(io)?;
         std::fs::copy(entry.path(), folder.join(entry.file_name())).map_err(io)?;
     }
-    let text = read(&kernels.join(&mutant.file))?;
+    Ok(())
+}
+
+/// Makes an edit in a copy of the sources.
+fn write_mutant(mutant: &Mutant, folder: &Path) -> Result<(), String> {
+    let text = read(&emulator::kernels().join(&mutant.file))?;
     let (before, rest) = text.split_at(mutant.at);
     let rest = rest.strip_prefix(&mutant.from).ok_or("the file has changed")?;
-    std::fs::write(folder.join(&mutant.file), format!("{before}{}{rest}", mutant.to))
-        .map_err(io)?;
+    let path = folder.join(&mutant.file);
+    std::fs::write(&path, format!("{before}{}{rest}", mutant.to))
+        .map_err(|e| format!("{}: {e}", path.display()))
+}
 
+/// Builds the kernels with the mutation and runs the cases that launch them.
+fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, String> {
+    copy_kernels(folder)?;
+    write_mutant(mutant, folder)?;
     let own = [mutant.file.as_str()];
     let files = if mutant.file.ends_with(".cu") { &own } else { users(&mutant.file) };
     for types in ["F64", "F32"] {
@@ -191,7 +226,7 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
         }
         compile::link(&objects, &folder.join(format!("{types}.so")))?;
     }
-    let mut child = Command::new(tests)
+    let child = Command::new(tests)
         .args(["--skip", "detect", "--skip", "tensor_cores", "--skip", "every_kernel_was_run"])
         .args(["--test-threads", "1"])
         .env("EMULATOR_LIBRARY", folder.join("{types}.so"))
@@ -202,12 +237,17 @@ fn try_mutant(mutant: &Mutant, folder: &Path, tests: &Path) -> Result<Outcome, S
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| format!("{}: {e}", tests.display()))?;
+    wait(child, PATIENCE)
+}
+
+/// Waits for the tests, which notice a mutant if they fail or do not end.
+fn wait(mut child: Child, patience: Duration) -> Result<Outcome, String> {
     let start = Instant::now();
     loop {
         match child.try_wait().map_err(|e| e.to_string())? {
             Some(status) if status.success() => return Ok(Outcome::Survived),
             Some(_) => return Ok(Outcome::Caught),
-            None if start.elapsed() > PATIENCE => {
+            None if start.elapsed() > patience => {
                 child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
                 return Ok(Outcome::Caught);
             }
@@ -234,10 +274,13 @@ fn report(
             Err(problem) => return Err(format!("{}: {problem}", mutant.describe())),
         }
     }
-    let mut text = format!(
-        "Seed {}: every barrier, and up to {} other edits a function.\n\n",
-        options.seed, options.each
-    );
+    let Options { seed, each, .. } = options;
+    let mut text = match options.nvcc {
+        true => format!("Seed {seed}: {} edits of what only nvcc sees.\n\n", results.len()),
+        false => {
+            format!("Seed {seed}: every barrier, and up to {each} other edits a function.\n\n")
+        }
+    };
     let sum = |f: fn(&(usize, usize)) -> usize| kinds.values().map(f).sum::<usize>();
     let all = ("all", (sum(|k| k.0), sum(|k| k.1)));
     for (kind, (caught, survived)) in kinds.iter().map(|(k, v)| (*k, *v)).chain([all]) {
