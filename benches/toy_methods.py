@@ -4,11 +4,12 @@
     cargo build --release
     python3 benches/toy_methods.py --presets toy_vit toy_cnn --seeds 1 2 3 --bounds toy_vit --halved toy_vit
 
-Trains each preset with all six methods. Presets in --bounds are also trained with supervision alone: on the source,
-for as much CPU time as QuadMix took, and on the target. Presets in --halved are also trained with the methods
-without HRDA on images of half the size, as in their publications. Writes the validation mIoU of every run to
-benches/results/; when started again with the same --out, it continues where it stopped. CPU time includes
-evaluation, and does not depend on the load of the machine.
+Trains each preset with all six methods. Presets in --bounds are also trained with supervision alone, with the
+settings of `source_only` and with QuadMix's network and sampling: on the source, there also for as much CPU time as
+QuadMix took, and on the target. Presets in --halved are also trained with the methods without HRDA on images of half
+the size, as in their publications. Writes the validation mIoU of every run to benches/results/; when started again
+with the same --out, it continues where it stopped. CPU time includes evaluation, and hardly depends on the load of
+the machine.
 """
 import argparse
 import itertools
@@ -30,6 +31,8 @@ TOY = ["teacher.ema_decay=0.99", "pseudo_label.threshold=0.9"]
 METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
 HALVED = ["source.resize=[128,70]", "target.resize=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
           "pseudo_label.margins=[2,15,2,2]", "eval.resize=[128,64]", "eval.window=64", "eval.stride=32"]
+# --method source_only would also change the network and the sampling.
+SUPERVISED = ["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false"]
 ON_TARGET = ["source.layout=cityscapes", "source.root=data/toy/cityscapes", "source.resize=[256,128]"]
 
 
@@ -70,7 +73,7 @@ def run(folder, preset, method, seed, values=(), name=None):
     evaluation = [value for value in values if value.startswith("eval.")]
     entry = {"preset": preset, "method": name, "seed": seed, "settings": list(values), **cost,
              "iterations": count, "target_miou": miou(folder, configured, out, evaluation), "mean_pseudo_label_weight": weight}
-    if name in ("source_only", "source_only_time"):
+    if name.startswith(("source_only", "supervised_source")):
         entry["source_miou"] = miou(folder, configured, out, SOURCE_VAL)
     # Saves disk space: the state of a CNN takes 400 MB.
     shutil.rmtree(folder / out)
@@ -120,13 +123,13 @@ def main():
                     once(preset, method, seed, HALVED, f"{method}_halved")
             if preset not in args.bounds:
                 continue
-            quadmix, alone = done["quadmix"], done["source_only"]
-            longer = int(alone["iterations"] * quadmix["cpu_seconds"] / alone["cpu_seconds"])
-            steps = [f"run.max_iters={longer}", f"schedule.end={longer}", f"run.eval_interval={longer}"]
-            once(preset, "source_only", seed, steps, "source_only_time")
-            # --method source_only would also change the network and the sampling.
-            supervised = ["teacher.enabled=false", "mask.enabled=false", "quadmix.enabled=false", *ON_TARGET]
-            once(preset, "quadmix", seed, supervised, "supervised_target")
+            once(preset, "quadmix", seed, [*SUPERVISED, *ON_TARGET], "supervised_target")
+            same_network = once(preset, "quadmix", seed, SUPERVISED, "supervised_source")
+            for method, alone, values in [("source_only", done["source_only"], []),
+                                          ("quadmix", same_network, SUPERVISED)]:
+                longer = int(alone["iterations"] * done["quadmix"]["cpu_seconds"] / alone["cpu_seconds"])
+                steps = [f"run.max_iters={longer}", f"run.eval_interval={longer}"]
+                once(preset, method, seed, [*values, *steps], f"{alone['method']}_time")
     for name in dict.fromkeys((entry["preset"], entry["method"]) for entry in runs):
         values = [entry["target_miou"] for entry in runs if (entry["preset"], entry["method"]) == name]
         spread = statistics.stdev(values) if len(values) > 1 else 0

@@ -9,7 +9,8 @@
 //! Rounding depends on the processor: the kernels are built for several instruction sets, and the
 //! matmuls are blocked by the sizes of its caches. A record therefore belongs to a fingerprint of
 //! both. On a processor without a record, the hashes are printed and compared with nothing but each
-//! other (joining must change nothing where there is nothing to join); to check a change there, first record the hashes of the commit before it (`UDASS_RECORD_HASHES=1`).
+//! other (batched passes must change nothing where there is nothing to batch); to check a change
+//! there, first record the hashes of the commit before it (`UDASS_RECORD_HASHES=1`).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -298,7 +298,7 @@ fn what_cannot_be_resumed_is_told() {
     refused(&resume(), &[text(&out)]);
     assert!(!out.exists());
     fs::create_dir(&out).unwrap();
-    refused(&resume(), &[text(&out), "contains no checkpoint", "run.checkpoint_interval"]);
+    refused(&resume(), &[text(&out), "no checkpoint to resume", "without --resume"]);
 
     let whole = Contents::of(&reference_checkpoint());
     let path = checkpoint(&out, ITERATIONS);
