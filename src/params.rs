@@ -7,6 +7,8 @@
 
 use std::rc::Rc;
 
+use rayon::prelude::*;
+
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::ops::{round, to_operand};
@@ -64,6 +66,27 @@ impl ParamSpec {
     /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Draws initial values. `slot` is the parameter's number, counted from 1.
+    fn draw(&self, seed: u64, slot: u64) -> Vec<f32> {
+        let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
+        let mut normal = move || {
+            // The Box–Muller transform; 1 - u keeps the logarithm finite.
+            let (u, v) = (1.0 - draw.uniform(), draw.uniform());
+            (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+        };
+        let n = self.len();
+        match self.init {
+            Init::Constant(x) => vec![x; n],
+            Init::Normal(std) => (0..n).map(|_| (normal() * std as f64) as f32).collect(),
+            Init::TruncatedNormal(std) => (0..n)
+                .map(|_| {
+                    let inside = std::iter::repeat_with(&mut normal).find(|x| x.abs() <= 2.0);
+                    (inside.unwrap_or(0.0) * std as f64) as f32
+                })
+                .collect(),
+        }
     }
 
     /// Returns the shape in the flat store.
@@ -281,27 +304,11 @@ impl Weights {
     /// Initializes every parameter and buffer as its spec says. Random values depend on the seed
     /// alone.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
-        let mut slot = 0;
-        self.load(device, |param| {
-            slot += 1;
-            let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
-            let mut normal = move || {
-                // The Box–Muller transform; 1 - u keeps the logarithm finite.
-                let (u, v) = (1.0 - draw.uniform(), draw.uniform());
-                (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-            };
-            let n = param.len();
-            Ok(Some(match param.init {
-                Init::Constant(x) => vec![x; n],
-                Init::Normal(std) => (0..n).map(|_| (normal() * std as f64) as f32).collect(),
-                Init::TruncatedNormal(std) => (0..n)
-                    .map(|_| {
-                        let inside = std::iter::repeat_with(&mut normal).find(|x| x.abs() <= 2.0);
-                        (inside.unwrap_or(0.0) * std as f64) as f32
-                    })
-                    .collect(),
-            }))
-        })
+        let params = self.spec.params.par_iter().chain(&self.spec.buffers).enumerate();
+        let drawn: Vec<Vec<f32>> =
+            params.map(|(index, param)| param.draw(seed, index as u64 + 1)).collect();
+        let mut drawn = drawn.into_iter();
+        self.load(device, |_| Ok(drawn.next()))
     }
 
     /// Copies the parameters of another set of weights for the same network.
