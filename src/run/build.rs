@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::device::{Device, Precision};
 use crate::nn::Segmentor;
 use crate::params::Weights;
+use crate::run::eval::memory::with_advice;
 use crate::{Error, Result};
 
 /// Opens the device named by `device.kind`; `auto` selects the GPU if there is one.
@@ -50,7 +51,11 @@ pub fn trained(
     which: Network,
 ) -> Result<(Segmentor, Weights)> {
     let network = Segmentor::new(&config.network)?;
-    let mut weights = Weights::new(device, network.spec(), false)?;
-    load_network(file, device, &mut weights, which)?;
+    let load = || {
+        let mut weights = Weights::new(device, network.spec(), false)?;
+        load_network(file, device, &mut weights, which)?;
+        Ok(weights)
+    };
+    let weights = with_advice(load(), &config.eval)?;
     Ok((network, weights))
 }
