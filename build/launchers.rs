@@ -158,7 +158,7 @@ pub fn embed(
     }
     for (types, code) in GPU_TYPES.iter().zip(code) {
         let fatbins: Vec<_> = sources.iter().zip(code).collect();
-        table(&format!("FATBINS_{types}"), "[u8]", "include_bytes", &fatbins)?;
+        table(&format!("FATBINS_{types}"), "[u8]", "include_aligned", &fatbins)?;
     }
     table("SOURCES", "str", "include_str", &own(sources))?;
     table("HEADERS", "str", "include_str", &own(headers))?;

@@ -170,7 +170,7 @@ fn a_tool_that_will_not_do_is_told_and_left_alone() {
         assert!(said.contains(&start) && said.contains(expected), "{said}");
         assert!(said.contains("; ranges are not reported to any tool"), "{said}");
         assert!(!said.contains("panicked"), "{said}");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("predicted"), "{name}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("modeled"), "{name}");
     }
     // An empty variable counts as unset.
     assert_eq!(profile(folder.path(), Path::new(""), &dry).1, "");

@@ -75,11 +75,20 @@ impl Device {
     /// # Errors
     /// The error names the library that is missing or too old.
     pub fn cuda(precision: Precision, deterministic: bool) -> Result<Device> {
-        let driver = Nvidia::new(precision, deterministic)?;
+        Self::cuda_at(0, precision, deterministic)
+    }
+
+    /// Like [`cuda`](Self::cuda), on the visible GPU of this index.
+    ///
+    /// # Errors
+    /// The error names the library that is missing or too old, or says how many GPUs there are.
+    pub fn cuda_at(index: usize, precision: Precision, deterministic: bool) -> Result<Device> {
+        let driver = Nvidia::new(index, precision, deterministic)?;
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 
-    /// Creates a device on an existing CUDA context; all work is submitted to its `stream`.
+    /// Creates a device on an existing CUDA context; all work is submitted to its `stream`. Every
+    /// call leaves the calling thread's current context as it was.
     ///
     /// # Safety
     /// Both are live handles (`CUcontext`, `CUstream`) and outlive the device and its tensors.

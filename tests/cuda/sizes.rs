@@ -133,6 +133,10 @@ impl Driver for Idle {
         Ok(())
     }
 
+    fn is_captured(&self, _: Stream) -> Result<bool> {
+        Ok(false)
+    }
+
     fn begin_capture(&self, _: Stream) -> Result<()> {
         Ok(())
     }

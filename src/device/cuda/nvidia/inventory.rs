@@ -42,7 +42,7 @@ fn driver() -> String {
             let mut version = 0;
             // SAFETY: the driver was found to have this function; the out-pointer is to a local.
             unsafe {
-                let _ = sys::cuDriverGetVersion(&mut version);
+                let _ = call!(DRIVER, sys::cuDriverGetVersion(&mut version));
             }
             let path = libraries::DRIVER.path().unwrap_or_default();
             format!("supports CUDA {}.{}  {path}", version / 1000, version % 1000 / 10)
@@ -58,7 +58,7 @@ fn gpus() -> Vec<(String, String)> {
         Ok(true) => {
             // SAFETY: the driver is there and initialized; the out-pointer is to a local.
             unsafe {
-                let _ = sys::cuDeviceGetCount(&mut count);
+                let _ = call!(DRIVER, sys::cuDeviceGetCount(&mut count));
             }
         }
         Ok(false) => return vec![("GPUs".into(), "none".into())],
@@ -73,11 +73,11 @@ fn gpu(index: c_int) -> String {
     // SAFETY: the driver is initialized, writes a terminated name of at most 256 bytes, and the
     // out-pointers are to locals.
     unsafe {
-        let _ = sys::cuDeviceGet(&mut device, index);
-        let _ = sys::cuDeviceGetName(name.as_mut_ptr(), 256, device);
+        let _ = call!(DRIVER, sys::cuDeviceGet(&mut device, index));
+        let _ = call!(DRIVER, sys::cuDeviceGetName(name.as_mut_ptr(), 256, device));
         let attribute = |which| {
             let mut value = 0;
-            let _ = sys::cuDeviceGetAttribute(&mut value, which, device);
+            let _ = call!(DRIVER, sys::cuDeviceGetAttribute(&mut value, which, device));
             value
         };
         format!(
