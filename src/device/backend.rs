@@ -9,10 +9,27 @@ use crate::Result;
 /// [`reserve`](Backend::reserve) or, as bare addresses, from the embedding program.
 pub(crate) trait Backend {
     fn describe(&self) -> String;
-    /// Reserves memory that lives as long as the device.
+    /// Reserves memory that lives as long as the device, or until it is released.
     fn reserve(&self, bytes: usize) -> Result<u64>;
-    /// Returns the preferred segment size in bytes.
-    fn segment(&self) -> usize;
+    /// Returns whether memory can be released now.
+    fn can_release(&self) -> bool {
+        false
+    }
+    /// Releases memory from [`reserve`](Backend::reserve) that no tensor occupies.
+    fn release(&self, _address: u64) -> Result<()> {
+        Ok(())
+    }
+    /// Returns the preferred size in bytes of the next segment, after `reserved` bytes.
+    fn segment(&self, reserved: usize) -> usize;
+    /// Returns the bytes of memory that the device has, where it is limited to them.
+    fn total_memory(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+    /// Returns whether each tensor gets a segment of exactly its own size, for tools that check
+    /// accesses.
+    fn separates_tensors(&self) -> bool {
+        false
+    }
     fn zero(&self, address: u64, bytes: usize) -> Result<()>;
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()>;
     /// Copies to the host, after waiting for all work submitted before.

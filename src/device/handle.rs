@@ -119,7 +119,7 @@ impl Device {
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
         // An error is ignored here: `nvtx::tool_problem` reports it.
         let _ = nvtx::attach();
-        let pools = RefCell::new(Pools::with_padding(backend.padding()));
+        let pools = RefCell::new(Pools::new(backend.padding(), backend.separates_tensors()));
         let (profile, tag, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
         let graph_caches = Cell::new(0);
         Device(Rc::new(Inner { backend, pools, graph_caches, types, profile, tag, layer }))

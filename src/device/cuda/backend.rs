@@ -18,6 +18,9 @@ use crate::{Error, Result};
 
 /// Segment sizes are multiples of this many bytes.
 const GRANULE: usize = 2 << 20;
+/// Bytes of the first segments. Later ones are a quarter of all before: the number of segments,
+/// whose ends are gaps, stays small, and so does what is reserved without need.
+const FIRST_SEGMENTS: usize = 64 << 20;
 
 pub struct Cuda {
     pub(super) driver: Box<dyn Driver>,
@@ -89,14 +92,32 @@ impl Backend for Cuda {
         Ok(address)
     }
 
-    /// Three quarters of the free memory: within one segment all free neighbors merge. With
-    /// `UDASS_SEPARATE_TENSORS`, each tensor gets an allocation of its own, for tools that check
-    /// allocations.
-    fn segment(&self) -> usize {
-        if std::env::var_os("UDASS_SEPARATE_TENSORS").is_some() {
+    /// Freeing memory would break a capture.
+    fn can_release(&self) -> bool {
+        !self.graph.get()
+    }
+
+    fn release(&self, address: u64) -> Result<()> {
+        self.segments.borrow_mut().retain(|segment| *segment != address);
+        self.driver.synchronize(self.stream)?;
+        self.driver.free(address)
+    }
+
+    fn segment(&self, reserved: usize) -> usize {
+        if self.separates_tensors() {
             return 0;
         }
-        self.driver.memory().map_or(0, |memory| memory.free / 4 * 3 / GRANULE * GRANULE)
+        let free = self.driver.memory().map_or(0, |memory| memory.free);
+        (reserved / 4).max(FIRST_SEGMENTS).min(free / 4 * 3) / GRANULE * GRANULE
+    }
+
+    fn total_memory(&self) -> Result<Option<usize>> {
+        self.driver.memory().map(|memory| Some(memory.total))
+    }
+
+    /// Set by `UDASS_SEPARATE_TENSORS`.
+    fn separates_tensors(&self) -> bool {
+        std::env::var_os("UDASS_SEPARATE_TENSORS").is_some()
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {
