@@ -47,6 +47,11 @@ pub(crate) trait Backend {
         Ok(Some(0))
     }
     fn compute(&self, op: &LibraryOp, workspace: u64) -> Result<()>;
+    /// Returns the index of the fastest of several ways to compute the same as `op`: timed once for
+    /// each shape, where the result can be kept. Otherwise it is the first.
+    fn fastest(&self, _op: &LibraryOp, _ways: &[Way]) -> Result<usize> {
+        Ok(0)
+    }
     fn synchronize(&self) -> Result<()>;
     /// Records a timing mark after all work submitted so far.
     fn mark(&self) -> Result<u64>;
@@ -92,6 +97,13 @@ pub(crate) trait Backend {
         Ok(())
     }
     fn on_free(&self, _address: u64, _bytes: usize) {}
+}
+
+/// One of several ways to compute the same: a name that is the same in every process, and a trial
+/// run, which must leave the op's own output as it is or overwrite it.
+pub(crate) struct Way<'a> {
+    pub name: &'static str,
+    pub run: &'a dyn Fn() -> Result<()>,
 }
 
 /// Returns the number of parts into which the host splits a sum over rows.

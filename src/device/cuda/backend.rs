@@ -9,7 +9,7 @@ use super::copy_stream::CopyStream;
 use super::driver::{Argument, Driver, Event, Graph, Launch, Stream};
 use super::staging::Staging;
 use crate::device::backend::{
-    Backend, CapturedGraph, GraphCapture, Transfers, host_parts_of_groups,
+    Backend, CapturedGraph, GraphCapture, Transfers, Way, host_parts_of_groups,
 };
 use crate::device::launch::{Arg, Grid, Kernel};
 use crate::device::library_op::LibraryOp;
@@ -31,10 +31,10 @@ pub struct Cuda {
     pub(super) copy_stream: RefCell<CopyStream>,
     /// Set during graph capture.
     graph: Cell<bool>,
-    /// Freed when the device is dropped; every tensor keeps the device alive.
+    /// Freed when the device is dropped at the latest; every tensor keeps the device alive.
     segments: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
-    autotune: RefCell<Autotuner>,
+    autotune: Autotuner,
 }
 
 /// Timing events of a profile, reused by the next one.
@@ -49,7 +49,7 @@ impl Cuda {
         let stream = driver.stream()?;
         let (staging, copy_stream, marks) = Default::default();
         let (graph, segments) = (Cell::new(false), RefCell::default());
-        let autotune = RefCell::new(Autotuner::new(driver.kept(), &driver.describe()));
+        let autotune = Autotuner::new(driver.kept(), &driver.describe());
         Ok(Cuda { driver, stream, staging, copy_stream, graph, segments, marks, autotune })
     }
 
@@ -64,8 +64,10 @@ impl Cuda {
 
     /// Returns the index of an op's algorithm, and its workspace in bytes.
     fn algorithm(&self, op: &LibraryOp) -> Result<Option<(usize, usize)>> {
-        let (driver, recorded) = (&*self.driver, self.graph.get());
-        self.autotune.borrow_mut().of(driver, self.stream, op, recorded)
+        if let Some(known) = self.autotune.known(op) {
+            return Ok(known);
+        }
+        self.autotune.choose(&*self.driver, self.stream, op, self.graph.get())
     }
 }
 
@@ -175,6 +177,13 @@ impl Backend for Cuda {
     fn compute(&self, op: &LibraryOp, workspace: u64) -> Result<()> {
         let (algorithm, _) = self.algorithm(op)?.ok_or_else(|| op.refused())?;
         self.driver.compute(self.stream, op, algorithm, workspace)
+    }
+
+    fn fastest(&self, op: &LibraryOp, ways: &[Way]) -> Result<usize> {
+        if let Some(known) = self.autotune.known_way(op) {
+            return Ok(known);
+        }
+        self.autotune.fastest(&*self.driver, self.stream, op, ways, self.graph.get())
     }
 
     fn synchronize(&self) -> Result<()> {
