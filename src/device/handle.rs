@@ -24,8 +24,8 @@ pub struct Device(pub(super) Rc<Inner>);
 pub(super) struct Inner {
     pub backend: Box<dyn Backend>,
     pub pools: RefCell<Pools>,
-    /// Number of live, enabled graph caches. While it is nonzero, step memory comes from the
-    /// graph-private pool.
+    /// Number of live, enabled graph caches and of works prepared for the embedding program's
+    /// graphs. While it is nonzero, step memory comes from the graph-private pool.
     pub graph_caches: Cell<usize>,
     pub types: Types,
     /// Calls recorded by the active profile, if any.

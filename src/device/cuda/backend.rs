@@ -2,6 +2,7 @@
 //! everything else delegated to a [`Driver`].
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 use super::autotune::Autotuner;
 use super::blocks;
@@ -35,6 +36,9 @@ pub struct Cuda {
     segments: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
     autotune: Autotuner,
+    /// Kernels that were launched before, so that their code is loaded, with their dynamic shared
+    /// memory in bytes.
+    loaded: RefCell<HashSet<(&'static str, usize)>>,
 }
 
 /// Timing events of a profile, reused by the next one.
@@ -48,16 +52,34 @@ impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
         let (staging, copy_stream, marks) = Default::default();
-        let (graph, segments) = (Cell::new(false), RefCell::default());
+        let (graph, segments, loaded) = Default::default();
         let autotune = Autotuner::new(driver.kept(), &driver.describe());
-        Ok(Cuda { driver, stream, staging, copy_stream, graph, segments, marks, autotune })
+        Ok(Cuda { driver, stream, staging, copy_stream, graph, segments, marks, autotune, loaded })
     }
 
-    /// Returns an error during graph capture: a replayed graph runs without the host, so it cannot
-    /// contain transfers from or to it.
+    /// Returns an error during graph capture, also the embedding program's: a replayed graph runs
+    /// without the host, so it cannot contain transfers from or to it, and waiting would break the
+    /// capture.
     pub(super) fn not_recording(&self, what: &str) -> Result<()> {
-        match self.graph.get() {
+        match self.graph.get() || self.is_captured_by_program()? {
             true => Err(Error::device(format!("{what} during graph capture"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns whether the embedding program is capturing the stream.
+    fn is_captured_by_program(&self) -> Result<bool> {
+        Ok(!self.graph.get() && self.driver.is_captured(self.stream)?)
+    }
+
+    /// Returns an error while the embedding program captures the stream, for what happens once and
+    /// would allocate memory or wait.
+    fn prepared(&self, what: impl FnOnce() -> String) -> Result<()> {
+        match self.is_captured_by_program()? {
+            true => Err(Error::device(format!(
+                "{} during the program's graph capture: `Device::prepare` does it before",
+                what()
+            ))),
             false => Ok(()),
         }
     }
@@ -67,6 +89,7 @@ impl Cuda {
         if let Some(known) = self.autotune.known(op) {
             return Ok(known);
         }
+        self.prepared(|| format!("choosing an algorithm for {op}"))?;
         self.autotune.choose(&*self.driver, self.stream, op, self.graph.get())
     }
 }
@@ -89,6 +112,7 @@ impl Backend for Cuda {
     }
 
     fn reserve(&self, bytes: usize) -> Result<u64> {
+        self.prepared(|| format!("allocating {} MiB", bytes.div_ceil(1 << 20)))?;
         let address = self.driver.allocate(bytes)?;
         self.segments.borrow_mut().push(address);
         Ok(address)
@@ -96,7 +120,7 @@ impl Backend for Cuda {
 
     /// Freeing memory would break a capture.
     fn can_release(&self) -> bool {
-        !self.graph.get()
+        !self.graph.get() && self.is_captured_by_program().is_ok_and(|captured| !captured)
     }
 
     fn release(&self, address: u64) -> Result<()> {
@@ -153,6 +177,10 @@ impl Backend for Cuda {
         grid: Grid,
         args: &[Arg],
     ) -> Result<()> {
+        let first = !self.loaded.borrow().contains(&(kernel.name, grid.shared));
+        if first {
+            self.prepared(|| format!("loading {}", kernel.name))?;
+        }
         let argument = |arg: &Arg| {
             let (bytes, written) = match arg {
                 Arg::Pointer { tensor: Some(tensor), written, .. } => {
@@ -163,7 +191,11 @@ impl Backend for Cuda {
             Argument { word: arg.word(types), bytes, written }
         };
         let arguments = args.iter().map(argument).collect();
-        self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })
+        self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })?;
+        if first {
+            self.loaded.borrow_mut().insert((kernel.name, grid.shared));
+        }
+        Ok(())
     }
 
     fn rounds_operands(&self) -> bool {
@@ -183,14 +215,17 @@ impl Backend for Cuda {
         if let Some(known) = self.autotune.known_way(op) {
             return Ok(known);
         }
+        self.prepared(|| format!("timing {op}"))?;
         self.autotune.fastest(&*self.driver, self.stream, op, ways, self.graph.get())
     }
 
     fn synchronize(&self) -> Result<()> {
+        self.not_recording("a wait")?;
         self.driver.synchronize(self.stream)
     }
 
     fn mark(&self) -> Result<u64> {
+        self.not_recording("a profile")?;
         let mut marks = self.marks.borrow_mut();
         let index = marks.used;
         if index == marks.events.len() {
@@ -251,6 +286,7 @@ impl Backend for Cuda {
 
 impl GraphCapture for Cuda {
     fn begin(&self) -> Result<()> {
+        self.not_recording("another capture")?;
         self.driver.begin_capture(self.stream)?;
         self.graph.set(true);
         Ok(())
