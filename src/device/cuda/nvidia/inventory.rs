@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cudarc::driver::sys;
 
-use super::embedded::built;
+use super::embedded::{ARCHS, built};
 use super::gpu::is_present;
 use super::{cache, libraries};
 use crate::device::precision::Types;
@@ -14,7 +14,7 @@ use crate::device::precision::Types;
 /// Returns a label and a text for everything that was found or is missing. Nothing here is an error:
 /// a problem is reported as the text of what it concerns.
 pub fn inventory() -> Vec<(String, String)> {
-    let mut lines = vec![("kernels".to_string(), kernels().to_string())];
+    let mut lines = vec![("kernels".to_string(), kernels())];
     lines.push(("driver".into(), driver()));
     lines.extend(gpus());
     let libraries = [&libraries::CUBLASLT, &libraries::CUDNN, &libraries::NVRTC];
@@ -27,12 +27,12 @@ pub fn inventory() -> Vec<(String, String)> {
     lines
 }
 
-fn kernels() -> &'static str {
+fn kernels() -> String {
     match built(Types::F32) {
-        Ok((_, code)) if !code.is_empty() => {
-            "machine code for sm_90a and PTX for compute_80 embedded"
-        }
-        _ => "compiled by NVRTC at first use (no nvcc at build time)",
+        Ok((_, code)) if !code.is_empty() => format!(
+            "machine code for compute capability {ARCHS} and PTX for 8.0 and later embedded"
+        ),
+        _ => "compiled by NVRTC at first use (no nvcc at build time)".into(),
     }
 }
 
