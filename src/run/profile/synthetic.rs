@@ -54,6 +54,11 @@ impl Synthetic {
         Ok(training)
     }
 
+    /// Returns the state after the iterations so far.
+    pub fn state(&self) -> &TrainingState {
+        &self.training
+    }
+
     /// Uploads the next iteration's batch.
     pub fn load(&mut self) -> Result<()> {
         self.training.load(&self.batches[self.iteration as usize % 2])
