@@ -67,8 +67,8 @@ impl Device {
         Ok(!unused.is_empty())
     }
 
-    /// Reserves a segment for a request of `bytes`: the backend's preferred size or, if there is
-    /// too little memory for that, no more than the request needs.
+    /// Reserves a segment for a request of `bytes`: all that a limit leaves, the backend's
+    /// preferred size or, if there is too little memory for that, no more than the request needs.
     fn add_segment(&self, bytes: usize) -> Result<()> {
         let pools = self.0.pools.borrow();
         let (least, reserved) = (pools.segment_bytes(bytes), pools.reserved());
@@ -81,17 +81,19 @@ impl Device {
         }
         let backend = &self.0.backend;
         // Within a limit all memory is reserved at once: in one segment, all free neighbors merge.
-        let exact = backend.separates_tensors();
-        let wanted = match limit {
-            Some(_) if !exact => left,
-            _ => backend.segment(reserved).max(least),
-        };
-        let (segment, address) = match backend.reserve(wanted) {
-            Err(Error::OutOfMemory(_)) if wanted > least => (least, backend.reserve(least)?),
-            result => (wanted, result?),
-        };
-        self.0.pools.borrow_mut().add_segment(address, segment);
-        Ok(())
+        let at_once = limit.filter(|_| !backend.separates_tensors()).map(|_| left);
+        let growing = backend.segment(reserved).clamp(least, left);
+        let mut lacking = String::new();
+        for wanted in at_once.into_iter().chain([growing, least]) {
+            match backend.reserve(wanted) {
+                Err(Error::OutOfMemory(problem)) => lacking = problem,
+                address => {
+                    self.0.pools.borrow_mut().add_segment(address?, wanted);
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::OutOfMemory(lacking))
     }
 
     /// Creates a tensor over device memory owned by the embedding program, such as an image to
