@@ -5,6 +5,8 @@
 //! CPU build) and, if nvcc is found, for the GPU. [`constants`] exports the constants that Rust
 //! shares.
 
+#[path = "build/archs.rs"]
+mod archs;
 #[path = "build/compile.rs"]
 mod compile;
 #[path = "build/constants.rs"]
@@ -40,13 +42,20 @@ fn build() -> Result<(), String> {
         kernels.extend(signature::read_file(source, &constants)?);
     }
     let serial = compile::serial(&sources, &headers, &out)?;
-    let code = compile::gpu(&sources, &headers, &out)?;
-    let text = launchers::embed(&sources, &headers, &code)?;
+    let archs = archs()?;
+    let code = compile::gpu(&sources, &headers, &out, &archs::options(&archs))?;
+    let text = launchers::embed(&sources, &headers, &code, &archs)?;
     std::fs::write(out.join("gpu.rs"), text).map_err(|e| e.to_string())?;
     let text = constants::generate(&constants);
     std::fs::write(out.join("constants.rs"), text).map_err(|e| e.to_string())?;
     let text = launchers::generate(&kernels, &serial);
     std::fs::write(out.join("launchers.rs"), text).map_err(|e| e.to_string())
+}
+
+/// Returns the GPUs to build machine code for: those in `UDASS_CUDA_ARCHS`, or the usual ones.
+fn archs() -> Result<Vec<&'static str>, String> {
+    println!("cargo::rerun-if-env-changed=UDASS_CUDA_ARCHS");
+    archs::read(&std::env::var("UDASS_CUDA_ARCHS").unwrap_or(archs::USUAL.into()))
 }
 
 /// Tells the program which commit it was built from, where the source is a git checkout.

@@ -78,8 +78,8 @@ pub fn serial(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Ve
 /// `UDASS_BF16`.
 pub const GPU_TYPES: [&str; 2] = ["F32", "BF16"];
 
-/// Returns the paths of the GPU code of each file, in order, for each of [`GPU_TYPES`]. The lists
-/// are empty if nvcc is not found: the program then compiles its kernels at first use.
+/// Returns the paths of the GPU code of each file, in order, for each of [`GPU_TYPES`]. `archs` are
+/// nvcc's options for the GPUs to build it for. The lists are empty if nvcc is not found: the program then compiles its kernels at first use.
 ///
 /// # Errors
 /// Returns an error if a kernel does not compile, or if nvcc is required but not found.
@@ -87,6 +87,7 @@ pub fn gpu(
     sources: &[PathBuf],
     headers: &[PathBuf],
     out: &Path,
+    archs: &[String],
 ) -> Result<Vec<Vec<PathBuf>>, String> {
     for variable in ["CUDA_HOME", "VIRTUAL_ENV", "PATH", "UDASS_REQUIRE_NVCC"] {
         println!("cargo::rerun-if-env-changed={variable}");
@@ -108,8 +109,7 @@ pub fn gpu(
         for source in sources {
             let mut command = Command::new(&nvcc);
             command.args(["-std=c++17", "-O3", "--fatbin", "-Werror", "all-warnings"]);
-            command.arg("-gencode=arch=compute_90a,code=sm_90a");
-            command.arg("-gencode=arch=compute_80,code=compute_80");
+            command.args(archs);
             command.arg(format!("-DUDASS_{types}")).arg(source);
             compilations.push(compilation(
                 command,

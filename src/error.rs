@@ -80,6 +80,17 @@ impl Error {
         }
     }
 
+    /// Appends settings that need less memory to an [`Error::OutOfMemory`] that names none yet.
+    pub(crate) fn with_less_memory(self, settings: impl FnOnce() -> Vec<String>) -> Error {
+        const ADVICE: &str = "Less memory is needed with";
+        match self {
+            Error::OutOfMemory(problem) if !problem.contains(ADVICE) => {
+                Error::OutOfMemory(format!("{problem}\n  {ADVICE} {}", settings().join("; ")))
+            }
+            other => other,
+        }
+    }
+
     /// Creates an [`Error::Config`].
     pub fn config(message: impl Into<String>) -> Self {
         Error::Config(message.into())

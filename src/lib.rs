@@ -22,7 +22,10 @@
 //! ```
 //!
 //! A program that has its own CUDA context, stream and memory can keep using them: all work is
-//! enqueued on that stream, and nothing here waits for it.
+//! enqueued on that stream, and nothing here waits for it. [`Device::prepare`] makes the work ready
+//! for a CUDA graph of the program's own.
+//!
+//! [`Device::prepare`]: device::Device::prepare
 //!
 //! ```no_run
 //! # use std::ffi::c_void;

@@ -7,6 +7,8 @@
 
 use std::rc::Rc;
 
+use rayon::prelude::*;
+
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::ops::{round, to_operand};
@@ -307,12 +309,15 @@ impl Weights {
     /// Initializes every parameter and buffer as its spec says. Random values depend on the seed
     /// alone.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
-        let mut slot = 0;
-        self.load(device, |param| {
-            slot += 1;
-            let mut draw = Draw::new(seed, 0, Purpose::Init, slot, 0);
-            Ok(Some((0..param.len()).map(|_| param.init.sample(&mut draw)).collect()))
-        })
+        let params = self.spec.params.par_iter().chain(&self.spec.buffers).enumerate();
+        let drawn: Vec<Vec<f32>> = params
+            .map(|(index, param)| {
+                let mut draw = Draw::new(seed, 0, Purpose::Init, index as u64 + 1, 0);
+                (0..param.len()).map(|_| param.init.sample(&mut draw)).collect()
+            })
+            .collect();
+        let mut drawn = drawn.into_iter();
+        self.load(device, |_| Ok(drawn.next()))
     }
 
     /// Copies the parameters of another set of weights for the same network.

@@ -87,7 +87,10 @@ fn wrong_usage_ends_with_2() {
         (&["train"], "<CONFIG>"),
         (&["eval", "toy_vit"], "--checkpoint <FILE>"),
         (&["train", "toy_vit", "--resume=maybe"], "invalid value 'maybe'"),
-        (&["train", "toy_vit", "--device", "gpu"], "[possible values: auto, host, cuda]"),
+        (
+            &["train", "toy_vit", "--device", "gpu"],
+            "expected auto, host, cuda, or cuda:1 for the second GPU",
+        ),
         (&["toy", "d", "--size", "big"], "expected WIDTHxHEIGHT in pixels, as in 2048x1024"),
         (&["predict", "toy_vit", "--checkpoint", "a"], "--out <DIR>"),
         (

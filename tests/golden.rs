@@ -1,5 +1,5 @@
 //! Runs every stored case: `cargo test --release --test golden [-- NAME …]` runs those whose name
-//! contains one of the names. `UDASS_GOLDEN=DIR` reads another folder of cases; `UDASS_DEVICE=cuda`
+//! contains one of the names, or is one of them with `--exact`. `UDASS_GOLDEN=DIR` reads another folder of cases; `UDASS_DEVICE=cuda`
 //! runs them on the GPU, and `UDASS_PRECISION=tf32` or `bf16` at that precision, with its own
 //! tolerances (tests/support/precision.rs).
 //!
@@ -54,7 +54,7 @@ fn run_on(case: &Case, device: &Device, precision: Precision) -> Outcome<Verdict
 }
 
 fn main() -> ExitCode {
-    // The flags of the standard test harness are accepted and ignored, except for the listing.
+    // The flags of the standard test harness are accepted and ignored, except --list and --exact.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (flags, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|a| a.starts_with('-'));
     let folder = folder();
@@ -65,7 +65,16 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    cases.retain(|case| names.is_empty() || names.iter().any(|n| case.name.contains(n.as_str())));
+    let exact = flags.iter().any(|flag| *flag == "--exact");
+    let is = |name: &String, case: &Case| match exact {
+        true => case.name == *name,
+        false => case.name.contains(name.as_str()),
+    };
+    cases.retain(|case| names.is_empty() || names.iter().any(|name| is(name, case)));
+    if cases.is_empty() {
+        eprintln!("no case is named {names:?}");
+        return ExitCode::FAILURE;
+    }
     if flags.iter().any(|f| *f == "--list") {
         cases.iter().for_each(|case| println!("{}: test", case.name));
         return ExitCode::SUCCESS;

@@ -298,8 +298,7 @@ fn runs_stand_side_by_side_and_tasks_apart() {
     // Both runs have the same name and are distinguished by their paths; the second has no value
     // for road.
     assert!(gta.contains("a/run") && gta.contains("b/run"), "{gta}");
-    let road =
-        ["50.0", "−47.5", "–", "–", "95.7", "96.4", "97.4", "96.7", "96.7", "97.5"];
+    let road = ["50.0", "−47.5", "–", "–", "95.7", "96.4", "97.4", "96.7", "96.7", "97.5"];
     assert_eq!(row(gta, "road"), road);
     assert_eq!(row(syn, "road")[..2], ["50.0", "−38.1"]);
 

@@ -1,5 +1,7 @@
-//! Tests how build.rs parses kernel signatures, shapes and exported constants.
+//! Tests how build.rs parses kernel signatures, shapes, exported constants and lists of GPUs.
 
+#[path = "../build/archs.rs"]
+mod archs;
 #[path = "../build/constants.rs"]
 #[allow(dead_code)]
 mod constants;
@@ -30,6 +32,27 @@ fn read(text: &str) -> Result<Vec<Kernel>, String> {
 fn refused(text: &str, problem: &str) {
     let told = read(text).err().unwrap_or_else(|| panic!("{text} was read"));
     assert!(told.contains(problem), "{told}");
+}
+
+#[test]
+fn gpus_are_known_by_their_compute_capability() {
+    assert_eq!(archs::read(archs::USUAL).unwrap(), ["9.0a"]);
+    assert_eq!(archs::read("8.0;9.0a, 12.0").unwrap(), ["8.0", "9.0a", "12.0"]);
+    let options = archs::options(&["8.6", "9.0a"]);
+    let wanted = [
+        "-gencode=arch=compute_86,code=sm_86",
+        "-gencode=arch=compute_90a,code=sm_90a",
+        "-gencode=arch=compute_80,code=compute_80",
+    ];
+    assert_eq!(options, wanted);
+    for (wrong, problem) in [
+        ("7.5", "`7.5` is unknown; known are 8.0, 8.6, 8.9, 9.0a, 10.0, 12.0"),
+        ("9.0a;sm_80", "`sm_80` is unknown"),
+        (" ; ", "UDASS_CUDA_ARCHS is empty"),
+    ] {
+        let told = archs::read(wrong).unwrap_err();
+        assert!(told.contains(problem), "{told}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use udass_raw::checkpoint::weights::Network;
-use udass_raw::config::{Config, METHODS};
+use udass_raw::config::{Config, METHODS, is_device};
 
 use super::output::tell;
 
@@ -25,10 +25,10 @@ pub struct Configured {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 
-    /// Where to compute: the GPU if there is one (auto), the CPU (host), or the GPU or fail (cuda).
-    /// [default: device.kind of the configuration]
-    #[arg(long, value_enum, value_name = "DEVICE")]
-    pub device: Option<Device>,
+    /// Where to compute: the GPU if there is one (auto), the CPU (host), or the GPU or fail (cuda,
+    /// or cuda:1 for the second one). [default: device.kind of the configuration]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<String>,
 }
 
 /// Selects one of a checkpoint's networks.
@@ -49,20 +49,11 @@ impl Which {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Device {
-    Auto,
-    Host,
-    Cuda,
-}
-
-impl Device {
-    pub fn kind(self) -> &'static str {
-        match self {
-            Device::Auto => "auto",
-            Device::Host => "host",
-            Device::Cuda => "cuda",
-        }
+/// Parses the argument of `--device`.
+pub fn device(kind: &str) -> Result<String, String> {
+    match is_device(kind) {
+        true => Ok(kind.into()),
+        false => Err("expected auto, host, cuda, or cuda:1 for the second GPU".into()),
     }
 }
 
@@ -72,7 +63,7 @@ impl Configured {
         let mut words = vec![self.config.clone()];
         words.extend(self.method.iter().flat_map(|m| ["--method".into(), m.clone()]));
         words.extend(self.set.iter().flat_map(|set| ["--set".into(), set.clone()]));
-        words.extend(self.device.iter().flat_map(|d| ["--device".into(), d.kind().into()]));
+        words.extend(self.device.iter().flat_map(|d| ["--device".into(), d.clone()]));
         words
     }
 
@@ -104,7 +95,7 @@ impl Configured {
 
     fn read(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
         let mut overrides = self.set.clone();
-        overrides.extend(self.device.map(|device| format!("device.kind={}", device.kind())));
+        overrides.extend(self.device.iter().map(|kind| format!("device.kind={kind}")));
         overrides.extend(own);
         Config::load_with(&self.config, self.method.as_deref(), &overrides)
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use udass_raw::run::train::replay::replay;
 
-use super::configured::Device;
+use super::configured::device;
 use super::output::print;
 
 /// Number of names listed before "and N more".
@@ -26,12 +26,12 @@ pub struct Args {
     file: PathBuf,
 
     /// Where to compute, instead of where the run did.
-    #[arg(long, value_enum, value_name = "DEVICE")]
-    device: Option<Device>,
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Option<String>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let replayed = replay(&args.file, args.device.map(Device::kind))?;
+    let replayed = replay(&args.file, args.device.as_deref())?;
     let mut lines = vec![format!("iteration {}", replayed.iteration)];
     lines.extend(replayed.report.terms.iter().map(|(name, value)| format!("  {name} {value}")));
     for (what, names) in [("results", &replayed.results), ("gradients", &replayed.gradients)] {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::dataset::{FilesConfig, LabelValue};
+use super::device::{MemoryLimit, is_device};
 use super::schema::{Config, Masked, NetworkConfig};
 
 /// Layouts of datasets. All but the last have Cityscapes' classes.
@@ -221,7 +222,13 @@ impl Check {
     }
 
     fn network(&mut self, c: &Config) {
-        self.one_of("device.kind", &c.device.kind, &["auto", "host", "cuda"]);
+        let kind = &c.device.kind;
+        let expected = "auto or host or cuda or cuda:N";
+        self.that(is_device(kind), "device.kind", expected, format!("\"{kind}\""));
+        let limit = &c.device.memory_limit;
+        let valid = limit.parse::<MemoryLimit>().is_ok();
+        let got = format!("\"{limit}\"");
+        self.that(valid, "device.memory_limit", MemoryLimit::EXPECTED, got);
         self.one_of("device.precision", &c.device.precision, &["f32", "tf32", "bf16"]);
         let net = &c.network;
         self.one_of("network.backbone", &net.backbone, &BACKBONES);

@@ -10,11 +10,12 @@ use crate::error::{Error, Result};
 
 /// Keys and sections that do not change the results of a run: paths, how often it saves, and how it
 /// uses the machine. (Another device only rounds differently.)
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "run.",
     "eval.",
     "device.kind",
     "device.cuda_graph",
+    "device.memory_limit",
     "network.activation_checkpointing",
     "device.threads",
     "data.workers",

@@ -7,6 +7,7 @@
 mod check;
 mod compare;
 mod dataset;
+mod device;
 mod keys;
 mod load;
 mod notes;
@@ -19,6 +20,7 @@ mod stages;
 
 pub use check::{FILES, LAYOUTS};
 pub use dataset::{DatasetConfig, FilesConfig, LabelValue};
+pub use device::{MemoryLimit, is_device};
 pub use notes::Notes;
 pub use presets::{METHODS, preset_names};
 pub use renamed::{renamed_keys, with_current_keys};

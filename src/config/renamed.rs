@@ -84,6 +84,7 @@ pub(super) const ADDED: &[&str] = &[
     "mask.labels",
     "mask.confidence_weight",
     "run.keep_best",
+    "device.memory_limit",
 ];
 
 impl Convert {

@@ -60,7 +60,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceConfig {
-    /// `auto`, `host` or `cuda`.
+    /// `auto`, `host`, `cuda` or `cuda:N`.
     pub kind: String,
     /// `f32`, `tf32` or `bf16`.
     pub precision: String,
@@ -68,6 +68,9 @@ pub struct DeviceConfig {
     pub deterministic: bool,
     /// Capture whole iterations as CUDA graphs where the device can.
     pub cuda_graph: bool,
+    /// The most memory that tensors may take on a GPU: `none`, a size like `20GiB` or a share like
+    /// `75%`.
+    pub memory_limit: String,
     /// Worker threads of the host device; 0 means one per core.
     pub threads: usize,
 }

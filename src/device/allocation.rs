@@ -4,6 +4,7 @@
 use super::arena::{ALIGNMENT, MemoryReport};
 use super::handle::{Device, Inner};
 use super::memory::{Allocation, Block, Owner};
+use super::pools::Pool;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -26,31 +27,73 @@ impl Device {
         let taken = self.0.pools.borrow_mut().take(bytes, tag);
         let (address, pool) = match taken {
             Some(taken) => taken,
-            None => {
-                self.add_segment(bytes)?;
-                let taken = self.0.pools.borrow_mut().take(bytes, tag);
-                taken.ok_or_else(|| Error::device("the arena lost a segment"))?
-            }
+            None => self.take_more(bytes, tag)?,
         };
         self.0.backend.on_alloc(address, bytes)?;
         let allocation = Allocation { address, bytes, tag, pool };
         Ok(Tensor::new(Block::allocated(self.0.clone(), allocation), shape, dtype))
     }
 
-    /// Reserves a segment for a request of `bytes`: the backend's preferred size or, if that fails,
-    /// no more than the request needs.
-    fn add_segment(&self, bytes: usize) -> Result<()> {
-        let least = self.0.pools.borrow().segment_bytes(bytes);
-        let wanted = self.0.backend.segment().max(least);
-        let (segment, address) = match self.0.backend.reserve(wanted) {
-            Ok(address) => (wanted, address),
-            Err(_) => {
-                let address = self.0.backend.reserve(least);
-                (least, address.map_err(|e| self.out_of_memory(bytes, e))?)
+    /// Allocates a block after reserving more memory. If there is too little for that, segments
+    /// that no tensor occupies are released first: one large segment may take their place.
+    fn take_more(&self, bytes: usize, tag: &'static str) -> Result<(u64, Pool)> {
+        let take = || self.0.pools.borrow_mut().take(bytes, tag);
+        match self.add_segment(bytes) {
+            Err(Error::OutOfMemory(problem)) => {
+                if !self.release_unused_segments()? {
+                    return Err(self.out_of_memory(bytes, &problem));
+                }
+                if let Some(taken) = take() {
+                    return Ok(taken);
+                }
+                self.add_segment(bytes).map_err(|e| match e {
+                    Error::OutOfMemory(problem) => self.out_of_memory(bytes, &problem),
+                    other => other,
+                })?;
             }
-        };
-        self.0.pools.borrow_mut().add_segment(address, segment);
-        Ok(())
+            added => added?,
+        }
+        take().ok_or_else(|| Error::device("the arena lost a segment"))
+    }
+
+    /// Releases segments that no tensor occupies, and returns whether there were any.
+    fn release_unused_segments(&self) -> Result<bool> {
+        let Inner { backend, pools, .. } = &*self.0;
+        if !backend.can_release() {
+            return Ok(false);
+        }
+        let unused = pools.borrow_mut().take_unused_segments();
+        unused.iter().try_for_each(|segment| backend.release(*segment))?;
+        Ok(!unused.is_empty())
+    }
+
+    /// Reserves a segment for a request of `bytes`: all that a limit leaves, the backend's
+    /// preferred size or, if there is too little memory for that, no more than the request needs.
+    fn add_segment(&self, bytes: usize) -> Result<()> {
+        let pools = self.0.pools.borrow();
+        let (least, reserved) = (pools.segment_bytes(bytes), pools.reserved());
+        let limit = pools.limit;
+        let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(reserved));
+        drop(pools);
+        if least > left {
+            let problem = format!("{} MiB are left of the device's memory limit", left >> 20);
+            return Err(Error::OutOfMemory(problem));
+        }
+        let backend = &self.0.backend;
+        // Within a limit all memory is reserved at once: in one segment, all free neighbors merge.
+        let at_once = limit.filter(|_| !backend.separates_tensors()).map(|_| left);
+        let growing = backend.segment(reserved).clamp(least, left);
+        let mut lacking = String::new();
+        for wanted in at_once.into_iter().chain([growing, least]) {
+            match backend.reserve(wanted) {
+                Err(Error::OutOfMemory(problem)) => lacking = problem,
+                address => {
+                    self.0.pools.borrow_mut().add_segment(address?, wanted);
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::OutOfMemory(lacking))
     }
 
     /// Creates a tensor over device memory owned by the embedding program, such as an image to
@@ -71,7 +114,19 @@ impl Device {
         Ok(Tensor::new(Block::borrowed(self.0.clone(), address), shape, dtype))
     }
 
-    fn out_of_memory(&self, bytes: usize, cause: Error) -> Error {
+    /// Limits the memory that tensors may take from now on, in bytes; it is then reserved at once.
+    /// None, as at first, removes the limit: memory is reserved as it is needed. Libraries,
+    /// kernels and the driver take memory besides.
+    pub fn set_memory_limit(&self, limit: Option<usize>) {
+        self.0.pools.borrow_mut().limit = limit;
+    }
+
+    /// Returns the bytes of memory that the device has; None if it shares the machine's memory.
+    pub fn total_memory(&self) -> Result<Option<usize>> {
+        self.0.backend.total_memory()
+    }
+
+    fn out_of_memory(&self, bytes: usize, cause: &str) -> Error {
         let report = self.memory();
         let held: Vec<String> = (report.peak_tags.iter().take(4))
             .map(|(name, n)| format!("{name} {} MiB", n >> 20))

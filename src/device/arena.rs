@@ -13,11 +13,23 @@ const STAGGER: usize = 3 * ALIGNMENT;
 /// Smallest block that is padded by [`STAGGER`].
 const STAGGER_FROM: usize = 16 << 10;
 
+/// How an arena treats its blocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    /// Bytes left free after every block.
+    pub padding: usize,
+    /// Whether a block takes a whole free range of exactly its own size, so that a block is an
+    /// allocation of the backend's.
+    pub exact: bool,
+}
+
 /// An allocator that only does the bookkeeping: it never touches the memory it hands out.
 #[derive(Default)]
 pub struct Arena {
-    /// Bytes left free after every block.
-    padding: usize,
+    layout: Layout,
+    /// Where the backend's allocations begin. No block reaches from one into the next, even if they
+    /// are neighbors: a copy of both would fail.
+    boundaries: BTreeSet<u64>,
     /// Free ranges: sizes by address, and (size, address) in order.
     free: BTreeMap<u64, usize>,
     by_size: BTreeSet<(usize, u64)>,
@@ -44,13 +56,27 @@ pub struct MemoryReport {
 }
 
 impl Arena {
-    pub fn with_padding(padding: usize) -> Arena {
-        Arena { padding, ..Arena::default() }
+    pub fn new(layout: Layout) -> Arena {
+        Arena { layout, ..Arena::default() }
+    }
+
+    /// Returns an arena without memory for parts of the same allocations.
+    pub fn within_the_same(&self) -> Arena {
+        let (layout, boundaries) = (self.layout, self.boundaries.clone());
+        Arena { layout, boundaries, ..Arena::default() }
+    }
+
+    /// Notes that an allocation of the backend's begins at an address.
+    pub fn add_boundary(&mut self, address: u64) {
+        self.boundaries.insert(address);
     }
 
     /// Returns the bytes that a request of `bytes` occupies.
     pub fn rounded(&self, bytes: usize) -> usize {
-        let size = (bytes.max(1) + self.padding).div_ceil(ALIGNMENT) * ALIGNMENT;
+        if self.layout.exact {
+            return bytes.max(1) + self.layout.padding;
+        }
+        let size = (bytes.max(1) + self.layout.padding).div_ceil(ALIGNMENT) * ALIGNMENT;
         if size >= STAGGER_FROM { size + STAGGER } else { size }
     }
 
@@ -59,16 +85,46 @@ impl Arena {
         self.insert(address, bytes);
     }
 
+    /// Forgets an allocation of the backend's.
+    pub fn remove_boundary(&mut self, address: u64) {
+        self.boundaries.remove(&address);
+    }
+
+    /// Removes a segment, and returns whether it was there and no block occupied any of it.
+    pub fn remove_segment(&mut self, address: u64, bytes: usize) -> bool {
+        let Some((&start, &length)) = self.free.range(..=address).next_back() else {
+            return false;
+        };
+        let (range_end, end) = (start + length as u64, address + bytes as u64);
+        if end > range_end {
+            return false;
+        }
+        self.remove(start, length);
+        for (from, to) in [(start, address), (end, range_end)] {
+            if from < to {
+                self.insert(from, (to - from) as usize);
+            }
+        }
+        self.reserved -= bytes;
+        true
+    }
+
     /// Returns whether a free range is large enough for a request.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.by_size.range((self.rounded(bytes), 0)..).next().is_some()
+        self.best_fit(self.rounded(bytes)).is_some()
+    }
+
+    /// Returns the size and address of the free range that a block of `size` bytes comes from.
+    fn best_fit(&self, size: usize) -> Option<(usize, u64)> {
+        let found = self.by_size.range((size, 0)..).next().copied();
+        found.filter(|(range, _)| !self.layout.exact || *range == size)
     }
 
     /// Allocates from the smallest free range that fits, at the lowest address. Returns None if a
     /// segment must be added.
     pub fn take(&mut self, bytes: usize, tag: &'static str) -> Option<u64> {
         let size = self.rounded(bytes);
-        let &(range, address) = self.by_size.range((size, 0)..).next()?;
+        let (range, address) = self.best_fit(size)?;
         self.remove(address, range);
         if range > size {
             self.insert(address + size as u64, range - size);
@@ -91,12 +147,14 @@ impl Arena {
         let (mut start, mut length) = (address, size);
         if let Some((&before, &n)) = self.free.range(..address).next_back()
             && before + n as u64 == address
+            && !self.boundaries.contains(&address)
         {
             self.remove(before, n);
             (start, length) = (before, length + n);
         }
         if let Some((&after, &n)) = self.free.range(address..).next()
             && start + length as u64 == after
+            && !self.boundaries.contains(&after)
         {
             self.remove(after, n);
             length += n;
@@ -152,5 +210,32 @@ mod tests {
         assert_eq!(arena.report().peak, 1024 + 50_048 + STAGGER + 64);
         assert_eq!(arena.report().peak_tags[0].0, "b");
         assert!(arena.take(2 << 20, "too large").is_none());
+    }
+
+    #[test]
+    fn neighboring_allocations_are_never_one() {
+        let mut arena = Arena::default();
+        for address in [4096, 8192] {
+            arena.add_boundary(address);
+            arena.add_segment(address, 4096);
+        }
+        for _ in 0..2 {
+            let blocks = [0; 2].map(|_| arena.take(4096, "a").unwrap());
+            assert_eq!(blocks, [4096, 8192]);
+            assert!(arena.take(1, "a").is_none());
+            blocks.into_iter().for_each(|address| arena.give_back(address, 4096, "a"));
+            assert!(!arena.has_room(4097), "{:?}", arena.free);
+        }
+    }
+
+    #[test]
+    fn an_exact_arena_splits_nothing() {
+        let mut arena = Arena::new(Layout { exact: true, padding: 0 });
+        assert_eq!(arena.rounded(20_001), 20_001);
+        arena.add_segment(4096, 20_001);
+        assert!(arena.take(20_000, "a").is_none());
+        assert_eq!(arena.take(20_001, "a"), Some(4096));
+        arena.give_back(4096, 20_001, "a");
+        assert_eq!(arena.take(20_001, "a"), Some(4096));
     }
 }

@@ -9,10 +9,27 @@ use crate::Result;
 /// [`reserve`](Backend::reserve) or, as bare addresses, from the embedding program.
 pub(crate) trait Backend {
     fn describe(&self) -> String;
-    /// Reserves memory that lives as long as the device.
+    /// Reserves memory that lives as long as the device, or until it is released.
     fn reserve(&self, bytes: usize) -> Result<u64>;
-    /// Returns the preferred segment size in bytes.
-    fn segment(&self) -> usize;
+    /// Returns whether memory can be released now.
+    fn can_release(&self) -> bool {
+        false
+    }
+    /// Releases memory from [`reserve`](Backend::reserve) that no tensor occupies.
+    fn release(&self, _address: u64) -> Result<()> {
+        Ok(())
+    }
+    /// Returns the preferred size in bytes of the next segment, after `reserved` bytes.
+    fn segment(&self, reserved: usize) -> usize;
+    /// Returns the bytes of memory that the device has, where it is limited to them.
+    fn total_memory(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+    /// Returns whether each tensor gets a segment of exactly its own size, for tools that check
+    /// accesses.
+    fn separates_tensors(&self) -> bool {
+        false
+    }
     fn zero(&self, address: u64, bytes: usize) -> Result<()>;
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()>;
     /// Copies to the host, after waiting for all work submitted before.
@@ -30,6 +47,11 @@ pub(crate) trait Backend {
         Ok(Some(0))
     }
     fn compute(&self, op: &LibraryOp, workspace: u64) -> Result<()>;
+    /// Returns the index of the fastest of several ways to compute the same as `op`: timed once for
+    /// each shape, where the result can be kept. Otherwise it is the first.
+    fn fastest(&self, _op: &LibraryOp, _ways: &[Way]) -> Result<usize> {
+        Ok(0)
+    }
     fn synchronize(&self) -> Result<()>;
     /// Records a timing mark after all work submitted so far.
     fn mark(&self) -> Result<u64>;
@@ -75,6 +97,13 @@ pub(crate) trait Backend {
         Ok(())
     }
     fn on_free(&self, _address: u64, _bytes: usize) {}
+}
+
+/// One of several ways to compute the same: a name that is the same in every process, and a trial
+/// run, which must leave the op's own output as it is or overwrite it.
+pub(crate) struct Way<'a> {
+    pub name: &'static str,
+    pub run: &'a dyn Fn() -> Result<()>,
 }
 
 /// Returns the number of parts into which the host splits a sum over rows.

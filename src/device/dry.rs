@@ -44,7 +44,7 @@ impl Backend for Dry {
         Ok(address)
     }
 
-    fn segment(&self) -> usize {
+    fn segment(&self, _: usize) -> usize {
         CHUNK
     }
 

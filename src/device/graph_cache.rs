@@ -76,6 +76,7 @@ impl<K: Eq + Hash, T> GraphCache<K, T> {
                         graph.iter().for_each(|graph| graph_capture.discard(*graph));
                     })?);
                     let graph = graph?;
+                    device.0.pools.borrow_mut().graphs += 1;
                     self.kinds.insert(kind, GraphState::Captured(graph, known.clone()));
                     (graph, known)
                 }
@@ -98,16 +99,23 @@ impl<K, T> Drop for GraphCache<K, T> {
                 (seen, device.backend.graph_capture())
             {
                 graph_capture.discard(*graph);
+                device.pools.borrow_mut().graphs -= 1;
             }
         }
+        self.device.release_graph_memory();
+    }
+}
+
+impl Device {
+    /// Called when one of those who need the graph-private pool is gone.
+    pub(super) fn release_graph_memory(&self) {
+        let device = &self.0;
         device.graph_caches.set(device.graph_caches.get() - 1);
         if device.graph_caches.get() == 0 {
             device.pools.borrow_mut().release();
         }
     }
-}
 
-impl Device {
     /// Runs `f`, which must free all tensors that it allocates. While a graph cache exists, they
     /// come from the graph-private pool, which nothing else may use between two replays.
     pub fn graph_private<R>(&self, f: impl FnOnce() -> R) -> R {

@@ -24,8 +24,8 @@ pub struct Device(pub(super) Rc<Inner>);
 pub(super) struct Inner {
     pub backend: Box<dyn Backend>,
     pub pools: RefCell<Pools>,
-    /// Number of live, enabled graph caches. While it is nonzero, step memory comes from the
-    /// graph-private pool.
+    /// Number of live, enabled graph caches and of works prepared for the embedding program's
+    /// graphs. While it is nonzero, step memory comes from the graph-private pool.
     pub graph_caches: Cell<usize>,
     pub types: Types,
     /// Calls recorded by the active profile, if any.
@@ -75,11 +75,20 @@ impl Device {
     /// # Errors
     /// The error names the library that is missing or too old.
     pub fn cuda(precision: Precision, deterministic: bool) -> Result<Device> {
-        let driver = Nvidia::new(precision, deterministic)?;
+        Self::cuda_at(0, precision, deterministic)
+    }
+
+    /// Like [`cuda`](Self::cuda), on the visible GPU of this index.
+    ///
+    /// # Errors
+    /// The error names the library that is missing or too old, or says how many GPUs there are.
+    pub fn cuda_at(index: usize, precision: Precision, deterministic: bool) -> Result<Device> {
+        let driver = Nvidia::new(index, precision, deterministic)?;
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 
-    /// Creates a device on an existing CUDA context; all work is submitted to its `stream`.
+    /// Creates a device on an existing CUDA context; all work is submitted to its `stream`. Every
+    /// call leaves the calling thread's current context as it was.
     ///
     /// # Safety
     /// Both are live handles (`CUcontext`, `CUstream`) and outlive the device and its tensors.
@@ -110,7 +119,7 @@ impl Device {
     fn with_backend(backend: Box<dyn Backend>, types: Types) -> Device {
         // An error is ignored here: `nvtx::tool_problem` reports it.
         let _ = nvtx::attach();
-        let pools = RefCell::new(Pools::with_padding(backend.padding()));
+        let pools = RefCell::new(Pools::new(backend.padding(), backend.separates_tensors()));
         let (profile, tag, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
         let graph_caches = Cell::new(0);
         Device(Rc::new(Inner { backend, pools, graph_caches, types, profile, tag, layer }))

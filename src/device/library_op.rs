@@ -140,11 +140,11 @@ impl Matmul {
         Matmul { out, a, b, accumulate, bias: None, row_sums: None }
     }
 
-    /// See [`LibraryOp::shape`]. Bias and row sums are reduced to whether they are present.
+    /// See [`LibraryOp::shape`].
     fn shape(self) -> Matmul {
         let aligned = |m: Matrix| Matrix { address: alignment(m.address), ..m };
         let [out, a, b] = [self.out, self.a, self.b].map(aligned);
-        let [bias, row_sums] = [self.bias, self.row_sums].map(|vector| vector.map(|_| 0));
+        let [bias, row_sums] = [self.bias, self.row_sums].map(|vector| vector.map(alignment));
         Matmul { out, a, b, bias, row_sums, ..self }
     }
 }
@@ -162,12 +162,12 @@ impl Display for Matmul {
         let (rows, depth, cols) = (out.rows, a.cols, out.cols);
         write!(f, "Product {:?} to {:?}, {rows}x{depth} ({of_a})", a.dtype, out.dtype)?;
         write!(f, " by {depth}x{cols} ({of_b}) into {of_out}")?;
-        let told = [
-            (self.accumulate, "added"),
-            (self.bias.is_some(), "with a bias"),
-            (self.row_sums.is_some(), "with row sums"),
-        ];
-        told.iter().filter(|(is, _)| *is).try_for_each(|(_, what)| write!(f, ", {what}"))?;
+        if self.accumulate {
+            write!(f, ", added")?;
+        }
+        for (vector, what) in [(self.bias, "with a bias"), (self.row_sums, "with row sums")] {
+            vector.map_or(Ok(()), |at| write!(f, ", {what} at a multiple of {}", alignment(at)))?;
+        }
         write!(f, ", at multiples of {at_a}, {at_b}, {at_out}")
     }
 }

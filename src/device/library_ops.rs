@@ -1,5 +1,6 @@
 //! Library ops: matmuls and convolutions.
 
+use super::backend::Way;
 use super::handle::Device;
 use super::library_op::{LibraryOp, Matrix};
 use super::profile::Request;
@@ -30,6 +31,27 @@ impl Matrix {
 }
 
 impl Device {
+    /// Returns whether the device supports an op with an epilogue, and `fused`, which runs it, is
+    /// not slower than `separate`, which computes the same with kernels of its own. Trials of
+    /// either are timed once for each shape.
+    pub(crate) fn epilogue_pays(
+        &self,
+        op: &LibraryOp,
+        fused: &dyn Fn() -> Result<()>,
+        separate: &dyn Fn() -> Result<()>,
+    ) -> Result<bool> {
+        let backend = &self.0.backend;
+        if backend.workspace(op)?.is_none() {
+            return Ok(false);
+        }
+        let ways = [Way { name: "fused", run: fused }, Way { name: "separate", run: separate }];
+        // A profile does not see the trials.
+        let profile = self.0.profile.take();
+        let fastest = backend.fastest(op, &ways);
+        self.0.profile.replace(profile);
+        Ok(fastest? == 0)
+    }
+
     /// Runs a library op. Returns None, with nothing done, if the device does not support it.
     pub(crate) fn compute(&self, op: &LibraryOp) -> Result<Option<()>> {
         let Some(bytes) = self.0.backend.workspace(op)? else { return Ok(None) };

@@ -5,7 +5,7 @@
 //! them. As long as a graph cache exists on the device, the graph-private pool keeps every segment
 //! that it has taken from the persistent pool.
 
-use super::arena::{Arena, MemoryReport};
+use super::arena::{Arena, Layout, MemoryReport};
 
 /// Allocation tag in the persistent pool of the segments taken by the graph-private pool.
 const STEP: &str = "step";
@@ -15,7 +15,12 @@ pub(super) struct Pools {
     graph_private: Arena,
     /// Segments that `graph_private` has taken from `persistent`: address and requested bytes.
     taken: Vec<(u64, usize)>,
-    padding: usize,
+    /// Segments reserved from the backend: address and bytes.
+    segments: Vec<(u64, usize)>,
+    /// The most bytes that may be reserved from the backend.
+    pub limit: Option<usize>,
+    /// Number of graphs that replay at the addresses of the graph-private pool.
+    pub graphs: usize,
     /// Whether to allocate from the graph-private pool: such allocations must be freed by the end
     /// of the step.
     pub inside: bool,
@@ -29,13 +34,16 @@ pub(super) enum Pool {
 }
 
 impl Pools {
-    pub fn with_padding(padding: usize) -> Pools {
-        let arena = || Arena::with_padding(padding);
+    /// Creates pools without memory. With `exact`, each block is a whole segment.
+    pub fn new(padding: usize, exact: bool) -> Pools {
+        let arena = || Arena::new(Layout { padding, exact });
         Pools {
             persistent: arena(),
             graph_private: arena(),
             taken: Vec::new(),
-            padding,
+            segments: Vec::new(),
+            limit: None,
+            graphs: 0,
             inside: false,
         }
     }
@@ -63,7 +71,41 @@ impl Pools {
     }
 
     pub fn add_segment(&mut self, address: u64, bytes: usize) {
+        self.persistent.add_boundary(address);
+        self.graph_private.add_boundary(address);
         self.persistent.add_segment(address, bytes);
+        self.segments.push((address, bytes));
+    }
+
+    /// Removes the segments that no block occupies, and returns their addresses. Memory between two
+    /// blocks cannot be used for a larger one; memory of a whole segment can.
+    pub fn take_unused_segments(&mut self) -> Vec<u64> {
+        let (step, persistent) = (&mut self.graph_private, &mut self.persistent);
+        if self.graphs == 0 {
+            self.taken.retain(|&(address, bytes)| {
+                let unused = step.remove_segment(address, persistent.rounded(bytes));
+                if unused {
+                    persistent.give_back(address, bytes, STEP);
+                }
+                !unused
+            });
+        }
+        let mut unused = Vec::new();
+        self.segments.retain(|&(address, bytes)| {
+            let is_unused = persistent.remove_segment(address, bytes);
+            if is_unused {
+                persistent.remove_boundary(address);
+                step.remove_boundary(address);
+                unused.push(address);
+            }
+            !is_unused
+        });
+        unused
+    }
+
+    /// Returns the bytes reserved from the backend.
+    pub fn reserved(&self) -> usize {
+        self.persistent.report().reserved
     }
 
     pub fn give_back(&mut self, pool: Pool, address: u64, bytes: usize, tag: &'static str) {
@@ -82,7 +124,7 @@ impl Pools {
     /// gone. Does nothing while blocks of a step are in use.
     pub fn release(&mut self) {
         if self.graph_private_used() == 0 {
-            self.graph_private = Arena::with_padding(self.padding);
+            self.graph_private = self.persistent.within_the_same();
             for (address, bytes) in self.taken.drain(..) {
                 self.persistent.give_back(address, bytes, STEP);
             }
@@ -111,8 +153,49 @@ mod tests {
     use super::*;
 
     #[test]
+    fn segments_without_blocks_are_given_back_unless_a_graph_needs_them() {
+        let mut pools = Pools::new(0, false);
+        let segment = 1 << 20;
+        for address in [segment, 3 * segment, 4 * segment] {
+            pools.add_segment(address, segment as usize);
+        }
+        let (kept, _) = pools.take(1000, "kept").unwrap();
+        pools.inside = true;
+        let (block, pool) = pools.take(1 << 19, "a").unwrap();
+        let (other, _) = pools.take(1 << 19, "a").unwrap();
+        pools.inside = false;
+        assert_eq!([kept, block, other], [segment, segment + 1024, 3 * segment]);
+        pools.give_back(pool, other, 1 << 19, "a");
+        pools.graphs = 1;
+        assert_eq!(pools.take_unused_segments(), [4 * segment]);
+        pools.graphs = 0;
+        assert_eq!(pools.take_unused_segments(), [3 * segment]);
+        pools.give_back(pool, block, 1 << 19, "a");
+        assert_eq!(pools.take_unused_segments(), [0; 0]);
+        pools.give_back(Pool::Persistent, kept, 1000, "kept");
+        assert_eq!(pools.take_unused_segments(), [segment]);
+        assert_eq!(pools.reserved(), 0);
+        assert!(pools.take(1, "none").is_none());
+    }
+
+    #[test]
+    fn exact_pools_ask_for_a_segment_for_each_block() {
+        let mut pools = Pools::new(0, true);
+        for (inside, address) in [(false, 4096), (true, 5096), (true, 6096)] {
+            pools.inside = inside;
+            assert!(pools.take(1000, "a").is_none());
+            assert_eq!(pools.segment_bytes(1000), 1000);
+            pools.add_segment(address, 1000);
+            assert_eq!(pools.take(1000, "a").unwrap().0, address);
+        }
+        pools.give_back(Pool::GraphPrivate, 5096, 1000, "a");
+        pools.give_back(Pool::GraphPrivate, 6096, 1000, "a");
+        assert!(pools.take(2000, "a").is_none(), "two allocations became one");
+    }
+
+    #[test]
     fn a_steps_memory_is_its_own_until_it_is_released() {
-        let mut pools = Pools::with_padding(0);
+        let mut pools = Pools::new(0, false);
         pools.add_segment(4096, 1 << 20);
         let step = |pools: &mut Pools| {
             pools.inside = true;

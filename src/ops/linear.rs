@@ -61,27 +61,26 @@ pub(super) fn linear_into(
 }
 
 /// Computes `dw += dyᵀ·x` and adds the column sums of dy to `db`, as one matmul with bias-gradient
-/// epilogue where the device supports it. dy: …,K; x: …,C; dw: K,C.
+/// epilogue where the device supports it and it is not slower. dy: …,K; x: …,C; dw: K,C.
 pub(super) fn parameter_gradients(
     device: &Device,
     dy: &Tensor,
     x: &Tensor,
     dw: Option<Tensor>,
-    mut db: Option<Tensor>,
+    db: Option<Tensor>,
 ) -> Result<()> {
-    if let Some(dw) = dw {
-        let mut dw = dw.reshape(&[dy.channels(), x.channels()])?;
-        let (dy, x) = (Matrix::of(dy).t(), Matrix::of(x));
-        if let Some(sums) = &mut db
-            && matmul_with_row_sums(device, &mut dw, dy, x, sums)?
-        {
-            return Ok(());
+    let dw = dw.map(|dw| dw.reshape(&[dy.channels(), x.channels()])).transpose()?;
+    let (rows, x) = (Matrix::of(dy).t(), Matrix::of(x));
+    match (dw, db) {
+        (Some(mut dw), Some(mut db)) => {
+            matmul_with_row_sums(device, [&mut dw, &mut db], rows, x, |[dw, db]| {
+                matmul(device, dw, rows, x, true)?;
+                column_sums(device, dy, db)
+            })
         }
-        matmul(device, &mut dw, dy, x, true)?;
-    }
-    match db {
-        Some(mut db) => column_sums(device, dy, &mut db),
-        None => Ok(()),
+        (Some(mut dw), None) => matmul(device, &mut dw, rows, x, true),
+        (None, Some(mut db)) => column_sums(device, dy, &mut db),
+        (None, None) => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Matmuls, optionally with a bias or with the row sums for a bias gradient as an epilogue.
 
-use crate::device::{Device, LibraryOp, Matmul, Matrix, kernels};
+use crate::device::{ALIGNMENT, Device, LibraryOp, Matmul, Matrix, kernels};
 use crate::params::Param;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ pub fn matmul(
 }
 
 /// Computes `out = a·b + bias`, with the bias added to every row, as one matmul with bias epilogue
-/// where the device supports it.
+/// where the device supports it and it is not slower.
 ///
 /// # Errors
 /// Returns a shape error if the shapes do not match, or a device error if no algorithm supports the
@@ -43,32 +43,71 @@ pub fn matmul_with_bias(
         return Err(Error::shape("matmul", format!("a bias {stored:?} for {out:?}")));
     }
     let plain = Matmul::plain(Matrix::of(out), a, b, false);
-    match compute(device, Matmul { bias: Some(stored.address()), ..plain })? {
-        Some(()) => Ok(()),
-        None => {
-            fill_rows(device, &bias.value, out)?;
-            matmul(device, out, a, b, true)
-        }
+    let product = Matmul { bias: Some(stored.address()), ..plain };
+    let separate = |out: &mut Tensor| {
+        fill_rows(device, &bias.value, out)?;
+        matmul(device, out, a, b, true)
+    };
+    // Trials may write to `out`, which is overwritten.
+    let fused = || compute(device, product).map(drop);
+    match epilogue_pays(device, product, &fused, &|| separate(&mut out.clone()))? {
+        true => fused(),
+        false => separate(out),
     }
 }
 
-/// Computes `out += a·b` and adds the row sums of a to `sums`; both results have the compute type.
-/// Returns `false` without doing anything if the device has no such matmul.
-pub fn matmul_with_row_sums(
+/// Computes `out += a·b` and adds the row sums of a to `sums`, as one matmul with bias-gradient
+/// epilogue where the device supports it and it is not slower than `separate`, which computes the
+/// same on other tensors. Both results have the compute type.
+pub(super) fn matmul_with_row_sums(
     device: &Device,
-    out: &mut Tensor,
+    [out, sums]: [&mut Tensor; 2],
     a: Matrix,
     b: Matrix,
-    sums: &mut Tensor,
-) -> Result<bool> {
+    separate: impl Fn([&mut Tensor; 2]) -> Result<()>,
+) -> Result<()> {
+    let product = |out: &Tensor, partial: &Tensor| {
+        let row_sums = Some(partial.address());
+        Matmul { row_sums, ..Matmul::plain(Matrix::of(out), a, b, true) }
+    };
     let partial = device.empty(&[a.rows])?;
-    let (out, row_sums) = (Matrix::of(out), Some(partial.address()));
-    let product = Matmul { row_sums, ..Matmul::plain(out, a, b, true) };
-    if compute(device, product)?.is_none() {
-        return Ok(false);
+    let fused = |[out, sums]: [&mut Tensor; 2]| {
+        compute(device, product(out, &partial))?;
+        add_scaled(device, &partial, 1.0, sums)
+    };
+    // Both results accumulate, so trials have some of their own.
+    let on_scratch = |way: &dyn Fn([&mut Tensor; 2]) -> Result<()>| {
+        let (mut out, mut sums) = (like(device, out)?, like(device, sums)?);
+        way([&mut out, &mut sums])
+    };
+    let ways = (|| on_scratch(&fused), || on_scratch(&separate));
+    match epilogue_pays(device, product(out, &partial), &ways.0, &ways.1)? {
+        true => fused([out, sums]),
+        false => separate([out, sums]),
     }
-    add_scaled(device, &partial, 1.0, sums)?;
-    Ok(true)
+}
+
+/// Allocates a tensor like another one, at an address with the same alignment.
+fn like(device: &Device, tensor: &Tensor) -> Result<Tensor> {
+    let size = tensor.dtype().bytes();
+    let gap = tensor.address() as usize % ALIGNMENT / size;
+    let space = device.alloc(&[tensor.len() + gap], tensor.dtype())?;
+    space.slice(gap, tensor.shape())
+}
+
+/// Returns whether the device supports a matmul with an epilogue, and `fused`, which runs it, is not
+/// slower than `separate`.
+fn epilogue_pays(
+    device: &Device,
+    product: Matmul,
+    fused: &dyn Fn() -> Result<()>,
+    separate: &dyn Fn() -> Result<()>,
+) -> Result<bool> {
+    let Matmul { out, .. } = product;
+    if out.rows == 0 || out.cols == 0 {
+        return Ok(true);
+    }
+    device.epilogue_pays(&LibraryOp::Matmul(product), fused, separate)
 }
 
 /// Sets every row of `y` (storage or compute type) to the bias, so that a matmul can accumulate

@@ -6,24 +6,37 @@ use crate::config::Config;
 use crate::device::{Device, Precision};
 use crate::nn::Segmentor;
 use crate::params::Weights;
+use crate::run::eval::memory::with_advice;
 use crate::{Error, Result};
 
-/// Opens the device named by `device.kind`; `auto` selects the GPU if there is one.
+/// Opens the device named by `device.kind`, with its memory limit; `auto` selects the first GPU if
+/// there is one.
 ///
 /// # Errors
 /// [`Error::Config`] for an unknown `device.precision`; [`Error::Device`] if the device is
 /// unavailable.
 pub fn device(config: &Config) -> Result<Device> {
-    let on_gpu = match config.device.kind.as_str() {
-        "cuda" => true,
-        "auto" => Device::cuda_is_present()?,
-        _ => false,
+    let gpu = match config.device.kind.as_str() {
+        "auto" => Device::cuda_is_present()?.then_some(0),
+        _ => config.device.gpu(),
     };
     let precision = precision(config)?;
-    match on_gpu {
-        true => Device::cuda(precision, config.device.deterministic),
-        false => Device::host_in(config.device.threads, precision),
+    match gpu {
+        Some(index) => {
+            let device = Device::cuda_at(index, precision, config.device.deterministic)?;
+            limit_memory(config, &device)?;
+            Ok(device)
+        }
+        None => Device::host_in(config.device.threads, precision),
     }
+}
+
+/// Limits a GPU's memory to `device.memory_limit`.
+pub fn limit_memory(config: &Config, device: &Device) -> Result<()> {
+    if let Some(total) = device.total_memory()? {
+        device.set_memory_limit(config.device.memory_limit().bytes(total));
+    }
+    Ok(())
 }
 
 /// Returns the precision named by `device.precision`.
@@ -50,7 +63,11 @@ pub fn trained(
     which: Network,
 ) -> Result<(Segmentor, Weights)> {
     let network = Segmentor::new(&config.network)?;
-    let mut weights = Weights::new(device, network.spec(), false)?;
-    load_network(file, device, &mut weights, which)?;
+    let load = || {
+        let mut weights = Weights::new(device, network.spec(), false)?;
+        load_network(file, device, &mut weights, which)?;
+        Ok(weights)
+    };
+    let weights = with_advice(load(), &config.eval)?;
     Ok((network, weights))
 }

@@ -4,6 +4,7 @@ pub mod batch;
 mod forward_backward;
 pub mod inputs;
 mod iteration;
+pub mod memory;
 pub mod mix;
 mod optimizer;
 mod passes;

@@ -3,12 +3,12 @@
 
 use std::rc::Rc;
 
-use crate::config::Config;
+use crate::Result;
 use crate::device::Readback;
-use crate::{Error, Result};
 
 use super::batch::BatchSource;
 use super::inputs::StepInputs;
+use super::memory::with_advice;
 use super::report::{Report, TermName};
 use super::state::{Mixing, TrainingState};
 use super::trace::Trace;
@@ -73,7 +73,8 @@ impl TrainingState {
 
     /// Loads a batch into the buffers, for [`step_with`](Self::step_with).
     pub fn load<'a>(&mut self, batch: impl Into<BatchSource<'a>>) -> Result<()> {
-        self.batch.load(&self.device, &self.normalizer, batch.into())
+        let loaded = self.batch.load(&self.device, &self.normalizer, batch.into());
+        with_advice(loaded, &self.config, self.graphs.borrow().captures())
     }
 
     /// Runs an iteration on the loaded batch with the given inputs.
@@ -83,18 +84,21 @@ impl TrainingState {
     }
 
     /// Submits an iteration like [`step_with`](Self::step_with), without waiting for it.
-    pub fn submit_with(&mut self, inputs: &StepInputs, mut trace: Trace) -> Result<PendingStep> {
+    pub fn submit_with(&mut self, inputs: &StepInputs, trace: Trace) -> Result<PendingStep> {
+        let submitted = self.submit_iteration(inputs, trace);
+        with_advice(submitted, &self.config, self.graphs.borrow().captures())
+    }
+
+    fn submit_iteration(&mut self, inputs: &StepInputs, mut trace: Trace) -> Result<PendingStep> {
         let device = self.device.clone();
         self.inputs.upload(&device, inputs)?;
         let mixing = self.mixing(inputs.iteration);
         let terms = if trace.is_on() {
-            self.iterate(mixing, &mut trace).map(Rc::new)
+            Rc::new(self.iterate(mixing, &mut trace)?)
         } else {
             let graphs = self.graphs.clone();
-            graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))
+            graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))?
         };
-        let captured = self.graphs.borrow().captures();
-        let terms = terms.map_err(|e| with_memory_advice(e, &self.config, captured))?;
         Ok(PendingStep {
             iteration: inputs.iteration,
             learning_rate: inputs.update.lr,
@@ -113,30 +117,4 @@ impl TrainingState {
             && iteration.checked_sub(1) == self.templates.iteration;
         if quad_mix { Mixing::QuadMix } else { Mixing::ClassMix }
     }
-}
-
-/// Appends settings that need less memory to an out-of-memory error.
-fn with_memory_advice(error: Error, config: &Config, captured: bool) -> Error {
-    let Error::OutOfMemory(problem) = error else { return error };
-    let (network, data) = (&config.network, &config.data);
-    let mut settings = Vec::new();
-    if network.batch_student_passes && network.backbone.starts_with("mit") {
-        settings.push("network.batch_student_passes = false (slower)".to_string());
-    }
-    if !network.activation_checkpointing {
-        settings
-            .push("network.activation_checkpointing = true (slower, the same numbers)".to_string());
-    }
-    if captured {
-        settings.push("device.cuda_graph = false (up to an eighth)".to_string());
-    }
-    if data.batch > 1 {
-        settings.push(format!("data.batch = {} instead of {}", data.batch / 2, data.batch));
-    }
-    let crop = format!("data.crop = {} instead of {}", data.crop / 128 * 64, data.crop);
-    settings.push(match network.hrda.enabled {
-        true => format!("{crop}, with network.hrda.detail_crop = {}", data.crop / 128 * 32),
-        false => crop,
-    });
-    Error::OutOfMemory(format!("{problem}\n  Less memory is needed with {}", settings.join("; ")))
 }

@@ -260,6 +260,7 @@ fn configurations_in_logs_and_evaluations_get_todays_keys() {
         ("/mask", "labels"),
         ("/mask", "confidence_weight"),
         ("/run", "keep_best"),
+        ("/device", "memory_limit"),
     ] {
         known.pointer_mut(section).unwrap().as_object_mut().unwrap().remove(key);
     }

@@ -87,19 +87,23 @@ fn each_is_timed_once_and_leaves_what_it_would_leave_untimed() {
         let gpu = StandIn::new().with_ways(&[5, 2, 3, 9], Some(folder.path()));
         let layer = Layer::on(gpu.along_the_way(true, true), taps);
         let timed = layer.run();
-        // Forward and both gradients time every candidate and then run the fastest once more.
+        // Forward and both gradients time every candidate and then run the fastest once more. Bias
+        // and bias gradient also time a product without an epilogue, and then both ways.
         let ran: Vec<_> = layer.gpu.ways_that_ran().into_iter().collect();
-        let trials = [TRIALS, TRIALS + 1, TRIALS, HOPELESS].map(|n| 3 * n);
+        let epilogues = if taps == 1 { 2 } else { 0 };
+        let mut trials = [TRIALS, TRIALS, TRIALS, HOPELESS].map(|n| (3 + epilogues) * n);
+        trials[1] += 3 + epilogues * 2 * TRIALS;
         assert_eq!(ran, trials.into_iter().enumerate().collect::<Vec<_>>());
         assert_eq!(layer.algorithms(), [(1, 3)], "of a shape that is known");
         assert_eq!(timed, Layer::new(taps, &[1], None).run());
     }
     let (_, text) = kept(folder.path());
     let lines: BTreeSet<_> = text.lines().collect();
-    assert_eq!(lines.len(), 1 + 3 * TAPS.len(), "{text}");
-    let line = "Product F32 to F32, 20x3 (rows 3 apart) by 3x2 (columns 3 apart) into rows 2 apart, \
-                with a bias, at multiples of 16, 16, 16\tway 1";
-    assert!(lines.contains(line), "{text}");
+    assert_eq!(lines.len(), 1 + 3 * TAPS.len() + 2 * 2, "{text}");
+    let shape = "Product F32 to F32, 20x3 (rows 3 apart) by 3x2 (columns 3 apart) into rows 2 apart, \
+                 with a bias at a multiple of 16, at multiples of 16, 16, 16";
+    assert!(lines.contains(&*format!("{shape}\tway 1")), "{text}");
+    assert!(lines.contains(&*format!("{shape}: fused or separate\tfused")), "{text}");
 }
 
 #[test]
@@ -165,7 +169,10 @@ fn recorded_work_takes_what_was_chosen_before_or_else_the_heuristic() {
             layer.device.synchronize().unwrap();
             layer.gpu.ways_that_ran().into_iter().collect::<Vec<_>>()
         };
-        assert_eq!(work("known", &other), [(0, TRIALS), (1, TRIALS + 1)]);
+        let epilogues = if taps == 1 { 1 } else { 0 };
+        let trials = TRIALS * (1 + epilogues);
+        let timed = [(0, trials), (1, trials + epilogues * 2 * TRIALS + 1)];
+        assert_eq!(work("known", &other), timed);
         assert_eq!(work("new", &other), [(1, 1)]);
         for _ in 0..2 {
             assert_eq!(work("known", &other), [(1, 1)]);
@@ -202,6 +209,71 @@ fn a_bias_that_no_product_adds_is_there_before() {
     }
     let layer = |adds| Layer::on(StandIn::new().along_the_way(adds, false), 1);
     assert_eq!(layer(false).run(), layer(true).run());
+}
+
+#[test]
+fn an_epilogue_that_is_slower_than_a_pass_of_its_own_is_not_used() {
+    let expected = Layer::new(1, &[1], None).run();
+    // A product takes 2 ticks and a kernel 1: the bias is one kernel, the bias gradient two and, as
+    // an epilogue, one.
+    for (ticks, choices) in [(0, ["fused"; 2]), (20, ["separate"; 2])] {
+        let folder = tempdir().unwrap();
+        let layer = || {
+            let gpu = StandIn::new().with_ways(&[2, 5], Some(folder.path()));
+            Layer::on(gpu.along_the_way(true, true).with_slow_epilogues(ticks), 1)
+        };
+        assert_eq!(layer().run(), expected, "{ticks}");
+        let (_, text) = kept(folder.path());
+        let made = text.lines().filter(|line| line.contains(": fused or separate\t"));
+        let made: Vec<_> = made.map(|line| line.rsplit_once('\t').unwrap().1).collect();
+        assert_eq!(made, choices, "{text}");
+        // The next process computes the same way without timing anything.
+        let again = layer();
+        assert_eq!(again.run(), expected, "{ticks}");
+        assert_eq!(again.gpu.ways_that_ran().into_iter().collect::<Vec<_>>(), [(0, 3)]);
+    }
+}
+
+#[test]
+fn a_candidate_that_fails_is_noted_and_another_is_used() {
+    for taps in TAPS {
+        let folder = tempdir().unwrap();
+        let gpu = || StandIn::new().with_ways(&[2, 5, 1], Some(folder.path()));
+        let layer = Layer::on(gpu().with_failing_ways(&[2]), taps);
+        assert_eq!(layer.run(), Layer::new(taps, &[1], None).run());
+        let (_, text) = kept(folder.path());
+        let noted = text.lines().filter(|line| line.starts_with('#') && line.contains("way 2"));
+        assert!(noted.clone().count() >= 3, "{text}");
+        assert!(noted.into_iter().all(|line| line.ends_with("way 2 fails")), "{text}");
+    }
+}
+
+#[test]
+fn an_error_of_every_candidate_is_told() {
+    let folder = tempdir().unwrap();
+    let told = |gpu: StandIn| {
+        let layer = Layer::on(gpu.with_ways(&[2, 5], Some(folder.path())), 3);
+        let tape = Tape::inference(&layer.device);
+        let run = || ops::conv(&tape, &layer.x, &layer.filters, None, Conv::same(3, 1));
+        let first = run().unwrap_err().to_string();
+        (first, layer)
+    };
+    let (problem, _) = told(StandIn::new().with_failing_ways(&[0, 1]));
+    for part in ["nothing computes Forward", "way 0 fails", "way 1 fails"] {
+        assert!(problem.contains(part), "{part} in: {problem}");
+    }
+    // After the fault of a kernel, no other candidate is tried and nothing is kept.
+    let gpu = StandIn::new().with_ways(&[2, 5], Some(folder.path()));
+    let layer = Layer::on(gpu.with_failing_ways(&[0]), 3);
+    let space = layer.device.alloc(&[1 << 20], DType::U8).unwrap();
+    drop(space);
+    layer.gpu.break_down();
+    let tape = Tape::inference(&layer.device);
+    let geometry = Conv::same(3, 1);
+    let problem = ops::conv(&tape, &layer.x, &layer.filters, None, geometry).unwrap_err();
+    assert!(problem.to_string().contains("an illegal address was accessed"), "{problem}");
+    assert_eq!(layer.gpu.ways_that_ran().len(), 0);
+    assert_eq!(kept(folder.path()).1, "");
 }
 
 #[test]

@@ -73,9 +73,9 @@ fn a_driver_that_is_too_old() {
 fn a_driver_that_lacks_a_function() {
     let old = library("cuda", "int cuDriverGetVersion(int* v) { *v = 13000; return 0; }");
     let said = told(old.path(), "cuda", "f32");
-    assert!(said.contains("libcuda has no cuCtxSetCurrent, so it is too old"), "{said}");
+    assert!(said.contains("libcuda has no cuCtxGetDevice, so it is too old"), "{said}");
     let none = library("cuda", "int nothing(void) { return 0; }");
-    assert!(told(none.path(), "cuda", "f32").contains("libcuda has no cuCtxSetCurrent"));
+    assert!(told(none.path(), "cuda", "f32").contains("libcuda has no cuCtxGetDevice"));
 }
 
 /// Returns C source for every function that is loaded from a library, except those in `but`; each

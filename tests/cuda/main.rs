@@ -9,6 +9,7 @@ mod embedding;
 mod goldens;
 mod libraries;
 mod misuse;
+mod nvidia;
 mod replays;
 mod runs;
 mod sizes;

@@ -267,5 +267,5 @@ fn a_replay_needs_the_tensors_it_was_recorded_with() {
 fn memory_runs_out() {
     let gpu = StandIn::with_memory(1 << 20);
     let problem = told(gpu.allocate(3 << 20));
-    assert_eq!(problem, "allocate: 3 MiB are requested, 1 are free");
+    assert_eq!(problem, "3 MiB are requested, 1 are free");
 }

@@ -1,5 +1,7 @@
 //! Compares an op at each precision with double precision.
 
+use std::sync::Mutex;
+
 use udass_raw::Result;
 use udass_raw::device::{Device, Precision};
 use udass_raw::ops;
@@ -29,43 +31,71 @@ type Results = Vec<Vec<f64>>;
 /// Runs `op` and its backward at every precision and in double precision, on numbers that all types
 /// represent exactly: ReLU and maximum then switch at the same elements.
 pub fn check(case: &Case, op: impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>) {
-    let reference = Device::host_f64().unwrap();
     let all = [("f32", Precision::F32), ("tf32", Precision::Tf32), ("bf16", Precision::Bf16)];
     let chosen = std::env::var("UDASS_PRECISION");
     let wanted = |name: &str| chosen.as_ref().map_or(true, |chosen| chosen == name);
     for (_, precision) in all.into_iter().filter(|(name, _)| wanted(name)) {
-        let device = match std::env::var("UDASS_DEVICE").as_deref() {
-            Ok("cuda") => Device::cuda(precision, true),
-            _ => Device::host_in(2, precision),
-        };
-        let device = device.unwrap();
-        let wanted = run(case, &op, &reference, precision, 0).unwrap();
-        // Only the op knows which inputs are operands and which are `real`: it rejects the other
-        // combinations.
-        let kinds = if device.operand() == device.real() { 1 } else { 1 << case.inputs.len() };
-        let mut refused = String::new();
-        let got = (0..kinds).rev().find_map(|operands| {
-            let result = run(case, &op, &device, precision, operands);
-            result.map_err(|e| refused = e.to_string()).ok()
-        });
-        let got = got.unwrap_or_else(|| panic!("{precision:?}: {refused}"));
-        assert_eq!(got.len(), wanted.len());
-        let allowed = ROUNDINGS * (unit(precision) + TERMS * unit(Precision::F32));
-        for (i, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
-            let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-            let off = norm(&mut got.iter().zip(wanted).map(|(g, w)| g - w));
-            let size = norm(&mut wanted.iter().copied());
-            let least = ROUNDINGS * unit(Precision::F32) * (wanted.len() as f64).sqrt();
-            let largest = (case.map)(1.0).abs().max((case.map)(-1.0).abs()).max(1.0);
-            let least = least * largest * largest;
-            // This form fails on NaN.
-            assert!(
-                got.len() == wanted.len() && off <= allowed * size + least,
-                "{precision:?}: result {i} of {} is off by {:.1e}, {allowed:.1e} are allowed",
-                wanted.len(),
-                off / size
-            );
+        match std::env::var("UDASS_DEVICE").as_deref() {
+            Ok("cuda") => on_the_gpu(precision, |device| check_on(device, precision, case, &op)),
+            _ => check_on(&Device::host_in(2, precision).unwrap(), precision, case, &op),
         }
+    }
+}
+
+/// A GPU's device, which all checks at its precision share: creating one and loading its kernels
+/// takes longer than a check.
+struct Shared(Precision, Device);
+
+// SAFETY: a device is used only while the lock of `DEVICES` is held, and whatever refers to it is
+// dropped before the lock is released.
+unsafe impl Send for Shared {}
+
+static DEVICES: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
+
+fn on_the_gpu(precision: Precision, check: impl FnOnce(&Device)) {
+    // A check that failed has dropped its tensors and harms no other.
+    let mut devices = DEVICES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let known = devices.iter().position(|shared| shared.0 == precision);
+    let index = known.unwrap_or_else(|| {
+        devices.push(Shared(precision, Device::cuda(precision, true).unwrap()));
+        devices.len() - 1
+    });
+    check(&devices[index].1);
+}
+
+fn check_on(
+    device: &Device,
+    precision: Precision,
+    case: &Case,
+    op: &impl Fn(&Tape, &[Tensor], &[Param]) -> Result<Vec<Tensor>>,
+) {
+    let reference = Device::host_f64().unwrap();
+    let wanted = run(case, op, &reference, precision, 0).unwrap();
+    // Only the op knows which inputs are operands and which are `real`: it rejects the other
+    // combinations.
+    let kinds = if device.operand() == device.real() { 1 } else { 1 << case.inputs.len() };
+    let mut refused = String::new();
+    let got = (0..kinds).rev().find_map(|operands| {
+        let result = run(case, op, device, precision, operands);
+        result.map_err(|e| refused = e.to_string()).ok()
+    });
+    let got = got.unwrap_or_else(|| panic!("{precision:?}: {refused}"));
+    assert_eq!(got.len(), wanted.len());
+    let allowed = ROUNDINGS * (unit(precision) + TERMS * unit(Precision::F32));
+    for (i, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
+        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+        let off = norm(&mut got.iter().zip(wanted).map(|(g, w)| g - w));
+        let size = norm(&mut wanted.iter().copied());
+        let least = ROUNDINGS * unit(Precision::F32) * (wanted.len() as f64).sqrt();
+        let largest = (case.map)(1.0).abs().max((case.map)(-1.0).abs()).max(1.0);
+        let least = least * largest * largest;
+        // This form fails on NaN.
+        assert!(
+            got.len() == wanted.len() && off <= allowed * size + least,
+            "{precision:?}: result {i} of {} is off by {:.1e}, {allowed:.1e} are allowed",
+            wanted.len(),
+            off / size
+        );
     }
 }
 

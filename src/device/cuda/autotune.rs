@@ -3,17 +3,15 @@
 //! bit-identical. Without a place for the cache, the libraries' heuristic choice is used, which is
 //! reproducible too.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
-
+use super::choices::{Choices, Trial};
 use super::driver::{Algorithm, Driver, Event, Stream};
-use crate::Result;
+use crate::device::backend::Way;
 use crate::device::library_op::LibraryOp;
-use crate::hex::hex;
+use crate::{Error, Result};
 
 /// Number of timed runs per algorithm.
 const TRIALS: usize = 3;
@@ -23,126 +21,136 @@ const HOPELESS: f64 = 2.0;
 const ALIGNMENT: usize = 256;
 
 pub(super) struct Autotuner {
-    /// The autotune cache: one line per shape, with the algorithm's name after a tab.
-    file: Option<PathBuf>,
-    gpu: String,
+    /// None without a place for the cache.
+    choices: Option<Choices>,
     /// Index and workspace of the algorithm by shape; None if there is no algorithm.
-    made: HashMap<LibraryOp, Option<(usize, usize)>>,
+    algorithms: RefCell<HashMap<LibraryOp, Option<(usize, usize)>>>,
+    /// Index of the fastest way to compute an op, by shape.
+    ways: RefCell<HashMap<LibraryOp, usize>>,
 }
 
 impl Autotuner {
-    /// Creates an empty table. `gpu` describes everything that timings depend on, and selects the
-    /// file in `folder`.
+    /// Creates an empty table. `gpu` describes everything that timings depend on.
     pub fn new(folder: Option<PathBuf>, gpu: &str) -> Autotuner {
-        let digest = Sha256::digest(gpu);
-        let name = hex(&digest[..8]);
-        let file = folder.map(|folder| folder.join(format!("{name}.txt")));
-        Autotuner { file, gpu: gpu.into(), made: HashMap::new() }
+        let choices = folder.map(|folder| Choices::new(&folder, gpu));
+        Autotuner { choices, algorithms: RefCell::default(), ways: RefCell::default() }
     }
 
-    /// Returns the index and workspace of an op's algorithm, if there is one. The first op of a
-    /// shape is autotuned, unless it is being captured into a graph (`recorded`): then it uses the
-    /// library's first choice.
-    pub fn of(
-        &mut self,
+    /// Returns the index and workspace of an op's algorithm if it was chosen before.
+    pub fn known(&self, op: &LibraryOp) -> Option<Option<(usize, usize)>> {
+        self.algorithms.borrow().get(&op.shape()).copied()
+    }
+
+    /// Chooses an op's algorithm, if there is one, by timing them all. An op that is being captured
+    /// into a graph (`recorded`) uses the library's first choice.
+    ///
+    /// # Errors
+    /// Fails if no algorithm runs, for another reason than lack of memory.
+    pub fn choose(
+        &self,
         driver: &dyn Driver,
         stream: Stream,
         op: &LibraryOp,
         recorded: bool,
     ) -> Result<Option<(usize, usize)>> {
-        let shape = op.shape();
-        if let Some(made) = self.made.get(&shape) {
-            return Ok(*made);
-        }
         let algorithms = driver.algorithms(op)?;
-        let algorithm = match &self.file {
-            // Without a cache file nothing is timed: the next process would choose differently.
-            Some(file) if algorithms.len() > 1 && !recorded => {
-                let clock = [driver.event()?, driver.event()?];
-                let time = |algorithm, best| {
-                    seconds(driver, stream, op, algorithm, &algorithms[algorithm], best, clock).ok()
+        let names: Vec<&str> = algorithms.iter().map(|algorithm| &*algorithm.name).collect();
+        let chosen = match &self.choices {
+            // Without a cache nothing is timed: the next process would choose differently.
+            Some(choices) if algorithms.len() > 1 && !recorded => {
+                let timer = Timer::new(driver, stream)?;
+                let time = |index: usize, best| {
+                    timer.trial(timer.algorithm(op, (index, &algorithms[index]), best))
                 };
-                self.chosen(file, &shape.to_string(), &algorithms, time).unwrap_or(0)
+                choices.fastest(&op.shape().to_string(), &names, &time)?
             }
-            _ => 0,
+            _ => Some(0),
         };
-        let made = algorithms.get(algorithm).map(|found| (algorithm, found.workspace));
-        if !recorded {
-            self.made.insert(shape, made);
+        if chosen.is_none() {
+            // The library's first choice is no measure for other ways to compute the op.
+            self.ways.borrow_mut().insert(op.shape(), 0);
         }
-        Ok(made)
+        let chosen = chosen.unwrap_or(0);
+        let chosen = algorithms.get(chosen).map(|found| (chosen, found.workspace));
+        if !recorded {
+            self.algorithms.borrow_mut().insert(op.shape(), chosen);
+        }
+        Ok(chosen)
     }
 
-    /// Returns the cached algorithm, or times all of them and caches the fastest. `time` takes an
-    /// algorithm and the best time so far, and returns the algorithm's seconds.
-    fn chosen(
+    /// Returns the index of the fastest way to compute an op if it was timed before.
+    pub fn known_way(&self, op: &LibraryOp) -> Option<usize> {
+        self.ways.borrow().get(&op.shape()).copied()
+    }
+
+    /// Returns the index of the fastest of several ways to compute an op, by timing them all.
+    pub fn fastest(
         &self,
-        file: &Path,
-        shape: &str,
-        algorithms: &[Algorithm],
-        time: impl Fn(usize, f64) -> Option<f64>,
-    ) -> std::io::Result<usize> {
-        file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        let mut open = OpenOptions::new().read(true).append(true).create(true).open(file)?;
-        // Another process may be timing the same shape: wait for it, and use its result.
-        open.lock()?;
-        let mut text = String::new();
-        open.read_to_string(&mut text)?;
-        let lines = text.lines().filter_map(|line| line.split_once('\t'));
-        let kept = lines
-            .filter(|(of, _)| *of == shape)
-            .find_map(|(_, name)| algorithms.iter().position(|algorithm| algorithm.name == name));
-        if let Some(algorithm) = kept {
-            return Ok(algorithm);
+        driver: &dyn Driver,
+        stream: Stream,
+        op: &LibraryOp,
+        ways: &[Way],
+        recorded: bool,
+    ) -> Result<usize> {
+        if recorded {
+            return Ok(0);
         }
-        let mut best = None;
-        for algorithm in 0..algorithms.len() {
-            let so_far = best.map_or(f64::INFINITY, |(_, seconds)| seconds);
-            let seconds = time(algorithm, so_far).filter(|&seconds| seconds < so_far);
-            best = seconds.map(|seconds| (algorithm, seconds)).or(best);
-        }
-        // No algorithm could be timed, for lack of memory for example: this process uses the
-        // library's first choice and caches nothing.
-        let Some((fastest, _)) = best else { return Ok(0) };
-        let mut line = format!("{shape}\t{}\n", algorithms[fastest].name);
-        if text.is_empty() {
-            line = format!("# {}\n{line}", self.gpu);
-        } else if !text.ends_with('\n') {
-            // A process was killed while writing its line.
-            line.insert(0, '\n');
-        }
-        open.write_all(line.as_bytes())?;
+        let fastest = match &self.choices {
+            Some(choices) => {
+                let names: Vec<&str> = ways.iter().map(|way| way.name).collect();
+                let key = format!("{}: {}", op.shape(), names.join(" or "));
+                let timer = Timer::new(driver, stream)?;
+                let time = |index: usize, best| timer.trial(timer.seconds(ways[index].run, best));
+                choices.fastest(&key, &names, &time)?.unwrap_or(0)
+            }
+            None => 0,
+        };
+        self.ways.borrow_mut().insert(op.shape(), fastest);
         Ok(fastest)
     }
 }
 
-/// Returns the seconds that an algorithm takes: the minimum of several runs after a warm-up, or of
-/// fewer if the `best` so far is out of reach. The output of an op that accumulates is left alone:
-/// trials accumulate into scratch memory.
-fn seconds(
-    driver: &dyn Driver,
+/// Times work on a stream.
+struct Timer<'a> {
+    driver: &'a dyn Driver,
     stream: Stream,
-    op: &LibraryOp,
-    algorithm: usize,
-    Algorithm { workspace, .. }: &Algorithm,
-    best: f64,
-    [from, to]: [Event; 2],
-) -> Result<f64> {
-    let sums = op.added_to();
-    let space = driver.allocate(sums + workspace + 2 * ALIGNMENT)?;
-    // The scratch address has the same alignment as the original.
-    let elsewhere = |address: u64| space + address % ALIGNMENT as u64;
-    let trial = if sums > 0 { op.written_to(elsewhere) } else { *op };
-    let workspace = space + (sums + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
-    let run = || driver.compute(stream, &trial, algorithm, workspace);
-    let time = || {
-        driver.record(stream, from)?;
+    from: Event,
+    to: Event,
+}
+
+impl Timer<'_> {
+    fn new(driver: &dyn Driver, stream: Stream) -> Result<Timer<'_>> {
+        Ok(Timer { driver, stream, from: driver.event()?, to: driver.event()? })
+    }
+
+    /// Returns what came of a trial.
+    ///
+    /// # Errors
+    /// Fails if the device does not work any more after a trial that failed.
+    fn trial(&self, seconds: Result<f64>) -> Result<Trial> {
+        match seconds {
+            Ok(seconds) => Ok(Trial::Seconds(seconds)),
+            Err(problem) => {
+                self.driver.synchronize(self.stream)?;
+                Ok(match problem {
+                    Error::OutOfMemory(_) => Trial::NoRoom,
+                    other => Trial::Failed(other),
+                })
+            }
+        }
+    }
+
+    /// Returns the seconds that some work takes: the minimum of several runs after a warm-up, or of
+    /// fewer if the `best` so far is out of reach.
+    fn seconds(&self, run: &dyn Fn() -> Result<()>, best: f64) -> Result<f64> {
+        let time = || {
+            self.driver.record(self.stream, self.from)?;
+            run()?;
+            self.driver.record(self.stream, self.to)?;
+            self.driver.wait(self.to)?;
+            self.driver.elapsed(self.from, self.to)
+        };
         run()?;
-        driver.record(stream, to)?;
-        driver.wait(to)?;
-        driver.elapsed(from, to)
-    };
-    let least = run().and_then(|()| {
         let mut least = time()?;
         for _ in 1..TRIALS {
             if least < HOPELESS * best {
@@ -150,7 +158,30 @@ fn seconds(
             }
         }
         Ok(least)
-    });
-    driver.free(space)?;
-    least
+    }
+
+    /// Returns the seconds that an algorithm takes. The output of an op that accumulates is left
+    /// alone: trials accumulate into scratch memory.
+    fn algorithm(
+        &self,
+        op: &LibraryOp,
+        (index, Algorithm { workspace, .. }): (usize, &Algorithm),
+        best: f64,
+    ) -> Result<f64> {
+        let sums = op.added_to();
+        let space = self.driver.allocate(sums + workspace + 2 * ALIGNMENT)?;
+        // The scratch address has the same alignment as the original.
+        let elsewhere = |address: u64| space + address % ALIGNMENT as u64;
+        let trial = if sums > 0 { op.written_to(elsewhere) } else { *op };
+        let workspace = space + (sums + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
+        let run = || self.driver.compute(self.stream, &trial, index, workspace);
+        let seconds = self.seconds(&run, best);
+        // Work that was submitted before a failure may still use the memory.
+        let finished = if seconds.is_err() { self.driver.synchronize(self.stream) } else { Ok(()) };
+        let freed = self.driver.free(space);
+        match (seconds, finished.and(freed)) {
+            (Ok(_), Err(e)) => Err(e),
+            (seconds, _) => seconds,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! everything else delegated to a [`Driver`].
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 use super::autotune::Autotuner;
 use super::blocks;
@@ -9,7 +10,7 @@ use super::copy_stream::CopyStream;
 use super::driver::{Argument, Driver, Event, Graph, Launch, Stream};
 use super::staging::Staging;
 use crate::device::backend::{
-    Backend, CapturedGraph, GraphCapture, Transfers, host_parts_of_groups,
+    Backend, CapturedGraph, GraphCapture, Transfers, Way, host_parts_of_groups,
 };
 use crate::device::launch::{Arg, Grid, Kernel};
 use crate::device::library_op::LibraryOp;
@@ -18,6 +19,9 @@ use crate::{Error, Result};
 
 /// Segment sizes are multiples of this many bytes.
 const GRANULE: usize = 2 << 20;
+/// Bytes of the first segments. Later ones are a quarter of all before: the number of segments,
+/// whose ends are gaps, stays small, and so does what is reserved without need.
+const FIRST_SEGMENTS: usize = 64 << 20;
 
 pub struct Cuda {
     pub(super) driver: Box<dyn Driver>,
@@ -28,10 +32,13 @@ pub struct Cuda {
     pub(super) copy_stream: RefCell<CopyStream>,
     /// Set during graph capture.
     graph: Cell<bool>,
-    /// Freed when the device is dropped; every tensor keeps the device alive.
+    /// Freed when the device is dropped at the latest; every tensor keeps the device alive.
     segments: RefCell<Vec<u64>>,
     marks: RefCell<Marks>,
-    autotune: RefCell<Autotuner>,
+    autotune: Autotuner,
+    /// Kernels that were launched before, so that their code is loaded, with their dynamic shared
+    /// memory in bytes.
+    loaded: RefCell<HashSet<(&'static str, usize)>>,
 }
 
 /// Timing events of a profile, reused by the next one.
@@ -45,24 +52,45 @@ impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         let stream = driver.stream()?;
         let (staging, copy_stream, marks) = Default::default();
-        let (graph, segments) = (Cell::new(false), RefCell::default());
-        let autotune = RefCell::new(Autotuner::new(driver.kept(), &driver.describe()));
-        Ok(Cuda { driver, stream, staging, copy_stream, graph, segments, marks, autotune })
+        let (graph, segments, loaded) = Default::default();
+        let autotune = Autotuner::new(driver.kept(), &driver.describe());
+        Ok(Cuda { driver, stream, staging, copy_stream, graph, segments, marks, autotune, loaded })
     }
 
-    /// Returns an error during graph capture: a replayed graph runs without the host, so it cannot
-    /// contain transfers from or to it.
+    /// Returns an error during graph capture, also the embedding program's: a replayed graph runs
+    /// without the host, so it cannot contain transfers from or to it, and waiting would break the
+    /// capture.
     pub(super) fn not_recording(&self, what: &str) -> Result<()> {
-        match self.graph.get() {
+        match self.graph.get() || self.is_captured_by_program()? {
             true => Err(Error::device(format!("{what} during graph capture"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns whether the embedding program is capturing the stream.
+    fn is_captured_by_program(&self) -> Result<bool> {
+        Ok(!self.graph.get() && self.driver.is_captured(self.stream)?)
+    }
+
+    /// Returns an error while the embedding program captures the stream, for what happens once and
+    /// would allocate memory or wait.
+    fn prepared(&self, what: impl FnOnce() -> String) -> Result<()> {
+        match self.is_captured_by_program()? {
+            true => Err(Error::device(format!(
+                "{} during the program's graph capture: `Device::prepare` does it before",
+                what()
+            ))),
             false => Ok(()),
         }
     }
 
     /// Returns the index of an op's algorithm, and its workspace in bytes.
     fn algorithm(&self, op: &LibraryOp) -> Result<Option<(usize, usize)>> {
-        let (driver, recorded) = (&*self.driver, self.graph.get());
-        self.autotune.borrow_mut().of(driver, self.stream, op, recorded)
+        if let Some(known) = self.autotune.known(op) {
+            return Ok(known);
+        }
+        self.prepared(|| format!("choosing an algorithm for {op}"))?;
+        self.autotune.choose(&*self.driver, self.stream, op, self.graph.get())
     }
 }
 
@@ -84,19 +112,38 @@ impl Backend for Cuda {
     }
 
     fn reserve(&self, bytes: usize) -> Result<u64> {
+        self.prepared(|| format!("allocating {} MiB", bytes.div_ceil(1 << 20)))?;
         let address = self.driver.allocate(bytes)?;
         self.segments.borrow_mut().push(address);
         Ok(address)
     }
 
-    /// Three quarters of the free memory: within one segment all free neighbors merge. With
-    /// `UDASS_SEPARATE_TENSORS`, each tensor gets an allocation of its own, for tools that check
-    /// allocations.
-    fn segment(&self) -> usize {
-        if std::env::var_os("UDASS_SEPARATE_TENSORS").is_some() {
+    /// Freeing memory would break a capture.
+    fn can_release(&self) -> bool {
+        !self.graph.get() && self.is_captured_by_program().is_ok_and(|captured| !captured)
+    }
+
+    fn release(&self, address: u64) -> Result<()> {
+        self.segments.borrow_mut().retain(|segment| *segment != address);
+        self.driver.synchronize(self.stream)?;
+        self.driver.free(address)
+    }
+
+    fn segment(&self, reserved: usize) -> usize {
+        if self.separates_tensors() {
             return 0;
         }
-        self.driver.memory().map_or(0, |memory| memory.free / 4 * 3 / GRANULE * GRANULE)
+        let free = self.driver.memory().map_or(0, |memory| memory.free);
+        (reserved / 4).max(FIRST_SEGMENTS).min(free / 4 * 3) / GRANULE * GRANULE
+    }
+
+    fn total_memory(&self) -> Result<Option<usize>> {
+        self.driver.memory().map(|memory| Some(memory.total))
+    }
+
+    /// Set by `UDASS_SEPARATE_TENSORS`.
+    fn separates_tensors(&self) -> bool {
+        std::env::var_os("UDASS_SEPARATE_TENSORS").is_some()
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {
@@ -130,6 +177,10 @@ impl Backend for Cuda {
         grid: Grid,
         args: &[Arg],
     ) -> Result<()> {
+        let first = !self.loaded.borrow().contains(&(kernel.name, grid.shared));
+        if first {
+            self.prepared(|| format!("loading {}", kernel.name))?;
+        }
         let argument = |arg: &Arg| {
             let (bytes, written) = match arg {
                 Arg::Pointer { tensor: Some(tensor), written, .. } => {
@@ -140,7 +191,11 @@ impl Backend for Cuda {
             Argument { word: arg.word(types), bytes, written }
         };
         let arguments = args.iter().map(argument).collect();
-        self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })
+        self.driver.launch(self.stream, &Launch { kernel, types, grid, arguments })?;
+        if first {
+            self.loaded.borrow_mut().insert((kernel.name, grid.shared));
+        }
+        Ok(())
     }
 
     fn rounds_operands(&self) -> bool {
@@ -156,11 +211,21 @@ impl Backend for Cuda {
         self.driver.compute(self.stream, op, algorithm, workspace)
     }
 
+    fn fastest(&self, op: &LibraryOp, ways: &[Way]) -> Result<usize> {
+        if let Some(known) = self.autotune.known_way(op) {
+            return Ok(known);
+        }
+        self.prepared(|| format!("timing {op}"))?;
+        self.autotune.fastest(&*self.driver, self.stream, op, ways, self.graph.get())
+    }
+
     fn synchronize(&self) -> Result<()> {
+        self.not_recording("a wait")?;
         self.driver.synchronize(self.stream)
     }
 
     fn mark(&self) -> Result<u64> {
+        self.not_recording("a profile")?;
         let mut marks = self.marks.borrow_mut();
         let index = marks.used;
         if index == marks.events.len() {
@@ -221,6 +286,7 @@ impl Backend for Cuda {
 
 impl GraphCapture for Cuda {
     fn begin(&self) -> Result<()> {
+        self.not_recording("another capture")?;
         self.driver.begin_capture(self.stream)?;
         self.graph.set(true);
         Ok(())

@@ -81,6 +81,9 @@ pub trait Driver {
     fn multiprocessors(&self) -> Option<usize>;
 
     /// Allocates device memory.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if too little is free, and only then.
     fn allocate(&self, bytes: usize) -> Result<u64>;
     /// Frees device memory.
     fn free(&self, address: u64) -> Result<()>;
@@ -141,6 +144,9 @@ pub trait Driver {
     fn records(&self) -> bool {
         true
     }
+    /// Returns whether a capture of the stream is in progress, even one that the embedding program
+    /// has begun.
+    fn is_captured(&self, stream: Stream) -> Result<bool>;
     /// Starts a capture: work submitted to the stream from here on is recorded instead of run.
     fn begin_capture(&self, stream: Stream) -> Result<()>;
     /// Ends the capture and returns its graph.

@@ -3,6 +3,7 @@
 mod autotune;
 mod backend;
 pub(super) mod blocks;
+mod choices;
 mod copy_stream;
 mod driver;
 mod nvidia;

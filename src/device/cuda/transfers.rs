@@ -39,10 +39,12 @@ impl Transfers for Cuda {
     }
 
     fn is_there(&self, place: usize) -> Result<bool> {
+        self.not_recording("a wait")?;
         self.driver.passed(self.copy_stream.borrow().slots[place].arrived)
     }
 
     fn wait(&self, place: usize, data: &mut [u8]) -> Result<()> {
+        self.not_recording("a wait")?;
         let slot = &self.copy_stream.borrow().slots[place];
         self.driver.wait(slot.arrived)?;
         self.driver.read_host(slot.host, data)

@@ -72,7 +72,8 @@ impl Backend for Host {
     fn reserve(&self, bytes: usize) -> Result<u64> {
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
         let mut map = map.map_err(|e| {
-            Error::device(format!("the system has less than {} MiB free ({e})", bytes >> 20))
+            let problem = format!("the system has less than {} MiB free ({e})", bytes >> 20);
+            Error::OutOfMemory(problem)
         })?;
         let address = map.as_mut_ptr() as u64;
         self.segments.borrow_mut().push(map);
@@ -81,7 +82,7 @@ impl Backend for Host {
 
     /// The machine's whole memory: within one segment all free neighbors merge, so that a teacher's
     /// few large tensors fit where a student's many small ones were.
-    fn segment(&self) -> usize {
+    fn segment(&self, _: usize) -> usize {
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = info.lines().find_map(|line| {
             line.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<usize>().ok()

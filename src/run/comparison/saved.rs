@@ -255,11 +255,12 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
 }
 
 /// Keys that are not compared: those that do not affect results, paths, and the random seed.
-const FREE: [&str; 17] = [
+const FREE: [&str; 18] = [
     "seed",
     "device.kind",
     "device.deterministic",
     "device.cuda_graph",
+    "device.memory_limit",
     "network.activation_checkpointing",
     "network.batch_student_passes",
     "device.threads",

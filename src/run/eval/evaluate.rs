@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::inference::Predictor;
+use super::memory::with_advice;
 use super::metrics::Confusion;
 use super::report::{Report, Subject, Validated};
 use super::trained::Trained;
@@ -57,7 +58,7 @@ pub fn measure(
 ) -> Result<Report> {
     let started = Instant::now();
     let (device, classes) = (predictor.device(), Classes::new(&config.dataset));
-    let mut confusion = ops::Confusion::new(device, classes.len())?;
+    let mut confusion = with_advice(ops::Confusion::new(device, classes.len()), &config.eval)?;
     let mut data = Validated::default();
     for (done, sample) in set.iter()?.enumerate() {
         let sample = sample?;
@@ -67,8 +68,9 @@ pub fn measure(
         note(&mut data.folders, folder.to_string_lossy().into_owned());
         let logits = predictor.logits(&sample.rgb, sample.fitted.width, sample.fitted.height)?;
         let prediction = predictor.classes(&logits, (size.height, size.width))?;
-        let label = device.upload(&[1, size.height, size.width], &sample.label.data)?;
-        confusion.add(&prediction, &label)?;
+        let label = device.upload(&[1, size.height, size.width], &sample.label.data);
+        let counted = label.and_then(|label| confusion.add(&prediction, &label));
+        with_advice(counted, &config.eval)?;
         see(&sample, &device.read::<u8>(&prediction)?)?;
         observer.advance(done + 1, set.len(), "");
     }

@@ -1,5 +1,6 @@
 //! Sliding-window inference: applies a network to windows of an image and averages their logits.
 
+use super::memory::with_advice;
 use crate::Result;
 use crate::config::EvalConfig;
 use crate::device::Device;
@@ -31,13 +32,8 @@ impl<'a> Predictor<'a> {
         weights: &'a Weights,
         config: &'a EvalConfig,
     ) -> Result<Predictor<'a>> {
-        Ok(Predictor {
-            device,
-            network,
-            weights,
-            normalizer: ImageNormalizer::new(device)?,
-            config,
-        })
+        let normalizer = with_advice(ImageNormalizer::new(device), config)?;
+        Ok(Predictor { device, network, weights, normalizer, config })
     }
 
     /// Returns the device.
@@ -46,7 +42,14 @@ impl<'a> Predictor<'a> {
     }
 
     /// Returns the logits of an image given as H,W,3 RGB bytes: 1,H,W,classes, before any softmax.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), with settings that need less.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
+        with_advice(self.logits_in_memory(rgb, width, height), self.config)
+    }
+
+    fn logits_in_memory(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
         let device = self.device;
         // As in the reference, nothing is padded where a window fits: the last one moves back.
         let slides = |side: usize| self.config.window > 0 && side >= self.config.window;
@@ -77,7 +80,7 @@ impl<'a> Predictor<'a> {
 
     /// Scales logits to `size` (height, width) and returns the class of every pixel.
     pub fn classes(&self, logits: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-        ops::predict(self.device, logits, size)
+        with_advice(ops::predict(self.device, logits, size), self.config)
     }
 
     /// Computes the logits of all windows, `eval.batch` windows at a time.

@@ -3,6 +3,7 @@
 pub mod evaluate;
 pub mod images;
 pub mod inference;
+pub mod memory;
 pub mod metrics;
 pub mod predict;
 pub mod report;

@@ -8,6 +8,7 @@ use crate::params::Weights;
 use crate::rng::{Draw, Purpose};
 use crate::run::train::initial_state::effective;
 use crate::uda::inputs::Switches;
+use crate::uda::memory::with_advice;
 use crate::uda::state::TrainingState;
 use crate::uda::trace::Trace;
 use crate::{Error, Result};
@@ -28,6 +29,10 @@ impl Synthetic {
     /// # Errors
     /// [`Error::Config`] for an invalid network; an error from the device.
     pub fn new(device: &Device, config: &Config) -> Result<Synthetic> {
+        with_advice(Self::build(device, config), config, config.device.cuda_graph)
+    }
+
+    fn build(device: &Device, config: &Config) -> Result<Synthetic> {
         let mut config = effective(config);
         let first = if config.quadmix.enabled { config.quadmix.start.max(1) } else { 0 };
         config.schedule.end = config.schedule.end.max(first + 1_000_000);
@@ -47,6 +52,11 @@ impl Synthetic {
             training.step()?;
         }
         Ok(training)
+    }
+
+    /// Returns the state after the iterations so far.
+    pub fn state(&self) -> &TrainingState {
+        &self.training
     }
 
     /// Uploads the next iteration's batch.

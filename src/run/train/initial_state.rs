@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::nn::Segmentor;
 use crate::params::Weights;
+use crate::uda::memory::with_advice;
 use crate::uda::state::TrainingState;
 use crate::{Error, Result};
 
@@ -23,8 +24,17 @@ pub fn effective(config: &Config) -> Config {
 ///
 /// # Errors
 /// [`Error::Config`] if `weights.init` cannot be opened; [`Error::Weights`] if a file does not fit
-/// the network.
+/// the network; [`Error::OutOfMemory`], with settings that need less.
 pub fn build(
+    config: &Config,
+    device: &Device,
+    start: Option<&TensorFile>,
+) -> Result<TrainingState> {
+    let state = build_in_memory(config, device, start);
+    with_advice(state, config, config.device.cuda_graph)
+}
+
+fn build_in_memory(
     config: &Config,
     device: &Device,
     start: Option<&TensorFile>,

@@ -4,11 +4,12 @@
 //! names the call.
 
 mod memory;
+mod settings;
 mod work;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use udass_raw::device::cuda::{Algorithm, Driver, Event, Graph, Launch, Memory, Stream};
@@ -18,8 +19,6 @@ use udass_raw::{Error, Result};
 use memory::{Memories, PADDING, Side, guard_of};
 use work::{Call, Touch, Work};
 
-/// Total memory of the device unless a test sets another.
-const TOTAL: usize = 4 << 30;
 /// Workspace bytes of every library op.
 pub const WORKSPACE: usize = 100;
 
@@ -47,6 +46,12 @@ struct State {
     kernels: BTreeSet<&'static str>,
     /// Ticks that each candidate algorithm of a library op takes.
     algorithms: Vec<u64>,
+    /// Ticks that a matmul takes longer with an epilogue.
+    epilogue: u64,
+    /// Candidates that fail.
+    failing: BTreeSet<usize>,
+    /// After a failure, everything that waits fails too, as after the fault of a kernel.
+    faulty: bool,
     /// How often each candidate ran.
     ran: BTreeMap<usize, u64>,
     /// `None`: sums are split as on the host.
@@ -101,83 +106,18 @@ pub fn device_in(precision: Precision) -> Device {
     Device::cuda_through(types, Box::new(gpu)).unwrap()
 }
 
-impl StandIn {
-    pub fn new() -> StandIn {
-        Self::with_memory(TOTAL)
-    }
-
-    pub fn with_memory(total: usize) -> StandIn {
-        Self::with(total, Precision::F32)
-    }
-
-    pub fn with_precision(precision: Precision) -> StandIn {
-        Self::with(TOTAL, precision)
-    }
-
-    fn with(total: usize, precision: Precision) -> StandIn {
-        StandIn(Rc::new(RefCell::new(State {
-            arithmetic: Arithmetic::new(1, precision).unwrap(),
-            precision,
-            adds_bias: true,
-            sums_rows: false,
-            total,
-            memories: Memories::default(),
-            streams: Vec::new(),
-            events: Vec::new(),
-            graphs: Vec::new(),
-            capture: None,
-            kept: Default::default(),
-            kernels: Default::default(),
-            algorithms: vec![1],
-            ran: Default::default(),
-            multiprocessors: None,
-            folder: None,
-            counts: Counts::default(),
-        })))
-    }
-
-    /// Offers candidate algorithms for library ops that take the given ticks each, and caches the
-    /// fastest in a folder.
-    pub fn with_ways(self, ticks: &[u64], folder: Option<&Path>) -> StandIn {
-        let mut state = self.0.borrow_mut();
-        state.algorithms = ticks.to_vec();
-        state.folder = folder.map(Path::to_path_buf);
-        drop(state);
-        self
-    }
-
-    /// Sets whether matmuls add a bias and sum rows in their epilogues.
-    pub fn along_the_way(self, adds_bias: bool, sums_rows: bool) -> StandIn {
-        let mut state = self.0.borrow_mut();
-        (state.adds_bias, state.sums_rows) = (adds_bias, sums_rows);
-        drop(state);
-        self
-    }
-
-    /// Returns how often each candidate ran since the previous call.
-    pub fn ways_that_ran(&self) -> BTreeMap<usize, u64> {
-        std::mem::take(&mut self.0.borrow_mut().ran)
-    }
-
-    pub fn counts(&self) -> Counts {
-        self.0.borrow().counts
-    }
-
-    /// Returns the number of calls that a stream has yet to run.
-    pub fn waiting_on(&self, stream: Stream) -> usize {
-        self.0.borrow().streams[stream.0 as usize].calls.len()
-    }
-
-    pub fn kernels(&self) -> Vec<&'static str> {
-        self.0.borrow().kernels.iter().copied().collect()
-    }
-}
-
 pub fn misuse<T>(call: &str, problem: impl std::fmt::Display) -> Result<T> {
     Err(Error::device(format!("{call}: {problem}")))
 }
 
 impl State {
+    fn works(&self, call: &str) -> Result<()> {
+        match self.faulty {
+            true => misuse(call, "an illegal address was accessed before"),
+            false => Ok(()),
+        }
+    }
+
     fn queue(&self, call: &str, stream: Stream) -> Result<usize> {
         match self.streams.get(stream.0 as usize) {
             Some(_) => Ok(stream.0 as usize),
@@ -307,10 +247,11 @@ impl Driver for StandIn {
     fn allocate(&self, bytes: usize) -> Result<u64> {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("allocate")?;
+        state.works("allocate")?;
         let free = state.total - state.memories.allocated();
         if bytes > free {
             let problem = format!("{} MiB are requested, {} are free", bytes >> 20, free >> 20);
-            return misuse("allocate", problem);
+            return Err(Error::OutOfMemory(problem));
         }
         state.memories.allocate(Side::Device, bytes)
     }
@@ -449,6 +390,12 @@ impl Driver for StandIn {
         let Some(&ticks) = state.algorithms.get(algorithm) else {
             return misuse(name, format_args!("there is no way {algorithm}"));
         };
+        if state.failing.contains(&algorithm) {
+            return misuse(name, format_args!("way {algorithm} fails"));
+        }
+        let has_epilogue = matches!(op, LibraryOp::Matmul(product)
+            if product.bias.is_some() || product.row_sums.is_some());
+        let ticks = if has_epilogue { ticks + state.epilogue } else { ticks };
         touches.push(Touch::new(Side::Device, workspace, WORKSPACE, true));
         let work = Work::LibraryOp { op: *op, algorithm, ticks };
         state.give(stream, Call::new(name, work, touches))
@@ -517,9 +464,16 @@ impl Driver for StandIn {
     fn synchronize(&self, stream: Stream) -> Result<()> {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("synchronize")?;
+        state.works("synchronize")?;
         let queue = state.queue("synchronize", stream)?;
         state.counts.synchronized += 1;
         state.run(queue, u64::MAX)
+    }
+
+    fn is_captured(&self, stream: Stream) -> Result<bool> {
+        let state = self.0.borrow();
+        let queue = state.queue("is_captured", stream)?;
+        Ok(state.capture.as_ref().is_some_and(|(captured, _)| *captured == queue))
     }
 
     fn begin_capture(&self, stream: Stream) -> Result<()> {

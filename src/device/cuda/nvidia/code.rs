@@ -59,8 +59,9 @@ impl Code {
             let attribute =
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function was loaded in this context and its module stays loaded.
-            let set =
-                unsafe { sys::cuFuncSetAttribute(function.handle, attribute, shared as c_int) };
+            let set = unsafe {
+                call!(DRIVER, sys::cuFuncSetAttribute(function.handle, attribute, shared as c_int))
+            };
             check(set, &format!("{shared} bytes of shared memory for {}", kernel.name))?;
             function.shared = shared;
         }
@@ -72,7 +73,9 @@ impl Code {
         let name = c_string(&format!("{}_{}", kernel.name, built(types)?.0))?;
         let mut function = null_mut();
         // SAFETY: the out-pointer refers to a local, and the module stays loaded.
-        let status = unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) };
+        let status = unsafe {
+            call!(DRIVER, sys::cuModuleGetFunction(&mut function, module, name.as_ptr()))
+        };
         check(status, kernel.name)?;
         Ok(function)
     }
@@ -101,7 +104,8 @@ impl Code {
         let mut module = null_mut();
         // SAFETY: the out-pointer refers to a local; the driver copies the code, whose headers
         // state its size.
-        let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
+        let status =
+            unsafe { call!(DRIVER, sys::cuModuleLoadData(&mut module, code.as_ptr().cast())) };
         check(status, &format!("loading kernels/{file}")).map_err(|e| {
             let (major, minor) = self.capability;
             Error::device(format!(
@@ -116,7 +120,7 @@ impl Code {
     pub fn unload(&mut self) {
         for (_, module) in self.modules.get_mut().drain() {
             // SAFETY: the module was loaded by `load`, and none of its kernels is running any more.
-            let _ = unsafe { sys::cuModuleUnload(module) };
+            let _ = unsafe { call!(DRIVER, sys::cuModuleUnload(module)) };
         }
     }
 }

@@ -60,10 +60,10 @@ struct Plan {
 
 impl Convolutions {
     pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Convolutions> {
-        gpu.enter()?;
+        let _entered = gpu.enter()?;
         let mut handle = null_mut();
         // SAFETY: the out-pointer refers to a local.
-        check(unsafe { sys::cudnnCreate(&mut handle) }, "cudnnCreate")?;
+        check(unsafe { call!(CUDNN, sys::cudnnCreate(&mut handle)) }, "cudnnCreate")?;
         Ok(Self::on(Known::Handle(handle), precision, deterministic))
     }
 
@@ -96,7 +96,7 @@ impl Convolutions {
             pack.set(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[Address(workspace)])?;
             pack.finalize("a convolution's addresses")?;
             // SAFETY: both handles are live.
-            let set = unsafe { sys::cudnnSetStream(handle, stream.cast()) };
+            let set = unsafe { call!(CUDNN, sys::cudnnSetStream(handle, stream.cast())) };
             check(set, "cudnnSetStream")?;
             let ran = descriptor.execute(handle, &pack);
             ran.map_err(|e| Error::device(format!("{c}, engine {}: {e}", algorithm.name)))
@@ -244,7 +244,7 @@ impl Convolutions {
         #[cfg_attr(not(test), allow(irrefutable_let_patterns))]
         if let Known::Handle(handle) = self.gpu {
             // SAFETY: the handle was created by `new` and is no longer used.
-            let _ = unsafe { sys::cudnnDestroy(handle) };
+            let _ = unsafe { call!(CUDNN, sys::cudnnDestroy(handle)) };
         }
     }
 }

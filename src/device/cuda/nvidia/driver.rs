@@ -13,7 +13,8 @@ use cudarc::driver::sys;
 use super::cache;
 use super::code::Code;
 use super::convolution::Convolutions;
-use super::gpu::{Gpu, check};
+use super::faults;
+use super::gpu::{Entered, Gpu, check};
 use super::matmul::Matmuls;
 use crate::device::cuda::driver::{Algorithm, Driver, Event, Graph, Launch, Memory, Stream};
 use crate::device::library_op::LibraryOp;
@@ -36,9 +37,9 @@ pub struct Nvidia {
 }
 
 impl Nvidia {
-    /// Opens the first visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
-    pub fn new(precision: Precision, deterministic: bool) -> Result<Nvidia> {
-        Self::on(Gpu::first()?, precision, deterministic)
+    /// Opens a visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
+    pub fn new(index: usize, precision: Precision, deterministic: bool) -> Result<Nvidia> {
+        Self::on(Gpu::open(index)?, precision, deterministic)
     }
 
     /// Uses the GPU of an existing context; all work is submitted to `stream`.
@@ -79,10 +80,10 @@ impl Nvidia {
         })
     }
 
-    /// Makes the stream's context current and returns the stream's handle.
-    fn enter(&self, stream: Stream) -> Result<sys::CUstream> {
-        self.gpu.enter()?;
-        Ok(stream.0 as sys::CUstream)
+    /// Makes the stream's context current until the first result is dropped; the second is the
+    /// stream's handle.
+    fn enter(&self, stream: Stream) -> Result<(Entered, sys::CUstream)> {
+        Ok((self.gpu.enter()?, stream.0 as sys::CUstream))
     }
 }
 
@@ -91,15 +92,15 @@ impl Nvidia {
 fn destroy([executable, graph]: [*mut c_void; 2]) {
     // SAFETY: both handles come from `end_capture` and are destroyed once.
     unsafe {
-        let _ = sys::cuGraphExecDestroy(executable.cast());
-        let _ = sys::cuGraphDestroy(graph.cast());
+        let _ = call!(DRIVER, sys::cuGraphExecDestroy(executable.cast()));
+        let _ = call!(DRIVER, sys::cuGraphDestroy(graph.cast()));
     }
 }
 
 impl Drop for Nvidia {
     fn drop(&mut self) {
         // Whatever cannot be destroyed lasts until the process ends.
-        let _ = self.gpu.enter();
+        let _entered = self.gpu.enter();
         self.products.free();
         self.convolutions.free();
         self.graphs.get_mut().drain(..).for_each(destroy);
@@ -107,10 +108,10 @@ impl Drop for Nvidia {
         // for it.
         unsafe {
             for event in self.events.get_mut().drain(..) {
-                let _ = sys::cuEventDestroy_v2(event);
+                let _ = call!(DRIVER, sys::cuEventDestroy_v2(event));
             }
             for stream in self.streams.get_mut().drain(..) {
-                let _ = sys::cuStreamDestroy_v2(stream);
+                let _ = call!(DRIVER, sys::cuStreamDestroy_v2(stream));
             }
         }
         self.code.unload();
@@ -121,7 +122,12 @@ impl Driver for Nvidia {
     fn describe(&self) -> String {
         let name = self.gpu.name();
         // SAFETY: `Gpu` checked that the libraries have these functions.
-        let (cublas, cudnn) = unsafe { (cublaslt::cublasLtGetVersion(), cudnn::cudnnGetVersion()) };
+        let (cublas, cudnn) = unsafe {
+            (
+                call!(CUBLASLT, cublaslt::cublasLtGetVersion()),
+                call!(CUDNN, cudnn::cudnnGetVersion()),
+            )
+        };
         let precision = self.precision;
         let chance = if self.deterministic { "" } else { ", not deterministic" };
         format!("cuda, {name}, {precision:?}{chance}, cuBLASLt {cublas}, cuDNN {cudnn}")
@@ -178,38 +184,40 @@ impl Driver for Nvidia {
     }
 
     fn copy_in(&self, stream: Stream, from_host: u64, to: u64, bytes: usize) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: both ranges are live; the host's is pinned and not written until it has been
         // read.
-        let status =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(to, from_host as *const c_void, bytes, stream) };
+        let status = unsafe {
+            call!(DRIVER, sys::cuMemcpyHtoDAsync_v2(to, from_host as *const c_void, bytes, stream))
+        };
         check(status, "copy to the GPU")
     }
 
     fn copy_out(&self, stream: Stream, from: u64, to_host: u64, bytes: usize) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: both ranges are live; the host's is pinned and not read until it has been
         // written.
-        let status =
-            unsafe { sys::cuMemcpyDtoHAsync_v2(to_host as *mut c_void, from, bytes, stream) };
+        let status = unsafe {
+            call!(DRIVER, sys::cuMemcpyDtoHAsync_v2(to_host as *mut c_void, from, bytes, stream))
+        };
         check(status, "copy from the GPU")
     }
 
     fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: both ranges are live tensors'.
-        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, stream) }, "copy")
+        check(unsafe { call!(DRIVER, sys::cuMemcpyDtoDAsync_v2(to, from, bytes, stream)) }, "copy")
     }
 
     fn zero(&self, stream: Stream, address: u64, bytes: usize) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: the range is a live tensor's.
-        check(unsafe { sys::cuMemsetD8Async(address, 0, bytes, stream) }, "zero")
+        check(unsafe { call!(DRIVER, sys::cuMemsetD8Async(address, 0, bytes, stream)) }, "zero")
     }
 
     fn launch(&self, stream: Stream, launch: &Launch) -> Result<()> {
         let name = launch.kernel.name;
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         let function = self.code.function(launch.kernel, launch.types, launch.grid.shared)?;
         let words: Vec<u64> = launch.arguments.iter().map(|argument| argument.word).collect();
         let mut pointers: Vec<*mut c_void> =
@@ -222,21 +230,26 @@ impl Driver for Nvidia {
         // values as parameters, each as wide as the low bytes of its word; the driver copies them
         // during the call.
         let status = unsafe {
-            sys::cuLaunchKernel(
-                function,
-                blocks,
-                1,
-                1,
-                grid.threads,
-                1,
-                1,
-                grid.shared as u32,
-                stream,
-                pointers.as_mut_ptr(),
-                null_mut(),
+            call!(
+                DRIVER,
+                sys::cuLaunchKernel(
+                    function,
+                    blocks,
+                    1,
+                    1,
+                    grid.threads,
+                    1,
+                    1,
+                    grid.shared as u32,
+                    stream,
+                    pointers.as_mut_ptr(),
+                    null_mut(),
+                )
             )
         };
-        check(status, name)
+        check(status, name)?;
+        faults::launched(name);
+        Ok(())
     }
 
     fn rounds_operands(&self) -> bool {
@@ -244,7 +257,7 @@ impl Driver for Nvidia {
     }
 
     fn algorithms(&self, op: &LibraryOp) -> Result<Vec<Algorithm>> {
-        self.gpu.enter()?;
+        let _entered = self.gpu.enter()?;
         match op {
             LibraryOp::Matmul(product) => self.products.algorithms(product),
             LibraryOp::Convolution(convolution) => self.convolutions.algorithms(convolution),
@@ -258,65 +271,82 @@ impl Driver for Nvidia {
         algorithm: usize,
         workspace: u64,
     ) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         match op {
-            LibraryOp::Matmul(product) => self.products.run(stream, product, algorithm, workspace),
-            LibraryOp::Convolution(c) => self.convolutions.run(stream, c, algorithm, workspace),
+            LibraryOp::Matmul(product) => {
+                self.products.run(stream, product, algorithm, workspace)?;
+                faults::launched("a matmul");
+            }
+            LibraryOp::Convolution(c) => {
+                self.convolutions.run(stream, c, algorithm, workspace)?;
+                faults::launched("a convolution");
+            }
         }
+        Ok(())
     }
 
     fn event(&self) -> Result<Event> {
-        self.gpu.enter()?;
+        let _entered = self.gpu.enter()?;
         let mut event = null_mut();
         let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
         // SAFETY: the out-pointer refers to a local.
-        check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
+        check(unsafe { call!(DRIVER, sys::cuEventCreate(&mut event, flags)) }, "cuEventCreate")?;
         self.events.borrow_mut().push(event);
         Ok(Event(event as u64))
     }
 
     fn record(&self, stream: Stream, event: Event) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: this driver created the event, and the stream is live.
-        check(unsafe { sys::cuEventRecord(event.0 as sys::CUevent, stream) }, "cuEventRecord")
+        check(
+            unsafe { call!(DRIVER, sys::cuEventRecord(event.0 as sys::CUevent, stream)) },
+            "cuEventRecord",
+        )
     }
 
     fn hold(&self, stream: Stream, event: Event) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: this driver created the event, and the stream is live.
-        let status = unsafe { sys::cuStreamWaitEvent(stream, event.0 as sys::CUevent, 0) };
+        let status =
+            unsafe { call!(DRIVER, sys::cuStreamWaitEvent(stream, event.0 as sys::CUevent, 0)) };
         check(status, "cuStreamWaitEvent")
     }
 
     fn passed(&self, event: Event) -> Result<bool> {
-        self.gpu.enter()?;
+        let _entered = self.gpu.enter()?;
         // SAFETY: this driver created the event.
-        match unsafe { sys::cuEventQuery(event.0 as sys::CUevent) } {
+        match unsafe { call!(DRIVER, sys::cuEventQuery(event.0 as sys::CUevent)) } {
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             status => check(status, "cuEventQuery").map(|()| true),
         }
     }
 
     fn wait(&self, event: Event) -> Result<()> {
-        self.gpu.enter()?;
+        let _entered = self.gpu.enter()?;
         // SAFETY: this driver created the event.
-        let status = unsafe { sys::cuEventSynchronize(event.0 as sys::CUevent) };
+        let status = unsafe { call!(DRIVER, sys::cuEventSynchronize(event.0 as sys::CUevent)) };
         check(status, "cuEventSynchronize")
     }
 
     fn elapsed(&self, from: Event, to: Event) -> Result<f64> {
+        let _entered = self.gpu.enter()?;
         let (from, to) = (from.0 as sys::CUevent, to.0 as sys::CUevent);
         let mut milliseconds = 0.0;
         // SAFETY: this driver created both events, and the out-pointer refers to a local.
-        let status = unsafe { sys::cuEventElapsedTime_v2(&mut milliseconds, from, to) };
+        let status =
+            unsafe { call!(DRIVER, sys::cuEventElapsedTime_v2(&mut milliseconds, from, to)) };
         check(status, "cuEventElapsedTime")?;
         Ok(f64::from(milliseconds) * 1e-3)
     }
 
     fn synchronize(&self, stream: Stream) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: the stream is live.
-        check(unsafe { sys::cuStreamSynchronize(stream) }, "cuStreamSynchronize")
+        check(unsafe { call!(DRIVER, sys::cuStreamSynchronize(stream)) }, "cuStreamSynchronize")?;
+        if stream == self.gpu.stream {
+            faults::finished();
+        }
+        Ok(())
     }
 
     /// CUDA cannot capture a default stream: null, or one of the two handles (1 and 2) that stand
@@ -325,20 +355,38 @@ impl Driver for Nvidia {
         self.gpu.stream as u64 > 2
     }
 
+    fn is_captured(&self, stream: Stream) -> Result<bool> {
+        if !self.records() {
+            return Ok(false);
+        }
+        let (_entered, stream) = self.enter(stream)?;
+        let mut state = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        // SAFETY: the out-pointer refers to a local, and the stream is live.
+        let status = unsafe { call!(DRIVER, sys::cuStreamIsCapturing(stream, &mut state)) };
+        check(status, "cuStreamIsCapturing")?;
+        Ok(state != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    }
+
     fn begin_capture(&self, stream: Stream) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is live.
-        check(unsafe { sys::cuStreamBeginCapture_v2(stream, mode) }, "cuStreamBeginCapture")
+        check(
+            unsafe { call!(DRIVER, sys::cuStreamBeginCapture_v2(stream, mode)) },
+            "cuStreamBeginCapture",
+        )
     }
 
     fn end_capture(&self, stream: Stream) -> Result<Graph> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         let (mut graph, mut executable) = (null_mut(), null_mut());
         // SAFETY: the out-pointers refer to locals, and the stream is live.
         unsafe {
-            check(sys::cuStreamEndCapture(stream, &mut graph), "cuStreamEndCapture")?;
-            let status = sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0);
+            check(
+                call!(DRIVER, sys::cuStreamEndCapture(stream, &mut graph)),
+                "cuStreamEndCapture",
+            )?;
+            let status = call!(DRIVER, sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0));
             check(status, "cuGraphInstantiate")?;
         }
         self.graphs.borrow_mut().push([executable.cast(), graph.cast()]);
@@ -346,12 +394,17 @@ impl Driver for Nvidia {
     }
 
     fn replay(&self, stream: Stream, graph: Graph) -> Result<()> {
-        let stream = self.enter(stream)?;
+        let (_entered, stream) = self.enter(stream)?;
         // SAFETY: the graph comes from `end_capture` and was not discarded.
-        check(unsafe { sys::cuGraphLaunch(graph.0 as sys::CUgraphExec, stream) }, "cuGraphLaunch")
+        let graph = graph.0 as sys::CUgraphExec;
+        check(unsafe { call!(DRIVER, sys::cuGraphLaunch(graph, stream)) }, "cuGraphLaunch")?;
+        faults::launched("a CUDA graph");
+        Ok(())
     }
 
     fn discard(&self, graph: Graph) {
+        // Whatever cannot be destroyed lasts until the process ends.
+        let _entered = self.gpu.enter();
         let mut graphs = self.graphs.borrow_mut();
         let Some(at) = graphs.iter().position(|[executable, _]| *executable as u64 == graph.0)
         else {

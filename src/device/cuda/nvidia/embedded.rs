@@ -4,6 +4,19 @@
 use crate::device::precision::Types;
 use crate::{Error, Result};
 
+/// The driver reads machine code as words, so it must start at a multiple of their size.
+#[allow(dead_code)] // Without nvcc, there is none.
+#[repr(C, align(16))]
+struct Aligned<T: ?Sized>(T);
+
+#[allow(unused_macros)]
+macro_rules! include_aligned {
+    ($path:expr) => {{
+        static CODE: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &CODE.0
+    }};
+}
+
 include!(concat!(env!("OUT_DIR"), "/gpu.rs"));
 
 /// Files in kernels/ with their machine code; empty if nvcc was absent at build time.
@@ -31,6 +44,9 @@ mod tests {
                 let embedded = built(types).unwrap().1;
                 let there = embedded.iter().any(|(file, _)| is(file));
                 assert!(embedded.is_empty() || there, "{}, {types:?}", kernel.name);
+                for (file, code) in embedded {
+                    assert!((code.as_ptr() as usize).is_multiple_of(16), "{file}, {types:?}");
+                }
             }
         }
     }

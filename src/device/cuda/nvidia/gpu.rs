@@ -1,11 +1,14 @@
 //! A GPU's context: how it is made current, its properties and its memory.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
 use std::ptr::null_mut;
+use std::sync::Mutex;
 
 use cudarc::driver::sys;
 
-use super::libraries;
+use super::{faults, libraries};
 use crate::device::cuda::driver::Memory;
 use crate::{Error, Result};
 
@@ -14,65 +17,108 @@ pub struct Gpu {
     context: sys::CUcontext,
     device: sys::CUdevice,
     pub stream: sys::CUstream,
-    /// Whether this driver must release the context and the stream.
+    /// Whether this driver must destroy the stream.
     owned: bool,
 }
 
+/// The primary contexts that this process uses, by GPU, as addresses. Each is retained once and
+/// never released: releasing the last reference destroys it, and the next device would spend up to
+/// a second on a new one.
+static PRIMARY: Mutex<BTreeMap<sys::CUdevice, usize>> = Mutex::new(BTreeMap::new());
+
+/// While this lives, a GPU's context is the current one of this thread; afterwards the caller's is
+/// again.
+pub struct Entered(PhantomData<*const ()>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut context = null_mut();
+        // SAFETY: `enter` has pushed the context, and the out-pointer refers to a local.
+        let _ = unsafe { call!(DRIVER, sys::cuCtxPopCurrent_v2(&mut context)) };
+    }
+}
+
+/// Turns a status into an error that says which call failed and, after the fault of a kernel, which
+/// launches preceded it.
 pub fn check(status: sys::CUresult, call: &str) -> Result<()> {
     if status == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
-    let text = |get: unsafe fn(sys::CUresult, *mut *const c_char) -> sys::CUresult| {
-        let mut text = std::ptr::null();
+    let text = |text: *const c_char| {
         // SAFETY: the driver returns a static string, or leaves null for an unknown error.
-        unsafe {
-            let _ = get(status, &mut text);
-            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
-        }
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
     };
-    let name = text(sys::cuGetErrorName).unwrap_or_else(|| format!("{status:?}"));
-    let what = text(sys::cuGetErrorString).unwrap_or_default();
-    Err(Error::device(format!("{call}: {what} ({name})")))
+    let (mut name, mut what) = (std::ptr::null(), std::ptr::null());
+    // SAFETY: the out-pointers refer to locals.
+    unsafe {
+        let _ = call!(DRIVER, sys::cuGetErrorName(status, &mut name));
+        let _ = call!(DRIVER, sys::cuGetErrorString(status, &mut what));
+    }
+    let name = text(name).unwrap_or_else(|| format!("{status:?}"));
+    let what = text(what).unwrap_or_default();
+    let advice = if faults::is_fault(status) { faults::advice() } else { String::new() };
+    Err(Error::device(format!("{call}: {what} ({name}){advice}")))
+}
+
+/// Returns the number of visible GPUs; None without a driver.
+fn visible() -> Result<Option<c_int>> {
+    if !libraries::driver()? {
+        return Ok(None);
+    }
+    let mut count = 0;
+    // SAFETY: the out-pointer refers to a local.
+    unsafe {
+        match call!(DRIVER, sys::cuInit(0)) {
+            sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(Some(0)),
+            status => check(status, "cuInit")?,
+        }
+        check(call!(DRIVER, sys::cuDeviceGetCount(&mut count)), "cuDeviceGetCount")?;
+    }
+    Ok(Some(count))
 }
 
 /// Returns whether there is a driver and a GPU.
 pub fn is_present() -> Result<bool> {
-    if !libraries::driver()? {
-        return Ok(false);
+    Ok(visible()?.is_some_and(|count| count > 0))
+}
+
+/// Returns the primary context of a GPU.
+fn primary_context(device: sys::CUdevice) -> Result<sys::CUcontext> {
+    // A panic elsewhere cannot leave the table half changed.
+    let mut contexts = PRIMARY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(context) = contexts.get(&device) {
+        return Ok(*context as sys::CUcontext);
     }
-    let mut count = 0;
-    // SAFETY: `libraries::driver` found the library with both functions.
-    unsafe {
-        match sys::cuInit(0) {
-            sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(false),
-            status => check(status, "cuInit")?,
-        }
-        check(sys::cuDeviceGetCount(&mut count), "cuDeviceGetCount")?;
-    }
-    Ok(count > 0)
+    let mut context = null_mut();
+    // SAFETY: the out-pointer refers to a local, and the driver is initialized.
+    let retained = unsafe { call!(DRIVER, sys::cuDevicePrimaryCtxRetain(&mut context, device)) };
+    check(retained, "cuDevicePrimaryCtxRetain")?;
+    contexts.insert(device, context as usize);
+    Ok(context)
 }
 
 impl Gpu {
-    /// Opens the first visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
-    pub fn first() -> Result<Gpu> {
-        if !libraries::driver()? {
-            return Err(libraries::missing_driver());
-        }
-        if !is_present()? {
+    /// Opens a visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
+    pub fn open(index: usize) -> Result<Gpu> {
+        let count = visible()?.ok_or_else(libraries::missing_driver)?;
+        if count == 0 {
             return Err(Error::device(
                 "device.kind: the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it); \
                  `--device host` runs without one",
             ));
         }
+        let index = c_int::try_from(index).ok().filter(|&i| i < count).ok_or_else(|| {
+            Error::device(format!(
+                "device.kind: there is no GPU {index}: {count} can be seen, counted from 0 \
+                 (CUDA_VISIBLE_DEVICES may hide others)"
+            ))
+        })?;
         libraries::CUBLASLT.check()?;
         libraries::CUDNN.check()?;
-        let (mut device, mut context) = (0, null_mut());
-        // SAFETY: the out-pointers refer to locals, and the driver is initialized.
-        unsafe {
-            check(sys::cuDeviceGet(&mut device, 0), "cuDeviceGet")?;
-            let retained = sys::cuDevicePrimaryCtxRetain(&mut context, device);
-            check(retained, "cuDevicePrimaryCtxRetain")?;
-        }
+        let mut device = 0;
+        // SAFETY: the out-pointer refers to a local, and the driver is initialized.
+        check(unsafe { call!(DRIVER, sys::cuDeviceGet(&mut device, index)) }, "cuDeviceGet")?;
+        let context = primary_context(device)?;
         let mut gpu = Gpu { context, device, stream: null_mut(), owned: true };
         gpu.stream = gpu.another_stream()?;
         Ok(gpu)
@@ -88,47 +134,49 @@ impl Gpu {
         }
         libraries::CUBLASLT.check()?;
         libraries::CUDNN.check()?;
-        let context: sys::CUcontext = context.cast();
-        let mut device = 0;
-        // SAFETY: the caller guarantees that the context is live; the out-pointer refers to a
-        // local.
-        unsafe {
-            check(sys::cuCtxSetCurrent(context), "cuCtxSetCurrent")?;
-            check(sys::cuCtxGetDevice(&mut device), "cuCtxGetDevice")?;
-        }
-        Ok(Gpu { context, device, stream: stream.cast(), owned: false })
+        let mut gpu =
+            Gpu { context: context.cast(), device: 0, stream: stream.cast(), owned: false };
+        let entered = gpu.enter()?;
+        // SAFETY: the out-pointer refers to a local.
+        let status = unsafe { call!(DRIVER, sys::cuCtxGetDevice(&mut gpu.device)) };
+        check(status, "cuCtxGetDevice")?;
+        drop(entered);
+        Ok(gpu)
     }
 
     pub fn name(&self) -> String {
         let mut name = [0 as c_char; 256];
         // SAFETY: the driver writes a terminated string of at most 256 bytes.
         unsafe {
-            let _ = sys::cuDeviceGetName(name.as_mut_ptr(), 256, self.device);
+            let _ = call!(DRIVER, sys::cuDeviceGetName(name.as_mut_ptr(), 256, self.device));
             CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
         }
     }
 
-    /// Makes the context current: other code in the process may have changed the current one.
-    pub fn enter(&self) -> Result<()> {
+    /// Makes the context current until the result is dropped. Other code in the process may use
+    /// another one on this thread, and finds it current again afterwards.
+    pub fn enter(&self) -> Result<Entered> {
         // SAFETY: the context outlives this.
-        check(unsafe { sys::cuCtxSetCurrent(self.context) }, "cuCtxSetCurrent")
+        let status = unsafe { call!(DRIVER, sys::cuCtxPushCurrent_v2(self.context)) };
+        check(status, "cuCtxPushCurrent").map(|()| Entered(PhantomData))
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<c_int> {
         let mut value = 0;
         // SAFETY: the out-pointer refers to a local.
-        let status = unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) };
+        let status =
+            unsafe { call!(DRIVER, sys::cuDeviceGetAttribute(&mut value, attribute, self.device)) };
         check(status, "cuDeviceGetAttribute")?;
         Ok(value)
     }
 
     /// Creates a stream that does not synchronize with the default stream.
     pub fn another_stream(&self) -> Result<sys::CUstream> {
-        self.enter()?;
+        let _entered = self.enter()?;
         let mut stream = null_mut();
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the out-pointer refers to a local.
-        check(unsafe { sys::cuStreamCreate(&mut stream, flags) }, "cuStreamCreate")?;
+        check(unsafe { call!(DRIVER, sys::cuStreamCreate(&mut stream, flags)) }, "cuStreamCreate")?;
         Ok(stream)
     }
 
@@ -147,63 +195,74 @@ impl Gpu {
     }
 
     pub fn memory(&self) -> Result<Memory> {
-        self.enter()?;
+        let _entered = self.enter()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: the out-pointers refer to locals.
-        check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "cuMemGetInfo")?;
+        check(
+            unsafe { call!(DRIVER, sys::cuMemGetInfo_v2(&mut free, &mut total)) },
+            "cuMemGetInfo",
+        )?;
         Ok(Memory { free, total })
     }
 
     pub fn allocate(&self, bytes: usize) -> Result<u64> {
-        self.enter()?;
+        let _entered = self.enter()?;
         let mut address = 0;
         // The driver refuses allocations during a capture unless the mode is relaxed. That is safe
         // here: the memory stays where it is.
         let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the pointers refer to locals; the mode applies to this thread and is restored.
         let status = unsafe {
-            check(sys::cuThreadExchangeStreamCaptureMode(&mut mode), "cuThreadExchange…")?;
-            let status = sys::cuMemAlloc_v2(&mut address, bytes);
-            check(sys::cuThreadExchangeStreamCaptureMode(&mut mode), "cuThreadExchange…")?;
+            check(
+                call!(DRIVER, sys::cuThreadExchangeStreamCaptureMode(&mut mode)),
+                "cuThreadExchange…",
+            )?;
+            let status = call!(DRIVER, sys::cuMemAlloc_v2(&mut address, bytes));
+            check(
+                call!(DRIVER, sys::cuThreadExchangeStreamCaptureMode(&mut mode)),
+                "cuThreadExchange…",
+            )?;
             status
         };
-        check(status, &format!("the GPU has less than {} MiB free", bytes >> 20))?;
-        Ok(address)
+        match status {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let problem = format!("the GPU has less than {} MiB free", bytes >> 20);
+                Err(Error::OutOfMemory(problem))
+            }
+            status => check(status, "cuMemAlloc").map(|()| address),
+        }
     }
 
     pub fn free(&self, address: u64) -> Result<()> {
-        self.enter()?;
+        let _entered = self.enter()?;
         // SAFETY: the address comes from `allocate` and is freed once.
-        check(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
+        check(unsafe { call!(DRIVER, sys::cuMemFree_v2(address)) }, "cuMemFree")
     }
 
     pub fn allocate_host(&self, bytes: usize) -> Result<u64> {
-        self.enter()?;
+        let _entered = self.enter()?;
         let mut address = null_mut();
         // SAFETY: the out-pointer refers to a local.
-        let status = unsafe { sys::cuMemHostAlloc(&mut address, bytes, 0) };
+        let status = unsafe { call!(DRIVER, sys::cuMemHostAlloc(&mut address, bytes, 0)) };
         check(status, &format!("cannot allocate {} MiB of pinned memory", bytes >> 20))?;
         Ok(address as u64)
     }
 
     pub fn free_host(&self, address: u64) -> Result<()> {
-        self.enter()?;
+        let _entered = self.enter()?;
         // SAFETY: the address comes from `allocate_host` and is freed once.
-        check(unsafe { sys::cuMemFreeHost(address as *mut c_void) }, "cuMemFreeHost")
+        check(unsafe { call!(DRIVER, sys::cuMemFreeHost(address as *mut c_void)) }, "cuMemFreeHost")
     }
 }
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        if self.owned {
-            // SAFETY: nothing else uses the stream or this reference to the context; if a call
-            // fails, they last until the process ends.
-            unsafe {
-                if !self.stream.is_null() {
-                    let _ = sys::cuStreamDestroy_v2(self.stream);
-                }
-                let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
-            }
+        if self.owned && !self.stream.is_null() {
+            // SAFETY: nothing else uses the stream; if a call fails, it lasts until the process
+            // ends.
+            let _ = self
+                .enter()
+                .map(|_entered| unsafe { call!(DRIVER, sys::cuStreamDestroy_v2(self.stream)) });
         }
     }
 }

@@ -9,6 +9,7 @@ use sys::cudnnBackendAttributeName_t as Name;
 use sys::cudnnBackendAttributeType_t as Type;
 use sys::cudnnBackendDescriptorType_t as Kind;
 
+use super::faults;
 use crate::{Error, Result};
 
 /// A type that an attribute can be set to or read as.
@@ -55,6 +56,9 @@ values! {
 pub(super) fn check(status: sys::cudnnStatus_t, call: &str) -> Result<()> {
     match status {
         sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS => Ok(()),
+        sys::cudnnStatus_t::CUDNN_STATUS_EXECUTION_FAILED => {
+            Err(Error::device(format!("{call}: {status:?}{}", faults::possible())))
+        }
         other => Err(Error::device(format!("{call}: {other:?}"))),
     }
 }
@@ -66,7 +70,7 @@ impl Drop for Descriptor {
     fn drop(&mut self) {
         // SAFETY: the descriptor was created by `new` and is destroyed once; if that fails, it
         // lasts until the process ends.
-        let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
+        let _ = unsafe { call!(CUDNN, sys::cudnnBackendDestroyDescriptor(self.0)) };
     }
 }
 
@@ -74,7 +78,8 @@ impl Descriptor {
     pub fn new(kind: Kind) -> Result<Descriptor> {
         let mut descriptor = null_mut();
         // SAFETY: the out-pointer refers to a local.
-        let status = unsafe { sys::cudnnBackendCreateDescriptor(kind, &mut descriptor) };
+        let status =
+            unsafe { call!(CUDNN, sys::cudnnBackendCreateDescriptor(kind, &mut descriptor)) };
         check(status, &format!("a descriptor {kind:?}"))?;
         Ok(Descriptor(descriptor))
     }
@@ -90,8 +95,9 @@ impl Descriptor {
 
     fn set_raw(&self, name: Name, of: Type, count: usize, values: *const c_void) -> Result<()> {
         // SAFETY: `values` points to `count` values of this type, and the library copies them.
-        let status =
-            unsafe { sys::cudnnBackendSetAttribute(self.0, name, of, count as i64, values) };
+        let status = unsafe {
+            call!(CUDNN, sys::cudnnBackendSetAttribute(self.0, name, of, count as i64, values))
+        };
         check(status, &format!("{name:?}"))
     }
 
@@ -101,7 +107,7 @@ impl Descriptor {
     /// Fails if the library does not support what the attributes describe.
     pub fn finalize(&self, what: &str) -> Result<()> {
         // SAFETY: the descriptor is live.
-        check(unsafe { sys::cudnnBackendFinalize(self.0) }, what)
+        check(unsafe { call!(CUDNN, sys::cudnnBackendFinalize(self.0)) }, what)
     }
 
     /// Reads an attribute of at most `most` values.
@@ -127,7 +133,10 @@ impl Descriptor {
         let mut count = 0;
         // SAFETY: `values` has room for `most` values of this type.
         let status = unsafe {
-            sys::cudnnBackendGetAttribute(self.0, name, of, most as i64, &mut count, values)
+            call!(
+                CUDNN,
+                sys::cudnnBackendGetAttribute(self.0, name, of, most as i64, &mut count, values)
+            )
         };
         check(status, &format!("{name:?}"))?;
         // The library may report more values than there was room for.
@@ -137,6 +146,9 @@ impl Descriptor {
     /// Runs a plan with the addresses and the workspace of a variant pack.
     pub fn execute(&self, handle: sys::cudnnHandle_t, pack: &Descriptor) -> Result<()> {
         // SAFETY: both descriptors are finalized, and the caller provides live addresses.
-        check(unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) }, "cudnnBackendExecute")
+        check(
+            unsafe { call!(CUDNN, sys::cudnnBackendExecute(handle, self.0, pack.0)) },
+            "cudnnBackendExecute",
+        )
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cudarc::driver::sys;
 
-use super::embedded::built;
+use super::embedded::{ARCHS, built};
 use super::gpu::is_present;
 use super::{cache, libraries};
 use crate::device::precision::Types;
@@ -14,7 +14,7 @@ use crate::device::precision::Types;
 /// Returns a label and a text for everything that was found or is missing. Nothing here is an error:
 /// a problem is reported as the text of what it concerns.
 pub fn inventory() -> Vec<(String, String)> {
-    let mut lines = vec![("kernels".to_string(), kernels().to_string())];
+    let mut lines = vec![("kernels".to_string(), kernels())];
     lines.push(("driver".into(), driver()));
     lines.extend(gpus());
     let libraries = [&libraries::CUBLASLT, &libraries::CUDNN, &libraries::NVRTC];
@@ -27,12 +27,12 @@ pub fn inventory() -> Vec<(String, String)> {
     lines
 }
 
-fn kernels() -> &'static str {
+fn kernels() -> String {
     match built(Types::F32) {
-        Ok((_, code)) if !code.is_empty() => {
-            "machine code for sm_90a and PTX for compute_80 embedded"
-        }
-        _ => "compiled by NVRTC at first use (no nvcc at build time)",
+        Ok((_, code)) if !code.is_empty() => format!(
+            "machine code for compute capability {ARCHS} and PTX for 8.0 and later embedded"
+        ),
+        _ => "compiled by NVRTC at first use (no nvcc at build time)".into(),
     }
 }
 
@@ -42,7 +42,7 @@ fn driver() -> String {
             let mut version = 0;
             // SAFETY: the driver was found to have this function; the out-pointer is to a local.
             unsafe {
-                let _ = sys::cuDriverGetVersion(&mut version);
+                let _ = call!(DRIVER, sys::cuDriverGetVersion(&mut version));
             }
             let path = libraries::DRIVER.path().unwrap_or_default();
             format!("supports CUDA {}.{}  {path}", version / 1000, version % 1000 / 10)
@@ -58,7 +58,7 @@ fn gpus() -> Vec<(String, String)> {
         Ok(true) => {
             // SAFETY: the driver is there and initialized; the out-pointer is to a local.
             unsafe {
-                let _ = sys::cuDeviceGetCount(&mut count);
+                let _ = call!(DRIVER, sys::cuDeviceGetCount(&mut count));
             }
         }
         Ok(false) => return vec![("GPUs".into(), "none".into())],
@@ -73,11 +73,11 @@ fn gpu(index: c_int) -> String {
     // SAFETY: the driver is initialized, writes a terminated name of at most 256 bytes, and the
     // out-pointers are to locals.
     unsafe {
-        let _ = sys::cuDeviceGet(&mut device, index);
-        let _ = sys::cuDeviceGetName(name.as_mut_ptr(), 256, device);
+        let _ = call!(DRIVER, sys::cuDeviceGet(&mut device, index));
+        let _ = call!(DRIVER, sys::cuDeviceGetName(name.as_mut_ptr(), 256, device));
         let attribute = |which| {
             let mut value = 0;
-            let _ = sys::cuDeviceGetAttribute(&mut value, which, device);
+            let _ = call!(DRIVER, sys::cuDeviceGetAttribute(&mut value, which, device));
             value
         };
         format!(

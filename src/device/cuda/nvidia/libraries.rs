@@ -1,9 +1,11 @@
-//! NVIDIA's libraries, found and checked before any call: cudarc panics if a library or one of its
-//! functions is missing.
+//! NVIDIA's libraries, found and checked before any call. What is called is the library that was
+//! checked: cudarc, whose declarations say what each function takes, would open it once more by its
+//! bare name, find whatever the system has under it, and panic if something is missing.
 
 use std::env;
 use std::ffi::c_int;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::{Error, Result};
 
@@ -17,6 +19,15 @@ pub struct Library {
     version: Option<(&'static str, usize)>,
     /// Advice for when it is missing or too old.
     remedy: &'static str,
+    /// Set by the first check that succeeds.
+    loaded: OnceLock<Loaded>,
+}
+
+/// A library that can be used. It stays loaded until the process ends.
+struct Loaded {
+    library: libloading::Library,
+    /// The address of each of its functions, in the order of the list.
+    addresses: Vec<usize>,
 }
 
 /// The oldest CUDA version that a driver must support, counted as 1000·major + 10·minor.
@@ -24,16 +35,16 @@ const OLDEST: c_int = 12080;
 /// Environment variable with folders to search first, separated by colons.
 pub const FOLDERS: &str = "UDASS_CUDA_LIBRARIES";
 
-pub const DRIVER: Library = Library {
+pub static DRIVER: Library = Library {
     name: "cuda",
     functions: &[
-        "cuCtxSetCurrent",
         "cuCtxGetDevice",
+        "cuCtxPopCurrent_v2",
+        "cuCtxPushCurrent_v2",
         "cuDeviceGet",
         "cuDeviceGetAttribute",
         "cuDeviceGetCount",
         "cuDeviceGetName",
-        "cuDevicePrimaryCtxRelease_v2",
         "cuDevicePrimaryCtxRetain",
         "cuDriverGetVersion",
         "cuEventCreate",
@@ -67,15 +78,17 @@ pub const DRIVER: Library = Library {
         "cuStreamCreate",
         "cuStreamDestroy_v2",
         "cuStreamEndCapture",
+        "cuStreamIsCapturing",
         "cuStreamSynchronize",
         "cuStreamWaitEvent",
         "cuThreadExchangeStreamCaptureMode",
     ],
     version: None,
     remedy: "install an NVIDIA driver for CUDA 12.8 or later (570 or later)",
+    loaded: OnceLock::new(),
 };
 
-pub const CUBLASLT: Library = Library {
+pub static CUBLASLT: Library = Library {
     name: "cublasLt",
     functions: &[
         "cublasLtCreate",
@@ -95,9 +108,10 @@ pub const CUBLASLT: Library = Library {
     ],
     version: Some(("cublasLtGetVersion", 120_000)),
     remedy: "install cuBLAS 12 or later (the CUDA toolkit, or `pip install nvidia-cublas`)",
+    loaded: OnceLock::new(),
 };
 
-pub const CUDNN: Library = Library {
+pub static CUDNN: Library = Library {
     name: "cudnn",
     functions: &[
         "cudnnBackendCreateDescriptor",
@@ -113,9 +127,10 @@ pub const CUDNN: Library = Library {
     ],
     version: Some(("cudnnGetVersion", 90_000)),
     remedy: "install cuDNN 9 (NVIDIA's packages, or `pip install nvidia-cudnn-cu13`)",
+    loaded: OnceLock::new(),
 };
 
-pub const NVRTC: Library = Library {
+pub static NVRTC: Library = Library {
     name: "nvrtc",
     functions: &[
         "nvrtcCompileProgram",
@@ -131,6 +146,7 @@ pub const NVRTC: Library = Library {
     remedy: "this program was built without nvcc, so it compiles its kernels at first use: \
              install NVRTC (the CUDA toolkit, or `pip install nvidia-cuda-nvrtc`), or build with \
              nvcc",
+    loaded: OnceLock::new(),
 };
 
 impl Library {
@@ -143,7 +159,8 @@ impl Library {
         if let Err(problem) = self.check() {
             return problem.to_string();
         }
-        let version = self.open().ok().flatten().and_then(|library| self.version_of(&library));
+        let library = self.loaded.get().map(|loaded| &loaded.library);
+        let version = library.and_then(|library| self.version_of(library));
         let version = version.map_or(String::new(), |version| format!("version {version}  "));
         format!("{version}{}", self.path().unwrap_or_default())
     }
@@ -156,6 +173,85 @@ impl Library {
         paths.into_iter().find(|path| path.contains(&name)).map(str::to_string)
     }
 
+    /// Finds the library, checks its version and every function that will be called, and keeps it
+    /// loaded. The first library that can be used is taken.
+    ///
+    /// # Errors
+    /// The error says what is wrong with the first library that was found, or that there is none.
+    pub fn check(&self) -> Result<()> {
+        match self.load()? {
+            true => Ok(()),
+            false => Err(self.missing()),
+        }
+    }
+
+    /// Does the same as [`check`](Self::check), and returns whether there is such a library at all.
+    fn load(&self) -> Result<bool> {
+        if self.loaded.get().is_some() {
+            return Ok(true);
+        }
+        let mut first_problem = None;
+        let named = cudarc::get_lib_name_candidates(self.name).into_iter().map(PathBuf::from);
+        for path in self.in_folders()?.into_iter().chain(named) {
+            // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
+            let Ok(library) = (unsafe { libloading::Library::new(&path) }) else { continue };
+            match self.usable(&library) {
+                Ok(addresses) => {
+                    let _ = self.loaded.set(Loaded { library, addresses });
+                    return Ok(true);
+                }
+                Err(problem) => first_problem = first_problem.or(Some(problem)),
+            }
+        }
+        first_problem.map_or(Ok(false), Err)
+    }
+
+    /// Returns the library's files in the folders named by [`FOLDERS`].
+    fn in_folders(&self) -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for folder in env::var_os(FOLDERS).iter().flat_map(env::split_paths) {
+            let files = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "read", e))?;
+            let mut found: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+            found.sort();
+            let is = |path: &&PathBuf, start: &str| {
+                path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(start))
+            };
+            // NVRTC opens its builtins by name alone, so they must be loaded already.
+            let builtins = format!("lib{}-builtins.so", self.name);
+            found.iter().filter(|path| is(path, &builtins)).for_each(keep_loaded);
+            let start = format!("lib{}.so", self.name);
+            all.extend(found.iter().filter(|path| is(path, &start)).cloned());
+        }
+        Ok(all)
+    }
+
+    /// Returns the addresses of the functions of a library that can be used.
+    fn usable(&self, library: &libloading::Library) -> Result<Vec<usize>> {
+        self.check_version(library)?;
+        let address = |function: &&'static str| {
+            // SAFETY: the symbol is looked up and not used.
+            let found = unsafe { library.get::<*const ()>(function.as_bytes()) };
+            found
+                .map(|symbol| *symbol as usize)
+                .map_err(|_| self.too_old(&format!("lib{} has no {function}", self.name)))
+        };
+        self.functions.iter().map(address).collect()
+    }
+
+    fn check_version(&self, library: &libloading::Library) -> Result<()> {
+        if self.name == DRIVER.name {
+            return check_driver(library);
+        }
+        let Some((function, oldest)) = self.version else { return Ok(()) };
+        match self.version_of(library) {
+            Some(version) if version >= oldest => Ok(()),
+            Some(version) => {
+                Err(self.too_old(&format!("lib{} is version {}", self.name, version / 10_000)))
+            }
+            None => Err(self.too_old(&format!("lib{} has no {function}", self.name))),
+        }
+    }
+
     fn version_of(&self, library: &libloading::Library) -> Option<usize> {
         let (function, _) = self.version?;
         // SAFETY: the functions that report versions have had this signature from the start.
@@ -163,35 +259,6 @@ impl Library {
             type Version = unsafe extern "C" fn() -> usize;
             library.get::<Version>(function.as_bytes()).ok().map(|version| version())
         }
-    }
-
-    /// Opens the library and checks every function that will be called, and its version.
-    pub fn check(&self) -> Result<()> {
-        let library = self.open()?.ok_or_else(|| self.missing())?;
-        self.check_functions(&library)?;
-        self.check_version(&library)?;
-        // Keep it loaded: cudarc opens it again.
-        std::mem::forget(library);
-        Ok(())
-    }
-
-    fn check_version(&self, library: &libloading::Library) -> Result<()> {
-        let Some((function, oldest)) = self.version else { return Ok(()) };
-        // SAFETY: both libraries have had this signature since their first version.
-        let version = unsafe {
-            type Version = unsafe extern "C" fn() -> usize;
-            library.get::<Version>(function.as_bytes()).map(|version| version())
-        };
-        let problem = match version {
-            Ok(version) if version >= oldest => return Ok(()),
-            Ok(version) => format!("is version {}", version / 10_000),
-            Err(_) => format!("has no {function}"),
-        };
-        let Library { name, remedy, .. } = self;
-        Err(Error::device(format!(
-            "device.kind: lib{name} {problem}, so it is too old: {remedy}. `--device host` runs \
-             without a GPU"
-        )))
     }
 
     fn missing(&self) -> Error {
@@ -202,47 +269,48 @@ impl Library {
         ))
     }
 
-    fn check_functions(&self, library: &libloading::Library) -> Result<()> {
-        for function in self.functions {
-            // SAFETY: the symbol is looked up and not used.
-            if unsafe { library.get::<*const ()>(function.as_bytes()) }.is_err() {
-                let Library { name, remedy, .. } = self;
-                return Err(Error::device(format!(
-                    "device.kind: lib{name} has no {function}, so it is too old: {remedy}. \
-                     `--device host` runs without a GPU"
-                )));
-            }
-        }
-        Ok(())
+    fn too_old(&self, problem: &str) -> Error {
+        Error::device(format!(
+            "device.kind: {problem}, so it is too old: {}. `--device host` runs without a GPU",
+            self.remedy
+        ))
     }
 
-    /// Searches the folders named first, then tries the names that cudarc uses.
-    fn open(&self) -> Result<Option<libloading::Library>> {
-        for folder in env::var_os(FOLDERS).iter().flat_map(env::split_paths) {
-            let files = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, "read", e))?;
-            let start = format!("lib{}.so", self.name);
-            let more = format!("lib{}-builtins.so", self.name);
-            let mut found: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
-            let named = |path: &PathBuf, start: &str| {
-                path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(start))
-            };
-            found.sort();
-            // NVRTC opens its builtins by name alone, so they must be loaded already.
-            found.iter().filter(|path| named(path, &more)).for_each(|path| {
-                // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
-                unsafe { libloading::Library::new(path) }.into_iter().for_each(std::mem::forget);
-            });
-            let library = found.iter().filter(|path| named(path, &start)).find_map(|path| {
-                // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
-                unsafe { libloading::Library::new(path) }.ok()
-            });
-            if library.is_some() {
-                return Ok(library);
-            }
-        }
-        // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
-        let open = |name: String| unsafe { libloading::Library::new(name) }.ok();
-        Ok(cudarc::get_lib_name_candidates(self.name).into_iter().find_map(open))
+    /// Returns the address of one of the library's functions.
+    ///
+    /// # Panics
+    /// Panics if the library was not checked or its list lacks the function, which are mistakes in
+    /// this program.
+    pub fn address(&self, function: &str) -> usize {
+        let index = self.functions.iter().position(|listed| *listed == function);
+        let address = self.loaded.get().zip(index).map(|(loaded, i)| loaded.addresses[i]);
+        address.unwrap_or_else(|| panic!("{function} of lib{} was not checked", self.name))
+    }
+}
+
+fn keep_loaded(path: &PathBuf) {
+    // SAFETY: the initializers of NVIDIA's libraries have no preconditions.
+    unsafe { libloading::Library::new(path) }.into_iter().for_each(std::mem::forget);
+}
+
+fn check_driver(library: &libloading::Library) -> Result<()> {
+    let mut version = 0;
+    // SAFETY: the function has had this signature since CUDA 2.2.
+    let status = unsafe {
+        type Version = unsafe extern "C" fn(*mut c_int) -> c_int;
+        // Without this function it lacks others, too.
+        let Ok(function) = library.get::<Version>(b"cuDriverGetVersion") else { return Ok(()) };
+        function(&mut version)
+    };
+    match status == 0 && version >= OLDEST {
+        true => Ok(()),
+        false => Err(Error::device(format!(
+            "device.kind: the NVIDIA driver is too old: it supports CUDA {}.{}; {}. `--device \
+             host` runs without a GPU",
+            version / 1000,
+            version % 1000 / 10,
+            DRIVER.remedy
+        ))),
     }
 }
 
@@ -251,29 +319,7 @@ impl Library {
 /// # Errors
 /// Fails if the driver is too old.
 pub fn driver() -> Result<bool> {
-    let Some(library) = DRIVER.open()? else { return Ok(false) };
-    let mut version = 0;
-    // SAFETY: the function has had this signature since CUDA 2.2.
-    let status = unsafe {
-        type Version = unsafe extern "C" fn(*mut c_int) -> c_int;
-        match library.get::<Version>(b"cuDriverGetVersion") {
-            Ok(function) => function(&mut version),
-            Err(_) => return DRIVER.check_functions(&library).map(|()| false),
-        }
-    };
-    if status != 0 || version < OLDEST {
-        return Err(Error::device(format!(
-            "device.kind: the NVIDIA driver is too old: it supports CUDA {}.{}; {}. `--device \
-             host` runs without a GPU",
-            version / 1000,
-            version % 1000 / 10,
-            DRIVER.remedy
-        )));
-    }
-    DRIVER.check_functions(&library)?;
-    // Keep it loaded: cudarc opens it again.
-    std::mem::forget(library);
-    Ok(true)
+    DRIVER.load()
 }
 
 pub fn missing_driver() -> Error {

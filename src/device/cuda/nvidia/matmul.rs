@@ -13,6 +13,7 @@ use std::rc::Rc;
 use cudarc::cublaslt::sys;
 use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Attribute;
 
+use super::faults;
 use super::gpu::Gpu;
 use crate::device::cuda::driver::Algorithm;
 use crate::device::library_op::{LibraryOp, Matmul, Matrix};
@@ -45,6 +46,8 @@ struct Key {
     epilogue: Epilogue,
     /// Alignment in bytes of the addresses of a, b and out, at most 16.
     alignment: [u32; 3],
+    /// The same for the bias or the sums; 0 if there are none.
+    vector_alignment: u32,
 }
 
 /// The epilogue.
@@ -86,6 +89,9 @@ fn library_type(dtype: DType) -> Result<sys::cudaDataType_t> {
 fn check(status: sys::cublasStatus_t, call: &str) -> Result<()> {
     match status {
         sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
+        sys::cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED => {
+            Err(Error::device(format!("{call}: {status:?}{}", faults::possible())))
+        }
         other => Err(Error::device(format!("{call}: {other:?}"))),
     }
 }
@@ -127,6 +133,7 @@ fn arranged(product: &Matmul) -> Result<(Key, [u64; 3])> {
         return Err(Error::shape("product", format!("cannot write {out:?}")));
     }
     let addresses = [first.address, second.address, out.address];
+    let alignment = |address: u64| 1 << address.trailing_zeros().min(4);
     let key = Key {
         a: stored(&first)?,
         b: stored(&second)?,
@@ -135,7 +142,8 @@ fn arranged(product: &Matmul) -> Result<(Key, [u64; 3])> {
         operands: product.a.dtype,
         result: product.out.dtype,
         epilogue,
-        alignment: addresses.map(|address| 1 << address.trailing_zeros().min(4)),
+        alignment: addresses.map(alignment),
+        vector_alignment: product.bias.or(product.row_sums).map_or(0, alignment),
     };
     Ok((key, addresses))
 }
@@ -145,9 +153,9 @@ impl Drop for Plan {
         // SAFETY: the handles belong to this plan; what cannot be destroyed lasts until the process
         // ends.
         unsafe {
-            let _ = sys::cublasLtMatmulDescDestroy(self.operation);
+            let _ = call!(CUBLASLT, sys::cublasLtMatmulDescDestroy(self.operation));
             for layout in self.layouts {
-                let _ = sys::cublasLtMatrixLayoutDestroy(layout);
+                let _ = call!(CUBLASLT, sys::cublasLtMatrixLayoutDestroy(layout));
             }
         }
     }
@@ -158,7 +166,10 @@ fn set<V>(operation: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &V)
     // SAFETY: the descriptor is live, and the library copies the value.
     let status = unsafe {
         let value = (value as *const V).cast();
-        sys::cublasLtMatmulDescSetAttribute(operation, attribute, value, size_of::<V>())
+        call!(
+            CUBLASLT,
+            sys::cublasLtMatmulDescSetAttribute(operation, attribute, value, size_of::<V>())
+        )
     };
     check(status, "cublasLtMatmulDescSetAttribute")
 }
@@ -184,7 +195,10 @@ fn name_of(config: &sys::cublasLtMatmulAlgo_t) -> String {
         // SAFETY: `bytes` is the attribute's size according to NVIDIA's manual and at most that of
         // the local, whose low bytes come first.
         let status = unsafe {
-            sys::cublasLtMatmulAlgoConfigGetAttribute(config, setting, to, bytes, &mut written)
+            call!(
+                CUBLASLT,
+                sys::cublasLtMatmulAlgoConfigGetAttribute(config, setting, to, bytes, &mut written)
+            )
         };
         // An older library has fewer settings.
         check(status, "cublasLtMatmulAlgoConfigGetAttribute").ok()?;
@@ -198,17 +212,22 @@ fn name_of(config: &sys::cublasLtMatmulAlgo_t) -> String {
 
 impl Matmuls {
     pub fn new(gpu: &Gpu, precision: Precision, deterministic: bool) -> Result<Matmuls> {
-        gpu.enter()?;
+        let _entered = gpu.enter()?;
         let mut handle = null_mut();
         // SAFETY: the out-pointer refers to a local.
-        check(unsafe { sys::cublasLtCreate(&mut handle) }, "cublasLtCreate")?;
+        check(unsafe { call!(CUBLASLT, sys::cublasLtCreate(&mut handle)) }, "cublasLtCreate")?;
         Ok(Matmuls { precision, deterministic, handle, plans: RefCell::default() })
     }
 
     pub fn algorithms(&self, product: &Matmul) -> Result<Vec<Algorithm>> {
         // The caller computes in another way what cannot be arranged.
         let Ok((key, _)) = arranged(product) else { return Ok(Vec::new()) };
-        Ok(self.plan(key)?.algorithms.iter().map(|(algorithm, _)| algorithm.clone()).collect())
+        Ok(self
+            .plan(key, product)?
+            .algorithms
+            .iter()
+            .map(|(algorithm, _)| algorithm.clone())
+            .collect())
     }
 
     pub fn run(
@@ -219,7 +238,7 @@ impl Matmuls {
         workspace: u64,
     ) -> Result<()> {
         let (key, [a, b, out]) = arranged(product)?;
-        let plan = self.plan(key)?;
+        let plan = self.plan(key, product)?;
         let found = plan.algorithms.get(algorithm);
         let (algorithm, config) = found.ok_or_else(|| LibraryOp::Matmul(*product).refused())?;
         if let Some(vector) = product.bias.or(product.row_sums) {
@@ -232,36 +251,42 @@ impl Matmuls {
         // are views of live tensors, the workspace is as large as the algorithm needs, and scalars
         // are read during the call.
         let status = unsafe {
-            sys::cublasLtMatmul(
-                self.handle,
-                plan.operation,
-                (&raw const alpha).cast(),
-                a as *const c_void,
-                a_layout,
-                b as *const c_void,
-                b_layout,
-                (&raw const beta).cast(),
-                out as *const c_void,
-                layout,
-                out as *mut c_void,
-                layout,
-                config,
-                workspace as *mut c_void,
-                algorithm.workspace,
-                stream.cast(),
+            call!(
+                CUBLASLT,
+                sys::cublasLtMatmul(
+                    self.handle,
+                    plan.operation,
+                    (&raw const alpha).cast(),
+                    a as *const c_void,
+                    a_layout,
+                    b as *const c_void,
+                    b_layout,
+                    (&raw const beta).cast(),
+                    out as *const c_void,
+                    layout,
+                    out as *mut c_void,
+                    layout,
+                    config,
+                    workspace as *mut c_void,
+                    algorithm.workspace,
+                    stream.cast(),
+                )
             )
         };
         check(status, "cublasLtMatmul")
     }
 
-    fn plan(&self, key: Key) -> Result<Rc<Plan>> {
+    fn plan(&self, key: Key, product: &Matmul) -> Result<Rc<Plan>> {
+        let vector = product.bias.or(product.row_sums);
         Ok(match self.plans.borrow_mut().entry(key) {
             Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(new) => new.insert(Rc::new(self.new_plan(&key)?)).clone(),
+            Entry::Vacant(new) => new.insert(Rc::new(self.new_plan(&key, vector)?)).clone(),
         })
     }
 
-    fn new_plan(&self, key: &Key) -> Result<Plan> {
+    /// Makes a plan. The library derives the alignment of the bias or the sums from their address,
+    /// so it must be set before the library is asked for algorithms; each run sets its own.
+    fn new_plan(&self, key: &Key, vector: Option<u64>) -> Result<Plan> {
         let compute = match (key.operands, self.precision) {
             (DType::F32, Precision::Tf32) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -272,7 +297,9 @@ impl Matmuls {
         let transposition = |m: Stored| m.transposed as i32;
         let mut operation = null_mut();
         // SAFETY: the out-pointer refers to a local.
-        let made = unsafe { sys::cublasLtMatmulDescCreate(&mut operation, compute, scale) };
+        let made = unsafe {
+            call!(CUBLASLT, sys::cublasLtMatmulDescCreate(&mut operation, compute, scale))
+        };
         check(made, "cublasLtMatmulDescCreate")?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &transposition(key.a))?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &transposition(key.b))?;
@@ -282,14 +309,17 @@ impl Matmuls {
                 _ => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
             };
             set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
-            let vector = Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE;
-            set(operation, vector, &(types[2] as u32))?;
+            let vector_type = Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE;
+            set(operation, vector_type, &(types[2] as u32))?;
+            set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector.unwrap_or(0))?;
         }
         let mut layouts = [null_mut(); 3];
         for ((layout, m), real) in layouts.iter_mut().zip([key.a, key.b, key.out]).zip(types) {
             let (rows, cols, pitch) = (m.rows as u64, m.cols as u64, m.pitch as i64);
             // SAFETY: the out-pointer refers to a local.
-            let made = unsafe { sys::cublasLtMatrixLayoutCreate(layout, real, rows, cols, pitch) };
+            let made = unsafe {
+                call!(CUBLASLT, sys::cublasLtMatrixLayoutCreate(layout, real, rows, cols, pitch))
+            };
             check(made, "cublasLtMatrixLayoutCreate")?;
         }
         let mut plan = Plan { operation, layouts, algorithms: Vec::new() };
@@ -321,11 +351,13 @@ impl Matmuls {
         // the types that NVIDIA's manual gives them, and a result may be all zeros.
         let (asked, found) = unsafe {
             let mut preference = null_mut();
-            let made = sys::cublasLtMatmulPreferenceCreate(&mut preference);
+            let made = call!(CUBLASLT, sys::cublasLtMatmulPreferenceCreate(&mut preference));
             check(made, "cublasLtMatmulPreferenceCreate")?;
             let prefer = |attribute, value: *const c_void, bytes| {
-                let set =
-                    sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes);
+                let set = call!(
+                    CUBLASLT,
+                    sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes)
+                );
                 check(set, "cublasLtMatmulPreferenceSetAttribute")
             };
             let most = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
@@ -342,19 +374,22 @@ impl Matmuls {
             }
             let mut found = [zeroed::<sys::cublasLtMatmulHeuristicResult_t>(); MAX_ALGORITHMS];
             let mut count = 0;
-            let asked = sys::cublasLtMatmulAlgoGetHeuristic(
-                self.handle,
-                plan.operation,
-                a,
-                b,
-                out,
-                out,
-                preference,
-                MAX_ALGORITHMS as i32,
-                found.as_mut_ptr(),
-                &mut count,
+            let asked = call!(
+                CUBLASLT,
+                sys::cublasLtMatmulAlgoGetHeuristic(
+                    self.handle,
+                    plan.operation,
+                    a,
+                    b,
+                    out,
+                    out,
+                    preference,
+                    MAX_ALGORITHMS as i32,
+                    found.as_mut_ptr(),
+                    &mut count,
+                )
             );
-            let _ = sys::cublasLtMatmulPreferenceDestroy(preference);
+            let _ = call!(CUBLASLT, sys::cublasLtMatmulPreferenceDestroy(preference));
             (asked, found.into_iter().take(count as usize))
         };
         let mut algorithms: Vec<(Algorithm, _)> = Vec::new();
@@ -374,7 +409,7 @@ impl Matmuls {
     pub fn free(&mut self) {
         self.plans.get_mut().clear();
         // SAFETY: the handle was created by `new` and is no longer used.
-        let _ = unsafe { sys::cublasLtDestroy(self.handle) };
+        let _ = unsafe { call!(CUBLASLT, sys::cublasLtDestroy(self.handle)) };
     }
 }
 

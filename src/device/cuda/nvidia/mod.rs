@@ -1,10 +1,14 @@
 //! NVIDIA GPUs and the libraries that drive them.
 
+#[macro_use]
+mod call;
+
 mod cache;
 mod code;
 mod convolution;
 mod driver;
 mod embedded;
+mod faults;
 mod gpu;
 mod graph;
 mod inventory;

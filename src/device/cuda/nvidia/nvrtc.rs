@@ -76,7 +76,7 @@ fn key(source: &str, options: &[String]) -> String {
     }
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the out-pointers refer to locals, and `NVRTC.check` found the function.
-    let _ = unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) };
+    let _ = unsafe { call!(NVRTC, nvrtc::nvrtcVersion(&mut major, &mut minor)) };
     hash.update(format!("{options:?} {major}.{minor}"));
     let digest = hex(&hash.finalize()[..16]);
     format!("{digest}.cubin")
@@ -111,31 +111,39 @@ fn compile(source: &(&str, &str), options: &[String]) -> Result<Vec<u8>> {
     // SAFETY: every pointer refers to a string or an array that outlives the calls, and buffers
     // have the sizes that the library reported.
     unsafe {
-        let made = nvrtc::nvrtcCreateProgram(
-            &mut program,
-            text.as_ptr(),
-            name.as_ptr(),
-            names.len() as c_int,
-            texts.as_ptr(),
-            names.as_ptr(),
+        let made = call!(
+            NVRTC,
+            nvrtc::nvrtcCreateProgram(
+                &mut program,
+                text.as_ptr(),
+                name.as_ptr(),
+                names.len() as c_int,
+                texts.as_ptr(),
+                names.as_ptr(),
+            )
         );
         fail("nvrtcCreateProgram", made)?;
-        let compiled =
-            nvrtc::nvrtcCompileProgram(program, options.len() as c_int, options.as_ptr());
+        let compiled = call!(
+            NVRTC,
+            nvrtc::nvrtcCompileProgram(program, options.len() as c_int, options.as_ptr())
+        );
         let mut size = 0;
         let result = if compiled == nvrtc::nvrtcResult::NVRTC_SUCCESS {
-            nvrtc::nvrtcGetCUBINSize(program, &mut size);
+            call!(NVRTC, nvrtc::nvrtcGetCUBINSize(program, &mut size));
             let mut code = vec![0u8; size];
-            fail("nvrtcGetCUBIN", nvrtc::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()))
-                .map(|()| code)
+            fail(
+                "nvrtcGetCUBIN",
+                call!(NVRTC, nvrtc::nvrtcGetCUBIN(program, code.as_mut_ptr().cast())),
+            )
+            .map(|()| code)
         } else {
-            nvrtc::nvrtcGetProgramLogSize(program, &mut size);
+            call!(NVRTC, nvrtc::nvrtcGetProgramLogSize(program, &mut size));
             let mut log = vec![0u8; size.max(1)];
-            nvrtc::nvrtcGetProgramLog(program, log.as_mut_ptr().cast());
+            call!(NVRTC, nvrtc::nvrtcGetProgramLog(program, log.as_mut_ptr().cast()));
             let log = String::from_utf8_lossy(&log).into_owned();
             fail(&format!("nvrtcCompileProgram\n{log}\n"), compiled).map(|()| Vec::new())
         };
-        nvrtc::nvrtcDestroyProgram(&mut program);
+        call!(NVRTC, nvrtc::nvrtcDestroyProgram(&mut program));
         result
     }
 }
