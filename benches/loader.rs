@@ -78,7 +78,7 @@ fn make_sets(root: &Path) {
         write_picture(&root.join(name), CITYSCAPES, n);
     }
     let gta = layouts::find("gta").unwrap();
-    prepare(gta, &root.join("gta"), &()).unwrap();
+    prepare(gta, &root.join("gta"), false, &()).unwrap();
 }
 
 fn config(root: &Path) -> Config {

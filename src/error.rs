@@ -67,6 +67,23 @@ pub enum Error {
     /// Training produced a value that is not finite.
     #[error("{0}")]
     NotFinite(String),
+
+    /// Several problems that can be mended at once.
+    #[error("{} problems:{}", .0.len(), listed(.0))]
+    Several(Vec<Error>),
+}
+
+fn listed(errors: &[Error]) -> String {
+    errors.iter().map(|error| format!("\n{}", error.to_string().replace('\n', "\n  "))).collect()
+}
+
+/// Returns both values, or the errors of both.
+pub(crate) fn both<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(a), Err(b)) => Err(a.and(b)),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+    }
 }
 
 impl Error {
@@ -78,6 +95,16 @@ impl Error {
             }
             _ => None,
         }
+    }
+
+    fn and(self, other: Error) -> Error {
+        let list = |error| match error {
+            Error::Several(errors) => errors,
+            error => vec![error],
+        };
+        let mut errors = list(self);
+        errors.extend(list(other));
+        Error::Several(errors)
     }
 
     /// Appends settings that need less memory to an [`Error::OutOfMemory`] that names none yet.

@@ -85,6 +85,8 @@ pub(super) const ADDED: &[&str] = &[
     "mask.confidence_weight",
     "run.keep_best",
     "device.memory_limit",
+    "source.skip_unlabeled",
+    "target.skip_unlabeled",
 ];
 
 impl Convert {

@@ -85,6 +85,8 @@ pub struct DomainConfig {
     pub root: PathBuf,
     /// `[width, height]`: images are resized to fit inside, keeping their aspect ratio.
     pub resize: [usize; 2],
+    /// Whether images without a label are left out instead of refused.
+    pub skip_unlabeled: bool,
     /// Used only with the layout `files`.
     pub files: FilesConfig,
 }

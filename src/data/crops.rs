@@ -37,11 +37,21 @@ impl<'a> Counter<'a> {
         Counter { label, columns, rows }
     }
 
+    /// Returns the source coordinates that a window reads. A window that exceeds the label reads
+    /// only what is there.
+    fn inside(&self, window: Window) -> [&[usize]; 2] {
+        fn part(all: &[usize], from: usize, length: usize) -> &[usize] {
+            &all[from.min(all.len())..(from + length).min(all.len())]
+        }
+        [part(&self.columns, window.x, window.width), part(&self.rows, window.y, window.height)]
+    }
+
     /// Returns the histogram of the scaled label in a window.
     pub fn count(&self, window: Window) -> Histogram {
         let mut total = [0; 256];
-        let columns = repeats(&self.columns[window.x..window.x + window.width]);
-        for (y, times) in repeats(&self.rows[window.y..window.y + window.height]) {
+        let [columns, rows] = self.inside(window);
+        let columns = repeats(columns);
+        for (y, times) in repeats(rows) {
             let row = &self.label.data[y * self.label.size.width..][..self.label.size.width];
             // Neighboring pixels mostly share an id, so runs are summed before the histogram is
             // touched.
@@ -58,15 +68,16 @@ impl<'a> Counter<'a> {
         total
     }
 
-    /// Returns the scaled label in a window, row by row.
-    pub fn crop(&self, window: Window) -> Vec<u8> {
-        let columns = &self.columns[window.x..window.x + window.width];
-        let mut out = Vec::with_capacity(window.width * window.height);
-        for &y in &self.rows[window.y..window.y + window.height] {
+    /// Returns the scaled label in a window, row by row, and the width of the rows. It is smaller
+    /// than the window where that exceeds the label.
+    pub fn crop(&self, window: Window) -> (Vec<u8>, usize) {
+        let [columns, rows] = self.inside(window);
+        let mut out = Vec::with_capacity(columns.len() * rows.len());
+        for &y in rows {
             let row = &self.label.data[y * self.label.size.width..][..self.label.size.width];
             out.extend(columns.iter().map(|&x| row[x]));
         }
-        out
+        (out, columns.len())
     }
 }
 

@@ -24,6 +24,7 @@ const AHEAD: usize = 2;
 pub struct EvalSet {
     pairs: Vec<Pair>,
     fit: [usize; 2],
+    note: Option<String>,
 }
 
 /// One validation image.
@@ -51,13 +52,19 @@ impl EvalSet {
     /// keeping their aspect ratio. The labels do not have to be prepared.
     ///
     /// # Errors
-    /// The folder is missing or empty, or an image has no label.
+    /// The folder is missing or empty, or an image has no label and may not be left out.
     pub fn new(domain: &DomainConfig, classes: usize, fit: [usize; 2]) -> Result<Self> {
         if fit.contains(&0) {
             return Err(Error::config("eval.resize must be at least 1 x 1"));
         }
-        let pairs = layouts::Domain::new(domain, classes)?.pairs(&domain.root, Split::Val)?;
-        Ok(EvalSet { pairs, fit })
+        let dataset = layouts::Domain::new(domain, classes)?;
+        let (pairs, note) = dataset.labeled(&domain.root, Split::Val)?;
+        Ok(EvalSet { pairs, fit, note })
+    }
+
+    /// Returns what the user should know about the dataset, if there is anything.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Returns the number of images.

@@ -1,7 +1,7 @@
 //! Label maps from PNG files: one class id per pixel.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::Cursor,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
@@ -46,7 +46,8 @@ pub enum Storage {
     Colors,
 }
 
-/// Maps the values of a label file to train ids, and rejects values that the file must not contain.
+/// Maps the values of a label file to train ids. Values outside the list are unlabeled, as for the
+/// released tools, or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMap {
     name: &'static str,
@@ -57,18 +58,65 @@ pub struct IdMap {
     bytes: [u8; 256],
     /// Train ids of larger known values.
     more: HashMap<u32, u8>,
-    /// Train id of all remaining values; `INVALID` rejects them.
-    others: u8,
+    others: Others,
 }
 
-/// Marks a value that has no train id; no train id is this large.
-const INVALID: u8 = 254;
+/// What the values outside an [`IdMap`]'s list mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// The file is not what it should be.
+    Refused,
+    /// Unlabeled pixels, which are counted.
+    Counted,
+    /// Unlabeled pixels, as configured.
+    Ignored,
+}
+
+/// Marks a value that is not in the list; no train id is this large.
+const OUTSIDE: u8 = 254;
+
+/// Pixels of label files whose values are not in the list, by value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside(BTreeMap<u32, u64>);
+
+impl Outside {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the number of pixels.
+    pub fn pixels(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Adds the pixels of another label.
+    pub fn add(&mut self, other: Outside) {
+        for (value, pixels) in other.0 {
+            *self.0.entry(value).or_default() += pixels;
+        }
+    }
+
+    /// Returns the values, the most frequent first; of many, only the first few.
+    fn values(&self) -> String {
+        let mut values: Vec<(u32, u64)> = self.0.iter().map(|(&value, &n)| (value, n)).collect();
+        values.sort_by_key(|&(value, n)| (std::cmp::Reverse(n), value));
+        let shown: Vec<String> = values.iter().take(LISTED).map(|v| v.0.to_string()).collect();
+        let more = if values.len() > LISTED { ", …" } else { "" };
+        format!("{}{more}", shown.join(", "))
+    }
+}
+
+/// Number of values outside the list that a message names.
+const LISTED: usize = 5;
+/// A label of which less than this share is in the list is of another kind.
+const LEAST_SHARE: f64 = 0.1;
 
 /// Identity map of the train ids in files that preparation writes.
 pub static TRAIN_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
     let ids = (0..CITYSCAPES.len() as u8).chain([IGNORE]).map(|id| (id.into(), id));
     let expected = "0 to 18, or 255 for unlabeled";
-    Arc::new(IdMap::new("train id", expected, Storage::Bytes, ids))
+    Arc::new(IdMap::new("train id", expected, Storage::Bytes, Others::Refused, ids))
 });
 
 /// Label ids of Cityscapes, which GTA shares: 0 to 34, and 255.
@@ -76,7 +124,7 @@ pub static CITYSCAPES_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
     let unlabeled = (0..=34).chain([255]).map(|id| (id, IGNORE));
     let ids = (0..).zip(&CITYSCAPES).map(|(train_id, c)| (c.label_id.into(), train_id));
     let ids = unlabeled.chain(ids);
-    Arc::new(IdMap::new("label id", "0 to 34, or 255", Storage::Bytes, ids))
+    Arc::new(IdMap::new("label id", "0 to 34, or 255", Storage::Bytes, Others::Counted, ids))
 });
 
 /// Label ids of SYNTHIA-RAND-CITYSCAPES: 0 to 22.
@@ -84,7 +132,8 @@ pub static SYNTHIA_IDS: LazyLock<Arc<IdMap>> = LazyLock::new(|| {
     let unlabeled = (0..=22).map(|id| (id, IGNORE));
     let ids = (0..).zip(classes::SYNTHIA_IDS).map(|(train_id, id)| (id.into(), train_id));
     let ids = unlabeled.chain(ids);
-    Arc::new(IdMap::new("SYNTHIA label id", "0 to 22", Storage::FirstChannel, ids))
+    let (name, storage) = ("SYNTHIA label id", Storage::FirstChannel);
+    Arc::new(IdMap::new(name, "0 to 22", storage, Others::Counted, ids))
 });
 
 impl IdMap {
@@ -93,16 +142,17 @@ impl IdMap {
         name: &'static str,
         expected: impl Into<String>,
         storage: Storage,
+        others: Others,
         ids: impl Iterator<Item = (u32, u8)>,
     ) -> Self {
-        let (mut bytes, mut more) = ([INVALID; 256], HashMap::new());
+        let (mut bytes, mut more) = ([OUTSIDE; 256], HashMap::new());
         for (value, train_id) in ids {
             match bytes.get_mut(value as usize) {
                 Some(place) => *place = train_id,
                 None => drop(more.insert(value, train_id)),
             }
         }
-        IdMap { name, expected: expected.into(), storage, bytes, more, others: INVALID }
+        IdMap { name, expected: expected.into(), storage, bytes, more, others }
     }
 
     /// Creates the map of a dataset that `[files]` describes.
@@ -130,49 +180,95 @@ impl IdMap {
             }
             false => "a value of files.ids or files.ignore".into(),
         };
-        let mut map = IdMap::new(name, expected, storage, ignored.chain(own));
-        if files.ignore_others {
-            map.others = IGNORE;
-            map.bytes.iter_mut().filter(|t| **t == INVALID).for_each(|t| *t = IGNORE);
-        }
-        map
+        let others = if files.ignore_others { Others::Ignored } else { Others::Refused };
+        IdMap::new(name, expected, storage, others, ignored.chain(own))
     }
 
-    /// Returns the train id of a value, or None if no label may contain it.
+    /// Returns the train ids that a label can contain, in ascending order.
+    pub fn classes(&self) -> Vec<u8> {
+        let mut classes: Vec<u8> = self.bytes.iter().chain(self.more.values()).copied().collect();
+        classes.retain(|&id| id < OUTSIDE);
+        classes.sort_unstable();
+        classes.dedup();
+        classes
+    }
+
+    /// Returns the train id of a value, or None if it is not in the list.
     pub fn get(&self, value: u32) -> Option<u8> {
-        let found = self.bytes.get(value as usize).or_else(|| self.more.get(&value));
-        Some(*found.unwrap_or(&self.others)).filter(|&train_id| train_id != INVALID)
+        match self.listed(value) {
+            OUTSIDE if self.others == Others::Ignored => Some(IGNORE),
+            OUTSIDE => None,
+            train_id => Some(train_id),
+        }
     }
 
-    /// Replaces every value by its train id.
+    fn listed(&self, value: u32) -> u8 {
+        let found = self.bytes.get(value as usize).or_else(|| self.more.get(&value));
+        found.copied().unwrap_or(OUTSIDE)
+    }
+
+    /// Replaces every value by its train id, and counts those that are not in the list.
     ///
     /// # Errors
     /// A value is out of range; the error names `path` and the position.
-    fn apply(&self, path: &Path, values: &Values) -> Result<Plane> {
-        let data: Vec<u8> = match &values.data {
+    fn apply(&self, path: &Path, values: &Values) -> Result<(Plane, Outside)> {
+        let mut data: Vec<u8> = match &values.data {
             Data::Bytes(data) => data.iter().map(|&id| self.bytes[id as usize]).collect(),
             Data::Words(data) => {
-                let train_id = |run: &[u32]| self.get(run[0]).unwrap_or(INVALID);
                 let runs = data.chunk_by(|a, b| a == b);
-                runs.flat_map(|run| std::iter::repeat_n(train_id(run), run.len())).collect()
+                runs.flat_map(|run| std::iter::repeat_n(self.listed(run[0]), run.len())).collect()
             }
         };
         let size = values.size;
-        let Some(at) = data.iter().position(|&id| id == INVALID) else {
-            return Ok(Plane { size, data });
-        };
-        let (x, y) = (at % size.width, at / size.width);
-        let (name, expected) = (self.name, &self.expected);
-        let value = match &values.data {
-            Data::Bytes(data) => data[at].to_string(),
-            Data::Words(data) if self.storage == Storage::Colors => {
-                let [_, r, g, b] = data[at].to_be_bytes();
+        let mut outside = Outside::default();
+        if let Some(first) = data.iter().position(|&id| id == OUTSIDE) {
+            if self.others == Others::Refused {
+                return Err(self.out_of_range(path, values, first));
+            }
+            for (at, id) in data.iter_mut().enumerate().filter(|(_, id)| **id == OUTSIDE) {
+                *id = IGNORE;
+                if self.others == Others::Counted {
+                    *outside.0.entry(values.data.get(at)).or_default() += 1;
+                }
+            }
+        }
+        Ok((Plane { size, data }, outside))
+    }
+
+    fn out_of_range(&self, path: &Path, values: &Values, at: usize) -> Error {
+        let (x, y) = (at % values.size.width, at / values.size.width);
+        let (name, expected, value) = (self.name, &self.expected, values.data.get(at));
+        let value = match self.storage {
+            Storage::Colors => {
+                let [_, r, g, b] = value.to_be_bytes();
                 LabelValue::Color([r, g, b]).to_string()
             }
-            Data::Words(data) => data[at].to_string(),
+            _ => value.to_string(),
         };
         let problem =
             format!("{name} {value} at x {x}, y {y} is out of range: expected {expected}");
+        Error::data(path, problem)
+    }
+
+    /// Describes values outside the list, as in "label id 35 (expected 0 to 34, or 255)".
+    pub fn describe(&self, outside: &Outside) -> String {
+        format!("{} {} (expected {})", self.name, outside.values(), self.expected)
+    }
+
+    /// Checks that not nearly all of `pixels` pixels are outside the list.
+    ///
+    /// # Errors
+    /// They are, so the labels at `path` are of another kind.
+    pub fn check_share(&self, path: &Path, outside: &Outside, pixels: u64) -> Result<()> {
+        let share = outside.pixels() as f64 / pixels.max(1) as f64;
+        if share <= 1.0 - LEAST_SHARE {
+            return Ok(());
+        }
+        let problem = format!(
+            "{:.1} % of the pixels have {}: these are not labels of the configured layout",
+            100.0 * share,
+            self.describe(outside)
+        );
         Err(Error::data(path, problem))
     }
 }
@@ -195,8 +291,19 @@ impl LabelFile {
     /// Loads the label as train ids.
     ///
     /// # Errors
-    /// The file is missing, truncated or not a label, or contains an id that is out of range.
+    /// The file is missing, truncated or not a label, or contains an id that is out of range, or
+    /// hardly any that is in range.
     pub fn load(&self) -> Result<Plane> {
+        let (plane, outside) = self.load_counted()?;
+        self.ids.check_share(&self.path, &outside, plane.data.len() as u64)?;
+        Ok(plane)
+    }
+
+    /// Loads the label as train ids, and counts the pixels whose values are not in the list.
+    ///
+    /// # Errors
+    /// The file is missing, truncated or not a label, or contains an id that is out of range.
+    pub fn load_counted(&self) -> Result<(Plane, Outside)> {
         self.ids.apply(&self.path, &read_values(&self.path, self.ids.storage)?)
     }
 }
@@ -226,6 +333,15 @@ struct Values {
 enum Data {
     Bytes(Vec<u8>),
     Words(Vec<u32>),
+}
+
+impl Data {
+    fn get(&self, at: usize) -> u32 {
+        match self {
+            Data::Bytes(data) => data[at].into(),
+            Data::Words(data) => data[at],
+        }
+    }
 }
 
 /// Reads the values of a label PNG as `storage` says: palette *indices* (the colors of the palette

@@ -14,7 +14,6 @@ use crate::{
         classes::IGNORE,
         crops::{Counter, pad, random_window, varied_window},
         decode::{self, load_rows},
-        labels::check_size,
         layouts::{self, Pair, Split},
         photometric,
         prefetch::{Prefetcher, Task},
@@ -24,7 +23,7 @@ use crate::{
         },
         sampling::{FilesByClass, RareClassSampler},
     },
-    error::{Error, Result},
+    error::{Error, Result, both},
     rng::{Draw, Purpose},
 };
 
@@ -40,6 +39,7 @@ const REPLACEMENTS: u64 = 1000;
 /// Training batches in iteration order.
 pub struct Loader {
     batches: Prefetcher<Batches>,
+    note: Option<String>,
 }
 
 impl Loader {
@@ -51,8 +51,14 @@ impl Loader {
     /// A folder, label or statistics file is missing, or the data cannot satisfy the configuration.
     pub fn new(config: &Config, start_iteration: u64) -> Result<Self> {
         let (threads, ahead) = (config.data.workers, config.data.prefetch);
-        let batches = Prefetcher::new(Batches::new(config)?, start_iteration, threads, ahead)?;
-        Ok(Loader { batches })
+        let (batches, note) = Batches::new(config)?;
+        let batches = Prefetcher::new(batches, start_iteration, threads, ahead)?;
+        Ok(Loader { batches, note })
+    }
+
+    /// Returns what the user should know about the dataset, if there is anything.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Returns the next batch, waiting until it is ready.
@@ -72,6 +78,35 @@ struct Batches {
     sampler: Option<RareClassSampler>,
     targets: Vec<PathBuf>,
     rare: Option<RareFiles>,
+}
+
+/// The files of the source, and how they are drawn.
+struct Source {
+    pairs: Vec<Pair>,
+    sampler: Option<RareClassSampler>,
+    rare: Option<RareFiles>,
+    note: Option<String>,
+}
+
+impl Source {
+    fn new(config: &Config) -> Result<Self> {
+        let (root, classes) = (&config.source.root, config.network.classes);
+        let source = layouts::Domain::new(&config.source, classes)?;
+        let (pairs, note) = source.labeled(root, Split::Train)?;
+        let (sampling, quadmix) = (config.rare_class_sampling.enabled, config.quadmix.enabled);
+        let (mut sampler, mut rare) = (None, None);
+        if sampling || quadmix {
+            source.check_statistics(root)?;
+            let files = FilesByClass::read(root, &pairs, classes)?;
+            if sampling {
+                sampler = Some(RareClassSampler::new(&config.rare_class_sampling, root, &files)?);
+            }
+            if quadmix {
+                rare = Some(RareFiles::new(config, &files, &pairs)?);
+            }
+        }
+        Ok(Source { pairs, sampler, rare, note })
+    }
 }
 
 /// The files that contain each long-tail class, by position in `quadmix.classes`.
@@ -97,36 +132,18 @@ enum Kind {
 }
 
 impl Batches {
-    fn new(config: &Config) -> Result<Self> {
+    /// Lists the files, and returns what the user should know about them.
+    fn new(config: &Config) -> Result<(Self, Option<String>)> {
         check(config)?;
-        let (root, classes) = (&config.source.root, config.network.classes);
-        let source = layouts::Domain::new(&config.source, classes)?;
-        let pairs = source.pairs(root, Split::Train)?;
-        let quadmix = config.quadmix.enabled;
-        let by_class = if config.rare_class_sampling.enabled || quadmix {
-            source.check_statistics(root)?;
-            Some(FilesByClass::read(root, &pairs, classes)?)
-        } else {
-            None
-        };
-        let sampler = match &by_class {
-            Some(files) if config.rare_class_sampling.enabled => {
-                Some(RareClassSampler::new(&config.rare_class_sampling, root, files)?)
-            }
-            _ => None,
-        };
-        let rare = match &by_class {
-            Some(files) if quadmix => Some(RareFiles::new(config, files, &pairs)?),
-            _ => None,
-        };
+        let classes = config.network.classes;
         let targets = match config.learns_from_target() {
-            false => Vec::new(),
-            true => {
-                let target = layouts::Domain::new(&config.target, classes)?;
-                target.images(&config.target.root, Split::Train)?
-            }
+            false => Ok(Vec::new()),
+            true => layouts::Domain::new(&config.target, classes)
+                .and_then(|target| target.images(&config.target.root, Split::Train)),
         };
-        Ok(Batches { config: config.clone(), pairs, sampler, targets, rare })
+        let (source, targets) = both(Source::new(config), targets)?;
+        let Source { pairs, sampler, rare, note } = source;
+        Ok((Batches { config: config.clone(), pairs, sampler, targets, rare }, note))
     }
 
     fn draw(&self, iteration: u64, purpose: Purpose, slot: usize, attempt: u64) -> Draw {
@@ -204,31 +221,41 @@ impl Batches {
         };
         let Pair { image, label: file } = &self.pairs[position];
         let label = file.load()?;
-        let fitted = label.size.fitted(self.config.source.resize);
+        let resized = label.size.fitted(self.config.source.resize);
         let counter = Counter::new(
             &label,
-            cv_nearest_map(label.size.width, fitted.width, 0..fitted.width),
-            cv_nearest_map(label.size.height, fitted.height, 0..fitted.height),
+            cv_nearest_map(label.size.width, resized.width, 0..resized.width),
+            cv_nearest_map(label.size.height, resized.height, 0..resized.height),
         );
-        let cropped = |attempt| {
-            let mut draw = draw(Purpose::SourceCrop, attempt);
-            let (share, redraws) = (data.max_class_share, data.crop_attempts);
-            varied_window(&counter, fitted, data.crop, share, redraws, &mut draw)
-        };
         let enough = rcs.min_pixels as f64 * rcs.min_crop_ratio;
-        let (mut attempt, (mut window, mut held)) = (0, cropped(0));
-        if let Some(class) = wanted.filter(|_| rcs.min_crop_ratio > 0.0) {
-            while attempt < rcs.attempts as u64 && held[class as usize] as f64 <= enough {
-                attempt += 1;
-                (window, held) = cropped(attempt);
+        // Chooses the crop, and the attempt that found it, for an image of this size.
+        let choose = |size: Size| {
+            let fitted = size.fitted(self.config.source.resize);
+            let cropped = |attempt| {
+                let mut draw = draw(Purpose::SourceCrop, attempt);
+                let (share, redraws) = (data.max_class_share, data.crop_attempts);
+                varied_window(&counter, fitted, data.crop, share, redraws, &mut draw)
+            };
+            let (mut attempt, (mut window, mut held)) = (0, cropped(0));
+            if let Some(class) = wanted.filter(|_| rcs.min_crop_ratio > 0.0) {
+                while attempt < rcs.attempts as u64 && held[class as usize] as f64 <= enough {
+                    attempt += 1;
+                    (window, held) = cropped(attempt);
+                }
             }
-        }
-        let flip = draw(Purpose::SourceFlip, attempt).chance(data.flip);
-
+            (fitted, window, attempt)
+        };
+        // The choice is made while the image's size is only expected. As in the reference, a label
+        // of another size is resized by itself, cropped where the image is, and padded.
+        let mut chosen = choose(label.size);
         let decoded = load_rows(image, |size| {
-            check_size(image, size, &file.path, label.size)?;
-            Ok(cv_bilinear_rows(size, fitted, window))
+            if size != label.size {
+                chosen = choose(size);
+            }
+            Ok(cv_bilinear_rows(size, chosen.0, chosen.1))
         })?;
+        let (fitted, window, attempt) = chosen;
+        let flip = draw(Purpose::SourceFlip, attempt).chance(data.flip);
         let mut rgb = cv_bilinear(decoded.rows(), fitted, window);
         if data.photometric_distortion {
             photometric::distort(&mut rgb, &mut draw(Purpose::Photometric, attempt));
@@ -292,10 +319,7 @@ impl Batches {
             if counter.count(window)[class as usize] as u64 <= quadmix.min_pixels {
                 continue;
             }
-            let decoded = load_rows(image, |size| {
-                check_size(image, size, &file.path, label.size)?;
-                Ok(pil_bilinear_rows(size, to, window))
-            });
+            let decoded = load_rows(image, |size| Ok(pil_bilinear_rows(size, to, window)));
             let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(e) => {
@@ -316,10 +340,12 @@ impl Batches {
     }
 
     /// Flips the crop and then pads it on the right and below, in the order of the reference.
+    /// `label` holds the width of its rows, which is that of the window unless the label is smaller
+    /// than its image.
     fn finish(
         &self,
         mut rgb: Vec<u8>,
-        label: Option<Vec<u8>>,
+        label: Option<(Vec<u8>, usize)>,
         valid: Option<Vec<u8>>,
         window: Window,
         flip: bool,
@@ -330,16 +356,14 @@ impl Batches {
         if flip {
             flip_horizontally(&mut rgb, width, 3);
         }
-        let plane = |plane: Option<Vec<u8>>, fill: u8| {
-            let mut plane = plane.unwrap_or_default();
-            if plane.is_empty() {
-                return plane;
-            }
+        let plane = |plane: Option<(Vec<u8>, usize)>, fill: u8| {
+            let Some((mut plane, width)) = plane else { return Vec::new() };
             if flip {
                 flip_horizontally(&mut plane, width, 1);
             }
             pad(plane, width, side, [fill])
         };
+        let valid = valid.map(|valid| (valid, width));
         Crop {
             label: plane(label, IGNORE),
             valid: plane(valid, 0),

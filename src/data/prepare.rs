@@ -5,7 +5,8 @@
 //! both.
 
 use std::{
-    path::Path,
+    collections::{BTreeSet, HashSet},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,9 +19,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::{Config, FILES},
     data::{
+        classes::Classes,
         decode,
-        labels::{LabelFile, Plane, TRAIN_IDS, check_size, encode},
-        layouts::{self, Files, Layout, RawLabel},
+        labels::{LabelFile, Outside, Plane, TRAIN_IDS, check_size, encode},
+        layouts::{self, Files, Layout, RawLabel, Split},
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
@@ -32,28 +34,67 @@ use crate::{
 pub struct Prepared {
     /// Number of labels converted by this run.
     pub written: usize,
-    /// Number of labels that needed no conversion: the converted file is readable and not older
-    /// than its source, or the label is read directly.
+    /// Number of labels that needed no conversion: the converted file holds what the label gives,
+    /// or the label is read directly.
     pub kept: usize,
-    /// Pixel count of each class that occurs in the counted labels, ordered by class.
-    pub pixels: Vec<(u8, u64)>,
+    /// Number of labels in the statistics: those of the training split that have an image.
+    pub counted: usize,
+    /// How often each class occurs in the counted labels, for every class that they can contain, in
+    /// ascending order.
+    pub classes: Vec<ClassCount>,
+    /// What the user should know: classes that occur nowhere, labels that were left out, and values
+    /// that are not in the list.
+    pub notes: Vec<String>,
+}
+
+/// How often a class occurs in a dataset's counted labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassCount {
+    /// The train id.
+    pub class: u8,
+    /// Number of pixels.
+    pub pixels: u64,
+    /// Number of images that contain it.
+    pub images: usize,
 }
 
 /// Maximum number of problems in one error message.
 const LISTED: usize = 5;
 
 /// Writes train ids next to every label below `root`, the class statistics, and the lists of the
-/// layout.
+/// layout. `skip_unlabeled` says whether images without a label are left out instead of refused;
+/// training has a key of that name.
 ///
 /// Runs on all cores. Every file is replaced atomically, so an interrupted run can be repeated;
-/// labels that are already converted are then only read.
+/// labels whose converted file is right are then only read. Labels without their image are left out
+/// of the statistics. Values that are not in the layout's list become unlabeled, as with the
+/// released tools.
 ///
 /// # Errors
-/// Folders are missing, or labels are damaged, contain ids out of range or differ in size from
-/// their image. All labels are checked and the first few problems are listed; the statistics are
+/// Folders are missing, labels are damaged, images have no label, or hardly any pixel has a value
+/// in the list. All labels are checked and the first few problems are listed; the statistics are
 /// not written in this case.
-pub fn prepare(layout: &dyn Layout, root: &Path, observer: &dyn Observer) -> Result<Prepared> {
+pub fn prepare(
+    layout: &dyn Layout,
+    root: &Path,
+    skip_unlabeled: bool,
+    observer: &dyn Observer,
+) -> Result<Prepared> {
     let labels = layout.raw_labels(root)?;
+    let mut notes = Vec::new();
+    if let Some(missing) = unlabeled(layout, root, &labels) {
+        match skip_unlabeled {
+            true => notes.push(missing),
+            false => {
+                let problem = format!(
+                    "{missing}. Add the labels, or leave these images out: here with \
+                     --skip-unlabeled, in training with skip_unlabeled = true in the dataset's \
+                     section"
+                );
+                return Err(Error::data(root, problem));
+            }
+        }
+    }
     let done = AtomicUsize::new(0);
     let converted: Vec<Result<Converted>> = labels
         .par_iter()
@@ -64,15 +105,10 @@ pub fn prepare(layout: &dyn Layout, root: &Path, observer: &dyn Observer) -> Res
         })
         .collect();
 
-    let mut prepared = Prepared::default();
-    let (mut stats, mut problems) = (Vec::new(), Vec::new());
+    let (mut all, mut problems) = (Vec::new(), Vec::new());
     for converted in converted {
         match converted {
-            Ok(converted) => {
-                prepared.written += converted.written as usize;
-                prepared.kept += !converted.written as usize;
-                stats.extend(converted.stats);
-            }
+            Ok(converted) => all.push(converted),
             Err(problem) => problems.push(problem),
         }
     }
@@ -82,30 +118,36 @@ pub fn prepare(layout: &dyn Layout, root: &Path, observer: &dyn Observer) -> Res
     if let Some(problem) = problems.pop() {
         return Err(problem);
     }
+    notes.extend(findings(root, &labels, &all)?);
 
+    let written = all.iter().filter(|converted| converted.written).count();
+    let stats: Vec<FileStats> = all.into_iter().filter_map(|converted| converted.stats).collect();
     for (name, text) in layout.lists(root)? {
         replace(&root.join(name), text.as_bytes())?;
     }
     write_json(&root.join(CLASS_STATS_DICT), &stats_by_file(&stats))?;
     write_json(&root.join(SAMPLES_WITH_CLASS), &files_by_class(&stats))?;
     write_json(&root.join(CLASS_STATS), &stats_list(&stats))?;
-    let mut pixels = [0; 256];
-    for &(class, count) in stats.iter().flat_map(|s| &s.counts) {
-        pixels[class as usize] += count;
-    }
-    prepared.pixels = (0..).zip(pixels).filter(|&(_, count)| count > 0).collect();
-    Ok(prepared)
+    let classes = class_counts(&labels, &stats);
+    let (kept, counted) = (labels.len() - written, stats.len());
+    Ok(Prepared { written, kept, counted, classes, notes })
 }
 
-/// Prepares a dataset by the name of its layout. `place` is its folder, or for the layout "files"
-/// the configuration whose `[source.files]` describes it.
+/// Prepares a dataset by the name of its layout, and returns the names of its classes too. `place`
+/// is its folder, or for the layout "files" the configuration whose `[source.files]` describes it.
 ///
 /// # Errors
 /// The layout does not exist, the source of the configuration has another layout, or [`prepare`]
 /// fails.
-pub fn prepare_named(layout: &str, place: &Path, observer: &dyn Observer) -> Result<Prepared> {
+pub fn prepare_named(
+    layout: &str,
+    place: &Path,
+    skip_unlabeled: bool,
+    observer: &dyn Observer,
+) -> Result<(Prepared, Classes)> {
     if layout != FILES {
-        return prepare(layouts::find(layout)?, place, observer);
+        let prepared = prepare(layouts::find(layout)?, place, skip_unlabeled, observer)?;
+        return Ok((prepared, Classes::cityscapes()));
     }
     let config = Config::load(&place.display().to_string(), &[])?;
     config.notes.lines().iter().for_each(|note| observer.message(note));
@@ -119,7 +161,97 @@ pub fn prepare_named(layout: &str, place: &Path, observer: &dyn Observer) -> Res
         );
         return Err(Error::data(place, problem));
     }
-    prepare(&Files::new(&domain.files, classes)?, &domain.root, observer)
+    let skip = skip_unlabeled || domain.skip_unlabeled;
+    let prepared = prepare(&Files::new(&domain.files, classes)?, &domain.root, skip, observer)?;
+    Ok((prepared, Classes::new(&config.dataset)))
+}
+
+/// Describes the images without a label, in splits in which others have one.
+fn unlabeled(layout: &dyn Layout, root: &Path, labels: &[RawLabel]) -> Option<String> {
+    let labeled: HashSet<&PathBuf> = labels.iter().map(|label| &label.image).collect();
+    // Of a dataset without splits, every split has the same images.
+    let mut all = BTreeSet::new();
+    for split in Split::ALL {
+        // A split without images, or without any label, need not be there.
+        let Ok(images) = layout.images(root, split) else { continue };
+        if images.iter().any(|image| labeled.contains(image)) {
+            all.extend(images);
+        }
+    }
+    let found: Vec<&PathBuf> = all.iter().filter(|image| !labeled.contains(image)).collect();
+    (!found.is_empty()).then(|| {
+        let (n, total) = (found.len(), all.len());
+        format!("{n} of {total} images have no label: {}", named(root, found.into_iter()))
+    })
+}
+
+/// Returns notes on what the labels hold and lack.
+///
+/// # Errors
+/// Hardly any pixel has a value in the list.
+fn findings(root: &Path, labels: &[RawLabel], all: &[Converted]) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let paths = |wanted: fn(&Converted) -> bool| -> Vec<&PathBuf> {
+        let wanted = labels.iter().zip(all).filter(|(_, converted)| wanted(converted));
+        wanted.map(|(label, _)| &label.label.path).collect()
+    };
+    let mut tell = |which: Vec<&PathBuf>, what: &str| {
+        if !which.is_empty() {
+            let (n, names) = (which.len(), named(root, which.into_iter()));
+            notes.push(format!("{n} of {} labels {what}: {names}", labels.len()));
+        }
+    };
+    tell(paths(|c| c.lonely), "have no image and are left out of the statistics");
+    tell(
+        paths(|c| c.resized),
+        "differ in size from their image; as in the reference, training resizes each by itself and \
+         pads what is missing",
+    );
+    tell(
+        paths(|c| c.differed),
+        "have a converted file that does not hold what the label gives; it was converted again",
+    );
+    let mut outside = Outside::default();
+    all.iter().for_each(|converted| outside.add(converted.outside.clone()));
+    if let Some(first) = labels.first().filter(|_| !outside.is_empty()) {
+        let pixels = all.iter().map(|converted| converted.pixels).sum();
+        first.label.ids.check_share(root, &outside, pixels)?;
+        notes.push(format!(
+            "{} pixels in {} of {} labels have {}; they count as unlabeled",
+            outside.pixels(),
+            all.iter().filter(|converted| !converted.outside.is_empty()).count(),
+            labels.len(),
+            first.label.ids.describe(&outside)
+        ));
+    }
+    Ok(notes)
+}
+
+/// Names the first few of some files, relative to the root.
+fn named<'a>(root: &Path, paths: impl Iterator<Item = &'a PathBuf>) -> String {
+    let mut names: Vec<String> = paths
+        .take(LISTED + 1)
+        .map(|path| path.strip_prefix(root).unwrap_or(path).display().to_string())
+        .collect();
+    if names.len() > LISTED {
+        names[LISTED] = "…".into();
+    }
+    names.join(", ")
+}
+
+/// Counts pixels and images by class.
+fn class_counts(labels: &[RawLabel], stats: &[FileStats]) -> Vec<ClassCount> {
+    let (mut pixels, mut images) = ([0; 256], [0; 256]);
+    for &(class, count) in stats.iter().flat_map(|s| &s.counts) {
+        pixels[class as usize] += count;
+        images[class as usize] += 1;
+    }
+    let possible = labels.first().map_or(Vec::new(), |label| label.label.ids.classes());
+    let count = |class: u8| {
+        let at = class as usize;
+        ClassCount { class, pixels: pixels[at], images: images[at] }
+    };
+    possible.into_iter().map(count).collect()
 }
 
 fn summary(root: &Path, problems: &[Error]) -> Error {
@@ -133,34 +265,52 @@ fn summary(root: &Path, problems: &[Error]) -> Error {
     Error::data(root, text)
 }
 
+/// What was found in a label, and what was done with it.
 struct Converted {
+    /// Whether the converted file was written now.
     written: bool,
+    /// Whether a converted file was there that held something else.
+    differed: bool,
+    /// Whether the image is missing.
+    lonely: bool,
+    /// Whether the image has another size.
+    resized: bool,
+    pixels: u64,
+    outside: Outside,
     stats: Option<FileStats>,
 }
 
 fn convert(label: &RawLabel) -> Result<Converted> {
-    let (plane, written) = match already_converted(label) {
-        Some(plane) => (plane, false),
-        None => (label.label.load()?, label.train_ids.is_some()),
+    let (plane, outside) = label.label.load_counted()?;
+    let lonely = !label.image.exists();
+    let mut resized = false;
+    if !lonely {
+        let fits =
+            check_size(&label.image, decode::size(&label.image)?, &label.label.path, plane.size);
+        resized = fits.is_err();
+        // Training can use such a pair; validation cannot.
+        if !label.counted {
+            fits?;
+        }
+    }
+    let earlier = label
+        .train_ids
+        .as_ref()
+        .and_then(|path| LabelFile { path: path.clone(), ids: Arc::clone(&TRAIN_IDS) }.load().ok());
+    let right = earlier.as_ref() == Some(&plane);
+    let written = match &label.train_ids {
+        Some(train_ids) if !right => {
+            replace(train_ids, &encode(&plane))?;
+            true
+        }
+        _ => false,
     };
-    if label.image.exists() {
-        check_size(&label.image, decode::size(&label.image)?, &label.label.path, plane.size)?;
-    }
-    if let Some(train_ids) = label.train_ids.as_ref().filter(|_| written) {
-        replace(train_ids, &encode(&plane))?;
-    }
-    let stats = if label.counted { Some(count(label, &plane)?) } else { None };
-    Ok(Converted { written, stats })
-}
-
-/// Returns the train ids of an earlier run if they are complete and not older than the label.
-fn already_converted(label: &RawLabel) -> Option<Plane> {
-    let train_ids = label.train_ids.as_ref()?;
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    if modified(train_ids)? < modified(&label.label.path)? {
-        return None;
-    }
-    LabelFile { path: train_ids.clone(), ids: Arc::clone(&TRAIN_IDS) }.load().ok()
+    let stats = match label.counted && !lonely {
+        true => Some(count(label, &plane)?),
+        false => None,
+    };
+    let (differed, pixels) = (earlier.is_some() && !right, plane.data.len() as u64);
+    Ok(Converted { written, differed, lonely, resized, pixels, outside, stats })
 }
 
 fn count(label: &RawLabel, plane: &Plane) -> Result<FileStats> {

@@ -261,6 +261,8 @@ fn configurations_in_logs_and_evaluations_get_todays_keys() {
         ("/mask", "confidence_weight"),
         ("/run", "keep_best"),
         ("/device", "memory_limit"),
+        ("/source", "skip_unlabeled"),
+        ("/target", "skip_unlabeled"),
     ] {
         known.pointer_mut(section).unwrap().as_object_mut().unwrap().remove(key);
     }

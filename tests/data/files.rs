@@ -116,7 +116,10 @@ fn synthias_classes_are_the_first_channel_of_sixteen_bits() {
         assert_eq!(label(&path).unwrap(), plane([3, 2], vec![0, 255, 18, 255, 13, 0]), "{color:?}");
         let (_folder, path) =
             file(&png([2, 1], color, BitDepth::Sixteen, &wide(&[3, 0x0300], channels)));
-        message(label(&path), &path, &["SYNTHIA label id 768 at x 1, y 0", "expected 0 to 22"]);
+        assert_eq!(label(&path).unwrap().data, [0, 255], "{color:?}");
+        let (_folder, path) =
+            file(&png([2, 1], color, BitDepth::Sixteen, &wide(&[23, 0x0300], channels)));
+        message(label(&path), &path, &["SYNTHIA label id 23, 768", "expected 0 to 22"]);
     }
     let (_folder, path) = file(&png([1, 1], ColorType::Rgb, BitDepth::Eight, &[3, 0, 0]));
     message(label(&path), &path, &["Rgb pixels of 8 bits", "16-bit PNG whose first channel"]);
@@ -139,10 +142,16 @@ fn labels_of_fewer_bits_are_unpacked() {
 #[test]
 fn an_id_out_of_range_is_named_with_its_place() {
     let (_folder, path) = file(&palette([4, 2], &[7, 7, 7, 7, 7, 0, 35, 99]));
-    let label = LabelFile { path: path.clone(), ids: CITYSCAPES_IDS.clone() };
-    message(label.load(), &path, &["label id 35", "x 2, y 1", "expected 0 to 34, or 255"]);
     let label = LabelFile { path: path.clone(), ids: TRAIN_IDS.clone() };
     message(label.load(), &path, &["train id 35 at x 2, y 1", "0 to 18"]);
+    // In a downloaded label, it is unlabeled and counted.
+    let label = LabelFile { path: path.clone(), ids: CITYSCAPES_IDS.clone() };
+    let (found, outside) = label.load_counted().unwrap();
+    assert_eq!(found.data, [0, 0, 0, 0, 0, 255, 255, 255]);
+    assert_eq!(outside.pixels(), 2);
+    let described = label.ids.describe(&outside);
+    assert_eq!(described, "label id 35, 99 (expected 0 to 34, or 255)");
+    assert_eq!(label.load().unwrap(), found);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use udass_raw::{
     },
 };
 
-use crate::support::{gray, located, palette, png, write};
+use crate::support::{gray, located, palette, pixels, png, write};
 
 fn described(images: &str, labels: &str) -> FilesConfig {
     FilesConfig {
@@ -189,9 +189,9 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
     files.ignore = vec![LabelValue::Id(0)];
     let layout = Files::new(&files, 2).unwrap();
     told(layout.check_statistics(root), &["label_values.json", "prepare files"]);
-    let prepared = prepare(&layout, root, &()).unwrap();
+    let prepared = prepare(&layout, root, false, &()).unwrap();
     assert_eq!((prepared.written, prepared.kept), (0, 2));
-    assert_eq!(prepared.pixels, [(0, 3), (1, 4)]);
+    assert_eq!(pixels(&prepared), [(0, 3), (1, 4)]);
     layout.check_statistics(root).unwrap();
     assert_eq!(std::fs::read_dir(root.join("mask/a")).unwrap().count(), 1, "nothing beside labels");
     let pairs = layout.pairs(root, Split::Train).unwrap();
@@ -201,7 +201,10 @@ fn preparation_counts_and_tells_when_the_values_have_changed() {
 
     // Validation labels are checked as well, but not counted.
     (files.val_images, files.val_labels) = ("val/*.png".into(), "vmask/*.png".into());
-    told(prepare(&Files::new(&files, 2).unwrap(), root, &()), &["vmask/9.png", "id 1 at x 1"]);
+    told(
+        prepare(&Files::new(&files, 2).unwrap(), root, false, &()),
+        &["vmask/9.png", "id 1 at x 1"],
+    );
     files.ids[1].push(LabelValue::Id(8));
     told(
         Files::new(&files, 2).unwrap().check_statistics(root),
@@ -240,10 +243,10 @@ fn acdc_is_read_as_downloaded_and_as_the_reference_wants_it() {
     assert_eq!(listed("acdc", root, Split::Train), [fog, snow]);
     assert_eq!(listed("acdc", root, Split::Val), [pair("fog/val/GOPR02/GOPR02_frame_000001")]);
     let acdc = layouts::find("acdc").unwrap();
-    let prepared = prepare(acdc, root, &()).unwrap();
+    let prepared = prepare(acdc, root, false, &()).unwrap();
     // Nothing is converted, and validation is not counted.
     assert_eq!((prepared.written, prepared.kept), (0, 3));
-    assert_eq!(prepared.pixels, [(1, 1), (2, 1), (18, 2)]);
+    assert_eq!(pixels(&prepared), [(1, 1), (2, 1), (18, 2)]);
 
     // With the images of all conditions moved together, only the common folder is listed.
     add("train/GOPR01_frame_000001", 1);
@@ -286,5 +289,5 @@ fn dark_zurich_is_what_was_taken_at_night() {
     let pairs = dark.pairs(root, Split::Val).unwrap();
     assert_eq!(pairs[0].label.load().unwrap().data, [18, 255]);
     told(dark.pairs(root, Split::Train), &[night.to_str().unwrap(), "no label", "labelTrainIds"]);
-    assert_eq!(prepare(dark, root, &()).unwrap().kept, 1);
+    assert_eq!(prepare(dark, root, false, &()).unwrap().kept, 1);
 }

@@ -183,7 +183,7 @@ fn a_crop_is_redrawn_until_it_holds_its_class() {
     sets.add_gta(1, [64, 64], &label);
     sets.add_cityscapes("train", 1, [64, 64], &[0; 64 * 64]);
     let gta = layouts::find("gta").unwrap();
-    prepare(gta, &sets.gta(), &()).unwrap();
+    prepare(gta, &sets.gta(), false, &()).unwrap();
     let mut config = sets.config();
     config.quadmix.enabled = false;
     (config.source.resize, config.target.resize) = ([64, 64], [64, 64]);
@@ -263,7 +263,7 @@ fn counting_without_scaling_equals_counting_the_scaled_label() {
         );
         for window in [Window::whole(to), Window { x: 3, y: 2, width: 7, height: 5 }] {
             let scaled = cv_nearest(label.rows(), to, window);
-            assert_eq!(counter.crop(window), scaled);
+            assert_eq!(counter.crop(window), (scaled.clone(), window.width));
             let histogram = counter.count(window);
             for id in 0..=255u8 {
                 let expected = scaled.iter().filter(|&&l| l == id).count();
@@ -307,7 +307,7 @@ fn images_smaller_than_a_crop_are_padded_right_and_below() {
     let sets = Sets::new();
     sets.add_gta(1, [9, 5], &(0..45).map(|i| if i % 2 == 0 { 7 } else { 8 }).collect::<Vec<_>>());
     sets.add_cityscapes("train", 1, [3, 30], &[0; 90]);
-    prepare(layouts::find("gta").unwrap(), &sets.gta(), &()).unwrap();
+    prepare(layouts::find("gta").unwrap(), &sets.gta(), false, &()).unwrap();
     let mut config = sets.config();
     config.quadmix.enabled = false;
     (config.source.resize, config.target.resize) = ([9, 5], [30, 3]);
@@ -411,11 +411,6 @@ fn a_damaged_file_is_named_and_the_others_go_on() {
     for (iteration, batch) in results.iter().enumerate() {
         assert!(batch.as_ref().map_or(true, |b| b.iteration == iteration as u64));
     }
-
-    write(&damaged, &located([41, 24], 2));
-    let mut loader = Loader::new(&config, 0).unwrap();
-    let error = (0..15).find_map(|_| loader.next().err()).unwrap().to_string();
-    assert!(error.contains("label is 40x24, but its image") && error.contains("41x24"), "{error}");
 }
 
 #[test]

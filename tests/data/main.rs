@@ -7,3 +7,4 @@ mod prepare;
 mod resize;
 mod sampling;
 mod support;
+mod uneven;

@@ -8,6 +8,7 @@ use udass_raw::{
     config::Config,
     data::{
         labels::{LabelFile, Plane, TRAIN_IDS},
+        prepare::Prepared,
         resize::Size,
     },
 };
@@ -57,6 +58,12 @@ pub fn train_ids(path: &Path) -> Result<Plane> {
 }
 
 /// A GTA and a Cityscapes folder in one temporary folder.
+/// Returns the classes that occur, with their pixels.
+pub fn pixels(prepared: &Prepared) -> Vec<(u8, u64)> {
+    let occurring = prepared.classes.iter().filter(|count| count.images > 0);
+    occurring.map(|count| (count.class, count.pixels)).collect()
+}
+
 pub struct Sets {
     pub folder: TempDir,
 }
@@ -108,7 +115,7 @@ impl Sets {
             sets.add_cityscapes("train", number, [48, 24], &[7; 48 * 24]);
         }
         let gta = udass_raw::data::layouts::find("gta").unwrap();
-        udass_raw::data::prepare::prepare(gta, &sets.gta(), &()).unwrap();
+        udass_raw::data::prepare::prepare(gta, &sets.gta(), false, &()).unwrap();
         sets
     }
 

@@ -135,13 +135,6 @@ fn an_image_without_its_label_is_named() {
 fn labels_of_another_size_or_with_unknown_ids_are_named() {
     let damaged = Damaged::new();
     for label in damaged.files("gta/labels", "_labelTrainIds.png") {
-        fs::write(label, plane(60, 33, 2)).unwrap();
-    }
-    refused(
-        &damaged.train(),
-        &["_labelTrainIds.png", "this label is 60x33", "its image", "is 120x66", "replace"],
-    );
-    for label in damaged.files("gta/labels", "_labelTrainIds.png") {
         fs::write(label, plane(120, 66, 77)).unwrap();
     }
     refused(
@@ -152,6 +145,26 @@ fn labels_of_another_size_or_with_unknown_ids_are_named() {
     fs::write(label, plane(128, 64, 19)).unwrap();
     let eval = ["--checkpoint", text(reference())];
     refused(&damaged.run("eval", &eval), &[text(label), "train id 19", "out of range"]);
+    // Label id 11 has the train id 2.
+    fs::write(label, plane(64, 32, 2)).unwrap();
+    fs::write(text(label).replace("_labelTrainIds", "_labelIds"), plane(64, 32, 11)).unwrap();
+    let expected = [text(label), "this label is 64x32", "its image", "is 128x64", "replace"];
+    refused(&damaged.run("eval", &eval), &expected);
+}
+
+#[test]
+fn problems_of_data_and_weights_are_listed_at_once() {
+    let damaged = Damaged::new();
+    let label = &damaged.files("gta/labels", "_labelTrainIds.png")[3];
+    fs::remove_file(label).unwrap();
+    fs::remove_file(text(label).replace("_labelTrainIds", "")).unwrap();
+    let val = &damaged.files("cityscapes/gtFine/val", "_labelIds.png")[1];
+    fs::remove_file(val).unwrap();
+    fs::remove_file(text(val).replace("_labelIds", "_labelTrainIds")).unwrap();
+    let more = ["weights.init=nowhere.pth", "run.eval_interval=1"];
+    let args = more.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>();
+    let output = damaged.run("train", &[&args[..], &["--max-iters", "1"]].concat());
+    refused(&output, &["3 problems", "nowhere.pth", text(label), text(val)]);
 }
 
 #[test]

@@ -236,8 +236,14 @@ fn what_does_not_fit_the_description_is_named() {
     let parts = [text(&mark), "color \"#070707\" at x 0, y 0", "files.ignore"];
     mine.refused(&["prepare", "files", "mine.toml"], &parts);
     save(&mark, [50, 31], |_, _| [0, 0, 0]);
-    let parts = [text(&mark), "this label is 50x31", "north/2.jpg is 50x30"];
-    mine.refused(&["prepare", "files", "mine.toml"], &parts);
+    // A label of another size than its image is told, and a class that is nowhere too.
+    let (good, printed, said) = mine.run(&["prepare", "files", "mine.toml"]);
+    assert!(good, "{said}");
+    assert!(
+        said.contains("differ in size from their image") && said.contains("2_mark.png"),
+        "{said}"
+    );
+    assert!(printed.contains("pixels") && printed.contains("images"), "{printed}");
 }
 
 /// Returns every loss of two iterations, the second with QuadMix.

@@ -76,7 +76,7 @@ pub fn world() -> &'static Path {
         }
         for name in ["gta", "synthia", "cityscapes"] {
             let layout = layouts::find(name).unwrap();
-            prepare::prepare(layout, &folder.join(name), &()).unwrap();
+            prepare::prepare(layout, &folder.join(name), false, &()).unwrap();
         }
         folder
     })

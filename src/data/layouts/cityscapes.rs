@@ -39,6 +39,10 @@ impl Layout for Cityscapes {
         files_below(self, &folder, &[IMAGE])
     }
 
+    fn converts(&self) -> bool {
+        true
+    }
+
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
         let (labels, images) = (root.join("gtFine"), root.join("leftImg8bit"));
         files_below(self, &labels, &[LABEL_IDS])?

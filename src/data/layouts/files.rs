@@ -78,10 +78,10 @@ impl Layout for Files {
     }
 
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
-        let mut pairs = self.pairs(root, Split::Train)?;
+        let mut pairs = self.matched(root, Split::Train)?.pairs;
         let counted = pairs.len();
         if !self.files.val_labels.is_empty() {
-            pairs.extend(self.pairs(root, Split::Val)?);
+            pairs.extend(self.matched(root, Split::Val)?.pairs);
         }
         let raw = (0..).zip(pairs).map(|(i, Pair { image, label })| RawLabel {
             image,

@@ -61,6 +61,10 @@ impl Layout for Flat {
         files_below(self, &root.join(self.images), &[".png"])
     }
 
+    fn converts(&self) -> bool {
+        true
+    }
+
     fn raw_labels(&self, root: &Path) -> Result<Vec<RawLabel>> {
         // The name of a downloaded label ends in a digit; that of a prepared one does not.
         let downloaded = |path: &PathBuf| {

@@ -80,6 +80,11 @@ pub trait Layout: Send + Sync {
     /// train ids, then the downloaded label.
     fn labels_of(&self, root: &Path, split: Split, image: &Path) -> Result<Vec<LabelFile>>;
 
+    /// Returns whether preparation converts the downloaded labels.
+    fn converts(&self) -> bool {
+        false
+    }
+
     /// Returns the name and contents of the text files that preparation writes next to the
     /// statistics.
     fn lists(&self, _root: &Path) -> Result<Vec<(String, String)>> {
@@ -94,40 +99,64 @@ pub trait Layout: Send + Sync {
         Ok(())
     }
 
-    /// Returns the images of a split with their labels: the prepared labels where they exist,
+    /// Matches the images of a split with their labels: the prepared labels where they exist,
     /// otherwise the downloaded ones.
+    ///
+    /// # Errors
+    /// The folder is missing or empty.
+    fn matched(&self, root: &Path, split: Split) -> Result<Matched> {
+        let mut folders = Folders::default();
+        let mut matched = Matched::default();
+        for image in self.images(root, split)? {
+            let choices = self.labels_of(root, split, &image)?;
+            match choices.iter().find(|l| folders.contains(&l.path)) {
+                Some(label) => matched.pairs.push(Pair { label: label.clone(), image }),
+                None => matched.unlabeled.push((image, choices)),
+            }
+        }
+        Ok(matched)
+    }
+
+    /// Returns the images of a split with their labels, like [`matched`](Layout::matched).
     ///
     /// # Errors
     /// The folder is missing or empty, or images have no label; the error counts them and names the
     /// first few.
     fn pairs(&self, root: &Path, split: Split) -> Result<Vec<Pair>> {
-        let images = self.images(root, split)?;
-        let mut folders = Folders::default();
-        let mut pairs = Vec::with_capacity(images.len());
-        let mut lonely = Vec::new();
-        for image in images {
-            let choices = self.labels_of(root, split, &image)?;
-            match choices.iter().find(|l| folders.contains(&l.path)) {
-                Some(label) => pairs.push(Pair { label: label.clone(), image }),
-                None => lonely.push((image, choices)),
-            }
-        }
-        let Some((first, choices)) = lonely.first() else { return Ok(pairs) };
+        let matched = self.matched(root, split)?;
+        matched.missing().map_or(Ok(matched.pairs), Err)
+    }
+}
+
+/// The images of a split, with and without labels.
+#[derive(Debug, Default)]
+pub struct Matched {
+    /// Images with their labels.
+    pub pairs: Vec<Pair>,
+    /// Images without a label, with the files that would have been labels.
+    pub unlabeled: Vec<(PathBuf, Vec<LabelFile>)>,
+}
+
+impl Matched {
+    /// Returns an error that counts the images without a label and names the first few, if there
+    /// are any.
+    pub fn missing(&self) -> Option<Error> {
+        let (first, choices) = self.unlabeled.first()?;
         let wanted: Vec<_> = choices.iter().map(|l| l.path.display().to_string()).collect();
         let wanted = wanted.join(" nor ");
         let mut problem = format!("this image has no label: {wanted} does not exist");
-        if lonely.len() > 1 {
-            let others = lonely.iter().skip(1).take(LISTED);
+        let lonely = self.unlabeled.len();
+        if lonely > 1 {
+            let others = self.unlabeled.iter().skip(1).take(LISTED);
             let others: Vec<_> = others.map(|(image, _)| image.display().to_string()).collect();
-            let all = pairs.len() + lonely.len();
             problem += &format!(
-                ". {} of the {all} images have none: also {}{}",
-                lonely.len(),
+                ". {lonely} of the {} images have none: also {}{}",
+                self.pairs.len() + lonely,
                 others.join(", "),
-                if lonely.len() > 1 + LISTED { ", …" } else { "" }
+                if lonely > 1 + LISTED { ", …" } else { "" }
             );
         }
-        Err(Error::data(first, problem))
+        Some(Error::data(first, problem))
     }
 }
 

@@ -11,4 +11,4 @@ mod paths;
 
 pub use files::Files;
 pub use known::{Domain, find};
-pub use layout::{Layout, Pair, RawLabel, Split};
+pub use layout::{Layout, Matched, Pair, RawLabel, Split};

@@ -19,7 +19,7 @@ const FOLDERS: [(&str, &str); 4] =
 pub fn make(dir: &Path, world: &ToyWorld, observer: &dyn Observer) -> Result<()> {
     world.write(dir, observer)?;
     for (folder, layout) in FOLDERS {
-        prepare(layouts::find(layout)?, &dir.join(folder), &())?;
+        prepare(layouts::find(layout)?, &dir.join(folder), false, &())?;
     }
     Ok(())
 }

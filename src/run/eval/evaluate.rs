@@ -33,6 +33,7 @@ pub fn evaluate(
     let file = files::open(checkpoint)?;
     let trained = Trained::load(config, &file, which, observer)?;
     let set = EvalSet::new(&config.target, config.network.classes, config.eval.resize)?;
+    set.note().into_iter().for_each(|note| observer.message(note));
     let subject = Subject {
         config: name.into(),
         checkpoint: Some(file.path().into()),

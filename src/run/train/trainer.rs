@@ -21,6 +21,7 @@ use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::loader::Loader;
 use crate::device::Device;
+use crate::error::both;
 use crate::observer::Observer;
 use crate::run::build;
 use crate::run::eval::evaluate::measure;
@@ -119,8 +120,8 @@ pub fn train_on(
     observer: &dyn Observer,
 ) -> Result<End> {
     let out = &config.run.out;
-    let mut begun = begin(config, device, &start)?;
-    let first = begun.position.next;
+    let begun = begin(config, device, &start);
+    let first = begun.as_ref().map_or(0, |begun| begun.position.next);
     let due = |interval: u64, done: u64| {
         interval > 0 && (done.is_multiple_of(interval) || done == config.run.max_iters)
     };
@@ -129,14 +130,15 @@ pub fn train_on(
         && due(config.run.eval_interval, first)
         && !is_evaluated(out, first);
     if first >= config.run.max_iters && !owed {
-        return Ok(End::FinishedBefore);
+        return begun.map(|_| End::FinishedBefore);
     }
     let validation = match config.run.eval_interval {
-        0 => None,
-        _ => Some(EvalSet::new(&config.target, config.network.classes, config.eval.resize)?),
+        0 => Ok(None),
+        _ => EvalSet::new(&config.target, config.network.classes, config.eval.resize).map(Some),
     };
+    let loader = Loader::new(config, first);
+    let ((mut begun, validation), mut loader) = both(both(begun, validation), loader)?;
     // The log marks the folder as a run's, so it is opened only once everything else is ready.
-    let mut loader = Loader::new(config, first)?;
     let _lock = match begun.lock.take() {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
@@ -145,7 +147,9 @@ pub fn train_on(
     let Begun { training, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
-    config.notes.lines().iter().chain(&notes).for_each(|note| observer.message(note));
+    let data = loader.note().into_iter().chain(validation.as_ref().and_then(|set| set.note()));
+    let notes = config.notes.lines().iter().chain(&notes).map(String::as_str).chain(data);
+    notes.for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !training.config.feature_distance.enabled {
         observer.message("weights.init is random, so the feature distance is disabled");
     }
