@@ -81,7 +81,7 @@ fn the_version_is_told() {
 
 #[test]
 fn wrong_usage_ends_with_2() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 13] = [
         (&[], "Usage: udass-raw"),
         (&["trian"], "tip: a similar subcommand exists: 'train'"),
         (&["train"], "<CONFIG>"),
@@ -97,6 +97,8 @@ fn wrong_usage_ends_with_2() {
             &["predict", "toy_vit", "a.png", "--checkpoint", "a", "--submission", "b"],
             "cannot be used",
         ),
+        (&["predict", "gta_vit", "--checkpoint", "a", "--out", "b"], "name the images to segment"),
+        (&["predict", "--checkpoint", "a", "--out", "b"], "<IMAGE>"),
         (&["report"], "<RUN>..."),
         (
             &["prepare", "kitti", "d"],

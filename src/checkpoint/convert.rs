@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::identity::{Identity, Kind, identify};
+use super::identity::{CONFIG, Identity, Kind, OWN, configuration, identify};
 use super::moments::{MOMENTS, first_update, parameters};
 use super::pth::{self, Node};
 use super::tensor_file::{TORCH_TREE, TensorFile, TensorInfo};
@@ -12,9 +12,9 @@ use super::writer::{self, Entry};
 use crate::config::{Config, OptimizerConfig};
 use crate::{Error, Result};
 
-/// The key of a torch file converted from a run's checkpoint for data that the reference's format
-/// cannot hold.
-const OWN: &str = "udass_raw";
+/// The metadata key under which PyTorch's and Hugging Face's tools look for what a safetensors file
+/// was written from, and their value for PyTorch.
+const FORMAT: [&str; 2] = ["format", "pt"];
 
 /// Writes `file` in the format given by the extension of `out`. With `only`, it writes just that
 /// network, without its prefix.
@@ -59,6 +59,8 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
         return pth::write(out, &tree, entries);
     }
     let mut strings = strings;
+    let [key, value] = FORMAT;
+    strings.entry(key.into()).or_insert_with(|| value.into());
     // A plain state dict has no tree here, because it can be rebuilt from the tensors.
     strings.extend(tree.map(|tree| (TORCH_TREE.into(), tree.to_json().to_string())));
     writer::write(out, entries, strings)
@@ -77,13 +79,20 @@ fn one(file: &TensorFile, network: Network) -> Result<Converted<'_>> {
         .filter_map(|info| Some((info.name.strip_prefix(prefix)?.to_owned(), info)))
         .collect();
     let state = named.iter().map(|(name, _)| leaf(name, name)).collect();
-    Ok((named, Some(Node::dict([("state_dict", Node::Ordered(state))])), BTreeMap::new()))
+    let state = Node::Ordered(state);
+    let Some(text) = configuration(file)? else {
+        return Ok((named, Some(Node::dict([("state_dict", state)])), BTreeMap::new()));
+    };
+    let kept = Node::dict([("strings", Node::dict([(CONFIG, Node::text(&text))]))]);
+    let tree = Node::dict([("state_dict", state), (OWN, kept)]);
+    Ok((named, Some(tree), BTreeMap::from([(CONFIG.into(), text)])))
 }
 
 /// Converts the whole file unchanged.
 fn whole(file: &TensorFile) -> Result<Converted<'_>> {
     let tree = file.tree()?;
-    if let Some(own) = tree.as_ref().and_then(|tree| tree.get(OWN)) {
+    let run = |own: &&Node| own.get("templates").is_some();
+    if let Some(own) = tree.as_ref().and_then(|tree| tree.get(OWN)).filter(run) {
         return run_again(file, own);
     }
     let named: Vec<_> = file.tensors().iter().map(|info| (info.name.clone(), info)).collect();

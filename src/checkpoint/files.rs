@@ -35,13 +35,22 @@ pub fn list(out: &Path) -> Vec<(u64, PathBuf)> {
     all
 }
 
-/// Returns a run's newest checkpoint if `path` is a folder, and otherwise `path` itself.
+/// Returns `path`, or the folder of that name in `runs/` if nothing else has the name.
+pub fn find(path: &Path) -> PathBuf {
+    let run = Path::new("runs").join(path);
+    let bare = path.components().count() == 1;
+    if bare && !path.exists() && run.is_dir() { run } else { path.into() }
+}
+
+/// Returns a run's newest checkpoint if `path` is a folder or the name of one in `runs/`, and
+/// otherwise `path` itself.
 ///
 /// # Errors
 /// [`Error::Weights`] if the folder holds no checkpoint.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
+    let path = &find(path);
     if !path.is_dir() {
-        return Ok(path.into());
+        return Ok(path.clone());
     }
     let newest = list(path).pop();
     newest.map(|(_, file)| file).ok_or_else(|| {
@@ -57,6 +66,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// [`Error::Weights`] if the folder holds no checkpoint or the file is malformed; [`Error::Io`].
 pub fn open(path: &Path) -> Result<TensorFile> {
+    let path = &find(path);
     let mut attempts = 8;
     loop {
         match TensorFile::open(resolve(path)?) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::names::{Naming, in_reference_names};
 use super::pth::Node;
 use super::tensor_file::TensorFile;
 use super::weights::{Misfit, Network, misfits};
@@ -9,6 +10,12 @@ use crate::config::{Config, NetworkConfig};
 use crate::nn::Segmentor;
 use crate::params::ParamSpec;
 use crate::{Error, Result};
+
+/// The key of a torch file converted from a run's checkpoint for data that the reference's format
+/// cannot hold.
+pub(super) const OWN: &str = "udass_raw";
+/// The metadata key of a run's configuration.
+pub(super) const CONFIG: &str = "config";
 
 /// The kind of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +56,8 @@ pub struct Identity {
     pub channels: Option<usize>,
     /// Number of iterations that the weights were trained for.
     pub iteration: Option<u64>,
+    /// Whose names the file has, if not the reference's.
+    pub naming: Option<Naming>,
 }
 
 /// Returns the next iteration of a checkpoint of this program or of the reference.
@@ -70,18 +79,38 @@ pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
     })
 }
 
+/// Returns the configuration that a run left in its checkpoint, as TOML; conversion keeps it.
+///
+/// # Errors
+/// [`Error::Weights`] if the file's metadata is malformed.
+pub fn configuration(file: &TensorFile) -> Result<Option<String>> {
+    if let Some(text) = file.metadata(CONFIG) {
+        return Ok(Some(text.into()));
+    }
+    let tree = file.tree()?;
+    let own = tree.as_ref().and_then(|tree| tree.get(OWN)?.get("strings")?.get(CONFIG));
+    Ok(match own {
+        Some(Node::Text(text)) => Some(text.clone()),
+        _ => None,
+    })
+}
+
 /// Identifies a file.
 ///
 /// # Errors
 /// [`Error::Weights`] if the file's metadata is malformed.
 pub fn identify(file: &TensorFile) -> Result<Identity> {
+    let translated = in_reference_names(file);
+    let naming = translated.as_ref().map(|(naming, _)| *naming);
+    let file = translated.as_ref().map_or(file, |(_, file)| file);
     let has = |prefix: &str| file.tensors().iter().any(|info| info.name.starts_with(prefix));
     let (student, teacher) = (has(Network::Student.prefix()), has(Network::Teacher.prefix()));
     let imagenet = has("imnet_model.");
-    let root = match student {
-        true => Network::Student.prefix(),
-        false if has("module.") => "module.",
-        false => "",
+    let root = match (student, teacher) {
+        (true, _) => Network::Student.prefix(),
+        (false, true) => Network::Teacher.prefix(),
+        (false, false) if has("module.") => "module.",
+        (false, false) => "",
     };
     let head = format!("{root}decode_head.");
     let segments = has(&head);
@@ -113,6 +142,7 @@ pub fn identify(file: &TensorFile) -> Result<Identity> {
         classes: axis(0),
         channels: axis(1),
         iteration: iteration(file)?,
+        naming,
     })
 }
 
@@ -161,6 +191,8 @@ impl Identity {
 /// Checks that each network in the file has all its tensors in the right shapes; the error lists
 /// what is missing. Returns `None` if this program does not implement the network.
 pub fn complete(file: &TensorFile, identity: &Identity) -> Option<Result<()>> {
+    let translated = in_reference_names(file);
+    let file = translated.as_ref().map_or(file, |(_, file)| file);
     let network = Segmentor::new(&identity.network()?).ok()?;
     let here = [
         (identity.student, Network::Student.prefix()),
@@ -229,6 +261,9 @@ impl fmt::Display for Identity {
         if let Some(head) = self.head {
             write!(f, ", {}{head}", if self.hrda { "HRDA " } else { "" })?;
         }
-        self.classes.map_or(Ok(()), |n| write!(f, ", {n} classes"))
+        if let Some(classes) = self.classes {
+            write!(f, ", {classes} classes")?;
+        }
+        self.naming.map_or(Ok(()), |naming| write!(f, "; names are {naming}"))
     }
 }

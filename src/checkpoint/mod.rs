@@ -7,6 +7,7 @@ pub mod files;
 mod foreign;
 pub mod identity;
 pub mod moments;
+pub mod names;
 pub mod pth;
 pub mod state;
 pub mod tensor_file;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -24,12 +25,12 @@ pub const TORCH_TREE: &str = "torch";
 /// An open file of named tensors.
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     /// The tensors, in the order of the file.
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
     strings: BTreeMap<String, String>,
-    torch: Option<Torch>,
+    torch: Option<Arc<Torch>>,
 }
 
 /// The content of a torch file besides its tensors.
@@ -40,7 +41,7 @@ struct Torch {
 }
 
 /// The description of a tensor in a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TensorInfo {
     /// The tensor's name.
     pub name: String,
@@ -48,16 +49,69 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// The size of each axis.
     pub shape: Vec<usize>,
-    /// Byte range in the file, from the tensor's first element.
+    /// Where the elements are. Several places are stacked along the first axis.
+    parts: Vec<Part>,
+}
+
+/// A tensor in a file that is a part, or all, of the one that is described.
+#[derive(Clone, Debug)]
+struct Part {
+    shape: Vec<usize>,
+    /// Byte range in the file, from the first element.
     place: Range<usize>,
-    /// The stride of each axis in elements, if the tensor is not contiguous.
+    /// The stride of each axis in elements, if the part is not contiguous.
     strides: Option<Vec<usize>>,
 }
 
 impl TensorInfo {
+    fn new(name: String, dtype: Dtype, part: Part) -> TensorInfo {
+        TensorInfo { name, dtype, shape: part.shape.clone(), parts: vec![part] }
+    }
+
     /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Returns the same tensor under another name.
+    pub(super) fn named(&self, name: String) -> TensorInfo {
+        TensorInfo { name, ..self.clone() }
+    }
+
+    /// Returns the tensor with `below` stacked under it along the first axis. If they do not match,
+    /// it stays alone, and its shape shows what is wrong.
+    pub(super) fn stacked(&self, below: &TensorInfo, name: String) -> TensorInfo {
+        let mut both = self.named(name);
+        let tails = self.shape.get(1..).zip(below.shape.get(1..));
+        if self.dtype == below.dtype && tails.is_some_and(|(a, b)| a == b) {
+            both.shape[0] += below.shape[0];
+            both.parts.extend(below.parts.iter().cloned());
+        }
+        both
+    }
+
+    /// Returns some rows of a tensor. One that is not contiguous stays whole, and its shape shows
+    /// what is wrong.
+    pub(super) fn rows(&self, rows: Range<usize>, name: String) -> TensorInfo {
+        let mut some = self.named(name);
+        let [Part { shape, place, strides: None }] = some.parts.as_mut_slice() else { return some };
+        let row = shape.get(1..).unwrap_or_default().iter().product::<usize>();
+        let bytes = row * self.dtype.bitsize() / 8;
+        *place = place.start + rows.start * bytes..place.start + rows.end * bytes;
+        if let Some(first) = shape.first_mut() {
+            *first = rows.len();
+        }
+        some.shape.clone_from(shape);
+        some
+    }
+
+    /// Returns a 1×1 convolution as the matrix that it is; other tensors keep their shape.
+    pub(super) fn matrix(&self, name: String) -> TensorInfo {
+        let mut matrix = self.named(name);
+        if let [rows, columns, 1, 1] = self.shape[..] {
+            matrix.shape = vec![rows, columns];
+        }
+        matrix
     }
 }
 
@@ -86,7 +140,7 @@ impl TensorFile {
             let contents = pth::read(&map).map_err(problem)?;
             let tensors = contents.tensors.into_iter().map(of_torch).collect();
             let pth::Contents { tree, skipped, checksums, .. } = contents;
-            (tensors, BTreeMap::new(), Some(Torch { tree, skipped, checksums }))
+            (tensors, BTreeMap::new(), Some(Arc::new(Torch { tree, skipped, checksums })))
         } else {
             let (tensors, strings) = safetensors_header(&map).map_err(|e| {
                 problem(match foreign::describe(&map) {
@@ -96,8 +150,26 @@ impl TensorFile {
             })?;
             (tensors, strings, None)
         };
-        let index = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(TensorFile { path: path.into(), map, tensors, index, strings, torch })
+        Ok(TensorFile {
+            path: path.into(),
+            map: Arc::new(map),
+            index: index(&tensors),
+            tensors,
+            strings,
+            torch,
+        })
+    }
+
+    /// Returns a view of the same file with other tensors, which describe parts of it.
+    pub(super) fn with_tensors(&self, tensors: Vec<TensorInfo>) -> TensorFile {
+        TensorFile {
+            path: self.path.clone(),
+            map: Arc::clone(&self.map),
+            index: index(&tensors),
+            tensors,
+            strings: self.strings.clone(),
+            torch: self.torch.clone(),
+        }
     }
 
     /// Returns the file's path.
@@ -174,19 +246,30 @@ impl TensorFile {
 
     /// Returns a tensor's elements as contiguous little-endian bytes in row-major order.
     pub fn data(&self, info: &TensorInfo) -> Cow<'_, [u8]> {
-        let bytes = &self.map[info.place.clone()];
-        let Some(strides) = &info.strides else {
+        let size = info.dtype.bitsize() / 8;
+        match info.parts.as_slice() {
+            [part] => self.part(part, size),
+            parts => {
+                parts.iter().map(|part| self.part(part, size)).collect::<Vec<_>>().concat().into()
+            }
+        }
+    }
+
+    /// Returns the elements of a part; `size` is that of an element in bytes.
+    fn part(&self, part: &Part, size: usize) -> Cow<'_, [u8]> {
+        let bytes = &self.map[part.place.clone()];
+        let Some(strides) = &part.strides else {
             return Cow::Borrowed(bytes);
         };
-        let size = info.dtype.bitsize() / 8;
-        let mut gathered = Vec::with_capacity(info.elements() * size);
-        let mut place = vec![0; info.shape.len()];
-        for _ in 0..info.elements() {
+        let elements = part.shape.iter().product();
+        let mut gathered = Vec::with_capacity(elements * size);
+        let mut place = vec![0; part.shape.len()];
+        for _ in 0..elements {
             let at: usize = place.iter().zip(strides).map(|(i, stride)| i * stride).sum();
             gathered.extend_from_slice(&bytes[at * size..(at + 1) * size]);
             for axis in (0..place.len()).rev() {
                 place[axis] += 1;
-                if place[axis] < info.shape[axis] {
+                if place[axis] < part.shape[axis] {
                     break;
                 }
                 place[axis] = 0;
@@ -274,6 +357,10 @@ impl TensorFile {
     }
 }
 
+fn index(tensors: &[TensorInfo]) -> HashMap<String, usize> {
+    tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect()
+}
+
 fn of_torch(tensor: pth::PthTensor) -> TensorInfo {
     let pth::PthTensor { name, dtype, shape, strides, mut place } = tensor;
     let empty = shape.contains(&0);
@@ -287,7 +374,8 @@ fn of_torch(tensor: pth::PthTensor) -> TensorInfo {
         let size = dtype.bitsize() / 8;
         place.end = place.start + shape.iter().product::<usize>() * size;
     }
-    TensorInfo { name, dtype, shape, place, strides: (!in_order).then_some(strides) }
+    let strides = (!in_order).then_some(strides);
+    TensorInfo::new(name, dtype, Part { shape, place, strides })
 }
 
 type Header = (Vec<TensorInfo>, BTreeMap<String, String>);
@@ -301,7 +389,7 @@ fn safetensors_header(bytes: &[u8]) -> Result<Header, safetensors::SafeTensorErr
         let (from, to) = info.data_offsets;
         let place = begin + from..begin + to;
         let (dtype, shape) = (info.dtype, info.shape.clone());
-        Some(TensorInfo { name, dtype, shape, place, strides: None })
+        Some(TensorInfo::new(name, dtype, Part { shape, place, strides: None }))
     });
     let strings = header.metadata().clone().unwrap_or_default();
     Ok((tensors.collect(), strings.into_iter().collect()))

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::names::{in_reference_names, other_backbone, other_decoder};
 use super::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::params::{ParamSpec, Spec, Weights};
@@ -53,6 +54,8 @@ pub fn load_network(
     weights: &mut Weights,
     network: Network,
 ) -> Result<()> {
+    let translated = in_reference_names(file).map(|(_, file)| file);
+    let file = translated.as_ref().unwrap_or(file);
     let prefix = network_prefix(file, network)?;
     let there = (file.tensors().iter())
         .filter(|info| !prefix.is_empty() || !OTHERS.iter().any(|p| info.name.starts_with(p)))
@@ -71,8 +74,10 @@ fn another_kind(
     there: &BTreeSet<String>,
     network: Network,
 ) -> Option<&'static str> {
-    let decodes = there.iter().any(|name| name.starts_with("decode_head."));
-    if decodes {
+    if let Some(what) = other_decoder(file).or_else(|| other_backbone(file)) {
+        return Some(what);
+    }
+    if there.iter().any(|name| name.starts_with("decode_head.")) {
         return None;
     }
     if network == Network::Student && has(file, Network::Teacher.prefix()) {
@@ -111,13 +116,18 @@ fn has(file: &TensorFile, prefix: &str) -> bool {
     file.tensors().iter().any(|info| info.name.starts_with(prefix))
 }
 
-/// Loads the backbone from ImageNet weights as published by SegFormer and OpenMMLab (names without
-/// `backbone.`; the classifier is ignored), from a segmentation network, or from the ImageNet model
-/// in a checkpoint of the reference.
+/// Loads the backbone from ImageNet weights as published by SegFormer, OpenMMLab, Hugging Face and
+/// timm (the classifier is ignored), from a segmentation network, or from the ImageNet model in a
+/// checkpoint of the reference.
 ///
 /// # Errors
 /// [`Error::Weights`] that lists missing, misshapen and extra tensors.
 pub fn load_backbone(file: &TensorFile, device: &Device, weights: &mut Weights) -> Result<()> {
+    let translated = in_reference_names(file).map(|(_, file)| file);
+    let file = translated.as_ref().unwrap_or(file);
+    if let Some(what) = other_backbone(file) {
+        return Err(Error::weights(file.path(), what));
+    }
     let known = ["imnet_model.backbone.", "module.backbone.", PARALLEL, "backbone."];
     let prefix = known.into_iter().find(|prefix| has(file, prefix)).unwrap_or("");
     let there = (file.tensors().iter())
@@ -162,7 +172,7 @@ pub fn misfits<'a>(
         for name in names(param) {
             match file.find(&name).map(|info| info.shape.as_slice()) {
                 Some(shape) if shape == param.shape => {}
-                None if is_count(&name) => {}
+                None if is_optional(spec, &param.name) => {}
                 other => found.push(Misfit { param, name, found: other }),
             }
         }
@@ -210,7 +220,7 @@ fn load(
     }
     weights.load(device, |param| {
         let name = stored(&param.name);
-        if !wanted(param) || (is_count(&name) && file.find(&name).is_none()) {
+        if !wanted(param) || (is_optional(&spec, &param.name) && file.find(&name).is_none()) {
             return Ok(None);
         }
         file.numbers(&name).map(Some)
@@ -222,6 +232,17 @@ fn load(
 /// PyTorch 0.4 did not count batches, and later versions do not need the count.
 pub fn is_count(name: &str) -> bool {
     name.ends_with("num_batches_tracked")
+}
+
+/// Returns whether files may lack a parameter or buffer because no result depends on it.
+fn is_optional(spec: &Spec, name: &str) -> bool {
+    // SegFormer's decoder inherits a classifier and uses another one.
+    let unused = || {
+        let (start, _) = name.split_once("conv_seg.")?;
+        let used = format!("{start}linear_pred.weight");
+        spec.params().iter().find(|param| param.name == used)
+    };
+    is_count(name) || unused().is_some()
 }
 
 fn listed(names: &[String]) -> String {

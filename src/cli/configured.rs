@@ -2,18 +2,28 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use clap::ValueEnum;
 use udass_raw::checkpoint::weights::Network;
+use udass_raw::checkpoint::{files, identity};
 use udass_raw::config::{Config, METHODS, is_device};
 
 use super::output::tell;
 
+/// A configuration and changes to it.
 #[derive(Debug, clap::Args)]
 pub struct Configured {
     /// A preset (gta_vit, toy_cnn, daformer, …), a name in configs/, or the path of a .toml file.
     #[arg(value_name = "CONFIG")]
     pub config: String,
 
+    #[command(flatten)]
+    pub changes: Changes,
+}
+
+/// Changes to a configuration.
+#[derive(Debug, clap::Args)]
+pub struct Changes {
     /// Apply a method preset on top of CONFIG (--set still wins).
     #[arg(long, value_name = "METHOD", value_parser = METHODS)]
     pub method: Option<String>,
@@ -60,44 +70,77 @@ pub fn device(kind: &str) -> Result<String, String> {
 impl Configured {
     /// Returns these arguments as words of a command line.
     pub fn words(&self) -> Vec<String> {
+        let Changes { method, set, device } = &self.changes;
         let mut words = vec![self.config.clone()];
-        words.extend(self.method.iter().flat_map(|m| ["--method".into(), m.clone()]));
-        words.extend(self.set.iter().flat_map(|set| ["--set".into(), set.clone()]));
-        words.extend(self.device.iter().flat_map(|d| ["--device".into(), d.clone()]));
+        words.extend(method.iter().flat_map(|m| ["--method".into(), m.clone()]));
+        words.extend(set.iter().flat_map(|set| ["--set".into(), set.clone()]));
+        words.extend(device.iter().flat_map(|d| ["--device".into(), d.clone()]));
         words
     }
 
-    /// Loads the configuration and applies the method preset, `--set`, `--device` and the command's
-    /// own overrides, in this order.
-    pub fn load(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
-        Ok(shown(self.read(own)?))
+    /// Loads the configuration and applies the changes.
+    pub fn load(&self) -> udass_raw::Result<Config> {
+        Ok(shown(self.changes.over(&self.config, [])?))
     }
 
-    /// Loads the configuration of a run that ends at iteration `max_iters`, if that is given. An
-    /// earlier end leaves the learning rate's schedule as it is, so that the run can go on later.
+    /// Loads the configuration of a run that ends at iteration `max_iters`, if that is given, with
+    /// the command's own overrides. An earlier end leaves the learning rate's schedule as it is, so
+    /// that the run can go on later.
     pub fn load_until(
         &self,
         max_iters: Option<u64>,
         own: impl IntoIterator<Item = String>,
     ) -> udass_raw::Result<Config> {
         let mut own: Vec<String> = own.into_iter().collect();
-        let mut config = self.read(own.clone())?;
-        match max_iters {
-            Some(n) if (1..=config.schedule.end).contains(&n) => config.run.max_iters = n,
-            Some(n) => {
-                own.push(format!("run.max_iters={n}"));
-                config = self.read(own)?;
+        let configured = self.changes.over(&self.config, own.clone());
+        let Some(n) = max_iters else { return Ok(shown(configured?)) };
+        // Without the end given here, the configuration need not be valid.
+        match configured {
+            Ok(mut config) if (1..=config.schedule.end).contains(&n) => {
+                config.run.max_iters = n;
+                Ok(shown(config))
             }
-            None => {}
+            _ => {
+                own.push(format!("run.max_iters={n}"));
+                Ok(shown(self.changes.over(&self.config, own)?))
+            }
         }
-        Ok(shown(config))
+    }
+}
+
+impl Changes {
+    /// Loads the configuration `name` or, without a name, the one that a checkpoint holds, and
+    /// applies the changes. The checkpoint's says where its run computed; here, that is the GPU if
+    /// there is one.
+    pub fn load(&self, name: Option<&str>, checkpoint: &Path) -> anyhow::Result<Config> {
+        if let Some(name) = name {
+            return Ok(shown(self.over(name, [])?));
+        }
+        let file = files::open(checkpoint)?;
+        let path = file.path().display();
+        let text = identity::configuration(&file)?.with_context(|| {
+            format!(
+                "{path}: holds no configuration, so name one before the other arguments, such as \
+                 gta_vit"
+            )
+        })?;
+        let mut overrides = vec!["device.kind=auto".into()];
+        overrides.extend(self.overrides([]));
+        let origin = format!("configuration in {path}");
+        let method = self.method.as_deref();
+        Ok(shown(Config::from_toml_with(&text, &origin, method, &overrides)?))
     }
 
-    fn read(&self, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
+    fn over(&self, name: &str, own: impl IntoIterator<Item = String>) -> udass_raw::Result<Config> {
+        Config::load_with(name, self.method.as_deref(), &self.overrides(own))
+    }
+
+    /// Returns `--set`, `--device` and the command's own overrides, in this order.
+    fn overrides(&self, own: impl IntoIterator<Item = String>) -> Vec<String> {
         let mut overrides = self.set.clone();
         overrides.extend(self.device.iter().map(|kind| format!("device.kind={kind}")));
         overrides.extend(own);
-        Config::load_with(&self.config, self.method.as_deref(), &overrides)
+        overrides
     }
 }
 

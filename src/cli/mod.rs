@@ -36,7 +36,7 @@ const EXAMPLES: &str = "\
 Start here (no GPU, no download):
   udass-raw toy data/toy
   udass-raw train toy_vit
-  udass-raw eval toy_vit --checkpoint runs/toy_vit
+  udass-raw eval --checkpoint runs/toy_vit
   udass-raw report runs/toy_vit --html report.html
   udass-raw profile toy_vit
 

@@ -1,6 +1,9 @@
 //! Writes to standard output and standard error.
 
 use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use udass_raw::checkpoint::atomic::write_atomic;
 
 /// Writes a message for the user to standard error and ignores failures.
 pub fn tell(text: &str) {
@@ -12,6 +15,19 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
+    }
+}
+
+/// Returns whether a path stands for standard output.
+pub fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Writes a file atomically, or to standard output if the path is `-`.
+pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    match is_standard(path) {
+        true => print(text.trim_end_matches('\n')),
+        false => Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?),
     }
 }
 

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use udass_raw::config::Config;
+use udass_raw::data::decode::listed;
 use udass_raw::data::layouts;
 use udass_raw::data::resize::Size;
 use udass_raw::run::eval::predict::{Prediction, Submission, predict, submit};
 
-use super::configured::{Configured, Which};
-use super::output::print;
+use super::configured::{Changes, Which};
+use super::output::{print, tell};
 use super::progress::Progress;
 use super::size;
 
@@ -22,22 +24,26 @@ use super::size;
 /// With --submission, segments a whole split of Cityscapes, ACDC or Dark Zurich for its server
 /// instead.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "\
+udass-raw predict [OPTIONS] --checkpoint <FILE> --out <DIR> [CONFIG] <IMAGE>...
+       udass-raw predict [OPTIONS] --checkpoint <FILE> --submission <ZIP> [CONFIG]")]
 #[command(after_help = "\
 Examples:
-  udass-raw predict toy_vit street.png --checkpoint runs/toy_vit --out pictures
+  udass-raw predict street.png --checkpoint runs/toy_vit --out pictures
   udass-raw predict gta_vit *.jpg --checkpoint model.safetensors --out pictures --resize 2048x1024
   udass-raw predict gta_vit a.png --checkpoint model.safetensors --out pictures --logits a.safetensors
   udass-raw predict gta_vit --checkpoint runs/gta_vit --submission results.zip")]
 pub struct Args {
-    #[command(flatten)]
-    configured: Configured,
-
-    /// PNG or JPEG files, or folders of them.
+    /// PNG or JPEG files, or folders or globs of them. Before them, the configuration may be named: a preset,
+    /// a name in configs/, or the path of a .toml file. [default: the one that the checkpoint holds]
     #[arg(value_name = "IMAGE", required_unless_present = "submission")]
-    images: Vec<PathBuf>,
+    words: Vec<PathBuf>,
 
-    /// The network: a checkpoint of this program (or a run's folder for its newest one) or of the
-    /// reference, .pth or .safetensors.
+    #[command(flatten)]
+    changes: Changes,
+
+    /// The network: a checkpoint of this program (or a run's folder, or its name in runs/, for the
+    /// newest one) or of the reference, .pth or .safetensors.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
 
@@ -61,7 +67,7 @@ pub struct Args {
 
     /// Segment a split of the configured target, as eval does, and write this zip for its evaluation
     /// server: label ids for Cityscapes, train ids for ACDC and Dark Zurich. Labels are not needed.
-    #[arg(long, value_name = "ZIP", conflicts_with_all = ["images", "out", "logits", "resize"])]
+    #[arg(long, value_name = "ZIP", conflicts_with_all = ["out", "logits", "resize"])]
     submission: Option<PathBuf>,
 
     /// The split that --submission is for.
@@ -76,10 +82,33 @@ enum Split {
     Val,
 }
 
+impl Args {
+    /// Returns the configuration's name, if the first word is one, and the images. A word that is
+    /// no file and has no ending is taken for a misspelled configuration.
+    fn configuration(&self) -> (Option<&str>, &[PathBuf]) {
+        let Some((first, images)) = self.words.split_first() else { return (None, &[]) };
+        let misspelled = || !first.exists() && first.extension().is_none();
+        match first.to_str().filter(|word| Config::is_name(word) || misspelled()) {
+            Some(name) => (Some(name), images),
+            None => (None, &self.words),
+        }
+    }
+}
+
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = args.configured.load([])?;
-    let one = matches!(args.images.as_slice(), [image] if !image.is_dir());
-    anyhow::ensure!(args.logits.is_none() || one, "--logits: takes one image file");
+    let (name, images) = args.configuration();
+    if args.submission.is_some() != images.is_empty() {
+        tell(match images {
+            [] => "error: name the images to segment, or folders of them",
+            _ => "error: --submission segments a whole split and cannot be used with images",
+        });
+        return Ok(ExitCode::from(2));
+    }
+    let config = args.changes.load(name, &args.checkpoint)?;
+    if args.logits.is_some() {
+        let one = matches!(images, [image] if !image.is_dir()) && listed(images)?.len() == 1;
+        anyhow::ensure!(one, "--logits: takes one image file");
+    }
     let progress = Progress::new("images");
     let (checkpoint, weights) = (args.checkpoint.as_path(), args.weights.network());
     if let Some(zip) = &args.submission {
@@ -95,7 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let wanted = Prediction {
         checkpoint,
         weights,
-        images: &args.images,
+        images,
         // Required where there is no --submission.
         out: args.out.as_deref().unwrap_or(Path::new("")),
         logits: args.logits.as_deref(),

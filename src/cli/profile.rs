@@ -1,14 +1,12 @@
 //! `udass-raw profile`
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::{build, profile};
 
 use super::configured::Configured;
-use super::output::print;
+use super::output::{is_standard, print, tell, write};
 
 /// Show where an iteration spends its time.
 ///
@@ -34,7 +32,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 24)]
     rows: usize,
 
-    /// Also write the whole profile, including every call, to this file.
+    /// Also write the whole profile, including every call, to this file. With `-`, write it to
+    /// standard output, and the tables to standard error.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -78,7 +77,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = args.configured.load([])?;
+    let config = args.configured.load()?;
     if let Some(kernel) = &args.kernel {
         let kernel = profile::Kernel::find(&config, kernel, args.shape.as_deref())?;
         let device = build::device(&config)?;
@@ -94,13 +93,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         _ => profile::measure(&build::device(&config)?, &config, name, args.samples)?,
     };
-    print(&measured.terminal(args.rows))?;
-    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => write_atomic(path, |file| file.write_all(text().as_bytes())),
+    match args.json.as_deref().is_some_and(is_standard) {
+        true => tell(&measured.terminal(args.rows)),
+        false => print(&measured.terminal(args.rows))?,
+    }
+    let wanted = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => write(path, &text()),
         None => Ok(()),
     };
-    write(&args.json, &|| format!("{:#}\n", measured.to_json()))?;
-    write(&args.trace, &|| format!("{}\n", measured.trace()))?;
-    write(&args.html, &|| measured.html())?;
+    wanted(&args.json, &|| format!("{:#}\n", measured.to_json()))?;
+    wanted(&args.trace, &|| format!("{}\n", measured.trace()))?;
+    wanted(&args.html, &|| measured.html())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -60,14 +60,31 @@ impl Config {
         layers.reverse();
         let mut run = Path::new(name_or_path).file_stem().unwrap_or_default().to_os_string();
         if let Some(method) = method {
-            let (mut layer, _) = open(self::method(method)?)?;
-            layer.over_base = true;
-            layers.push(layer);
             run.push("_");
             run.push(method);
         }
-        layers.extend(overrides.iter().map(|text| Layer::over(text.trim().into())));
-        assemble(&Sources::new(layers), &Path::new("runs").join(run), method)
+        over(layers, method, overrides, &Path::new("runs").join(run))
+    }
+
+    /// Reads a complete configuration like [`Config::from_toml`], and applies a method and overrides
+    /// to it like [`Config::load_with`].
+    ///
+    /// # Errors
+    /// The same as for [`Config::load_with`].
+    pub fn from_toml_with(
+        text: &str,
+        origin: &str,
+        method: Option<&str>,
+        overrides: &[String],
+    ) -> Result<Self> {
+        let layers = vec![Layer::file(origin.into(), text.into())];
+        over(layers, method, overrides, Path::new(""))
+    }
+
+    /// Returns whether [`Config::load`] would take this word for the name of a configuration: a
+    /// path that ends in `.toml`, a name in `configs/`, or a preset.
+    pub fn is_name(word: &str) -> bool {
+        word.ends_with(".toml") || (!word.contains(['/', '\\']) && find(word, None).is_ok())
     }
 
     /// Reads a built-in preset, ignoring `configs/` in the working directory.
@@ -88,7 +105,7 @@ impl Config {
     /// # Errors
     /// The same as for [`Config::load`].
     pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
-        assemble(&Sources::new(vec![Layer::file(origin.into(), text.into())]), Path::new(""), None)
+        Self::from_toml_with(text, origin, None, &[])
     }
 
     /// Returns the whole configuration as TOML without comments, as checkpoints store it.
@@ -106,16 +123,32 @@ enum Found {
     Preset(&'static str, &'static str),
 }
 
+/// Puts a method and overrides on top of a configuration's layers, and assembles them.
+fn over(
+    mut layers: Vec<Layer>,
+    method: Option<&str>,
+    overrides: &[String],
+    out: &Path,
+) -> Result<Config> {
+    if let Some(method) = method {
+        let (mut layer, _) = open(self::method(method)?)?;
+        layer.over_base = true;
+        layers.push(layer);
+    }
+    layers.extend(overrides.iter().map(|text| Layer::over(text.trim().into())));
+    assemble(&Sources::new(layers), out, method)
+}
+
 /// Finds a configuration: a path is relative to the folder of the file that names it, a bare name
 /// is searched.
-fn find(name: &str, beside: Option<&Path>) -> Result<Found> {
+fn find(name: &str, base_folder: Option<&Path>) -> Result<Found> {
     if name.contains(['/', '\\']) || name.ends_with(".toml") {
-        return Ok(Found::File(beside.unwrap_or(Path::new("")).join(name)));
+        return Ok(Found::File(base_folder.unwrap_or(Path::new("")).join(name)));
     }
     let file = format!("{name}.toml");
     let here = Path::new("configs").join(&file);
-    let beside = beside.map(|folder| folder.join(&file));
-    if let Some(path) = beside.into_iter().chain([here.clone()]).find(|path| path.is_file()) {
+    let in_folder = base_folder.map(|folder| folder.join(&file));
+    if let Some(path) = in_folder.into_iter().chain([here.clone()]).find(|path| path.is_file()) {
         return Ok(Found::File(path));
     }
     preset(name).ok_or_else(|| {

@@ -47,16 +47,20 @@ pub fn load_rows(path: &Path, rows: impl FnOnce(Size) -> Result<Range<usize>>) -
     if is_png(&bytes) { png_rows(path, &bytes, rows) } else { other_rows(path, &bytes, rows) }
 }
 
-/// Lists files and, in place of a folder, the PNG and JPEG files in it, sorted by name. Names that
-/// begin with a dot are no images.
+/// Lists files and, in place of a folder or a glob, its PNG and JPEG files, sorted by name. Names
+/// that begin with a dot are no images. A glob is what a shell has left as it is; `*`, `?`, `[…]`
+/// and `**` have their usual meaning.
 ///
 /// # Errors
-/// [`Error::Data`] if a folder has no images; [`Error::Io`].
+/// [`Error::Data`] if a folder or a glob has no images; [`Error::Io`].
 pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            all.push(path.clone());
+            match path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) {
+                Some(pattern) => all.append(&mut matching(path, pattern)?),
+                None => all.push(path.clone()),
+            }
             continue;
         }
         let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "list", e))?;
@@ -70,6 +74,17 @@ pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         all.append(&mut images);
     }
     Ok(all)
+}
+
+/// Lists the images that match a glob, sorted by name.
+fn matching(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+    let wrong = |e: glob::PatternError| Error::data(path, format!("is no valid glob: {e}"));
+    let found = glob::glob(pattern).map_err(wrong)?.filter_map(|entry| entry.ok());
+    let images: Vec<PathBuf> = found.filter(|file| is_image(file)).collect();
+    if images.is_empty() {
+        return Err(Error::data(path, "no .png, .jpg or .jpeg file matches this glob"));
+    }
+    Ok(images)
 }
 
 fn is_image(file: &Path) -> bool {

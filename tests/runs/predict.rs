@@ -9,8 +9,8 @@ use serde_json::Value;
 use udass_raw::data::classes::{CITYSCAPES, Classes};
 
 use crate::support::{
-    Contents, ITERATIONS, config, events, folder, reference, reference_checkpoint, run, stderr,
-    succeed, text, world,
+    Contents, ITERATIONS, config, copy_folder, events, folder, reference, reference_checkpoint,
+    run, run_in, stderr, succeed, text, world,
 };
 
 /// Writes a color PNG in which all neighboring pixels differ.
@@ -80,6 +80,12 @@ fn a_folder_stands_for_its_images() {
     let names = ["a_overlay.png", "a.png", "b_overlay.png", "b.png"];
     let expected = names.map(|name| format!("{}\n", out.join(name).display()));
     assert_eq!(written, expected.concat());
+    // So does a glob that the shell has left alone.
+    assert_eq!(predict(&[&images.join("*.p?g")], &out, &[]), expected.concat());
+    let none = images.join("c*.png");
+    let args = [text(&none), "--checkpoint", text(reference()), "--out", text(&out)];
+    let told = stderr(&run("predict", &args));
+    assert!(told.contains("c*.png: no .png, .jpg or .jpeg file matches"), "{told}");
     fs::create_dir(folder.path().join("empty")).unwrap();
     let empty = folder.path().join("empty");
     let args = [text(&empty), "--checkpoint", text(reference()), "--out", text(&out)];
@@ -273,4 +279,56 @@ fn an_evaluation_says_the_same_in_its_table_its_file_and_the_log() {
         world().display()
     );
     assert_eq!(told.matches(&data).count(), 2, "{told}");
+}
+
+#[test]
+fn a_checkpoint_brings_its_configuration_and_a_run_is_found_by_its_name() {
+    let folder = folder();
+    let here = folder.path();
+    copy_folder(reference(), &here.join("runs/mine"));
+    picture(&here.join("street.png"), 97, 61);
+    let did = |words: &[&str]| {
+        let output = run_in(here, words);
+        assert!(output.status.success(), "{words:?}:\n{}", stderr(&output));
+        output
+    };
+    let expected = here.join("expected");
+    predict(&[&here.join("street.png")], &expected, &[]);
+    let expected = fs::read(expected.join("street.png")).unwrap();
+    let converted = ["student.safetensors", "student.pth", "again.safetensors", "run.pth"];
+    let [student, torch, again, whole] = converted;
+    did(&["weights", "convert", "mine", student, "--weights", "student"]);
+    did(&["weights", "convert", "mine", torch, "--weights", "student"]);
+    did(&["weights", "convert", torch, again]);
+    did(&["weights", "convert", "mine", whole]);
+    for checkpoint in [&["mine", "runs/mine"][..], &converted[..]].concat() {
+        let words = ["predict", "street.png", "--checkpoint", checkpoint, "--out", "out"];
+        did(&words);
+        assert!(fs::read(here.join("out/street.png")).unwrap() == expected, "{checkpoint}");
+        fs::remove_dir_all(here.join("out")).unwrap();
+    }
+    // What other tools look for, and what was already there, in a run's checkpoint.
+    assert_eq!(Contents::of(&here.join(student)).strings["format"], "pt");
+    assert!(Contents::of(&here.join(student)).strings["config"].contains("mit_b0"));
+
+    let evaluated = did(&["eval", "--checkpoint", "mine", "--json", "-"]);
+    let result: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+    assert_eq!(result["images"], 4);
+    assert!(stderr(&evaluated).contains("mIoU"), "{}", stderr(&evaluated));
+    // Changes still count.
+    let words = ["eval", "--checkpoint", "mine", "--set", "eval.resize=[64, 32]", "--json", "-"];
+    let smaller: Value = serde_json::from_slice(&did(&words).stdout).unwrap();
+    assert_ne!(smaller["confusion_matrix"], result["confusion_matrix"]);
+
+    // A file without a configuration says what to do, and a misspelled name is not an image.
+    let mut bare = Contents::of(&here.join(student));
+    bare.strings.clear();
+    bare.write(&here.join("bare.safetensors"));
+    let words = ["predict", "street.png", "--checkpoint", "bare.safetensors", "--out", "out"];
+    let output = run_in(here, &words);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("holds no configuration, so name one"), "{}", stderr(&output));
+    let words = ["predict", "gta_vitt", "street.png", "--checkpoint", "mine", "--out", "out"];
+    let output = run_in(here, &words);
+    assert!(stderr(&output).contains("did you mean `gta_vit`?"), "{}", stderr(&output));
 }

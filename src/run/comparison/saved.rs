@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::published::{CITIES, IMAGES, Network, Row, SIZE, Table};
 use super::run::{Run, Setting};
+use crate::checkpoint::files;
 use crate::config::{Config, Stages, with_current_keys};
 use crate::data::classes;
 use crate::error::{Error, Result};
@@ -81,6 +82,7 @@ struct Net {
 impl Saved {
     /// Reads a run's folder or a file of `eval --json`.
     pub fn read(path: &Path) -> Result<Saved> {
+        let path = &files::find(path);
         if path.is_dir() { Saved::of_folder(path) } else { Saved::of_file(path) }
     }
 
