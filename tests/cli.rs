@@ -53,7 +53,7 @@ fn info_prints_what_a_bug_report_needs() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    let options: [(&str, &[&str]); 7] = [
+    let options: [(&str, &[&str]); 8] = [
         ("info", &[]),
         ("train", &["--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"]),
         ("eval", &["--checkpoint", "--json", "--set", "--device"]),
@@ -61,6 +61,7 @@ fn every_command_explains_itself_with_examples() {
         ("report", &["--markdown", "--html"]),
         ("prepare", &["gta", "cityscapes"]),
         ("toy", &["--size", "--seed"]),
+        ("config", &["show", "list", "diff"]),
     ];
     for (command, expected) in options {
         let output = run(&[command, "--help"]);
@@ -77,6 +78,47 @@ fn every_command_explains_itself_with_examples() {
 fn the_version_is_told() {
     let text = stdout(&run(&["--version"]));
     assert_eq!(text, format!("udass-raw {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_configuration_is_shown_with_the_origin_of_every_value() {
+    let show = ["config", "show", "gta_cnn", "--method", "dacs", "--set", "data.batch=3"];
+    let output = run(&show);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let line = |start: &str| {
+        let found = text.lines().find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("{start} in\n{text}")).to_owned()
+    };
+    assert!(line("batch = 3").ends_with("# --set data.batch=3"), "{}", line("batch = 3"));
+    assert!(line("backbone = ").contains("# preset gta_cnn:"), "{}", line("backbone = "));
+    assert!(line("flip = ").contains("# preset gta_vit:"), "{}", line("flip = "));
+    assert!(line("[[optimizer.param_groups]]").contains("# preset gta_cnn:"));
+    assert!(line("out = \"runs/gta_cnn_dacs\"").ends_with("# the configuration's name"));
+    // The line is the one that states the value, and what is shown can be used.
+    let number: usize = line("flip = ").rsplit(':').next().unwrap().parse().unwrap();
+    let preset = std::fs::read_to_string("configs/gta_vit.toml").unwrap();
+    assert!(preset.lines().nth(number - 1).unwrap().starts_with("flip = "));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole.toml");
+    std::fs::write(&path, &text).unwrap();
+    let whole = udass_raw::config::Config::load(path.to_str().unwrap(), &[]).unwrap();
+    let method = Some("dacs");
+    let set = ["data.batch=3".to_owned()];
+    let same = udass_raw::config::Config::load_with("gta_cnn", method, &set).unwrap();
+    assert_eq!(whole, same);
+
+    let list = stdout(&run(&["config", "list"]));
+    assert_eq!(list.lines().count(), 20);
+    let expected = "HRDA(DAFormer) on MiT-B5, trained with QuadMix";
+    assert!(list.lines().next().unwrap().contains(expected), "{list}");
+    assert!(list.lines().all(|line| line.split_once("  ").unwrap().1.len() > 10), "{list}");
+
+    let path = path.to_str().unwrap();
+    let differing = stdout(&run(&["config", "diff", "gta_cnn", path]));
+    assert!(differing.contains("data.batch: 2 -> 3\n"), "{differing}");
+    assert!(differing.contains("quadmix.enabled: true -> false\n"), "{differing}");
+    assert_eq!(stdout(&run(&["config", "diff", path, path])), "");
 }
 
 #[test]

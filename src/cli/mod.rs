@@ -1,5 +1,6 @@
 //! The commands: they parse arguments and show progress and errors; the library does the work.
 
+mod config;
 mod configured;
 mod eval;
 mod info;
@@ -56,6 +57,7 @@ enum Command {
     Profile(profile::Args),
     Prepare(prepare::Args),
     Toy(toy::Args),
+    Config(config::Args),
     Replay(replay::Args),
     Weights(weights::Args),
     Info(info::Args),
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Profile(args) => profile::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Toy(args) => toy::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Info(args) => info::run(&args),

@@ -59,6 +59,26 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Returns the keys whose values differ from those of `other`, with both values as TOML.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a value has no TOML form, such as a path that is not UTF-8.
+    pub fn compared(&self, other: &Config) -> Result<Vec<(String, [String; 2])>> {
+        let table = |config: &Config| -> Result<_> {
+            let text = config.to_toml()?;
+            let table = toml::from_str(&text).map_err(|e| Error::config(e.to_string()))?;
+            Ok(flat(table))
+        };
+        let (mine, others) = (table(self)?, table(other)?);
+        let differing = mine.into_iter().filter_map(|(key, value)| {
+            let other = others.get(&key)?;
+            (*other != value).then(|| (key, [value.to_string(), other.to_string()]))
+        });
+        Ok(differing.collect())
+    }
+}
+
 /// Flattens sections: returns values by their dotted keys.
 pub(super) fn flat(table: Table) -> BTreeMap<String, Value> {
     let mut open = vec![(String::new(), table)];

@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::check;
 use super::keys::{self, lookup, path_at};
 use super::notes::Notes;
+use super::origins;
 use super::presets::{METHODS, PRESETS, preset_names};
 use super::renamed::{self, Texts};
 use super::report::{Layer, Problem, Sources, nearest, plain};
@@ -64,6 +65,21 @@ impl Config {
             run.push(method);
         }
         over(layers, method, overrides, &Path::new("runs").join(run))
+    }
+
+    /// Reads a configuration like [`Config::load_with`], and returns it as TOML in which a comment
+    /// says where each value comes from: a file or preset with its line, or an override.
+    ///
+    /// # Errors
+    /// The same as for [`Config::load_with`].
+    pub fn explained(
+        name_or_path: &str,
+        method: Option<&str>,
+        overrides: &[String],
+    ) -> Result<(Self, String)> {
+        let config = Self::load_with(name_or_path, method, overrides)?;
+        let text = origins::annotated(&config.to_toml()?, &config.notes);
+        Ok((config, text))
     }
 
     /// Reads a complete configuration like [`Config::from_toml`], and applies a method and overrides
@@ -274,9 +290,11 @@ fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Confi
         let key = e.span().and_then(|span| path_at(&tree, &span, ""));
         sources.error(vec![Problem { key, span: e.span(), message: plain(e.message()) }])
     })?;
+    notes.origins = origins::of(&tree, sources);
     config.notes = notes;
     if config.run.out.as_os_str().is_empty() {
         config.run.out = out.into();
+        config.notes.origins.insert("run.out".into(), "the configuration's name".into());
     }
     let kept = toml::Table::try_from(&config)
         .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))?;
@@ -290,6 +308,7 @@ fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Confi
     }
     if config.schedule.end == 0 {
         config.schedule.end = config.run.max_iters;
+        config.notes.origins.insert("schedule.end".into(), "run.max_iters".into());
     }
     if let Some(method) = method {
         let from_base = |key: &str| {

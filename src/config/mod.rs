@@ -11,6 +11,7 @@ mod device;
 mod keys;
 mod load;
 mod notes;
+mod origins;
 mod presets;
 mod renamed;
 mod report;
@@ -22,7 +23,7 @@ pub use check::{FILES, LAYOUTS};
 pub use dataset::{DatasetConfig, FilesConfig, LabelValue};
 pub use device::{MemoryLimit, is_device};
 pub use notes::Notes;
-pub use presets::{METHODS, preset_names};
+pub use presets::{METHODS, preset_names, preset_notes};
 pub use renamed::{renamed_keys, with_current_keys};
 pub use schema::{
     AugmentConfig, Config, DataConfig, DeviceConfig, DomainConfig, EvalConfig,

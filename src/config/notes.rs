@@ -1,30 +1,37 @@
 //! Warnings and notes that reading a configuration produces.
 
+use std::collections::BTreeMap;
+
 /// Warnings and notes about a valid configuration, for example about old names of keys.
 ///
 /// The library prints nothing, so callers show [`Notes::lines`] to the user; training passes the
-/// lines that are left to its observer. Notes are not part of a configuration's value: any two are
+/// lines that are left to its observer. They also say where each value comes from, for
+/// [`Config::explained`](super::Config::explained). Notes are not part of a configuration's value: any two are
 /// equal.
 #[derive(Clone, Debug, Default)]
-pub struct Notes(Vec<String>);
+pub struct Notes {
+    lines: Vec<String>,
+    /// Where the value of each key comes from.
+    pub(super) origins: BTreeMap<String, String>,
+}
 
 impl Notes {
     /// Returns the lines, each beginning with `warning:` or `note:`.
     pub fn lines(&self) -> &[String] {
-        &self.0
+        &self.lines
     }
 
     /// Removes and returns the lines.
     pub fn take(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.lines)
     }
 
     pub(super) fn warn(&mut self, text: String) {
-        self.0.push(format!("warning: {text}"));
+        self.lines.push(format!("warning: {text}"));
     }
 
     pub(super) fn note(&mut self, text: String) {
-        self.0.push(format!("note: {text}"));
+        self.lines.push(format!("note: {text}"));
     }
 }
 

@@ -37,6 +37,17 @@ pub(super) const PRESETS: [(&str, &str); 20] = configs![
 /// The presets that are methods: the keys that they state themselves apply to any size and network.
 pub const METHODS: [&str; 6] = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"];
 
+/// Returns the built-in presets, each with the first sentence of what its file says about it.
+pub fn preset_notes() -> impl Iterator<Item = (&'static str, String)> {
+    PRESETS.iter().map(|(name, text)| {
+        let comment = text.lines().map_while(|line| line.strip_prefix('#'));
+        let comment = comment.take_while(|line| !line.is_empty()).collect::<String>();
+        let about = comment.split_once(": ").map_or("", |(_, about)| about);
+        let sentence = about.split_once(". ").map_or(about, |(first, _)| first);
+        (*name, sentence.trim_end_matches('.').to_owned())
+    })
+}
+
 /// Returns the names that [`Config::load`](super::Config::load) accepts without a file.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)

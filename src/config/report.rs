@@ -81,6 +81,16 @@ impl Sources {
         self.layers.iter().rfind(|layer| layer.start <= at)
     }
 
+    /// Says which text an offset is in, and on which line.
+    pub fn place(&self, at: usize) -> Option<String> {
+        let layer = self.layer(at)?;
+        if layer.over {
+            return Some(format!("--set {}", layer.text));
+        }
+        let (number, _) = position(&layer.text, floor(&layer.text, at - layer.start));
+        Some(format!("{}:{number}", layer.title))
+    }
+
     /// Formats a message about a key as one line with its position.
     pub fn line(&self, problem: &Problem) -> String {
         let key = problem.key.as_ref().map(|key| format!("`{key}` ")).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The training loop: reads batches, runs iterations, writes the log and checkpoints.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use super::initial_state;
 use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
 use super::signal::Stop;
-use crate::checkpoint::atomic::remove_leftovers;
+use crate::checkpoint::atomic::{remove_leftovers, write_atomic};
 use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{files, identity};
@@ -67,6 +68,8 @@ const PICTURES: usize = 8;
 /// Subfolder for dumps of the state before an iteration that produced a non-finite number.
 const NOT_FINITE: &str = "not_finite";
 const LOG: &str = "log.jsonl";
+/// The run's whole configuration, as it is now.
+const CONFIG: &str = "config.toml";
 
 /// The state of a run before its first iteration.
 struct Begun {
@@ -144,6 +147,8 @@ pub fn train_on(
         None => FolderLock::take(out)?,
     };
     let log = open_log(config, &start, first)?;
+    let text = config.to_toml()?;
+    write_atomic(out.join(CONFIG), |file| file.write_all(text.as_bytes()))?;
     let Begun { training, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
