@@ -304,7 +304,8 @@ fn runs_stand_side_by_side_and_tasks_apart() {
 
     let markdown = fs::read_to_string(at("a.md")).unwrap();
     assert!(markdown.contains("## GTA → Cityscapes") && markdown.contains("**a/run** (quadmix"));
-    assert_eq!(row(&markdown, "sky").len(), 3 + 12);
+    // Two runs with their differences, and all published methods.
+    assert_eq!(row(&markdown, "sky").len(), 4 + 14);
 
     let page = fs::read_to_string(at("out/a.html")).unwrap();
     for expected in [
