@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use safetensors::Dtype;
+
 use super::identity::{CONFIG, Identity, Kind, OWN, configuration, identify};
 use super::moments::{MOMENTS, first_update, parameters};
 use super::pth::{self, Node};
@@ -24,8 +26,8 @@ const FORMAT: [&str; 2] = ["format", "pt"];
 /// groups for the reference's three networks. Converting back is exact in every case.
 ///
 /// # Errors
-/// [`Error::Weights`] if the extension is unknown, `out` is `file` itself, or the network or
-/// metadata is missing; [`Error::Io`].
+/// [`Error::Weights`] if the extension is unknown, `out` is `file` itself, the network or metadata
+/// is missing, or a tensor holds a value that is not finite; [`Error::Io`].
 pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<()> {
     let extension = out.extension().and_then(|e| e.to_str());
     let to_torch = match extension {
@@ -39,6 +41,13 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
     let same = |path: &Path| path.canonicalize().ok();
     if same(out).is_some_and(|out| same(file.path()) == Some(out)) {
         return Err(Error::weights(out, "is the input file: choose another name for the output"));
+    }
+    // What could not be loaded afterwards is not converted either.
+    let real = |info: &&TensorInfo| {
+        matches!(info.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
+    };
+    for info in file.tensors().iter().filter(real) {
+        file.numbers(&info.name)?;
     }
     let identity = identify(file)?;
     let (named, tree, strings) = match only {

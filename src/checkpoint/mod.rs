@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod batch;
+mod checksum;
 pub mod convert;
 pub mod files;
 mod foreign;

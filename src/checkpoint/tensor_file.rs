@@ -13,6 +13,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use super::checksum;
 use super::foreign;
 use super::pth::{self, Node};
 use crate::hex::hex;
@@ -31,6 +32,7 @@ pub struct TensorFile {
     index: HashMap<String, usize>,
     strings: BTreeMap<String, String>,
     torch: Option<Arc<Torch>>,
+    checked: bool,
 }
 
 /// The content of a torch file besides its tensors.
@@ -71,6 +73,11 @@ impl TensorInfo {
     /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Returns the size of the elements in bytes.
+    fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bitsize() / 8
     }
 
     /// Returns the same tensor under another name.
@@ -118,23 +125,18 @@ impl TensorInfo {
 impl TensorFile {
     /// Opens a file of either kind, which is detected from its content.
     ///
-    /// Only the description of the tensors is read. Memory use is bounded even for a hostile file:
-    /// a safetensors header has at most 100 MB, and [`pth`] has its own limits. A loaded tensor is
-    /// never larger than the file (four times as large when converted to single precision).
+    /// Checksums are verified where the file holds them: this program's files and PyTorch's zip
+    /// format do. Only the description of the tensors is kept. Memory use is bounded even for a
+    /// hostile file: a safetensors header has at most 100 MB, and [`pth`] has its own limits. A
+    /// loaded tensor is never larger than the file (four times as large when converted to single
+    /// precision).
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened; [`Error::Weights`] if its format is not known.
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Weights`] if its format is not known or
+    /// it is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            let problem = "is a folder: give a file, or a run's folder where one is expected";
-            return Err(Error::weights(path, problem));
-        }
-        // SAFETY: the map is read-only, and this program never modifies a checkpoint in place: it
-        // replaces the file by a rename, which leaves an open map its old content. The user must
-        // not truncate or modify the file while it is open.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
+        let map = map(path)?;
         let problem = |problem: String| Error::weights(path, problem);
         let (tensors, strings, torch) = if pth::is_torch(&map) {
             let contents = pth::read(&map).map_err(problem)?;
@@ -150,14 +152,22 @@ impl TensorFile {
             })?;
             (tensors, strings, None)
         };
-        Ok(TensorFile {
+        let mut file = TensorFile {
             path: path.into(),
             map: Arc::new(map),
             index: index(&tensors),
             tensors,
             strings,
             torch,
-        })
+            checked: false,
+        };
+        let digits = file.strings.remove(checksum::KEY);
+        file.checked = match (&file.torch, &digits) {
+            (Some(torch), _) => file.check_records(&torch.checksums)?,
+            (None, Some(digits)) => file.check_tensors(digits)?,
+            (None, None) => false,
+        };
+        Ok(file)
     }
 
     /// Returns a view of the same file with other tensors, which describe parts of it.
@@ -169,6 +179,7 @@ impl TensorFile {
             tensors,
             strings: self.strings.clone(),
             torch: self.torch.clone(),
+            checked: self.checked,
         }
     }
 
@@ -281,14 +292,15 @@ impl TensorFile {
     /// Returns a tensor's elements as f32, converted from f16, bf16, f64, integers or booleans.
     ///
     /// # Errors
-    /// [`Error::Weights`] if the tensor is missing or has another type.
+    /// [`Error::Weights`] if the tensor is missing, has another type, or holds a value that no
+    /// network can have: one that is not finite, or a negative variance or second moment.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
         let info = self.tensor(name)?;
         let bytes = self.data(info);
         fn each<const N: usize>(bytes: &[u8], convert: fn([u8; N]) -> f32) -> Vec<f32> {
             bytes.as_chunks::<N>().0.iter().map(|&chunk| convert(chunk)).collect()
         }
-        Ok(match info.dtype {
+        let numbers = match info.dtype {
             Dtype::F32 => each(&bytes, f32::from_le_bytes),
             Dtype::F64 => each(&bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => each(&bytes, |b| half::f16::from_le_bytes(b).to_f32()),
@@ -304,7 +316,18 @@ impl TensorFile {
                 );
                 return Err(Error::weights(&self.path, problem));
             }
-        })
+        };
+        let squares = name.ends_with("running_var") || name.contains("exp_avg_sq");
+        let wrong = |x: &f32| !x.is_finite() || (squares && *x < 0.0);
+        match numbers.iter().position(wrong) {
+            None => Ok(numbers),
+            Some(at) => {
+                let expected = if squares { "a finite number of at least 0" } else { "finite" };
+                let problem =
+                    format!("tensor `{name}` holds {} at {at}, expected {expected}", numbers[at]);
+                Err(Error::weights(&self.path, problem))
+            }
+        }
     }
 
     /// Returns the bytes of a tensor, which must have this type.
@@ -338,23 +361,78 @@ impl TensorFile {
         hex(&Sha256::digest(self.bytes()))
     }
 
-    /// Verifies the checksums that the container stores.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] if a record of a torch file does not match its checksum.
-    pub fn check(&self) -> Result<()> {
-        for (place, expected) in self.torch.iter().flat_map(|torch| &torch.checksums) {
-            // PyTorch can write zeros instead of checksums.
-            if *expected != 0 && crc32fast::hash(&self.map[place.clone()]) != *expected {
-                let problem = format!(
-                    "bytes {} to {} do not match their checksum: copy or download it again",
-                    place.start, place.end
-                );
-                return Err(Error::weights(&self.path, problem));
+    /// Returns whether the file holds checksums; opening it has verified them.
+    pub fn has_checksums(&self) -> bool {
+        self.checked
+    }
+
+    /// Verifies the records of a torch file; returns false if it has no checksums.
+    fn check_records(&self, records: &[(Range<usize>, u32)]) -> Result<bool> {
+        // PyTorch can write zeros instead of checksums.
+        let mut stored = records.iter().filter(|(_, expected)| *expected != 0).peekable();
+        let any = stored.peek().is_some();
+        for (place, expected) in stored {
+            if crc32fast::hash(&self.map[place.clone()]) != *expected {
+                let (start, end) = (place.start, place.end);
+                return Err(self.damaged(format!("bytes {start} to {end} do")));
             }
         }
-        Ok(())
+        Ok(any)
     }
+
+    /// Verifies the checksums that the writer left in the metadata.
+    fn check_tensors(&self, digits: &str) -> Result<bool> {
+        let parsed = checksum::parse(digits).filter(|(_, each)| each.len() == self.tensors.len());
+        let data = self.map.len() - self.tensors.iter().map(|info| info.bytes()).sum::<usize>();
+        let start = &self.map[..data];
+        let place = checksum::place(start, digits.len());
+        let Some(((of_header, of_tensors), place)) = parsed.zip(place) else {
+            let problem = format!(
+                "its checksums (the metadata `{}`) are not those of its tensors: another program \
+                 changed it; remove that metadata to use it as it is",
+                checksum::KEY
+            );
+            return Err(Error::weights(&self.path, problem));
+        };
+        if checksum::of_header(start, place) != of_header {
+            return Err(self.damaged("its names, shapes and metadata do".into()));
+        }
+        for (info, expected) in self.tensors.iter().zip(of_tensors) {
+            if crc32fast::hash(&self.data(info)) != expected {
+                return Err(self.damaged(format!("tensor `{}` does", info.name)));
+            }
+        }
+        Ok(true)
+    }
+
+    fn damaged(&self, what: String) -> Error {
+        let problem = "not match the stored checksum: the file is damaged; copy or download it \
+                       again";
+        Error::weights(&self.path, format!("{what} {problem}"))
+    }
+}
+
+/// Returns the metadata strings of a safetensors file, without verifying its checksums.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Weights`] if this is not a complete safetensors file.
+pub(super) fn metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let map = map(path)?;
+    let header = safetensors_header(&map).map_err(|e| Error::weights(path, e.to_string()))?;
+    Ok(header.1)
+}
+
+/// Maps a file into memory.
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        let problem = "is a folder: give a file, or a run's folder where one is expected";
+        return Err(Error::weights(path, problem));
+    }
+    // SAFETY: the map is read-only, and this program never modifies a checkpoint in place: it
+    // replaces the file by a rename, which leaves an open map its old content. The user must
+    // not truncate or modify the file while it is open.
+    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))
 }
 
 fn index(tensors: &[TensorInfo]) -> HashMap<String, usize> {

@@ -2,13 +2,14 @@
 //! written, so that a checkpoint is never in memory as a whole.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
 use serde_json::{Map, Value as Json, json};
 
 use super::atomic::write_atomic;
+use super::checksum;
 use crate::{Error, Result};
 
 /// A tensor to be written.
@@ -23,18 +24,24 @@ pub struct Entry<'a> {
     pub bytes: Box<dyn FnOnce() -> Result<Vec<u8>> + 'a>,
 }
 
-/// Writes a safetensors file atomically. Equal content gives identical bytes.
+/// Writes a safetensors file atomically, with checksums of its content in the metadata. Equal
+/// content gives identical bytes.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Weights`] if two tensors have the same name; the error of an entry whose
 /// bytes cannot be produced.
-pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>) -> Result<()> {
+pub fn write(
+    path: &Path,
+    entries: Vec<Entry>,
+    mut strings: BTreeMap<String, String>,
+) -> Result<()> {
     // The crate `safetensors` is not used here, because it keeps the header in a hash map, whose
     // order varies.
     let mut header = Map::new();
-    if !strings.is_empty() {
-        header.insert("__metadata__".into(), json!(strings));
-    }
+    let blank = checksum::blank(entries.len());
+    let digits = blank.len();
+    strings.insert(checksum::KEY.into(), blank);
+    header.insert("__metadata__".into(), json!(strings));
     let mut end = 0;
     for entry in &entries {
         let start = end;
@@ -49,21 +56,28 @@ pub fn write(path: &Path, entries: Vec<Entry>, strings: BTreeMap<String, String>
     let mut header = Json::Object(header).to_string().into_bytes();
     // The format aligns tensor data to 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
+    let start = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+    let place = checksum::place(&start, digits).unwrap_or_default();
+    let of_header = checksum::of_header(&start, place.clone());
     // An error while producing bytes aborts the write; it is returned instead of the I/O error.
     let mut failed = None;
     let written = write_atomic(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
+        file.write_all(&start)?;
+        let mut of_tensors = Vec::with_capacity(entries.len());
         for entry in entries {
             match (entry.bytes)() {
-                Ok(bytes) => file.write_all(&bytes)?,
+                Ok(bytes) => {
+                    of_tensors.push(crc32fast::hash(&bytes));
+                    file.write_all(&bytes)?;
+                }
                 Err(error) => {
                     failed = Some(error);
                     return Err(std::io::Error::other("the device failed"));
                 }
             }
         }
-        Ok(())
+        file.seek(SeekFrom::Start(place.start as u64))?;
+        file.write_all(checksum::digits(of_header, &of_tensors).as_bytes())
     });
     failed.map_or(written, Err)
 }

@@ -117,9 +117,10 @@ fn verify(path: &Path) -> anyhow::Result<()> {
         true => "the network is complete",
         false => "not a network of this program, so names and shapes were not compared",
     };
+    let checksums = if verified.checked { "checksums match" } else { "it holds no checksums" };
     let name = if verified.named { ", as in its name" } else { "" };
     print(&format!(
-        "{}: {}\n{} tensors, {} numbers, all finite; {network}\nsha256 {}{name}",
+        "{}: {}\n{} tensors, {} numbers, all finite; {network}; {checksums}\nsha256 {}{name}",
         file.path().display(),
         verified.identity,
         file.tensors().len(),

@@ -1,14 +1,14 @@
 //! Sliding-window inference: applies a network to windows of an image and averages their logits.
 
 use super::memory::with_advice;
-use crate::Result;
 use crate::config::EvalConfig;
 use crate::device::Device;
 use crate::nn::{BatchNormMode, Pass, Segmentor};
 use crate::ops::{self, ImageNormalizer, Windows};
 use crate::params::Weights;
 use crate::tape::Tape;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
 
 /// HRDA needs sides that are multiples of this, so that the grids of its two scales meet.
 const DIVISOR: usize = 32;
@@ -44,9 +44,18 @@ impl<'a> Predictor<'a> {
     /// Returns the logits of an image given as H,W,3 RGB bytes: 1,H,W,classes, before any softmax.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), with settings that need less.
+    /// [`Error::OutOfMemory`], with settings that need less; [`Error::NotFinite`] if a logit is not
+    /// finite.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
-        with_advice(self.logits_in_memory(rgb, width, height), self.config)
+        let logits = with_advice(self.logits_in_memory(rgb, width, height), self.config)?;
+        let mut failed = self.device.zeros(&[1], DType::I32)?;
+        ops::flag_not_finite(self.device, &logits, &mut failed)?;
+        if self.device.read::<i32>(&failed)? != [0] {
+            let problem = "the network's logits are not finite, so they name no classes: other \
+                           weights are needed (`udass-raw weights verify` checks a file)";
+            return Err(Error::NotFinite(problem.into()));
+        }
+        Ok(logits)
     }
 
     fn logits_in_memory(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
@@ -108,6 +117,6 @@ impl<'a> Predictor<'a> {
             let mut place = all.slice(first * rows * columns * classes, logits.shape())?;
             self.device.copy(&logits, &mut place)?;
         }
-        all.ok_or_else(|| crate::Error::shape("predict", "no windows"))
+        all.ok_or_else(|| Error::shape("predict", "no windows"))
     }
 }
