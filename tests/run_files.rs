@@ -154,7 +154,7 @@ fn classes_of_ones_own_have_their_names_colors_and_no_others_means() {
 fn a_log_tells_what_a_run_was_and_did() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("run/log.jsonl");
-    let mut log = Log::create(&path, 0, &config()).unwrap();
+    let mut log = Log::create(&path, 0, "run", &config()).unwrap();
     let mut it = iteration(0);
     it.more.insert("skipped".into(), json!(["a.png"]));
     log.iteration(&it).unwrap();
@@ -184,7 +184,7 @@ fn a_loss_that_is_not_finite_is_null_and_the_line_stays_json() {
     let path = folder.path().join("log.jsonl");
     let mut it = iteration(0);
     it.losses = vec![("a".into(), f32::NAN), ("b".into(), f32::INFINITY)];
-    Log::create(&path, 0, &config()).unwrap().iteration(&it).unwrap();
+    Log::create(&path, 0, "run", &config()).unwrap().iteration(&it).unwrap();
     assert_eq!(read(&path).unwrap()[1]["losses"], json!({"a": null, "b": null}));
 }
 
@@ -192,9 +192,9 @@ fn a_loss_that_is_not_finite_is_null_and_the_line_stays_json() {
 fn a_new_run_does_not_write_over_an_old_one() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    Log::create(&path, 0, &config()).unwrap();
+    Log::create(&path, 0, "run", &config()).unwrap();
     let before = fs::read(&path).unwrap();
-    let told = Log::create(&path, 0, &config()).unwrap_err().to_string();
+    let told = Log::create(&path, 0, "run", &config()).unwrap_err().to_string();
     assert!(told.contains("log.jsonl: ") && told.contains("--resume") && told.contains("--out"));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
@@ -203,7 +203,7 @@ fn a_new_run_does_not_write_over_an_old_one() {
 fn resuming_drops_what_happens_again() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    let mut log = Log::create(&path, 0, &config()).unwrap();
+    let mut log = Log::create(&path, 0, "run", &config()).unwrap();
     for i in 0..4 {
         log.iteration(&iteration(i)).unwrap();
         if i % 2 == 1 {
@@ -218,7 +218,7 @@ fn resuming_drops_what_happens_again() {
     assert_eq!(read(&path).unwrap().len(), 7, "the torn line is left out by readers too");
 
     // The checkpoint was written after iterations 0 and 1.
-    let mut log = Log::resume(&path, 2, &config()).unwrap();
+    let mut log = Log::resume(&path, 2, "run", &config()).unwrap();
     log.iteration(&iteration(2)).unwrap();
     let expected =
         ["start 0", "iteration 0", "iteration 1", "evaluation 2", "start 2", "iteration 2"];
@@ -230,11 +230,11 @@ fn resuming_drops_what_happens_again() {
 fn resuming_where_it_ended_keeps_every_byte() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    let mut log = Log::create(&path, 0, &config()).unwrap();
+    let mut log = Log::create(&path, 0, "run", &config()).unwrap();
     log.iteration(&iteration(0)).unwrap();
     drop(log);
     let before = fs::read(&path).unwrap();
-    drop(Log::resume(&path, 1, &config()).unwrap());
+    drop(Log::resume(&path, 1, "run", &config()).unwrap());
     let after = fs::read(&path).unwrap();
     assert!(after.starts_with(&before) && after.len() > before.len());
     assert_eq!(story(&path), ["start 0", "iteration 0", "start 1"]);
@@ -244,7 +244,7 @@ fn resuming_where_it_ended_keeps_every_byte() {
 fn resuming_without_a_log_begins_one() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log.jsonl");
-    drop(Log::resume(&path, 7, &config()).unwrap());
+    drop(Log::resume(&path, 7, "run", &config()).unwrap());
     assert_eq!(story(&path), ["start 7"]);
 }
 
@@ -256,7 +256,7 @@ fn a_line_that_is_not_json_is_named_by_its_number() {
     let told = read(&path).unwrap_err().to_string();
     assert!(told.contains("log.jsonl: line 2: "), "{told}");
     // Resuming keeps the damaged line for the user to see.
-    drop(Log::resume(&path, 1, &config()).unwrap());
+    drop(Log::resume(&path, 1, "run", &config()).unwrap());
     assert!(fs::read_to_string(&path).unwrap().contains("nonsense\n"));
 }
 

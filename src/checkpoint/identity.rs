@@ -16,6 +16,8 @@ use crate::{Error, Result};
 pub(super) const OWN: &str = "udass_raw";
 /// The metadata key of a run's configuration.
 pub(super) const CONFIG: &str = "config";
+/// The metadata key of what identifies a run: a digest of all that its results depend on.
+pub const RUN: &str = "run";
 
 /// The kind of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,13 +13,15 @@
 //!
 //! The metadata strings are `iteration` (the next one), `optimizer.first` (the iteration of the
 //! first update that the moments hold), `templates.iteration`, `skipped` (files that could not be
-//! read), `version` and `config`. A dump for a replay also holds the next batch,
-//! `batch.*`. No RNG state is stored, because every random number is a hash of seed and iteration.
+//! read), `config`, `run` (a digest that identifies the run), `data` (a summary of the files that it
+//! trains on), `format` and `version`. A dump for a replay also holds the next batch, `batch.*`. No
+//! RNG state is stored, because every random number is a hash of seed and iteration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
+use serde::de::DeserializeOwned;
 
 use super::batch;
 use super::identity;
@@ -41,6 +43,10 @@ pub struct Position {
     pub next: u64,
     /// Files that could not be read so far.
     pub skipped: BTreeSet<PathBuf>,
+    /// Identifies the run: a digest of all that its results depend on.
+    pub run: String,
+    /// Summary of the files that the run trains on; empty if it is not known.
+    pub data: BTreeMap<String, (usize, String)>,
 }
 
 /// Writes the state at `position` atomically. For a replay, `batch` is the batch of the next
@@ -57,11 +63,15 @@ pub fn save(
     let skipped = serde_json::to_string(&position.skipped).map_err(|e| {
         Error::weights(path, format!("cannot serialize the list of skipped files: {e}"))
     })?;
+    let data = serde_json::to_string(&position.data)
+        .map_err(|e| Error::weights(path, format!("cannot serialize the data's summary: {e}")))?;
     let mut metadata = BTreeMap::from([
-        ("format".to_string(), "udass-raw checkpoint 1".to_string()),
+        ("format".to_string(), "udass-raw checkpoint 2".to_string()),
         ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("iteration".to_string(), position.next.to_string()),
         ("skipped".to_string(), skipped),
+        (identity::RUN.to_string(), position.run.clone()),
+        ("data".to_string(), data),
         ("optimizer.first".to_string(), training.optimizer.first.to_string()),
         ("config".to_string(), training.config.to_toml()?),
         (
@@ -101,6 +111,18 @@ pub fn save(
     writer::write(path, entries, metadata)
 }
 
+/// Returns the next iteration of a run's checkpoint.
+///
+/// # Errors
+/// [`Error::Weights`] if the file is none.
+pub fn next_iteration(file: &TensorFile) -> Result<u64> {
+    file.metadata("iteration").and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let problem = "is not a checkpoint of a run, so it cannot be resumed (--checkpoint starts \
+                       a new run from weights)";
+        Error::weights(file.path(), problem)
+    })
+}
+
 /// Restores the state that [`save`] wrote and returns the run's position.
 ///
 /// # Errors
@@ -108,11 +130,7 @@ pub fn save(
 pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position> {
     let path = file.path();
     let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
-    let Some(next) = number("iteration") else {
-        let problem = "is not a checkpoint of a run, so it cannot be resumed (--checkpoint starts \
-                       a new run from weights)";
-        return Err(Error::weights(path, problem));
-    };
+    let next = next_iteration(file)?;
     let device = training.device.clone();
     load_network(file, &device, &mut training.student, Network::Student)?;
     if let Some(teacher) = &mut training.teacher {
@@ -123,6 +141,16 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
     }
     training.optimizer.first = first_update(file)?;
     training.templates.iteration = number("templates.iteration");
+    let late = |name: &str, iteration: i64| {
+        let problem = format!("its {name} is {iteration}, but its iteration is {next}");
+        Error::weights(path, problem)
+    };
+    if training.optimizer.first > next as i64 {
+        return Err(late("optimizer.first", training.optimizer.first));
+    }
+    if let Some(iteration) = training.templates.iteration.filter(|&iteration| iteration >= next) {
+        return Err(late("templates.iteration", iteration as i64));
+    }
     if training.templates.iteration.is_some() {
         for (name, tensor) in training.templates.named() {
             if tensor.is_empty() {
@@ -135,10 +163,15 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
             }
         }
     }
-    let skipped = file.metadata("skipped").unwrap_or("[]");
-    let skipped = serde_json::from_str(skipped)
-        .map_err(|e| Error::weights(path, format!("its list of skipped files: {e}")))?;
-    Ok(Position { next, skipped })
+    fn json<T: DeserializeOwned + Default>(file: &TensorFile, key: &str) -> Result<T> {
+        // Earlier versions did not write every key.
+        file.metadata(key).map_or(Ok(T::default()), |text| {
+            serde_json::from_str(text)
+                .map_err(|e| Error::weights(file.path(), format!("its `{key}`: {e}")))
+        })
+    }
+    let run = file.metadata(identity::RUN).unwrap_or_default().into();
+    Ok(Position { next, skipped: json(file, "skipped")?, run, data: json(file, "data")? })
 }
 
 /// Loads AdamW's moments from a checkpoint of this program or of the reference. Returns false if

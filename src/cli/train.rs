@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use udass_raw::checkpoint::files;
 use udass_raw::data::toy;
+use udass_raw::run::train::resume::Accept;
 use udass_raw::run::train::signal::{self, Stop};
 use udass_raw::run::train::trainer::{End, Start, train};
 
@@ -38,10 +39,15 @@ pub struct Args {
     max_iters: Option<u64>,
 
     /// Continue the run in the run's folder from its newest checkpoint. With --resume=auto, start it
-    /// if there is none yet, so that the same command serves after every interruption.
+    /// if there is none yet, and pass over damaged ones, so that the same command serves after every
+    /// interruption.
     #[arg(long, value_enum, value_name = "auto", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "always")]
     resume: Option<Resume>,
+
+    /// With --resume, continue even though the data is not what the run was started with.
+    #[arg(long, requires = "resume")]
+    accept_changed_data: bool,
 
     /// Start from this file instead of the configured weights: a checkpoint of this program or of
     /// the reference (.pth or .safetensors), or weights with the reference's names.
@@ -79,9 +85,13 @@ impl Args {
             "--resume continues with the run's own checkpoint: leave out --checkpoint, or use \
              --resume=auto to start from it if there is no run yet"
         );
+        let accept = Accept {
+            damaged_checkpoints: self.resume == Some(Resume::Auto),
+            changed_data: self.accept_changed_data,
+        };
         Ok(match (&self.resume, &self.checkpoint) {
-            (Some(Resume::Always), _) => Start::Resume,
-            (Some(Resume::Auto), _) if !files::list(out).is_empty() => Start::Resume,
+            (Some(Resume::Always), _) => Start::Resume(accept),
+            (Some(Resume::Auto), _) if !files::list(out).is_empty() => Start::Resume(accept),
             (_, Some(file)) => {
                 Start::Checkpoint { path: file.clone(), iteration: self.start_iteration }
             }

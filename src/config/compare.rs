@@ -43,13 +43,10 @@ impl Config {
             .map_err(|e| Error::config(format!("the saved configuration: {e}")))?;
         let (new, _) = renamed::saved(&self.to_toml()?)?;
         let (old, new) = (flat(old), flat(new));
-        let free = |key: &str| {
-            FREE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
-        };
         let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
         Ok(old
             .iter()
-            .filter(|(key, value)| !free(key) && new.get(*key) != Some(value))
+            .filter(|(key, value)| !is_free(key) && new.get(*key) != Some(value))
             .map(|(key, value)| {
                 let old = renamed.get(key.as_str()).map(|old| format!(" (then {old})"));
                 let old = old.unwrap_or_default();
@@ -57,6 +54,20 @@ impl Config {
             })
             .collect())
     }
+
+    /// Returns what the results of a run depend on, a line for each key.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a value has no TOML form.
+    pub fn determining(&self) -> Result<String> {
+        let (table, _) = renamed::saved(&self.to_toml()?)?;
+        let keys = flat(table).into_iter().filter(|(key, _)| !is_free(key));
+        Ok(keys.map(|(key, value)| format!("{key} = {value}\n")).collect())
+    }
+}
+
+fn is_free(key: &str) -> bool {
+    FREE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
 }
 
 impl Config {

@@ -14,6 +14,7 @@ use crate::{
         classes::IGNORE,
         crops::{Counter, pad, random_window, varied_window},
         decode::{self, load_rows},
+        inventory::Inventory,
         layouts::{self, Pair, Split},
         photometric,
         prefetch::{Prefetcher, Task},
@@ -21,7 +22,7 @@ use crate::{
             Size, Window, cv_bilinear, cv_bilinear_rows, cv_nearest_map, flip_horizontally,
             pil_bilinear, pil_bilinear_rows, pil_nearest_map, valid_mask,
         },
-        sampling::{FilesByClass, RareClassSampler},
+        sampling::{CLASS_STATS, FilesByClass, RareClassSampler, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result, both},
     rng::{Draw, Purpose},
@@ -40,6 +41,7 @@ const REPLACEMENTS: u64 = 1000;
 pub struct Loader {
     batches: Prefetcher<Batches>,
     note: Option<String>,
+    inventory: Inventory,
 }
 
 impl Loader {
@@ -52,8 +54,14 @@ impl Loader {
     pub fn new(config: &Config, start_iteration: u64) -> Result<Self> {
         let (threads, ahead) = (config.data.workers, config.data.prefetch);
         let (batches, note) = Batches::new(config)?;
+        let inventory = batches.inventory();
         let batches = Prefetcher::new(batches, start_iteration, threads, ahead)?;
-        Ok(Loader { batches, note })
+        Ok(Loader { batches, note, inventory })
+    }
+
+    /// Returns the files that batches are made of.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
     }
 
     /// Returns what the user should know about the dataset, if there is anything.
@@ -144,6 +152,20 @@ impl Batches {
         let (source, targets) = both(Source::new(config), targets)?;
         let Source { pairs, sampler, rare, note } = source;
         Ok((Batches { config: config.clone(), pairs, sampler, targets, rare }, note))
+    }
+
+    fn inventory(&self) -> Inventory {
+        let (source, target) = (&self.config.source.root, &self.config.target.root);
+        let mut inventory = Inventory::default();
+        inventory.add("source images", source, self.pairs.iter().map(|pair| pair.image.as_path()));
+        let labels = self.pairs.iter().map(|pair| pair.label.path.as_path());
+        inventory.add("source labels", source, labels);
+        inventory.add("target images", target, self.targets.iter().map(PathBuf::as_path));
+        if self.sampler.is_some() || self.rare.is_some() {
+            let statistics = [CLASS_STATS, SAMPLES_WITH_CLASS].map(|name| source.join(name));
+            inventory.add("source statistics", source, statistics.iter().map(PathBuf::as_path));
+        }
+        inventory
     }
 
     fn draw(&self, iteration: u64, purpose: Purpose, slot: usize, attempt: u64) -> Draw {

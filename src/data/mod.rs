@@ -5,6 +5,7 @@ pub mod classes;
 pub mod crops;
 pub mod decode;
 pub mod eval;
+pub mod inventory;
 pub mod labels;
 pub mod layouts;
 pub mod loader;

@@ -185,7 +185,9 @@ impl Contents {
             (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
         });
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let strings = header.metadata().clone().unwrap_or_default();
+        let mut strings = header.metadata().clone().unwrap_or_default();
+        // What is written again with other content must not keep its checksums.
+        strings.remove("crc32");
         Contents { tensors: tensors.collect(), strings: strings.into_iter().collect() }
     }
 
@@ -203,6 +205,13 @@ impl Contents {
         let (dtype, _, bytes) = &self.tensors[name];
         assert_eq!(*dtype, Dtype::F32, "{name}");
         bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    }
+
+    /// Puts a number into a tensor of single precision.
+    pub fn put(&mut self, name: &str, at: usize, number: f32) {
+        let (dtype, _, bytes) = self.tensors.get_mut(name).unwrap();
+        assert_eq!(*dtype, Dtype::F32, "{name}");
+        bytes[4 * at..4 * at + 4].copy_from_slice(&number.to_le_bytes());
     }
 
     /// Lists the first few tensors that are not bit-identical.
@@ -223,6 +232,19 @@ pub fn assert_same(a: &Path, b: &Path) {
     assert_eq!(a.differences(&b), [""; 0]);
     for key in ["iteration", "templates.iteration", "version"] {
         assert_eq!(a.strings[key], b.strings[key], "{key}");
+    }
+}
+
+/// Asserts that the command fails with a single error message that contains all of `parts`.
+#[track_caller]
+pub fn refused(output: &Output, parts: &[&str]) {
+    let told = stderr(output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{told}");
+    let (_, error) = told.split_once("error: ").unwrap();
+    for part in parts {
+        assert!(error.contains(part), "{part:?} in:\n{told}");
     }
 }
 

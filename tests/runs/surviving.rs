@@ -305,7 +305,7 @@ fn files_that_go_bad_in_a_run_are_skipped_and_counted_or_end_it() {
         fs::write(path, "").unwrap();
     }
     let resumed = |name: &str, sets: &[&str], to: &str| {
-        let mut args = vec!["--resume", "--max-iters", to];
+        let mut args = vec!["--resume", "--accept-changed-data", "--max-iters", to];
         sets.iter().for_each(|set| args.extend(["--set", set]));
         on(name, &args)
     };

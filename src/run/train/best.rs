@@ -1,11 +1,9 @@
-//! The checkpoint of a run's best evaluation, kept as `checkpoints/best.safetensors`. The published
-//! weights are such picks.
+//! The best evaluation of a run, whose checkpoint is kept as `checkpoints/best.safetensors`.
 
 use std::path::Path;
 
 use super::log;
 use crate::Result;
-use crate::checkpoint::{atomic, files};
 use crate::run::eval::report::Report;
 
 /// The best score of a run so far.
@@ -46,12 +44,4 @@ impl Best {
         }
         better
     }
-}
-
-/// Makes the checkpoint at `iteration` the run's best one.
-///
-/// # Errors
-/// [`Error::Io`](crate::Error::Io).
-pub fn keep(out: &Path, iteration: u64) -> Result<()> {
-    atomic::link(&files::path_of(out, iteration), &files::best(out))
 }

@@ -1,6 +1,8 @@
 //! Builds the training state from a configuration: the student's initial weights and the frozen
 //! ImageNet model.
 
+use std::path::Path;
+
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::weights::{Network, load_backbone, load_network};
 use crate::config::Config;
@@ -15,8 +17,13 @@ use crate::{Error, Result};
 /// random weights, because it needs an ImageNet model.
 pub fn effective(config: &Config) -> Config {
     let mut config = config.clone();
-    config.feature_distance.enabled &= config.weights.init != "random";
+    config.feature_distance.enabled &= pretrained(&config).is_some();
     config
+}
+
+/// Returns the file of `weights.init`; `None` for random weights.
+pub fn pretrained(config: &Config) -> Option<&Path> {
+    (config.weights.init != "random").then_some(Path::new(&config.weights.init))
 }
 
 /// Builds the training state at the start of a run. The student's weights come from the checkpoint

@@ -1,12 +1,12 @@
 //! The training log `log.jsonl`, with one JSON object per line.
 //!
-//! Each line has a key `event`: `start` (version and configuration; written whenever the run is
+//! Each line has a key `event`: `start` (run, version and configuration; written whenever the run is
 //! started or resumed), `iteration`, `evaluation`, or any other kind given to [`Log::note`]. Each
 //! line is one write, so that a killed run leaves at most the last line incomplete.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,18 +78,18 @@ pub struct Log {
 }
 
 impl Log {
-    /// Creates the log of a new run whose first iteration is `first`.
+    /// Creates the log of a new run, `run`, whose first iteration is `first`.
     ///
     /// # Errors
     /// [`Error::Data`] if the file already holds a run; [`Error::Io`].
-    pub fn create(path: impl AsRef<Path>, first: u64, config: &Config) -> Result<Self> {
+    pub fn create(path: impl AsRef<Path>, first: u64, run: &str, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             let problem = "this folder already contains a run: continue it with --resume, or \
                            choose another folder with --out";
             return Err(Error::data(path, problem));
         }
-        Log::open(path, first, config)
+        Log::open(path, first, run, config)
     }
 
     /// Continues the log of a run whose next iteration is `next`. Lines that a killed run logged
@@ -98,7 +98,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn resume(path: impl AsRef<Path>, next: u64, config: &Config) -> Result<Self> {
+    pub fn resume(path: impl AsRef<Path>, next: u64, run: &str, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         match std::fs::read(path) {
             Ok(old) => {
@@ -110,10 +110,10 @@ impl Log {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(path, "read", e)),
         }
-        Log::open(path, next, config)
+        Log::open(path, next, run, config)
     }
 
-    fn open(path: &Path, next: u64, config: &Config) -> Result<Self> {
+    fn open(path: &Path, next: u64, run: &str, config: &Config) -> Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         }
@@ -128,7 +128,7 @@ impl Log {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         let version = env!("CARGO_PKG_VERSION");
         log.line(&json!({
-            "event": "start", "iteration": next, "version": version, "unix_time": time,
+            "event": "start", "iteration": next, "run": run, "version": version, "unix_time": time,
             "config": config,
         }))?;
         Ok(log)
@@ -206,6 +206,14 @@ fn keep(old: &[u8], next: u64) -> Vec<u8> {
         }
     }
     kept
+}
+
+/// Returns the run that a log belongs to; `None` if there is no log, or it does not say.
+pub fn run_of(path: impl AsRef<Path>) -> Option<String> {
+    let mut line = String::new();
+    BufReader::new(File::open(path).ok()?.take(1 << 20)).read_line(&mut line).ok()?;
+    let start: Value = serde_json::from_str(&line).ok()?;
+    Some(start["run"].as_str()?.to_owned())
 }
 
 /// Reads all lines of a log, except an incomplete last one.

@@ -5,5 +5,7 @@ pub mod initial_state;
 pub mod lock;
 pub mod log;
 pub mod replay;
+pub mod resume;
+mod saved;
 pub mod signal;
 pub mod trainer;

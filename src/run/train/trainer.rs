@@ -7,19 +7,21 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::best::{self, Best};
+use super::best::Best;
 use super::initial_state;
 use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
+use super::resume::{self, Accept};
+use super::saved::Saved;
 use super::signal::Stop;
 use crate::checkpoint::atomic::{remove_leftovers, write_atomic};
 use crate::checkpoint::state::{self, Position};
-use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{files, identity};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
+use crate::data::inventory::Inventory;
 use crate::data::loader::Loader;
 use crate::device::Device;
 use crate::error::both;
@@ -39,7 +41,7 @@ pub enum Start {
     /// The weights of the configuration key `weights.init`.
     Weights,
     /// The newest checkpoint in the run's folder, with its complete state.
-    Resume,
+    Resume(Accept),
     /// The student and optimizer moments of a checkpoint of this program or of the reference, or
     /// the student alone for plain weights. The first iteration is `iteration`, by default the
     /// checkpoint's own, or 0 if it has none.
@@ -75,6 +77,8 @@ const CONFIG: &str = "config.toml";
 struct Begun {
     training: TrainingState,
     position: Position,
+    /// What a new run starts from: a digest of its weights.
+    start: String,
     /// Messages for the user.
     notes: Vec<String>,
     /// The lock on the run's folder if it is resumed; a new run takes it once all else is ready.
@@ -87,6 +91,7 @@ struct Run<'a> {
     training: TrainingState,
     position: Position,
     log: Log,
+    saved: Saved,
     best: Best,
     observer: &'a dyn Observer,
     /// When the last iteration, checkpoint or evaluation was finished.
@@ -129,7 +134,7 @@ pub fn train_on(
         interval > 0 && (done.is_multiple_of(interval) || done == config.run.max_iters)
     };
     // The previous process may have stopped before or during an evaluation that is due here.
-    let owed = matches!(start, Start::Resume)
+    let owed = matches!(start, Start::Resume(_))
         && due(config.run.eval_interval, first)
         && !is_evaluated(out, first);
     if first >= config.run.max_iters && !owed {
@@ -141,14 +146,30 @@ pub fn train_on(
     };
     let loader = Loader::new(config, first);
     let ((mut begun, validation), mut loader) = both(both(begun, validation), loader)?;
+    let mut inventory = loader.inventory().clone();
+    let pretrained = initial_state::pretrained(config);
+    // The feature distance compares with these weights to the end of the run.
+    if let Some(file) = pretrained.filter(|_| config.feature_distance.enabled) {
+        inventory.add_whole("weights.init", file);
+    }
+    let data = inventory.summary();
+    if let Start::Resume(accept) = start {
+        let note = resume::check_data(out, &begun.position, &inventory, accept)?;
+        begun.notes.extend(note);
+    }
+    if begun.position.run.is_empty() {
+        begun.position.run = resume::new_run(config, &data, &begun.start)?;
+    }
+    begun.position.data = data;
     // The log marks the folder as a run's, so it is opened only once everything else is ready.
     let _lock = match begun.lock.take() {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
     };
-    let log = open_log(config, &start, first)?;
-    let text = config.to_toml()?;
-    write_atomic(out.join(CONFIG), |file| file.write_all(text.as_bytes()))?;
+    let log = open_log(config, &start, &begun.position)?;
+    for (name, text) in [(CONFIG, config.to_toml()?), (resume::DATA, inventory.to_text())] {
+        write_atomic(out.join(name), |file| file.write_all(text.as_bytes()))?;
+    }
     let Begun { training, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
@@ -160,7 +181,8 @@ pub fn train_on(
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
     let best = Best::of_log(&out.join(LOG), config.source.layout == "synthia")?;
-    let mut run = Run { config, training, position, log, best, observer, since, recent };
+    let saved = Saved::find(config, &position);
+    let mut run = Run { config, training, position, log, saved, best, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -239,9 +261,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        let path = files::path_of(&self.config.run.out, self.position.next);
-        state::save(&path, &mut self.training, &self.position, None)?;
-        files::prune(&self.config.run.out, self.config.run.keep)?;
+        self.saved.save(&mut self.training, &self.position)?;
         self.elapsed();
         Ok(())
     }
@@ -271,11 +291,11 @@ impl Run<'_> {
     }
 
     fn keep_best(&mut self, done: u64) -> Result<()> {
-        let out = &self.config.run.out;
-        if !files::path_of(out, done).exists() {
+        if !self.saved.keep_as_best(done)? {
             self.save()?;
+            self.saved.keep_as_best(done)?;
         }
-        best::keep(out, done)
+        Ok(())
     }
 
     /// Returns the seconds since the last call.
@@ -290,7 +310,12 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
     Ok(match start {
         Start::Weights => {
             let training = initial_state::build(config, device, None)?;
-            Begun { training, position: at(0), notes: Vec::new(), lock: None }
+            let mut from = Inventory::default();
+            if let Some(file) = initial_state::pretrained(config) {
+                from.add_whole("weights.init", file);
+            }
+            let start = from.to_text();
+            Begun { training, position: at(0), start, notes: Vec::new(), lock: None }
         }
         Start::Checkpoint { path, iteration } => {
             let file = files::open(path)?;
@@ -311,56 +336,23 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
                     path.display()
                 ));
             }
-            Begun { training, position: at(first), notes, lock: None }
+            let start = file.digest();
+            Begun { training, position: at(first), start, notes, lock: None }
         }
-        Start::Resume => {
+        Start::Resume(accept) => {
             let out = &config.run.out;
             // Lock before looking for the newest checkpoint: another run may be writing a newer
             // one.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
-            if files::list(out).is_empty() {
-                let problem = "there is no checkpoint to resume here: start the run without \
-                               --resume, or give the folder of another with --out";
-                return Err(Error::weights(out, problem));
-            }
-            let file = files::open(out).map_err(|e| with_the_one_before(e, out))?;
-            same_run(&initial_state::effective(config), &file)?;
+            let (file, notes) = resume::open(out, *accept)?;
+            resume::check_configuration(&initial_state::effective(config), &file)?;
             let mut training = initial_state::build(config, device, Some(&file))?;
             let position = state::load(&file, &mut training)?;
+            resume::check_log(&out.join(LOG), &file, &position)?;
             remove_leftovers(&files::folder(out))?;
-            Begun { training, position, notes: Vec::new(), lock }
+            Begun { training, position, start: String::new(), notes, lock }
         }
     })
-}
-
-/// Adds to the error of a damaged checkpoint how to go on from the one before it.
-fn with_the_one_before(error: Error, out: &Path) -> Error {
-    let Error::Weights { path, problem } = error else { return error };
-    match files::list(out).as_slice() {
-        [.., (_, before), (_, newest)] if *newest == path => {
-            let advice = format!(
-                "{problem}. The checkpoint before it is {}: remove this one to go on from there",
-                before.display()
-            );
-            Error::weights(path, advice)
-        }
-        _ => Error::Weights { path, problem },
-    }
-}
-
-/// Checks that the configuration computes the same as the one the run was started with.
-fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
-    let Some(saved) = file.metadata("config") else { return Ok(()) };
-    let differences = config.differences(saved)?;
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let problem = format!(
-        "the run was started with another configuration\n  {}\nIt can only continue with its own; \
-         --checkpoint starts a new run from it with this one",
-        differences.join("\n  ")
-    );
-    Err(Error::weights(file.path(), problem))
 }
 
 /// Returns whether the log has an evaluation after `done` iterations.
@@ -369,18 +361,32 @@ fn is_evaluated(out: &Path, done: u64) -> bool {
     log::read(out.join(LOG)).unwrap_or_default().iter().any(at)
 }
 
-fn open_log(config: &Config, start: &Start, first: u64) -> Result<Log> {
+fn open_log(config: &Config, start: &Start, position: &Position) -> Result<Log> {
     let out = &config.run.out;
     let path = out.join(LOG);
-    if matches!(start, Start::Resume) {
-        return Log::resume(&path, first, config);
+    let Position { next, run, .. } = position;
+    if matches!(start, Start::Resume(_)) {
+        return Log::resume(&path, *next, run, config);
     }
-    // A run without a checkpoint cannot be resumed, so its log is set aside.
-    if files::list(out).is_empty() && path.exists() {
-        let aside = out.join("log.jsonl.old");
-        std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
+    let saved = files::list(out).into_iter().map(|(_, file)| file);
+    let saved = saved.chain([files::best(out)]).find(|file| file.exists());
+    match saved {
+        // A run without a checkpoint cannot be resumed, so its log is set aside.
+        None if path.exists() => {
+            let aside = out.join("log.jsonl.old");
+            std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
+        }
+        Some(file) if !path.exists() => {
+            let problem = format!(
+                "this folder holds checkpoints of another run ({}) and no log: continue that run \
+                 with --resume, or choose another folder with --out",
+                file.display()
+            );
+            return Err(Error::data(out, problem));
+        }
+        _ => {}
     }
-    Log::create(&path, first, config)
+    Log::create(&path, *next, run, config)
 }
 
 /// Reports, logs and counts the files that were skipped while the batch was loaded.

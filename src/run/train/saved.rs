@@ -1,0 +1,56 @@
+//! The checkpoints that a run has saved. It removes old ones of its own, and no other files.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::checkpoint::state::{self, Position};
+use crate::checkpoint::{atomic, files};
+use crate::config::Config;
+use crate::uda::state::TrainingState;
+use crate::{Error, Result};
+
+/// The checkpoints of a run in its folder.
+#[derive(Debug)]
+pub struct Saved {
+    out: PathBuf,
+    /// Number of checkpoints to keep; 0 keeps all.
+    keep: usize,
+    iterations: BTreeSet<u64>,
+}
+
+impl Saved {
+    /// Finds the checkpoints that the run saved before `position`.
+    pub fn find(config: &Config, position: &Position) -> Saved {
+        let out = config.run.out.clone();
+        let iterations = files::of_run(&out, &position.run, position.next).into_iter().collect();
+        Saved { out, keep: config.run.keep, iterations }
+    }
+
+    /// Saves a checkpoint, and removes the oldest if there are too many.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Device`] if the state cannot be read.
+    pub fn save(&mut self, training: &mut TrainingState, position: &Position) -> Result<()> {
+        state::save(&files::path_of(&self.out, position.next), training, position, None)?;
+        self.iterations.insert(position.next);
+        while self.keep > 0 && self.iterations.len() > self.keep {
+            let Some(oldest) = self.iterations.pop_first() else { break };
+            let path = files::path_of(&self.out, oldest);
+            std::fs::remove_file(&path).map_err(|e| Error::io(&path, "remove", e))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint at `iteration`, if there is one, the best one of the run. The published
+    /// weights are such picks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn keep_as_best(&self, iteration: u64) -> Result<bool> {
+        let saved = self.iterations.contains(&iteration);
+        if saved {
+            atomic::link(&files::path_of(&self.out, iteration), &files::best(&self.out))?;
+        }
+        Ok(saved)
+    }
+}
