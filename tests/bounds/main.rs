@@ -2,6 +2,7 @@
 //! that are no files, and values of a configuration.
 
 mod pickles;
+mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
