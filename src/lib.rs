@@ -66,6 +66,7 @@ pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
+mod file;
 mod hex;
 pub mod nn;
 pub mod observer;

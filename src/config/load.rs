@@ -22,9 +22,12 @@ use super::report::{Layer, Problem, Sources, nearest, plain};
 use super::schema::Config;
 use super::sizes;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// A longer chain of `base`s is taken for a cycle.
 const MAX_DEPTH: usize = 16;
+/// Maximum size of a configuration in bytes; a long one has 10 000.
+const MAX_BYTES: u64 = 4 << 20;
 
 impl Config {
     /// Reads a configuration.
@@ -197,7 +200,7 @@ fn open(found: Found) -> Result<(Layer, Option<PathBuf>)> {
     match found {
         Found::Preset(name, text) => Ok((Layer::file(format!("preset {name}"), text.into()), None)),
         Found::File(path) => {
-            let text = std::fs::read_to_string(&path)
+            let text = file::read_text(&path, MAX_BYTES)
                 .map_err(|e| Error::io(&path, "read the configuration", e))?;
             let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
             Ok((Layer::file(path.display().to_string(), text), Some(folder)))

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    io::Write,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -26,6 +27,7 @@ use crate::{
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
+    file,
     observer::Observer,
 };
 
@@ -371,7 +373,9 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = std::fs::write(&temporary, bytes).map_err(|e| Error::io(path, "write", e));
+    let written = file::create_temporary(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(|e| Error::io(path, "write", e));
     let moved = written.and_then(|()| {
         std::fs::rename(&temporary, path).map_err(|e| Error::io(path, "replace", e))
     });

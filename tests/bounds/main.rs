@@ -1,7 +1,9 @@
 //! Tests that input of any size and shape costs no more than is stated: depth, pixels, bytes, files
 //! that are no files, and values of a configuration.
 
+mod opening;
 mod pickles;
+mod pictures;
 mod values;
 
 use std::fs;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::atomic::write_atomic;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::file::{self, MAX_TEXT};
 use crate::run::eval::report::Report;
 
 /// The report of one iteration, for the log and for the observer.
@@ -100,7 +101,7 @@ impl Log {
     /// [`Error::Io`].
     pub fn resume(path: impl AsRef<Path>, next: u64, config: &Config) -> Result<Self> {
         let path = path.as_ref();
-        match std::fs::read(path) {
+        match file::read(path, MAX_TEXT) {
             Ok(old) => {
                 let kept = keep(&old, next);
                 if kept != old {
@@ -117,10 +118,7 @@ impl Log {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
+        let file = file::open_with(path, OpenOptions::new().create(true).append(true), 0)
             .map_err(|e| Error::io(path, "open", e))?;
         let mut log = Log { path: path.into(), file };
         let config = serde_json::to_value(config)
@@ -214,7 +212,7 @@ fn keep(old: &[u8], next: u64) -> Vec<u8> {
 /// [`Error::Io`]; [`Error::Data`], with the line number, if a line is not JSON.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Value>> {
     let path = path.as_ref();
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let text = file::read(path, MAX_TEXT).map_err(|e| Error::io(path, "read", e))?;
     let lines = text.split_inclusive(|&byte| byte == b'\n').enumerate();
     lines
         .filter(|(_, line)| line.ends_with(b"\n"))
