@@ -16,9 +16,9 @@ use super::progress::Progress;
 /// Train a network.
 ///
 /// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the
-/// configuration). Ctrl-C or SIGTERM ends the run after the current iteration, with a checkpoint
-/// (and, for SIGTERM, exit status 0); --resume continues from the newest checkpoint, with
-/// bit-identical results.
+/// configuration). Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU ends the run after the
+/// current iteration, with a checkpoint (and, for all but Ctrl-C, exit status 0); --resume continues
+/// from the newest checkpoint, with bit-identical results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

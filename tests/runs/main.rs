@@ -10,6 +10,7 @@ mod methods;
 mod predict;
 mod recompute;
 mod resume;
+mod signals;
 mod submission;
 mod support;
 mod surviving;
