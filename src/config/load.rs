@@ -26,6 +26,8 @@ use crate::file;
 
 /// A longer chain of `base`s is taken for a cycle.
 const MAX_DEPTH: usize = 16;
+/// Maximum number of parts of a key; the longest has three.
+const MAX_KEYS: usize = 16;
 /// Maximum size of a configuration in bytes; a long one has 10 000.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -346,6 +348,10 @@ fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<De
     let keys: Vec<&str> = path.split('.').map(str::trim).collect();
     if keys.iter().any(|key| key.is_empty()) {
         return Err(usage());
+    }
+    if keys.len() > MAX_KEYS {
+        let first = keys[..MAX_KEYS].join(".");
+        return Err(Error::config(format!("--set {first}.…: no key has so many parts")));
     }
     let span = shift(0..text.len(), layer.start);
     // If the key holds a string, a number or a date is one too (`run.out=2024`).
