@@ -68,6 +68,7 @@ pub mod dtype;
 pub mod error;
 mod file;
 mod hex;
+mod memory;
 pub mod nn;
 pub mod observer;
 pub mod ops;

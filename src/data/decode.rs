@@ -17,6 +17,7 @@ use crate::{
     },
     error::{Error, Result},
     file,
+    memory::require,
 };
 
 /// Rows of an RGB image: `rgb` starts at row `top` of `size.height`.
@@ -138,6 +139,15 @@ pub(super) fn is_png(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89PNG\r\n\x1a\n")
 }
 
+/// Creates a decoder that leaves compressed notes and color profiles as they are: they can be larger
+/// than the image.
+pub(super) fn png_decoder(bytes: &[u8]) -> Decoder<Cursor<&[u8]>> {
+    let mut decoder = Decoder::new(Cursor::new(bytes));
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder
+}
+
 /// Converts an error of the PNG decoder to a message that tells the user what to do with the file.
 pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
     match error {
@@ -189,6 +199,9 @@ fn check_pixels(path: &Path, size: Size) -> Result<()> {
 /// Maximum number of pixels for which a JPEG file needs only one byte: the shortest code, of one
 /// bit, for every block of 8 × 8 pixels.
 const JPEG: usize = 8 * 64;
+/// Bytes for each pixel while a JPEG is decoded: a progressive one keeps three coefficients of two
+/// bytes, and there are the pixels twice while they are turned.
+const JPEG_BYTES: usize = 12;
 
 fn unreadable(path: &Path, error: image::ImageError) -> Error {
     let problem = match error {
@@ -204,7 +217,7 @@ fn png_rows(
     rows: impl FnOnce(Size) -> Result<Range<usize>>,
 ) -> Result<RgbImage> {
     let fail = |e| png_error(path, e);
-    let mut decoder = Decoder::new(Cursor::new(bytes));
+    let mut decoder = png_decoder(bytes);
     // Palettes are expanded to colors, and all bit depths are converted to 8.
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(fail)?;
@@ -213,6 +226,8 @@ fn png_rows(
     let rows = rows(size)?;
     let color = reader.output_color_type().0;
     let stride = size.width * 3;
+    let whole = if reader.info().interlaced { reader.output_buffer_size().unwrap_or(0) } else { 0 };
+    require(stride * rows.len() + whole, || format!("{}: the image", path.display()))?;
     let mut rgb = vec![0; stride * rows.len()];
 
     if reader.info().interlaced {
@@ -283,6 +298,7 @@ fn other_rows(
         );
         return Err(Error::data(path, problem));
     }
+    require(claimed.pixels() * JPEG_BYTES, || format!("{}: the image", path.display()))?;
     let orientation = decoder.orientation().map_err(|e| unreadable(path, e))?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, e))?;
     image.apply_orientation(orientation);

@@ -2,18 +2,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::Cursor,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
 };
 
-use png::{BitDepth, ColorType, Decoder, Transformations};
+use png::{BitDepth, ColorType, Transformations};
 
 use crate::{
     config::{FilesConfig, LabelValue},
     data::{
         classes::{self, CITYSCAPES, IGNORE},
-        decode::{check_claim, is_png, load_rgb, png_error, read},
+        decode::{check_claim, is_png, load_rgb, png_decoder, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
@@ -357,7 +356,7 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
         return Ok(Values { size: picture.size, data: Data::Words(colors.collect()) });
     }
     let fail = |e| png_error(path, e);
-    let mut decoder = Decoder::new(Cursor::new(&bytes[..]));
+    let mut decoder = png_decoder(&bytes);
     decoder.set_transformations(Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(fail)?;
     let info = reader.info();

@@ -1,6 +1,7 @@
 //! Tests that input of any size and shape costs no more than is stated: depth, pixels, bytes, files
 //! that are no files, and values of a configuration.
 
+mod memory;
 mod opening;
 mod pickles;
 mod pictures;

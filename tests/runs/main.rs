@@ -6,6 +6,7 @@ mod dropping;
 mod fidelity;
 mod folders;
 mod inputs;
+mod limits;
 mod methods;
 mod predict;
 mod recompute;

@@ -15,6 +15,7 @@ use crate::data::classes::Classes;
 use crate::data::decode::{self, RgbImage, load_rgb};
 use crate::data::layouts::{self, Split};
 use crate::data::resize::{Size, Window, cv_bilinear};
+use crate::memory::require;
 use crate::observer::Observer;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -137,6 +138,10 @@ fn segment<'a>(
     images.iter().enumerate().map(move |(done, path)| {
         let image = load_rgb(path)?;
         let (own, input) = (image.size, input(image.size));
+        // Scaled and padded, and classes and an overlay of the image's own size.
+        let needed = 6 * input.pixels() + 8 * own.pixels();
+        let problem = || format!("{}: an image of {own}", path.display());
+        predictor.with_advice(require(needed, problem))?;
         let scaled = cv_bilinear(image.rows(), input, Window::whole(input));
         let logits = predictor.logits(&scaled, input.width, input.height)?;
         let classes = predictor.classes(&logits, (own.height, own.width))?;
