@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -135,7 +136,7 @@ impl Log {
     /// Appends the line of one iteration. Values that are not finite become `null`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Data`] if the file was removed or replaced meanwhile.
     pub fn iteration(&mut self, it: &Iteration) -> Result<()> {
         let losses: Map<String, Value> =
             it.losses.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -179,8 +180,28 @@ impl Log {
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {
+        self.must_be_there()?;
         let text = format!("{value}\n");
         self.file.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path, "write", e))
+    }
+
+    /// Fails if the path does not lead to the file any more: nobody would see what is written.
+    fn must_be_there(&self) -> Result<()> {
+        let same = |found: std::fs::Metadata| {
+            let own = self.file.metadata()?;
+            Ok((found.dev(), found.ino()) == (own.dev(), own.ino()))
+        };
+        let problem = match self.path.metadata().and_then(same) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "was replaced",
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed or moved",
+            Err(e) => return Err(Error::io(&self.path, "find", e)),
+        };
+        let problem = format!(
+            "{problem} while the run was writing to it: leave a run's folder alone until it has \
+             ended; --resume goes on from its last checkpoint"
+        );
+        Err(Error::data(&self.path, problem))
     }
 }
 
