@@ -74,6 +74,7 @@ pub mod observer;
 pub mod ops;
 pub mod optimizer;
 pub mod params;
+mod printable;
 pub mod rng;
 pub mod run;
 pub mod tape;
@@ -81,3 +82,4 @@ pub mod tensor;
 pub mod uda;
 
 pub use error::{Error, Result};
+pub use printable::printable;

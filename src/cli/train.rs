@@ -112,7 +112,7 @@ fn quoted(word: &str) -> String {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
+    let out = args.out.as_ref().map(|dir| path_override("run.out", dir)).transpose()?;
     let config = args.configured.load_until(args.max_iters, out)?;
     let start = args.start(&config.run.out)?;
     // The terminal has echoed "^C", so the message starts on a new line.

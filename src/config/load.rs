@@ -287,6 +287,9 @@ fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Confi
     if problems.is_empty() {
         problems = keys::compare(&tree)?;
     }
+    if problems.is_empty() {
+        problems = keys::oversized(&tree);
+    }
     if !problems.is_empty() {
         return Err(sources.error(problems));
     }

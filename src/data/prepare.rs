@@ -151,7 +151,7 @@ pub fn prepare_named(
         let prepared = prepare(layouts::find(layout)?, place, skip_unlabeled, observer)?;
         return Ok((prepared, Classes::cityscapes()));
     }
-    let config = Config::load(&place.display().to_string(), &[])?;
+    let config = Config::load(text_of(place)?, &[])?;
     config.notes.lines().iter().for_each(|note| observer.message(note));
     let (domain, classes) = (&config.source, config.network.classes);
     if domain.layout != FILES {
@@ -365,6 +365,11 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::data(path, format!("cannot be serialized as JSON: {e}")))?;
     replace(path, &bytes)
+}
+
+/// Returns a path as text.
+fn text_of(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::data(path, "this name is not UTF-8: rename it"))
 }
 
 /// Replaces a file atomically: the new contents are written to a temporary file, which is then

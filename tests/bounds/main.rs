@@ -2,6 +2,7 @@
 //! that are no files, and values of a configuration.
 
 mod memory;
+mod names;
 mod opening;
 mod pickles;
 mod pictures;

@@ -17,7 +17,7 @@ const MAX_FOLDERS: usize = 1 << 17;
 /// file in archives and on other systems' disks.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Data`] if there are too many folders.
+/// [`Error::Io`]; [`Error::Data`] if there are too many folders, or the name of a file is not UTF-8.
 pub(in crate::data) fn files(
     folder: &Path,
     depth: usize,
@@ -54,6 +54,8 @@ pub(in crate::data) fn files(
                 }
             } else if wanted(&path) {
                 found.push((linked, path, identity));
+            } else {
+                refuse_garbled(folder, &path, &wanted)?;
             }
         }
     }
@@ -65,6 +67,18 @@ pub(in crate::data) fn files(
     let mut seen: HashSet<_> = direct.map(|(_, path, folder)| place(path, *folder)).collect();
     found.retain(|(linked, path, folder)| !linked || seen.insert(place(path, *folder)));
     Ok(found.into_iter().map(|(_, path, _)| path).collect())
+}
+
+/// Fails for a file that is wanted but for bytes of its name that are not UTF-8, since those of labels
+/// and statistics are made from it as text.
+fn refuse_garbled(folder: &Path, path: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
+    let below = path.strip_prefix(folder).unwrap_or(path);
+    match below.to_str() {
+        None if wanted(&folder.join(below.to_string_lossy().as_ref())) => {
+            Err(Error::data(path, "this name is not UTF-8: rename it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_hidden(path: &Path) -> bool {

@@ -170,7 +170,10 @@ fn places(out: &Path, all: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     for (image, real) in all.iter().zip(&real) {
         let below = shared.as_ref().and_then(|shared| real.parent()?.strip_prefix(shared).ok());
         let below = below.unwrap_or(Path::new(""));
-        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        // The results are named after it.
+        let stem = image.file_stem().unwrap_or_default().to_str();
+        let stem =
+            stem.ok_or_else(|| Error::data(image, "this name is not UTF-8: rename the image"))?;
         let overlay = format!("{stem}_overlay.png");
         for name in [overlay.clone(), images::label_ids_name(image)] {
             if let Some(other) = owners.insert(root.join(below).join(&name), image) {

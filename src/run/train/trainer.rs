@@ -142,7 +142,7 @@ pub fn train_on(
     let loader = Loader::new(config, first);
     let ((mut begun, validation), mut loader) = both(both(begun, validation), loader)?;
     // The log marks the folder as a run's, so it is opened only once everything else is ready.
-    let _lock = match begun.lock.take() {
+    let lock = match begun.lock.take() {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
     };
@@ -154,7 +154,7 @@ pub fn train_on(
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
     let data = loader.note().into_iter().chain(validation.as_ref().and_then(|set| set.note()));
     let notes = config.notes.lines().iter().chain(&notes).map(String::as_str).chain(data);
-    notes.for_each(|note| observer.message(note));
+    notes.chain(lock.note()).for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !training.config.feature_distance.enabled {
         observer.message("weights.init is random, so the feature distance is disabled");
     }
@@ -351,7 +351,8 @@ fn with_the_one_before(error: Error, out: &Path) -> Error {
 /// Checks that the configuration computes the same as the one the run was started with.
 fn same_run(config: &Config, file: &TensorFile) -> Result<()> {
     let Some(saved) = file.metadata("config") else { return Ok(()) };
-    let differences = config.differences(saved)?;
+    let wrong = |e: Error| Error::weights(file.path(), e.to_string());
+    let differences = config.differences(saved).map_err(wrong)?;
     if differences.is_empty() {
         return Ok(());
     }
