@@ -82,7 +82,7 @@ fn info_row(side: usize, color: png::ColorType, bits: png::BitDepth) -> usize {
     (side * color.samples() * bits as usize).div_ceil(8)
 }
 
-/// Images take the file and, for each pixel, 3 bytes (PNG), or 12 (JPEG); labels 8.
+/// Images take the file and, for each pixel, 3 bytes (PNG), or 12 (JPEG, labels of 16 bits).
 fn images(folder: &Path) {
     use png::{BitDepth, ColorType};
     let path = folder.join("image.png");
@@ -99,9 +99,9 @@ fn images(folder: &Path) {
             let name = format!("PNG of {color:?} {bits:?}");
             within(&name, file + 3 * pixels + MIB, || load_rgb(&path).unwrap());
             let label = LabelFile { path: path.clone(), ids: TRAIN_IDS.clone() };
-            within(&format!("label, {name}"), file + 8 * pixels + MIB, || label.load());
+            within(&format!("label, {name}"), file + 12 * pixels + MIB, || label.load());
             let label = LabelFile { path: path.clone(), ids: SYNTHIA_IDS.clone() };
-            within(&format!("label, {name}"), file + 8 * pixels + MIB, || label.load());
+            within(&format!("label, {name}"), file + 12 * pixels + MIB, || label.load());
         }
     }
     let path = folder.join("image.jpg");

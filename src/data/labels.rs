@@ -16,6 +16,7 @@ use crate::{
         resize::{Rows, Size},
     },
     error::{Error, Result},
+    memory::require,
 };
 
 /// A map of one byte per pixel, row by row.
@@ -382,7 +383,10 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     }
     check_claim(path, size, reader.info().raw_row_length().saturating_sub(1), bytes.len())?;
     let too_large = || Error::data(path, format!("a label of {size} is too large"));
-    let mut data = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
+    let buffer = reader.output_buffer_size().ok_or_else(too_large)?;
+    // The values of 16 bits are kept as words.
+    require(buffer + 4 * size.pixels(), || format!("{}: the label", path.display()))?;
+    let mut data = vec![0; buffer];
     let stride = reader.next_frame(&mut data).map_err(fail)?.line_size;
     reader.finish().map_err(fail)?;
     let data = match depth {
