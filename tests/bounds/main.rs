@@ -7,6 +7,7 @@ mod opening;
 mod pickles;
 mod pictures;
 mod values;
+mod writing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
