@@ -1,7 +1,10 @@
 //! The library's error type. Every message names the file, configuration key or tensor at fault
-//! and, where it helps, says what to do about it.
+//! and, where it helps, says what to do about it. Names in messages are shown without the characters
+//! that would control a terminal.
 
 use std::path::{Path, PathBuf};
+
+use crate::printable::{printable, shown};
 
 /// The result type of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -11,11 +14,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A configuration file or a `--set` override is invalid.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Config(String),
 
     /// A dataset, an image or a label is missing or malformed.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", shown(path), printable(problem))]
     Data {
         /// The file or folder.
         path: PathBuf,
@@ -24,7 +27,7 @@ pub enum Error {
     },
 
     /// A checkpoint or weight file does not match the network.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", shown(path), printable(problem))]
     Weights {
         /// The file or folder.
         path: PathBuf,
@@ -33,7 +36,7 @@ pub enum Error {
     },
 
     /// A file operation failed.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}", shown(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -44,7 +47,7 @@ pub enum Error {
     },
 
     /// The shapes or element types of tensors do not fit an operation.
-    #[error("{op}: {problem}")]
+    #[error("{op}: {}", printable(problem))]
     Shape {
         /// The operation.
         op: &'static str,
@@ -53,19 +56,19 @@ pub enum Error {
     },
 
     /// The device is absent, a launch failed, or the device cannot run the operation.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Device(String),
 
     /// The device is out of memory.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     OutOfMemory(String),
 
     /// Training cannot continue.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Training(String),
 
     /// Training produced a value that is not finite.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     NotFinite(String),
 
     /// Several problems that can be mended at once.

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::file;
 
 /// Replaces the file at `path` with what `write` writes.
 ///
@@ -37,7 +38,7 @@ fn fill(
     if let Some(folder) = temporary.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
+    let mut file = BufWriter::with_capacity(1 << 20, file::create_temporary(temporary)?);
     write(&mut file)?;
     file.flush()?;
     file.get_ref().sync_all()
@@ -53,7 +54,7 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
     let linked = match fs::remove_file(&temporary) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => fs::hard_link(from, &temporary)
-            .or_else(|_| fs::copy(from, &temporary).and_then(|_| sync(&temporary)))
+            .or_else(|_| copy(from, &temporary))
             .and_then(|()| fs::rename(&temporary, to)),
     };
     linked.and_then(|()| sync_folder(folder(to))).map_err(|e| {
@@ -62,8 +63,10 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
+    let mut copy = file::create_temporary(temporary)?;
+    io::copy(&mut file::open(from)?, &mut copy)?;
+    copy.sync_all()
 }
 
 /// Removes the temporary files that killed writers left in this folder.
@@ -102,7 +105,7 @@ fn folder(path: &Path) -> &Path {
 
 /// Syncs a folder, which makes a rename in it durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
+    match file::open_folder(folder)?.sync_all() {
         // Some network file systems cannot sync a folder, but order renames themselves.
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         other => other,

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::checksum;
 use super::foreign;
 use super::pth::{self, Node};
+use crate::file;
 use crate::hex::hex;
 use crate::{Error, Result};
 
@@ -424,11 +425,13 @@ pub(super) fn metadata(path: &Path) -> Result<BTreeMap<String, String>> {
 
 /// Maps a file into memory.
 fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        let problem = "is a folder: give a file, or a run's folder where one is expected";
-        return Err(Error::weights(path, problem));
-    }
+    let file = file::open(path).map_err(|e| match e.kind() {
+        ErrorKind::IsADirectory => {
+            let problem = "is a folder: give a file, or a run's folder where one is expected";
+            Error::weights(path, problem)
+        }
+        _ => Error::io(path, "open", e),
+    })?;
     // SAFETY: the map is read-only, and this program never modifies a checkpoint in place: it
     // replaces the file by a rename, which leaves an open map its old content. The user must
     // not truncate or modify the file while it is open.

@@ -159,6 +159,15 @@ fn shown(mut config: Config) -> Config {
 
 /// Returns the override `key=path`. The configuration reads a path as a string, whatever it looks
 /// like.
-pub fn path_override(key: &str, path: &Path) -> String {
-    format!("{key}={}", path.display())
+///
+/// # Errors
+/// Configurations are texts, so a path that is not UTF-8 has no place in them.
+pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().with_context(|| {
+        format!(
+            "{}: this path is not UTF-8, which {key} has to be: choose another name",
+            path.display()
+        )
+    })?;
+    Ok(format!("{key}={text}"))
 }

@@ -4,16 +4,20 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use udass_raw::checkpoint::atomic::write_atomic;
+use udass_raw::printable;
 
-/// Writes a message for the user to standard error and ignores failures.
+/// Writes a message for the user to standard error and ignores failures. Whatever is written by this
+/// file is free of characters that would control a terminal.
 pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", printable(text));
 }
 
 /// Writes a result to standard output. A closed pipe (`| head`) is not an error.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+    match writeln!(std::io::stdout(), "{}", printable(text)) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow::anyhow!("cannot write to standard output: {e}"))
+        }
         _ => Ok(()),
     }
 }
@@ -27,7 +31,7 @@ pub fn is_standard(path: &Path) -> bool {
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     match is_standard(path) {
         true => print(text.trim_end_matches('\n')),
-        false => Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?),
+        false => Ok(write_atomic(path, |file| file.write_all(printable(text).as_bytes()))?),
     }
 }
 

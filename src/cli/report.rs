@@ -1,13 +1,11 @@
 //! `udass-raw report`
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::run::comparison::Comparison;
 
-use super::output::print;
+use super::output::{print, write};
 
 /// Compare runs with published results.
 ///
@@ -37,11 +35,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let comparison = Comparison::read(&args.runs)?;
     print(&comparison.terminal())?;
-    let write = |path: &Option<PathBuf>, text: String| match path {
-        Some(path) => write_atomic(path, |file| file.write_all(text.as_bytes())),
-        None => Ok(()),
-    };
-    write(&args.markdown, comparison.markdown())?;
-    write(&args.html, comparison.html())?;
+    let pages = [(&args.markdown, comparison.markdown()), (&args.html, comparison.html())];
+    for (path, text) in pages {
+        path.as_ref().map_or(Ok(()), |path| write(path, &text))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

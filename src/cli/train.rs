@@ -17,9 +17,9 @@ use super::progress::Progress;
 /// Train a network.
 ///
 /// Writes log.jsonl, checkpoints and evaluations to the run's folder (run.out of the
-/// configuration). Ctrl-C or SIGTERM ends the run after the current iteration, with a checkpoint
-/// (and, for SIGTERM, exit status 0); --resume continues from the newest checkpoint, with
-/// bit-identical results.
+/// configuration). Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU ends the run after the
+/// current iteration, with a checkpoint (and, for all but Ctrl-C, exit status 0); --resume continues
+/// from the newest checkpoint, with bit-identical results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -122,7 +122,7 @@ fn quoted(word: &str) -> String {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let out = args.out.as_ref().map(|dir| path_override("run.out", dir));
+    let out = args.out.as_ref().map(|dir| path_override("run.out", dir)).transpose()?;
     let config = args.configured.load_until(args.max_iters, out)?;
     let start = args.start(&config.run.out)?;
     // The terminal has echoed "^C", so the message starts on a new line.

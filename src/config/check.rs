@@ -4,13 +4,29 @@ use std::collections::HashSet;
 
 use super::dataset::{FilesConfig, LabelValue};
 use super::device::{MemoryLimit, is_device};
-use super::schema::{Config, Masked, NetworkConfig};
+use super::schema::{Config, DataConfig, Masked, NetworkConfig};
 
 /// Layouts of datasets. All but the last have Cityscapes' classes.
 pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zurich", FILES];
 /// The layout that the section `files` describes.
 pub const FILES: &str = "files";
 const CLASSES: usize = 19;
+/// Longest accepted side in pixels; an image of that width and height has the most pixels that are
+/// decoded.
+const MAX_SIDE: u64 = 1 << 14;
+/// Most pixels of a batch, which the host holds as bytes before the device does.
+const MAX_BATCH_PIXELS: u64 = 1 << 28;
+/// Most pixels of all batches prepared ahead.
+const MAX_AHEAD_PIXELS: u64 = 1 << 31;
+/// Largest number of images in a batch, of threads, and of batches prepared ahead.
+const MAX_COUNT: u64 = 1 << 10;
+/// Widest accepted decoder.
+const MAX_CHANNELS: u64 = 1 << 13;
+/// Most convolutions that `dlv2` sums, and the largest of their dilations.
+const MAX_DILATIONS: usize = 16;
+const MAX_DILATION: usize = 256;
+/// Largest number of tries; each may take as long as an image.
+const MAX_ATTEMPTS: u64 = 10_000;
 const BACKBONES: [&str; 8] =
     ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "resnet50_v1c", "resnet101_v1c"];
 
@@ -74,14 +90,23 @@ impl Check {
         self.that(value >= least, key, format!("at least {least}"), value);
     }
 
+    fn counted(&mut self, key: &str, value: usize, least: u64, most: u64) {
+        let value = value as u64;
+        self.at_least(key, value, least);
+        self.that(value <= most, key, format!("at most {most}"), value);
+    }
+
     fn multiple(&mut self, key: &str, value: usize, of: usize, why: &str) {
         let good = value > 0 && value.is_multiple_of(of);
         self.that(good, key, format!("a multiple of {of} ({why})"), value);
+        if good {
+            self.that(value as u64 <= MAX_SIDE, key, format!("at most {MAX_SIDE}"), value);
+        }
     }
 
     fn side_pair(&mut self, key: &str, value: [usize; 2], least: usize) {
-        let good = value.iter().all(|&side| side >= least);
-        let expected = format!("[width, height], each at least {least}");
+        let good = value.iter().all(|&side| (least..=MAX_SIDE as usize).contains(&side));
+        let expected = format!("[width, height], each at least {least} and at most {MAX_SIDE}");
         self.that(good, key, expected, format!("{value:?}"));
     }
 
@@ -198,7 +223,24 @@ impl Check {
             why = format!("HRDA scales the crop by {}, and {why}", c.network.hrda.context_scale);
         }
         self.multiple("data.crop", c.data.crop, side(&c.network), &why);
-        self.at_least("data.batch", c.data.batch as u64, 1);
+        let DataConfig { crop, batch, prefetch, .. } = c.data;
+        let area = (crop as u64).saturating_pow(2);
+        self.counted("data.batch", batch, 1, MAX_COUNT);
+        self.counted("data.prefetch", prefetch, 0, MAX_COUNT);
+        self.counted("data.workers", c.data.workers, 0, MAX_COUNT);
+        // Together they must fit even where each does.
+        if batch as u64 <= MAX_COUNT && crop as u64 <= MAX_SIDE {
+            let most = (MAX_BATCH_PIXELS / area.max(1)).max(1);
+            let expected = format!("at most {most} images with data.crop = {crop}");
+            self.that(batch as u64 <= most, "data.batch", expected, batch);
+            let most = (MAX_AHEAD_PIXELS / (area * batch as u64).max(1)).max(1);
+            let expected = format!("at most {most} batches of {batch} with data.crop = {crop}");
+            let fits = prefetch as u64 <= most || prefetch as u64 > MAX_COUNT;
+            self.that(fits, "data.prefetch", expected, prefetch);
+        }
+        self.counted("data.crop_attempts", c.data.crop_attempts, 0, MAX_ATTEMPTS);
+        let attempts = c.rare_class_sampling.attempts;
+        self.counted("rare_class_sampling.attempts", attempts, 0, MAX_ATTEMPTS);
         self.share("data.flip", c.data.flip);
         self.share("data.max_class_share", c.data.max_class_share);
 
@@ -210,7 +252,7 @@ impl Check {
             c.rare_class_sampling.min_crop_ratio,
         );
         let wanted = c.rare_class_sampling.min_crop_ratio * c.rare_class_sampling.min_pixels as f64;
-        let area = (c.data.crop * c.data.crop) as f64;
+        let area = area as f64;
         if c.rare_class_sampling.enabled && wanted >= area {
             self.that(
                 false,
@@ -229,6 +271,7 @@ impl Check {
         let valid = limit.parse::<MemoryLimit>().is_ok();
         let got = format!("\"{limit}\"");
         self.that(valid, "device.memory_limit", MemoryLimit::EXPECTED, got);
+        self.counted("device.threads", c.device.threads, 0, MAX_COUNT);
         self.one_of("device.precision", &c.device.precision, &["f32", "tf32", "bf16"]);
         let net = &c.network;
         self.one_of("network.backbone", &net.backbone, &BACKBONES);
@@ -246,11 +289,19 @@ impl Check {
         };
         let got = format!("\"{}\"", net.head);
         self.that(heads.contains(&net.head.as_str()), "network.head", expected, got);
-        let dilations = !net.dilations.is_empty() && net.dilations.iter().all(|&d| d > 0);
-        let got = format!("{:?}", net.dilations);
-        self.that(dilations, "network.dilations", "a list of numbers, each at least 1", got);
+        let known = |&dilation: &usize| (1..=MAX_DILATION).contains(&dilation);
+        let few = (1..=MAX_DILATIONS).contains(&net.dilations.len());
+        let dilations = few && net.dilations.iter().all(known);
+        let expected = format!(
+            "a list of numbers, {MAX_DILATIONS} at most, each at least 1 and at most {MAX_DILATION}"
+        );
+        let got = match few {
+            true => format!("{:?}", net.dilations),
+            false => format!("{} numbers", net.dilations.len()),
+        };
+        self.that(dilations, "network.dilations", expected, got);
         self.between("network.classes", net.classes as f64, 2.0, 254.0);
-        self.at_least("network.channels", net.channels as u64, 1);
+        self.counted("network.channels", net.channels, 1, MAX_CHANNELS);
         self.below_one("network.drop_path", net.drop_path);
         self.below_one("network.dropout", net.dropout);
         let hrda = &net.hrda;
@@ -359,7 +410,7 @@ impl Check {
         self.at_least("run.checkpoint_interval", c.run.checkpoint_interval, 1);
         self.that(!c.run.out.as_os_str().is_empty(), "run.out", "a folder", "\"\"");
         self.side_pair("eval.resize", c.eval.resize, 1);
-        self.at_least("eval.batch", c.eval.batch as u64, 1);
+        self.counted("eval.batch", c.eval.batch, 1, MAX_COUNT);
         if c.eval.window > 0 {
             let stride = side(&c.network);
             let why = "data.crop, or 0 for the whole image";

@@ -4,14 +4,14 @@ use std::str::FromStr;
 
 use super::schema::DeviceConfig;
 
-/// The most memory that tensors may take on a GPU.
+/// The most memory that tensors may take on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MemoryLimit {
     /// As much as there is.
     None,
     /// This many bytes.
     Bytes(usize),
-    /// This share of the GPU's memory.
+    /// This share of the device's memory.
     Share(f64),
 }
 
@@ -19,7 +19,7 @@ impl MemoryLimit {
     /// What a valid limit looks like, for messages.
     pub(super) const EXPECTED: &str = "\"none\", a size like \"20GiB\" or a share like \"75%\"";
 
-    /// Returns the limit in bytes on a GPU with this much memory.
+    /// Returns the limit in bytes on a device with this much memory.
     pub fn bytes(self, total: usize) -> Option<usize> {
         match self {
             MemoryLimit::None => None,
@@ -59,7 +59,7 @@ impl DeviceConfig {
         gpu_index(&self.kind)
     }
 
-    /// Returns the limit of a GPU's memory. An invalid one, which loading refuses, is none.
+    /// Returns the limit of the device's memory. An invalid one, which loading refuses, is none.
     pub fn memory_limit(&self) -> MemoryLimit {
         self.memory_limit.parse().unwrap_or(MemoryLimit::None)
     }

@@ -128,6 +128,34 @@ pub(super) fn overlong(tree: &DeTable, kept: &toml::Table, prefix: &str) -> Vec<
     problems
 }
 
+/// Finds whole numbers that cannot be written as TOML again, although some types could hold them.
+pub(super) fn oversized(tree: &DeTable) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (key, value) in tree {
+        in_value(key.get_ref(), value, &mut problems);
+    }
+    problems
+}
+
+fn in_value(path: &str, value: &Spanned<DeValue>, problems: &mut Vec<Problem>) {
+    match value.get_ref() {
+        DeValue::Integer(number) => {
+            let digits = number.as_str().replace('_', "");
+            if i64::from_str_radix(&digits, number.radix()).is_err() {
+                let message = format!("expected at most {}, got {number}", i64::MAX);
+                problems.push(Problem::new(path, value.span(), message));
+            }
+        }
+        DeValue::Array(items) => items.iter().for_each(|item| in_value(path, item, problems)),
+        DeValue::Table(section) => {
+            for (key, value) in section {
+                in_value(&join(path, key.get_ref()), value, problems);
+            }
+        }
+        _ => {}
+    }
+}
+
 pub(super) fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
 }

@@ -22,9 +22,14 @@ use super::report::{Layer, Problem, Sources, nearest, plain};
 use super::schema::Config;
 use super::sizes;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// A longer chain of `base`s is taken for a cycle.
 const MAX_DEPTH: usize = 16;
+/// Maximum number of parts of a key; the longest has three.
+const MAX_KEYS: usize = 16;
+/// Maximum size of a configuration in bytes; a long one has 10 000.
+const MAX_BYTES: u64 = 4 << 20;
 
 impl Config {
     /// Reads a configuration.
@@ -197,7 +202,7 @@ fn open(found: Found) -> Result<(Layer, Option<PathBuf>)> {
     match found {
         Found::Preset(name, text) => Ok((Layer::file(format!("preset {name}"), text.into()), None)),
         Found::File(path) => {
-            let text = std::fs::read_to_string(&path)
+            let text = file::read_text(&path, MAX_BYTES)
                 .map_err(|e| Error::io(&path, "read the configuration", e))?;
             let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
             Ok((Layer::file(path.display().to_string(), text), Some(folder)))
@@ -282,6 +287,9 @@ fn assemble(sources: &Sources, out: &Path, method: Option<&str>) -> Result<Confi
     if problems.is_empty() {
         problems = keys::compare(&tree)?;
     }
+    if problems.is_empty() {
+        problems = keys::oversized(&tree);
+    }
     if !problems.is_empty() {
         return Err(sources.error(problems));
     }
@@ -343,6 +351,10 @@ fn set<'a>(tree: &DeTable<'a>, layer: &'a Layer, sources: &Sources) -> Result<De
     let keys: Vec<&str> = path.split('.').map(str::trim).collect();
     if keys.iter().any(|key| key.is_empty()) {
         return Err(usage());
+    }
+    if keys.len() > MAX_KEYS {
+        let first = keys[..MAX_KEYS].join(".");
+        return Err(Error::config(format!("--set {first}.…: no key has so many parts")));
     }
     let span = shift(0..text.len(), layer.start);
     // If the key holds a string, a number or a date is one too (`run.out=2024`).

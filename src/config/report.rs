@@ -5,6 +5,13 @@ use std::ops::Range;
 
 use crate::error::Error;
 
+/// Number of problems that are told one by one.
+const LISTED: usize = 10;
+/// Bytes of a line that are shown.
+const MAX_LINE: usize = 200;
+/// Names that are longer, in bytes, are not misspellings of a key.
+const MAX_NAME: usize = 64;
+
 /// A text that values come from.
 pub(super) struct Layer {
     /// The name in errors: a path, or `preset gta_vit`. Empty for an override.
@@ -69,10 +76,15 @@ impl Sources {
         Sources { layers }
     }
 
-    /// Combines all problems into one error, in the order of the sources.
+    /// Combines all problems into one error, in the order of the sources. Of many, it tells the
+    /// first few and their number, since each is found by going through its text again.
     pub fn error(&self, mut problems: Vec<Problem>) -> Error {
         problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |s| s.start));
-        let told: Vec<String> = problems.iter().map(|problem| self.tell(problem)).collect();
+        let shown = problems.iter().take(LISTED);
+        let mut told: Vec<String> = shown.map(|problem| self.tell(problem)).collect();
+        if let Some(more @ 1..) = problems.len().checked_sub(LISTED) {
+            told.push(format!("… and {more} more problems, {} in all", problems.len()));
+        }
         Error::config(told.join("\n"))
     }
 
@@ -131,7 +143,11 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
     let (number, column) = position(text, start);
-    let before = &text[line_start..start];
+    // Of a long line, only what is around the span is shown.
+    let seen = floor(text, start.saturating_sub(MAX_LINE / 2).max(line_start));
+    let (before, line) = (&text[seen..start], &line[seen - line_start..]);
+    let line = &line[..floor(line, MAX_LINE)];
+    let line_start = seen;
     let end = floor(text, span.end).clamp(start, line_start + line.len().max(before.len()));
     let carets = text[start..end].chars().count().max(1);
     // Tabs are kept, so that the caret lines up with the text in a terminal.
@@ -162,6 +178,9 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// Returns the known name that `name` is most likely a misspelling of.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > MAX_NAME {
+        return None;
+    }
     let scored = known.map(|other| (strsim::damerau_levenshtein(name, other), other));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
     let part = best.contains(name) || name.contains(best);

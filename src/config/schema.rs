@@ -68,8 +68,8 @@ pub struct DeviceConfig {
     pub deterministic: bool,
     /// Capture whole iterations as CUDA graphs where the device can.
     pub cuda_graph: bool,
-    /// The most memory that tensors may take on a GPU: `none`, a size like `20GiB` or a share like
-    /// `75%`.
+    /// The most memory that tensors may take on the device: `none`, a size like `20GiB`, or a share
+    /// like `75%` of the GPU's or, on the host, of the machine's memory.
     pub memory_limit: String,
     /// Worker threads of the host device; 0 means one per core.
     pub threads: usize,

@@ -3,7 +3,7 @@
 use std::{
     io::Cursor,
     ops::Range,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use image::metadata::Orientation;
@@ -11,8 +11,13 @@ use image::{DynamicImage, ImageDecoder};
 use png::{ColorType, Decoder, DecodingError, Transformations};
 
 use crate::{
-    data::resize::{Rows, Size},
+    data::{
+        layouts::paths::files,
+        resize::{Rows, Size},
+    },
     error::{Error, Result},
+    file,
+    memory::require,
 };
 
 /// Rows of an RGB image: `rgb` starts at row `top` of `size.height`.
@@ -63,14 +68,11 @@ pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             }
             continue;
         }
-        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "list", e))?;
-        let mut images: Vec<PathBuf> =
-            entries.flatten().map(|entry| entry.path()).filter(|file| is_image(file)).collect();
+        let mut images = files(path, 1, is_image)?;
         if images.is_empty() {
             let problem = "this folder has no .png, .jpg or .jpeg files";
             return Err(Error::data(path, problem));
         }
-        images.sort();
         all.append(&mut images);
     }
     Ok(all)
@@ -79,8 +81,24 @@ pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// Lists the images that match a glob, sorted by name.
 fn matching(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let wrong = |e: glob::PatternError| Error::data(path, format!("is no valid glob: {e}"));
-    let found = glob::glob(pattern).map_err(wrong)?.filter_map(|entry| entry.ok());
-    let images: Vec<PathBuf> = found.filter(|file| is_image(file)).collect();
+    let parts: Vec<Component> = path.components().collect();
+    let glob = glob::Pattern::new(pattern).map_err(wrong)?;
+    let wild =
+        |part: &Component| part.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[".contains(b));
+    let fixed = parts.iter().position(wild).unwrap_or(0);
+    let start: PathBuf = parts[..fixed].iter().collect();
+    let start = if fixed == 0 { Path::new(".") } else { &start };
+    // A glob without folders matches names without them.
+    let named = |file: &Path| match fixed {
+        0 => file.strip_prefix(".").unwrap_or(file).to_path_buf(),
+        _ => file.to_path_buf(),
+    };
+    let depth = if pattern.contains("**") { usize::MAX } else { parts.len() - fixed };
+    let options =
+        glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    let wanted = |file: &Path| is_image(file) && glob.matches_path_with(&named(file), options);
+    let found = if start.is_dir() { files(start, depth, wanted)? } else { Vec::new() };
+    let images: Vec<PathBuf> = found.iter().map(|file| named(file)).collect();
     if images.is_empty() {
         return Err(Error::data(path, "no .png, .jpg or .jpeg file matches this glob"));
     }
@@ -88,21 +106,21 @@ fn matching(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
 }
 
 fn is_image(file: &Path) -> bool {
-    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let known = ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known));
-    known && !hidden && file.is_file()
+    known && file.is_file()
 }
 
 /// Reads the size of an image from its header, as it is seen: the EXIF orientation of a JPEG is
 /// applied.
 pub fn size(path: &Path) -> Result<Size> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let file = file::open(path).map_err(|e| Error::io(path, "open", e))?;
     let reader = image::ImageReader::new(std::io::BufReader::new(file));
     let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
     let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, e))?;
     let orientation = decoder.orientation().map_err(|e| unreadable(path, e))?;
     let (width, height) = decoder.dimensions();
+    check_pixels(path, Size::new(width as usize, height as usize))?;
     let (width, height) = match orientation {
         Orientation::Rotate90
         | Orientation::Rotate270
@@ -114,11 +132,20 @@ pub fn size(path: &Path) -> Result<Size> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::io(path, "read", e))
+    file::read(path, MAX_BYTES).map_err(|e| Error::io(path, "read", e))
 }
 
 pub(super) fn is_png(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89PNG\r\n\x1a\n")
+}
+
+/// Creates a decoder that leaves compressed notes and color profiles as they are: they can be larger
+/// than the image.
+pub(super) fn png_decoder(bytes: &[u8]) -> Decoder<Cursor<&[u8]>> {
+    let mut decoder = Decoder::new(Cursor::new(bytes));
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder
 }
 
 /// Converts an error of the PNG decoder to a message that tells the user what to do with the file.
@@ -134,17 +161,16 @@ pub(super) fn png_error(path: &Path, error: DecodingError) -> Error {
 }
 
 /// Pixel count of the largest accepted image: 16384 × 16384.
-const MAX_PIXELS: usize = 1 << 28;
+pub const MAX_PIXELS: usize = 1 << 28;
+/// Maximum size of an image's file in bytes.
+const MAX_BYTES: u64 = 1 << 30;
 /// Maximum expansion factor of Deflate: 1032 output bytes per input byte.
 const DEFLATE: usize = 1032;
 
 /// Rejects a PNG file whose header claims more data than the file can hold, before anything is
 /// allocated for it. `row` is the size of an uncompressed row in bytes.
 pub(super) fn check_claim(path: &Path, size: Size, row: usize, file_len: usize) -> Result<()> {
-    let pixels = size.width.checked_mul(size.height);
-    if pixels.is_none_or(|pixels| pixels > MAX_PIXELS) {
-        return Err(Error::data(path, format!("an image of {size} is too large")));
-    }
+    check_pixels(path, size)?;
     let held = file_len.saturating_mul(DEFLATE);
     if row.checked_mul(size.height).is_none_or(|bytes| bytes > held) {
         let problem = format!(
@@ -155,6 +181,27 @@ pub(super) fn check_claim(path: &Path, size: Size, row: usize, file_len: usize) 
     }
     Ok(())
 }
+
+/// Rejects an image of more than [`MAX_PIXELS`].
+fn check_pixels(path: &Path, size: Size) -> Result<()> {
+    match size.width.checked_mul(size.height) {
+        Some(pixels) if pixels <= MAX_PIXELS => Ok(()),
+        _ => {
+            let problem = format!(
+                "an image of {size} is too large: at most {} million pixels are read",
+                MAX_PIXELS / 1_000_000
+            );
+            Err(Error::data(path, problem))
+        }
+    }
+}
+
+/// Maximum number of pixels for which a JPEG file needs only one byte: the shortest code, of one
+/// bit, for every block of 8 × 8 pixels.
+const JPEG: usize = 8 * 64;
+/// Bytes for each pixel while a JPEG is decoded: a progressive one keeps three coefficients of two
+/// bytes, and there are the pixels twice while they are turned.
+const JPEG_BYTES: usize = 12;
 
 fn unreadable(path: &Path, error: image::ImageError) -> Error {
     let problem = match error {
@@ -170,7 +217,7 @@ fn png_rows(
     rows: impl FnOnce(Size) -> Result<Range<usize>>,
 ) -> Result<RgbImage> {
     let fail = |e| png_error(path, e);
-    let mut decoder = Decoder::new(Cursor::new(bytes));
+    let mut decoder = png_decoder(bytes);
     // Palettes are expanded to colors, and all bit depths are converted to 8.
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(fail)?;
@@ -179,6 +226,8 @@ fn png_rows(
     let rows = rows(size)?;
     let color = reader.output_color_type().0;
     let stride = size.width * 3;
+    let whole = if reader.info().interlaced { reader.output_buffer_size().unwrap_or(0) } else { 0 };
+    require(stride * rows.len() + whole, || format!("{}: the image", path.display()))?;
     let mut rgb = vec![0; stride * rows.len()];
 
     if reader.info().interlaced {
@@ -238,6 +287,18 @@ fn other_rows(
     let reader = image::ImageReader::new(Cursor::new(bytes));
     let reader = reader.with_guessed_format().map_err(|e| Error::io(path, "read", e))?;
     let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, e))?;
+    let (width, height) = decoder.dimensions();
+    let claimed = Size::new(width as usize, height as usize);
+    check_pixels(path, claimed)?;
+    // The decoder allocates what the header claims, and fills in what the file lacks.
+    if claimed.pixels() > bytes.len().saturating_mul(JPEG) {
+        let problem = format!(
+            "the JPEG file is truncated: it is too short for an image of {claimed}; copy or \
+             download it again"
+        );
+        return Err(Error::data(path, problem));
+    }
+    require(claimed.pixels() * JPEG_BYTES, || format!("{}: the image", path.display()))?;
     let orientation = decoder.orientation().map_err(|e| unreadable(path, e))?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, e))?;
     image.apply_orientation(orientation);
@@ -245,7 +306,11 @@ fn other_rows(
     let size = Size::new(image.width() as usize, image.height() as usize);
     let rows = rows(size)?;
     let stride = size.width * 3;
-    let rgb = image.as_raw()[rows.start * stride..rows.end * stride].to_vec();
+    let mut rgb = image.into_raw();
+    // Only the rows stay, without another copy of the image.
+    rgb.truncate(rows.end * stride);
+    rgb.drain(..rows.start * stride);
+    rgb.shrink_to_fit();
     Ok(RgbImage { size, top: rows.start, rgb })
 }
 

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::file;
 use crate::hex::hex;
 
 /// Number of files of a list whose content is compared.
@@ -164,7 +164,7 @@ impl Entry {
 }
 
 fn crc_of_start(path: &Path, most: u64) -> io::Result<u32> {
-    let mut start = BufReader::with_capacity(1 << 20, File::open(path)?).take(most);
+    let mut start = BufReader::with_capacity(1 << 20, file::open(path)?).take(most);
     let mut hash = crc32fast::Hasher::new();
     loop {
         let part = start.fill_buf()?;

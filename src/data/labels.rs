@@ -2,21 +2,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::Cursor,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
 };
 
-use png::{BitDepth, ColorType, Decoder, Transformations};
+use png::{BitDepth, ColorType, Transformations};
 
 use crate::{
     config::{FilesConfig, LabelValue},
     data::{
         classes::{self, CITYSCAPES, IGNORE},
-        decode::{check_claim, is_png, load_rgb, png_error, read},
+        decode::{check_claim, is_png, load_rgb, png_decoder, png_error, read},
         resize::{Rows, Size},
     },
     error::{Error, Result},
+    memory::require,
 };
 
 /// A map of one byte per pixel, row by row.
@@ -357,7 +357,7 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
         return Ok(Values { size: picture.size, data: Data::Words(colors.collect()) });
     }
     let fail = |e| png_error(path, e);
-    let mut decoder = Decoder::new(Cursor::new(&bytes[..]));
+    let mut decoder = png_decoder(&bytes);
     decoder.set_transformations(Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(fail)?;
     let info = reader.info();
@@ -383,7 +383,10 @@ fn read_values(path: &Path, storage: Storage) -> Result<Values> {
     }
     check_claim(path, size, reader.info().raw_row_length().saturating_sub(1), bytes.len())?;
     let too_large = || Error::data(path, format!("a label of {size} is too large"));
-    let mut data = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
+    let buffer = reader.output_buffer_size().ok_or_else(too_large)?;
+    // The values of 16 bits are kept as words.
+    require(buffer + 4 * size.pixels(), || format!("{}: the label", path.display()))?;
+    let mut data = vec![0; buffer];
     let stride = reader.next_frame(&mut data).map_err(fail)?.line_size;
     reader.finish().map_err(fail)?;
     let data = match depth {

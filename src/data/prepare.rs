@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    io::Write,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -26,6 +27,7 @@ use crate::{
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
+    file,
     observer::Observer,
 };
 
@@ -149,7 +151,7 @@ pub fn prepare_named(
         let prepared = prepare(layouts::find(layout)?, place, skip_unlabeled, observer)?;
         return Ok((prepared, Classes::cityscapes()));
     }
-    let config = Config::load(&place.display().to_string(), &[])?;
+    let config = Config::load(text_of(place)?, &[])?;
     config.notes.lines().iter().for_each(|note| observer.message(note));
     let (domain, classes) = (&config.source, config.network.classes);
     if domain.layout != FILES {
@@ -365,13 +367,20 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     replace(path, &bytes)
 }
 
+/// Returns a path as text.
+fn text_of(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::data(path, "this name is not UTF-8: rename it"))
+}
+
 /// Replaces a file atomically: the new contents are written to a temporary file, which is then
 /// renamed.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = std::fs::write(&temporary, bytes).map_err(|e| Error::io(path, "write", e));
+    let written = file::create_temporary(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(|e| Error::io(path, "write", e));
     let moved = written.and_then(|()| {
         std::fs::rename(&temporary, path).map_err(|e| Error::io(path, "replace", e))
     });

@@ -15,6 +15,7 @@ use crate::{
     config::RareClassSampling,
     data::layouts::Pair,
     error::{Error, Result},
+    file::{self, MAX_TEXT},
     rng::Draw,
 };
 
@@ -79,7 +80,7 @@ fn parse_class(path: &Path, key: &str, classes: usize) -> Result<u8> {
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+    let bytes = file::read(path, MAX_TEXT).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::data(
             path,
             "the class statistics are missing: run `udass-raw prepare` on this dataset first",

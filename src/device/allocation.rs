@@ -29,7 +29,13 @@ impl Device {
             Some(taken) => taken,
             None => self.take_more(bytes, tag)?,
         };
-        self.0.backend.on_alloc(address, bytes)?;
+        if let Err(error) = self.0.backend.on_alloc(address, bytes) {
+            self.0.pools.borrow_mut().give_back(pool, address, bytes, tag);
+            return Err(match error {
+                Error::OutOfMemory(problem) => self.out_of_memory(bytes, &problem),
+                other => other,
+            });
+        }
         let allocation = Allocation { address, bytes, tag, pool };
         Ok(Tensor::new(Block::allocated(self.0.clone(), allocation), shape, dtype))
     }
@@ -121,7 +127,8 @@ impl Device {
         self.0.pools.borrow_mut().limit = limit;
     }
 
-    /// Returns the bytes of memory that the device has; None if it shares the machine's memory.
+    /// Returns the bytes of memory that the device has: a GPU's own, or those of the machine within
+    /// the limits of this process's control groups. None if that is unknown.
     pub fn total_memory(&self) -> Result<Option<usize>> {
         self.0.backend.total_memory()
     }

@@ -21,7 +21,7 @@ pub(crate) trait Backend {
     }
     /// Returns the preferred size in bytes of the next segment, after `reserved` bytes.
     fn segment(&self, reserved: usize) -> usize;
-    /// Returns the bytes of memory that the device has, where it is limited to them.
+    /// Returns the bytes of memory that the device could give to tensors; None if that is unknown.
     fn total_memory(&self) -> Result<Option<usize>> {
         Ok(None)
     }
@@ -92,7 +92,7 @@ pub(crate) trait Backend {
         0
     }
     /// Called when a tensor is allocated at an address ([`on_free`](Backend::take_back): when it
-    /// is freed).
+    /// is freed). An error takes the allocation back.
     fn on_alloc(&self, _address: u64, _bytes: usize) -> Result<()> {
         Ok(())
     }

@@ -63,6 +63,9 @@ pub fn crop(
     Ok(y)
 }
 
+/// Most windows over one image; their positions are held by the host.
+const MAX_WINDOWS: usize = 1 << 20;
+
 /// Windows of one size that cover an image, row by row. The last window of a row or column is moved
 /// back to the edge. Along a side shorter than a window, windows are as long as the side.
 pub struct Windows {
@@ -76,7 +79,8 @@ impl Windows {
     /// Places the windows; all sizes are (height, width) in pixels.
     ///
     /// # Errors
-    /// Returns a shape error if a size is 0, or a step is larger than the window.
+    /// Returns a shape error if a size is 0, or a step is larger than the window; an out-of-memory
+    /// error if there are too many windows.
     pub fn new(
         device: &Device,
         image: (usize, usize),
@@ -98,6 +102,13 @@ impl Windows {
                 (end - window, end)
             })
         };
+        let count = spans(image.0, window.0, step.0).len() * spans(image.1, window.1, step.1).len();
+        if count > MAX_WINDOWS {
+            return Err(Error::OutOfMemory(format!(
+                "{count} windows of {}x{} in steps of {}x{} over an image of {}x{} are too many",
+                window.1, window.0, step.1, step.0, image.1, image.0
+            )));
+        }
         let boxes: Vec<[usize; 4]> = spans(image.0, window.0, step.0)
             .flat_map(|(y1, y2)| {
                 spans(image.1, window.1, step.1).map(move |(x1, x2)| [y1, y2, x1, x2])

@@ -21,17 +21,15 @@ pub fn device(config: &Config) -> Result<Device> {
         _ => config.device.gpu(),
     };
     let precision = precision(config)?;
-    match gpu {
-        Some(index) => {
-            let device = Device::cuda_at(index, precision, config.device.deterministic)?;
-            limit_memory(config, &device)?;
-            Ok(device)
-        }
-        None => Device::host_in(config.device.threads, precision),
-    }
+    let device = match gpu {
+        Some(index) => Device::cuda_at(index, precision, config.device.deterministic)?,
+        None => Device::host_in(config.device.threads, precision)?,
+    };
+    limit_memory(config, &device)?;
+    Ok(device)
 }
 
-/// Limits a GPU's memory to `device.memory_limit`.
+/// Limits the memory of a device's tensors to `device.memory_limit`.
 pub fn limit_memory(config: &Config, device: &Device) -> Result<()> {
     if let Some(total) = device.total_memory()? {
         device.set_memory_limit(config.device.memory_limit().bytes(total));

@@ -21,6 +21,6 @@ mod write;
 mod zip_format;
 
 pub use contents::{Contents, PthTensor};
-pub use node::Node;
+pub use node::{MAX_DEPTH, Node};
 pub use read::{is_torch, read};
 pub use write::write;

@@ -8,6 +8,15 @@ use serde_json::{Value as Json, json};
 
 use super::value::Outcome;
 
+/// Maximum depth of a tree, which holds for reading and writing alike. As JSON, each level takes up
+/// to three, and the reader of JSON goes 127 deep.
+pub const MAX_DEPTH: usize = 41;
+
+/// Describes a file whose tree exceeds [`MAX_DEPTH`].
+pub(super) fn too_deep() -> String {
+    format!("is nested more than {MAX_DEPTH} deep")
+}
+
 /// A node of the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
@@ -49,6 +58,18 @@ impl Node {
         items.first().map(|(_, value)| value)
     }
 
+    /// Returns whether the tree has values below `levels` levels of containers.
+    pub(super) fn is_deeper_than(&self, levels: usize) -> bool {
+        let below = |node: &Node| levels == 0 || node.is_deeper_than(levels - 1);
+        match self {
+            Node::List(items) | Node::Tuple(items) => items.iter().any(below),
+            Node::Dict(items) | Node::Ordered(items) => {
+                items.iter().any(|(key, value)| below(key) || below(value))
+            }
+            _ => false,
+        }
+    }
+
     /// Creates a text node.
     pub fn text(text: impl Into<String>) -> Node {
         Node::Text(text.into())
@@ -84,15 +105,20 @@ impl Node {
     /// Reads a tree from the JSON that [`to_json`](Self::to_json) returned.
     ///
     /// # Errors
-    /// A message, if the JSON is no such tree.
+    /// A message, if the JSON is no such tree or too deep.
     pub fn from_json(json: &Json) -> Outcome<Node> {
+        let tree = Node::of_json(json)?;
+        if tree.is_deeper_than(MAX_DEPTH) { Err(too_deep()) } else { Ok(tree) }
+    }
+
+    fn of_json(json: &Json) -> Outcome<Node> {
         let problem = || "this is not the tree of a PyTorch file".to_owned();
         let list = |json: &Json| {
-            json.as_array().ok_or_else(problem)?.iter().map(Node::from_json).collect::<Outcome<_>>()
+            json.as_array().ok_or_else(problem)?.iter().map(Node::of_json).collect::<Outcome<_>>()
         };
         let pairs = |json: &Json| {
             let pair = |json: &Json| match json.as_array().map(Vec::as_slice) {
-                Some([key, value]) => Ok((Node::from_json(key)?, Node::from_json(value)?)),
+                Some([key, value]) => Ok((Node::of_json(key)?, Node::of_json(value)?)),
                 _ => Err(problem()),
             };
             json.as_array().ok_or_else(problem)?.iter().map(pair).collect::<Outcome<_>>()

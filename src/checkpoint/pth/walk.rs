@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::contents::{Contents, PthTensor};
-use super::node::Node;
+use super::node::{MAX_DEPTH, Node, too_deep};
 use super::pickle::{MAX_TENSORS, MAX_VALUES, Pickle};
 use super::value::{Foreign, Id, Outcome, Storage, Tensor, Value};
 
-/// Maximum nesting depth.
-const MAX_DEPTH: usize = 64;
 /// Maximum size of all names and copied texts together, in bytes.
 const MAX_NAMES: usize = 32 << 20;
 const MAX_KEY: usize = 1024;
+/// How many times the size of the file its tensors may have together. Tied weights are stored once
+/// and listed a few times; a file that lists one storage thousands of times would fill the disk
+/// that it is converted to.
+const MAX_SHARING: usize = 8;
 /// Keys of a checkpoint's state dict, which are not part of its tensors' names.
 const STATE_DICTS: [&str; 2] = ["state_dict", "model"];
 
@@ -24,6 +26,8 @@ struct Walk<'a, F> {
     contents: Contents,
     names: HashSet<String>,
     name_bytes: usize,
+    /// Size of all tensors together in bytes, with shared elements counted for each.
+    tensor_bytes: usize,
     /// Number of values visited, counting repeated visits, so that sharing cannot multiply the
     /// work.
     met: usize,
@@ -43,9 +47,17 @@ pub fn walk(
         skipped: Vec::new(),
         checksums: Vec::new(),
     };
-    let (names, name_bytes, met) = (HashSet::new(), 0, 0);
-    let state_dict = state_dict(pickle);
-    let mut walk = Walk { pickle, file_len, place, contents, names, name_bytes, met, state_dict };
+    let mut walk = Walk {
+        pickle,
+        file_len,
+        place,
+        contents,
+        names: HashSet::new(),
+        name_bytes: 0,
+        tensor_bytes: 0,
+        met: 0,
+        state_dict: state_dict(pickle),
+    };
     for &dropped in &pickle.dropped {
         walk.refuse_tensors(dropped, "attributes of an object", 0)?;
     }
@@ -73,7 +85,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
             return Err("refers to the same values over and over".into());
         }
         if depth > MAX_DEPTH {
-            return Err(format!("is nested more than {MAX_DEPTH} deep"));
+            return Err(too_deep());
         }
         Ok(())
     }
@@ -101,7 +113,11 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
                 self.refuse_foreign_among_tensors(&dict.items, path)?;
                 let mut items = Vec::with_capacity(dict.items.len());
                 for &(key, value) in &dict.items {
-                    let key = self.node(key, &mut vec![String::new(); path.len()])?;
+                    // A key is as deep as its value: a dictionary can be its own key.
+                    path.push(String::new());
+                    let inside = self.node(key, path);
+                    path.pop();
+                    let key = inside?;
                     path.push(match &key {
                         Node::Text(text) if text.len() > MAX_KEY => {
                             return Err(format!("has a key of more than {MAX_KEY} bytes"));
@@ -141,6 +157,18 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         self.name_bytes += bytes;
         if self.name_bytes > MAX_NAMES {
             return Err(format!("its names take up more than {} MiB", MAX_NAMES >> 20));
+        }
+        Ok(())
+    }
+
+    /// Counts a tensor of so many bytes, and fails if shared storages multiply the file.
+    fn share(&mut self, bytes: usize) -> Outcome<()> {
+        self.tensor_bytes = self.tensor_bytes.saturating_add(bytes);
+        if self.tensor_bytes > MAX_SHARING.saturating_mul(self.file_len) {
+            return Err(format!(
+                "its tensors share storages so often that they take up more than {MAX_SHARING} \
+                 times the file: save clones of the tensors that are needed"
+            ));
         }
         Ok(())
     }
@@ -222,6 +250,7 @@ impl<F: Fn(&Storage) -> Outcome<Range<usize>>> Walk<'_, F> {
         let size = tensor.storage.dtype.bitsize() / 8;
         let place = checked(tensor, &whole, size, self.file_len)
             .map_err(|problem| format!("tensor `{name}` {problem}"))?;
+        self.share(tensor.shape.iter().product::<usize>() * size)?;
         if !self.names.insert(name.clone()) {
             return Err(format!("holds two tensors named `{name}`"));
         }

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::node::Node;
+use super::node::{MAX_DEPTH, Node, too_deep};
 use super::value::storage_name;
 use crate::checkpoint::atomic::write_atomic;
 use crate::checkpoint::writer::Entry;
@@ -21,9 +21,12 @@ const ALIGNMENT: u16 = 64;
 /// Writes `tree` atomically; its tensors are the `entries` with their names.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Weights`] if a tensor is missing from `entries` or PyTorch lacks its
-/// type; the error of an entry whose bytes cannot be read.
+/// [`Error::Io`]; [`Error::Weights`] if the tree is too deep to be read back, a tensor is missing
+/// from `entries` or PyTorch lacks its type; the error of an entry whose bytes cannot be read.
 pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
+    if tree.is_deeper_than(MAX_DEPTH) {
+        return Err(Error::weights(path, too_deep()));
+    }
     let mut pickle = Pickle { bytes: vec![0x80, 2], tensors: HashMap::new(), path };
     for (index, entry) in entries.iter().enumerate() {
         pickle.tensors.insert(&entry.name, (index, entry.dtype, &entry.shape));

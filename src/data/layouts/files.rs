@@ -14,6 +14,7 @@ use super::paths::files;
 use crate::config::{FILES, FilesConfig};
 use crate::data::labels::{IdMap, LabelFile};
 use crate::error::{Error, Result};
+use crate::file::{self, MAX_TEXT};
 
 /// A dataset whose images and labels are found by globs.
 pub struct Files {
@@ -106,7 +107,7 @@ impl Layout for Files {
 
     fn check_statistics(&self, root: &Path) -> Result<()> {
         let path = root.join(VALUES);
-        if std::fs::read_to_string(&path).ok() == Some(self.values()) {
+        if file::read_text(&path, MAX_TEXT).ok() == Some(self.values()) {
             return Ok(());
         }
         let problem = "the class statistics are missing or were computed with other `ids`: run \

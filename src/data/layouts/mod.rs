@@ -7,7 +7,7 @@ mod files;
 mod flat;
 mod known;
 mod layout;
-mod paths;
+pub(super) mod paths;
 
 pub use files::Files;
 pub use known::{Domain, find};

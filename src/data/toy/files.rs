@@ -1,12 +1,12 @@
 //! PNG files in the formats of the datasets.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use crate::data::classes;
 use crate::data::labels::CITYSCAPES_IDS;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// Cityscapes colors of label ids without a class. Ids that are not listed are black.
 const VOID: [(usize, [u8; 3]); 10] = [
@@ -55,7 +55,7 @@ fn synthia_id(label_id: u8) -> u8 {
 /// Writes a PNG to a temporary file and renames it, so that the file is either complete or absent.
 pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8]) -> Result<()> {
     let part = path.with_extension("png.part");
-    let file = File::create(&part).map_err(|e| Error::io(&part, "create", e))?;
+    let file = file::create_temporary(&part).map_err(|e| Error::io(&part, "create", e))?;
     let failed = |e: png::EncodingError| {
         let e = match e {
             png::EncodingError::IoError(e) => e,

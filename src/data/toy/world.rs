@@ -1,5 +1,6 @@
 //! Parameters of a toy world, and the folders that it is written to.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +14,7 @@ use super::render::{Air, render};
 use super::sensor::Sensor;
 use super::street::street;
 use crate::error::{Error, Result};
+use crate::file::{self, MAX_TEXT};
 use crate::observer::Observer;
 
 /// File that is created last: the folder contains a complete world with these parameters.
@@ -251,7 +253,7 @@ impl ToyWorld {
             if !path.exists() {
                 continue;
             }
-            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+            let text = file::read_text(&path, MAX_TEXT).map_err(|e| Error::io(&path, "read", e))?;
             let marker: Marker = serde_json::from_str(&text).map_err(|e| {
                 Error::data(
                     &path,
@@ -284,7 +286,9 @@ impl ToyWorld {
         let path = dir.join(UNFINISHED);
         let text = serde_json::to_string_pretty(&self.marker())
             .map_err(|e| Error::io(&path, "write", e.into()))?;
-        std::fs::write(&path, text + "\n").map_err(|e| Error::io(&path, "write", e))
+        file::create_temporary(&path)
+            .and_then(|mut file| file.write_all((text + "\n").as_bytes()))
+            .map_err(|e| Error::io(&path, "write", e))
     }
 
     fn marker(&self) -> Marker {

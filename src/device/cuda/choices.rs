@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::file;
 use crate::hex::hex;
 use crate::{Error, Result};
 
@@ -77,7 +78,7 @@ impl Choices {
 
     fn open(&self) -> std::io::Result<File> {
         self.file.parent().map_or(Ok(()), create_dir_all)?;
-        OpenOptions::new().read(true).append(true).create(true).open(&self.file)
+        file::open_with(&self.file, OpenOptions::new().read(true).append(true).create(true), 0)
     }
 
     fn locked<R>(

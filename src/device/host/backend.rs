@@ -12,10 +12,13 @@ use crate::device::backend::Backend;
 use crate::device::launch::{Arg, Grid, Kernel, Launcher, Level};
 use crate::device::library_op::{LibraryOp, Matmul};
 use crate::device::precision::{Precision, Types};
+use crate::memory::{Memory, SMALL};
 use crate::{Error, Result};
 
 /// Number of elements that are worth handing to another core in elementwise work.
 const ELEMENTS_PER_BLOCK: usize = 8 << 10;
+/// Memory that tensors may take until what is left is looked up again.
+const STEP: usize = SMALL;
 /// Address space reserved at once if the system does not report its memory size.
 const USUAL_MEMORY: usize = 16 << 30;
 
@@ -26,9 +29,20 @@ pub struct Host {
     pub(super) level: Level,
     precision: Precision,
     /// Unmapped when the device is dropped; every tensor keeps the device alive.
-    segments: RefCell<Vec<MmapMut>>,
+    segments: RefCell<Vec<Segment>>,
+    /// What the machine had left when the device was created, in bytes.
+    memory: usize,
     /// Origin of the marks, which are in nanoseconds.
     start: Instant,
+}
+
+/// Reserved address space, of which tensors have used the lower part.
+struct Segment {
+    map: MmapMut,
+    /// Bytes that a tensor has occupied at some time, which the system has to keep, and the part of
+    /// them for which there was found to be memory.
+    used: usize,
+    granted: usize,
 }
 
 impl Host {
@@ -39,8 +53,13 @@ impl Host {
     ) -> Result<Host> {
         let workers = Workers::new(threads)?;
         let (level, segments, start) = (best_level(), RefCell::default(), Instant::now());
-        Ok(Host { launcher, workers, level, precision, segments, start })
+        Ok(Host { launcher, workers, level, precision, segments, memory: spare(), start })
     }
+}
+
+/// Returns the bytes that the machine has left for tensors.
+fn spare() -> usize {
+    Memory::now().map_or(usize::MAX, Memory::spare)
 }
 
 /// Returns the widest instruction set that this processor supports and the kernels were built for.
@@ -76,18 +95,46 @@ impl Backend for Host {
             Error::OutOfMemory(problem)
         })?;
         let address = map.as_mut_ptr() as u64;
-        self.segments.borrow_mut().push(map);
+        self.segments.borrow_mut().push(Segment { map, used: 0, granted: 0 });
         Ok(address)
     }
 
     /// The machine's whole memory: within one segment all free neighbors merge, so that a teacher's
     /// few large tensors fit where a student's many small ones were.
     fn segment(&self, _: usize) -> usize {
-        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total = info.lines().find_map(|line| {
-            line.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<usize>().ok()
-        });
-        total.map_or(USUAL_MEMORY, |kib| kib << 10)
+        Memory::now().map_or(USUAL_MEMORY, |memory| memory.total)
+    }
+
+    fn total_memory(&self) -> Result<Option<usize>> {
+        Ok(Memory::now().map(|memory| memory.total))
+    }
+
+    /// Refuses a tensor on pages that were never used if there is no memory for them: the system
+    /// would end the process when it writes there. What is left now does not count tensors that
+    /// were not written yet, and what was left at first does not count the rest of the process, so
+    /// both are looked at.
+    fn on_alloc(&self, address: u64, bytes: usize) -> Result<()> {
+        let mut segments = self.segments.borrow_mut();
+        let used: usize = segments.iter().map(|segment| segment.used).sum();
+        let holds = |segment: &&mut Segment| {
+            let start = segment.map.as_ptr() as u64;
+            (start..start + segment.map.len() as u64).contains(&address)
+        };
+        let Some(segment) = segments.iter_mut().find(holds) else { return Ok(()) };
+        let end = (address - segment.map.as_ptr() as u64) as usize + bytes;
+        if end > segment.granted {
+            let wanted = end - segment.used;
+            // A little more is granted at once, so that small tensors cost no look-up each.
+            let left = spare().min(self.memory.saturating_sub(used));
+            if wanted > left {
+                let problem =
+                    format!("the machine has only {} MiB left for this process", left >> 20);
+                return Err(Error::OutOfMemory(problem));
+            }
+            segment.granted = end + STEP.min(left - wanted);
+        }
+        segment.used = segment.used.max(end);
+        Ok(())
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {

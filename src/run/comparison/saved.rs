@@ -11,6 +11,7 @@ use crate::checkpoint::files;
 use crate::config::{Config, Stages, with_current_keys};
 use crate::data::classes;
 use crate::error::{Error, Result};
+use crate::file::{self, MAX_TEXT};
 use crate::run::eval::report::Validated;
 use crate::run::train::log;
 
@@ -104,7 +105,7 @@ impl Saved {
     }
 
     fn of_file(path: &Path) -> Result<Saved> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        let text = file::read_text(path, MAX_TEXT).map_err(|e| Error::io(path, "read", e))?;
         let mut json: Value = serde_json::from_str(&text)
             .map_err(|e| Error::data(path, format!("not the output of `eval --json`: {e}")))?;
         let mut evaluated = json.get_mut("configuration").map(Value::take).unwrap_or_default();

@@ -92,6 +92,11 @@ impl<'a> Predictor<'a> {
         with_advice(ops::predict(self.device, logits, size), self.config)
     }
 
+    /// Appends settings that need less to an out-of-memory error.
+    pub(super) fn with_advice<R>(&self, result: Result<R>) -> Result<R> {
+        with_advice(result, self.config)
+    }
+
     /// Computes the logits of all windows, `eval.batch` windows at a time.
     fn in_batches(&self, crops: &Tensor) -> Result<Tensor> {
         let [count, h, w, _] = crops.bhwc("predict")?;

@@ -15,6 +15,7 @@ use crate::data::classes::Classes;
 use crate::data::decode::{self, RgbImage, load_rgb};
 use crate::data::layouts::{self, Split};
 use crate::data::resize::{Size, Window, cv_bilinear};
+use crate::memory::require;
 use crate::observer::Observer;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -137,6 +138,10 @@ fn segment<'a>(
     images.iter().enumerate().map(move |(done, path)| {
         let image = load_rgb(path)?;
         let (own, input) = (image.size, input(image.size));
+        // Scaled and padded, and classes and an overlay of the image's own size.
+        let needed = 6 * input.pixels() + 8 * own.pixels();
+        let problem = || format!("{}: an image of {own}", path.display());
+        predictor.with_advice(require(needed, problem))?;
         let scaled = cv_bilinear(image.rows(), input, Window::whole(input));
         let logits = predictor.logits(&scaled, input.width, input.height)?;
         let classes = predictor.classes(&logits, (own.height, own.width))?;
@@ -165,7 +170,10 @@ fn places(out: &Path, all: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     for (image, real) in all.iter().zip(&real) {
         let below = shared.as_ref().and_then(|shared| real.parent()?.strip_prefix(shared).ok());
         let below = below.unwrap_or(Path::new(""));
-        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        // The results are named after it.
+        let stem = image.file_stem().unwrap_or_default().to_str();
+        let stem =
+            stem.ok_or_else(|| Error::data(image, "this name is not UTF-8: rename the image"))?;
         let overlay = format!("{stem}_overlay.png");
         for name in [overlay.clone(), images::label_ids_name(image)] {
             if let Some(other) = owners.insert(root.join(below).join(&name), image) {

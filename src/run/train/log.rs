@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::atomic::write_atomic;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::file::{self, MAX_TEXT};
 use crate::run::eval::report::Report;
 
 /// The report of one iteration, for the log and for the observer.
@@ -100,7 +102,7 @@ impl Log {
     /// [`Error::Io`].
     pub fn resume(path: impl AsRef<Path>, next: u64, run: &str, config: &Config) -> Result<Self> {
         let path = path.as_ref();
-        match std::fs::read(path) {
+        match file::read(path, MAX_TEXT) {
             Ok(old) => {
                 let kept = keep(&old, next);
                 if kept != old {
@@ -117,10 +119,7 @@ impl Log {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
+        let file = file::open_with(path, OpenOptions::new().create(true).append(true), 0)
             .map_err(|e| Error::io(path, "open", e))?;
         let mut log = Log { path: path.into(), file };
         let config = serde_json::to_value(config)
@@ -137,7 +136,7 @@ impl Log {
     /// Appends the line of one iteration. Values that are not finite become `null`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Data`] if the file was removed or replaced meanwhile.
     pub fn iteration(&mut self, it: &Iteration) -> Result<()> {
         let losses: Map<String, Value> =
             it.losses.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -181,8 +180,28 @@ impl Log {
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {
+        self.must_be_there()?;
         let text = format!("{value}\n");
         self.file.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path, "write", e))
+    }
+
+    /// Fails if the path does not lead to the file any more: nobody would see what is written.
+    fn must_be_there(&self) -> Result<()> {
+        let same = |found: std::fs::Metadata| {
+            let own = self.file.metadata()?;
+            Ok((found.dev(), found.ino()) == (own.dev(), own.ino()))
+        };
+        let problem = match self.path.metadata().and_then(same) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "was replaced",
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed or moved",
+            Err(e) => return Err(Error::io(&self.path, "find", e)),
+        };
+        let problem = format!(
+            "{problem} while the run was writing to it: leave a run's folder alone until it has \
+             ended; --resume goes on from its last checkpoint"
+        );
+        Err(Error::data(&self.path, problem))
     }
 }
 
@@ -211,7 +230,7 @@ fn keep(old: &[u8], next: u64) -> Vec<u8> {
 /// Returns the run that a log belongs to; `None` if there is no log, or it does not say.
 pub fn run_of(path: impl AsRef<Path>) -> Option<String> {
     let mut line = String::new();
-    BufReader::new(File::open(path).ok()?.take(1 << 20)).read_line(&mut line).ok()?;
+    BufReader::new(file::open(path.as_ref()).ok()?.take(1 << 20)).read_line(&mut line).ok()?;
     let start: Value = serde_json::from_str(&line).ok()?;
     Some(start["run"].as_str()?.to_owned())
 }
@@ -222,7 +241,7 @@ pub fn run_of(path: impl AsRef<Path>) -> Option<String> {
 /// [`Error::Io`]; [`Error::Data`], with the line number, if a line is not JSON.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Value>> {
     let path = path.as_ref();
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let text = file::read(path, MAX_TEXT).map_err(|e| Error::io(path, "read", e))?;
     let lines = text.split_inclusive(|&byte| byte == b'\n').enumerate();
     lines
         .filter(|(_, line)| line.ends_with(b"\n"))

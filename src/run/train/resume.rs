@@ -11,6 +11,7 @@ use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::config::Config;
 use crate::data::inventory::Inventory;
+use crate::file::{self, MAX_TEXT};
 use crate::hex::hex;
 use crate::{Error, Result};
 
@@ -56,7 +57,8 @@ pub fn check_configuration(config: &Config, file: &TensorFile) -> Result<()> {
     let Some(saved) = file.metadata("config") else {
         return Err(Error::weights(file.path(), "its `config` is missing"));
     };
-    let differences = config.differences(saved)?;
+    let wrong = |e: Error| Error::weights(file.path(), e.to_string());
+    let differences = config.differences(saved).map_err(wrong)?;
     if differences.is_empty() {
         return Ok(());
     }
@@ -103,7 +105,8 @@ pub fn check_data(
                     trained on, so that was not compared";
         return Ok(Some(note.into()));
     }
-    let earlier = std::fs::read_to_string(out.join(DATA)).unwrap_or_default();
+    // Without the list, only the numbers of files are told.
+    let earlier = file::read_text(&out.join(DATA), MAX_TEXT).unwrap_or_default();
     let changes = inventory.changes(&position.data, &Inventory::from_text(&earlier));
     if changes.is_empty() {
         return Ok(None);

@@ -162,7 +162,7 @@ pub fn train_on(
     }
     begun.position.data = data;
     // The log marks the folder as a run's, so it is opened only once everything else is ready.
-    let _lock = match begun.lock.take() {
+    let lock = match begun.lock.take() {
         Some(lock) => lock,
         None => FolderLock::take(out)?,
     };
@@ -175,7 +175,7 @@ pub fn train_on(
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
     let data = loader.note().into_iter().chain(validation.as_ref().and_then(|set| set.note()));
     let notes = config.notes.lines().iter().chain(&notes).map(String::as_str).chain(data);
-    notes.for_each(|note| observer.message(note));
+    notes.chain(lock.note()).for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !training.config.feature_distance.enabled {
         observer.message("weights.init is random, so the feature distance is disabled");
     }

@@ -1,6 +1,7 @@
 //! Kernels compiled from their sources by NVRTC at first use, and cached on disk.
 
 use std::ffi::{CString, c_int};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
@@ -10,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::embedded::{HEADERS, SOURCES, built};
 use super::{cache, libraries};
 use crate::device::precision::Types;
+use crate::file;
 use crate::hex::hex;
 use crate::{Error, Result};
 
@@ -47,7 +49,7 @@ fn compiled(
         .ok_or_else(|| Error::device(format!("kernels/{file} is not embedded in this program")))?;
     let options = options(built(types)?.0, capability);
     let kept = cache.map(|folder| folder.join(key(source.1, &options)));
-    if let Some(code) = kept.as_ref().and_then(|path| std::fs::read(path).ok()) {
+    if let Some(code) = kept.as_ref().and_then(|path| file::read(path, MAX_CODE).ok()) {
         return Ok(code);
     }
     let code = compile(source, &options)?;
@@ -58,11 +60,14 @@ fn compiled(
     Ok(code)
 }
 
+/// Maximum size of a compiled kernel in bytes.
+const MAX_CODE: u64 = 64 << 20;
+
 /// Writes a temporary file and renames it, so that nobody reads half of it.
 fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let aside = path.with_extension(format!("{}", std::process::id()));
-    std::fs::write(&aside, code)?;
+    file::create_temporary(&aside)?.write_all(code)?;
     std::fs::rename(&aside, path)
 }
 
