@@ -1,5 +1,5 @@
 //! Tests that every reader of files takes no more memory than is stated here, whatever the file
-//! holds: the largest sum of what was allocated at one time, beside what is mapped.
+//! holds: the largest sum of what was allocated at one time.
 //!
 //! It is a program of its own because it counts the allocations of all its threads.
 

@@ -59,7 +59,7 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
         name,
         dtype: info.dtype,
         shape: info.shape.clone(),
-        bytes: Box::new(move || Ok(file.data(info).into_owned())),
+        bytes: Box::new(move || file.data(info)),
     });
     let entries: Vec<Entry> = entries.collect();
     if to_torch {

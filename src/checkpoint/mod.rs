@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod batch;
 mod checksum;
+mod content;
 pub mod convert;
 pub mod files;
 mod foreign;

@@ -1,22 +1,19 @@
-//! Reads files of named tensors (safetensors and PyTorch's) through a memory map. All weights and
-//! checkpoints are loaded this way.
+//! Reads files of named tensors (safetensors and PyTorch's). All weights and checkpoints are loaded
+//! this way.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use super::checksum;
+use super::content::Content;
 use super::foreign;
 use super::pth::{self, Node};
-use crate::file;
 use crate::hex::hex;
 use crate::{Error, Result};
 
@@ -24,10 +21,12 @@ use crate::{Error, Result};
 /// its tensors.
 pub const TORCH_TREE: &str = "torch";
 
+/// Maximum size of the header of a safetensors file in bytes, as the format's own library has it.
+const MAX_HEADER: u64 = 100_000_000;
+
 /// An open file of named tensors.
 pub struct TensorFile {
-    path: PathBuf,
-    map: Arc<Mmap>,
+    content: Arc<Content>,
     /// The tensors, in the order of the file.
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
@@ -74,6 +73,11 @@ impl TensorInfo {
     /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Returns where the elements begin in a file that holds them in order.
+    fn start(&self) -> usize {
+        self.parts.first().map_or(0, |part| part.place.start)
     }
 
     /// Returns the size of the elements in bytes.
@@ -137,16 +141,17 @@ impl TensorFile {
     /// it is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
-        let map = map(path)?;
+        let content = Content::open(path)?;
+        let start = content.start(4096)?;
         let problem = |problem: String| Error::weights(path, problem);
-        let (tensors, strings, torch) = if pth::is_torch(&map) {
-            let contents = pth::read(&map).map_err(problem)?;
+        let (tensors, strings, torch) = if pth::is_torch(&start) {
+            let contents = pth::read(&content).map_err(problem)?;
             let tensors = contents.tensors.into_iter().map(of_torch).collect();
             let pth::Contents { tree, skipped, checksums, .. } = contents;
             (tensors, BTreeMap::new(), Some(Arc::new(Torch { tree, skipped, checksums })))
         } else {
-            let (tensors, strings) = safetensors_header(&map).map_err(|e| {
-                problem(match foreign::describe(&map) {
+            let (tensors, strings) = safetensors_header(&content)?.map_err(|e| {
+                problem(match foreign::describe(&start) {
                     Some(what) => what.into(),
                     None => format!("neither a complete safetensors file ({e}) nor a PyTorch file"),
                 })
@@ -154,8 +159,7 @@ impl TensorFile {
             (tensors, strings, None)
         };
         let mut file = TensorFile {
-            path: path.into(),
-            map: Arc::new(map),
+            content: Arc::new(content),
             index: index(&tensors),
             tensors,
             strings,
@@ -174,8 +178,7 @@ impl TensorFile {
     /// Returns a view of the same file with other tensors, which describe parts of it.
     pub(super) fn with_tensors(&self, tensors: Vec<TensorInfo>) -> TensorFile {
         TensorFile {
-            path: self.path.clone(),
-            map: Arc::clone(&self.map),
+            content: Arc::clone(&self.content),
             index: index(&tensors),
             tensors,
             strings: self.strings.clone(),
@@ -186,12 +189,7 @@ impl TensorFile {
 
     /// Returns the file's path.
     pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns the whole content of the file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
+        self.content.path()
     }
 
     /// Returns whether this is a PyTorch file.
@@ -220,8 +218,8 @@ impl TensorFile {
         }
         let Some(text) = self.metadata(TORCH_TREE) else { return Ok(None) };
         let json: Json = serde_json::from_str(text)
-            .map_err(|e| Error::weights(&self.path, format!("its `{TORCH_TREE}`: {e}")))?;
-        Node::from_json(&json).map(Some).map_err(|e| Error::weights(&self.path, e))
+            .map_err(|e| Error::weights(self.path(), format!("its `{TORCH_TREE}`: {e}")))?;
+        Node::from_json(&json).map(Some).map_err(|e| Error::weights(self.path(), e))
     }
 
     /// Returns the metadata of a torch file that was skipped because it belongs to an unknown class
@@ -237,7 +235,7 @@ impl TensorFile {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
-        let path = self.path.display();
+        let path = self.path().display();
         Some(format!("{path}: skipped {first}: `{class}` was not executed{more}"))
     }
 
@@ -253,25 +251,29 @@ impl TensorFile {
 
     fn tensor(&self, name: &str) -> Result<&TensorInfo> {
         self.find(name)
-            .ok_or_else(|| Error::weights(&self.path, format!("tensor `{name}` is missing")))
+            .ok_or_else(|| Error::weights(self.path(), format!("tensor `{name}` is missing")))
     }
 
-    /// Returns a tensor's elements as contiguous little-endian bytes in row-major order.
-    pub fn data(&self, info: &TensorInfo) -> Cow<'_, [u8]> {
+    /// Reads a tensor's elements as contiguous little-endian bytes in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also if the file was shortened since it was opened.
+    pub fn data(&self, info: &TensorInfo) -> Result<Vec<u8>> {
         let size = info.dtype.bitsize() / 8;
         match info.parts.as_slice() {
             [part] => self.part(part, size),
             parts => {
-                parts.iter().map(|part| self.part(part, size)).collect::<Vec<_>>().concat().into()
+                let parts: Result<Vec<_>> = parts.iter().map(|p| self.part(p, size)).collect();
+                Ok(parts?.concat())
             }
         }
     }
 
-    /// Returns the elements of a part; `size` is that of an element in bytes.
-    fn part(&self, part: &Part, size: usize) -> Cow<'_, [u8]> {
-        let bytes = &self.map[part.place.clone()];
+    /// Reads the elements of a part; `size` is that of an element in bytes.
+    fn part(&self, part: &Part, size: usize) -> Result<Vec<u8>> {
+        let bytes = self.content.read(part.place.clone())?;
         let Some(strides) = &part.strides else {
-            return Cow::Borrowed(bytes);
+            return Ok(bytes);
         };
         let elements = part.shape.iter().product();
         let mut gathered = Vec::with_capacity(elements * size);
@@ -287,7 +289,7 @@ impl TensorFile {
                 place[axis] = 0;
             }
         }
-        Cow::Owned(gathered)
+        Ok(gathered)
     }
 
     /// Returns a tensor's elements as f32, converted from f16, bf16, f64, integers or booleans.
@@ -297,7 +299,7 @@ impl TensorFile {
     /// network can have: one that is not finite, or a negative variance or second moment.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
         let info = self.tensor(name)?;
-        let bytes = self.data(info);
+        let bytes = self.data(info)?;
         fn each<const N: usize>(bytes: &[u8], convert: fn([u8; N]) -> f32) -> Vec<f32> {
             bytes.as_chunks::<N>().0.iter().map(|&chunk| convert(chunk)).collect()
         }
@@ -315,7 +317,7 @@ impl TensorFile {
                 let problem = format!(
                     "tensor `{name}` has type {other:?}, expected a floating-point or integer type"
                 );
-                return Err(Error::weights(&self.path, problem));
+                return Err(Error::weights(self.path(), problem));
             }
         };
         let squares = name.ends_with("running_var") || name.contains("exp_avg_sq");
@@ -326,7 +328,7 @@ impl TensorFile {
                 let expected = if squares { "a finite number of at least 0" } else { "finite" };
                 let problem =
                     format!("tensor `{name}` holds {} at {at}, expected {expected}", numbers[at]);
-                Err(Error::weights(&self.path, problem))
+                Err(Error::weights(self.path(), problem))
             }
         }
     }
@@ -339,27 +341,35 @@ impl TensorFile {
         let info = self.tensor(name)?;
         if info.dtype != dtype {
             let problem = format!("tensor `{name}` is {:?}, expected {dtype:?}", info.dtype);
-            return Err(Error::weights(&self.path, problem));
+            return Err(Error::weights(self.path(), problem));
         }
-        Ok(self.data(info).into_owned())
+        self.data(info)
     }
 
     /// Returns a SHA-256 digest of all tensors that does not depend on the file format: of name,
     /// type, shape and elements of each tensor, in alphabetical order of the names.
-    pub fn digest(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn digest(&self) -> Result<String> {
         let mut all: Vec<&TensorInfo> = self.tensors.iter().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         let mut hash = Sha256::new();
         for info in all {
             hash.update(format!("{}\0{:?}{:?}\0", info.name, info.dtype, info.shape));
-            hash.update(self.data(info));
+            hash.update(self.data(info)?);
         }
-        hex(&hash.finalize())
+        Ok(hex(&hash.finalize()))
     }
 
     /// Returns the SHA-256 of the file itself, as `sha256sum` prints it.
-    pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(self.bytes()))
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        self.content.each_piece(0..self.content.len(), |bytes| hash.update(bytes))?;
+        Ok(hex(&hash.finalize()))
     }
 
     /// Returns whether the file holds checksums; opening it has verified them.
@@ -373,7 +383,7 @@ impl TensorFile {
         let mut stored = records.iter().filter(|(_, expected)| *expected != 0).peekable();
         let any = stored.peek().is_some();
         for (place, expected) in stored {
-            if crc32fast::hash(&self.map[place.clone()]) != *expected {
+            if self.content.crc32(place.clone())? != *expected {
                 let (start, end) = (place.start, place.end);
                 return Err(self.damaged(format!("bytes {start} to {end} do")));
             }
@@ -384,22 +394,23 @@ impl TensorFile {
     /// Verifies the checksums that the writer left in the metadata.
     fn check_tensors(&self, digits: &str) -> Result<bool> {
         let parsed = checksum::parse(digits).filter(|(_, each)| each.len() == self.tensors.len());
-        let data = self.map.len() - self.tensors.iter().map(|info| info.bytes()).sum::<usize>();
-        let start = &self.map[..data];
-        let place = checksum::place(start, digits.len());
+        let first = self.tensors.iter().map(TensorInfo::start).min();
+        let start = self.content.start(first.unwrap_or(self.content.len()))?;
+        let place = checksum::place(&start, digits.len());
         let Some(((of_header, of_tensors), place)) = parsed.zip(place) else {
             let problem = format!(
                 "its checksums (the metadata `{}`) are not those of its tensors: another program \
                  changed it; remove that metadata to use it as it is",
                 checksum::KEY
             );
-            return Err(Error::weights(&self.path, problem));
+            return Err(Error::weights(self.path(), problem));
         };
-        if checksum::of_header(start, place) != of_header {
+        if checksum::of_header(&start, place) != of_header {
             return Err(self.damaged("its names, shapes and metadata do".into()));
         }
         for (info, expected) in self.tensors.iter().zip(of_tensors) {
-            if crc32fast::hash(&self.data(info)) != expected {
+            let start = info.start();
+            if self.content.crc32(start..start + info.bytes())? != expected {
                 return Err(self.damaged(format!("tensor `{}` does", info.name)));
             }
         }
@@ -409,7 +420,7 @@ impl TensorFile {
     fn damaged(&self, what: String) -> Error {
         let problem = "not match the stored checksum: the file is damaged; copy or download it \
                        again";
-        Error::weights(&self.path, format!("{what} {problem}"))
+        Error::weights(self.path(), format!("{what} {problem}"))
     }
 }
 
@@ -418,24 +429,8 @@ impl TensorFile {
 /// # Errors
 /// [`Error::Io`]; [`Error::Weights`] if this is not a complete safetensors file.
 pub(super) fn metadata(path: &Path) -> Result<BTreeMap<String, String>> {
-    let map = map(path)?;
-    let header = safetensors_header(&map).map_err(|e| Error::weights(path, e.to_string()))?;
-    Ok(header.1)
-}
-
-/// Maps a file into memory.
-fn map(path: &Path) -> Result<Mmap> {
-    let file = file::open(path).map_err(|e| match e.kind() {
-        ErrorKind::IsADirectory => {
-            let problem = "is a folder: give a file, or a run's folder where one is expected";
-            Error::weights(path, problem)
-        }
-        _ => Error::io(path, "open", e),
-    })?;
-    // SAFETY: the map is read-only, and this program never modifies a checkpoint in place: it
-    // replaces the file by a rename, which leaves an open map its old content. The user must
-    // not truncate or modify the file while it is open.
-    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))
+    let header = safetensors_header(&Content::open(path)?)?;
+    header.map(|(_, strings)| strings).map_err(|problem| Error::weights(path, problem))
 }
 
 fn index(tensors: &[TensorInfo]) -> HashMap<String, usize> {
@@ -461,17 +456,48 @@ fn of_torch(tensor: pth::PthTensor) -> TensorInfo {
 
 type Header = (Vec<TensorInfo>, BTreeMap<String, String>);
 
-fn safetensors_header(bytes: &[u8]) -> Result<Header, safetensors::SafeTensorError> {
-    let (length, header) = SafeTensors::read_metadata(bytes)?;
-    let begin = 8 + length;
+/// Reads the header of a safetensors file. The inner error describes what is wrong with it.
+fn safetensors_header(file: &Content) -> Result<Result<Header, String>> {
+    let start = file.start(8)?;
+    let Ok(length) = <[u8; 8]>::try_from(start) else {
+        return Ok(Err("it is shorter than a header".into()));
+    };
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER || length + 8 > file.len() as u64 {
+        return Ok(Err(format!("its header would have {length} bytes")));
+    }
+    let data = 8 + length as usize;
+    let header = file.read(8..data)?;
+    let header: Metadata = match serde_json::from_slice(&header) {
+        Ok(header) => header,
+        Err(e) => return Ok(Err(e.to_string())),
+    };
+    Ok(tensors_of(&header, data, file.len()).map(|tensors| {
+        let strings = header.metadata().clone().unwrap_or_default();
+        (tensors, strings.into_iter().collect())
+    }))
+}
+
+/// Returns the tensors that a header describes. Their data must fill the rest of the file.
+fn tensors_of(header: &Metadata, data: usize, end: usize) -> Result<Vec<TensorInfo>, String> {
     let all = header.tensors();
-    let tensors = header.offset_keys().into_iter().filter_map(|name| {
-        let info = *all.get(&name)?;
+    let mut tensors = Vec::with_capacity(all.len());
+    let mut at = 0;
+    for name in header.offset_keys() {
+        let Some(info) = all.get(&name) else { continue };
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &side| n.checked_mul(side));
+        let bytes = bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
         let (from, to) = info.data_offsets;
-        let place = begin + from..begin + to;
+        if from != at || to.checked_sub(from) != bytes || bytes.is_none() {
+            return Err(format!("tensor `{name}` has other bytes than its shape"));
+        }
+        at = to;
+        let place = data.saturating_add(from)..data.saturating_add(to);
         let (dtype, shape) = (info.dtype, info.shape.clone());
-        Some(TensorInfo::new(name, dtype, Part { shape, place, strides: None }))
-    });
-    let strings = header.metadata().clone().unwrap_or_default();
-    Ok((tensors.collect(), strings.into_iter().collect()))
+        tensors.push(TensorInfo::new(name, dtype, Part { shape, place, strides: None }));
+    }
+    if data.saturating_add(at) != end {
+        return Err(format!("it has {end} bytes, not {}", data.saturating_add(at)));
+    }
+    Ok(tensors)
 }

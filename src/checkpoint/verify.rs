@@ -26,7 +26,7 @@ pub struct Verified {
 /// # Errors
 /// [`Error::Weights`] that describes the first problem found.
 pub fn verify(file: &TensorFile) -> Result<Verified> {
-    let sha256 = file.sha256();
+    let sha256 = file.sha256()?;
     let stem = file.path().file_stem().unwrap_or_default().to_string_lossy();
     let named = stem.rsplit_once('-').map(|(_, digits)| digits);
     let named = named.filter(|d| d.len() >= 8 && d.chars().all(|c| c.is_ascii_hexdigit()));

@@ -84,7 +84,7 @@ fn summary(file: &TensorFile) -> anyhow::Result<String> {
         identity::identify(file)?,
         file.tensors().len(),
         types.join(", "),
-        file.digest()
+        file.digest()?
     ))
 }
 
@@ -96,7 +96,7 @@ fn inspect(path: &Path) -> anyhow::Result<()> {
         let _ = write!(text, "\nskipped {at}: `{class}` was not executed");
     }
     for info in file.tensors() {
-        let (crc, shape) = (crc32fast::hash(&file.data(info)), format!("{:?}", info.shape));
+        let (crc, shape) = (crc32fast::hash(&file.data(info)?), format!("{:?}", info.shape));
         let dtype = info.dtype.to_string();
         let _ = write!(text, "\n{crc:08x}  {dtype:<4}  {shape:<18} {}", info.name);
     }

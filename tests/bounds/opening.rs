@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use udass_raw::checkpoint::convert::convert;
 use udass_raw::checkpoint::tensor_file::TensorFile;
+use udass_raw::checkpoint::writer::write_numbers;
 use udass_raw::config::Config;
 use udass_raw::data::decode;
 use udass_raw::data::labels::{LabelFile, TRAIN_IDS};
@@ -136,4 +138,28 @@ fn listings_end_where_links_lead_back() {
     symlink(&images, root.join("images")).unwrap();
     let found = ends(move || find("gta").unwrap().images(&root, Split::Train));
     assert_eq!(found.unwrap().len(), 3);
+}
+
+/// A reader of a memory map would be killed.
+#[test]
+fn a_file_that_is_shortened_after_it_was_opened_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let shape = vec![3 << 18];
+    write_numbers(&path, "a", shape.clone(), vec![1.0; 3 << 18]).unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    let torch = folder.path().join("weights.pth");
+    convert(&file, &torch, None).unwrap();
+    for path in [path, torch] {
+        let file = TensorFile::open(&path).unwrap();
+        assert_eq!(file.numbers("a").unwrap().len(), shape[0]);
+        let shorter = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        shorter.set_len(1 << 20).unwrap();
+        let told = file.numbers("a").unwrap_err().to_string();
+        let expected = format!("{}: cannot read: it has become shorter", path.display());
+        assert!(told.starts_with(&expected), "{told}");
+        assert!(file.digest().is_err() && file.sha256().is_err());
+        let converted = folder.path().join("converted.safetensors");
+        assert!(convert(&file, &converted, None).is_err() && !converted.exists());
+    }
 }

@@ -58,7 +58,7 @@ fn training(out: &Path, until: u64, interval: u64) -> Child {
 
 /// Returns the hash of the whole state in a run's last checkpoint.
 fn ended_in(out: &Path) -> String {
-    format!("{:?}", TensorFile::open(checkpoint(out, ITERATIONS)).unwrap().digest())
+    format!("{:?}", TensorFile::open(checkpoint(out, ITERATIONS)).unwrap().digest().unwrap())
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::contents::Contents;
 use super::pickle::{self, Pickle};
 use super::value::{Outcome, Value};
 use super::walk::walk;
+use crate::checkpoint::content::Content;
 
 /// The magic number 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -25,10 +26,11 @@ pub fn is_pickle(bytes: &[u8]) -> bool {
 }
 
 /// Reads a file in this format, except the elements of the tensors.
-pub fn read(bytes: &[u8]) -> Outcome<Contents> {
+pub fn read(file: &Content) -> Outcome<Contents> {
     let mut at = 0;
+    let start = file.bytes(0..file.len().min(pickle::MAX_BYTES))?;
     let mut next = || -> Outcome<Pickle> {
-        let pickle = pickle::read(bytes.get(at..).unwrap_or_default())?;
+        let pickle = pickle::read(start.get(at..).unwrap_or_default())?;
         at += pickle.length;
         Ok(pickle)
     };
@@ -71,15 +73,15 @@ pub fn read(bytes: &[u8]) -> Outcome<Contents> {
         // be located.
         let Some(size) = sizes.get(key.as_ref()) else { break };
         let ends = || format!("ends in the middle of its storage {key}");
-        let (length, rest) =
-            bytes.get(at..).and_then(|rest| rest.split_first_chunk()).ok_or_else(ends)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| ends())?;
-        let length = length.checked_mul(*size).filter(|&n| n <= rest.len()).ok_or_else(ends)?;
+        let rest = file.len().checked_sub(at + 8).ok_or_else(ends)?;
+        let length = file.bytes(at..at + 8)?.try_into().map_err(|_| ends())?;
+        let length = usize::try_from(u64::from_le_bytes(length)).map_err(|_| ends())?;
+        let length = length.checked_mul(*size).filter(|&n| n <= rest).ok_or_else(ends)?;
         at += 8;
         places.insert(key, at..at + length);
         at += length;
     }
-    walk(&content, bytes.len(), |storage| {
+    walk(&content, file.len(), |storage| {
         let place = places.get(storage.key.as_ref());
         place.cloned().ok_or_else(|| format!("has no storage {}", storage.key))
     })

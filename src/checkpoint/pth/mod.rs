@@ -4,7 +4,7 @@
 //! No code in a file is run: the pickle is read as data (pickle.rs), and only the functions that
 //! construct tensors and NumPy's scalars are known, by name. Any other call is skipped if it is metadata and listed in
 //! [`Contents::skipped`]; it is an error if it has tensors as arguments or is among tensors.
-//! Opening a file reads only the pickle; tensors are ranges of the memory map.
+//! Opening a file reads only the pickle; tensors are ranges of the file.
 //!
 //! Existing crates either lack the legacy format (candle-core), or read through buffers, lose the
 //! order of a state dict, and silently accept unknown functions (pytorch-reader 0.22).

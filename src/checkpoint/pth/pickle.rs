@@ -12,7 +12,7 @@ use super::numpy;
 use super::value::{Dict, Foreign, Id, Outcome, Storage, Tensor, Value, dtype};
 
 /// Maximum length of a pickle in bytes; that of a UDASS checkpoint has one or two million.
-const MAX_BYTES: usize = 32 << 20;
+pub const MAX_BYTES: usize = 32 << 20;
 /// Maximum number of values in a pickle, and also on its stack and in its memo. A UDASS checkpoint
 /// has 200 000.
 pub const MAX_VALUES: usize = 2 << 20;

@@ -336,7 +336,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
                     path.display()
                 ));
             }
-            let start = file.digest();
+            let start = file.digest()?;
             Begun { training, position: at(first), start, notes, lock: None }
         }
         Start::Resume(accept) => {

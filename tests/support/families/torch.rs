@@ -37,7 +37,7 @@ pub fn files(report: &mut Report, _: &Device) -> Outcome {
             let info = file.find(key).ok_or_else(|| format!("{name} lacks {key}"))?;
             let dtype = called(info.dtype);
             report.require(&format!("{name}: {key} is {}", entry.dtype), dtype == entry.dtype);
-            let values = numbers(info.dtype, &file.data(info))?;
+            let values = numbers(info.dtype, &file.data(info).map_err(said)?)?;
             report.compare(key, &info.shape, &values);
         }
     }
