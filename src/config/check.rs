@@ -293,7 +293,8 @@ impl Check {
         let few = (1..=MAX_DILATIONS).contains(&net.dilations.len());
         let dilations = few && net.dilations.iter().all(known);
         let expected = format!(
-            "a list of numbers, {MAX_DILATIONS} at most, each at least 1 and at most {MAX_DILATION}"
+            "a list of numbers, each at least 1 and at most {MAX_DILATION}, and at most \
+             {MAX_DILATIONS} of them"
         );
         let got = match few {
             true => format!("{:?}", net.dilations),

@@ -80,11 +80,15 @@ impl Sources {
     /// first few and their number, since each is found by going through its text again.
     pub fn error(&self, mut problems: Vec<Problem>) -> Error {
         problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |s| s.start));
-        let shown = problems.iter().take(LISTED);
-        let mut told: Vec<String> = shown.map(|problem| self.tell(problem)).collect();
-        if let Some(more @ 1..) = problems.len().checked_sub(LISTED) {
-            told.push(format!("… and {more} more problems, {} in all", problems.len()));
+        // Those without a place are of keys that are missing, which are never many.
+        let placed = problems.iter().filter(|problem| problem.span.is_some()).count();
+        let more = placed.saturating_sub(LISTED);
+        let (few, rest) = problems.split_at(placed - more);
+        let mut told: Vec<String> = few.iter().map(|problem| self.tell(problem)).collect();
+        if more > 0 {
+            told.push(format!("… and {more} more problems, {placed} in all"));
         }
+        told.extend(rest[more..].iter().map(|problem| self.tell(problem)));
         Error::config(told.join("\n"))
     }
 

@@ -148,6 +148,22 @@ impl Device {
         ))
     }
 
+    /// Fails if the device has no room for tensors of `bytes` together, as far as that is known.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], before anything is allocated.
+    pub fn require(&self, bytes: usize) -> Result<()> {
+        let limit = self.0.pools.borrow().limit.map(|limit| (limit, "the device's memory limit"));
+        let room = self.0.backend.room().map(|room| (room, "the machine's memory"));
+        let Some((most, whose)) = limit.into_iter().chain(room).min() else { return Ok(()) };
+        let left = most.saturating_sub(self.memory().used);
+        if bytes <= left {
+            return Ok(());
+        }
+        let problem = format!("{} MiB are left of {whose}", left >> 20);
+        Err(self.out_of_memory(bytes, &problem))
+    }
+
     /// Allocates a tensor of the compute type with unspecified contents.
     pub fn empty(&self, shape: &[usize]) -> Result<Tensor> {
         self.alloc(shape, self.real())

@@ -25,6 +25,11 @@ pub(crate) trait Backend {
     fn total_memory(&self) -> Result<Option<usize>> {
         Ok(None)
     }
+    /// Returns the bytes that all tensors together could take now; None if that only shows when they
+    /// are allocated.
+    fn room(&self) -> Option<usize> {
+        None
+    }
     /// Returns whether each tensor gets a segment of exactly its own size, for tools that check
     /// accesses.
     fn separates_tensors(&self) -> bool {

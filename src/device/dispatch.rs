@@ -129,7 +129,7 @@ mod tests {
             for (position, parameter) in kernel.parameters.iter().enumerate() {
                 let Some(right) = lengths[position] else { continue };
                 tensors += 1;
-                for wrong in [right - 1, right + 1] {
+                for wrong in right.checked_sub(1).into_iter().chain([right + 1]) {
                     let mut lengths = lengths.clone();
                     lengths[position] = Some(wrong);
                     let told = launch(kernel, &scalars, grid, &lengths).unwrap_err().to_string();

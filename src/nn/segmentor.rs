@@ -28,6 +28,7 @@ pub struct Segmentor {
     head: Head,
     hrda: Option<Hrda>,
     spec: Rc<Spec>,
+    classes: usize,
 }
 
 struct Hrda {
@@ -141,7 +142,7 @@ impl Segmentor {
         } else {
             (head("decode_head", Role::Classes, HEAD_SITE)?, None)
         };
-        Ok(Segmentor { backbone, head, hrda, spec: Rc::new(spec) })
+        Ok(Segmentor { backbone, head, hrda, spec: Rc::new(spec), classes: config.classes })
     }
 
     /// Returns the list of parameters and buffers.
@@ -157,6 +158,11 @@ impl Segmentor {
     /// Returns whether the network has HRDA's two scales.
     pub fn is_hrda(&self) -> bool {
         self.hrda.is_some()
+    }
+
+    /// Returns the number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// Returns the image pixels per logit position along a side.

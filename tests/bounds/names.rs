@@ -103,13 +103,21 @@ fn paths_that_are_not_utf_8_are_taken_as_they_are_or_refused() {
     fs::write(images.join(OsStr::from_bytes(b"2\xff.png")), b"").unwrap();
     assert!(found().unwrap_err().to_string().contains(not_utf_8));
 
-    // A folder of such a name works where only files in it are named.
-    let world = folder.path().join(odd);
+    // Where no text is made of it, a file has the name that was given.
+    let [from, to] = [folder.path().join("a.safetensors"), folder.path().join(odd)];
+    let to = to.with_extension("pth");
+    let entry = Entry {
+        name: "a".into(),
+        dtype: Dtype::F32,
+        shape: vec![1],
+        bytes: Box::new(|| Ok(vec![0; 4])),
+    };
+    write(&from, vec![entry], Default::default()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
-    command.args([word("toy"), world.as_os_str(), word("--size"), word("128x64")]);
+    command.args([word("weights"), word("convert"), from.as_os_str(), to.as_os_str()]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(world.join("gta").is_dir());
+    assert!(to.is_file());
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn every_value_that_takes_memory_has_a_largest() {
             "network.dilations",
             "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
             "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
-            "16 at most",
+            "at most 16 of them",
         ),
     ];
     for &(besides, key, largest, next, told) in cases {

@@ -109,6 +109,11 @@ impl Backend for Host {
         Ok(Memory::now().map(|memory| memory.total))
     }
 
+    fn room(&self) -> Option<usize> {
+        let held: usize = self.segments.borrow().iter().map(|segment| segment.used).sum();
+        Some(spare().saturating_add(held))
+    }
+
     /// Refuses a tensor on pages that were never used if there is no memory for them: the system
     /// would end the process when it writes there. What is left now does not count tensors that
     /// were not written yet, and what was left at first does not count the rest of the process, so

@@ -67,17 +67,24 @@ impl<'a> Predictor<'a> {
             false => side.max(SMALLEST),
         };
         let (w, h) = (padded(width), padded(height));
+        let (window, step) = match self.config.window {
+            0 => ((h, w), (h, w)),
+            side => ((side, side), (self.config.stride, self.config.stride)),
+        };
+        let windows = Windows::new(device, (h, w), window, step)?;
+        // The image, its windows and their logits, and its logits are held at once. Without room for
+        // these alone, it is refused here and not after it has taken all memory.
+        let (side, classes) = (windows.size(), self.network.classes());
+        let (pixels, in_windows) = (w * h, windows.boxes().len() * side.0 * side.1);
+        let coarse = in_windows / self.network.stride().pow(2);
+        let values = 3 * pixels + 3 * in_windows + classes * (coarse + pixels);
+        device.require(values * device.real().bytes())?;
         let mut bytes = vec![0u8; w * h * 3];
         for (to, from) in bytes.chunks_exact_mut(3 * w).zip(rgb.chunks_exact(3 * width)) {
             to[..3 * width].copy_from_slice(from);
         }
         let bytes = device.upload(&[1, h, w, 3], &bytes)?;
         let image = self.normalizer.normalize(device, &bytes, &[[width as u32, height as u32]])?;
-        let (window, step) = match self.config.window {
-            0 => ((h, w), (h, w)),
-            side => ((side, side), (self.config.stride, self.config.stride)),
-        };
-        let windows = Windows::new(device, (h, w), window, step)?;
         let crops = windows.crops(device, &image)?;
         let logits = windows.average(device, &self.in_batches(&crops)?, 1)?;
         if (w, h) == (width, height) {

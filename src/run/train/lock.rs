@@ -106,8 +106,12 @@ fn held(folder: &Path, process: &str) -> Error {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Owner {
     host: String,
+    /// The system's identity, which a host's name alone may not be in a cluster.
+    machine: String,
     /// The machine's name for the time since it was switched on.
     boot: String,
+    /// The namespace, such as a container's, that the number belongs to.
+    namespace: String,
     process: u32,
     /// When the process started, in the system's ticks since the machine was switched on.
     start: u64,
@@ -119,15 +123,24 @@ impl Owner {
         let process = std::process::id();
         Owner {
             host: text(std::fs::read_to_string("/proc/sys/kernel/hostname")),
+            machine: text(file::read_text(Path::new("/etc/machine-id"), MAX_BYTES)),
             boot: text(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")),
+            namespace: std::fs::read_link("/proc/self/ns/pid")
+                .map_or(String::new(), |link| link.to_string_lossy().into_owned()),
             process,
             start: start_of(process).unwrap_or(0),
         }
     }
 
-    /// Returns whether the process runs; it must be one of this machine.
-    fn runs(&self, here: &Owner) -> bool {
-        self.boot == here.boot && start_of(self.process) == Some(self.start)
+    /// Returns whether the process runs; `None` if that cannot be known from here.
+    fn runs(&self, here: &Owner) -> Option<bool> {
+        let same_machine = self.host == here.host && self.machine == here.machine;
+        if same_machine && self.boot == here.boot {
+            let visible = self.namespace == here.namespace;
+            return visible.then(|| start_of(self.process) == Some(self.start));
+        }
+        // The machine was restarted since.
+        (same_machine && !here.machine.is_empty()).then_some(false)
     }
 }
 
@@ -154,18 +167,15 @@ impl Marker {
             return Ok(marker);
         }
         let text = marker.read().map_err(cannot("read"))?;
-        let found: Option<Owner> = serde_json::from_str(&text).ok();
-        match found {
-            Some(owner) if owner.host == marker.owner.host => {
-                if owner.runs(&marker.owner) {
-                    return Err(held(folder, &owner.process.to_string()));
-                }
-            }
-            Some(Owner { host, process, .. }) => {
-                return Err(marker.unknown(&format!("process {process} of {host}")));
-            }
+        let Ok(owner) = serde_json::from_str::<Owner>(&text) else {
             // A process was killed while it wrote, or writes at this moment.
-            None => return Err(marker.unknown("an unknown process")),
+            return Err(marker.unknown("an unknown process"));
+        };
+        let Owner { host, process, .. } = &owner;
+        match owner.runs(&marker.owner) {
+            Some(true) => return Err(held(folder, &process.to_string())),
+            Some(false) => {}
+            None => return Err(marker.unknown(&format!("process {process} of {host}"))),
         }
         // Another process may take it over at the same time: only one can move this very file.
         let aside = folder.join(format!("{OWNER}.{}", marker.owner.process));
@@ -244,12 +254,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(OWNER);
         let here = Owner::this_process();
-        let dead = [
-            // No process has this number, or this one has it now, or the machine was restarted.
+        // No process has this number, or this one has it now, or the machine was restarted.
+        let mut dead = vec![
             Owner { process: u32::MAX, ..here.clone() },
             Owner { start: here.start + 1, ..here.clone() },
-            Owner { boot: "before".into(), ..here.clone() },
         ];
+        if !here.machine.is_empty() {
+            dead.push(Owner { boot: "before".into(), ..here.clone() });
+        }
         for owner in dead {
             std::fs::write(&path, serde_json::to_string(&owner).unwrap()).unwrap();
             let lock = FolderLock::take_through(folder.path(), without(libc::ENOSYS)).unwrap();
@@ -257,9 +269,15 @@ mod tests {
             assert_eq!(serde_json::from_str::<Owner>(&text).unwrap(), here);
             drop(lock);
         }
-        let away = Owner { host: "elsewhere".into(), process: 7, ..here };
+        let away = Owner { host: "elsewhere".into(), process: 7, ..here.clone() };
+        let twin = Owner { machine: "another".into(), boot: "another".into(), ..away.clone() };
+        let contained =
+            Owner { namespace: "pid:[1]".into(), host: here.host.clone(), ..away.clone() };
+        let text = |owner: &Owner| serde_json::to_string(owner).unwrap();
         for (text, who) in [
-            (serde_json::to_string(&away).unwrap(), "process 7 of elsewhere marked"),
+            (text(&away), "process 7 of elsewhere marked"),
+            (text(&twin), "process 7 of elsewhere marked"),
+            (text(&contained), "process 7 of"),
             (String::new(), "an unknown process marked"),
         ] {
             std::fs::write(&path, &text).unwrap();
