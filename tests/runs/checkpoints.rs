@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+
+use udass_raw::checkpoint::files;
 
 use crate::support::{
-    Contents, ITERATIONS, assert_same, checkpoint, command_on, copy_folder, folder, reference,
-    reference_checkpoint, refused, run, stderr, succeed, text, world,
+    Contents, ITERATIONS, assert_same, checkpoint, command, command_on, copy_folder, folder,
+    reference, reference_checkpoint, refused, run, stderr, succeed, text, wait_for, world,
 };
 
 /// Trains to `iterations`, keeping all checkpoints, one every two iterations.
@@ -217,6 +220,30 @@ fn a_checkpoint_must_be_what_its_name_and_the_log_say() {
     fs::remove_file(checkpoint(&out, 6)).unwrap();
     assert!(train(&out, "8", &["--resume"]).status.success());
     assert_same(&checkpoint(&out, 8), &reference_checkpoint());
+}
+
+#[test]
+fn a_folder_renamed_under_a_run_does_not_mix_it_with_the_next() {
+    let folder = folder();
+    let (out, moved) = (folder.path().join("run"), folder.path().join("moved"));
+    let sets = ["--set", "run.checkpoint_interval=1", "--max-iters", "5000", "--out", text(&out)];
+    let mut first =
+        command("train", &sets).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut first, || checkpoint(&out, 1).exists());
+    fs::rename(&out, &moved).unwrap();
+    let second = train(&out, "2", &["--set", "seed=2"]);
+    let first = first.wait_with_output().unwrap();
+    refused(&first, &[text(&out.join("log.jsonl")), "while the run was writing"]);
+    assert!(second.status.success(), "{}", stderr(&second));
+    let seeds = |out: &Path, iteration: u64| {
+        Contents::of(&checkpoint(out, iteration)).strings["config"].contains("seed = 2")
+    };
+    assert!(seeds(&out, 2) && !checkpoint(&out, 1).exists());
+    let mine = files::list(&moved);
+    assert!(!mine.is_empty() && mine.iter().all(|(iteration, _)| !seeds(&moved, *iteration)));
+    let resumed = run("train", &["--resume", "--max-iters", "8", "--out", text(&moved)]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert_same(&checkpoint(&moved, 8), &reference_checkpoint());
 }
 
 // ---- data
