@@ -41,6 +41,17 @@ fn skipped() -> bool {
     env::var_os("UDASS_SKIP_KERNELS").is_some()
 }
 
+/// Returns the flags for the sanitizers in `UDASS_SANITIZE`, a list as for the compiler's own option.
+/// What the result is linked with must bring their runtime.
+fn sanitizers() -> Vec<String> {
+    println!("cargo::rerun-if-env-changed=UDASS_SANITIZE");
+    let named = env::var("UDASS_SANITIZE").ok().filter(|named| !named.is_empty());
+    let flags = |named| {
+        vec![format!("-fsanitize={named}"), "-fno-sanitize-recover=all".into(), "-g".into()]
+    };
+    named.map_or_else(Vec::new, flags)
+}
+
 /// Compiles every kernel file for every variant into one static library, and returns the variants.
 pub fn serial(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Vec<Serial>, String> {
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
@@ -59,13 +70,14 @@ pub fn serial(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Ve
     if skipped() {
         return Ok(variants);
     }
+    let sanitizers = sanitizers();
     let compiler = cc::Build::new().cpp(true).debug(false).warnings(false).get_compiler();
     let mut compilations = Vec::new();
     for source in sources {
         for variant in &variants {
             let mut command = Command::new(compiler.path());
             command.args(serial::flags(variant.define, variant.level, &variant.suffix));
-            command.args(["-x", "c++", "-c"]).arg(source);
+            command.args(&sanitizers).args(["-x", "c++", "-c"]).arg(source);
             compilations.push(compilation(command, source, headers, out, &variant.suffix, "o")?);
         }
     }

@@ -66,7 +66,7 @@ pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
-mod file;
+pub mod file;
 mod hex;
 mod memory;
 pub mod nn;

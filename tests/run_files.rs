@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use udass_raw::checkpoint::atomic::write_atomic;
 use udass_raw::config::{Config, DatasetConfig};
 use udass_raw::data::classes::Classes;
+use udass_raw::file::atomic::write_atomic;
 use udass_raw::run::eval::images::{
     ImageView, label_ids_name, overlay, save_comparison, save_label_ids, save_overlay,
 };

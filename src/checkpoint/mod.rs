@@ -1,6 +1,5 @@
 //! Saves and loads state: files of named tensors, network weights, and checkpoints of runs.
 
-pub mod atomic;
 pub mod batch;
 mod checksum;
 mod content;

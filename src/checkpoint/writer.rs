@@ -8,8 +8,8 @@ use std::path::Path;
 use safetensors::tensor::Dtype;
 use serde_json::{Map, Value as Json, json};
 
-use super::atomic::write_atomic;
 use super::checksum;
+use crate::file::atomic::write_atomic;
 use crate::{Error, Result};
 
 /// A tensor to be written.

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use udass_raw::checkpoint::atomic::write_atomic;
+use udass_raw::file::atomic::write_atomic;
 use udass_raw::printable;
 
 /// Writes a message for the user to standard error and ignores failures. Whatever is written by this

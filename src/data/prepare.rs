@@ -27,7 +27,7 @@ use crate::{
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
-    file,
+    file::atomic::{remove_leftovers_of_dead, replace},
     observer::Observer,
 };
 
@@ -97,6 +97,10 @@ pub fn prepare(
             }
         }
     }
+    let written = labels.iter().filter_map(|label| label.train_ids.as_ref()?.parent());
+    for folder in written.chain([root]).collect::<BTreeSet<_>>() {
+        remove_leftovers_of_dead(folder)?;
+    }
     let done = AtomicUsize::new(0);
     let converted: Vec<Result<Converted>> = labels
         .par_iter()
@@ -125,7 +129,7 @@ pub fn prepare(
     let written = all.iter().filter(|converted| converted.written).count();
     let stats: Vec<FileStats> = all.into_iter().filter_map(|converted| converted.stats).collect();
     for (name, text) in layout.lists(root)? {
-        replace(&root.join(name), text.as_bytes())?;
+        replace(&root.join(name), |file| file.write_all(text.as_bytes()))?;
     }
     write_json(&root.join(CLASS_STATS_DICT), &stats_by_file(&stats))?;
     write_json(&root.join(SAMPLES_WITH_CLASS), &files_by_class(&stats))?;
@@ -302,7 +306,7 @@ fn convert(label: &RawLabel) -> Result<Converted> {
     let right = earlier.as_ref() == Some(&plane);
     let written = match &label.train_ids {
         Some(train_ids) if !right => {
-            replace(train_ids, &encode(&plane))?;
+            replace(train_ids, |file| file.write_all(&encode(&plane)))?;
             true
         }
         _ => false,
@@ -364,28 +368,10 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     // The indentation matches the released tools' files.
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::data(path, format!("cannot be serialized as JSON: {e}")))?;
-    replace(path, &bytes)
+    replace(path, |file| file.write_all(&bytes))
 }
 
 /// Returns a path as text.
 fn text_of(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| Error::data(path, "this name is not UTF-8: rename it"))
-}
-
-/// Replaces a file atomically: the new contents are written to a temporary file, which is then
-/// renamed.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = file::create_temporary(&temporary)
-        .and_then(|mut file| file.write_all(bytes))
-        .map_err(|e| Error::io(path, "write", e));
-    let moved = written.and_then(|()| {
-        std::fs::rename(&temporary, path).map_err(|e| Error::io(path, "replace", e))
-    });
-    if moved.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    moved
 }

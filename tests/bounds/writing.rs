@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
-use udass_raw::checkpoint::atomic::{link, write_atomic};
 use udass_raw::config::Config;
+use udass_raw::file::atomic::{link, write_atomic};
 use udass_raw::run::train::log::{Iteration, Log};
 
 use crate::folder;

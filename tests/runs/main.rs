@@ -4,6 +4,7 @@
 mod bad_input;
 mod checkpoints;
 mod dropping;
+mod faults;
 mod fidelity;
 mod folders;
 mod inputs;

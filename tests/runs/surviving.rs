@@ -4,33 +4,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
 use udass_raw::checkpoint::files as checkpoints;
 use udass_raw::checkpoint::tensor_file::TensorFile;
 
+use crate::faults::fault_library;
 use crate::support::{
     Contents, ITERATIONS, assert_same, checkpoint, command, command_on, copy_folder, events,
     folder, reference_checkpoint, run, stderr, succeed, text, wait_for, world,
 };
 
 // ---- faults in the middle of a write
-
-/// Builds fault.c as a library.
-fn fault_library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runs/fault.c");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fault.so");
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let mut command = Command::new(compiler);
-        command.args(["-shared", "-fPIC", "-O1", "-o", text(&library), text(&source)]);
-        assert!(command.status().unwrap().success(), "{command:?}");
-        library
-    })
-}
 
 /// Trains, from scratch or resumed, in a process that is killed or whose disk is full at a given
 /// step of writing a checkpoint; fault.c injects the fault.

@@ -11,8 +11,9 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::node::{MAX_DEPTH, Node, too_deep};
 use super::value::storage_name;
-use crate::checkpoint::atomic::write_atomic;
 use crate::checkpoint::writer::Entry;
+use crate::file::atomic::write_atomic;
+use crate::file::zip::{Patient, write_zip};
 use crate::{Error, Result};
 
 /// Alignment of records in bytes, as PyTorch writes them.
@@ -39,8 +40,7 @@ pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
         .compression_method(CompressionMethod::Stored)
         .with_alignment(ALIGNMENT);
     let mut failed = None;
-    let written = write_atomic(path, |file| {
-        let mut zip = ZipWriter::new(file);
+    let write = |zip: &mut ZipWriter<&mut Patient>| {
         let begin = |zip: &mut ZipWriter<_>, name: &str, bytes: usize| {
             let large = u32::try_from(bytes).is_err();
             zip.start_file(format!("{root}/{name}"), options.large_file(large))
@@ -49,7 +49,7 @@ pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
         for (name, bytes) in
             [("data.pkl", pickle.as_slice()), ("byteorder", b"little"), ("version", b"3\n")]
         {
-            begin(&mut zip, name, bytes.len())?;
+            begin(zip, name, bytes.len())?;
             zip.write_all(bytes)?;
         }
         for (index, entry) in entries.into_iter().enumerate() {
@@ -60,12 +60,12 @@ pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
                     return Err(io::Error::other("cannot read the tensors"));
                 }
             };
-            begin(&mut zip, &format!("data/{index}"), bytes.len())?;
+            begin(zip, &format!("data/{index}"), bytes.len())?;
             zip.write_all(&bytes)?;
         }
-        zip.finish()?;
         Ok(())
-    });
+    };
+    let written = write_atomic(path, |file| write_zip(file, write));
     failed.map_or(written, Err)
 }
 

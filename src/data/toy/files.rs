@@ -1,12 +1,12 @@
 //! PNG files in the formats of the datasets.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use crate::data::classes;
 use crate::data::labels::CITYSCAPES_IDS;
-use crate::error::{Error, Result};
-use crate::file;
+use crate::error::Result;
+use crate::file::atomic::replace;
 
 /// Cityscapes colors of label ids without a class. Ids that are not listed are black.
 const VOID: [(usize, [u8; 3]); 10] = [
@@ -54,17 +54,21 @@ fn synthia_id(label_id: u8) -> u8 {
 
 /// Writes a PNG to a temporary file and renames it, so that the file is either complete or absent.
 pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8]) -> Result<()> {
-    let part = path.with_extension("png.part");
-    let file = file::create_temporary(&part).map_err(|e| Error::io(&part, "create", e))?;
-    let failed = |e: png::EncodingError| {
-        let e = match e {
+    replace(path, |file| {
+        encode(file, size, pixels, data).map_err(|e| match e {
             png::EncodingError::IoError(e) => e,
             other => std::io::Error::other(other),
-        };
-        Error::io(&part, "write", e)
-    };
-    let mut sink = BufWriter::new(file);
-    let mut encoder = png::Encoder::new(&mut sink, size.0 as u32, size.1 as u32);
+        })
+    })
+}
+
+fn encode(
+    sink: impl Write,
+    size: (usize, usize),
+    pixels: Pixels,
+    data: &[u8],
+) -> Result<(), png::EncodingError> {
+    let mut encoder = png::Encoder::new(sink, size.0 as u32, size.1 as u32);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
     match pixels {
@@ -84,7 +88,7 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
         // compress better.
         encoder.set_filter(png::Filter::NoFilter);
     }
-    let mut writer = encoder.write_header().map_err(failed)?;
+    let mut writer = encoder.write_header()?;
     let wide: Vec<u8>;
     let data = match pixels {
         Pixels::Synthia => {
@@ -93,9 +97,6 @@ pub fn write_png(path: &Path, size: (usize, usize), pixels: Pixels, data: &[u8])
         }
         _ => data,
     };
-    writer.write_image_data(data).map_err(failed)?;
-    writer.finish().map_err(failed)?;
-    sink.flush().map_err(|e| Error::io(&part, "write", e))?;
-    drop(sink);
-    std::fs::rename(&part, path).map_err(|e| Error::io(path, "create", e))
+    writer.write_image_data(data)?;
+    writer.finish()
 }

@@ -1,5 +1,6 @@
 //! Parameters of a toy world, and the folders that it is written to.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use super::render::{Air, render};
 use super::sensor::Sensor;
 use super::street::street;
 use crate::error::{Error, Result};
+use crate::file::atomic::{remove_leftovers_of_dead, replace};
 use crate::file::{self, MAX_TEXT};
 use crate::observer::Observer;
 
@@ -165,12 +167,15 @@ impl ToyWorld {
         self.check()?;
         self.claim(dir)?;
         let frames = self.frames(dir);
+        let mut folders = BTreeSet::new();
         for frame in &frames {
             for path in frame.files() {
-                if let Some(parent) = path.parent() {
-                    create_dir(parent)?;
-                }
+                folders.extend(path.parent().map(Path::to_path_buf));
             }
+        }
+        for folder in &folders {
+            create_dir(folder)?;
+            remove_leftovers_of_dead(folder)?;
         }
         let done = AtomicUsize::new(0);
         frames.par_iter().try_for_each(|frame| {
@@ -271,6 +276,7 @@ impl ToyWorld {
             }
             return Ok(());
         }
+        remove_leftovers_of_dead(dir)?;
         let mut entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, "read", e))?;
         if let Some(entry) = entries.next() {
             let entry = entry.map_err(|e| Error::io(dir, "read", e))?;
@@ -286,9 +292,7 @@ impl ToyWorld {
         let path = dir.join(UNFINISHED);
         let text = serde_json::to_string_pretty(&self.marker())
             .map_err(|e| Error::io(&path, "write", e.into()))?;
-        file::create_temporary(&path)
-            .and_then(|mut file| file.write_all((text + "\n").as_bytes()))
-            .map_err(|e| Error::io(&path, "write", e))
+        replace(&path, |file| file.write_all((text + "\n").as_bytes()))
     }
 
     fn marker(&self) -> Marker {

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::atomic::write_atomic;
 use crate::data::classes::Classes;
 use crate::error::{Error, Result};
+use crate::file::atomic::write_atomic;
 
 /// Opacity of the class colors in an overlay, from 0 to 1.
 pub const OVERLAY: f32 = 0.6;

@@ -17,9 +17,10 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::images::{gray_png, label_ids_name};
-use crate::checkpoint::atomic::write_atomic;
 use crate::data::classes::Classes;
 use crate::error::{Error, Result};
+use crate::file::atomic::write_atomic;
+use crate::file::zip::{Patient, write_zip};
 
 /// An evaluation server, which has a format of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,10 +103,9 @@ pub fn write(
 ) -> Result<()> {
     let names = names(server, images)?;
     let mut failed = None;
-    let written = write_atomic(path, |file| {
-        let mut zip = ZipWriter::new(file);
-        // PNGs are already compressed. No modification time is set, so the bytes are reproducible.
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    // PNGs are already compressed. No modification time is set, so the bytes are reproducible.
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let fill = |zip: &mut ZipWriter<&mut Patient>| {
         for (name, map) in names.into_iter().zip(predictions) {
             let png = map.and_then(|m| gray_png(m.width, m.height, &server.ids(m.ids)));
             let png = png.map_err(|e| {
@@ -115,9 +115,9 @@ pub fn write(
             zip.start_file(format!("{}/{name}", server.folder()), options)?;
             zip.write_all(&png)?;
         }
-        zip.finish()?;
         Ok(())
-    });
+    };
+    let written = write_atomic(path, |file| write_zip(file, fill));
     failed.map_or(written, Err)
 }
 

@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::atomic::write_atomic;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::file::atomic::write_atomic;
 use crate::file::{self, MAX_TEXT};
 use crate::run::eval::report::Report;
 

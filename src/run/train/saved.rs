@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::checkpoint::files;
 use crate::checkpoint::state::{self, Position};
-use crate::checkpoint::{atomic, files};
 use crate::config::Config;
+use crate::file::atomic;
 use crate::uda::state::TrainingState;
 use crate::{Error, Result};
 

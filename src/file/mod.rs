@@ -2,6 +2,9 @@
 //! can lead to anything: opening a pipe blocks until somebody writes to it, and a device may never
 //! end.
 
+pub mod atomic;
+pub(crate) mod zip;
+
 use std::ffi::c_int;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};

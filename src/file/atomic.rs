@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::file;
 
+/// What stands before the number of the process in the name of a temporary file of [`replace`].
+const PROCESS: &str = ".udass-";
+
 /// Replaces the file at `path` with what `write` writes.
 ///
 /// The bytes go to `.<name>.tmp` in the same folder, which is created if necessary. That file is
@@ -21,27 +24,46 @@ pub fn write_atomic(
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let temporary = temporary(path)?;
-    let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, path));
-    if let Err(e) = written {
-        // Report the original error; a leftover file is overwritten by the next attempt.
-        let _ = fs::remove_file(&temporary);
-        return Err(Error::io(path, "write", explain(e, path.exists())));
-    }
+    let synced = |file: &mut BufWriter<File>| {
+        write(file)?;
+        file.flush()?;
+        file.get_ref().sync_all()
+    };
+    through(path, &temporary(path, ".tmp")?, synced)?;
     sync_folder(folder(path)).map_err(|e| Error::io(path, "write", e))
 }
 
-fn fill(
+/// Replaces a file that can be made again, like [`write_atomic`] but without syncing: if the machine
+/// fails, what was written last may be lost. Paths may have several writers.
+///
+/// # Errors
+/// The same as for [`write_atomic`].
+pub fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
+    through(path, &temporary(path, &format!("{PROCESS}{}.tmp", std::process::id()))?, write)
+}
+
+/// Writes a file through a temporary one.
+fn through(
+    path: &Path,
     temporary: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    if let Some(folder) = temporary.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file = BufWriter::with_capacity(1 << 20, file::create_temporary(temporary)?);
-    write(&mut file)?;
-    file.flush()?;
-    file.get_ref().sync_all()
+) -> Result<()> {
+    let filled = || {
+        fs::create_dir_all(folder(path))?;
+        let mut file = BufWriter::with_capacity(1 << 20, file::create_temporary(temporary)?);
+        write(&mut file)?;
+        file.flush()?;
+        drop(file);
+        fs::rename(temporary, path)
+    };
+    filled().map_err(|e| {
+        // Report the original error; a leftover file is overwritten by the next attempt.
+        let _ = fs::remove_file(temporary);
+        Error::io(path, "write", explain(e, path.exists()))
+    })
 }
 
 /// Replaces the file at `to` with the one at `from`: by a hard link where the file system has them,
@@ -50,7 +72,7 @@ fn fill(
 /// # Errors
 /// [`Error::Io`] with the path and the cause; the previous file at `to` stays unchanged.
 pub fn link(from: &Path, to: &Path) -> Result<()> {
-    let temporary = temporary(to)?;
+    let temporary = temporary(to, ".tmp")?;
     let linked = match fs::remove_file(&temporary) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => fs::hard_link(from, &temporary)
@@ -69,15 +91,35 @@ fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
     copy.sync_all()
 }
 
-/// Removes the temporary files that killed writers left in this folder.
+/// Removes the temporary files that killed writers left in this folder, in which none may write now.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    remove_temporary(folder, |_| true)
+}
+
+/// Removes the temporary files that killed processes left in this folder by [`replace`].
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_leftovers_of_dead(folder: &Path) -> Result<()> {
+    // A process of an earlier container often had the same number.
+    let this = std::process::id();
+    let runs = |process: u32| process != this && Path::new(&format!("/proc/{process}")).exists();
+    remove_temporary(folder, |name| {
+        let process = name.rsplit_once(PROCESS).and_then(|(_, number)| number.parse().ok());
+        process.is_some_and(|process| !runs(process))
+    })
+}
+
+/// Removes temporary files; `which` is told what their names hold between the point and `.tmp`.
+fn remove_temporary(folder: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(".tmp") {
+        let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+        if inner.is_some_and(&which) {
             let path = entry.path();
             fs::remove_file(&path).map_err(|e| Error::io(&path, "remove", e))?;
         }
@@ -85,14 +127,14 @@ pub fn remove_leftovers(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn temporary(path: &Path) -> Result<PathBuf> {
+fn temporary(path: &Path, ending: &str) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         let e = io::Error::new(ErrorKind::InvalidInput, "the path has no file name");
         return Err(Error::io(path, "write", e));
     };
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(".tmp");
+    hidden.push(ending);
     Ok(path.with_file_name(hidden))
 }
 
