@@ -17,7 +17,7 @@ pub(crate) struct Memory {
     /// All that this process could ever have.
     pub total: usize,
     /// What could be allocated now without taking it from another process. Caches of files count,
-    /// since the system gives them up.
+    /// since the system gives them up, and so does free swap space.
     pub available: usize,
 }
 
@@ -35,7 +35,9 @@ impl Memory {
             value?.trim().trim_end_matches(" kB").parse::<usize>().ok()
         };
         let total = kib("MemTotal:")?.saturating_mul(1024);
-        let available = kib("MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024));
+        let free = kib("MemAvailable:").map_or(total, |kib| kib.saturating_mul(1024));
+        let swap = kib("SwapFree:").unwrap_or(0).saturating_mul(1024);
+        let available = free.saturating_add(swap);
         let mut memory = Memory { total, available };
         for group in groups(root) {
             memory.total = memory.total.min(group.total);
@@ -131,6 +133,8 @@ mod tests {
         assert_eq!(system(&[]), None);
         let machine = ("proc/meminfo", MEMINFO);
         assert_eq!(system(&[machine]), kib(16_000, 9_000));
+        let swapping = format!("{MEMINFO}SwapTotal: 5000 kB\nSwapFree: 4000 kB\n");
+        assert_eq!(system(&[(machine.0, &swapping)]), kib(16_000, 13_000));
         let second = [
             machine,
             ("proc/self/cgroup", "0::/jobs/mine\n"),

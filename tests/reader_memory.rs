@@ -171,6 +171,14 @@ fn pickles(folder: &Path) {
         drop(pickle);
         within(&format!("pickle of {name}"), 512 * MIB, || TensorFile::open(&path).is_ok());
     }
+    let mut zip = zip::ZipWriter::new(std::io::BufWriter::new(fs::File::create(&path).unwrap()));
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for record in 0..(1 << 18) - 1 {
+        zip.start_file(format!("{record}"), options).unwrap();
+    }
+    zip.finish().unwrap();
+    within("zip of records", 512 * MIB, || TensorFile::open(&path).is_ok());
 }
 
 /// A safetensors file takes 24 times its header, of at most 100 MB, and its names are compared with

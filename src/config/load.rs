@@ -98,6 +98,10 @@ impl Config {
         method: Option<&str>,
         overrides: &[String],
     ) -> Result<Self> {
+        if text.len() as u64 > MAX_BYTES {
+            let problem = format!("{origin}: has more than {} MiB", MAX_BYTES >> 20);
+            return Err(Error::config(problem));
+        }
         let layers = vec![Layer::file(origin.into(), text.into())];
         over(layers, method, overrides, Path::new(""))
     }

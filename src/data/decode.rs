@@ -82,7 +82,9 @@ pub fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 fn matching(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let wrong = |e: glob::PatternError| Error::data(path, format!("is no valid glob: {e}"));
     let parts: Vec<Component> = path.components().collect();
-    let glob = glob::Pattern::new(pattern).map_err(wrong)?;
+    // Without doubled slashes, which no listed path has.
+    let plain: PathBuf = parts.iter().collect();
+    let glob = glob::Pattern::new(plain.to_str().unwrap_or(pattern)).map_err(wrong)?;
     let wild =
         |part: &Component| part.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[".contains(b));
     let fixed = parts.iter().position(wild).unwrap_or(0);

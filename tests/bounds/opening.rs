@@ -129,6 +129,7 @@ fn listings_end_where_links_lead_back() {
     let all = ["1.png", "train/2.png", "train/v1/3.png"];
     assert_eq!(glob("**/*.png"), all);
     assert_eq!(glob("*/*.png"), [all[1]]);
+    assert_eq!(glob("train//v1/./*.png"), [all[2]]);
     assert_eq!(glob("train/newest/*.png"), ["train/newest/3.png"]);
     assert_eq!(glob("*/newest/?.png"), ["train/newest/3.png"]);
     assert_eq!(glob(""), [all[0]]);

@@ -98,6 +98,8 @@ fn a_configuration_that_is_too_large_or_deep_is_refused() {
     let large = file(folder.path(), "large.toml", &vec![b'#'; (4 << 20) + 1]);
     let told = Config::load(large.to_str().unwrap(), &[]).unwrap_err().to_string();
     assert!(told.contains("large.toml: cannot read") && told.contains("more than 4 MiB"), "{told}");
+    let told = Config::from_toml(&"#".repeat((4 << 20) + 1), "kept").unwrap_err().to_string();
+    assert!(told.contains("kept: has more than 4 MiB"), "{told}");
     let keys = vec!["a"; 1 << 20].join(".");
     let inline = format!("a = {}", "{a=".repeat(1 << 20));
     let lists = format!("a = {}", "[".repeat(1 << 20));

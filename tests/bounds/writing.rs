@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use udass_raw::config::Config;
 use udass_raw::file::atomic::{link, write_atomic};
-use udass_raw::run::train::log::{Iteration, Log};
+use udass_raw::run::train::log::{Iteration, Log, read};
 
 use crate::folder;
 
@@ -41,19 +42,33 @@ fn a_log_that_is_removed_or_replaced_under_a_run_is_noticed() {
     let folder = folder();
     let path = folder.path().join("log.jsonl");
     let line = Iteration::default();
+    let lines = |path: &Path| fs::read_to_string(path).unwrap().lines().count();
     let mut log = Log::create(&path, 0, "run", &config).unwrap();
     log.iteration(&line).unwrap();
-    // Found under the same path, though moved and back.
+    assert_eq!(log.take_note(), None);
+    // It begins anew with the run's configuration, and says so once.
     fs::rename(&path, folder.path().join("away")).unwrap();
-    let told = log.iteration(&line).unwrap_err().to_string();
-    assert!(
-        told.contains("log.jsonl: was removed or moved") && told.contains("--resume"),
-        "{told}"
-    );
-    fs::write(&path, "").unwrap();
-    let told = log.iteration(&line).unwrap_err().to_string();
-    assert!(told.contains("log.jsonl: was replaced"), "{told}");
-    fs::rename(folder.path().join("away"), &path).unwrap();
     log.iteration(&line).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
+    let note = log.take_note().unwrap();
+    assert!(note.contains("log.jsonl: was removed under the run"), "{note}");
+    assert_eq!(lines(&path), 2);
+    assert_eq!(read(&path).unwrap()[0]["event"], "start");
+    log.iteration(&line).unwrap();
+    assert_eq!((log.take_note(), lines(&path)), (None, 3));
+    // Another file in its place is somebody else's.
+    fs::rename(folder.path().join("away"), &path).unwrap();
+    let told = log.iteration(&line).unwrap_err().to_string();
+    assert!(told.contains("log.jsonl: was moved or replaced"), "{told}");
+    assert_eq!(lines(&path), 2);
+
+    // So is another folder of the same name.
+    let run = folder.path().join("run");
+    let mut log = Log::create(run.join("log.jsonl"), 0, "run", &config).unwrap();
+    fs::rename(&run, folder.path().join("renamed")).unwrap();
+    for _ in 0..2 {
+        let told = log.iteration(&line).unwrap_err().to_string();
+        assert!(told.contains("was moved or replaced") && told.contains("--resume"), "{told}");
+        fs::create_dir_all(&run).unwrap();
+    }
+    assert!(!run.join("log.jsonl").exists());
 }

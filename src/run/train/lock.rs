@@ -20,7 +20,7 @@ const OWNER: &str = ".lock.owner";
 /// A lock on a run's folder, released when dropped.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
     marker: Option<Marker>,
     note: Option<String>,
 }
@@ -46,7 +46,7 @@ impl FolderLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         // Its content is replaced, so a link must not lead to another file.
-        let mut file = file::open_with(&path, &options, libc::O_NOFOLLOW)
+        let file = file::open_with(&path, &options, libc::O_NOFOLLOW)
             .map_err(|e| Error::io(&path, "open", e))?;
         let (mut marker, mut note) = (None, None);
         match lock(&file) {
@@ -68,11 +68,16 @@ impl FolderLock {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io(&path, "lock", e)),
         }
-        let number = std::process::id();
-        let message =
-            file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write!(file, "{number}"));
-        message.map_err(|e| Error::io(&path, "write", e))?;
-        Ok(FolderLock { _file: file, marker, note })
+        let mut lock = FolderLock { file, marker, note };
+        lock.sign().map_err(|e| Error::io(&path, "write", e))?;
+        Ok(lock)
+    }
+
+    /// Writes the process ID, which the message to another run tells.
+    fn sign(&mut self) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.set_len(0)?;
+        write!(self.file, "{}", std::process::id())
     }
 
     /// Returns what the user should know about the lock, if there is anything.

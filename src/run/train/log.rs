@@ -5,8 +5,8 @@
 //! line is one write, so that a killed run leaves at most the last line incomplete.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -77,6 +77,11 @@ fn pass_of(name: &str) -> &'static str {
 pub struct Log {
     path: PathBuf,
     file: File,
+    /// The identity of the folder that the file is in.
+    folder: (u64, u64),
+    /// The line that says how the run was started.
+    begin: Value,
+    note: Option<String>,
 }
 
 impl Log {
@@ -109,34 +114,36 @@ impl Log {
                     write_atomic(path, |file| file.write_all(&kept))?;
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(path, "read", e)),
         }
         Log::open(path, next, run, config)
     }
 
     fn open(path: &Path, next: u64, run: &str, config: &Config) -> Result<Self> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-        }
+        let folder = folder_of(path);
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         let file = file::open_with(path, OpenOptions::new().create(true).append(true), 0)
             .map_err(|e| Error::io(path, "open", e))?;
-        let mut log = Log { path: path.into(), file };
+        let folder = identity(folder).map_err(|e| Error::io(folder, "find", e))?;
         let config = serde_json::to_value(config)
             .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))?;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         let version = env!("CARGO_PKG_VERSION");
-        log.line(&json!({
+        let begin = json!({
             "event": "start", "iteration": next, "run": run, "version": version, "unix_time": time,
             "config": config,
-        }))?;
+        });
+        let mut log = Log { path: path.into(), file, folder, begin: begin.clone(), note: None };
+        log.write(&begin)?;
         Ok(log)
     }
 
     /// Appends the line of one iteration. Values that are not finite become `null`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] if the file was removed or replaced meanwhile.
+    /// [`Error::Io`]; [`Error::Data`] if the file was moved or replaced meanwhile. One that was
+    /// removed is begun anew, which [`take_note`](Self::take_note) tells.
     pub fn iteration(&mut self, it: &Iteration) -> Result<()> {
         let losses: Map<String, Value> =
             it.losses.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -181,28 +188,56 @@ impl Log {
 
     fn line(&mut self, value: &Value) -> Result<()> {
         self.must_be_there()?;
+        self.write(value)
+    }
+
+    fn write(&mut self, value: &Value) -> Result<()> {
         let text = format!("{value}\n");
         self.file.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path, "write", e))
     }
 
-    /// Fails if the path does not lead to the file any more: nobody would see what is written.
-    fn must_be_there(&self) -> Result<()> {
-        let same = |found: std::fs::Metadata| {
-            let own = self.file.metadata()?;
-            Ok((found.dev(), found.ino()) == (own.dev(), own.ino()))
-        };
-        let problem = match self.path.metadata().and_then(same) {
-            Ok(true) => return Ok(()),
-            Ok(false) => "was replaced",
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed or moved",
-            Err(e) => return Err(Error::io(&self.path, "find", e)),
-        };
-        let problem = format!(
-            "{problem} while the run was writing to it: leave a run's folder alone until it has \
-             ended; --resume goes on from its last checkpoint"
-        );
-        Err(Error::data(&self.path, problem))
+    /// Makes sure that the path still leads to the file: otherwise nobody would see what is written.
+    /// A log that was removed is begun anew.
+    fn must_be_there(&mut self) -> Result<()> {
+        let cannot = |e| Error::io(&self.path, "find", e);
+        match identity(&self.path) {
+            Ok(found) if found == of(&self.file.metadata().map_err(cannot)?) => return Ok(()),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(cannot(e)),
+            Err(_) if identity(folder_of(&self.path)).is_ok_and(|found| found == self.folder) => {}
+            _ => {
+                let problem = "was moved or replaced while the run was writing to it: leave a \
+                               run's folder alone until it has ended; --resume goes on from its \
+                               last checkpoint";
+                return Err(Error::data(&self.path, problem));
+            }
+        }
+        let options = OpenOptions::new().create_new(true).append(true).clone();
+        self.file = file::open_with(&self.path, &options, 0)
+            .map_err(|e| Error::io(&self.path, "open", e))?;
+        let problem = "was removed under the run; what it held is lost, and it begins anew here";
+        self.note = Some(Error::data(&self.path, problem).to_string());
+        let begin = self.begin.clone();
+        self.write(&begin)
     }
+
+    /// Returns what the user should know about the log, once.
+    pub fn take_note(&mut self) -> Option<String> {
+        self.note.take()
+    }
+}
+
+/// Returns the folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Tells a file or folder from all others.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    path.metadata().map(|found| of(&found))
+}
+
+fn of(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// Returns the lines that stay valid for a run resumed at iteration `next`.

@@ -254,6 +254,7 @@ impl Run<'_> {
             more: memory(&self.training.device),
         };
         self.log.iteration(&line)?;
+        self.log.take_note().iter().for_each(|note| self.observer.message(note));
         let total = self.config.run.max_iters as usize;
         self.observer.advance(iteration as usize + 1, total, &line.to_string());
         self.position.next = iteration + 1;
