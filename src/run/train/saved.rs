@@ -20,11 +20,17 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Finds the checkpoints that the run saved before `position`.
-    pub fn find(config: &Config, position: &Position) -> Saved {
+    /// Finds the checkpoints that the run saved before `position`. If it ended before it could remove
+    /// old ones, they are removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn find(config: &Config, position: &Position) -> Result<Saved> {
         let out = config.run.out.clone();
         let iterations = files::of_run(&out, &position.run, position.next).into_iter().collect();
-        Saved { out, keep: config.run.keep, iterations }
+        let mut saved = Saved { out, keep: config.run.keep, iterations };
+        saved.prune()?;
+        Ok(saved)
     }
 
     /// Saves a checkpoint, and removes the oldest if there are too many.
@@ -34,6 +40,10 @@ impl Saved {
     pub fn save(&mut self, training: &mut TrainingState, position: &Position) -> Result<()> {
         state::save(&files::path_of(&self.out, position.next), training, position, None)?;
         self.iterations.insert(position.next);
+        self.prune()
+    }
+
+    fn prune(&mut self) -> Result<()> {
         while self.keep > 0 && self.iterations.len() > self.keep {
             let Some(oldest) = self.iterations.pop_first() else { break };
             let path = files::path_of(&self.out, oldest);

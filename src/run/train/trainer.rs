@@ -181,7 +181,7 @@ pub fn train_on(
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
     let best = Best::of_log(&out.join(LOG), config.source.layout == "synthia")?;
-    let saved = Saved::find(config, &position);
+    let saved = Saved::find(config, &position)?;
     let mut run = Run { config, training, position, log, saved, best, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
@@ -280,11 +280,12 @@ impl Run<'_> {
             Err(_) if stop.asked() => return Ok(None),
             other => other?,
         };
-        self.log.evaluation(done, &report)?;
+        // What is logged is not evaluated again, so the best checkpoint must be there by then.
         let kept = self.config.run.keep_best && self.best.is_improved_by(&report);
         if kept {
             self.keep_best(done)?;
         }
+        self.log.evaluation(done, &report)?;
         let remark = if kept { ", the best so far" } else { "" };
         self.observer.message(&format!("iteration {done}{remark}: {}", report.summary()));
         self.elapsed();
