@@ -48,7 +48,7 @@ static void list(const char* step, const char* path) {
     char line[PATH_MAX + 64];
     int length = snprintf(line, sizeof line, "%s %s\n", step, path);
     if (NEXT(write)(file, line, length) != length) abort();
-    close(file);
+    NEXT(close)(file);
 }
 
 /* Whether this step fails, with errno set; a step in which the process is to die does not return. */
@@ -93,6 +93,22 @@ int fsync(int file) {
     int folder = fstat64(file, &found) == 0 && S_ISDIR(found.st_mode);
     if (fails(folder ? "SyncFolder" : "Sync", path)) return -1;
     return NEXT(fsync)(file);
+}
+
+int fdatasync(int file) {
+    char path[PATH_MAX];
+    path_of(file, path);
+    return fails("Sync", path) ? -1 : NEXT(fdatasync)(file);
+}
+
+int close(int file) {
+    char path[PATH_MAX];
+    path_of(file, path);
+    int failed = fails("Close", path), error = errno;
+    int result = NEXT(close)(file);
+    if (!failed) return result;
+    errno = error;
+    return -1;
 }
 
 int rename(const char* from, const char* to) {

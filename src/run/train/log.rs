@@ -174,6 +174,14 @@ impl Log {
         self.line(&line)
     }
 
+    /// Makes the lines so far durable, so that a checkpoint is never ahead of the log.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, "write", e))
+    }
+
     /// Appends a line of any other kind for `iteration`.
     ///
     /// # Errors

@@ -262,6 +262,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
+        self.log.sync()?;
         self.saved.save(&mut self.training, &self.position)?;
         self.elapsed();
         Ok(())
