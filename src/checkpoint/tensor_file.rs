@@ -35,7 +35,7 @@ pub struct TensorFile {
     checked: bool,
 }
 
-/// The content of a torch file besides its tensors.
+/// The content of a torch file, without its tensors.
 struct Torch {
     tree: Node,
     skipped: Vec<(String, String)>,

@@ -122,7 +122,7 @@ impl Device {
 
     /// Limits the memory that tensors may take from now on, in bytes; it is then reserved at once.
     /// None, as at first, removes the limit: memory is reserved as it is needed. Libraries,
-    /// kernels and the driver take memory besides.
+    /// kernels and the driver take more than that.
     pub fn set_memory_limit(&self, limit: Option<usize>) {
         self.0.pools.borrow_mut().limit = limit;
     }

@@ -27,7 +27,7 @@ pub struct Nvidia {
     convolutions: Convolutions,
     code: Code,
     events: RefCell<Vec<sys::CUevent>>,
-    /// Streams besides the main one.
+    /// Streams other than the main one.
     streams: RefCell<Vec<sys::CUstream>>,
     graphs: RefCell<Vec<[*mut c_void; 2]>>,
     precision: Precision,
