@@ -1,5 +1,6 @@
 //! Tests that every reader of files takes no more memory than is stated here, whatever the file
-//! holds: the largest sum of what was allocated at one time.
+//! holds: the largest sum of what was allocated at one time. If there is no memory for a file's
+//! bytes, that is an error that names the file.
 //!
 //! It is a program of its own because it counts the allocations of all its threads.
 
@@ -20,10 +21,15 @@ struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// Blocks of this many bytes are refused, unless it is 0.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() == REFUSED.load(SeqCst) {
+            return std::ptr::null_mut();
+        }
         PEAK.fetch_max(NOW.fetch_add(layout.size(), SeqCst) + layout.size(), SeqCst);
         unsafe { System.alloc(layout) }
     }
@@ -229,6 +235,53 @@ fn texts(folder: &Path) {
     }
 }
 
+/// Fails unless reading ends in an error that names the file if there is no block of `bytes` bytes.
+#[track_caller]
+fn lacking<R>(path: &Path, bytes: usize, read: impl Fn() -> udass_raw::Result<R>) {
+    read().unwrap();
+    REFUSED.store(bytes, SeqCst);
+    let refused = read().map(drop);
+    REFUSED.store(0, SeqCst);
+    let told = refused.unwrap_err().to_string();
+    let parts = [path.to_str().unwrap(), "cannot read", "memory"];
+    assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+    read().unwrap();
+}
+
+/// The bytes of a file, the header of a safetensors file and the elements of a tensor. Their numbers
+/// are such that nothing else has as many.
+fn without_memory(folder: &Path) {
+    let size = |path: &Path| fs::metadata(path).unwrap().len() as usize;
+    let image = folder.join("lacking.png");
+    image::RgbImage::from_fn(517, 311, |x, y| image::Rgb([x, y, x * y].map(|n| n as u8)))
+        .save(&image)
+        .unwrap();
+    lacking(&image, size(&image), || load_rgb(&image));
+    let label = folder.join("lacking_label.png");
+    image::GrayImage::from_fn(517, 311, |x, y| image::Luma([(x * y % 19) as u8]))
+        .save(&label)
+        .unwrap();
+    let labels = LabelFile { path: label.clone(), ids: TRAIN_IDS.clone() };
+    lacking(&label, size(&label), || labels.load());
+    let config = folder.join("lacking.toml");
+    fs::write(&config, format!("base = \"toy_vit\"\n#{}\n", "x".repeat(123_457))).unwrap();
+    lacking(&config, size(&config), || Config::load(config.to_str().unwrap(), &[]));
+    let lines = folder.join("lacking.jsonl");
+    fs::write(&lines, format!("{{\"a\": \"{}\"}}\n", "x".repeat(123_457))).unwrap();
+    lacking(&lines, size(&lines), || log::read(&lines));
+    let path = folder.join("lacking.safetensors");
+    let count = 12_347;
+    let [name, end] = ["n".repeat(7_919), (4 * count).to_string()];
+    let header = format!(
+        "{{\"{name}\":{{\"dtype\":\"F32\",\"shape\":[{count}],\"data_offsets\":[0,{end}]}}}}"
+    );
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(&path, [&length, header.as_bytes(), &vec![0; 4 * count]].concat()).unwrap();
+    lacking(&path, header.len(), || TensorFile::open(&path));
+    let file = TensorFile::open(&path).unwrap();
+    lacking(&path, 4 * count, || file.numbers(&name));
+}
+
 #[test]
 fn every_reader_takes_no_more_memory_than_is_stated() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -236,4 +289,5 @@ fn every_reader_takes_no_more_memory_than_is_stated() {
     pickles(folder.path());
     safetensors(folder.path());
     texts(folder.path());
+    without_memory(folder.path());
 }

@@ -127,9 +127,11 @@ pub(crate) trait Transfers {
     /// Uploads bytes to their addresses once the device has passed `after`. Work submitted later
     /// sees the new contents.
     fn send(&self, after: EventId, data: &[(u64, &[u8])]) -> Result<()>;
-    /// Starts a download and returns its readback slot, which is reserved until
+    /// Returns a readback slot of at least `bytes`, which is reserved until
     /// [`forget`](Transfers::forget) is called.
-    fn fetch(&self, from: u64, bytes: usize) -> Result<usize>;
+    fn place(&self, bytes: usize) -> Result<usize>;
+    /// Starts a download into a readback slot. It takes no more memory.
+    fn fetch(&self, from: u64, bytes: usize, place: usize) -> Result<()>;
     /// Returns whether the download into a readback slot has finished.
     fn is_there(&self, place: usize) -> Result<bool>;
     /// Waits for the download into a readback slot and copies it to `data`.

@@ -80,20 +80,37 @@ impl Device {
     /// Starts to copy a tensor to the host without waiting. The copy holds the contents after all
     /// work submitted so far.
     pub fn fetch(&self, tensor: &Tensor) -> Result<Readback> {
-        let (from, bytes) = (tensor.address(), tensor.bytes());
+        let mut readback = self.readback(tensor)?;
+        readback.start(tensor)?;
+        Ok(readback)
+    }
+
+    /// Prepares to copy a tensor or a part of it to the host: everything that takes memory.
+    pub(crate) fn readback(&self, tensor: &Tensor) -> Result<Readback> {
+        let bytes = tensor.bytes();
         let content = match self.0.backend.transfers() {
-            Some(transfers) => Content::Pending(transfers.fetch(from, bytes)?),
-            None => {
-                let mut data = vec![0; bytes];
-                self.0.backend.copy_out(from, &mut data)?;
-                Content::Ready(data)
-            }
+            Some(transfers) => Content::Pending(transfers.place(bytes)?),
+            None => Content::Ready(vec![0; bytes]),
         };
         Ok(Readback { device: self.clone(), dtype: tensor.dtype(), bytes, content })
     }
 }
 
 impl Readback {
+    /// Starts to copy a tensor, no larger than what this was prepared for, without waiting.
+    pub(crate) fn start(&mut self, tensor: &Tensor) -> Result<()> {
+        let (from, backend) = (tensor.address(), &self.device.0.backend);
+        self.bytes = tensor.bytes();
+        match (&mut self.content, backend.transfers()) {
+            (Content::Ready(data), _) => {
+                data.truncate(self.bytes);
+                backend.copy_out(from, data)
+            }
+            (Content::Pending(place), Some(transfers)) => transfers.fetch(from, self.bytes, *place),
+            (Content::Pending(_), None) => Err(Error::device("no room was made for a copy")),
+        }
+    }
+
     /// Returns whether the contents have arrived.
     pub fn is_there(&self) -> Result<bool> {
         match (&self.content, self.device.0.backend.transfers()) {

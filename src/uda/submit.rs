@@ -46,6 +46,11 @@ impl TrainingState {
 
     /// Starts an iteration without waiting for it. The next one can be submitted meanwhile: if this
     /// one fails, later ones do not change the state either.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), with settings that need less. The state is
+    /// unchanged, and the iteration can be submitted again. After another error of the device it may
+    /// be half updated: load it again, on a new device.
     pub fn submit<'a>(
         &mut self,
         batch: impl Into<BatchSource<'a>>,
@@ -93,17 +98,22 @@ impl TrainingState {
         let device = self.device.clone();
         self.inputs.upload(&device, inputs)?;
         let mixing = self.mixing(inputs.iteration);
+        // The work changes the state in the end, so nothing after it may lack memory.
+        let mut failed = device.readback(&self.failed)?;
+        let mut logged = device.readback(&self.logged)?;
         let terms = if trace.is_on() {
             Rc::new(self.iterate(mixing, &mut trace)?)
         } else {
             let graphs = self.graphs.clone();
             graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))?
         };
+        failed.start(&self.failed)?;
+        logged.start(&self.logged.slice(0, &[terms.len()])?)?;
         Ok(PendingStep {
             iteration: inputs.iteration,
             learning_rate: inputs.update.lr,
-            failed: device.fetch(&self.failed)?,
-            logged: device.fetch(&self.logged.slice(0, &[terms.len()])?)?,
+            failed,
+            logged,
             terms,
             previous_templates: self.templates.iteration.replace(inputs.iteration),
         })

@@ -4,6 +4,7 @@
 //! The cases are those of the launchers and the gradients, in double precision; whole training
 //! steps must be bit-identical to the host device's.
 
+mod allocations;
 mod choices;
 mod embedding;
 mod goldens;

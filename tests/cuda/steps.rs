@@ -48,7 +48,7 @@ fn iterate(training: &mut TrainingState, config: &Config, from: u64, to: u64) ->
 }
 
 /// Returns the bits of all state that an iteration passes on to the next.
-fn state(training: &TrainingState) -> Vec<(&'static str, Vec<u32>)> {
+pub fn state(training: &TrainingState) -> Vec<(&'static str, Vec<u32>)> {
     let device = &training.device;
     let teacher = training.teacher.as_ref().unwrap();
     let parts = [
@@ -206,7 +206,7 @@ fn a_checkpoint_moves_between_devices() {
 }
 
 /// Builds a learner on a stand-in GPU, and returns both.
-fn on_a_gpu(config: &Config) -> (StandIn, TrainingState) {
+pub fn on_a_gpu(config: &Config) -> (StandIn, TrainingState) {
     let gpu = StandIn::new();
     let device = Device::cuda_through(Types::F32, Box::new(gpu.clone())).unwrap();
     (gpu, initial_state::build(config, &device, None).unwrap())

@@ -59,7 +59,9 @@ impl CopyStream {
         if let Some(place) = self.slots.iter().position(free) {
             return Ok(place);
         }
-        let (host, arrived) = (driver.allocate_host(bytes)?, driver.event()?);
+        // The driver frees its events; the memory would be lost if there were no event for it.
+        let arrived = driver.event()?;
+        let host = driver.allocate_host(bytes)?;
         self.slots.push(ReadbackSlot { host, room: bytes, arrived, taken: false });
         Ok(self.slots.len() - 1)
     }

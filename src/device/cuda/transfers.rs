@@ -27,15 +27,18 @@ impl Transfers for Cuda {
         self.driver.hold(self.stream, uploads.arrived)
     }
 
-    fn fetch(&self, from: u64, bytes: usize) -> Result<usize> {
+    fn place(&self, bytes: usize) -> Result<usize> {
         self.not_recording("a read")?;
         let mut copy_stream = self.copy_stream.borrow_mut();
         let place = copy_stream.slot(&*self.driver, bytes)?;
-        let slot = &mut copy_stream.slots[place];
-        self.driver.copy_out(self.stream, from, slot.host, bytes)?;
-        self.driver.record(self.stream, slot.arrived)?;
-        slot.taken = true;
+        copy_stream.slots[place].taken = true;
         Ok(place)
+    }
+
+    fn fetch(&self, from: u64, bytes: usize, place: usize) -> Result<()> {
+        let slot = &self.copy_stream.borrow().slots[place];
+        self.driver.copy_out(self.stream, from, slot.host, bytes)?;
+        self.driver.record(self.stream, slot.arrived)
     }
 
     fn is_there(&self, place: usize) -> Result<bool> {

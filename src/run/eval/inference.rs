@@ -47,10 +47,14 @@ impl<'a> Predictor<'a> {
     /// [`Error::OutOfMemory`], with settings that need less; [`Error::NotFinite`] if a logit is not
     /// finite.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
-        let logits = with_advice(self.logits_in_memory(rgb, width, height), self.config)?;
-        let mut failed = self.device.zeros(&[1], DType::I32)?;
-        ops::flag_not_finite(self.device, &logits, &mut failed)?;
-        if self.device.read::<i32>(&failed)? != [0] {
+        let checked = || {
+            let logits = self.logits_in_memory(rgb, width, height)?;
+            let mut failed = self.device.zeros(&[1], DType::I32)?;
+            ops::flag_not_finite(self.device, &logits, &mut failed)?;
+            Ok::<_, Error>((logits, self.device.read::<i32>(&failed)?))
+        };
+        let (logits, failed) = with_advice(checked(), self.config)?;
+        if failed != [0] {
             let problem = "the network's logits are not finite, so they name no classes: other \
                            weights are needed (`udass-raw weights verify` checks a file)";
             return Err(Error::NotFinite(problem.into()));

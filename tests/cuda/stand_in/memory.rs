@@ -50,6 +50,14 @@ impl Memories {
         live.map(|(_, allocation)| allocation.map.len()).sum()
     }
 
+    /// Returns the numbers of live allocations on the device and on the host.
+    pub fn blocks(&self) -> [usize; 2] {
+        [Side::Device, Side::Host].map(|wanted| {
+            let live = self.allocations.iter().filter(|((side, _), a)| *side == wanted && !a.freed);
+            live.count()
+        })
+    }
+
     pub fn allocate(&mut self, side: Side, bytes: usize) -> Result<u64> {
         let map = MmapOptions::new().len(bytes.max(1)).no_reserve_swap().map_anon();
         let mut map = map.map_err(|e| Error::device(format!("allocate: {e}")))?;

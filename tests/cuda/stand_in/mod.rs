@@ -52,6 +52,10 @@ struct State {
     failing: BTreeSet<usize>,
     /// After a failure, everything that waits fails too, as after the fault of a kernel.
     faulty: bool,
+    /// How many tensors, streams, events and blocks of memory were asked for, and how many more
+    /// there may be until all fail.
+    asked: u64,
+    left: Option<u64>,
     /// How often each candidate ran.
     ran: BTreeMap<usize, u64>,
     /// `None`: sums are split as on the host.
@@ -115,6 +119,26 @@ impl State {
         match self.faulty {
             true => misuse(call, "an illegal address was accessed before"),
             false => Ok(()),
+        }
+    }
+
+    /// Counts something that takes memory, and returns whether there is any left for it.
+    fn has_room(&mut self) -> bool {
+        self.asked += 1;
+        match &mut self.left {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn room(&mut self, call: &str) -> Result<()> {
+        match self.has_room() {
+            true => Ok(()),
+            false => misuse(call, "out of memory"),
         }
     }
 
@@ -249,7 +273,7 @@ impl Driver for StandIn {
         state.not_in_capture("allocate")?;
         state.works("allocate")?;
         let free = state.total - state.memories.allocated();
-        if bytes > free {
+        if !state.has_room() || bytes > free {
             let problem = format!("{} MiB are requested, {} are free", bytes >> 20, free >> 20);
             return Err(Error::OutOfMemory(problem));
         }
@@ -270,6 +294,7 @@ impl Driver for StandIn {
     fn allocate_host(&self, bytes: usize) -> Result<u64> {
         let mut state = self.0.borrow_mut();
         state.not_in_capture("allocate_host")?;
+        state.room("allocate_host")?;
         state.memories.allocate(Side::Host, bytes)
     }
 
@@ -308,6 +333,7 @@ impl Driver for StandIn {
 
     fn stream(&self) -> Result<Stream> {
         let mut state = self.0.borrow_mut();
+        state.room("stream")?;
         state.streams.push(Queue::default());
         Ok(Stream(state.streams.len() as u64 - 1))
     }
@@ -403,6 +429,7 @@ impl Driver for StandIn {
 
     fn event(&self) -> Result<Event> {
         let mut state = self.0.borrow_mut();
+        state.room("event")?;
         state.events.push(None);
         Ok(Event(state.events.len() as u64 - 1))
     }
@@ -490,8 +517,9 @@ impl Driver for StandIn {
         let queue = state.queue("end_capture", stream)?;
         match state.capture.take() {
             Some((captured, calls)) if captured == queue => {
-                state.graphs.push(Some(calls));
                 state.kept.clear();
+                state.room("end_capture")?;
+                state.graphs.push(Some(calls));
                 Ok(Graph(state.graphs.len() as u64 - 1))
             }
             other => {
@@ -537,6 +565,9 @@ impl Driver for StandIn {
 
     fn on_alloc(&self, address: u64, bytes: usize) -> Result<()> {
         let mut state = self.0.borrow_mut();
+        if !state.has_room() {
+            return Err(Error::OutOfMemory("no tensor may be added".into()));
+        }
         state.memories.on_alloc(address, bytes)?;
         state.poison("poison", address, bytes, memory::POISON);
         let guard = guard_of(address, bytes);

@@ -45,6 +45,8 @@ impl StandIn {
             epilogue: 0,
             failing: Default::default(),
             faulty: false,
+            asked: 0,
+            left: None,
             ran: Default::default(),
             multiprocessors: None,
             folder: None,
@@ -85,6 +87,22 @@ impl StandIn {
     /// Lets everything that allocates or waits fail from here on, as after the fault of a kernel.
     pub fn break_down(&self) {
         self.0.borrow_mut().faulty = true;
+    }
+
+    /// Lets everything that takes memory fail after so many more tensors, streams, events and blocks
+    /// of memory; None: nothing fails.
+    pub fn fail_after(&self, more: Option<u64>) {
+        self.0.borrow_mut().left = more;
+    }
+
+    /// Returns how much was asked for that takes memory, by number.
+    pub fn asked(&self) -> u64 {
+        self.0.borrow().asked
+    }
+
+    /// Returns the numbers of allocated blocks in device and in pinned memory.
+    pub fn blocks(&self) -> [usize; 2] {
+        self.0.borrow().memories.blocks()
     }
 
     /// Returns how often each candidate ran since the previous call.
