@@ -36,6 +36,17 @@ fn every_reader_reads_what_is_good() {
     }
     targets::config(&fs::read(root.join("configs/gta_vit.toml")).unwrap());
     targets::log(b"{\"event\": \"iteration\", \"iteration\": 2}\n{\"torn");
+    for name in ["log.jsonl", "evaluation.json", "mine.toml"] {
+        targets::run(&fs::read(root.join("tests/formats").join(name)).unwrap());
+    }
+    targets::image(&png(24, 17, &[7; 24 * 17]));
+    for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg] {
+        let picture =
+            image::RgbImage::from_fn(24, 17, |x, y| [9 * x as u8, 11 * y as u8, 3].into());
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        targets::image(bytes.get_ref());
+    }
 }
 
 /// A PNG that declares this size and stores `pixels`.

@@ -90,17 +90,37 @@ pub fn read(file: &TensorFile, iteration: u64) -> Result<Batch> {
     };
     let notes: Notes = serde_json::from_str(text)
         .map_err(|e| Error::weights(file.path(), format!("its `{KEY}`: {e}")))?;
-    let bytes = |name: &str| file.exactly(&format!("batch.{name}"), Dtype::U8);
-    let crops = |name: &str, domain: Domain| {
-        Ok::<_, Error>(Crops {
-            batch: domain.batch,
-            size: notes.size,
-            rgb: bytes(&format!("{name}.rgb"))?,
-            label: bytes(&format!("{name}.label"))?,
-            extent: domain.extent,
-            files: domain.files,
-        })
+    let size = notes.size;
+    let wrong = |what: String| Error::weights(file.path(), format!("its `{KEY}`: {what}"));
+    if size == 0 {
+        return Err(wrong("its size is 0".into()));
+    }
+    // What allocates by the description is only safe if the tensors have what it claims.
+    let plane = |name: &str, batch: usize, channels: usize| {
+        let name = format!("batch.{name}");
+        let bytes = file.exactly(&name, Dtype::U8)?;
+        let shape = file.find(&name).map_or(&[][..], |info| &info.shape);
+        match shape {
+            [n, rest @ ..] if rest == [size, size, channels] && [0, batch].contains(n) => Ok(bytes),
+            _ => Err(wrong(format!(
+                "`{name}` has shape {shape:?}, expected {:?}",
+                [batch, size, size, channels]
+            ))),
+        }
     };
+    let crops = |name: &str, domain: Domain| {
+        let Domain { batch, extent, files } = domain;
+        let rgb = plane(&format!("{name}.rgb"), batch, 3)?;
+        if batch > 0 && rgb.is_empty() {
+            return Err(wrong(format!("`batch.{name}.rgb` is empty")));
+        }
+        if !extent.is_empty() && extent.len() != batch {
+            return Err(wrong(format!("{} extents for {batch} crops", extent.len())));
+        }
+        let label = plane(&format!("{name}.label"), batch, 1)?;
+        Ok::<_, Error>(Crops { batch, size, rgb, label, extent, files })
+    };
+    let targets = notes.target.batch;
     let rare = notes.rare.map(|(domain, classes)| {
         Ok::<_, Error>(RareCrops { classes, crops: crops("rare", domain)? })
     });
@@ -108,7 +128,7 @@ pub fn read(file: &TensorFile, iteration: u64) -> Result<Batch> {
         iteration,
         source: crops("source", notes.source)?,
         target: crops("target", notes.target)?,
-        valid: bytes("valid")?,
+        valid: plane("valid", targets, 1)?,
         rare: rare.transpose()?,
         skipped: Vec::new(),
     })

@@ -145,18 +145,26 @@ fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<
     let groups = groups.enumerate().map(|(index, (prefix, param))| {
         group(&config.optimizer, &format!("{prefix}{param}"), index)
     });
-    let templates = under("templates.").map(|(key, name)| leaf(key, name)).collect();
+    let own = |prefix| Node::Dict(under(prefix).map(|(key, name)| leaf(key, name)).collect());
     let strings = file.strings().iter();
     let strings = strings.map(|(key, value)| (Node::text(key), Node::text(value))).collect();
     let optimizer = Node::dict([
         ("state", Node::Dict(moments.collect())),
         ("param_groups", Node::List(groups.collect())),
     ]);
+    let mut kept = vec![
+        (Node::text("strings"), Node::Dict(strings)),
+        (Node::text("templates"), own("templates.")),
+    ];
+    // A dump holds a batch as well.
+    if under("batch.").next().is_some() {
+        kept.push((Node::text("batch"), own("batch.")));
+    }
     let tree = Node::dict([
         ("meta", Node::dict([("iter", Node::Int(iteration as i64)), ("epoch", Node::Int(0))])),
         ("state_dict", Node::Ordered(state.collect())),
         ("optimizer", optimizer),
-        (OWN, Node::dict([("strings", Node::Dict(strings)), ("templates", Node::Dict(templates))])),
+        (OWN, Node::Dict(kept)),
     ]);
     Ok((named, Some(tree), BTreeMap::new()))
 }

@@ -18,6 +18,9 @@ pub(super) const OWN: &str = "udass_raw";
 pub(super) const CONFIG: &str = "config";
 /// The metadata key of what identifies a run: a digest of all that its results depend on.
 pub const RUN: &str = "run";
+/// The largest iteration of a checkpoint. Up to here, differences of iterations do not overflow and
+/// programs that read numbers in double precision read them exactly.
+pub(super) const MAX_ITERATION: u64 = 1 << 53;
 
 /// The kind of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +68,23 @@ pub struct Identity {
 /// Returns the next iteration of a checkpoint of this program or of the reference.
 ///
 /// # Errors
-/// [`Error::Weights`] if the file's metadata is malformed.
+/// [`Error::Weights`] if the file's metadata is malformed, or the number is larger than that of any
+/// run.
 pub fn iteration(file: &TensorFile) -> Result<Option<u64>> {
+    let bounded = |number: u64| match number <= MAX_ITERATION {
+        true => Ok(number),
+        false => Err(Error::weights(file.path(), format!("its iteration, {number}, is too large"))),
+    };
     if let Some(text) = file.metadata("iteration") {
         let number = text.parse().map_err(|_| {
             Error::weights(file.path(), format!("its iteration, `{text}`, is not a number"))
         })?;
-        return Ok(Some(number));
+        return bounded(number).map(Some);
     }
     let tree = file.tree()?;
     let iteration = tree.as_ref().and_then(|tree| tree.get("meta")?.get("iter"));
     Ok(match iteration {
-        Some(Node::Int(number)) => u64::try_from(*number).ok(),
+        Some(Node::Int(number)) => u64::try_from(*number).ok().map(bounded).transpose()?,
         _ => None,
     })
 }

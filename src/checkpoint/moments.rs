@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::identity;
+use super::identity::{self, MAX_ITERATION};
 use super::pth::Node;
 use super::tensor_file::TensorFile;
 use crate::{Error, Result};
@@ -41,14 +41,23 @@ pub fn names(file: &TensorFile, prefix: &str) -> Option<HashMap<String, [String;
 /// the reference counts the updates of each parameter.
 ///
 /// # Errors
-/// [`Error::Weights`] if the file's metadata is malformed.
+/// [`Error::Weights`] if the file's metadata is malformed, or the number is not one that a run can
+/// have.
 pub fn first_update(file: &TensorFile) -> Result<i64> {
-    if let Some(text) = file.metadata("optimizer.first") {
-        let problem = || format!("its optimizer.first, `{text}`, is not a number");
-        return text.parse().map_err(|_| Error::weights(file.path(), problem()));
-    }
     let next = identity::iteration(file)?.map_or(0, |next| next as i64);
-    Ok(updates(file)?.map_or(0, |updates| next - updates))
+    let first = match file.metadata("optimizer.first") {
+        Some(text) => text.parse().map_err(|_| {
+            let problem = format!("its optimizer.first, `{text}`, is not a number");
+            Error::weights(file.path(), problem)
+        })?,
+        None => updates(file)?.map_or(0, |updates| next.saturating_sub(updates)),
+    };
+    // The moments hold no update after the checkpoint; they may be older than the run.
+    if first > next || first.unsigned_abs() > MAX_ITERATION {
+        let problem = format!("its optimizer.first is {first}, but its iteration is {next}");
+        return Err(Error::weights(file.path(), problem));
+    }
+    Ok(first)
 }
 
 /// Returns the number of updates that PyTorch's moments hold: `step` of the first parameter, which

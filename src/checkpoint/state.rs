@@ -116,11 +116,43 @@ pub fn save(
 /// # Errors
 /// [`Error::Weights`] if the file is none.
 pub fn next_iteration(file: &TensorFile) -> Result<u64> {
-    file.metadata("iteration").and_then(|text| text.parse().ok()).ok_or_else(|| {
+    let number = file.metadata("iteration").is_some_and(|text| text.parse::<u64>().is_ok());
+    let next = if number { identity::iteration(file)? } else { None };
+    next.ok_or_else(|| {
         let problem = "is not a checkpoint of a run, so it cannot be resumed (--checkpoint starts \
                        a new run from weights)";
         Error::weights(file.path(), problem)
     })
+}
+
+/// Returns the position of a run in its checkpoint.
+///
+/// # Errors
+/// [`Error::Weights`] if the file is not a run's checkpoint, or its metadata is malformed.
+pub fn position(file: &TensorFile) -> Result<Position> {
+    fn json<T: DeserializeOwned + Default>(file: &TensorFile, key: &str) -> Result<T> {
+        // Earlier versions did not write every key.
+        file.metadata(key).map_or(Ok(T::default()), |text| {
+            serde_json::from_str(text)
+                .map_err(|e| Error::weights(file.path(), format!("its `{key}`: {e}")))
+        })
+    }
+    let next = next_iteration(file)?;
+    let run = file.metadata(identity::RUN).unwrap_or_default().into();
+    Ok(Position { next, skipped: json(file, "skipped")?, run, data: json(file, "data")? })
+}
+
+/// Returns the iteration of a checkpoint's templates, if they hold one's images.
+fn templates_iteration(file: &TensorFile, next: u64) -> Result<Option<u64>> {
+    let iteration = file.metadata("templates.iteration").and_then(|text| text.parse().ok());
+    match iteration {
+        Some(iteration) if iteration >= next => {
+            let problem =
+                format!("its templates.iteration is {iteration}, but its iteration is {next}");
+            Err(Error::weights(file.path(), problem))
+        }
+        iteration => Ok(iteration),
+    }
 }
 
 /// Restores the state that [`save`] wrote and returns the run's position.
@@ -129,8 +161,10 @@ pub fn next_iteration(file: &TensorFile) -> Result<u64> {
 /// [`Error::Weights`] if the file is not a run's checkpoint or does not fit the configuration.
 pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position> {
     let path = file.path();
-    let number = |key: &str| file.metadata(key).and_then(|text| text.parse::<u64>().ok());
-    let next = next_iteration(file)?;
+    // What is small is checked before anything is loaded.
+    let position = position(file)?;
+    let first = first_update(file)?;
+    let of_templates = templates_iteration(file, position.next)?;
     let device = training.device.clone();
     load_network(file, &device, &mut training.student, Network::Student)?;
     if let Some(teacher) = &mut training.teacher {
@@ -139,18 +173,8 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
     if !load_moments(file, training)? {
         return Err(Error::weights(path, format!("holds no tensor `{}…`", MOMENTS[0])));
     }
-    training.optimizer.first = first_update(file)?;
-    training.templates.iteration = number("templates.iteration");
-    let late = |name: &str, iteration: i64| {
-        let problem = format!("its {name} is {iteration}, but its iteration is {next}");
-        Error::weights(path, problem)
-    };
-    if training.optimizer.first > next as i64 {
-        return Err(late("optimizer.first", training.optimizer.first));
-    }
-    if let Some(iteration) = training.templates.iteration.filter(|&iteration| iteration >= next) {
-        return Err(late("templates.iteration", iteration as i64));
-    }
+    training.optimizer.first = first;
+    training.templates.iteration = of_templates;
     if training.templates.iteration.is_some() {
         for (name, tensor) in training.templates.named() {
             if tensor.is_empty() {
@@ -163,15 +187,7 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
             }
         }
     }
-    fn json<T: DeserializeOwned + Default>(file: &TensorFile, key: &str) -> Result<T> {
-        // Earlier versions did not write every key.
-        file.metadata(key).map_or(Ok(T::default()), |text| {
-            serde_json::from_str(text)
-                .map_err(|e| Error::weights(file.path(), format!("its `{key}`: {e}")))
-        })
-    }
-    let run = file.metadata(identity::RUN).unwrap_or_default().into();
-    Ok(Position { next, skipped: json(file, "skipped")?, run, data: json(file, "data")? })
+    Ok(position)
 }
 
 /// Loads AdamW's moments from a checkpoint of this program or of the reference. Returns false if

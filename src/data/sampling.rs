@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::RareClassSampling,
-    data::layouts::Pair,
+    data::{decode::MAX_PIXELS, layouts::Pair},
     error::{Error, Result},
     file::{self, MAX_TEXT},
     rng::Draw,
@@ -54,6 +54,7 @@ fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result
         let pixels = value.as_u64().ok_or_else(|| {
             Error::data(path, format!("class \"{key}\" has {value} pixels: expected a count"))
         })?;
+        check_count(path, &key, pixels)?;
         stats.counts.push((parse_class(path, &key, classes)?, pixels));
     }
     if stats.file.is_empty() {
@@ -67,8 +68,22 @@ fn parse_stats(path: &Path, entry: Map<String, Value>, classes: usize) -> Result
 fn read_samples_with_class(root: &Path, classes: usize) -> Result<HashMap<u8, Vec<(String, u64)>>> {
     let path = root.join(SAMPLES_WITH_CLASS);
     let samples: HashMap<String, Vec<(String, u64)>> = read_json(&path)?;
-    let class = |key: &str| parse_class(&path, key, classes);
-    samples.into_iter().map(|(key, files)| Ok((class(&key)?, files))).collect()
+    let checked = |(key, files): (String, Vec<(String, u64)>)| {
+        files.iter().try_for_each(|(_, pixels)| check_count(&path, &key, *pixels))?;
+        Ok((parse_class(&path, &key, classes)?, files))
+    };
+    samples.into_iter().map(checked).collect()
+}
+
+/// Rejects a count of more pixels than a label can have. Sums and areas of counts cannot overflow.
+fn check_count(path: &Path, class: &str, pixels: u64) -> Result<()> {
+    match pixels <= MAX_PIXELS as u64 {
+        true => Ok(()),
+        false => {
+            let problem = format!("class \"{class}\" has {pixels} pixels: no label has as many");
+            Err(Error::data(path, problem))
+        }
+    }
 }
 
 fn parse_class(path: &Path, key: &str, classes: usize) -> Result<u8> {

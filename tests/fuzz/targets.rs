@@ -10,24 +10,49 @@ use udass_raw::config::Config;
 use udass_raw::data::labels::{CITYSCAPES_IDS, LabelFile, SYNTHIA_IDS, TRAIN_IDS};
 use udass_raw::run::train::log::{Log, read};
 
+#[path = "targets/checkpoint.rs"]
+mod checkpoint;
+#[path = "targets/image.rs"]
+mod image;
+#[path = "targets/run.rs"]
+mod run;
+
+pub use checkpoint::checkpoint;
+pub use image::image;
+pub use run::run;
+
 type Target = fn(&[u8]);
 
-pub const ALL: [(&str, Target); 5] = [
+pub const ALL: [(&str, Target); 8] = [
     ("pth", pth),
     ("safetensors", safetensors),
     ("label", label),
     ("config", config),
     ("log", log),
+    ("image", image),
+    ("checkpoint", checkpoint),
+    ("run", run),
 ];
 
 /// Writes the input to a file that no other thread uses, since the readers take paths.
 fn file(bytes: &[u8]) -> PathBuf {
+    let path = place("");
+    std::fs::write(&path, bytes).expect("a place for the input");
+    path
+}
+
+/// Returns a path with this ending that no other thread uses.
+fn place(ending: &str) -> PathBuf {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
     let thread = std::thread::current().id();
-    let path = folder.join(format!("udass-raw-fuzz-{}-{thread:?}", std::process::id()));
-    std::fs::write(&path, bytes).expect("a place for the input");
-    path
+    folder.join(format!("udass-raw-fuzz-{}-{thread:?}{ending}", std::process::id()))
+}
+
+/// A configuration of a run in the small.
+fn preset() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| Config::load("toy_vit", &[]).expect("a preset"))
 }
 
 fn tensors(path: &Path) {
@@ -69,11 +94,11 @@ pub fn config(bytes: &[u8]) {
 
 /// Logs of runs: reads them and resumes.
 pub fn log(bytes: &[u8]) {
-    static CONFIG: OnceLock<Config> = OnceLock::new();
-    let config = CONFIG.get_or_init(|| Config::load("toy_vit", &[]).expect("a preset"));
     let path = file(bytes);
     let Ok(before) = read(&path) else { return };
-    drop(Log::resume(&path, 3, "run", config).expect("a log that can be read can be gone on with"));
+    drop(
+        Log::resume(&path, 3, "run", preset()).expect("a log that can be read can be gone on with"),
+    );
     // The remaining lines are older, and the new one is last.
     let after = read(&path).expect("whole lines");
     assert!(after.len() <= before.len() + 1);

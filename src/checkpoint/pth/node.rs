@@ -70,6 +70,20 @@ impl Node {
         }
     }
 
+    /// Calls `see` with the name of each tensor of the tree.
+    pub(super) fn each_tensor<'a>(&'a self, see: &mut impl FnMut(&'a str)) {
+        match self {
+            Node::Tensor(name) => see(name),
+            Node::List(items) | Node::Tuple(items) => {
+                items.iter().for_each(|item| item.each_tensor(see));
+            }
+            Node::Dict(items) | Node::Ordered(items) => {
+                items.iter().for_each(|(_, value)| value.each_tensor(see));
+            }
+            _ => {}
+        }
+    }
+
     /// Creates a text node.
     pub fn text(text: impl Into<String>) -> Node {
         Node::Text(text.into())

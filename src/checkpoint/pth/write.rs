@@ -1,7 +1,7 @@
 //! Writes torch files in the zip format. The pickle holds only dictionaries, lists, scalars and
 //! tensors, so that `torch.load(weights_only=True)` accepts it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -23,10 +23,20 @@ const ALIGNMENT: u16 = 64;
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Weights`] if the tree is too deep to be read back, a tensor is missing
-/// from `entries` or PyTorch lacks its type; the error of an entry whose bytes cannot be read.
+/// from `entries` or from the tree, or PyTorch lacks its type; the error of an entry whose bytes
+/// cannot be read.
 pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
     if tree.is_deeper_than(MAX_DEPTH) {
         return Err(Error::weights(path, too_deep()));
+    }
+    let mut named = HashSet::new();
+    tree.each_tensor(&mut |name| {
+        named.insert(name);
+    });
+    if let Some(lost) = entries.iter().find(|entry| !named.contains(entry.name.as_str())) {
+        let problem =
+            format!("its tree has no place for tensor `{}`, which would be lost", lost.name);
+        return Err(Error::weights(path, problem));
     }
     let mut pickle = Pickle { bytes: vec![0x80, 2], tensors: HashMap::new(), path };
     for (index, entry) in entries.iter().enumerate() {
