@@ -79,7 +79,7 @@ fn assert_told(error: &Error) {
 /// Returns numbers below `total`: the first and the last few, and an even spread of the others.
 fn sample(total: u64) -> BTreeSet<u64> {
     let spread = (0..SAMPLES).map(|i| i * total / SAMPLES);
-    spread.chain(0..4).chain(total.saturating_sub(8)..total).filter(|&n| n < total).collect()
+    spread.chain(0..24).chain(total.saturating_sub(8)..total).filter(|&n| n < total).collect()
 }
 
 /// Runs `work` on something, with memory for each of these numbers of allocations until it succeeds,
