@@ -105,8 +105,8 @@ impl Writer {
         assert!(output.status.success(), "{name}: {}", stderr(&output));
         let after = files(&root);
         let mut failures = 0;
-        for (index, step) in steps {
-            for kind in ["EIO", "full", "kill"] {
+        for (turn, (index, step)) in steps.into_iter().enumerate() {
+            for kind in [["EIO", "full"][turn % 2], "kill"] {
                 reset();
                 let output = with(&[("FAULT", &format!("{kind} Any {index}"))]);
                 let told = stderr(&output);
