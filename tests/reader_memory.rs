@@ -17,6 +17,11 @@ use udass_raw::data::decode::load_rgb;
 use udass_raw::data::labels::{LabelFile, SYNTHIA_IDS, TRAIN_IDS};
 use udass_raw::run::train::log;
 
+#[path = "support/jpeg.rs"]
+mod jpeg;
+
+use jpeg::progressive;
+
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -120,29 +125,10 @@ fn images(folder: &Path) {
     drop(pixels);
     let file = fs::metadata(&path).unwrap().len() as usize;
     within("JPEG", 2 * file + 12 * side * side + MIB, || load_rgb(&path).unwrap());
-    let bytes = progressive(side as u16);
+    let bytes = progressive(side as u16, 3);
     fs::write(&path, &bytes).unwrap();
     let most = 2 * bytes.len() + 12 * side * side + MIB;
     within("progressive JPEG", most, || load_rgb(&path).unwrap());
-}
-
-/// A progressive JPEG in color of one scan, in which each block's code is one bit.
-fn progressive(side: u16) -> Vec<u8> {
-    let mut jpeg = vec![0xff, 0xd8];
-    let mut segment = |marker: u8, body: &[u8]| {
-        jpeg.extend([0xff, marker]);
-        jpeg.extend((body.len() as u16 + 2).to_be_bytes());
-        jpeg.extend(body);
-    };
-    segment(0xdb, &[&[0][..], &[1; 64]].concat());
-    let [high, low] = side.to_be_bytes();
-    segment(0xc2, &[8, high, low, high, low, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0]);
-    // One code of one bit, for the difference 0.
-    segment(0xc4, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    segment(0xda, &[3, 1, 0, 2, 0, 3, 0, 0, 0, 0]);
-    jpeg.extend(vec![0; 3 * (usize::from(side) / 8).pow(2) / 8]);
-    jpeg.extend([0xff, 0xd9]);
-    jpeg
 }
 
 fn zipped(pickle: &[u8]) -> Vec<u8> {

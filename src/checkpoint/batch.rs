@@ -95,7 +95,7 @@ pub fn read(file: &TensorFile, iteration: u64) -> Result<Batch> {
     if size == 0 {
         return Err(wrong("its size is 0".into()));
     }
-    // What allocates by the description is only safe if the tensors have what it claims.
+    // Later steps allocate by the description, so the tensors must hold what it claims.
     let plane = |name: &str, batch: usize, channels: usize| {
         let name = format!("batch.{name}");
         let bytes = file.exactly(&name, Dtype::U8)?;

@@ -42,7 +42,7 @@ pub fn convert(file: &TensorFile, out: &Path, only: Option<Network>) -> Result<(
     if same(out).is_some_and(|out| same(file.path()) == Some(out)) {
         return Err(Error::weights(out, "is the input file: choose another name for the output"));
     }
-    // What could not be loaded afterwards is not converted either.
+    // A tensor that could not be loaded afterwards is not converted either.
     let real = |info: &&TensorInfo| {
         matches!(info.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     };

@@ -161,7 +161,7 @@ fn templates_iteration(file: &TensorFile, next: u64) -> Result<Option<u64>> {
 /// [`Error::Weights`] if the file is not a run's checkpoint or does not fit the configuration.
 pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position> {
     let path = file.path();
-    // What is small is checked before anything is loaded.
+    // These checks are cheap, so they come before any tensor is loaded.
     let position = position(file)?;
     let first = first_update(file)?;
     let of_templates = templates_iteration(file, position.next)?;

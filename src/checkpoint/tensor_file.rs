@@ -51,7 +51,7 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// The size of each axis.
     pub shape: Vec<usize>,
-    /// Where the elements are. Several places are stacked along the first axis.
+    /// The parts of the file that hold the elements, stacked along the first axis.
     parts: Vec<Part>,
 }
 

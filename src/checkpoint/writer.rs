@@ -57,7 +57,8 @@ pub fn write(
     // The format aligns tensor data to 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
     let start = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-    let place = checksum::place(&start, digits).unwrap_or_default();
+    let place = checksum::place(&start, digits)
+        .ok_or_else(|| Error::weights(path, "its header has no place for the checksums"))?;
     let of_header = checksum::of_header(&start, place.clone());
     // An error while producing bytes aborts the write; it is returned instead of the I/O error.
     let mut failed = None;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use udass_raw::checkpoint::files;
 use udass_raw::data::toy;
-use udass_raw::run::train::resume::Accept;
+use udass_raw::run::train::resume::ResumeOptions;
 use udass_raw::run::train::signal::{self, Stop};
 use udass_raw::run::train::trainer::{End, Start, train};
 
@@ -85,13 +85,13 @@ impl Args {
             "--resume continues with the run's own checkpoint: leave out --checkpoint, or use \
              --resume=auto to start from it if there is no run yet"
         );
-        let accept = Accept {
-            damaged_checkpoints: self.resume == Some(Resume::Auto),
-            changed_data: self.accept_changed_data,
+        let options = ResumeOptions {
+            skip_damaged_checkpoints: self.resume == Some(Resume::Auto),
+            accept_changed_data: self.accept_changed_data,
         };
         Ok(match (&self.resume, &self.checkpoint) {
-            (Some(Resume::Always), _) => Start::Resume(accept),
-            (Some(Resume::Auto), _) if !files::list(out).is_empty() => Start::Resume(accept),
+            (Some(Resume::Always), _) => Start::Resume(options),
+            (Some(Resume::Auto), _) if !files::list(out).is_empty() => Start::Resume(options),
             (_, Some(file)) => {
                 Start::Checkpoint { path: file.clone(), iteration: self.start_iteration }
             }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     lines: Vec<String>,
-    /// Where the value of each key comes from.
+    /// The origin of each key's value.
     pub(super) origins: BTreeMap<String, String>,
 }
 

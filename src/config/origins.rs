@@ -1,4 +1,4 @@
-//! Where the values of a configuration come from.
+//! Finds the file and line that each value of a configuration comes from.
 
 use std::collections::BTreeMap;
 

@@ -147,7 +147,7 @@ fn point(title: &str, text: &str, span: Range<usize>, what: &str) -> String {
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
     let (number, column) = position(text, start);
-    // Of a long line, only what is around the span is shown.
+    // A long line is cut down to the neighborhood of the span.
     let seen = floor(text, start.saturating_sub(MAX_LINE / 2).max(line_start));
     let (before, line) = (&text[seen..start], &line[seen - line_start..]);
     let line = &line[..floor(line, MAX_LINE)];

@@ -26,7 +26,7 @@ pub struct Inventory {
     lists: BTreeMap<String, BTreeMap<String, Entry>>,
 }
 
-/// What is known of a file; nothing, if it cannot be opened.
+/// The facts that are compared of a file; none, if it cannot be opened.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Entry {
     bytes: Option<u64>,

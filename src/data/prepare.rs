@@ -27,7 +27,7 @@ use crate::{
         sampling::{CLASS_STATS, CLASS_STATS_DICT, FileStats, SAMPLES_WITH_CLASS},
     },
     error::{Error, Result},
-    file::atomic::{remove_leftovers_of_dead, replace},
+    file::atomic::{remove_leftovers_of_dead_processes, replace},
     observer::Observer,
 };
 
@@ -99,7 +99,7 @@ pub fn prepare(
     }
     let written = labels.iter().filter_map(|label| label.train_ids.as_ref()?.parent());
     for folder in written.chain([root]).collect::<BTreeSet<_>>() {
-        remove_leftovers_of_dead(folder)?;
+        remove_leftovers_of_dead_processes(folder)?;
     }
     let done = AtomicUsize::new(0);
     let converted: Vec<Result<Converted>> = labels

@@ -103,7 +103,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn remove_leftovers_of_dead(folder: &Path) -> Result<()> {
+pub fn remove_leftovers_of_dead_processes(folder: &Path) -> Result<()> {
     // A process of an earlier container often had the same number.
     let this = std::process::id();
     let runs = |process: u32| process != this && Path::new(&format!("/proc/{process}")).exists();

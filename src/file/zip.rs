@@ -12,10 +12,10 @@ use zip::ZipWriter;
 /// The error of `fill`, or the first one of the disk.
 pub fn write_zip(
     file: &mut BufWriter<File>,
-    fill: impl FnOnce(&mut ZipWriter<&mut Patient>) -> io::Result<()>,
+    fill: impl FnOnce(&mut ZipWriter<&mut StickyWriter>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut patient = Patient { file, at: 0, end: 0, failed: None };
-    let mut zip = ZipWriter::new(&mut patient);
+    let mut writer = StickyWriter { file, at: 0, end: 0, failed: None };
+    let mut zip = ZipWriter::new(&mut writer);
     let filled = fill(&mut zip);
     let finished = match &filled {
         Ok(()) => zip.finish().map(drop).map_err(io::Error::from),
@@ -24,18 +24,18 @@ pub fn write_zip(
             Ok(())
         }
     };
-    patient.failed.map_or(filled.and(finished), Err)
+    writer.failed.map_or(filled.and(finished), Err)
 }
 
-/// A file that takes everything. After the first error it only keeps count.
-pub struct Patient<'a> {
+/// A file that remembers its first error and then only keeps count of what it is given.
+pub struct StickyWriter<'a> {
     file: &'a mut BufWriter<File>,
     at: u64,
     end: u64,
     failed: Option<io::Error>,
 }
 
-impl Patient<'_> {
+impl StickyWriter<'_> {
     fn attempt(&mut self, step: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
         if self.failed.is_none() {
             self.failed = step(self.file).err();
@@ -43,7 +43,7 @@ impl Patient<'_> {
     }
 }
 
-impl Write for Patient<'_> {
+impl Write for StickyWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.attempt(|file| file.write_all(bytes));
         self.at += bytes.len() as u64;
@@ -57,7 +57,7 @@ impl Write for Patient<'_> {
     }
 }
 
-impl Seek for Patient<'_> {
+impl Seek for StickyWriter<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),

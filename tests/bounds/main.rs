@@ -1,6 +1,8 @@
 //! Tests that input of any size and shape costs no more than is stated: depth, pixels, bytes, files
 //! that are no files, and values of a configuration.
 
+#[path = "../support/jpeg.rs"]
+mod jpeg;
 mod memory;
 mod names;
 mod opening;

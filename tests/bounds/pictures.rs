@@ -4,6 +4,7 @@ use std::path::Path;
 
 use udass_raw::data::decode::{load_rgb, size};
 
+use crate::jpeg::progressive;
 use crate::{file, folder};
 
 /// Replaces the size in the frame header of a JPEG file.
@@ -24,24 +25,6 @@ fn baseline() -> Vec<u8> {
     jpeg
 }
 
-/// A gray progressive JPEG of one scan, in which each block's code is one bit.
-fn progressive() -> Vec<u8> {
-    let mut jpeg = vec![0xff, 0xd8];
-    let mut segment = |marker: u8, body: &[u8]| {
-        jpeg.extend([0xff, marker]);
-        jpeg.extend((body.len() as u16 + 2).to_be_bytes());
-        jpeg.extend(body);
-    };
-    segment(0xdb, &[&[0][..], &[1; 64]].concat());
-    segment(0xc2, &[8, 0, 64, 0, 64, 1, 1, 0x11, 0]);
-    // One code of one bit, for the difference 0.
-    segment(0xc4, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    segment(0xda, &[1, 1, 0, 0, 0, 0]);
-    jpeg.extend([0; 8]);
-    jpeg.extend([0xff, 0xd9]);
-    jpeg
-}
-
 fn told(path: &Path) -> String {
     load_rgb(path).unwrap_err().to_string()
 }
@@ -49,7 +32,7 @@ fn told(path: &Path) -> String {
 #[test]
 fn jpegs_are_refused_before_their_claim_is_allocated() {
     let folder = folder();
-    for (kind, jpeg) in [("baseline", baseline()), ("progressive", progressive())] {
+    for (kind, jpeg) in [("baseline", baseline()), ("progressive", progressive(64, 1))] {
         let path = file(folder.path(), "good.jpg", &jpeg);
         assert_eq!(load_rgb(&path).unwrap().rgb.len(), 64 * 64 * 3, "{kind}");
         for (width, height, problem) in [
@@ -72,7 +55,7 @@ fn jpegs_are_refused_before_their_claim_is_allocated() {
 #[test]
 fn a_jpeg_of_the_least_bytes_for_its_pixels_is_read() {
     // 8 bytes of codes for 64 blocks would do for 8 times as many pixels; the headers are spare.
-    let jpeg = progressive();
+    let jpeg = progressive(64, 1);
     let side = ((jpeg.len() * 512) as f64).sqrt() as u16;
     let folder = folder();
     load_rgb(&file(folder.path(), "least.jpg", &claiming(jpeg.clone(), side, side))).unwrap();

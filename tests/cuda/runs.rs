@@ -9,7 +9,7 @@ use udass_raw::checkpoint::tensor_file::TensorFile;
 use udass_raw::config::Config;
 use udass_raw::device::Types;
 use udass_raw::run::train::replay::replay;
-use udass_raw::run::train::resume::Accept;
+use udass_raw::run::train::resume::ResumeOptions;
 use udass_raw::run::train::signal::Stop;
 use udass_raw::run::train::trainer::{Start, train_on};
 
@@ -37,7 +37,7 @@ fn child_that_trains() {
     let sets: Vec<String> = settings().into_iter().chain(sets).collect();
     let config = Config::load("toy_vit", &sets).unwrap();
     let begun = !checkpoints::list(&out).is_empty();
-    let start = if begun { Start::Resume(Accept::default()) } else { Start::Weights };
+    let start = if begun { Start::Resume(ResumeOptions::default()) } else { Start::Weights };
     if let Err(e) = train_on(&stand_in::device(Types::F32), &config, start, &Stop::new(), &()) {
         eprintln!("error: {e}");
         std::process::exit(1);

@@ -13,7 +13,7 @@ use super::node::{MAX_DEPTH, Node, too_deep};
 use super::value::storage_name;
 use crate::checkpoint::writer::Entry;
 use crate::file::atomic::write_atomic;
-use crate::file::zip::{Patient, write_zip};
+use crate::file::zip::{StickyWriter, write_zip};
 use crate::{Error, Result};
 
 /// Alignment of records in bytes, as PyTorch writes them.
@@ -50,7 +50,7 @@ pub fn write(path: &Path, tree: &Node, entries: Vec<Entry>) -> Result<()> {
         .compression_method(CompressionMethod::Stored)
         .with_alignment(ALIGNMENT);
     let mut failed = None;
-    let write = |zip: &mut ZipWriter<&mut Patient>| {
+    let write = |zip: &mut ZipWriter<&mut StickyWriter>| {
         let begin = |zip: &mut ZipWriter<_>, name: &str, bytes: usize| {
             let large = u32::try_from(bytes).is_err();
             zip.start_file(format!("{root}/{name}"), options.large_file(large))

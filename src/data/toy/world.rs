@@ -15,7 +15,7 @@ use super::render::{Air, render};
 use super::sensor::Sensor;
 use super::street::street;
 use crate::error::{Error, Result};
-use crate::file::atomic::{remove_leftovers_of_dead, replace};
+use crate::file::atomic::{remove_leftovers_of_dead_processes, replace};
 use crate::file::{self, MAX_TEXT};
 use crate::observer::Observer;
 
@@ -175,7 +175,7 @@ impl ToyWorld {
         }
         for folder in &folders {
             create_dir(folder)?;
-            remove_leftovers_of_dead(folder)?;
+            remove_leftovers_of_dead_processes(folder)?;
         }
         let done = AtomicUsize::new(0);
         frames.par_iter().try_for_each(|frame| {
@@ -276,7 +276,7 @@ impl ToyWorld {
             }
             return Ok(());
         }
-        remove_leftovers_of_dead(dir)?;
+        remove_leftovers_of_dead_processes(dir)?;
         let mut entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, "read", e))?;
         if let Some(entry) = entries.next() {
             let entry = entry.map_err(|e| Error::io(dir, "read", e))?;

@@ -20,7 +20,7 @@ use super::images::{gray_png, label_ids_name};
 use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 use crate::file::atomic::write_atomic;
-use crate::file::zip::{Patient, write_zip};
+use crate::file::zip::{StickyWriter, write_zip};
 
 /// An evaluation server, which has a format of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub fn write(
     let mut failed = None;
     // PNGs are already compressed. No modification time is set, so the bytes are reproducible.
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-    let fill = |zip: &mut ZipWriter<&mut Patient>| {
+    let fill = |zip: &mut ZipWriter<&mut StickyWriter>| {
         for (name, map) in names.into_iter().zip(predictions) {
             let png = map.and_then(|m| gray_png(m.width, m.height, &server.ids(m.ids)));
             let png = png.map_err(|e| {

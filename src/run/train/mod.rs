@@ -1,11 +1,11 @@
 //! The training loop with its log, lock, signal handling, and replay of failed iterations.
 
 pub mod best;
+mod checkpoints;
 pub mod initial_state;
 pub mod lock;
 pub mod log;
 pub mod replay;
 pub mod resume;
-mod saved;
 pub mod signal;
 pub mod trainer;

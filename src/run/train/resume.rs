@@ -18,26 +18,26 @@ use crate::{Error, Result};
 /// The name of the file in a run's folder that lists the files it trains on.
 pub const DATA: &str = "data.tsv";
 
-/// What may differ when a run is resumed.
+/// How a run is resumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accept {
-    /// Damaged checkpoints: the newest whole one is taken.
-    pub damaged_checkpoints: bool,
-    /// Other data than that of the checkpoint.
-    pub changed_data: bool,
+pub struct ResumeOptions {
+    /// Passes over damaged checkpoints to the newest whole one.
+    pub skip_damaged_checkpoints: bool,
+    /// Continues even if the data is not that of the checkpoint.
+    pub accept_changed_data: bool,
 }
 
 /// Opens the checkpoint to resume from, and returns messages for the user.
 ///
 /// # Errors
 /// [`Error::Weights`] if there is none, or it is damaged and that is not accepted.
-pub fn open(out: &Path, accept: Accept) -> Result<(TensorFile, Vec<String>)> {
+pub fn open(out: &Path, options: ResumeOptions) -> Result<(TensorFile, Vec<String>)> {
     if files::list(out).is_empty() {
         let problem = "there is no checkpoint to resume here: start the run without --resume, or \
                        give the folder of another with --out";
         return Err(Error::weights(out, problem));
     }
-    if !accept.damaged_checkpoints {
+    if !options.skip_damaged_checkpoints {
         return Ok((files::open(out)?, Vec::new()));
     }
     let (file, damaged) = files::open_newest_whole(out)?;
@@ -98,7 +98,7 @@ pub fn check_data(
     out: &Path,
     position: &Position,
     inventory: &Inventory,
-    accept: Accept,
+    options: ResumeOptions,
 ) -> Result<Option<String>> {
     if position.data.is_empty() {
         let note = "the checkpoint is an earlier version's and does not say which data it was \
@@ -113,7 +113,7 @@ pub fn check_data(
     }
     let changes =
         format!("the data has changed since the run was started\n  {}", changes.join("\n  "));
-    if accept.changed_data {
+    if options.accept_changed_data {
         return Ok(Some(changes));
     }
     let problem = format!(

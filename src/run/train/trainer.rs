@@ -8,11 +8,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::best::Best;
+use super::checkpoints::Checkpoints;
 use super::initial_state;
 use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
-use super::resume::{self, Accept};
-use super::saved::Saved;
+use super::resume::{self, ResumeOptions};
 use super::signal::Stop;
 use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::{files, identity};
@@ -41,7 +41,7 @@ pub enum Start {
     /// The weights of the configuration key `weights.init`.
     Weights,
     /// The newest checkpoint in the run's folder, with its complete state.
-    Resume(Accept),
+    Resume(ResumeOptions),
     /// The student and optimizer moments of a checkpoint of this program or of the reference, or
     /// the student alone for plain weights. The first iteration is `iteration`, by default the
     /// checkpoint's own, or 0 if it has none.
@@ -91,7 +91,7 @@ struct Run<'a> {
     training: TrainingState,
     position: Position,
     log: Log,
-    saved: Saved,
+    checkpoints: Checkpoints,
     best: Best,
     observer: &'a dyn Observer,
     /// When the last iteration, checkpoint or evaluation was finished.
@@ -153,8 +153,8 @@ pub fn train_on(
         inventory.add_whole("weights.init", file);
     }
     let data = inventory.summary();
-    if let Start::Resume(accept) = start {
-        let note = resume::check_data(out, &begun.position, &inventory, accept)?;
+    if let Start::Resume(options) = start {
+        let note = resume::check_data(out, &begun.position, &inventory, options)?;
         begun.notes.extend(note);
     }
     if begun.position.run.is_empty() {
@@ -181,8 +181,9 @@ pub fn train_on(
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
     let best = Best::of_log(&out.join(LOG), config.source.layout == "synthia")?;
-    let saved = Saved::find(config, &position)?;
-    let mut run = Run { config, training, position, log, saved, best, observer, since, recent };
+    let checkpoints = Checkpoints::find(config, &position)?;
+    let mut run =
+        Run { config, training, position, log, checkpoints, best, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -263,7 +264,7 @@ impl Run<'_> {
 
     fn save(&mut self) -> Result<()> {
         self.log.sync()?;
-        self.saved.save(&mut self.training, &self.position)?;
+        self.checkpoints.save(&mut self.training, &self.position)?;
         self.elapsed();
         Ok(())
     }
@@ -294,9 +295,9 @@ impl Run<'_> {
     }
 
     fn keep_best(&mut self, done: u64) -> Result<()> {
-        if !self.saved.keep_as_best(done)? {
+        if !self.checkpoints.keep_as_best(done)? {
             self.save()?;
-            self.saved.keep_as_best(done)?;
+            self.checkpoints.keep_as_best(done)?;
         }
         Ok(())
     }
@@ -342,12 +343,12 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             let start = file.digest()?;
             Begun { training, position: at(first), start, notes, lock: None }
         }
-        Start::Resume(accept) => {
+        Start::Resume(options) => {
             let out = &config.run.out;
             // Lock before looking for the newest checkpoint: another run may be writing a newer
             // one.
             let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
-            let (file, notes) = resume::open(out, *accept)?;
+            let (file, notes) = resume::open(out, *options)?;
             resume::check_configuration(&initial_state::effective(config), &file)?;
             let mut training = initial_state::build(config, device, Some(&file))?;
             let position = state::load(&file, &mut training)?;

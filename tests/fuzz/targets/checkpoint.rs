@@ -15,7 +15,7 @@ use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops::ImageNormalizer;
 use udass_raw::params::Weights;
-use udass_raw::run::train::resume::{Accept, check_configuration, check_data, check_log};
+use udass_raw::run::train::resume::{ResumeOptions, check_configuration, check_data, check_log};
 use udass_raw::uda::batch::BatchBuffers;
 use udass_raw::uda::inputs::StepInputs;
 
@@ -90,7 +90,7 @@ fn resumed(run: &mut Run, file: &TensorFile) {
         assert_eq!(inputs.iteration, position.next);
         let _ = check_log(Path::new("/none"), file, &position);
         let none = Inventory::default();
-        let _ = check_data(Path::new("/none"), &position, &none, Accept::default());
+        let _ = check_data(Path::new("/none"), &position, &none, ResumeOptions::default());
         if let Ok(batch) = batch::read(file, position.next) {
             // Buffers of this size take it, and all others refuse it.
             let _ = buffers.load(device, normalizer, (&batch).into());

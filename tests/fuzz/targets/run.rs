@@ -16,7 +16,7 @@ use udass_raw::rng::{Draw, Purpose};
 use udass_raw::run::comparison::Comparison;
 use udass_raw::run::train::best::Best;
 use udass_raw::run::train::log::run_of;
-use udass_raw::run::train::resume::{Accept, DATA, check_data};
+use udass_raw::run::train::resume::{DATA, ResumeOptions, check_data};
 
 use super::{file, place, preset};
 
@@ -97,6 +97,6 @@ fn inventory(text: &str, folder: &Path) {
     }
     for data in [inventory.summary(), Inventory::default().summary()] {
         let position = Position { data, ..Position::default() };
-        let _ = check_data(folder, &position, &Inventory::default(), Accept::default());
+        let _ = check_data(folder, &position, &Inventory::default(), ResumeOptions::default());
     }
 }

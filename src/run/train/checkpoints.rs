@@ -12,25 +12,25 @@ use crate::{Error, Result};
 
 /// The checkpoints of a run in its folder.
 #[derive(Debug)]
-pub struct Saved {
+pub struct Checkpoints {
     out: PathBuf,
     /// Number of checkpoints to keep; 0 keeps all.
     keep: usize,
     iterations: BTreeSet<u64>,
 }
 
-impl Saved {
+impl Checkpoints {
     /// Finds the checkpoints that the run saved before `position`. If it ended before it could remove
     /// old ones, they are removed.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn find(config: &Config, position: &Position) -> Result<Saved> {
+    pub fn find(config: &Config, position: &Position) -> Result<Checkpoints> {
         let out = config.run.out.clone();
         let iterations = files::of_run(&out, &position.run, position.next).into_iter().collect();
-        let mut saved = Saved { out, keep: config.run.keep, iterations };
-        saved.prune()?;
-        Ok(saved)
+        let mut checkpoints = Checkpoints { out, keep: config.run.keep, iterations };
+        checkpoints.prune()?;
+        Ok(checkpoints)
     }
 
     /// Saves a checkpoint, and removes the oldest if there are too many.
