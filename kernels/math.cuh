@@ -90,7 +90,8 @@ MATH float quotient_of(float x, float y) {
 
 // e^x = 2^n · e^r with n the nearest integer to x / ln 2, so |r| <= ln 2 / 2.
 MATH float exp_of(float x) {
-    const float inside = clamp_to(x, -87.0f, 88.0f);
+    const float above = x > -87.0f ? x : -87.0f;  // NaN too, which no integer can hold
+    const float inside = above < 88.0f ? above : 88.0f;
     const float n = floorf(fmaf(inside, 1.44269504f, 0.5f));
     float r = fmaf(n, -0.693359375f, inside);  // ln 2 in two parts, the first exact in 9 bits
     r = fmaf(n, 2.12194440e-4f, r);

@@ -15,12 +15,13 @@ use udass_raw::tensor::DType;
 
 use super::library::add_library;
 
-/// Builds all three libraries.
+/// Builds all four libraries. NVRTC is called where the tests were built without nvcc.
 fn libraries() -> TempDir {
     let folder = tempdir().unwrap();
     add_library(folder.path(), "cuda", include_str!("stub/cuda.c"));
     add_library(folder.path(), "cublasLt", include_str!("stub/cublasLt.c"));
     add_library(folder.path(), "cudnn", include_str!("stub/cudnn.c"));
+    add_library(folder.path(), "nvrtc", include_str!("stub/nvrtc.c"));
     folder
 }
 
