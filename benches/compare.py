@@ -7,8 +7,9 @@
 Each round runs one case in every program, with the same sizes and threads; the order of the programs is
 reversed every other round. The record holds all raw samples and, for each case, the ratios of the medians,
 of the minima, and of the minimum CPU times of all threads (PyTorch's time over ours, so that a value above 1
-means that ours is faster). On a busy machine, compare CPU times with a single thread. `ops` also measures
-operations that have no counterpart in PyTorch.
+means that ours is faster). Other work on the machine distorts wall times more than CPU times, so both are printed,
+and the record says how many cores were busy elsewhere; on a busy machine, compare CPU times with --threads 1.
+`ops` also measures operations that have no counterpart in PyTorch.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# Cores busy elsewhere, on average, from which wall times are not to be trusted.
+BUSY = 0.1
 
 
 def build(bench: str) -> str:
@@ -92,6 +95,25 @@ def add(to: dict, side: str, seconds: list[float], cpu: list, others: list) -> N
     s["seconds"] += seconds
     s["cpu"] += cpu
     s["others"] += others
+
+
+def busy(results: dict) -> float:
+    """Returns the number of cores that other processes kept busy, on average over all samples."""
+    sides = [side for result in results.values() for side in result.values() if isinstance(side, dict)]
+    cores = [x for side in sides for x in side["cores_busy_elsewhere"] if x is not None]
+    return statistics.fmean(cores) if cores else 0.0
+
+
+def line(name: str, side: str, result: dict) -> str:
+    """Describes a program's times for a case."""
+    r = result[side]
+    text = f"{name}: {side} {r['median'] * 1e3:.2f} ms (min {r['min'] * 1e3:.2f}"
+    text += f", CPU {r['cpu'] * 1e3:.2f})" if "cpu" in r else ")"
+    if side != "ours":
+        text += f", {result[f'{side}_over_ours_median']:.2f} × ours"
+        if f"{side}_over_ours_cpu" in result:
+            text += f", {result[f'{side}_over_ours_cpu']:.2f} × by CPU time"
+    return text
 
 
 class Turns:
@@ -203,12 +225,15 @@ def main() -> None:
     results = {name: summary(sides) for name, sides in turns.cases.items() if len(sides) > 1 or a.what == "ops"}
     for name, r in results.items():
         for side in [side for side in r if isinstance(r[side], dict)]:
-            over = f", {r[f'{side}_over_ours_median']:.2f} × ours" if side != "ours" else ""
-            print(f"{name}: {side} {r[side]['median'] * 1e3:.2f} ms (min {r[side]['min'] * 1e3:.2f}){over}")
+            print(line(name, side, r))
+    elsewhere = busy(results)
+    if elsewhere > BUSY:
+        print(f"The machine was busy: other processes used {elsewhere:.2f} cores on average.")
     today = datetime.datetime.now(datetime.timezone.utc).date()
     path = a.json or HERE / "results" / f"{today}-{a.what}-pytorch.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "note": a.note, "about": turns.about,
+    whole = {"what": a.what, "threads": a.threads, "rounds": a.rounds, "note": a.note,
+             "cores_busy_elsewhere": elsewhere, "about": turns.about,
              "options": turns.options, "results": results}
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"record with all samples: {path}")

@@ -20,7 +20,7 @@ DEVICE Source source_of(int64_t i, real scale, int64_t size) {
     return {low, high, clamp_to(at - static_cast<real>(low), 0, 1)};
 }
 
-template <class E>
+template <bool accumulate, class E>
 DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
     const int64_t pixels = batch * out_height * out_width;
     int64_t p = chunk_begin(pixels);
@@ -38,9 +38,11 @@ DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t w
         const E* bottom_right = bottom + u.high * channels;
         const real a = 1 - v.t, d = v.t, e = 1 - u.t, f = u.t;
         E* out = y + p * pitch + first;
-        BLOCK_LOOP(c, channels)
-            out[c] = a * (e * real(top_left[c]) + f * real(top_right[c])) +
-                     d * (e * real(bottom_left[c]) + f * real(bottom_right[c]));
+        BLOCK_LOOP(c, channels) {
+            const real value = a * (e * real(top_left[c]) + f * real(top_right[c])) +
+                               d * (e * real(bottom_left[c]) + f * real(bottom_right[c]));
+            out[c] = accumulate ? real(out[c]) + value : value;
+        }
         if (++wo == out_width) {
             wo = 0;
             if (++ho == out_height) {
@@ -81,17 +83,18 @@ KERNEL(resize_forward,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
        int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
     if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
-    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
+    else resize_to<false>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
-// The same for tensors in the compute type: images and logits.
+// The same for tensors in the compute type: images, logits and, with `accumulate`, sums.
 KERNEL(resize_forward_wide,
        const real* x /* batch,height,width,channels */,
-       real* y /* batch,out_height,out_width,pitch */,
+       real* y /* batch,out_height,out_width,pitch */, bool accumulate,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
        int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
-    if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
-    else resize_to(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
+    if (accumulate) resize_to<true>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
+    else if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
+    else resize_to<false>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
 // Outputs [begin, end) include all that read input i, and possibly a few that do not.

@@ -173,6 +173,28 @@ def resize_concat(batch: int, side: int, channels: int) -> Op:
 
 
 @op
+def linear_of_resized(batch: int, side: int, channels: int, out: int) -> Op:
+    def joined(*maps: Tensor) -> Tensor:
+        *levels, weight = maps
+        return F.conv2d(torch.cat([resize(x, (side, side)) for x in levels], 1), weight[:, :, None, None])
+
+    return joined, lambda: (*(grid(batch, max(side >> i, 1), channels) for i in range(4)), leaf(out, 4 * channels))
+
+
+@op
+def linears_of_resized(batch: int, side: int, channels: int, widths: list[int], out: int) -> Op:
+    def joined(*tensors: Tensor) -> Tensor:
+        maps, weight = tensors[:4], tensors[-1]
+        pairs = zip(maps, tensors[4:-1:2], tensors[5:-1:2])
+        levels = [F.conv2d(x, w[:, :, None, None], b) for x, w, b in pairs]
+        return F.conv2d(torch.cat([resize(x, (side, side)) for x in levels], 1), weight[:, :, None, None])
+
+    inner = [lambda w=w: (leaf(channels, w), leaf(channels)) for w in widths]
+    return joined, lambda: (*(grid(batch, max(side >> i, 1), w) for i, w in enumerate(widths)),
+                            *(t for pair in inner for t in pair()), leaf(out, 4 * channels))
+
+
+@op
 def concat(batch: int, side: int, channels: int, parts: int) -> Op:
     return lambda *maps: torch.cat(maps, 1), lambda: tuple(grid(batch, side, channels) for _ in range(parts))
 

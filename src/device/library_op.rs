@@ -103,6 +103,17 @@ impl Matrix {
         }
     }
 
+    /// Returns `count` rows, from row `first` on.
+    pub fn rows(self, range: (usize, usize)) -> Matrix {
+        self.t().columns(range).t()
+    }
+
+    /// Returns `count` columns, from column `first` on.
+    pub fn columns(self, (first, count): (usize, usize)) -> Matrix {
+        let offset = first as isize * self.col_stride * self.dtype.bytes() as isize;
+        Matrix { address: self.address.wrapping_add_signed(offset as i64), cols: count, ..self }
+    }
+
     /// Returns the number of elements from the first to the last, gaps included. No stride may be
     /// negative.
     pub fn span(&self) -> usize {

@@ -103,12 +103,7 @@ impl DaformerHead {
     /// four levels of a backbone.
     pub fn forward(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
         let [_, height, width, _] = features[0].bhwc("daformer")?;
-        let embedded = (self.embed.iter().zip(features))
-            .map(|(embed, feature)| embed.forward(pass, feature))
-            .collect::<Result<Vec<_>>>()?;
-        let joined = ops::resize_concat(pass.tape, &embedded, (height, width))?;
-        drop(embedded);
-        let fused = self.fuse.forward(pass, joined)?;
+        let fused = self.fuse.forward(pass, &self.embed, features, (height, width))?;
         let fused = self.dropout.forward(pass, &fused)?;
         self.classifier.forward_wide(pass, &fused)
     }
@@ -164,9 +159,20 @@ impl Fuse {
         Fuse::Aspp { branches, bottleneck, norm }
     }
 
-    fn forward(&self, pass: &Pass, joined: Tensor) -> Result<Tensor> {
+    fn forward(
+        &self,
+        pass: &Pass,
+        embed: &[Linear],
+        features: &[Tensor; 4],
+        size: (usize, usize),
+    ) -> Result<Tensor> {
         match self {
             Fuse::Aspp { branches, bottleneck, norm } => {
+                let embedded = (embed.iter().zip(features))
+                    .map(|(embed, feature)| embed.forward(pass, feature))
+                    .collect::<Result<Vec<_>>>()?;
+                let joined = ops::resize_concat(pass.tape, &embedded, size)?;
+                drop(embedded);
                 let outputs = (branches.iter())
                     .map(|branch| branch.forward(pass, &joined))
                     .collect::<Result<Vec<_>>>()?;
@@ -177,7 +183,10 @@ impl Fuse {
                 drop(together);
                 norm.forward_relu(pass, &mixed)
             }
-            Fuse::Conv1x1 { conv, norm } => norm.forward_relu(pass, &conv.forward(pass, &joined)?),
+            Fuse::Conv1x1 { conv, norm } => {
+                let fused = conv.forward_resized(pass, embed, features, size)?;
+                norm.forward_relu(pass, &fused)
+            }
         }
     }
 }

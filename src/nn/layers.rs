@@ -131,6 +131,34 @@ impl Linear {
         let weight = pass.weights.param(self.weight)?;
         pass.layer(self.weight, || ops::linear_wide(pass.tape, x, &weight, bias.as_ref()))
     }
+
+    /// Returns the output for the concatenation of all `inner` layers' outputs, resized to `size`.
+    /// This layer must have no bias.
+    pub fn forward_resized(
+        &self,
+        pass: &Pass,
+        inner: &[Linear],
+        xs: &[Tensor],
+        size: (usize, usize),
+    ) -> Result<Tensor> {
+        let weight = pass.weights.param(self.weight)?;
+        // Both ways compute the same up to rounding; only the first has gradients.
+        if pass.weights.grads.is_some() {
+            let ys = (inner.iter().zip(xs))
+                .map(|(inner, x)| inner.forward(pass, x))
+                .collect::<Result<Vec<_>>>()?;
+            let way = || ops::linear_of_resized(pass.tape, &ys, size, &weight);
+            return pass.layer(self.weight, way);
+        }
+        let inner = (inner.iter())
+            .map(|inner| {
+                let bias = inner.bias.map(|id| pass.weights.param(id)).transpose()?;
+                Ok((pass.weights.param(inner.weight)?, bias))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let device = pass.tape.device();
+        pass.layer(self.weight, || ops::linears_of_resized(device, xs, size, &inner, &weight))
+    }
 }
 
 fn bias_of(spec: &mut Spec, name: &str, outputs: usize, init: Init) -> ParamId {

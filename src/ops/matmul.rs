@@ -20,7 +20,18 @@ pub fn matmul(
     b: Matrix,
     accumulate: bool,
 ) -> Result<()> {
-    let product = Matmul::plain(Matrix::of(out), a, b, accumulate);
+    matmul_to(device, Matrix::of(out), a, b, accumulate)
+}
+
+/// Computes [`matmul`] into a part of a tensor.
+pub(super) fn matmul_to(
+    device: &Device,
+    out: Matrix,
+    a: Matrix,
+    b: Matrix,
+    accumulate: bool,
+) -> Result<()> {
+    let product = Matmul::plain(out, a, b, accumulate);
     compute(device, product)?.ok_or_else(|| LibraryOp::Matmul(product).refused())
 }
 

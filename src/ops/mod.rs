@@ -32,6 +32,7 @@ pub mod mix;
 mod pool;
 mod pseudo_label;
 mod resize;
+mod resized_linear;
 mod upsampled;
 mod windows;
 
@@ -57,4 +58,5 @@ pub use matmul::{matmul, matmul_with_bias};
 pub use pool::max_pool;
 pub use pseudo_label::{Confidence, PseudoLabels, predict, pseudo_labels};
 pub use resize::{resize, resize_concat};
+pub use resized_linear::{linear_of_resized, linears_of_resized};
 pub use windows::{Windows, crop};

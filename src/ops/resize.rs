@@ -32,7 +32,7 @@ pub fn resize(
                 format!("{x:?} has an integer type, so it has no gradient"),
             ));
         }
-        plan.forward_wide(device, x, &mut y)?;
+        plan.forward_wide(device, x, &mut y, false)?;
         return Ok(y);
     }
     plan.forward(device, x, &mut y, 0)?;
@@ -84,17 +84,17 @@ pub fn resize_concat(tape: &Tape, inputs: &[Tensor], size: (usize, usize)) -> Re
 
 /// One resize, into some of the channels of a tensor.
 #[derive(Clone, Copy)]
-struct Plan {
-    batch: usize,
-    size_in: (usize, usize),
-    size_out: (usize, usize),
-    channels: usize,
+pub(super) struct Plan {
+    pub batch: usize,
+    pub size_in: (usize, usize),
+    pub size_out: (usize, usize),
+    pub channels: usize,
     /// Input pixels per output pixel (height, width).
     scale: (f64, f64),
 }
 
 impl Plan {
-    fn new(
+    pub fn new(
         op: &'static str,
         x: &Tensor,
         size_out: (usize, usize),
@@ -115,7 +115,7 @@ impl Plan {
         Ok(Plan { batch, size_in: (height, width), size_out, channels, scale })
     }
 
-    fn is_copy(&self) -> bool {
+    pub fn is_copy(&self) -> bool {
         self.size_in == self.size_out && self.scale == (1.0, 1.0)
     }
 
@@ -142,14 +142,22 @@ impl Plan {
         .launch(device, grid)
     }
 
-    fn forward_wide(&self, device: &Device, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        if self.is_copy() {
+    /// Resizes a tensor of the compute type, and adds the result to `y` with `accumulate`.
+    pub fn forward_wide(
+        &self,
+        device: &Device,
+        x: &Tensor,
+        y: &mut Tensor,
+        accumulate: bool,
+    ) -> Result<()> {
+        if self.is_copy() && !accumulate {
             return device.copy(x, y);
         }
         let grid = self.over_outputs(device);
         kernels::ResizeForwardWide {
             x,
             y,
+            accumulate,
             batch: self.batch,
             height: self.size_in.0,
             width: self.size_in.1,
@@ -179,7 +187,7 @@ impl Plan {
         self.batch * h * w * self.channels * x.dtype().bytes()
     }
 
-    fn backward(
+    pub fn backward(
         &self,
         device: &Device,
         dy: &Tensor,

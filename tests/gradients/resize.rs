@@ -1,7 +1,9 @@
 use crate::check::{Case, check, numbers};
 use udass_raw::device::Device;
 use udass_raw::ops;
+use udass_raw::params::Param;
 use udass_raw::tape::Tape;
+use udass_raw::tensor::Tensor;
 
 /// Input B,H,W,C, output Ho,Wo, factor.
 type Shape = ([usize; 4], (usize, usize), Option<(f64, f64)>);
@@ -42,6 +44,54 @@ fn resize_concat_gradients() {
     let inputs: [&[usize]; 4] = [&[3, 6, 5, 3], &[3, 3, 3, 5], &[3, 1, 1, 2], &[3, 6, 5, 1]];
     let case = Case { inputs: &inputs, ..Default::default() };
     check(&case, |tape, x, _| Ok(vec![ops::resize_concat(tape, x, (6, 5))?]));
+}
+
+const LEVELS: [&[usize]; 4] = [&[3, 6, 5, 3], &[3, 3, 3, 5], &[3, 1, 1, 2], &[3, 6, 5, 1]];
+
+#[test]
+fn gradients_of_a_linear_layer_of_resized_maps() {
+    let case = Case { inputs: &LEVELS, params: &[&[4, 1, 1, 11]], ..Default::default() };
+    check(&case, |tape, x, w| Ok(vec![ops::linear_of_resized(tape, x, (6, 5), &w[0])?]));
+    // None of the maps has the wanted size, and there is one.
+    let case = Case { inputs: &LEVELS[1..2], params: &[&[4, 5]], ..Default::default() };
+    check(&case, |tape, x, w| Ok(vec![ops::linear_of_resized(tape, x, (4, 7), &w[0])?]));
+}
+
+/// Products before or after the resize, and folded into one, are the same up to rounding.
+#[test]
+fn a_linear_layer_of_resized_maps_is_its_definition() {
+    let device = Device::host_f64().unwrap();
+    let tape = Tape::inference(&device);
+    let upload = |seed: u64, shape: &[usize]| {
+        device.upload(shape, &numbers(seed, shape.iter().product())).unwrap()
+    };
+    let param = |seed: u64, shape: &[usize]| Param::new(upload(seed, shape), None);
+    let xs: Vec<Tensor> = (0..4).map(|i| upload(i as u64, LEVELS[i])).collect();
+    let inner: Vec<(Param, Option<Param>)> = (0..4)
+        .map(|i| {
+            let seed = i as u64;
+            (param(10 + seed, &[2, LEVELS[i][3]]), (i != 2).then(|| param(20 + seed, &[2])))
+        })
+        .collect();
+    let w = param(30, &[4, 1, 1, 8]);
+    for size in [(6, 5), (11, 3)] {
+        let layer = |(x, (w, b)): (&Tensor, &(Param, Option<Param>))| {
+            ops::linear(&tape, x, w, b.as_ref()).unwrap()
+        };
+        let ys: Vec<Tensor> = xs.iter().zip(&inner).map(layer).collect();
+        let joined = ops::resize_concat(&tape, &ys, size).unwrap();
+        let wanted = ops::linear(&tape, &joined, &w, None).unwrap();
+        let before = ops::linear_of_resized(&tape, &ys, size, &w).unwrap();
+        let folded = ops::linears_of_resized(&device, &xs, size, &inner, &w).unwrap();
+        let wanted = device.read::<f64>(&wanted).unwrap();
+        for got in [before, folded] {
+            let got = device.read::<f64>(&got).unwrap();
+            assert_eq!(got.len(), wanted.len());
+            for (got, wanted) in got.iter().zip(&wanted) {
+                assert!((got - wanted).abs() < 1e-12, "{got} {wanted}");
+            }
+        }
+    }
 }
 
 #[test]

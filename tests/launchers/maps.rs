@@ -45,28 +45,35 @@ fn resizes() {
             expected[at(wide, [i, y, x, first + ch])] = sum;
         }
         close("resize_forward", &host.read(&y), &expected);
-        let (mut y_wide, before) = host.reals(&wide);
-        kernels::ResizeForwardWide {
-            x: &x,
-            y: &mut y_wide,
-            batch: 3,
-            height: 5,
-            width: 7,
-            channels: c,
-            out_height: 11,
-            out_width: 13,
-            pitch,
-            first,
-            scale_y,
-            scale_x,
+        for accumulate in [false, true] {
+            let (mut y_wide, before) = host.reals(&wide);
+            kernels::ResizeForwardWide {
+                x: &x,
+                y: &mut y_wide,
+                accumulate,
+                batch: 3,
+                height: 5,
+                width: 7,
+                channels: c,
+                out_height: 11,
+                out_width: 13,
+                pitch,
+                first,
+                scale_y,
+                scale_x,
+            }
+            .launch(&host.device, GRID)
+            .unwrap();
+            let outside = |at: usize| !(first..first + c).contains(&(at % pitch));
+            let mixed: Vec<f64> = (0..before.len())
+                .map(|at| match outside(at) {
+                    true => before[at],
+                    false if accumulate => before[at] + expected[at],
+                    false => expected[at],
+                })
+                .collect();
+            close("resize_forward_wide", &host.read(&y_wide), &mixed);
         }
-        .launch(&host.device, GRID)
-        .unwrap();
-        let outside = |at: usize| !(first..first + c).contains(&(at % pitch));
-        let mixed: Vec<f64> = (0..before.len())
-            .map(|at| if outside(at) { before[at] } else { expected[at] })
-            .collect();
-        close("resize_forward_wide", &host.read(&y_wide), &mixed);
 
         let (dy, dys) = host.reals(&wide);
         for accumulate in [false, true] {
@@ -142,6 +149,7 @@ fn resizes_pictures() {
     kernels::ResizeForwardWide {
         x: &x,
         y: &mut y,
+        accumulate: false,
         batch: b,
         height: h,
         width: w,

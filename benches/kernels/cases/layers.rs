@@ -193,6 +193,37 @@ impl List {
         self.op("resize_concat", map.and(json!({})), op);
     }
 
+    /// Resizes four feature levels as above, and multiplies the concatenation.
+    pub fn linear_of_resized(&mut self, map: Map, out: usize) {
+        let side = map.side;
+        let level = |i: usize| Operand(Map { side: (side >> i).max(1), ..map }.shape());
+        let apply = move |tape: &Tape, s: &Set| {
+            vec![ops::linear_of_resized(tape, &s.x, (side, side), &s.p[0]).unwrap()]
+        };
+        let weights = vec![vec![out, 4 * map.channels]];
+        let op = Op::new((0..4).map(level).collect(), weights, apply);
+        self.op("linear_of_resized", map.and(json!({"out": out})), op);
+    }
+
+    /// The same with a linear layer of each level before it, from `widths` channels, as the
+    /// teacher runs it.
+    pub fn linears_of_resized(&mut self, widths: [usize; 4], map: Map, out: usize) {
+        let (side, channels) = (map.side, map.channels);
+        let level = |i: usize| {
+            Operand(Map { side: (side >> i).max(1), channels: widths[i], ..map }.shape())
+        };
+        let inner = widths.iter().flat_map(|&width| [vec![channels, width], vec![channels]]);
+        let weights: Vec<Vec<usize>> = inner.chain([vec![out, 4 * channels]]).collect();
+        let apply = move |tape: &Tape, s: &Set| {
+            let pair = |p: &[Param]| (p[0].clone(), Some(p[1].clone()));
+            let inner: Vec<_> = s.p[..8].chunks(2).map(pair).collect();
+            let (device, size) = (tape.device(), (side, side));
+            vec![ops::linears_of_resized(device, &s.x, size, &inner, &s.p[8]).unwrap()]
+        };
+        let op = Op::new((0..4).map(level).collect(), weights, apply);
+        self.forward("linears_of_resized", map.and(json!({"widths": widths, "out": out})), op);
+    }
+
     pub fn concat(&mut self, map: Map, parts: usize) {
         let apply = |tape: &Tape, s: &Set| vec![ops::concat(tape, &s.x).unwrap()];
         let op = Op::new(vec![Operand(map.shape()); parts], vec![], apply);

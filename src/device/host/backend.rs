@@ -195,12 +195,11 @@ impl Backend for Host {
     }
 
     fn compute(&self, op: &LibraryOp, _: u64) -> Result<()> {
-        let parallelism = gemm::Parallelism::Rayon(self.workers.count);
         let precision = self.precision;
         let is_rounded = |operands| rounded::is(operands, precision);
         self.workers.install(|| match op {
-            LibraryOp::Matmul(p) if is_rounded(p.a.dtype) => rounded::matmul(p, parallelism),
-            LibraryOp::Matmul(p) => matmul::matmul(p, parallelism),
+            LibraryOp::Matmul(p) if is_rounded(p.a.dtype) => rounded::matmul(p),
+            LibraryOp::Matmul(p) => matmul::matmul(p),
             LibraryOp::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
             LibraryOp::Convolution(c) => convolution::convolution(c),
         })

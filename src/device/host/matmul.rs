@@ -1,4 +1,5 @@
-//! Matmuls through the `gemm` crate.
+//! Matmuls through the `gemm` crate, in pieces that depend only on the shape, so that the results
+//! are the same for any number of threads.
 
 use std::cell::RefCell;
 use std::ops::AddAssign;
@@ -6,75 +7,160 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
+use super::denormals::Flushed;
 use crate::device::library_op::{Matmul, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
 
-pub(super) fn matmul(matmul: &Matmul, parallelism: gemm::Parallelism) -> Result<()> {
-    match (matmul.a.dtype, matmul.out.dtype) {
-        (DType::F32, DType::F32) => typed::<f32>(matmul, parallelism),
-        (DType::F64, DType::F64) => typed::<f64>(matmul, parallelism),
-        (from, to) => {
-            return Err(Error::device(format!("no matrix product of {from:?} into {to:?}")));
-        }
+/// Multiplications that are worth handing to another core.
+const PIECE: usize = 1 << 20;
+/// Most pieces of a matmul.
+const PIECES: usize = 32;
+/// Fewest rows, columns and terms of a piece: the crate copies its operands, which fewer multiplications
+/// would not outweigh.
+const LEAST: [usize; 3] = [128, 128, 1024];
+/// Rows of a piece between which its bias is added: they stay in the second-level cache.
+const BIAS_ELEMENTS: usize = 64 << 10;
+/// Number of rows up to which the crate takes longer to pack `b` than to multiply by it, and number
+/// of columns up to which it pads them to much more: see [`turned`].
+const THIN: usize = 32;
+
+/// Computes a matmul on all threads.
+pub(super) fn matmul(matmul: &Matmul) -> Result<()> {
+    match types(matmul)? {
+        DType::F64 => in_pieces::<f64>(matmul),
+        _ => in_pieces::<f32>(matmul),
     }
     Ok(())
 }
 
-/// For matmuls that are themselves pieces of parallel work.
-pub(super) const SERIAL: gemm::Parallelism = gemm::Parallelism::None;
-/// Number of rows up to which the crate takes longer to pack `b` than to multiply by it: see
-/// [`thin`].
-const THIN: usize = 32;
-/// Number of rows that are worth handing to another core to fill.
-const ROWS_PER_TASK: usize = 64;
+/// Computes a matmul that is itself a piece of parallel work, on this thread.
+pub(super) fn serial(matmul: &Matmul) -> Result<()> {
+    match types(matmul)? {
+        DType::F64 => piece::<f64>(matmul),
+        _ => piece::<f32>(matmul),
+    }
+    Ok(())
+}
 
-trait Number: Copy + AddAssign + 'static {
+fn types(matmul: &Matmul) -> Result<DType> {
+    match (matmul.a.dtype, matmul.out.dtype) {
+        (DType::F32, DType::F32) => Ok(DType::F32),
+        (DType::F64, DType::F64) => Ok(DType::F64),
+        (from, to) => Err(Error::device(format!("no matrix product of {from:?} into {to:?}"))),
+    }
+}
+
+trait Number: Copy + AddAssign + Send + Sync + 'static {
     const ZERO: Self;
     const ONE: Self;
-    const COLUMNS: &'static LocalKey<RefCell<Vec<Self>>>;
+    const TURNED: &'static LocalKey<RefCell<Vec<Self>>>;
 }
 
 thread_local! {
-    static COLUMNS_F32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static COLUMNS_F64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+    static TURNED_F32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static TURNED_F64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Number for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
-    const COLUMNS: &'static LocalKey<RefCell<Vec<f32>>> = &COLUMNS_F32;
+    const TURNED: &'static LocalKey<RefCell<Vec<f32>>> = &TURNED_F32;
 }
 impl Number for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
-    const COLUMNS: &'static LocalKey<RefCell<Vec<f64>>> = &COLUMNS_F64;
+    const TURNED: &'static LocalKey<RefCell<Vec<f64>>> = &TURNED_F64;
 }
 
-fn typed<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
+/// Splits a matmul by rows, then by columns, then by terms.
+fn in_pieces<N: Number>(matmul: &Matmul) {
     let Matmul { out, a, b, bias, row_sums, .. } = matmul;
     if let Some(sums) = row_sums {
         sum_rows::<N>(a, *sums as *mut N);
     }
-    let onto_bias = Matmul { accumulate: true, ..*matmul };
-    let matmul = match bias {
-        Some(bias) => {
-            fill_rows::<N>(out, *bias);
-            &onto_bias
-        }
-        None => matmul,
+    let sizes = [out.rows, out.cols, a.cols];
+    let mut wanted = (out.rows * out.cols * a.cols / PIECE).clamp(1, PIECES);
+    let [rows, cols, terms] = [0, 1, 2].map(|axis| {
+        let pieces = wanted.min(sizes[axis] / LEAST[axis]).max(1);
+        wanted /= pieces;
+        pieces
+    });
+    // A bias is added once, and what is added to is read once.
+    let terms = if bias.is_some() { 1 } else { terms };
+    let cut = |axis: usize, pieces: usize, i: usize| {
+        let at = |i: usize| sizes[axis] * i / pieces;
+        (at(i), at(i + 1) - at(i))
     };
-    // The columns of `b` are contiguous, as in a linear layer's weight.
-    match (1..=THIN).contains(&out.rows) && out.col_stride == 1 && b.row_stride == 1 {
-        true => thin::<N>(matmul, parallelism),
-        false => multiply::<N>(matmul, parallelism),
+    let part = |task: usize| {
+        let (row, col) = (cut(0, rows, task / cols), cut(1, cols, task % cols));
+        let (a, b) = (a.rows(row), b.columns(col));
+        let out = out.rows(row).columns(col);
+        let bias = bias.map(|at| at + (col.0 * size_of::<N>()) as u64);
+        Matmul { out, a, b, bias, row_sums: None, ..*matmul }
+    };
+    if terms == 1 {
+        let tasks = (0..rows * cols).into_par_iter().with_max_len(1);
+        return tasks.for_each(|task| piece::<N>(&part(task)));
+    }
+    // Each part of the terms is summed by itself, and then the parts in their order.
+    let area = out.rows * out.cols;
+    let sums = vec![N::ZERO; area * terms];
+    let base = sums.as_ptr() as usize;
+    let sum = |term: usize| Matrix {
+        address: (base + term * area * size_of::<N>()) as u64,
+        row_stride: out.cols as isize,
+        col_stride: 1,
+        ..*out
+    };
+    let tasks = rows * cols * terms;
+    (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
+        let (task, term) = (task / terms, task % terms);
+        let range = cut(2, terms, term);
+        let (row, col) = (cut(0, rows, task / cols), cut(1, cols, task % cols));
+        let Matmul { a, b, .. } = part(task);
+        let out = sum(term).rows(row).columns(col);
+        piece::<N>(&Matmul::plain(out, a.columns(range), b.rows(range), false));
+    });
+    let first = out.address as usize;
+    (0..out.rows).into_par_iter().with_min_len((PIECE / 16 / out.cols).max(1)).for_each(|row| {
+        let _flushed = Flushed::new();
+        for col in 0..out.cols {
+            let mut total = sums[row * out.cols + col];
+            for term in 1..terms {
+                total += sums[term * area + row * out.cols + col];
+            }
+            let at = row as isize * out.row_stride + col as isize * out.col_stride;
+            // SAFETY: the element is inside the output, which is a view of a live tensor, and each
+            // row is written by one task.
+            unsafe {
+                let to = (first as *mut N).offset(at);
+                match matmul.accumulate {
+                    true => *to += total,
+                    false => *to = total,
+                }
+            }
+        }
+    });
+}
+
+/// Computes a piece on this thread.
+fn piece<N: Number>(matmul: &Matmul) {
+    let _flushed = Flushed::new();
+    let Matmul { out, a, bias, .. } = matmul;
+    let Some(bias) = bias else { return multiply::<N>(matmul) };
+    let rows = (BIAS_ELEMENTS / out.cols.max(1)).max(LEAST[0]);
+    for first in (0..out.rows).step_by(rows) {
+        let range = (first, rows.min(out.rows - first));
+        let (out, a) = (out.rows(range), a.rows(range));
+        fill_rows::<N>(&out, *bias);
+        multiply::<N>(&Matmul { out, a, accumulate: true, bias: None, ..*matmul });
     }
 }
 
 /// Sets every row of `out` to the bias. The elements of a row must be contiguous.
 fn fill_rows<N: Number>(out: &Matrix, bias: u64) {
-    let rows = (0..out.rows).into_par_iter().with_min_len(ROWS_PER_TASK);
-    rows.for_each(|row| {
+    for row in 0..out.rows {
         let start = row as isize * out.row_stride;
         // SAFETY: the range is a row of the matrix, which is a view of a live tensor, and the bias
         // has an element for every column.
@@ -82,7 +168,7 @@ fn fill_rows<N: Number>(out: &Matrix, bias: u64) {
             let to = (out.address as *mut N).offset(start);
             std::ptr::copy_nonoverlapping(bias as *const N, to, out.cols);
         }
-    });
+    }
 }
 
 /// Sums each row, in order of its elements.
@@ -99,12 +185,23 @@ fn sum_rows<N: Number>(a: &Matrix, sums: *mut N) {
     }
 }
 
-/// Multiplies a few rows by a large matrix. The crate packs its left operand, which is `b` if the
-/// rows of `out` are contiguous and `a` if its columns are. The result is therefore computed in a
-/// temporary with contiguous columns.
-fn thin<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
+fn multiply<N: Number>(matmul: &Matmul) {
+    let Matmul { out, b, .. } = matmul;
+    // The columns of `b` are contiguous, as in a linear layer's weight.
+    let few_rows = (1..=THIN).contains(&out.rows) && b.row_stride == 1;
+    let few_columns = (1..=THIN).contains(&out.cols) && out.rows > THIN;
+    match out.col_stride == 1 && (few_rows || few_columns) {
+        true => turned::<N>(matmul),
+        false => call::<N>(matmul),
+    }
+}
+
+/// Multiplies by way of a temporary with contiguous columns. The crate packs its left operand,
+/// which is `b` if the rows of `out` are contiguous and `a` if its columns are, and pads the other
+/// side of its register tile less.
+fn turned<N: Number>(matmul: &Matmul) {
     let Matmul { out, accumulate, .. } = matmul;
-    N::COLUMNS.with_borrow_mut(|columns| {
+    N::TURNED.with_borrow_mut(|columns| {
         columns.resize((out.rows * out.cols).max(columns.len()), N::ZERO);
         let turned = Matrix {
             address: columns.as_mut_ptr() as u64,
@@ -112,7 +209,7 @@ fn thin<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
             col_stride: out.rows as isize,
             ..*out
         };
-        multiply::<N>(&Matmul { out: turned, accumulate: false, ..*matmul }, parallelism);
+        call::<N>(&Matmul { out: turned, accumulate: false, ..*matmul });
         for row in 0..out.rows {
             let first = out.address as *mut N;
             // SAFETY: `out` is a view of a live tensor that no operand overlaps, and the elements
@@ -133,7 +230,7 @@ fn thin<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
     });
 }
 
-fn multiply<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
+fn call<N: Number>(matmul: &Matmul) {
     let Matmul { out, a, b, accumulate, .. } = matmul;
     let at = |m: &Matrix| m.address as *mut N;
     // SAFETY: the ops that build the descriptor checked its shapes; the matrices are views of live
@@ -159,7 +256,7 @@ fn multiply<N: Number>(matmul: &Matmul, parallelism: gemm::Parallelism) {
             false,
             false,
             false,
-            parallelism,
+            gemm::Parallelism::None,
         );
     }
 }

@@ -3,6 +3,7 @@
 mod arithmetic;
 mod backend;
 mod convolution;
+mod denormals;
 mod launch;
 mod matmul;
 mod rounded;

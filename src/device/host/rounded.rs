@@ -16,7 +16,7 @@ pub(super) fn is(operands: DType, precision: Precision) -> bool {
     }
 }
 
-pub(super) fn matmul(matmul: &Matmul, parallelism: gemm::Parallelism) -> Result<()> {
+pub(super) fn matmul(matmul: &Matmul) -> Result<()> {
     let Matmul { out, a, b, bias, row_sums, accumulate } = matmul;
     // SAFETY: the matrices are views of live tensors; the bias has one element per column, and the
     // sums have one per row.
@@ -36,7 +36,7 @@ pub(super) fn matmul(matmul: &Matmul, parallelism: gemm::Parallelism) -> Result<
             bias: bias.as_ref().map(|bias| bias.as_ptr() as u64),
             row_sums: sums.as_mut().map(|sums| sums.as_mut_ptr() as u64),
         };
-        matrices::matmul(&single, parallelism)?;
+        matrices::matmul(&single)?;
         write(&mut result, out.address, out.dtype);
         if let (Some(mut sums), Some(at)) = (sums, row_sums) {
             write(&mut sums, *at, out.dtype);

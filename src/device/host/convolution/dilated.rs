@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::filter::{Transposed, clear_filter, filter};
 use crate::Result;
-use crate::device::host::matmul::{SERIAL, matmul};
+use crate::device::host::matmul::serial;
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Least number of pieces of the filter gradient, because its taps alone do not divide evenly among
@@ -25,7 +25,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
                 taps(c).try_for_each(|tap| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
                     let accumulate = !std::mem::take(&mut fresh);
-                    matmul(&Matmul::plain(y, x, filters.tap(c, tap), accumulate), SERIAL)
+                    serial(&Matmul::plain(y, x, filters.tap(c, tap), accumulate))
                 })
             })
         }
@@ -34,7 +34,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
             taps(c).try_for_each(|tap| {
                 let Some((y, x)) = spans(c, row, tap, -1) else { return Ok(()) };
                 let accumulate = !std::mem::take(&mut fresh);
-                matmul(&Matmul::plain(x, y, filter(c, tap), accumulate), SERIAL)
+                serial(&Matmul::plain(x, y, filter(c, tap), accumulate))
             })
         }),
         ConvolutionPass::Filter { accumulate } => {
@@ -48,11 +48,11 @@ pub fn convolution(c: &Convolution) -> Result<()> {
                 taps(c).flat_map(|tap| starts.clone().map(move |start| (tap, start))).collect();
             pieces.into_par_iter().with_max_len(1).try_for_each(|(tap, start)| {
                 let width = width.min(c.channels - start);
-                let out = filter(c, tap).columns(start, width);
+                let out = filter(c, tap).columns((start, width));
                 (0..c.batch * c.height).try_for_each(|row| {
                     let Some((x, y)) = spans(c, row, tap, 1) else { return Ok(()) };
-                    let b = x.columns(start, width);
-                    matmul(&Matmul::plain(out, y.t(), b, true), SERIAL)
+                    let b = x.columns((start, width));
+                    serial(&Matmul::plain(out, y.t(), b, true))
                 })
             })
         }

@@ -25,14 +25,6 @@ pub fn clear_filter(c: &Convolution) {
     unsafe { std::ptr::write_bytes(c.w as *mut u8, 0, bytes) };
 }
 
-impl Matrix {
-    /// Returns `width` columns, from column `start` on.
-    pub(super) fn columns(self, start: usize, width: usize) -> Matrix {
-        let offset = start as isize * self.col_stride * self.dtype.bytes() as isize;
-        Matrix { address: self.address.wrapping_add_signed(offset as i64), cols: width, ..self }
-    }
-}
-
 /// The filter in R,S,C,K order. Without it, the matmul would transpose its operand again for every
 /// row of the image.
 pub struct Transposed {
@@ -95,4 +87,27 @@ unsafe fn transpose<N: Copy>(from: Matrix, to: u64) {
             }
         }
     }
+}
+
+/// Returns the filter in R,S,K,C order with its taps reversed: the input gradient is a convolution
+/// with it.
+pub fn turned(c: &Convolution) -> Vec<u64> {
+    let (taps, bytes) = (c.kernel * c.kernel, c.channels * c.dtype.bytes());
+    let mut storage = vec![0u64; (taps * c.filters * bytes).div_ceil(8)];
+    let to = storage.as_mut_ptr() as u64;
+    (0..taps * c.filters).into_par_iter().for_each(|row| {
+        let (tap, k) = (taps - 1 - row / c.filters, row % c.filters);
+        let from = filter(c, (tap / c.kernel, tap % c.kernel));
+        let from = from.address + (k * from.row_stride as usize * c.dtype.bytes()) as u64;
+        // SAFETY: `from` is the channels of one tap and filter of the live filter, and each task
+        // writes its own row of `storage`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                from as *const u8,
+                (to as usize + row * bytes) as *mut u8,
+                bytes,
+            )
+        };
+    });
+    storage
 }

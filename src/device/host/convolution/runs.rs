@@ -6,9 +6,9 @@
 
 use rayon::prelude::*;
 
-use super::filter::{Transposed, clear_filter, filter};
+use super::filter::{Transposed, clear_filter, turned};
 use crate::Result;
-use crate::device::host::matmul::{SERIAL, matmul};
+use crate::device::host::matmul::serial;
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Least and largest number of elements of a filter row in a piece of the filter gradient: smaller
@@ -138,7 +138,7 @@ impl Runs<'_> {
                 row_stride: to.channels as isize,
                 col_stride: 1,
             };
-            matmul(&Matmul::plain(self.pixels(to, line), runs, weights, !fresh), SERIAL)
+            serial(&Matmul::plain(self.pixels(to, line), runs, weights, !fresh))
         };
         let fresh = |r: usize| !accumulate && r == self.half();
         let edges: Vec<usize> = self.edges().collect();
@@ -177,8 +177,8 @@ impl Runs<'_> {
                     row_stride: (kernel * row) as isize,
                     col_stride: 1,
                 };
-                let runs = runs.columns(from - first, to - from);
-                matmul(&Matmul::plain(out, self.pixels(y, line).t(), runs, true), SERIAL)
+                let runs = runs.columns((from - first, to - from));
+                serial(&Matmul::plain(out, self.pixels(y, line).t(), runs, true))
             };
             (0..batch).try_for_each(|image| {
                 (0..height).try_for_each(|h| add(self.row(image, h)))?;
@@ -186,27 +186,4 @@ impl Runs<'_> {
             })
         })
     }
-}
-
-/// Returns the filter in R,S,K,C order with its taps reversed: the input gradient is a convolution
-/// with it.
-fn turned(c: &Convolution) -> Vec<u64> {
-    let (taps, bytes) = (c.kernel * c.kernel, c.channels * c.dtype.bytes());
-    let mut storage = vec![0u64; (taps * c.filters * bytes).div_ceil(8)];
-    let to = storage.as_mut_ptr() as u64;
-    (0..taps * c.filters).into_par_iter().for_each(|row| {
-        let (tap, k) = (taps - 1 - row / c.filters, row % c.filters);
-        let from = filter(c, (tap / c.kernel, tap % c.kernel));
-        let from = from.address + (k * from.row_stride as usize * c.dtype.bytes()) as u64;
-        // SAFETY: `from` is the channels of one tap and filter of the live filter, and each task
-        // writes its own row of `storage`.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                from as *const u8,
-                (to as usize + row * bytes) as *mut u8,
-                bytes,
-            )
-        };
-    });
-    storage
 }
