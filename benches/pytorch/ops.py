@@ -182,7 +182,7 @@ def linear_of_resized(batch: int, side: int, channels: int, out: int) -> Op:
 
 
 @op
-def linears_of_resized(batch: int, side: int, channels: int, widths: list[int], out: int) -> Op:
+def folded_linear_of_resized(batch: int, side: int, channels: int, widths: list[int], out: int) -> Op:
     def joined(*tensors: Tensor) -> Tensor:
         maps, weight = tensors[:4], tensors[-1]
         pairs = zip(maps, tensors[4:-1:2], tensors[5:-1:2])

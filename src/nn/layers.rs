@@ -157,7 +157,7 @@ impl Linear {
             })
             .collect::<Result<Vec<_>>>()?;
         let device = pass.tape.device();
-        pass.layer(self.weight, || ops::linears_of_resized(device, xs, size, &inner, &weight))
+        pass.layer(self.weight, || ops::folded_linear_of_resized(device, xs, size, &inner, &weight))
     }
 }
 

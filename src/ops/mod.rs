@@ -58,5 +58,5 @@ pub use matmul::{matmul, matmul_with_bias};
 pub use pool::max_pool;
 pub use pseudo_label::{Confidence, PseudoLabels, predict, pseudo_labels};
 pub use resize::{resize, resize_concat};
-pub use resized_linear::{linear_of_resized, linears_of_resized};
+pub use resized_linear::{folded_linear_of_resized, linear_of_resized};
 pub use windows::{Windows, crop};

@@ -68,14 +68,19 @@ pub fn linear_of_resized(
 /// gradients, by multiplying the layers' weights with each other first.
 ///
 /// # Errors
-/// Returns the same errors as [`linear_of_resized`].
-pub fn linears_of_resized(
+/// Returns the same errors as [`linear_of_resized`], and a shape error if there is not one layer for
+/// each input.
+pub fn folded_linear_of_resized(
     device: &Device,
     inputs: &[Tensor],
     size: (usize, usize),
     inner: &[(Param, Option<Param>)],
     w: &Param,
 ) -> Result<Tensor> {
+    if inner.len() != inputs.len() {
+        let problem = format!("{} layers for {} inputs", inner.len(), inputs.len());
+        return Err(Error::shape(NAME, problem));
+    }
     let channels: Vec<usize> = inner.iter().map(|(w, _)| w.value.dim(0)).collect();
     let columns = Columns::new(w, &channels)?;
     let levels = plans(inputs, size, columns.filters)?;

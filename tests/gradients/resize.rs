@@ -82,7 +82,7 @@ fn a_linear_layer_of_resized_maps_is_its_definition() {
         let joined = ops::resize_concat(&tape, &ys, size).unwrap();
         let wanted = ops::linear(&tape, &joined, &w, None).unwrap();
         let before = ops::linear_of_resized(&tape, &ys, size, &w).unwrap();
-        let folded = ops::linears_of_resized(&device, &xs, size, &inner, &w).unwrap();
+        let folded = ops::folded_linear_of_resized(&device, &xs, size, &inner, &w).unwrap();
         let wanted = device.read::<f64>(&wanted).unwrap();
         for got in [before, folded] {
             let got = device.read::<f64>(&got).unwrap();
@@ -219,4 +219,26 @@ fn dropout2d_without_a_chance_is_the_identity_and_rejects_no_probability() {
     assert_eq!(device.read::<f64>(&y).unwrap(), [1.0, 2.0]);
     assert!(ops::dropout2d(&tape, &x, 1.0, &key, 0).is_err());
     assert!(ops::dropout2d(&tape, &x, f64::NAN, &key, 0).is_err());
+}
+
+#[test]
+fn layers_that_do_not_match_the_maps_are_errors() {
+    let device = Device::host(1).unwrap();
+    let zeros = |shape: &[usize]| device.zeros(shape, device.real()).unwrap();
+    let param = |shape: &[usize]| Param::new(zeros(shape), None);
+    let xs = [zeros(&[1, 4, 4, 3]), zeros(&[1, 2, 2, 3])];
+    let inner = |count: usize| vec![(param(&[2, 3]), None); count];
+    let folded = |xs: &[Tensor], inner: &[_], columns: usize| {
+        ops::folded_linear_of_resized(&device, xs, (4, 4), inner, &param(&[5, columns]))
+    };
+    assert!(folded(&xs, &inner(2), 4).is_ok());
+    for (xs, layers, columns) in [(&xs[..], 1, 2), (&xs[..1], 2, 4), (&[], 1, 2), (&[], 0, 0)] {
+        let told = folded(xs, &inner(layers), columns).unwrap_err().to_string();
+        assert!(told.contains("linear_of_resized"), "{told}");
+    }
+    assert!(folded(&xs, &inner(2), 5).is_err());
+    let tape = Tape::inference(&device);
+    let other = [zeros(&[1, 4, 4, 3]), zeros(&[2, 2, 2, 3])];
+    assert!(ops::linear_of_resized(&tape, &other, (4, 4), &param(&[5, 6])).is_err());
+    assert!(ops::linear_of_resized(&tape, &[], (4, 4), &param(&[5, 6])).is_err());
 }

@@ -207,7 +207,7 @@ impl List {
 
     /// The same with a linear layer of each level before it, from `widths` channels, as the
     /// teacher runs it.
-    pub fn linears_of_resized(&mut self, widths: [usize; 4], map: Map, out: usize) {
+    pub fn folded_linear_of_resized(&mut self, widths: [usize; 4], map: Map, out: usize) {
         let (side, channels) = (map.side, map.channels);
         let level = |i: usize| {
             Operand(Map { side: (side >> i).max(1), channels: widths[i], ..map }.shape())
@@ -218,10 +218,14 @@ impl List {
             let pair = |p: &[Param]| (p[0].clone(), Some(p[1].clone()));
             let inner: Vec<_> = s.p[..8].chunks(2).map(pair).collect();
             let (device, size) = (tape.device(), (side, side));
-            vec![ops::linears_of_resized(device, &s.x, size, &inner, &s.p[8]).unwrap()]
+            vec![ops::folded_linear_of_resized(device, &s.x, size, &inner, &s.p[8]).unwrap()]
         };
         let op = Op::new((0..4).map(level).collect(), weights, apply);
-        self.forward("linears_of_resized", map.and(json!({"widths": widths, "out": out})), op);
+        self.forward(
+            "folded_linear_of_resized",
+            map.and(json!({"widths": widths, "out": out})),
+            op,
+        );
     }
 
     pub fn concat(&mut self, map: Map, parts: usize) {

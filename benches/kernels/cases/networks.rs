@@ -74,7 +74,7 @@ fn daformer(list: &mut List, widths: [usize; 4], grid: Map) {
     list.bilinear(Map { side: side / 2, ..grid }, side);
     list.resize_concat(grid);
     list.linear_of_resized(grid, channels);
-    list.linears_of_resized(widths, grid, channels);
+    list.folded_linear_of_resized(widths, grid, channels);
     let joined = Map { channels: 4 * channels, ..grid };
     for dilation in [6, 12, 18] {
         list.depthwise(joined, dilation);

@@ -5,21 +5,21 @@
 ///
 /// Only work that handles no signal and calls no foreign code may run meanwhile. The compiler folds
 /// constants as if denormals were kept, so an expression of constants may still yield one.
-pub(super) struct Flushed {
+pub(super) struct FlushToZero {
     before: Register,
     /// The mode belongs to a thread.
     _here: std::marker::PhantomData<*const ()>,
 }
 
-impl Flushed {
-    pub fn new() -> Flushed {
+impl FlushToZero {
+    pub fn new() -> FlushToZero {
         let before = read();
         write(before | FLUSH);
-        Flushed { before, _here: std::marker::PhantomData }
+        FlushToZero { before, _here: std::marker::PhantomData }
     }
 }
 
-impl Drop for Flushed {
+impl Drop for FlushToZero {
     fn drop(&mut self) {
         write(self.before);
     }
@@ -92,14 +92,14 @@ mod other {
 mod tests {
     use std::hint::black_box;
 
-    use super::Flushed;
+    use super::FlushToZero;
 
     #[test]
     fn denormals_are_zero_while_it_lives_and_not_afterwards() {
         let product = || black_box(black_box(1e-30f32) * black_box(1e-10f32));
         let sum = || black_box(black_box(1e-40f32) + black_box(0.0f32));
         assert!(product() > 0.0 && sum() > 0.0);
-        let flushed = Flushed::new();
+        let flushed = FlushToZero::new();
         if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
             assert_eq!((product(), sum()), (0.0, 0.0));
         }

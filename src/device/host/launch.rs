@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use rayon::prelude::*;
 
-use super::denormals::Flushed;
+use super::denormals::FlushToZero;
 use super::workers::Workers;
 use crate::device::launch::{Grid, Kernel, Level, SerialBody, SerialLaunch};
 use crate::device::precision::Types;
@@ -48,7 +48,7 @@ fn call(words: &[u64], body: SerialBody, grid: Grid, begin: i64, end: i64) {
     let mut shared = Vec::<u64>::with_capacity(grid.shared.div_ceil(8));
     let launch =
         SerialLaunch { begin, end, count: grid.blocks, shared: shared.as_mut_ptr().cast() };
-    let _flushed = Flushed::new();
+    let _flushed = FlushToZero::new();
     // SAFETY: the launcher was generated from the kernel's signature, so there are as many values
     // as parameters, each as wide as the low bytes of its word (little endian), and pointers refer
     // to tensors that outlive the call. Kernels are responsible for staying within them.

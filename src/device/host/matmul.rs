@@ -7,7 +7,7 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
-use super::denormals::Flushed;
+use super::denormals::FlushToZero;
 use crate::device::library_op::{Matmul, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
@@ -16,13 +16,14 @@ use crate::{Error, Result};
 const PIECE: usize = 1 << 20;
 /// Most pieces of a matmul.
 const PIECES: usize = 32;
-/// Fewest rows, columns and terms of a piece: the crate copies its operands, which fewer multiplications
-/// would not outweigh.
+/// Fewest rows, columns and terms of a piece: the crate copies its operands, which fewer
+/// multiplications would not outweigh.
 const LEAST: [usize; 3] = [128, 128, 1024];
-/// Rows of a piece between which its bias is added: they stay in the second-level cache.
+/// Elements of an output that get their bias, and then the product, at a time: they stay in the
+/// second-level cache.
 const BIAS_ELEMENTS: usize = 64 << 10;
 /// Number of rows up to which the crate takes longer to pack `b` than to multiply by it, and number
-/// of columns up to which it pads them to much more: see [`turned`].
+/// of columns up to which it would pad them to many more: see [`turned`].
 const THIN: usize = 32;
 
 /// Computes a matmul on all threads.
@@ -105,8 +106,8 @@ fn in_pieces<N: Number>(matmul: &Matmul) {
     }
     // Each part of the terms is summed by itself, and then the parts in their order.
     let area = out.rows * out.cols;
-    let sums = vec![N::ZERO; area * terms];
-    let base = sums.as_ptr() as usize;
+    let mut sums = vec![N::ZERO; area * terms];
+    let base = sums.as_mut_ptr() as usize;
     let sum = |term: usize| Matrix {
         address: (base + term * area * size_of::<N>()) as u64,
         row_stride: out.cols as isize,
@@ -124,7 +125,7 @@ fn in_pieces<N: Number>(matmul: &Matmul) {
     });
     let first = out.address as usize;
     (0..out.rows).into_par_iter().with_min_len((PIECE / 16 / out.cols).max(1)).for_each(|row| {
-        let _flushed = Flushed::new();
+        let _flushed = FlushToZero::new();
         for col in 0..out.cols {
             let mut total = sums[row * out.cols + col];
             for term in 1..terms {
@@ -146,7 +147,7 @@ fn in_pieces<N: Number>(matmul: &Matmul) {
 
 /// Computes a piece on this thread.
 fn piece<N: Number>(matmul: &Matmul) {
-    let _flushed = Flushed::new();
+    let _flushed = FlushToZero::new();
     let Matmul { out, a, bias, .. } = matmul;
     let Some(bias) = bias else { return multiply::<N>(matmul) };
     let rows = (BIAS_ELEMENTS / out.cols.max(1)).max(LEAST[0]);

@@ -8,12 +8,14 @@
 
 mod transform;
 
+use std::ptr::null_mut;
+
 use rayon::prelude::*;
 
 use super::filter::{Transposed, turned};
 use super::runs::Runs;
 use crate::Result;
-use crate::device::host::denormals::Flushed;
+use crate::device::host::denormals::FlushToZero;
 use crate::device::host::matmul::serial;
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 use crate::dtype::DType;
@@ -26,9 +28,10 @@ const POSITIONS: usize = (SIDE + 2) * (SIDE + 2);
 const GROUP_ELEMENTS: usize = 4 << 20;
 /// Rows of a piece of the products.
 const ROWS: usize = 256;
+/// Fewest tiles, or channels of a filter, that are worth handing to another core to transform.
+const TILES: usize = 4;
 /// Fewest channels and filters for which the products outweigh the transforms.
 const LEAST: usize = 128;
-
 /// Shortest side of an image for which it is so. On smaller ones many outputs have few taps inside
 /// the image, and direct sums of those round less.
 const LEAST_SIDE: usize = 8;
@@ -78,21 +81,23 @@ impl Map {
         Map { address: address as usize, channels, height: c.height, width: c.width }
     }
 
-    /// Returns the address of a pixel's channels, 0 outside the image.
-    fn pixel(self, image: usize, h: Option<usize>, w: Option<usize>) -> usize {
+    /// Returns a pixel's channels, null outside the image.
+    fn pixel(self, image: usize, h: Option<usize>, w: Option<usize>) -> *mut f32 {
         match (h.filter(|h| *h < self.height), w.filter(|w| *w < self.width)) {
             (Some(h), Some(w)) => {
                 let pixel = (image * self.height + h) * self.width + w;
-                self.address + pixel * self.channels * size_of::<f32>()
+                (self.address as *mut f32).wrapping_add(pixel * self.channels)
             }
-            _ => 0,
+            _ => null_mut(),
         }
     }
 }
 
 /// Tiles in Winograd's domain: a matrix of tiles by channels for each position in a tile.
 struct Planes {
-    values: Vec<f32>,
+    _values: Vec<f32>,
+    /// Of the values. Tasks write their own rows of them at the same time.
+    address: usize,
     cols: usize,
     /// Elements from one row to the next, and from one position to the next. Neither is a multiple
     /// of a page: a tile's vectors would compete for a few lines of the first-level cache.
@@ -107,13 +112,20 @@ impl Planes {
     fn new(rows: usize, cols: usize) -> Planes {
         let pitch = cols.next_multiple_of(LINE) + LINE;
         let stride = rows * pitch + LINE;
-        Planes { values: vec![0.0; POSITIONS * stride], cols, pitch, stride }
+        let mut values = vec![0.0; POSITIONS * stride];
+        let address = values.as_mut_ptr() as usize;
+        Planes { _values: values, address, cols, pitch, stride }
     }
 
-    /// Returns the address of a row of a position's matrix.
-    fn row(&self, position: usize, row: usize) -> usize {
-        let at = position * self.stride + row * self.pitch;
-        self.values.as_ptr() as usize + at * size_of::<f32>()
+    /// Returns a row of a position's matrix.
+    fn row(&self, position: usize, row: usize) -> *mut f32 {
+        let first = position * self.stride + row * self.pitch;
+        (self.address as *mut f32).wrapping_add(first)
+    }
+
+    /// Returns the same row of every position's matrix: a tile.
+    fn tile(&self, row: usize) -> [*mut f32; POSITIONS] {
+        std::array::from_fn(|position| self.row(position, row))
     }
 
     /// Views `count` rows of a position's matrix.
@@ -151,75 +163,54 @@ impl Winograd<'_> {
         (0..tiles).step_by(count.max(1)).map(move |first| (first, count.min(tiles - first)))
     }
 
-    /// Returns the addresses of the pixels of a tile, which reaches `border` pixels beyond its
-    /// outputs on each side.
-    fn pixels(&self, map: Map, tile: usize, border: usize) -> Vec<usize> {
+    /// Returns the N pixels of a tile, which reaches `border` pixels beyond its outputs on each
+    /// side.
+    fn pixels<const N: usize>(&self, map: Map, tile: usize, border: usize) -> [*mut f32; N] {
         let (rows, columns) = self.grid();
         let (image, row, column) = (tile / columns / rows, tile / columns % rows, tile % columns);
         let side = SIDE + 2 * border;
         let at = |tile: usize, i: usize| (tile * SIDE + i).checked_sub(border);
-        (0..side * side)
-            .map(|i| map.pixel(image, at(row, i / side), at(column, i % side)))
-            .collect()
+        std::array::from_fn(|i| map.pixel(image, at(row, i / side), at(column, i % side)))
     }
 
-    /// Transforms the pixels of a group's tiles into rows of `planes`.
-    fn gather(
-        &self,
-        transform: Transform,
-        map: Map,
-        border: usize,
-        first: usize,
-        planes: &Planes,
-        count: usize,
-    ) {
-        (0..count).into_par_iter().with_min_len(4).for_each(|tile| {
-            let from = self.pixels(map, first + tile, border);
-            let to: Vec<usize> = (0..POSITIONS).map(|p| planes.row(p, tile)).collect();
-            // SAFETY: a tile reads live pixels of `map` and writes its own row of every position.
-            unsafe { self.run(transform, &from, &to, map.channels, false) };
-        });
-    }
-
-    /// Transforms a tile between vectors at addresses.
+    /// Transforms a tile.
     ///
     /// # Safety
-    /// See [`Transform::run`]; an address of 0 stands for null.
+    /// See [`Transform::run`].
     unsafe fn run(
         &self,
         transform: Transform,
-        from: &[usize],
-        to: &[usize],
+        from: &[*mut f32],
+        to: &[*mut f32],
         len: usize,
         accumulate: bool,
     ) {
-        let _flushed = Flushed::new();
-        // SAFETY: the caller upholds the contract; `usize` and pointers have the same layout.
-        unsafe {
-            let from = std::slice::from_raw_parts(from.as_ptr().cast(), from.len());
-            let to = std::slice::from_raw_parts(to.as_ptr().cast(), to.len());
-            transform.run(self.arch, Vectors { from, to, len, accumulate });
-        }
+        let _flushed = FlushToZero::new();
+        // SAFETY: the caller upholds the same contract.
+        unsafe { transform.run(self.arch, Vectors { from, to, len, accumulate }) };
     }
 
     /// Computes `to (+)= from * weights`. The order of weights is R,S, channels of `from`, channels
     /// of `to`.
     fn correlate(&self, from: Map, to: Map, weights: usize, accumulate: bool) -> Result<()> {
         let filters = Planes::new(from.channels, to.channels);
-        (0..from.channels).into_par_iter().with_min_len(4).for_each(|channel| {
-            let tap = |tap: usize| {
-                weights + (tap * from.channels + channel) * to.channels * size_of::<f32>()
-            };
-            let taps: Vec<usize> = (0..9).map(tap).collect();
-            let rows: Vec<usize> = (0..POSITIONS).map(|p| filters.row(p, channel)).collect();
+        (0..from.channels).into_par_iter().with_min_len(TILES).for_each(|channel| {
+            let taps: [*mut f32; 9] = std::array::from_fn(|tap| {
+                let first = (tap * from.channels + channel) * to.channels;
+                (weights as *mut f32).wrapping_add(first)
+            });
             // SAFETY: `weights` has 9 × from × to elements, and each channel writes its own rows.
-            unsafe { self.run(FILTER, &taps, &rows, to.channels, false) };
+            unsafe { self.run(FILTER, &taps, &filters.tile(channel), to.channels, false) };
         });
         let largest = self.largest_group();
         let inputs = Planes::new(largest, from.channels);
         let products = Planes::new(largest, to.channels);
         for (first, count) in self.groups() {
-            self.gather(INPUT, from, 1, first, &inputs, count);
+            (0..count).into_par_iter().with_min_len(TILES).for_each(|tile| {
+                let pixels: [_; POSITIONS] = self.pixels(from, first + tile, 1);
+                // SAFETY: a tile reads live pixels and writes its own row of every position.
+                unsafe { self.run(INPUT, &pixels, &inputs.tile(tile), from.channels, false) };
+            });
             let pieces = count.div_ceil(ROWS);
             (0..POSITIONS * pieces).into_par_iter().with_max_len(1).try_for_each(|task| {
                 let (position, start) = (task / pieces, task % pieces * ROWS);
@@ -231,11 +222,12 @@ impl Winograd<'_> {
                     false,
                 ))
             })?;
-            (0..count).into_par_iter().with_min_len(4).for_each(|tile| {
-                let rows: Vec<usize> = (0..POSITIONS).map(|p| products.row(p, tile)).collect();
-                let pixels = self.pixels(to, first + tile, 0);
+            (0..count).into_par_iter().with_min_len(TILES).for_each(|tile| {
+                let pixels: [_; SIDE * SIDE] = self.pixels(to, first + tile, 0);
                 // SAFETY: the outputs of tiles are different pixels of the live map.
-                unsafe { self.run(OUTPUT, &rows, &pixels, to.channels, accumulate) };
+                unsafe {
+                    self.run(OUTPUT, &products.tile(tile), &pixels, to.channels, accumulate);
+                }
             });
         }
         Ok(())

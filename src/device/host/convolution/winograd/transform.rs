@@ -13,6 +13,7 @@ pub const INPUT: Transform = Transform(apply::<Input, 4, 4>);
 pub const FILTER: Transform = Transform(apply::<Filter, 4, 3>);
 /// Products to the outputs of a tile.
 pub const OUTPUT: Transform = Transform(apply::<Output, 2, 4>);
+
 /// A matrix M of R rows and C columns, as the operations of a product with it.
 trait Matrix<const R: usize, const C: usize> {
     fn times<S: Simd>(column: [Lanes<S>; C]) -> [Lanes<S>; R];
@@ -80,7 +81,7 @@ pub struct Transform(unsafe fn(Arch, Vectors));
 #[derive(Clone, Copy)]
 pub struct Vectors<'a> {
     /// Null where the vector is zero.
-    pub from: &'a [*const f32],
+    pub from: &'a [*mut f32],
     /// Null where the result is not wanted.
     pub to: &'a [*mut f32],
     /// Elements of a vector.
