@@ -1,12 +1,14 @@
-//! Convolutions as matmuls, without im2col. Undilated, the taps of a filter row are adjacent in
-//! memory (`runs`); dilated, they are not (`dilated`). Undilated 3×3 filters of many channels take
-//! fewer multiplications (`winograd`).
+//! Convolutions as matmuls. In wide maps each row is one, without im2col: undilated, the taps of a
+//! filter row are adjacent in memory (`runs`); dilated, they are not (`dilated`). Narrow maps are
+//! gathered first (`gathered`). Undilated 3×3 filters of many channels take fewer multiplications
+//! (`winograd`).
 //!
-//! Output rows are independent, so they are spread over the threads. No sum depends on how the work
-//! was spread, so the results are bit-identical for any number of threads.
+//! The choice depends only on a convolution's sizes, and no sum depends on how the work was spread,
+//! so the results are bit-identical for any number of threads.
 
 mod dilated;
 mod filter;
+mod gathered;
 mod runs;
 mod winograd;
 
@@ -15,9 +17,95 @@ use crate::device::library_op::Convolution;
 use runs::Runs;
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
-    match (winograd::takes(c), c.dilation) {
-        (true, _) => winograd::convolution(c),
-        (false, 1) => Runs(c).convolve(),
-        _ => dilated::convolution(c),
+    if winograd::takes(c) {
+        winograd::convolution(c)
+    } else if gathered::takes(c) {
+        gathered::convolution(c)
+    } else if c.dilation == 1 {
+        Runs(c).convolve()
+    } else {
+        dilated::convolution(c)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::library_op::ConvolutionPass;
+    use crate::dtype::DType;
+    use crate::rng::{Draw, Purpose};
+
+    pub fn numbers(seed: u64, n: usize) -> Vec<f64> {
+        let mut draw = Draw::new(seed, 0, Purpose::SourceFile, 0, 0);
+        (0..n).map(|_| f64::from(draw.range_f32(-1.0, 1.0))).collect()
+    }
+
+    /// Describes a pass without addresses. `size` is batch, height, width, channels and filters.
+    pub fn descriptor(
+        size: [usize; 5],
+        (kernel, dilation): (usize, usize),
+        pass: ConvolutionPass,
+        dtype: DType,
+    ) -> Convolution {
+        let [batch, height, width, channels, filters] = size;
+        Convolution {
+            pass,
+            dtype,
+            x: 0,
+            w: 0,
+            y: 0,
+            batch,
+            height,
+            width,
+            channels,
+            filters,
+            kernel,
+            dilation,
+        }
+    }
+
+    /// Computes a pass on copies of the input, the filter and the output, and returns what it wrote.
+    pub fn computed<N: bytemuck::Pod>(
+        tensors: &[Vec<N>; 3],
+        c: &Convolution,
+        way: impl Fn(&Convolution),
+    ) -> Vec<N> {
+        let mut tensors = tensors.clone();
+        let [x, w, y] = tensors.each_mut().map(|tensor| tensor.as_mut_ptr() as u64);
+        way(&Convolution { x, w, y, ..*c });
+        std::mem::take(&mut tensors[c.written()])
+    }
+
+    /// Odd sizes, single rows and columns, dilations that reach past the map, and several groups of
+    /// images.
+    #[test]
+    fn gathering_does_not_change_a_convolution() {
+        const CASES: [([usize; 5], (usize, usize)); 7] = [
+            ([3, 7, 5, 3, 2], (3, 1)),
+            ([1, 1, 9, 4, 5], (3, 2)),
+            ([2, 6, 1, 1, 3], (5, 1)),
+            ([1, 5, 8, 2, 7], (3, 4)),
+            ([2, 4, 3, 6, 1], (3, 12)),
+            ([1, 1, 1, 5, 4], (7, 3)),
+            ([3, 31, 32, 200, 2], (3, 2)),
+        ];
+        for (size, geometry) in CASES {
+            for accumulate in [false, true] {
+                for pass in [
+                    ConvolutionPass::Forward { accumulate },
+                    ConvolutionPass::Data { accumulate },
+                    ConvolutionPass::Filter { accumulate },
+                ] {
+                    let c = descriptor(size, geometry, pass, DType::F64);
+                    let sizes = c.elements();
+                    let tensors = [0, 1, 2].map(|i| numbers(i as u64, sizes[i]));
+                    let wanted = computed(&tensors, &c, |c| dilated::convolution(c).unwrap());
+                    let got = computed(&tensors, &c, |c| gathered::convolution(c).unwrap());
+                    let limit = 1e-14 * (c.batch * c.height * c.width).max(sizes[1]) as f64;
+                    let same = wanted.iter().zip(&got).all(|(a, b)| (a - b).abs() <= limit);
+                    assert!(same, "{size:?} {geometry:?} {pass:?}");
+                }
+            }
+        }
     }
 }

@@ -35,13 +35,16 @@ const LEAST: usize = 128;
 /// Shortest side of an image for which it is so. On smaller ones many outputs have few taps inside
 /// the image, and direct sums of those round less.
 const LEAST_SIDE: usize = 8;
+/// Fewest pixels for which fewer products outweigh transforming the filter.
+const LEAST_PIXELS: usize = 512;
 
 /// Returns whether this way computes a pass, and does so faster than the direct sum. The filter's
 /// gradient, a sum over all pixels, would have three times the direct sum's error.
 pub fn takes(c: &Convolution) -> bool {
     let filter = matches!(c.pass, ConvolutionPass::Filter { .. });
-    let many = c.channels.min(c.filters) >= LEAST && c.height.min(c.width) >= LEAST_SIDE;
-    c.dtype == DType::F32 && c.kernel == 3 && c.dilation == 1 && many && !filter
+    let large = c.height.min(c.width) >= LEAST_SIDE && c.batch * c.height * c.width >= LEAST_PIXELS;
+    let many = c.channels.min(c.filters) >= LEAST;
+    c.dtype == DType::F32 && c.kernel == 3 && c.dilation == 1 && many && large && !filter
 }
 
 pub fn convolution(c: &Convolution) -> Result<()> {
@@ -237,7 +240,7 @@ impl Winograd<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{Draw, Purpose};
+    use crate::device::host::convolution::tests::{computed, descriptor, numbers};
 
     /// Batch, height, width, channels, filters: whole and cut tiles, single rows, several groups,
     /// and vectors that are not full.
@@ -250,51 +253,6 @@ mod tests {
         [2, 61, 40, 128, 192],
     ];
 
-    fn numbers(seed: u64, n: usize) -> Vec<f64> {
-        let mut draw = Draw::new(seed, 0, Purpose::SourceFile, 0, 0);
-        (0..n).map(|_| f64::from(draw.range_f32(-1.0, 1.0))).collect()
-    }
-
-    fn descriptor(
-        size: [usize; 5],
-        pass: ConvolutionPass,
-        dtype: DType,
-        at: [u64; 3],
-    ) -> Convolution {
-        let [batch, height, width, channels, filters] = size;
-        let [x, w, y] = at;
-        let (kernel, dilation) = (3, 1);
-        Convolution {
-            pass,
-            dtype,
-            x,
-            w,
-            y,
-            batch,
-            height,
-            width,
-            channels,
-            filters,
-            kernel,
-            dilation,
-        }
-    }
-
-    /// Computes a pass and returns what it wrote.
-    fn computed<N: bytemuck::Pod>(
-        tensors: &[Vec<N>; 3],
-        size: [usize; 5],
-        pass: ConvolutionPass,
-        dtype: DType,
-        way: impl Fn(&Convolution),
-    ) -> Vec<N> {
-        let mut tensors = tensors.clone();
-        let at = tensors.each_mut().map(|tensor| tensor.as_mut_ptr() as u64);
-        let c = descriptor(size, pass, dtype, at);
-        way(&c);
-        std::mem::take(&mut tensors[c.written()])
-    }
-
     /// The error against double precision, as a root mean square, is at most twice the direct sum's
     /// where it replaces that.
     #[test]
@@ -303,12 +261,14 @@ mod tests {
             [ConvolutionPass::Forward { accumulate }, ConvolutionPass::Data { accumulate }]
         });
         for (pass, size) in passes.flat_map(|pass| SIZES.map(|size| (pass, size))) {
-            let sizes = descriptor(size, pass, DType::F64, [0; 3]).elements();
+            let sizes = descriptor(size, (3, 1), pass, DType::F64).elements();
             let exact = [0, 1, 2].map(|i| numbers(i as u64, sizes[i]));
             let single = exact.each_ref().map(|t| t.iter().map(|x| *x as f32).collect::<Vec<_>>());
-            let wanted = computed(&exact, size, pass, DType::F64, |c| Runs(c).convolve().unwrap());
+            let wanted = computed(&exact, &descriptor(size, (3, 1), pass, DType::F64), |c| {
+                Runs(c).convolve().unwrap()
+            });
             let error = |way: &dyn Fn(&Convolution)| {
-                let got = computed(&single, size, pass, DType::F32, way);
+                let got = computed(&single, &descriptor(size, (3, 1), pass, DType::F32), way);
                 let square = |(got, wanted): (&f32, &f64)| (f64::from(*got) - wanted).powi(2);
                 (got.iter().zip(&wanted).map(square).sum::<f64>() / got.len() as f64).sqrt()
             };
