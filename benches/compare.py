@@ -129,6 +129,7 @@ class Turns:
         for result in r["results"]:
             sides = self.cases.setdefault(key(result), {})
             add(sides, "ours", result["samples_seconds"], result["cpu_seconds"], result["cores_busy_elsewhere"])
+            self.options[key(result)] |= {k: result[k] for k in ("bytes", "flops")}
 
     def pytorch(self, r: dict, results, side: str = "pytorch") -> None:
         self.about[side] = {k: v for k, v in r.items() if k != "results"}
@@ -177,12 +178,11 @@ def ops(a: argparse.Namespace, turns: Turns) -> None:
     with subprocess.Popen(ops_py, cwd=HERE.parent, env=environment(a.threads), text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as torch:
         turns.about["pytorch"] = json.loads(torch.stdout.readline())
+        turns.options = {name: dict(case) for name, case in chosen.items()}
         for name, case in chosen.items():
             def ours() -> None:
                 command = [binary, "--samples", str(a.samples), *limits, "--case", name]
-                measured = record(command, "--record", a.threads)
-                turns.ours(measured, lambda r: r["name"])
-                turns.options[name] = case | {k: measured["results"][0][k] for k in ("bytes", "flops")}
+                turns.ours(record(command, "--record", a.threads), lambda r: r["name"])
 
             def theirs() -> None:
                 print(json.dumps(case), file=torch.stdin, flush=True)

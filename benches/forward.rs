@@ -8,13 +8,13 @@ mod record;
 
 use serde_json::{Map, Value, json};
 use udass_raw::config::Config;
-use udass_raw::device::Device;
+use udass_raw::device::{Device, Precision};
 use udass_raw::nn::{BatchNormMode, Pass, Segmentor};
 use udass_raw::params::Weights;
 use udass_raw::rng::{Draw, Purpose};
 use udass_raw::tape::Tape;
 
-use record::{Amount, Case, Run};
+use record::{Case, Run, Work};
 
 const SIDE: usize = 512;
 /// Backbone and decoder channels (Xie et al. 2021, table 6).
@@ -29,7 +29,10 @@ fn main() {
         cases.push(Case {
             name: format!("segformer_{}", arch.trim_start_matches("mit_")),
             options: options as Map<String, Value>,
-            amount: Amount::Iterations,
+            work: Box::new(move || {
+                let dry = Device::dry(Precision::F32);
+                Work::of(&dry.profile(forward(&dry, arch, channels)).unwrap().1)
+            }),
             warmup: 0,
             setup: Box::new(move || forward(&device, arch, channels)),
         });

@@ -15,6 +15,9 @@
 //! (default: benches/results/<date>-<what>.json), and UDASS_COMMIT names the built commit if there
 //! is no repository. `udass-raw profile` reports where an iteration spends its time.
 
+#[path = "ceiling.rs"]
+mod ceiling;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use serde_json::{Map, Value, json};
+use udass_raw::device::profile::{Call, Profile};
 use udass_raw::device::{Device, Precision};
 
 /// Number of samples that criterion takes of each case.
@@ -35,22 +39,21 @@ const MANY: f64 = 10.0;
 /// One run of a case.
 pub type Run = Box<dyn FnMut()>;
 
-/// The work that one run of a case does, for throughput.
+/// The work that one run of a case does, as its calls declare it.
 #[derive(Clone, Copy, Debug)]
-pub enum Amount {
-    /// The minimum of bytes read and written, and the multiplications and additions.
-    Work {
-        bytes: f64,
-        flops: f64,
-    },
-    Iterations,
+pub struct Work {
+    /// The minimum of bytes read and written.
+    pub bytes: f64,
+    /// Multiplications and additions.
+    pub flops: f64,
 }
 
 pub struct Case {
     pub name: String,
     /// Written to the record next to the samples.
     pub options: Map<String, Value>,
-    pub amount: Amount,
+    /// Counts the work, on a device that computes nothing.
+    pub work: Box<dyn Fn() -> Work>,
     /// Number of runs until all of the case's memory has been touched.
     pub warmup: usize,
     /// Allocates what the case needs; it is freed before the next case.
@@ -160,14 +163,15 @@ fn plain(device: &Device, cases: &[Case], how: &Sampling) -> Vec<Value> {
         if taken.seconds.is_empty() {
             continue;
         }
+        let work = (case.work)();
         println!(
             "{}: median {:.3} ms, min {:.3} ms{}",
             case.name,
             taken.median() * 1e3,
             taken.least() * 1e3,
-            rate(case.amount, taken.median()),
+            work.rate(taken.median()),
         );
-        let mut result = result(case, &taken);
+        let mut result = result(case, work, &taken);
         result["peak_bytes"] = json!(device.memory().peak);
         results.push(result);
     }
@@ -200,13 +204,11 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
         let mut group = criterion.benchmark_group(group);
         group.sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_millis(300));
         group.measurement_time(Duration::from_secs(1));
-        match case.amount {
-            Amount::Work { bytes, flops } if flops > MANY * bytes => {
-                group.throughput(Throughput::Elements(flops as u64))
-            }
-            Amount::Work { bytes, .. } => group.throughput(Throughput::Bytes(bytes as u64)),
-            Amount::Iterations => group.throughput(Throughput::Elements(1)),
-        };
+        let work = (case.work)();
+        group.throughput(match work.flops > MANY * work.bytes {
+            true => Throughput::Elements(work.flops as u64),
+            false => Throughput::Bytes(work.bytes as u64),
+        });
         let taken = Rc::new(RefCell::new(Samples { runs: 1, ..Samples::default() }));
         let mut run = None;
         group.bench_function(function, |bencher| {
@@ -229,7 +231,7 @@ fn with_criterion(device: &Device, cases: Vec<Case>) -> Vec<Value> {
             taken.seconds.drain(..first);
             taken.others.drain(..first);
             taken.cpu.drain(..first);
-            results.push(result(&case, &taken));
+            results.push(result(&case, work, &taken));
         }
     }
     criterion.final_summary();
@@ -262,20 +264,23 @@ impl Samples {
     }
 }
 
-fn rate(amount: Amount, seconds: f64) -> String {
-    match amount {
-        Amount::Work { bytes, flops } => {
-            let arithmetic = match flops > 0.0 {
-                true => format!(", {:.4} TFLOP/s", flops / seconds * 1e-12),
-                false => String::new(),
-            };
-            format!(", {:.2} GB/s{arithmetic}", bytes / seconds * 1e-9)
-        }
-        Amount::Iterations => String::new(),
+impl Work {
+    /// Sums the work of a profile's calls.
+    pub fn of(profile: &Profile) -> Work {
+        let sum = |of: fn(&Call) -> f64| profile.calls.iter().map(of).sum();
+        Work { bytes: sum(|call| call.bytes), flops: sum(|call| call.flops) }
+    }
+
+    fn rate(self, seconds: f64) -> String {
+        let arithmetic = match self.flops > 0.0 {
+            true => format!(", {:.4} TFLOP/s", self.flops / seconds * 1e-12),
+            false => String::new(),
+        };
+        format!(", {:.2} GB/s{arithmetic}", self.bytes / seconds * 1e-9)
     }
 }
 
-fn result(case: &Case, samples: &Samples) -> Value {
+fn result(case: &Case, work: Work, samples: &Samples) -> Value {
     let mut fields = case.options.clone();
     fields.insert("name".into(), json!(case.name));
     fields.insert("samples_seconds".into(), json!(samples.seconds));
@@ -284,15 +289,14 @@ fn result(case: &Case, samples: &Samples) -> Value {
     fields.insert("cpu_seconds".into(), json!(samples.cpu));
     fields.insert("cores_busy_elsewhere".into(), json!(samples.others));
     fields.insert("runs_per_sample".into(), json!(samples.runs));
-    if let Amount::Work { bytes, flops } = case.amount {
-        fields.insert("bytes".into(), json!(bytes));
-        fields.insert("flops".into(), json!(flops));
-    }
+    fields.insert("bytes".into(), json!(work.bytes));
+    fields.insert("flops".into(), json!(work.flops));
     Value::Object(fields)
 }
 
 fn write(path: &Path, device: &Device, what: &str, results: Vec<Value>) {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = if threads() == 0 { cores } else { threads() };
     let record = json!({
         "implementation": env!("CARGO_PKG_NAME"),
         "version": env!("CARGO_PKG_VERSION"),
@@ -302,9 +306,10 @@ fn write(path: &Path, device: &Device, what: &str, results: Vec<Value>) {
         "compiler": output("rustc", &["--version"]),
         "cpu": cpu(),
         "cores": cores,
-        "threads": if threads() == 0 { cores } else { threads() },
+        "threads": threads,
         "device": device.describe(),
         "load_average": first_line("/proc/loadavg"),
+        "ceiling": ceiling::measure(device, (!on_gpu()).then_some(threads)),
         "results": results,
     });
     if let Some(folder) = path.parent() {

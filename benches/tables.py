@@ -62,7 +62,25 @@ def source(record: dict) -> str:
     """Describes where the numbers come from: the commit, the machine and the versions."""
     ours, pytorch = record["about"]["ours"], record["about"]["pytorch"]
     version = pytorch["version"].split("+")[0]
-    return (f"Medians; commit {ours['commit'][:7]}, {ours['cpu']}, {record['threads']} threads, PyTorch {version}.")
+    text = f"Medians; commit {ours['commit'][:7]}, {ours['cpu']}, {record['threads']} threads, PyTorch {version}."
+    if ceiling := ours.get("ceiling"):
+        text += (f" The machine's peak rates, measured with ours: {ceiling['flops'] * 1e-9:.0f} GFLOP/s of multiply-adds,"
+                 f" {ceiling['bytes'] * 1e-9:.1f} GB/s of a copy.")
+    return text
+
+
+def of_peak(record: dict) -> list[str]:
+    """Returns the head of the column of `shares`, which records before 2026-12 do not have."""
+    return ["of the peak"] if "ceiling" in record["about"]["ours"] else []
+
+
+def shares(record: dict, name: str, of: str = "median") -> list[str]:
+    """Returns which part of the peak rate of multiply-adds, or of a copy if that takes longer, a case reaches."""
+    if not of_peak(record):
+        return []
+    options, ceiling = record["options"][name], record["about"]["ours"]["ceiling"]
+    bound = max(options[k] / ceiling[k] for k in ("flops", "bytes"))
+    return [f"{100 * bound / record['results'][name]['ours'][of]:.0f} %"]
 
 
 def about(options: dict) -> str:
@@ -80,8 +98,9 @@ def step(record: dict, settings: list[str]) -> list[str]:
     for name, result in record["results"].items():
         setting, method = name.split("/")
         if setting in settings:
-            rows.append([f"{about(record['options'][name])}: {NAMES[method]}", *times(result)])
-    return [*grid(["iteration", "udass-raw", "PyTorch", "speedup"], rows), "", source(record)]
+            rows.append([f"{about(record['options'][name])}: {NAMES[method]}", *times(result), *shares(record, name)])
+    heads = ["iteration", "udass-raw", "PyTorch", "speedup", *of_peak(record)]
+    return [*grid(heads, rows), "", source(record)]
 
 
 def methods(record: dict, settings: list[str]) -> list[str]:
@@ -97,8 +116,8 @@ def forward(record: dict, _: list[str]) -> list[str]:
         cells = [f"SegFormer {o['arch'].removeprefix('mit_').upper()}, {o['side']}²", seconds(result["ours"]["median"])]
         for side in ("pytorch", "onnxruntime"):
             cells += [seconds(result[side]["median"]), f"{result[f'{side}_over_ours_median']:.2f} ×"]
-        rows.append(cells)
-    heads = ["one image", "udass-raw", "PyTorch", "speedup", "ONNX Runtime", "speedup"]
+        rows.append([*cells, *shares(record, name)])
+    heads = ["one image", "udass-raw", "PyTorch", "speedup", "ONNX Runtime", "speedup", *of_peak(record)]
     return [*grid(heads, rows), "", source(record)]
 
 

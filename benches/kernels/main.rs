@@ -14,7 +14,7 @@ mod cases;
 mod record;
 
 use cases::{Bed, Case, PRESETS};
-use record::Amount;
+use record::Work;
 use serde_json::json;
 
 /// How many times the inputs and outputs fill the last-level cache.
@@ -33,15 +33,14 @@ fn main() {
 
 fn measured(case: Case, dry: &Bed, bed: std::rc::Rc<Bed>) -> record::Case {
     let (run, profile) = case.asks(dry);
-    let sum = |of: fn(&udass_raw::device::profile::Call) -> f64| profile.calls.iter().map(of).sum();
-    let amount = Amount::Work { bytes: sum(|call| call.bytes), flops: sum(|call| call.flops) };
+    let work = Work::of(&profile);
     let mut options = case.options();
     options.insert("input_sets".into(), json!(run.copies));
     options.insert("bytes_of_sets".into(), json!(run.bytes));
     record::Case {
         name: case.name(),
         options,
-        amount,
+        work: Box::new(move || work),
         warmup: run.copies,
         setup: Box::new(move || case.prepare(&bed).once),
     }
