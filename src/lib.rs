@@ -71,6 +71,7 @@ mod hex;
 mod memory;
 pub mod nn;
 pub mod observer;
+mod onnx;
 pub mod ops;
 pub mod optimizer;
 pub mod params;

@@ -350,6 +350,20 @@ impl Weights {
         unpack(device, flat, &self.spec.params[index])
     }
 
+    /// Returns a parameter with its values in the reference's layout.
+    pub fn reference(&self, device: &Device, id: ParamId) -> Result<(&ParamSpec, Vec<f32>)> {
+        Ok((&self.spec.params[id.0], self.export(device, &self.values, id.0)?))
+    }
+
+    /// Returns a buffer with its committed values in the reference's layout.
+    pub fn reference_buffer(
+        &self,
+        device: &Device,
+        id: BufferId,
+    ) -> Result<(&ParamSpec, Vec<f32>)> {
+        Ok((&self.spec.buffers[id.0], self.export_buffer(device, id.0)?))
+    }
+
     /// Returns one committed buffer in the reference's layout.
     pub fn export_buffer(&self, device: &Device, index: usize) -> Result<Vec<f32>> {
         unpack(device, &self.buffers, &self.spec.buffers[index])

@@ -3,6 +3,7 @@
 mod config;
 mod configured;
 mod eval;
+mod export;
 mod info;
 mod output;
 mod predict;
@@ -53,6 +54,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Predict(predict::Args),
+    Export(export::Args),
     Report(report::Args),
     Profile(profile::Args),
     Prepare(prepare::Args),
@@ -72,6 +74,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Prepare(args) => prepare::run(&args),

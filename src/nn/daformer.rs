@@ -24,18 +24,18 @@ pub enum FusionKind {
 /// Embeds each of four levels with a linear layer, resizes them to the finest level, fuses them,
 /// and classifies each position.
 pub struct DaformerHead {
-    embed: Vec<Linear>,
-    fuse: Fuse,
+    pub(super) embed: Vec<Linear>,
+    pub(super) fuse: Fuse,
     dropout: Dropout,
-    classifier: Linear,
+    pub(super) classifier: Linear,
 }
 
-enum Fuse {
+pub(super) enum Fuse {
     Aspp { branches: Vec<Branch>, bottleneck: Convolution, norm: BatchNorm },
     Conv1x1 { conv: Linear, norm: BatchNorm },
 }
 
-enum Branch {
+pub(super) enum Branch {
     Conv1x1 {
         conv: Linear,
         norm: BatchNorm,

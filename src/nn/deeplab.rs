@@ -10,7 +10,7 @@ use super::layers::{Convolution, Pass};
 /// Parallel convolutions that map the last feature level straight to the classes, without norm or
 /// dropout: 3×3, but 1×1 in a branch of dilation 1, as in the reference's `ASPPModule`.
 pub struct DeepLabHead {
-    branches: Vec<Convolution>,
+    pub(super) branches: Vec<Convolution>,
 }
 
 impl DeepLabHead {

@@ -88,8 +88,8 @@ impl Pass<'_> {
 /// K,C,1,1.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
-    weight: ParamId,
-    bias: Option<ParamId>,
+    pub(super) weight: ParamId,
+    pub(super) bias: Option<ParamId>,
 }
 
 impl Linear {
@@ -183,9 +183,9 @@ pub fn torch_default(inputs: usize) -> Init {
 /// A convolution with a square filter.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolution {
-    weight: ParamId,
-    bias: Option<ParamId>,
-    geometry: Conv,
+    pub(super) weight: ParamId,
+    pub(super) bias: Option<ParamId>,
+    pub(super) geometry: Conv,
 }
 
 impl Convolution {
@@ -224,9 +224,9 @@ impl Convolution {
 /// A depthwise 3×3 convolution with stride 1 that preserves the spatial size.
 #[derive(Clone, Copy, Debug)]
 pub struct Depthwise {
-    weight: ParamId,
-    bias: Option<ParamId>,
-    dilation: usize,
+    pub(super) weight: ParamId,
+    pub(super) bias: Option<ParamId>,
+    pub(super) dilation: usize,
 }
 
 impl Depthwise {
@@ -267,9 +267,9 @@ impl Depthwise {
 /// A layer norm over channels.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
-    weight: ParamId,
-    bias: ParamId,
-    eps: f64,
+    pub(super) weight: ParamId,
+    pub(super) bias: ParamId,
+    pub(super) eps: f64,
 }
 
 impl LayerNorm {
@@ -314,15 +314,15 @@ impl LayerNorm {
 /// A batch norm over channels.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm {
-    weight: ParamId,
-    bias: ParamId,
-    mean: BufferId,
-    var: BufferId,
+    pub(super) weight: ParamId,
+    pub(super) bias: ParamId,
+    pub(super) mean: BufferId,
+    pub(super) var: BufferId,
     tracked: BufferId,
 }
 
 impl BatchNorm {
-    const EPS: f64 = 1e-5;
+    pub(super) const EPS: f64 = 1e-5;
     const MOMENTUM: f64 = 0.1;
 
     /// Adds a batch norm to `spec`, with weights initialized to `gain`.

@@ -25,28 +25,28 @@ const EMBED_EPS: f64 = 1e-5;
 
 /// A backbone of four stages of transformer blocks, at strides 4, 8, 16 and 32.
 pub struct Mit {
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
     /// The channels of the four stages.
     pub widths: [usize; 4],
 }
 
-struct Stage {
-    embed: Convolution,
-    embed_norm: LayerNorm,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
+pub(super) struct Stage {
+    pub(super) embed: Convolution,
+    pub(super) embed_norm: LayerNorm,
+    pub(super) blocks: Vec<Block>,
+    pub(super) norm: LayerNorm,
     /// Enables activation checkpointing: the tape keeps only the inputs of each block.
     recompute: bool,
 }
 
 #[derive(Clone)]
-struct Block {
-    norm1: LayerNorm,
-    attention: Attention,
-    norm2: LayerNorm,
-    fc1: Linear,
-    depthwise: Depthwise,
-    fc2: Linear,
+pub(super) struct Block {
+    pub(super) norm1: LayerNorm,
+    pub(super) attention: Attention,
+    pub(super) norm2: LayerNorm,
+    pub(super) fc1: Linear,
+    pub(super) depthwise: Depthwise,
+    pub(super) fc2: Linear,
     /// The drop-path probability of both residual branches.
     drop_path: f32,
     /// The first of the block's two random streams.
@@ -54,13 +54,13 @@ struct Block {
 }
 
 #[derive(Clone)]
-struct Attention {
-    q: Linear,
-    kv: Linear,
-    proj: Linear,
-    reduction: Option<(Convolution, LayerNorm)>,
-    heads: usize,
-    name: Rc<str>,
+pub(super) struct Attention {
+    pub(super) q: Linear,
+    pub(super) kv: Linear,
+    pub(super) proj: Linear,
+    pub(super) reduction: Option<(Convolution, LayerNorm)>,
+    pub(super) heads: usize,
+    pub(super) name: Rc<str>,
 }
 
 impl Mit {

@@ -5,6 +5,7 @@ mod daformer;
 mod deeplab;
 mod layers;
 mod mit;
+pub mod onnx;
 mod parts;
 mod resnet;
 mod segmentor;

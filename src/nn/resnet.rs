@@ -23,25 +23,25 @@ const DILATIONS: [usize; 4] = [1, 1, 2, 4];
 
 /// A backbone of a stem and four stages of bottlenecks, at strides 4, 8, 8 and 8.
 pub struct ResNet {
-    stem: Vec<ConvNorm>,
-    stages: Vec<Vec<Bottleneck>>,
+    pub(super) stem: Vec<ConvNorm>,
+    pub(super) stages: Vec<Vec<Bottleneck>>,
     /// Enables activation checkpointing: the tape keeps only the input of each bottleneck.
     recompute: bool,
 }
 
 /// A convolution without bias, followed by a batch norm.
 #[derive(Clone)]
-struct ConvNorm {
-    conv: Convolution,
-    norm: BatchNorm,
+pub(super) struct ConvNorm {
+    pub(super) conv: Convolution,
+    pub(super) norm: BatchNorm,
 }
 
 #[derive(Clone)]
-struct Bottleneck {
+pub(super) struct Bottleneck {
     /// The 1×1, 3×3 and 1×1 convolutions of the residual branch.
-    branch: [ConvNorm; 3],
+    pub(super) branch: [ConvNorm; 3],
     /// The projection of the input, if the branch changes the shape.
-    shortcut: Option<ConvNorm>,
+    pub(super) shortcut: Option<ConvNorm>,
 }
 
 impl ResNet {

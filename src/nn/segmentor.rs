@@ -24,22 +24,22 @@ const ATTENTION_SITE: usize = 901;
 /// A segmentation network. It holds the structure and parameter list; the weights are passed in
 /// with each [`Pass`].
 pub struct Segmentor {
-    backbone: Backbone,
-    head: Head,
-    hrda: Option<Hrda>,
+    pub(super) backbone: Backbone,
+    pub(super) head: Head,
+    pub(super) hrda: Option<Hrda>,
     spec: Rc<Spec>,
     classes: usize,
 }
 
-struct Hrda {
+pub(super) struct Hrda {
     /// Predicts per-class weights of detail against context from the context features; `None`
     /// weights both equally.
-    attention: Option<Head>,
-    detail_crop: usize,
+    pub(super) attention: Option<Head>,
+    pub(super) detail_crop: usize,
     /// The distance between detail windows.
-    step: usize,
+    pub(super) step: usize,
     /// How many times smaller the context image is.
-    factor: usize,
+    pub(super) factor: usize,
     detail_loss: f32,
     /// The detail windows for each image size (height, width) seen so far.
     windows: RefCell<HashMap<(usize, usize), Rc<Windows>>>,

@@ -1,7 +1,8 @@
-//! Runs: training, evaluation, profiling, and reports that compare runs with published results.
+//! Runs: training, evaluation, profiling, export, and reports that compare runs with published results.
 
 pub mod build;
 pub mod comparison;
 pub mod eval;
+pub mod export;
 pub mod profile;
 pub mod train;

@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "hex.rs",
         "memory.rs",
         "observer.rs",
+        "onnx/",
         "printable.rs",
     ],
     &["config/"],

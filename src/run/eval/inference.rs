@@ -11,9 +11,9 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// HRDA needs sides that are multiples of this, so that the grids of its two scales meet.
-const DIVISOR: usize = 32;
+pub const DIVISOR: usize = 32;
 /// The smallest side that both of HRDA's scales support.
-const SMALLEST: usize = 64;
+pub const SMALLEST: usize = 64;
 
 /// A network with the settings of its sliding-window inference.
 pub struct Predictor<'a> {
