@@ -79,19 +79,35 @@ pub fn save(
             training.templates.iteration.map_or(String::new(), |i| i.to_string()),
         ),
     ]);
-    let device = training.device.clone();
+    let mut entries = entries(training);
+    if let Some(batch) = batch {
+        let (pixels, notes) = batch::entries(batch)?;
+        entries.extend(pixels);
+        metadata.insert(batch::KEY.into(), notes);
+    }
+    writer::write(path, entries, metadata)
+}
+
+/// Returns the size of a checkpoint's tensors, in bytes.
+pub fn bytes(training: &mut TrainingState) -> usize {
+    entries(training).iter().map(Entry::len).sum()
+}
+
+/// Returns the tensors of a checkpoint.
+fn entries(training: &mut TrainingState) -> Vec<Entry<'_>> {
     let templates: Vec<(&str, Tensor)> =
         training.templates.named().into_iter().map(|(name, t)| (name, t.clone())).collect();
-    let mut entries = network_entries(&device, &training.student, Network::Student.prefix());
+    let training = &*training;
+    let device = &training.device;
+    let mut entries = network_entries(device, &training.student, Network::Student.prefix());
     if let Some(teacher) = &training.teacher {
-        entries.extend(network_entries(&device, teacher, Network::Teacher.prefix()));
+        entries.extend(network_entries(device, teacher, Network::Teacher.prefix()));
     }
     let optimizer = &training.optimizer;
     for (prefix, flat) in MOMENTS.into_iter().zip([&optimizer.exp_avg, &optimizer.exp_avg_sq]) {
-        entries.extend(param_entries(&device, &training.student, flat, prefix));
+        entries.extend(param_entries(device, &training.student, flat, prefix));
     }
     for (name, tensor) in templates.into_iter().filter(|(_, tensor)| !tensor.is_empty()) {
-        let device = device.clone();
         let dtype = if tensor.dtype() == DType::U8 { Dtype::U8 } else { Dtype::F32 };
         entries.push(Entry {
             name: name.into(),
@@ -103,12 +119,7 @@ pub fn save(
             }),
         });
     }
-    if let Some(batch) = batch {
-        let (pixels, notes) = batch::entries(batch)?;
-        entries.extend(pixels);
-        metadata.insert(batch::KEY.into(), notes);
-    }
-    writer::write(path, entries, metadata)
+    entries
 }
 
 /// Returns the next iteration of a run's checkpoint.

@@ -24,6 +24,18 @@ pub struct Entry<'a> {
     pub bytes: Box<dyn FnOnce() -> Result<Vec<u8>> + 'a>,
 }
 
+impl Entry<'_> {
+    /// Returns the number of bytes.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+
+    /// Returns whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Writes a safetensors file atomically, with checksums of its content in the metadata. Equal
 /// content gives identical bytes.
 ///
@@ -45,7 +57,7 @@ pub fn write(
     let mut end = 0;
     for entry in &entries {
         let start = end;
-        end += entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8;
+        end += entry.len();
         let info =
             json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, end]});
         if header.insert(entry.name.clone(), info).is_some() {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use udass_raw::checkpoint::files;
 use udass_raw::data::toy;
+use udass_raw::run::train::check::{Finding, check};
 use udass_raw::run::train::resume::ResumeOptions;
 use udass_raw::run::train::signal::{self, Stop};
 use udass_raw::run::train::trainer::{End, Start, train};
@@ -25,6 +26,7 @@ use super::progress::Progress;
 Examples:
   udass-raw train toy_vit
   udass-raw train toy_vit --resume
+  udass-raw train gta_vit --check
   udass-raw train gta_vit --resume=auto
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
   udass-raw train gta_vit --checkpoint mic_gta_4000.pth
@@ -61,6 +63,12 @@ pub struct Args {
     /// [default: the checkpoint's own; 0 for weights without one]
     #[arg(long, value_name = "N", requires = "checkpoint")]
     start_iteration: Option<u64>,
+
+    /// Train nothing, but check what the whole run needs: device, folder, data, weights, memory, and
+    /// free disk for its checkpoints. All problems are listed at once; the exit status is 1 if there
+    /// are any.
+    #[arg(long)]
+    check: bool,
 
     /// The run's folder, instead of run.out.
     #[arg(long, value_name = "DIR")]
@@ -125,6 +133,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let out = args.out.as_ref().map(|dir| path_override("run.out", dir)).transpose()?;
     let config = args.configured.load_until(args.max_iters, out)?;
     let start = args.start(&config.run.out)?;
+    if args.check {
+        return told(check(&config, &start));
+    }
     // The terminal has echoed "^C", so the message starts on a new line.
     let stop = Stop::install(|| {
         tell(
@@ -165,6 +176,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let status = if stop.terminated() { 0 } else { signal::EXIT_CODE };
             Ok(ExitCode::from(status))
         }
+    }
+}
+
+/// Prints what a check found, and fails with everything that is wrong.
+fn told(findings: Vec<Finding>) -> anyhow::Result<ExitCode> {
+    let mut problems = Vec::new();
+    for Finding { what, result } in findings {
+        match result {
+            Ok(found) => print(&format!("{what:10}  {found}"))?,
+            Err(error) => {
+                print(&format!("{what:10}  PROBLEM, see below"))?;
+                problems.push(error);
+            }
+        }
+    }
+    match problems.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(problems.remove(0).into()),
+        _ => Err(udass_raw::Error::Several(problems).into()),
     }
 }
 

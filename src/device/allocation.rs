@@ -148,15 +148,21 @@ impl Device {
         ))
     }
 
+    /// Returns the bytes that more tensors could take now, and the name of what limits them. None if
+    /// that only shows when they are allocated.
+    pub fn available_memory(&self) -> Option<(usize, &'static str)> {
+        let limit = self.0.pools.borrow().limit.map(|limit| (limit, "the device's memory limit"));
+        let room = self.0.backend.room().map(|room| (room, "the machine's memory"));
+        let (most, whose) = limit.into_iter().chain(room).min()?;
+        Some((most.saturating_sub(self.memory().used), whose))
+    }
+
     /// Fails if the device has no room for tensors of `bytes` together, as far as that is known.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], before anything is allocated.
     pub fn require(&self, bytes: usize) -> Result<()> {
-        let limit = self.0.pools.borrow().limit.map(|limit| (limit, "the device's memory limit"));
-        let room = self.0.backend.room().map(|room| (room, "the machine's memory"));
-        let Some((most, whose)) = limit.into_iter().chain(room).min() else { return Ok(()) };
-        let left = most.saturating_sub(self.memory().used);
+        let Some((left, whose)) = self.available_memory() else { return Ok(()) };
         if bytes <= left {
             return Ok(());
         }

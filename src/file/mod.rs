@@ -5,9 +5,10 @@
 pub mod atomic;
 pub(crate) mod zip;
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -91,6 +92,40 @@ pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
 pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+/// Returns the bytes that this process may still write to the file system of a folder.
+///
+/// # Errors
+/// The folder does not exist, or may not be looked up.
+pub(crate) fn free_space(folder: &Path) -> io::Result<u64> {
+    let path = c_path(folder)?;
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path ends with a zero, and the out-pointer refers to a local.
+    if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has filled the structure.
+    let found = unsafe { found.assume_init() };
+    Ok((found.f_bavail as u64).saturating_mul(found.f_frsize as u64))
+}
+
+/// Returns whether this process may create files in a folder, without creating one.
+///
+/// # Errors
+/// The system's reason why it may not.
+pub(crate) fn check_writable(folder: &Path) -> io::Result<()> {
+    let path = c_path(folder)?;
+    // SAFETY: the path ends with a zero.
+    match unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "its name holds a zero byte"))
 }
 
 fn must_be_regular(found: &Metadata) -> io::Result<()> {

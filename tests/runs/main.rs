@@ -2,6 +2,7 @@
 //! error messages for unusable input, and predictions.
 
 mod bad_input;
+mod check;
 mod checkpoints;
 mod dropping;
 mod faults;

@@ -24,12 +24,18 @@ pub fn make(dir: &Path, world: &ToyWorld, observer: &dyn Observer) -> Result<()>
     Ok(())
 }
 
+/// Returns whether `dir` is the folder of a toy world that is yet to be generated; an empty path is
+/// no folder.
+pub fn is_missing(dir: &Path) -> bool {
+    !dir.as_os_str().is_empty() && !dir.join(MARKER).exists()
+}
+
 /// Generates the default world in `dir`, unless it already contains a complete world.
 ///
 /// # Errors
 /// [`make`] fails.
 pub fn make_missing(dir: &Path, observer: &dyn Observer) -> Result<()> {
-    if dir.join(MARKER).exists() {
+    if !is_missing(dir) {
         return Ok(());
     }
     observer.message(&format!("generating the toy world in {}", dir.display()));

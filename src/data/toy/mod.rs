@@ -20,5 +20,5 @@ mod texture;
 mod vehicles;
 mod world;
 
-pub use make::{make, make_missing};
+pub use make::{is_missing, make, make_missing};
 pub use world::{Domain, Split, ToyWorld};

@@ -59,6 +59,11 @@ impl Synthetic {
         &self.training
     }
 
+    /// Returns the state after the iterations so far, to look at parts that only change hands so.
+    pub fn state_mut(&mut self) -> &mut TrainingState {
+        &mut self.training
+    }
+
     /// Uploads the next iteration's batch.
     pub fn load(&mut self) -> Result<()> {
         self.training.load(&self.batches[self.iteration as usize % 2])

@@ -1,6 +1,8 @@
-//! The training loop with its log, lock, signal handling, and replay of failed iterations.
+//! The training loop with its log, lock, signal handling, the check before it, and replay of failed
+//! iterations.
 
 pub mod best;
+pub mod check;
 mod checkpoints;
 pub mod initial_state;
 pub mod lock;

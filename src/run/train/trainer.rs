@@ -15,6 +15,7 @@ use super::log::{self, Iteration, Log};
 use super::resume::{self, ResumeOptions};
 use super::signal::Stop;
 use crate::checkpoint::state::{self, Position};
+use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{files, identity};
 use crate::config::Config;
 use crate::data::Batch;
@@ -69,7 +70,7 @@ const WINDOW: usize = 20;
 const PICTURES: usize = 8;
 /// Subfolder for dumps of the state before an iteration that produced a non-finite number.
 const NOT_FINITE: &str = "not_finite";
-const LOG: &str = "log.jsonl";
+pub(super) const LOG: &str = "log.jsonl";
 /// The run's whole configuration, as it is now.
 const CONFIG: &str = "config.toml";
 
@@ -323,15 +324,7 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
         }
         Start::Checkpoint { path, iteration } => {
             let file = files::open(path)?;
-            let first = iteration.or(identity::iteration(&file)?).unwrap_or(0);
-            if first >= config.run.max_iters {
-                return Err(Error::config(format!(
-                    "{}: starts at iteration {first}, but run.max_iters = {}; --start-iteration 0 \
-                     uses only its weights",
-                    path.display(),
-                    config.run.max_iters
-                )));
-            }
+            let first = first_iteration(config, &file, *iteration)?;
             let mut training = initial_state::build(config, device, Some(&file))?;
             let mut notes: Vec<String> = file.skipped_note().into_iter().collect();
             if !state::begin(&file, &mut training, first)? {
@@ -357,6 +350,25 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             Begun { training, position, start: String::new(), notes, lock }
         }
     })
+}
+
+/// Returns the first iteration of a run that starts from a checkpoint: `iteration`, or the
+/// checkpoint's own.
+pub(super) fn first_iteration(
+    config: &Config,
+    file: &TensorFile,
+    iteration: Option<u64>,
+) -> Result<u64> {
+    let first = iteration.or(identity::iteration(file)?).unwrap_or(0);
+    if first < config.run.max_iters {
+        return Ok(first);
+    }
+    Err(Error::config(format!(
+        "{}: starts at iteration {first}, but run.max_iters = {}; --start-iteration 0 uses only \
+         its weights",
+        file.path().display(),
+        config.run.max_iters
+    )))
 }
 
 /// Returns whether the log has an evaluation after `done` iterations.
