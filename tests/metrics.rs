@@ -164,6 +164,7 @@ fn report() -> Report {
         confusion,
         classes: Classes::cityscapes(),
         images: 2,
+        per_image: Vec::new(),
         data: Validated { sizes: vec![[4, 1]], folders: vec!["ulm".into()] },
         seconds: 4.0,
     }

@@ -113,6 +113,7 @@ fn evaluation() -> Report {
         confusion,
         classes: Classes::cityscapes(),
         images: 1,
+        per_image: Vec::new(),
         data: Validated { sizes: vec![[2, 1]], folders: vec!["ulm".into()] },
         seconds: 1.0,
     }

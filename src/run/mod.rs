@@ -4,5 +4,6 @@ pub mod build;
 pub mod comparison;
 pub mod eval;
 pub mod export;
+mod page;
 pub mod profile;
 pub mod train;

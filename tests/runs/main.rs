@@ -5,6 +5,8 @@ mod bad_input;
 mod check;
 mod checkpoints;
 mod dropping;
+mod evaluate;
+mod export;
 mod faults;
 mod fidelity;
 mod folders;

@@ -6,6 +6,8 @@ use std::time::Instant;
 use super::inference::Predictor;
 use super::memory::with_advice;
 use super::metrics::Confusion;
+use super::page::Worst;
+use super::per_image::ImageResult;
 use super::report::{Report, Subject, Validated};
 use super::trained::Trained;
 use crate::checkpoint::weights::Network;
@@ -18,7 +20,8 @@ use crate::ops;
 use crate::{Error, Result};
 
 /// Evaluates a checkpoint (a file, or the newest one in a run's folder) on the target's validation
-/// images. `name` is the name of the configuration, as given by the user.
+/// images. `name` is the name of the configuration, as given by the user. `worst` collects the
+/// images with the lowest IoU.
 ///
 /// # Errors
 /// [`Error::Weights`] if the checkpoint does not fit the network; [`Error::Data`] if an image or a
@@ -29,6 +32,7 @@ pub fn evaluate(
     checkpoint: &Path,
     which: Network,
     observer: &dyn Observer,
+    worst: &mut Worst,
 ) -> Result<Report> {
     let file = files::open(checkpoint)?;
     let trained = Trained::load(config, &file, which, observer)?;
@@ -41,11 +45,14 @@ pub fn evaluate(
         training: file.metadata("config").and_then(|text| toml::from_str(text).ok()),
     };
     let predictor = trained.predictor(&config.eval)?;
-    measure(config, subject, &predictor, &set, observer, &mut |_, _| Ok(()))
+    let see: See = &mut |sample, prediction, result| worst.see(sample, prediction, result);
+    measure(config, subject, &predictor, &set, observer, see)
 }
 
-/// Evaluates a network on every image of `set`. The callback `see` receives each image with its
-/// prediction (train ids at the label's size).
+/// Receives each image with its prediction (train ids at the label's size) and the result.
+pub type See<'a> = &'a mut dyn FnMut(&EvalSample, &[u8], &ImageResult) -> Result<()>;
+
+/// Evaluates a network on every image of `set` and shows each to `see`.
 ///
 /// # Errors
 /// The first error of the dataset, the device or `see`, which ends the evaluation.
@@ -55,12 +62,13 @@ pub fn measure(
     predictor: &Predictor,
     set: &EvalSet,
     observer: &dyn Observer,
-    see: &mut dyn FnMut(&EvalSample, &[u8]) -> Result<()>,
+    see: See,
 ) -> Result<Report> {
     let started = Instant::now();
     let (device, classes) = (predictor.device(), Classes::new(&config.dataset));
     let mut confusion = with_advice(ops::Confusion::new(device, classes.len()), &config.eval)?;
     let mut data = Validated::default();
+    let mut per_image = Vec::new();
     for (done, sample) in set.iter()?.enumerate() {
         let sample = sample?;
         let size = sample.original();
@@ -72,7 +80,12 @@ pub fn measure(
         let label = device.upload(&[1, size.height, size.width], &sample.label.data);
         let counted = label.and_then(|label| confusion.add(&prediction, &label));
         with_advice(counted, &config.eval)?;
-        see(&sample, &device.read::<u8>(&prediction)?)?;
+        let prediction = device.read::<u8>(&prediction)?;
+        let mut counted = Confusion::new(classes.len());
+        counted.add(&prediction, &sample.label.data)?;
+        let result = ImageResult::new(sample.file.clone(), &counted);
+        see(&sample, &prediction, &result)?;
+        per_image.push(result);
         observer.advance(done + 1, set.len(), "");
     }
     let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
@@ -84,6 +97,7 @@ pub fn measure(
         confusion: Confusion::from_counts(classes.len(), counts)?,
         classes,
         images: set.len(),
+        per_image,
         data,
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -137,6 +137,19 @@ pub fn gray_png(width: usize, height: usize, ids: &[u8]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Encodes RGB pixels (H,W,3) as a PNG.
+///
+/// # Errors
+/// [`Error::Shape`] if `rgb` does not have `3·width·height` bytes, or the size is too large for a
+/// PNG.
+pub fn rgb_png(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>> {
+    check_rgb(width, height, rgb)?;
+    let mut bytes = Vec::new();
+    encode(&mut bytes, width, height, png::ColorType::Rgb, rgb)
+        .map_err(|e| Error::shape("picture", e.to_string()))?;
+    Ok(bytes)
+}
+
 /// Returns the file name for the label map of an image. Cityscapes' evaluation looks for
 /// `<city>_<sequence>_<frame>*.png`, so `…_leftImg8bit.png` becomes `…_labelIds.png`. Any other
 /// name keeps its stem.
@@ -153,11 +166,16 @@ pub fn label_ids_name(image: &Path) -> String {
 /// # Errors
 /// [`Error::Shape`] if `rgb` does not have `3·width·height` bytes; [`Error::Io`].
 pub fn save_rgb(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8]) -> Result<()> {
+    check_rgb(width, height, rgb)?;
+    write_atomic(path, |file| encode(file, width, height, png::ColorType::Rgb, rgb))
+}
+
+fn check_rgb(width: usize, height: usize, rgb: &[u8]) -> Result<()> {
     if rgb.len() != 3 * width * height {
         let problem = format!("{} bytes for {width}x{height} pixels", rgb.len());
         return Err(Error::shape("picture", problem));
     }
-    write_atomic(path, |file| encode(file, width, height, png::ColorType::Rgb, rgb))
+    Ok(())
 }
 
 fn encode(

@@ -5,6 +5,8 @@ pub mod images;
 pub mod inference;
 pub mod memory;
 pub mod metrics;
+pub mod page;
+pub mod per_image;
 pub mod predict;
 pub mod report;
 pub mod submission;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::metrics::{Confusion, percent};
+use super::per_image::ImageResult;
 use crate::data::classes::Classes;
 
 /// Properties of the validation images, from which reports recognize the dataset.
@@ -46,6 +47,8 @@ pub struct Report {
     pub classes: Classes,
     /// Number of images.
     pub images: usize,
+    /// The result for each image, in the dataset's order.
+    pub per_image: Vec<ImageResult>,
     /// Properties of the images.
     pub data: Validated,
     /// Wall-clock time of the evaluation.
@@ -126,6 +129,7 @@ impl Report {
             "configuration": self.configuration,
             "training": subject.training,
             "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
+            "per_image": self.per_image_json(),
         });
         if let (Value::Object(all), Value::Object(rest)) = (&mut json, rest) {
             all.extend(means);

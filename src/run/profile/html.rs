@@ -10,6 +10,7 @@ use super::measured::Measured;
 use super::summary::{Group, Row};
 use super::table::heading;
 use super::units::{per_second, time};
+use crate::run::page::{document, escaped};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -22,21 +23,21 @@ impl Measured {
     /// Returns a self-contained HTML page.
     pub fn html(&self) -> String {
         let mut lines = heading(self).into_iter();
-        let title = escaped(&lines.next().unwrap_or_default());
+        let title = lines.next().unwrap_or_default();
         let about: String =
             lines.map(|line| format!("<p class=\"soft\">{}</p>\n", escaped(&line))).collect();
         let tables: String = Group::ALL.iter().map(|&group| table(self, group)).collect();
         // "</" could end the script element, so it is escaped in the data.
         let flame = flame(self).to_string().replace("</", "<\\/");
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{about}\
+        let body = format!(
+            "<h1>{title}</h1>\n{about}\
          <h2>Flame chart</h2>\n<p class=\"soft\">Pass, direction, layer, kernel; the width is the time. Click a bar to zoom in, or one above to zoom out.</p>\n<div id=\"flame\"></div>\n\
          <p id=\"details\" class=\"soft\">&nbsp;</p>\n<h2>Roofline</h2>\n{}{tables}\
-         <script>\nconst flame = {flame};\n{SCRIPT}</script>\n</body>\n</html>\n",
-            roofline(self)
-        )
+         <script>\nconst flame = {flame};\n{SCRIPT}</script>\n",
+            roofline(self),
+            title = escaped(&title)
+        );
+        document(&title, STYLE, &body)
     }
 }
 
@@ -191,8 +192,4 @@ fn line(row: &Row) -> String {
         100.0 * row.bound / seconds,
         time(row.gap)
     )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

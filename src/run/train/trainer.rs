@@ -449,7 +449,7 @@ fn validate(
     let predictor = Predictor::new(device, network, student, &config.eval)?;
     let subject = Subject { iteration: Some(done), ..Subject::default() };
     let mut saved = 0;
-    measure(config, subject, &predictor, set, &(), &mut |sample, ids| {
+    measure(config, subject, &predictor, set, &(), &mut |sample, ids, _| {
         if stop.asked() {
             return Err(Error::Training("asked to stop".into()));
         }
