@@ -53,10 +53,14 @@ fn info_prints_what_a_bug_report_needs() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    let options: [(&str, &[&str]); 8] = [
+    let options: [(&str, &[&str]); 9] = [
         ("info", &[]),
-        ("train", &["--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"]),
-        ("eval", &["--checkpoint", "--json", "--set", "--device"]),
+        ("export", &["--out", "--config", "--size", "--batch", "--dynamic", "--weights"]),
+        (
+            "train",
+            &["--check", "--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"],
+        ),
+        ("eval", &["--checkpoint", "--json", "--csv", "--html", "--set", "--device"]),
         ("predict", &["--checkpoint", "--out", "--logits", "--resize", "--submission", "--split"]),
         ("report", &["--markdown", "--html"]),
         ("prepare", &["gta", "cityscapes"]),
@@ -72,6 +76,98 @@ fn every_command_explains_itself_with_examples() {
             assert!(text.contains(option), "{command} {option} in\n{text}");
         }
     }
+}
+
+#[test]
+fn a_quiet_command_tells_only_errors_and_a_verbose_one_more() {
+    let folder = TempDir::new().unwrap();
+    // An old key is read with a warning.
+    std::fs::write(folder.path().join("a.toml"), "base = \"toy_vit\"\n[device]\ngraph = false\n")
+        .unwrap();
+    let show = ["config", "show", "a.toml"];
+    let usual = run_in(folder.path(), &show);
+    assert!(stderr(&usual).contains("warning: "), "{}", stderr(&usual));
+    let quiet = run_in(folder.path(), &[&show[..], &["--quiet"]].concat());
+    assert_eq!((quiet.status.code(), stderr(&quiet)), (Some(0), String::new()));
+    assert_eq!(stdout(&quiet), stdout(&usual));
+    let refused = run_in(folder.path(), &["-q", "train", "no_such_configuration"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).starts_with("error: no configuration `no_such_configuration`"));
+
+    let dry = ["profile", "toy_vit", "--set", "data.batch=1", "--dry", "--memory-rate", "1e12", "--matrix-rate", "1e14"];
+    let verbose = stderr(&run_in(folder.path(), &[&dry[..], &["-v"]].concat()));
+    for expected in
+        ["udass-raw ", "configuration from --set data.batch=1", "preset toy_vit", " s, at most"]
+    {
+        assert!(verbose.contains(expected), "{expected} in {verbose}");
+    }
+    assert_eq!(stderr(&run_in(folder.path(), &dry)), "");
+    assert_eq!(run(&["-q", "-v", "info"]).status.code(), Some(2));
+}
+
+#[test]
+fn colors_are_forced_and_forbidden() {
+    let colored = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_udass-raw"));
+        command.arg("--help").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        stdout(&output).contains('\u{1b}')
+    };
+    assert!(!colored(&[]), "not a terminal");
+    assert!(colored(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!colored(&[("NO_COLOR", "1")]));
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_completions() {
+    let folder = TempDir::new().unwrap();
+    let output = run_in(folder.path(), &["generate", "."]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let read = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
+    let help = stdout(&run(&["--help"]));
+    let commands = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
+    let commands: Vec<&str> = (commands.lines())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .map(|line| line.split_whitespace().next().unwrap())
+        .filter(|&name| name != "help")
+        .collect();
+    assert!(commands.len() >= 12, "{commands:?}");
+    assert!(!commands.contains(&"generate"));
+    for name in &commands {
+        let page = read(&format!("man/udass-raw-{name}.1"));
+        assert!(page.contains(&format!(".TH udass-raw-{name} 1")), "{page}");
+        assert!(page.contains("Examples:"), "{page}");
+    }
+    assert!(read("man/udass-raw.1").contains("Exit status:"));
+    for file in ["udass-raw.bash", "_udass-raw", "udass-raw.fish"] {
+        let text = read(&format!("completions/{file}"));
+        for word in commands.iter().copied().chain(["checkpoint", "verbose"]) {
+            assert!(text.contains(word), "{word} in {file}");
+        }
+    }
+    // The shell itself accepts its completions.
+    let script = format!("source {}", folder.path().join("completions/udass-raw.bash").display());
+    let script = format!("{script} && complete -p udass-raw");
+    let loaded = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(loaded.status.success(), "{}", stderr(&loaded));
+}
+
+#[test]
+fn an_export_is_refused_before_anything_is_read() {
+    let refused = |args: &[&str]| {
+        let output = run(&[&["export", "absent", "--config", "toy_vit"], args].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        stderr(&output)
+    };
+    let told = refused(&["--out", "model.pb"]);
+    assert!(told.contains("model.pb: the extension selects the format"), "{told}");
+    let told = refused(&["--out", "a.onnx", "--size", "100x128"]);
+    assert!(told.contains("100x128: each side must be at least 64 pixels and a multiple of 32"));
+    let told = refused(&["--out", "a.onnx"]);
+    assert!(told.contains("absent"), "{told}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use udass_raw::checkpoint::weights::Network;
 use udass_raw::checkpoint::{files, identity};
 use udass_raw::config::{Config, METHODS, is_device};
 
-use super::output::tell;
+use super::output::{detail, tell};
 
 /// A configuration and changes to it.
 #[derive(Debug, clap::Args)]
@@ -154,6 +154,9 @@ impl Changes {
 /// Prints a configuration's warnings and notes.
 fn shown(mut config: Config) -> Config {
     config.notes.take().iter().for_each(|note| tell(note));
+    for source in config.notes.sources() {
+        detail(&format!("configuration from {source}"));
+    }
     config
 }
 

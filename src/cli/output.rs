@@ -2,13 +2,55 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use udass_raw::file::atomic::write_atomic;
 use udass_raw::printable;
 
-/// Writes a message for the user to standard error and ignores failures. Whatever is written by this
-/// file is free of characters that would control a terminal.
+/// How much is told beside results and errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Nothing.
+    Quiet,
+    /// Messages and progress.
+    Usual,
+    /// Also where things come from, and what they took.
+    Verbose,
+}
+
+static VERBOSITY: OnceLock<Verbosity> = OnceLock::new();
+
+/// Sets how much is told from now on; only the first call counts.
+pub fn set_verbosity(verbosity: Verbosity) {
+    let _ = VERBOSITY.set(verbosity);
+}
+
+fn tells(verbosity: Verbosity) -> bool {
+    *VERBOSITY.get().unwrap_or(&Verbosity::Usual) >= verbosity
+}
+
+/// Returns whether messages and progress are not wanted.
+pub fn is_quiet() -> bool {
+    !tells(Verbosity::Usual)
+}
+
+/// Writes a message for the user to standard error, unless the program is to be quiet, and ignores
+/// failures. Whatever is written by this file is free of characters that would control a terminal.
 pub fn tell(text: &str) {
+    if tells(Verbosity::Usual) {
+        complain(text);
+    }
+}
+
+/// Writes a message like [`tell`] if the program is to be verbose.
+pub fn detail(text: &str) {
+    if tells(Verbosity::Verbose) {
+        complain(text);
+    }
+}
+
+/// Writes what went wrong to standard error, and ignores failures.
+pub fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable(text));
 }
 
@@ -45,5 +87,5 @@ pub fn tell_error(error: &anyhow::Error) {
             text.push_str(&format!("\n  because: {}", cause.replace('\n', "\n  ")));
         }
     }
-    tell(&text);
+    complain(&text);
 }

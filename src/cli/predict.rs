@@ -11,7 +11,7 @@ use udass_raw::data::resize::Size;
 use udass_raw::run::eval::predict::{Prediction, Submission, predict, submit};
 
 use super::configured::{Changes, Which};
-use super::output::{print, tell};
+use super::output::{complain, print};
 use super::progress::Progress;
 use super::size;
 
@@ -98,7 +98,7 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (name, images) = args.configuration();
     if args.submission.is_some() != images.is_empty() {
-        tell(match images {
+        complain(match images {
             [] => "error: name the images to segment, or folders of them",
             _ => "error: --submission segments a whole split and cannot be used with images",
         });

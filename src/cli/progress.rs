@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use udass_raw::observer::Observer;
 
-use super::output::tell;
+use super::output::{is_quiet, tell};
 
 /// Seconds between two plain lines.
 const PLAIN_EVERY: f64 = 10.0;
@@ -87,8 +87,9 @@ struct Bar {
 impl Bar {
     fn new(unit: &'static str, total: usize, first: usize) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let line = if terminal { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
-        if terminal {
+        let bar = terminal && !is_quiet();
+        let line = if bar { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
+        if bar {
             line.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         }
         let style = ProgressStyle::with_template("{bar:10} {pos}/{len}  {wide_msg}");

@@ -1,6 +1,6 @@
 //! Warnings and notes that reading a configuration produces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Warnings and notes about a valid configuration, for example about old names of keys.
 ///
@@ -24,6 +24,15 @@ impl Notes {
     /// Removes and returns the lines.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
+    }
+
+    /// Returns where the values come from, each once: presets, files and overrides, without lines.
+    pub fn sources(&self) -> BTreeSet<&str> {
+        let without_line = |origin: &'_ String| match origin.rsplit_once(':') {
+            Some((source, line)) if line.bytes().all(|byte| byte.is_ascii_digit()) => source.len(),
+            _ => origin.len(),
+        };
+        self.origins.values().map(|origin| &origin[..without_line(origin)]).collect()
     }
 
     pub(super) fn warn(&mut self, text: String) {
