@@ -44,8 +44,10 @@ fn build() -> Result<(), String> {
     let serial = compile::serial(&sources, &headers, &out)?;
     let archs = archs()?;
     let code = compile::gpu(&sources, &headers, &out, &archs::options(&archs))?;
-    let text = launchers::embed(&sources, &headers, &code, &archs)?;
+    let text = launchers::embed(&sources, &code, &archs)?;
     std::fs::write(out.join("gpu.rs"), text).map_err(|e| e.to_string())?;
+    let text = launchers::sources(&sources, &headers, &serial)?;
+    std::fs::write(out.join("sources.rs"), text).map_err(|e| e.to_string())?;
     let text = constants::generate(&constants);
     std::fs::write(out.join("constants.rs"), text).map_err(|e| e.to_string())?;
     let text = launchers::generate(&kernels, &serial);

@@ -28,6 +28,13 @@ pub struct Serial {
     pub level: &'static str,
 }
 
+impl Serial {
+    /// Returns the compiler's flags.
+    pub fn flags(&self) -> Vec<String> {
+        serial::flags(self.define, self.level, &self.suffix)
+    }
+}
+
 struct Compilation {
     command: Command,
     output: PathBuf,
@@ -76,7 +83,7 @@ pub fn serial(sources: &[PathBuf], headers: &[PathBuf], out: &Path) -> Result<Ve
     for source in sources {
         for variant in &variants {
             let mut command = Command::new(compiler.path());
-            command.args(serial::flags(variant.define, variant.level, &variant.suffix));
+            command.args(variant.flags());
             command.args(&sanitizers).args(["-x", "c++", "-c"]).arg(source);
             compilations.push(compilation(command, source, headers, out, &variant.suffix, "o")?);
         }

@@ -53,9 +53,10 @@ fn info_prints_what_a_bug_report_needs() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    let options: [(&str, &[&str]); 9] = [
+    let options: [(&str, &[&str]); 10] = [
         ("info", &[]),
         ("export", &["--out", "--config", "--size", "--batch", "--dynamic", "--weights"]),
+        ("profile", &["--kernel", "--list", "--axis", "--against", "--hot", "--once", "ncu "]),
         (
             "train",
             &["--check", "--set", "--max-iters", "--resume", "--checkpoint", "--device", "--out"],
@@ -94,7 +95,7 @@ fn a_quiet_command_tells_only_errors_and_a_verbose_one_more() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).starts_with("error: no configuration `no_such_configuration`"));
 
-    let dry = ["profile", "toy_vit", "--set", "data.batch=1", "--dry", "--memory-rate", "1e12", "--matrix-rate", "1e14"];
+    let dry = ["profile", "toy_vit", "--set", "data.batch=1", "--list"];
     let verbose = stderr(&run_in(folder.path(), &[&dry[..], &["-v"]].concat()));
     for expected in
         ["udass-raw ", "configuration from --set data.batch=1", "preset toy_vit", " s, at most"]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use udass_raw::config::{Config, METHODS};
 use udass_raw::device::Device;
 use udass_raw::nn::Segmentor;
+use udass_raw::run::profile::kernel::Kernel;
 use udass_raw::run::profile::{Rates, predict};
 
 /// A small iteration with all four training passes.
@@ -161,16 +162,16 @@ fn every_kernel_of_an_iteration_runs_alone() {
         .collect();
     assert!(kernels.len() > 30, "{kernels:?}");
     for kernel in kernels {
-        let alone = udass_raw::run::profile::Kernel::find(&config, kernel, None).unwrap();
-        assert_eq!(alone.run(&device, 1).unwrap().len(), 1, "{kernel}");
+        Kernel::find(&config, kernel, None).unwrap().once(&device).unwrap();
     }
 }
 
 #[test]
 fn a_kernel_alone_is_chosen_by_name_and_shape() {
     let folder = TempDir::new().unwrap();
-    let text = told(folder.path(), &["--kernel", "attention_forward", "--repeats", "2"]);
-    assert!(text.starts_with("attention_forward ") && text.contains("2 times"), "{text}");
+    let quick = ["--repeats", "2", "--seconds", "0.01", "--kernel", "attention_forward"];
+    let text = told(folder.path(), &quick);
+    assert!(text.starts_with("attention_forward ") && text.contains(" times with cold"), "{text}");
     let text = refused(folder.path(), &["--kernel", "attention"]);
     assert!(
         text.contains("no launch of an iteration has kernel attention; the choices are"),
@@ -179,6 +180,114 @@ fn a_kernel_alone_is_chosen_by_name_and_shape() {
     assert!(text.contains("attention_forward, attention_keys_gradient"), "{text}");
     let text = refused(folder.path(), &["--kernel", "attention_forward", "--shape", "1x1"]);
     assert!(text.contains("has shape 1x1; the choices are"), "{text}");
+}
+
+#[test]
+fn kernels_are_listed() {
+    let folder = TempDir::new().unwrap();
+    let text = told(folder.path(), &["--list"]);
+    let line = text.lines().find(|line| line.trim_start().starts_with("hrda_fuse ")).unwrap();
+    assert!(line.contains("kernels/hrda.cu:"), "{line}");
+}
+
+/// The numbers of a kernel as JSON.
+fn measured(folder: &Path, args: &[&str]) -> Vec<Value> {
+    told(folder, &[args, &["--json", "kernel.json"]].concat());
+    serde_json::from_slice(&fs::read(folder.join("kernel.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn no_cold_kernel_is_faster_than_memory() {
+    let folder = TempDir::new().unwrap();
+    for kernel in ["add", "normalize", "fill", "not_finite_partial"] {
+        // Another process may take the memory's bandwidth while the bound is measured.
+        let shares = (0..4).map(|_| {
+            let quick = ["--repeats", "3", "--seconds", "0.2", "--kernel", kernel];
+            let all = measured(folder.path(), &quick);
+            assert_eq!(all.len(), 1);
+            assert_eq!(all[0]["caches"], "cold");
+            all[0]["of_bound"].as_f64().unwrap()
+        });
+        let shares: Vec<f64> = shares
+            .scan(false, |done, share| {
+                let again = !*done;
+                *done = share <= 1.0;
+                again.then_some(share)
+            })
+            .collect();
+        assert!(shares.iter().any(|&share| share > 0.0 && share <= 1.0), "{kernel}: {shares:?}");
+    }
+}
+
+#[test]
+fn sizes_are_axes_and_tables_hold_every_launch() {
+    let folder = TempDir::new().unwrap();
+    let quick = ["--repeats", "2", "--seconds", "0.01", "--hot", "--kernel", "add"];
+    let axes = ["--axis", "data.crop=64,128", "--axis", "data.batch=1,2"];
+    let files = ["--csv", "a.csv", "--markdown", "a.md"];
+    let all = measured(folder.path(), &[&quick[..], &axes[..], &files[..]].concat());
+    let on = |key: &str| all.iter().map(|one| one[key].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(on("data.crop"), ["64", "64", "128", "128"]);
+    assert_eq!(on("data.batch"), ["1", "2", "1", "2"]);
+    assert_eq!(on("caches"), ["hot"; 4]);
+    let bytes: Vec<f64> = all.iter().map(|one| one["bytes"].as_f64().unwrap()).collect();
+    assert_eq!(bytes[1], 2.0 * bytes[0]);
+    assert_eq!(bytes[2], 4.0 * bytes[0]);
+    assert!(all.iter().all(|one| one["sample_seconds"].as_array().unwrap().len() >= 2));
+    let csv = fs::read_to_string(folder.path().join("a.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 5);
+    assert_eq!(rows[0][..4], ["kernel", "data.crop", "data.batch", "shape"]);
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{csv}");
+    let markdown = fs::read_to_string(folder.path().join("a.md")).unwrap();
+    assert_eq!(markdown.lines().count(), 6);
+
+    let shapes = measured(folder.path(), &[&quick[..], &["--shape", "all"]].concat());
+    assert!(shapes.len() > 1, "{shapes:?}");
+    let text = refused(folder.path(), &["--kernel", "add", "--axis", "crop=64"]);
+    assert!(text.contains("expected KEY=A,B"), "{text}");
+}
+
+#[test]
+fn a_kernel_is_compared_with_a_file_of_ones_own() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, body: &str| {
+        let text = format!(
+            "#include \"columns.cuh\"\nKERNEL(add, const T* a, const T* b, T* z, bool relu, int64_t n) {{\n\
+             {body}\n}}\n"
+        );
+        fs::write(folder.path().join(name), text).unwrap();
+    };
+    let sum = "real(a[i]) + real(b[i])";
+    write(
+        "same.cu",
+        &format!("GRID_LOOP(i, n) {{ real s = {sum}; z[i] = relu && s < 0 ? real(0) : s; }}"),
+    );
+    write("wrong.cu", &format!("GRID_LOOP(i, n) z[i] = {sum} + real(i == 3);"));
+    write("broken.cu", "z[0] = undefined_name;");
+    let quick = ["--repeats", "2", "--seconds", "0.01", "--kernel", "add", "--against"];
+    let against = |file: &str| measured(folder.path(), &[&quick[..], &[file]].concat()).remove(0);
+
+    let same = against("same.cu");
+    assert_eq!((&same["unequal_elements"], &same["largest_difference"]), (&0.into(), &0.0.into()));
+    assert!(same["speedup"].as_f64().unwrap() > 0.0);
+    assert!(!same["against_sample_seconds"].as_array().unwrap().is_empty());
+    let wrong = against("wrong.cu");
+    assert_eq!(wrong["unequal_elements"], 1);
+    assert!((wrong["largest_difference"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{wrong}");
+
+    let text = refused(folder.path(), &[&quick[..], &["broken.cu"]].concat());
+    assert!(text.contains("broken.cu: does not compile"), "{text}");
+    // The compiler's message has the line in the file.
+    assert!(text.contains("broken.cu:3:") && text.contains("undefined_name"), "{text}");
+    let text = refused(folder.path(), &[&quick[..], &["absent.cu"]].concat());
+    assert!(text.contains("absent.cu"), "{text}");
+}
+
+#[test]
+fn a_kernel_runs_once_for_other_profilers() {
+    let folder = TempDir::new().unwrap();
+    assert_eq!(told(folder.path(), &["--kernel", "add", "--once"]), "");
 }
 
 /// Finds a headless browser; `None` if none is installed.

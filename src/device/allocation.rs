@@ -133,6 +133,12 @@ impl Device {
         self.0.backend.total_memory()
     }
 
+    /// Returns the size in bytes of the last cache before the device's memory; None if that is
+    /// unknown.
+    pub fn last_cache(&self) -> Option<usize> {
+        self.0.backend.last_cache()
+    }
+
     fn out_of_memory(&self, bytes: usize, cause: &str) -> Error {
         let report = self.memory();
         let held: Vec<String> = (report.peak_tags.iter().take(4))

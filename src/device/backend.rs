@@ -1,9 +1,11 @@
 //! The interface that every device backend implements.
 
+use std::path::Path;
+
 use super::launch::{Arg, Grid, Kernel};
 use super::library_op::LibraryOp;
 use super::precision::Types;
-use crate::Result;
+use crate::{Error, Result};
 
 /// The interface between the runtime and a device. Addresses come from
 /// [`reserve`](Backend::reserve) or, as bare addresses, from the embedding program.
@@ -42,6 +44,20 @@ pub(crate) trait Backend {
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
     fn launch(&self, kernel: &'static Kernel, types: Types, grid: Grid, args: &[Arg])
     -> Result<()>;
+    /// Compiles the source file `text` with another version of a kernel, whose signature was checked.
+    fn compile_kernel(
+        &self,
+        _kernel: &'static Kernel,
+        _types: Types,
+        _file: &Path,
+        _text: String,
+    ) -> Result<&'static Kernel> {
+        Err(Error::device("this device cannot compile kernels"))
+    }
+    /// Returns the size of the last cache before memory, in bytes; None if that is unknown.
+    fn last_cache(&self) -> Option<usize> {
+        None
+    }
     /// Returns whether matmul operands are rounded to fewer bits than their sums have.
     fn rounds_operands(&self) -> bool {
         false

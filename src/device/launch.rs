@@ -149,6 +149,8 @@ pub struct Kernel {
     pub parameters: &'static [Parameter],
     /// Serial CPU builds.
     pub serial: &'static [Serial],
+    /// The whole source file, if the kernel is not the program's own: a GPU's code is made of it.
+    pub source: Option<&'static str>,
 }
 
 impl Kernel {

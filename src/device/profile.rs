@@ -189,7 +189,8 @@ impl Argument {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Returns the bytes of the tensor; 0 for a scalar.
+    pub fn bytes(&self) -> usize {
         match self {
             Argument::Tensor { shape, dtype, .. } => {
                 shape.iter().product::<usize>() * dtype.bytes()

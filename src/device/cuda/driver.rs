@@ -80,6 +80,11 @@ pub trait Driver {
     /// they are bit-identical to the host's.
     fn multiprocessors(&self) -> Option<usize>;
 
+    /// Returns the size of the L2 cache in bytes; None if that is unknown.
+    fn last_cache(&self) -> Option<usize> {
+        None
+    }
+
     /// Allocates device memory.
     ///
     /// # Errors

@@ -2,16 +2,18 @@
 //! matmuls use the `gemm` crate, and convolutions are split into matmuls.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::time::Instant;
 
 use memmap2::{MmapMut, MmapOptions};
 
 use super::workers::Workers;
-use super::{convolution, launch, matmul, rounded};
+use super::{convolution, foreign, launch, matmul, rounded};
 use crate::device::backend::Backend;
 use crate::device::launch::{Arg, Grid, Kernel, Launcher, Level};
 use crate::device::library_op::{LibraryOp, Matmul};
 use crate::device::precision::{Precision, Types};
+use crate::file::{MAX_TEXT, read_text};
 use crate::memory::{Memory, SMALL};
 use crate::{Error, Result};
 
@@ -203,6 +205,26 @@ impl Backend for Host {
             LibraryOp::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
             LibraryOp::Convolution(c) => convolution::convolution(c),
         })
+    }
+
+    fn compile_kernel(
+        &self,
+        kernel: &'static Kernel,
+        types: Types,
+        file: &Path,
+        text: String,
+    ) -> Result<&'static Kernel> {
+        foreign::compile(kernel, types, self.level, file, &text)
+    }
+
+    fn last_cache(&self) -> Option<usize> {
+        let levels = ["index3", "index2"].into_iter();
+        let mut sizes = levels.filter_map(|level| {
+            let path = format!("/sys/devices/system/cpu/cpu0/cache/{level}/size");
+            let text = read_text(Path::new(&path), MAX_TEXT).ok()?;
+            text.trim().strip_suffix('K')?.parse::<usize>().ok()
+        });
+        sizes.next().map(|kib| kib << 10)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -4,6 +4,7 @@ mod arithmetic;
 mod backend;
 mod convolution;
 mod denormals;
+mod foreign;
 mod launch;
 mod matmul;
 mod rounded;

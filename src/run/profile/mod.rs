@@ -1,9 +1,9 @@
 //! Profiling: where an iteration spends its time, by kernel, layer and pass, relative to the
 //! device's peak rates.
 
-mod alone;
 mod html;
 mod iteration;
+pub mod kernel;
 mod measured;
 mod rates;
 mod summary;
@@ -12,7 +12,6 @@ mod table;
 mod trace;
 mod units;
 
-pub use alone::Kernel;
 pub use iteration::{measure, predict};
 pub use measured::Measured;
 pub use rates::Rates;

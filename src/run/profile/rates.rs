@@ -2,12 +2,15 @@
 
 use crate::Result;
 use crate::device::{Device, Matrix};
+use crate::dtype::DType;
 use crate::ops;
 
 /// Number of measurements of each rate; the fastest one counts.
 const REPEATS: usize = 5;
-/// Elements of the tensors used to measure memory bandwidth: more than the caches hold.
+/// Fewest elements of the tensors used to measure memory bandwidth. Two of them are also this many
+/// times as large as the last cache, as far as there is memory for that.
 const STREAM: usize = 16 << 20;
+const CACHES: usize = 4;
 /// Sizes of the square matmuls used to measure the matrix rate, tried until one takes long enough.
 const SIDES: [usize; 5] = [512, 1024, 2048, 4096, 8192];
 /// Seconds after which a matmul is long enough to measure.
@@ -23,14 +26,23 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Measures the rates: bandwidth on a large copy or scaling, whichever is faster, and the
-    /// matrix rate on square matmuls.
+    /// Measures the rates: bandwidth on a large copy, scaling or search, whichever is fastest, and
+    /// the matrix rate on square matmuls.
     pub fn measure(device: &Device) -> Result<Rates> {
-        let x = device.upload_real(&[STREAM], &vec![1.0; STREAM])?;
+        let size = device.real().bytes();
+        let caches = CACHES * device.last_cache().unwrap_or(0) / (2 * size);
+        let room = device.available_memory().map_or(usize::MAX, |(left, _)| left / (8 * size));
+        let elements = caches.min(room).max(STREAM);
+        let mut x = device.empty(&[elements])?;
+        ops::fill(device, &mut x, 1.0)?;
         let mut y = device.empty_like(&x)?;
         let copy = best(device, || device.copy(&x, &mut y))?;
         let sum = best(device, || ops::scaled(device, &x, 1.0, &mut y))?;
-        let memory = 2.0 * x.bytes() as f64 / copy.min(sum);
+        // A cache line that is written is usually read first, so reading alone is the fastest.
+        let mut found = device.zeros(&[1], DType::I32)?;
+        let read = best(device, || ops::flag_not_finite(device, &x, &mut found))?;
+        let memory = x.bytes() as f64 * (2.0 / copy.min(sum)).max(1.0 / read);
+        drop((x, y));
         let mut matrix: f64 = 0.0;
         for side in SIDES {
             let a = device.upload_real(&[side, side], &vec![0.5; side * side])?;

@@ -64,7 +64,7 @@ pub(super) fn heading(m: &Measured) -> Vec<String> {
     ));
     if !m.predicted {
         lines.push(format!(
-            "bound: bytes at the {} of a large copy or sum, or FLOPs at the {} of a large matmul; \
+            "bound: bytes at the {} of a large copy, sum or search, or FLOPs at the {} of a large matmul; \
              what fits in a cache can be faster",
             per_second(memory, "B"),
             per_second(matrix, "FLOP")

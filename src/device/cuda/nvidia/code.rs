@@ -23,8 +23,10 @@ pub(super) struct Code {
     capability: (c_int, c_int),
     /// Loaded modules, by file in kernels/.
     modules: RefCell<HashMap<(&'static str, Types), sys::CUmodule>>,
-    /// Functions, by kernel.
-    functions: RefCell<HashMap<(&'static str, Types), Function>>,
+    /// Loaded modules of kernels that bring their own source.
+    foreign: RefCell<Vec<sys::CUmodule>>,
+    /// Functions, by the address of the kernel's description.
+    functions: RefCell<HashMap<(*const Kernel, Types), Function>>,
 }
 
 #[derive(Clone, Copy)]
@@ -36,18 +38,19 @@ struct Function {
 
 impl Code {
     pub fn new(capability: (c_int, c_int)) -> Code {
-        Code { capability, modules: RefCell::default(), functions: RefCell::default() }
+        let (modules, foreign, functions) = Default::default();
+        Code { capability, modules, foreign, functions }
     }
 
     /// Returns a kernel that may use `shared` bytes of dynamic shared memory.
     pub fn function(
         &self,
-        kernel: &Kernel,
+        kernel: &'static Kernel,
         types: Types,
         shared: usize,
     ) -> Result<sys::CUfunction> {
         let mut functions = self.functions.borrow_mut();
-        let key = (kernel.name, types);
+        let key = (std::ptr::from_ref(kernel), types);
         let function = match functions.get_mut(&key) {
             Some(function) => function,
             None => {
@@ -69,7 +72,15 @@ impl Code {
     }
 
     fn load_function(&self, kernel: &Kernel, types: Types) -> Result<sys::CUfunction> {
-        let module = self.module(kernel.file, types)?;
+        let module = match kernel.source {
+            None => self.module(kernel.file, types)?,
+            Some(source) => {
+                let code = nvrtc::foreign(kernel.file, source, types, self.capability)?;
+                let module = self.load(kernel.file, &code)?;
+                self.foreign.borrow_mut().push(module);
+                module
+            }
+        };
         let name = c_string(&format!("{}_{}", kernel.name, built(types)?.0))?;
         let mut function = null_mut();
         // SAFETY: the out-pointer refers to a local, and the module stays loaded.
@@ -118,7 +129,8 @@ impl Code {
     }
 
     pub fn unload(&mut self) {
-        for (_, module) in self.modules.get_mut().drain() {
+        let own = self.modules.get_mut().drain().map(|(_, module)| module);
+        for module in own.chain(self.foreign.get_mut().drain(..)) {
             // SAFETY: the module was loaded by `load`, and none of its kernels is running any more.
             let _ = unsafe { call!(DRIVER, sys::cuModuleUnload(module)) };
         }

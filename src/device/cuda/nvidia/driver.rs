@@ -145,6 +145,10 @@ impl Driver for Nvidia {
         Some(self.multiprocessors)
     }
 
+    fn last_cache(&self) -> Option<usize> {
+        self.gpu.last_cache().ok().filter(|&bytes| bytes > 0)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.gpu.allocate(bytes)
     }

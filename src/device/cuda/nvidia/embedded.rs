@@ -1,5 +1,4 @@
-//! Embedded by the build: the kernels' sources and headers and, if nvcc was present, their machine
-//! code.
+//! Embedded by the build: the kernels' machine code, if nvcc was present.
 
 use crate::device::precision::Types;
 use crate::{Error, Result};
@@ -34,6 +33,7 @@ pub fn built(types: Types) -> Result<(&'static str, Embedded)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::sources::SOURCES;
 
     #[test]
     fn each_kernel_has_a_source_and_code_where_any_has() {

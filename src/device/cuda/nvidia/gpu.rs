@@ -194,6 +194,11 @@ impl Gpu {
         Ok(count.max(1) as usize)
     }
 
+    pub fn last_cache(&self) -> Result<usize> {
+        let bytes = self.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
+        Ok(bytes.max(0) as usize)
+    }
+
     pub fn memory(&self) -> Result<Memory> {
         let _entered = self.enter()?;
         let (mut free, mut total) = (0, 0);

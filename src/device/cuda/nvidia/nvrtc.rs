@@ -8,9 +8,10 @@ use std::ptr::null_mut;
 use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
-use super::embedded::{HEADERS, SOURCES, built};
+use super::embedded::built;
 use super::{cache, libraries};
 use crate::device::precision::Types;
+use crate::device::sources::{HEADERS, SOURCES};
 use crate::file;
 use crate::hex::hex;
 use crate::{Error, Result};
@@ -52,12 +53,23 @@ fn compiled(
     if let Some(code) = kept.as_ref().and_then(|path| file::read(path, MAX_CODE).ok()) {
         return Ok(code);
     }
-    let code = compile(source, &options)?;
+    let code = compile(&format!("kernels/{file}"), source.1, &options)?;
     // The cache is optional: if this fails, the next process compiles again.
     if let Some(path) = kept {
         let _ = keep(&path, &code);
     }
     Ok(code)
+}
+
+/// Compiles a file that is not one of the program's own. The result is not kept.
+pub fn foreign(
+    file: &str,
+    source: &str,
+    types: Types,
+    capability: (c_int, c_int),
+) -> Result<Vec<u8>> {
+    libraries::NVRTC.check()?;
+    compile(file, source, &options(built(types)?.0, capability))
 }
 
 /// Maximum size of a compiled kernel in bytes.
@@ -98,17 +110,17 @@ fn options(types: &str, (major, minor): (c_int, c_int)) -> [String; 4] {
     ]
 }
 
-fn compile(source: &(&str, &str), options: &[String]) -> Result<Vec<u8>> {
+fn compile(file: &str, source: &str, options: &[String]) -> Result<Vec<u8>> {
     let fail = |call: &str, result: nvrtc::nvrtcResult| match result {
         nvrtc::nvrtcResult::NVRTC_SUCCESS => Ok(()),
-        other => Err(Error::device(format!("kernels/{}: {call}: {other:?}", source.0))),
+        other => Err(Error::device(format!("{file}: {call}: {other:?}"))),
     };
     let headers = || HEADERS.iter().chain(&STANDARD);
     let names: Vec<CString> = headers().map(|(name, _)| c_string(name)).collect::<Result<_>>()?;
     let texts: Vec<CString> = headers().map(|(_, text)| c_string(text)).collect::<Result<_>>()?;
     let pointers = |all: &[CString]| all.iter().map(|text| text.as_ptr()).collect::<Vec<_>>();
     let (names, texts) = (pointers(&names), pointers(&texts));
-    let (text, name) = (c_string(source.1)?, c_string(source.0)?);
+    let (text, name) = (c_string(source)?, c_string(file)?);
     let options: Vec<CString> =
         options.iter().map(|option| c_string(option)).collect::<Result<_>>()?;
     let options = pointers(&options);
@@ -174,6 +186,19 @@ mod tests {
             }
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2 * SOURCES.len());
+    }
+
+    /// So does a file of one's own, with the program's headers.
+    #[test]
+    fn a_foreign_file_compiles_or_says_why_not() {
+        if libraries::NVRTC.check().is_err() {
+            return;
+        }
+        let start = "#include \"columns.cuh\"\nKERNEL(fill, real* y, real value, int64_t n) {";
+        let of = |body: &str| foreign("my.cu", &format!("{start}{body}}}"), Types::F32, (8, 0));
+        assert!(of("GRID_LOOP(i, n) y[i] = value;").unwrap().starts_with(b"\x7fELF"));
+        let told = of("nonsense;").unwrap_err().to_string();
+        assert!(told.contains("my.cu(2)") && told.contains("nonsense"), "{told}");
     }
 
     #[test]
