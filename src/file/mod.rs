@@ -107,6 +107,8 @@ pub(crate) fn free_space(folder: &Path) -> io::Result<u64> {
     }
     // SAFETY: the call succeeded, so it has filled the structure.
     let found = unsafe { found.assume_init() };
+    // The counts are narrower on other systems.
+    #[allow(clippy::unnecessary_cast)]
     Ok((found.f_bavail as u64).saturating_mul(found.f_frsize as u64))
 }
 

@@ -348,7 +348,7 @@ impl Graph {
     }
 
     /// Converts to f32.
-    pub fn to_float(&mut self, x: &Value) -> Value {
+    pub fn float(&mut self, x: &Value) -> Value {
         let attributes = vec![int("to", ElementType::Float as i64)];
         self.node("Cast", &[x], attributes, x.shape.clone())
     }

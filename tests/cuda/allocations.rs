@@ -59,7 +59,7 @@ fn evaluate(config: &Config, device: &Device, file: &TensorFile) -> Result<Confu
     let set = EvalSet::new(&config.target, config.network.classes, config.eval.resize)?;
     let subject =
         Subject { config: "toy".into(), checkpoint: None, iteration: None, training: None };
-    let report = measure(config, subject, &predictor, &set, &(), &mut |_, _| Ok(()))?;
+    let report = measure(config, subject, &predictor, &set, &(), &mut |_, _, _| Ok(()))?;
     Ok(report.confusion)
 }
 

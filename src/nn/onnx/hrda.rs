@@ -140,7 +140,7 @@ impl Graph {
         let side = self.unsqueeze(&side, 1);
         let covered = self.unsqueeze(&windows.positions, 0);
         let same = self.binary("Equal", &side, &covered);
-        let same = self.to_float(&same);
+        let same = self.float(&same);
         let count = self.sum(&same, 1);
         self.binary("Div", &same, &count)
     }
