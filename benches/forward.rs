@@ -8,7 +8,7 @@ mod record;
 
 use serde_json::{Map, Value, json};
 use udass_raw::config::Config;
-use udass_raw::device::{Device, Precision};
+use udass_raw::device::{Device, Precision, join_workers};
 use udass_raw::nn::{BatchNormMode, Pass, Segmentor};
 use udass_raw::params::Weights;
 use udass_raw::rng::{Draw, Purpose};
@@ -21,6 +21,7 @@ const SIDE: usize = 512;
 const NETWORKS: [(&str, usize); 2] = [("mit_b0", 256), ("mit_b5", 768)];
 
 fn main() {
+    join_workers(record::threads()).unwrap();
     let device = Device::host(record::threads()).unwrap();
     let mut cases = Vec::new();
     for (arch, channels) in NETWORKS {

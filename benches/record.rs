@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use criterion::{Criterion, SamplingMode, Throughput};
 use serde_json::{Map, Value, json};
 use udass_raw::device::profile::{Call, Profile};
-use udass_raw::device::{Device, Precision};
+use udass_raw::device::{Device, Precision, join_workers};
 
 /// Number of samples that criterion takes of each case.
 const SAMPLES: usize = 10;
@@ -91,7 +91,11 @@ pub fn threads() -> usize {
 pub fn device() -> Device {
     match on_gpu() {
         true => Device::cuda(precision(), true).unwrap(),
-        false => Device::host_in(threads(), precision()).unwrap(),
+        false => {
+            // As the program's commands do. A second call finds the threads there.
+            let _ = join_workers(threads());
+            Device::host_in(threads(), precision()).unwrap()
+        }
     }
 }
 

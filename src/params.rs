@@ -309,13 +309,13 @@ impl Weights {
     /// Initializes every parameter and buffer as its spec says. Random values depend on the seed
     /// alone.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
-        let params = self.spec.params.par_iter().chain(&self.spec.buffers).enumerate();
-        let drawn: Vec<Vec<f32>> = params
-            .map(|(index, param)| {
-                let mut draw = Draw::new(seed, 0, Purpose::Init, index as u64 + 1, 0);
-                (0..param.len()).map(|_| param.init.sample(&mut draw)).collect()
-            })
-            .collect();
+        let Spec { params, buffers, .. } = &*self.spec;
+        let draw = |(index, param): (usize, &ParamSpec)| {
+            let mut draw = Draw::new(seed, 0, Purpose::Init, index as u64 + 1, 0);
+            (0..param.len()).map(|_| param.init.sample(&mut draw)).collect()
+        };
+        let drawn: Vec<Vec<f32>> =
+            device.install(|| params.par_iter().chain(buffers).enumerate().map(draw).collect())?;
         let mut drawn = drawn.into_iter();
         self.load(device, |_| Ok(drawn.next()))
     }

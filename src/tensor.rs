@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::device::{Block, TensorView};
+use crate::device::{Block, DeviceId, TensorView};
 use crate::{Error, Result};
 
 pub use crate::dtype::{DType, Element};
@@ -32,7 +32,8 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Creates a tensor at the start of `block`.
+    /// Creates a tensor at the start of `block`, whose shape has a size
+    /// ([`elements_of`], [`DType::bytes`]).
     pub(crate) fn new(block: Block, shape: &[usize], dtype: DType) -> Self {
         Tensor { block: Rc::new(block), offset: 0, shape: shape.into(), dtype, slot: None }
     }
@@ -69,7 +70,13 @@ impl Tensor {
 
     /// Returns the address, element type and shape that a kernel launch takes.
     pub fn view(&self) -> TensorView<'_> {
-        TensorView { address: self.address(), dtype: self.dtype, shape: &self.shape }
+        let (device, address) = (self.device_id(), self.address());
+        TensorView { device, address, dtype: self.dtype, shape: &self.shape }
+    }
+
+    /// Returns the device whose memory the tensor is in.
+    pub(crate) fn device_id(&self) -> DeviceId {
+        self.block.device()
     }
 
     /// Returns whether no other tensor shares the memory, so that it may be written in place.
@@ -77,10 +84,11 @@ impl Tensor {
         Rc::strong_count(&self.block) == 1
     }
 
-    /// Returns the size of dimension `i`; a negative index counts from the end.
+    /// Returns the size of dimension `i`; a negative index counts from the end. A dimension that
+    /// the tensor does not have has size 1, as if the shape were padded.
     pub fn dim(&self, i: isize) -> usize {
-        let index = if i < 0 { self.shape.len() as isize + i } else { i };
-        self.shape[index as usize]
+        let index = if i < 0 { self.shape.len().checked_add_signed(i) } else { i.try_into().ok() };
+        index.and_then(|index| self.shape.get(index)).copied().unwrap_or(1)
     }
 
     /// Returns the size of the last dimension, the channels.
@@ -106,7 +114,7 @@ impl Tensor {
     /// # Errors
     /// Returns a shape error if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != self.len() {
+        if elements_of(shape) != Some(self.len()) {
             let problem = format!("{:?} does not have as many elements as {shape:?}", self.shape);
             return Err(Error::shape("reshape", problem));
         }
@@ -118,9 +126,9 @@ impl Tensor {
     /// # Errors
     /// Returns a shape error if the view would exceed the tensor.
     pub fn slice(&self, start: usize, shape: &[usize]) -> Result<Tensor> {
-        let end = start + shape.iter().product::<usize>();
-        if end > self.len() {
-            let problem = format!("elements {start}..{end} of a tensor of {}", self.len());
+        let end = elements_of(shape).and_then(|elements| start.checked_add(elements));
+        if end.is_none_or(|end| end > self.len()) {
+            let problem = format!("{shape:?} from element {start} on of {}", self.len());
             return Err(Error::shape("slice", problem));
         }
         let offset = self.offset + start * self.dtype.bytes();
@@ -131,6 +139,20 @@ impl Tensor {
     pub fn detach(&self) -> Tensor {
         Tensor { slot: None, ..self.clone() }
     }
+}
+
+/// Returns the number of elements of a shape, or None if it has more than memory could hold. That
+/// counts for a shape without elements too: the product of its other dimensions is a size as well.
+pub(crate) fn elements_of(shape: &[usize]) -> Option<usize> {
+    let most = isize::MAX as usize;
+    let product = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side.max(1)))?;
+    (product <= most).then(|| if shape.contains(&0) { 0 } else { product })
+}
+
+/// Returns the size in bytes of a tensor of this shape and type, or None if it has no size.
+pub(crate) fn bytes_of(shape: &[usize], dtype: DType) -> Option<usize> {
+    let bytes = elements_of(shape)?.checked_mul(dtype.bytes())?;
+    (bytes <= isize::MAX as usize).then_some(bytes)
 }
 
 impl fmt::Debug for Tensor {

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use udass_raw::checkpoint::weights::Network;
 use udass_raw::checkpoint::{files, identity};
 use udass_raw::config::{Config, METHODS, is_device};
+use udass_raw::device::join_workers;
 
 use super::output::{detail, tell};
 
@@ -151,11 +152,15 @@ impl Changes {
     }
 }
 
-/// Prints a configuration's warnings and notes.
+/// Prints a configuration's warnings and notes, and makes this thread one of its worker threads.
 fn shown(mut config: Config) -> Config {
     config.notes.take().iter().for_each(|note| tell(note));
     for source in config.notes.sources() {
         detail(&format!("configuration from {source}"));
+    }
+    if config.device.gpu().is_none() {
+        // A device that this thread is no worker of starts its own.
+        let _ = join_workers(config.device.threads);
     }
     config
 }

@@ -6,8 +6,11 @@ use super::handle::{Device, Inner};
 use super::memory::{Allocation, Block, Owner};
 use super::pools::Pool;
 use crate::dtype::DType;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, bytes_of};
 use crate::{Error, Result};
+
+/// Most bytes of a tensor: sums with what is left free around it do not overflow.
+const MOST: usize = isize::MAX as usize / 4;
 
 impl Owner for Inner {
     fn free(&self, &Allocation { address, bytes, tag, pool }: &Allocation) {
@@ -20,9 +23,12 @@ impl Device {
     /// Allocates a tensor with unspecified contents.
     ///
     /// # Errors
-    /// Returns [`Error::OutOfMemory`] if the device has too little memory left.
+    /// Returns [`Error::OutOfMemory`] if the device has too little memory left, or no memory could
+    /// be as large.
     pub fn alloc(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let bytes = shape.iter().product::<usize>() * dtype.bytes();
+        let bytes = bytes_of(shape, dtype).filter(|&bytes| bytes <= MOST).ok_or_else(|| {
+            Error::OutOfMemory(format!("no memory could hold a tensor {dtype:?}{shape:?}"))
+        })?;
         let tag = self.0.tag.get();
         let taken = self.0.pools.borrow_mut().take(bytes, tag);
         let (address, pool) = match taken {
@@ -107,14 +113,40 @@ impl Device {
     /// allocations are.
     ///
     /// # Errors
-    /// Fails if the address is null or misaligned.
+    /// Fails if the address is null or misaligned, or the shape overflows.
     ///
     /// # Safety
     /// The memory at `address` holds the whole tensor, outlives the tensor, its clones and the work
     /// that reads them, and is accessed by others only in the order of the device's stream.
     pub unsafe fn tensor_at(&self, address: u64, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let wrong = |problem: String| Err(Error::shape("tensor_at", problem));
         if address == 0 || !address.is_multiple_of(ALIGNMENT as u64) {
-            let problem = format!("{address:#x} is not a multiple of {ALIGNMENT}");
+            return wrong(format!("{address:#x} is not a multiple of {ALIGNMENT}"));
+        }
+        // SAFETY: the caller guarantees the same.
+        unsafe { self.memory_at(address, shape, dtype) }
+    }
+
+    /// Like [`tensor_at`](Self::tensor_at), for memory that only copies and kernels without vector
+    /// accesses use: it need not be aligned to more than its elements.
+    ///
+    /// # Errors
+    /// Fails if the address is null or misaligned, or the shape overflows.
+    ///
+    /// # Safety
+    /// The same as for [`tensor_at`](Self::tensor_at).
+    pub(crate) unsafe fn memory_at(
+        &self,
+        address: u64,
+        shape: &[usize],
+        dtype: DType,
+    ) -> Result<Tensor> {
+        if address == 0 || !address.is_multiple_of(dtype.bytes() as u64) {
+            let problem = format!("{address:#x} is no address of {dtype:?}");
+            return Err(Error::shape("tensor_at", problem));
+        }
+        if bytes_of(shape, dtype).is_none() {
+            let problem = format!("no memory could hold a tensor {dtype:?}{shape:?}");
             return Err(Error::shape("tensor_at", problem));
         }
         Ok(Tensor::new(Block::borrowed(self.0.clone(), address), shape, dtype))

@@ -11,6 +11,10 @@ use crate::{Error, Result};
 /// [`reserve`](Backend::reserve) or, as bare addresses, from the embedding program.
 pub(crate) trait Backend {
     fn describe(&self) -> String;
+    /// Returns whether the device computes anything. Otherwise there are no numbers to be read.
+    fn computes(&self) -> bool {
+        true
+    }
     /// Reserves memory that lives as long as the device, or until it is released.
     fn reserve(&self, bytes: usize) -> Result<u64>;
     /// Returns whether memory can be released now.
@@ -74,6 +78,11 @@ pub(crate) trait Backend {
         Ok(0)
     }
     fn synchronize(&self) -> Result<()>;
+    /// Runs work of the host's with the device's worker threads, if it has any.
+    fn install(&self, work: &mut (dyn FnMut() + Send)) -> Result<()> {
+        work();
+        Ok(())
+    }
     /// Records a timing mark after all work submitted so far.
     fn mark(&self) -> Result<u64>;
     /// Returns when the device passed a mark, in seconds on its own clock. All work before the mark

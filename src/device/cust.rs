@@ -7,7 +7,7 @@ use cust::stream::Stream;
 use super::handle::Device;
 use super::precision::Precision;
 use crate::dtype::Element;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, elements_of};
 use crate::{Error, Result};
 
 impl Device {
@@ -42,7 +42,7 @@ impl Device {
         buffer: &DeviceBuffer<E>,
         shape: &[usize],
     ) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != buffer.len() {
+        if elements_of(shape) != Some(buffer.len()) {
             let problem = format!("a buffer of {} elements for {shape:?}", buffer.len());
             return Err(Error::shape("cust_tensor", problem));
         }

@@ -30,8 +30,10 @@ impl Device {
     }
 
     pub(crate) fn launch(&self, kernel: &'static Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+        grid.check().map_err(|problem| Error::shape(kernel.name, problem))?;
         for arg in args {
             if let Arg::Pointer { name, element, tensor: Some(tensor), .. } = arg {
+                self.require_own(kernel.name, *tensor)?;
                 let wanted = self.dtype_of(*element);
                 if tensor.dtype != wanted {
                     let problem = format!("`{name}` must be {wanted:?}, is {tensor:?}");

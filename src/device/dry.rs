@@ -9,7 +9,7 @@ use super::cuda::blocks;
 use super::launch::{Arg, Grid, Kernel};
 use super::library_op::LibraryOp;
 use super::precision::{Precision, Types};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Address space reserved at once, more than a step can need.
 const CHUNK: usize = 1 << 44;
@@ -17,7 +17,7 @@ const CHUNK: usize = 1 << 44;
 /// there.
 const MULTIPROCESSORS: usize = 132;
 
-/// A backend whose memory reads as zero.
+/// A backend without memory: what a step fetches of its own results is zero.
 pub(super) struct Dry {
     precision: Precision,
     reserved: Cell<u64>,
@@ -34,14 +34,20 @@ impl Backend for Dry {
         format!("dry ({:?}): nothing is computed", self.precision)
     }
 
+    fn computes(&self) -> bool {
+        false
+    }
+
     fn rounds_operands(&self) -> bool {
         self.precision != Precision::F32
     }
 
     fn reserve(&self, bytes: usize) -> Result<u64> {
-        let address = self.reserved.get() + CHUNK as u64;
-        self.reserved.set(address + bytes as u64);
-        Ok(address)
+        let end = |from: u64| from.checked_add(CHUNK as u64)?.checked_add(bytes as u64);
+        let end = end(self.reserved.get())
+            .ok_or_else(|| Error::OutOfMemory("the address space is used up".into()))?;
+        self.reserved.set(end);
+        Ok(end - bytes as u64)
     }
 
     fn segment(&self, _: usize) -> usize {

@@ -14,8 +14,9 @@ use super::nvtx;
 use super::pools::Pools;
 use super::precision::{Precision, Types};
 use super::profile::Recorded;
-use crate::Result;
+use super::view::{DeviceId, TensorView};
 use crate::dtype::DType;
+use crate::{Error, Result};
 
 /// A device and its memory. Clones refer to the same device.
 #[derive(Clone)]
@@ -151,6 +152,27 @@ impl Device {
     /// round too.
     pub fn rounds_operands(&self) -> bool {
         self.0.backend.rounds_operands()
+    }
+
+    /// Runs work of the host's such that its parallel parts use the device's worker threads, if it
+    /// has any.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R> {
+        let (mut work, mut result) = (Some(work), None);
+        self.0.backend.install(&mut || result = work.take().map(|work| work()))?;
+        result.ok_or_else(|| Error::device("the worker threads did nothing"))
+    }
+
+    pub(super) fn id(&self) -> DeviceId {
+        DeviceId::of(Rc::as_ptr(&self.0))
+    }
+
+    /// Refuses a tensor in the memory of another device: its address means nothing here.
+    pub(crate) fn require_own(&self, op: &'static str, tensor: TensorView) -> Result<()> {
+        if tensor.device == self.id() {
+            return Ok(());
+        }
+        let problem = format!("{tensor:?} is in the memory of another device");
+        Err(Error::shape(op, problem))
     }
 
     /// Waits until all submitted work has finished.

@@ -84,6 +84,10 @@ impl Arg<'_> {
     }
 }
 
+/// Most blocks of a launch, and most threads of a block, on any GPU.
+const MAX_BLOCKS: i64 = i32::MAX as i64;
+const MAX_THREADS: u32 = 1024;
+
 /// The launch configuration, with cost estimates for profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
@@ -104,6 +108,15 @@ impl Grid {
     /// a meaning.
     pub fn blocks(blocks: usize) -> Self {
         Grid { blocks: blocks.max(1) as i64, threads: 256, shared: 0, flops: 0, part: None }
+    }
+
+    /// Returns what is wrong with the grid, if no GPU could launch it.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        if !(1..=MAX_BLOCKS).contains(&self.blocks) || !(1..=MAX_THREADS).contains(&self.threads) {
+            let Grid { blocks, threads, .. } = self;
+            return Err(format!("{blocks} blocks of {threads} threads"));
+        }
+        Ok(())
     }
 
     /// Sets the threads per block.

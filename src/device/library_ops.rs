@@ -2,35 +2,49 @@
 
 use super::backend::Way;
 use super::handle::Device;
-use super::library_op::{LibraryOp, Matrix};
+use super::library_op::{LibraryOp, Matmul, Matrix};
+use super::matrix_view::MatrixView;
 use super::profile::Request;
-use crate::Result;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// Alignment of workspaces in bytes that the libraries expect.
 const WORKSPACE_ALIGNMENT: usize = 256;
 
-impl Matrix {
-    /// Views a tensor as a matrix: all leading dimensions as rows, channels as columns.
-    pub fn of(tensor: &Tensor) -> Matrix {
-        Matrix {
-            address: tensor.address(),
-            dtype: tensor.dtype(),
-            rows: tensor.rows(),
-            cols: tensor.channels(),
-            row_stride: tensor.channels() as isize,
-            col_stride: 1,
-        }
-    }
-
-    /// Views the first `rows`×`cols` elements of a tensor as a matrix.
-    pub fn shaped(tensor: &Tensor, rows: usize, cols: usize) -> Matrix {
-        Matrix { rows, cols, row_stride: cols as isize, ..Matrix::of(tensor) }
-    }
-}
-
 impl Device {
+    /// Describes the matmul `out = a·b`, or `out += a·b` with `accumulate`.
+    ///
+    /// # Errors
+    /// Returns a shape error if sizes or types do not match, a matrix is on another device, or the
+    /// output overlaps an operand.
+    pub(crate) fn describe_matmul(
+        &self,
+        out: MatrixView,
+        a: MatrixView,
+        b: MatrixView,
+        accumulate: bool,
+    ) -> Result<Matmul> {
+        let wrong = |problem: String| Err(Error::shape("matmul", problem));
+        if [out, a, b].iter().any(|matrix| matrix.device() != self.id()) {
+            return wrong("a matrix is in the memory of another device".into());
+        }
+        let plain = Matmul::plain(out.matrix(), a.matrix(), b.matrix(), accumulate);
+        let Matmul { out, a, b, .. } = &plain;
+        if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
+            let shape = |m: &Matrix| format!("{}x{} {:?}", m.rows, m.cols, m.dtype);
+            return wrong(format!("{} times {} into {}", shape(a), shape(b), shape(out)));
+        }
+        let range = |m: &Matrix| m.address..m.address + (m.span() * m.dtype.bytes()) as u64;
+        let written = range(out);
+        let overlaps =
+            |read: std::ops::Range<u64>| read.start < written.end && written.start < read.end;
+        if overlaps(range(a)) || overlaps(range(b)) {
+            return wrong("the output is part of an operand".into());
+        }
+        Ok(plain)
+    }
+
     /// Returns whether the device supports an op with an epilogue, and `fused`, which runs it, is
     /// not slower than `separate`, which computes the same with kernels of its own. Trials of
     /// either are timed once for each shape.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::pools::Pool;
+use super::view::DeviceId;
 
 /// The owner of device memory, which takes freed ranges back. Every block keeps its owner alive.
 pub(super) trait Owner {
@@ -38,6 +39,11 @@ impl Block {
 
     pub(crate) fn address(&self) -> u64 {
         self.address
+    }
+
+    /// Returns the device whose memory it is.
+    pub(crate) fn device(&self) -> DeviceId {
+        DeviceId::of(Rc::as_ptr(&self.owner))
     }
 }
 

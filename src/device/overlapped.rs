@@ -87,6 +87,7 @@ impl Device {
 
     /// Prepares to copy a tensor or a part of it to the host: everything that takes memory.
     pub(crate) fn readback(&self, tensor: &Tensor) -> Result<Readback> {
+        self.require_own("fetch", tensor.view())?;
         let bytes = tensor.bytes();
         let content = match self.0.backend.transfers() {
             Some(transfers) => Content::Pending(transfers.place(bytes)?),
@@ -99,6 +100,11 @@ impl Device {
 impl Readback {
     /// Starts to copy a tensor, no larger than what this was prepared for, without waiting.
     pub(crate) fn start(&mut self, tensor: &Tensor) -> Result<()> {
+        self.device.require_own("fetch", tensor.view())?;
+        if tensor.bytes() > self.bytes || tensor.dtype() != self.dtype {
+            let problem = format!("{tensor:?} is larger or of another type than prepared for");
+            return Err(Error::shape("fetch", problem));
+        }
         let (from, backend) = (tensor.address(), &self.device.0.backend);
         self.bytes = tensor.bytes();
         match (&mut self.content, backend.transfers()) {

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 impl Device {
     /// Fills a tensor with zeros.
     pub fn zero(&self, tensor: &mut Tensor) -> Result<()> {
+        self.require_own("zero", tensor.view())?;
         let (address, bytes) = (tensor.address(), tensor.bytes());
         let request = || Request::memory("zero", bytes);
         self.timed(request, || self.0.backend.zero(address, bytes))
@@ -53,6 +54,7 @@ impl Device {
     }
 
     fn write_bytes(&self, tensor: &mut Tensor, dtype: DType, data: &[u8]) -> Result<()> {
+        self.require_own("write", tensor.view())?;
         if tensor.dtype() != dtype || tensor.bytes() != data.len() {
             let elements = data.len() / dtype.bytes();
             let problem = format!("{tensor:?} cannot hold {elements} elements of {dtype:?}");
@@ -65,16 +67,35 @@ impl Device {
     /// Waits for the device and copies a tensor to the host.
     ///
     /// # Errors
-    /// Fails if the tensor has another element type.
+    /// Fails if the tensor has another element type or is on another device, and on a dry device.
     pub fn read<E: Element>(&self, tensor: &Tensor) -> Result<Vec<E>> {
+        let mut data = Vec::new();
+        data.try_reserve_exact(tensor.len()).map_err(|_| {
+            Error::OutOfMemory(format!("no memory to read {} MiB", tensor.bytes() >> 20))
+        })?;
+        data.resize(tensor.len(), E::zeroed());
+        self.read_into(tensor, &mut data)?;
+        Ok(data)
+    }
+
+    /// Like [`read`](Self::read), into a buffer of the caller's.
+    ///
+    /// # Errors
+    /// The same as for [`read`](Self::read); also if the buffer has another length.
+    pub fn read_into<E: Element>(&self, tensor: &Tensor, data: &mut [E]) -> Result<()> {
+        self.require_own("read", tensor.view())?;
         if tensor.dtype() != E::DTYPE {
             return Err(Error::shape("read", format!("{tensor:?} read as {:?}", E::DTYPE)));
         }
-        let mut data = vec![E::zeroed(); tensor.len()];
+        if !self.0.backend.computes() {
+            return Err(Error::device("a dry device holds no numbers that could be read"));
+        }
+        if data.len() != tensor.len() {
+            return Err(Error::shape("read", format!("{tensor:?} into {} elements", data.len())));
+        }
         let request = || Request::memory("read", tensor.bytes());
-        let bytes = bytemuck::cast_slice_mut(&mut data);
-        self.timed(request, || self.0.backend.copy_out(tensor.address(), bytes))?;
-        Ok(data)
+        let bytes = bytemuck::cast_slice_mut(data);
+        self.timed(request, || self.0.backend.copy_out(tensor.address(), bytes))
     }
 
     /// Reads a tensor of the compute or the storage type as single precision.
@@ -94,6 +115,7 @@ impl Device {
         if from.dtype() != to.dtype() || from.len() != to.len() {
             return Err(Error::shape("copy", format!("{from:?} into {to:?}")));
         }
+        [from, &*to].iter().try_for_each(|tensor| self.require_own("copy", tensor.view()))?;
         let request = || Request::memory("copy", 2 * from.bytes());
         let (source, destination) = (from.address(), to.address());
         self.timed(request, || self.0.backend.copy(source, destination, from.bytes()))

@@ -4,9 +4,23 @@ use std::fmt;
 
 use crate::dtype::DType;
 
+/// Identifies a device among those that exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeviceId(usize);
+
+impl DeviceId {
+    /// Returns the identity of the device at an address. Every tensor keeps its device alive, so no
+    /// other device can take the address while a tensor carries the identity.
+    pub(super) fn of<T: ?Sized>(device: *const T) -> DeviceId {
+        DeviceId(device.cast::<()>().addr())
+    }
+}
+
 /// A borrowed description of a tensor in device memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TensorView<'a> {
+    /// The device whose memory it is.
+    pub(crate) device: DeviceId,
     /// Device address of the first element.
     pub address: u64,
     /// Element type.

@@ -1,6 +1,6 @@
 //! Convolutions of feature maps B,H,W,C with filters K,R,S,C.
 
-use crate::device::{Convolution, ConvolutionPass, Device, Grid, LibraryOp, Matrix, kernels};
+use crate::device::{Convolution, ConvolutionPass, Device, Grid, LibraryOp, MatrixView, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -151,7 +151,7 @@ impl Same {
         w: &Tensor,
         y: &Tensor,
     ) -> Result<()> {
-        let op = LibraryOp::Convolution(Convolution {
+        let convolution = Convolution {
             pass,
             dtype: x.dtype(),
             x: x.address(),
@@ -164,7 +164,15 @@ impl Same {
             filters: self.filters,
             kernel: self.taps,
             dilation: self.geometry.dilation,
-        });
+        };
+        for (tensor, elements) in [x, w, y].into_iter().zip(convolution.elements()) {
+            device.require_own("conv", tensor.view())?;
+            if tensor.dtype() != x.dtype() || tensor.len() != elements {
+                let problem = format!("{tensor:?} instead of {elements} of {:?}", x.dtype());
+                return Err(Error::shape("conv", problem));
+            }
+        }
+        let op = LibraryOp::Convolution(convolution);
         device.compute(&op)?.ok_or_else(|| op.refused())
     }
 
@@ -330,13 +338,13 @@ impl Patches {
         let batch = x.dim(0);
         let depth = self.matrix().1;
         let weights = w.operand(device)?;
-        let matrix = move |w: &Tensor| Matrix::shaped(w, self.filters, depth);
         let shape = [batch, self.out_height, self.out_width, self.filters];
         let y = device.alloc(&shape, dtype)?;
         for part in self.parts(batch) {
             let patches = self.gather(device, &self.input(x, part)?)?;
-            let (mut y, weights) = (self.output(&y, part)?, matrix(&weights).t());
-            matmul_with_bias(device, &mut y, Matrix::of(&patches), weights, b)?;
+            let mut y = self.output(&y, part)?;
+            let weights = MatrixView::shaped(&weights, self.filters, depth)?.t();
+            matmul_with_bias(device, &mut y, MatrixView::of(&patches), weights, b)?;
         }
 
         let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
@@ -354,7 +362,8 @@ impl Patches {
                 for part in self.parts(batch) {
                     let dy = self.output(&dy, part)?;
                     let mut patches = device.alloc(&[dy.dim(0), depth], dy.dtype())?;
-                    matmul(&device, &mut patches, Matrix::of(&dy), matrix(&weights), false)?;
+                    let weights = MatrixView::shaped(&weights, self.filters, depth)?;
+                    matmul(&device, &mut patches, MatrixView::of(&dy), weights, false)?;
                     self.scatter(&device, &patches, &mut self.input(dx, part)?, accumulate)?;
                 }
                 Ok(())

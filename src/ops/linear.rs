@@ -1,7 +1,7 @@
 //! Fully connected layers, which also implement 1×1 convolutions.
 
 use crate::device::constants::columns::COLUMN_GROUP;
-use crate::device::{Device, Grid, Matrix, kernels};
+use crate::device::{Device, Grid, MatrixView, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -46,17 +46,16 @@ pub(super) fn linear_into(
     }
     let mut y = device.alloc(&shape, dtype)?;
     let weights = w.operand(device)?;
-    let matrix = move |w: &Tensor| Matrix::shaped(w, filters, channels);
-    matmul_with_bias(device, &mut y, Matrix::of(x), matrix(&weights).t(), b)?;
+    let matrix = MatrixView::shaped(&weights, filters, channels)?;
+    matmul_with_bias(device, &mut y, MatrixView::of(x), matrix.t(), b)?;
 
     let (x, dw, db) = (x.clone(), w.grad.clone(), b.and_then(|b| b.grad.clone()));
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
         let dy = to_operand(&device, &dy)?;
         parameter_gradients(&device, &dy, &x, dw, db)?;
-        let dy = Matrix::of(&dy);
-        gradients
-            .write(&x.slot, |dx, accumulate| matmul(&device, dx, dy, matrix(&weights), accumulate))
+        let (dy, matrix) = (MatrixView::of(&dy), MatrixView::shaped(&weights, filters, channels)?);
+        gradients.write(&x.slot, |dx, accumulate| matmul(&device, dx, dy, matrix, accumulate))
     }))
 }
 
@@ -70,7 +69,7 @@ pub(super) fn parameter_gradients(
     db: Option<Tensor>,
 ) -> Result<()> {
     let dw = dw.map(|dw| dw.reshape(&[dy.channels(), x.channels()])).transpose()?;
-    let (rows, x) = (Matrix::of(dy).t(), Matrix::of(x));
+    let (rows, x) = (MatrixView::of(dy).t(), MatrixView::of(x));
     match (dw, db) {
         (Some(mut dw), Some(mut db)) => {
             matmul_with_row_sums(device, [&mut dw, &mut db], rows, x, |[dw, db]| {

@@ -1,6 +1,6 @@
 //! Matmuls, optionally with a bias or with the row sums for a bias gradient as an epilogue.
 
-use crate::device::{ALIGNMENT, Device, LibraryOp, Matmul, Matrix, kernels};
+use crate::device::{ALIGNMENT, Device, LibraryOp, Matmul, MatrixView, kernels};
 use crate::params::Param;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -16,22 +16,22 @@ use super::elementwise::add_scaled;
 pub fn matmul(
     device: &Device,
     out: &mut Tensor,
-    a: Matrix,
-    b: Matrix,
+    a: MatrixView,
+    b: MatrixView,
     accumulate: bool,
 ) -> Result<()> {
-    matmul_to(device, Matrix::of(out), a, b, accumulate)
+    matmul_to(device, MatrixView::of(out), a, b, accumulate)
 }
 
 /// Computes [`matmul`] into a part of a tensor.
 pub(super) fn matmul_to(
     device: &Device,
-    out: Matrix,
-    a: Matrix,
-    b: Matrix,
+    out: MatrixView,
+    a: MatrixView,
+    b: MatrixView,
     accumulate: bool,
 ) -> Result<()> {
-    let product = Matmul::plain(out, a, b, accumulate);
+    let product = device.describe_matmul(out, a, b, accumulate)?;
     compute(device, product)?.ok_or_else(|| LibraryOp::Matmul(product).refused())
 }
 
@@ -44,8 +44,8 @@ pub(super) fn matmul_to(
 pub fn matmul_with_bias(
     device: &Device,
     out: &mut Tensor,
-    a: Matrix,
-    b: Matrix,
+    a: MatrixView,
+    b: MatrixView,
     bias: Option<&Param>,
 ) -> Result<()> {
     let Some(bias) = bias else { return matmul(device, out, a, b, false) };
@@ -53,7 +53,8 @@ pub fn matmul_with_bias(
     if stored.len() != out.channels() || stored.dtype() != out.dtype() {
         return Err(Error::shape("matmul", format!("a bias {stored:?} for {out:?}")));
     }
-    let plain = Matmul::plain(Matrix::of(out), a, b, false);
+    device.require_own("matmul", stored.view())?;
+    let plain = device.describe_matmul(MatrixView::of(out), a, b, false)?;
     let product = Matmul { bias: Some(stored.address()), ..plain };
     let separate = |out: &mut Tensor| {
         fill_rows(device, &bias.value, out)?;
@@ -73,17 +74,17 @@ pub fn matmul_with_bias(
 pub(super) fn matmul_with_row_sums(
     device: &Device,
     [out, sums]: [&mut Tensor; 2],
-    a: Matrix,
-    b: Matrix,
+    a: MatrixView,
+    b: MatrixView,
     separate: impl Fn([&mut Tensor; 2]) -> Result<()>,
 ) -> Result<()> {
-    let product = |out: &Tensor, partial: &Tensor| {
+    let product = |out: &Tensor, partial: &Tensor| -> Result<Matmul> {
         let row_sums = Some(partial.address());
-        Matmul { row_sums, ..Matmul::plain(Matrix::of(out), a, b, true) }
+        Ok(Matmul { row_sums, ..device.describe_matmul(MatrixView::of(out), a, b, true)? })
     };
-    let partial = device.empty(&[a.rows])?;
+    let partial = device.empty(&[a.rows()])?;
     let fused = |[out, sums]: [&mut Tensor; 2]| {
-        compute(device, product(out, &partial))?;
+        compute(device, product(out, &partial)?)?;
         add_scaled(device, &partial, 1.0, sums)
     };
     // Both results accumulate, so trials have some of their own.
@@ -92,7 +93,7 @@ pub(super) fn matmul_with_row_sums(
         way([&mut out, &mut sums])
     };
     let ways = (|| on_scratch(&fused), || on_scratch(&separate));
-    match epilogue_pays(device, product(out, &partial), &ways.0, &ways.1)? {
+    match epilogue_pays(device, product(out, &partial)?, &ways.0, &ways.1)? {
         true => fused([out, sums]),
         false => separate([out, sums]),
     }
@@ -131,12 +132,7 @@ pub(super) fn fill_rows(device: &Device, bias: &Tensor, y: &mut Tensor) -> Resul
 
 /// Runs the matmul, or returns `None` without doing anything if the device does not support it.
 fn compute(device: &Device, product: Matmul) -> Result<Option<()>> {
-    let Matmul { out, a, b, .. } = product;
-    if a.rows != out.rows || b.cols != out.cols || a.cols != b.rows || a.dtype != b.dtype {
-        let shape = |m: &Matrix| format!("{}x{}", m.rows, m.cols);
-        let problem = format!("{} times {} into {}", shape(&a), shape(&b), shape(&out));
-        return Err(Error::shape("matmul", problem));
-    }
+    let Matmul { out, .. } = product;
     if out.rows == 0 || out.cols == 0 {
         return Ok(Some(()));
     }

@@ -5,7 +5,7 @@
 //! weights at its own size, where it has up to 64 times fewer pixels, and the products are resized
 //! and added. The concatenation is never in memory.
 
-use crate::device::{Device, Matrix};
+use crate::device::{Device, MatrixView};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -34,14 +34,14 @@ pub fn linear_of_resized(
     let columns = Columns::new(w, &channels)?;
     let levels = plans(inputs, size, columns.filters)?;
     let weights = w.operand(device)?;
-    let parts: Vec<Matrix> = columns.of(&weights);
+    let parts = columns.of(&weights)?;
     let y = sum(device, inputs, &levels, &parts, None)?;
 
     let (inputs, dw) = (inputs.to_vec(), w.grad.clone());
     Ok(tape.record(y, move |gradients, dy| {
         let device = gradients.device().clone();
-        let weights = columns.of(&weights);
-        let dw = dw.as_ref().map(|dw| columns.of(dw));
+        let weights = columns.of(&weights)?;
+        let dw = dw.as_ref().map(|dw| columns.of(dw)).transpose()?;
         for (i, (x, plan)) in inputs.iter().zip(&levels).enumerate() {
             let dz = match plan.is_copy() {
                 true => dy.clone(),
@@ -53,9 +53,9 @@ pub fn linear_of_resized(
                     dz
                 }
             };
-            let dz = Matrix::of(&dz);
+            let dz = MatrixView::of(&dz);
             if let Some(dw) = &dw {
-                matmul_to(&device, dw[i], dz.t(), Matrix::of(x), true)?;
+                matmul_to(&device, dw[i], dz.t(), MatrixView::of(x), true)?;
             }
             gradients
                 .write(&x.slot, |dx, accumulate| matmul(&device, dx, dz, weights[i], accumulate))?;
@@ -87,17 +87,17 @@ pub fn folded_linear_of_resized(
     let weights = w.operand(device)?;
     let mut bias = device.zeros(&[1, columns.filters], device.real())?;
     let mut folded = Vec::new();
-    for ((w, b), outer) in inner.iter().zip(columns.of(&weights)) {
+    for ((w, b), outer) in inner.iter().zip(columns.of(&weights)?) {
         let w = w.operand(device)?;
         let mut both = device.alloc(&[columns.filters, w.channels()], device.real())?;
-        matmul(device, &mut both, outer, Matrix::of(&w), false)?;
+        matmul(device, &mut both, outer, MatrixView::of(&w), false)?;
         folded.push(to_operand(device, &both)?);
         if let Some(b) = b {
             let b = b.operand(device)?;
-            matmul(device, &mut bias, Matrix::shaped(&b, 1, b.len()), outer.t(), true)?;
+            matmul(device, &mut bias, MatrixView::shaped(&b, 1, b.len())?, outer.t(), true)?;
         }
     }
-    let parts: Vec<Matrix> = folded.iter().map(Matrix::of).collect();
+    let parts: Vec<MatrixView> = folded.iter().map(MatrixView::of).collect();
     sum(device, inputs, &levels, &parts, Some(&bias))
 }
 
@@ -124,8 +124,8 @@ impl Columns {
     }
 
     /// Views each range of a tensor with the shape of the weights.
-    fn of(&self, weights: &Tensor) -> Vec<Matrix> {
-        let all = Matrix::shaped(weights, self.filters, self.total);
+    fn of<'a>(&self, weights: &'a Tensor) -> Result<Vec<MatrixView<'a>>> {
+        let all = MatrixView::shaped(weights, self.filters, self.total)?;
         self.ranges.iter().map(|&range| all.columns(range)).collect()
     }
 }
@@ -153,7 +153,7 @@ fn sum(
     device: &Device,
     inputs: &[Tensor],
     plans: &[Plan],
-    weights: &[Matrix],
+    weights: &[MatrixView],
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let Plan { batch, size_out, channels, .. } = plans[0];
@@ -163,7 +163,7 @@ fn sum(
     }
     let mut accumulate = bias.is_some();
     for ((x, plan), weights) in inputs.iter().zip(plans).zip(weights) {
-        let (x, weights) = (Matrix::of(x), weights.t());
+        let (x, weights) = (MatrixView::of(x), weights.t());
         match plan.is_copy() {
             true => matmul(device, &mut y, x, weights, accumulate)?,
             false => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
 use udass_raw::device::cuda::Driver;
-use udass_raw::device::{Device, GraphCache, Matrix, Precision, Types};
+use udass_raw::device::{Device, GraphCache, MatrixView, Precision, Types};
 use udass_raw::ops::{self, Conv};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
@@ -197,7 +197,7 @@ fn a_bias_that_no_product_adds_is_there_before() {
             let product = |rows: usize, dtype: DType| {
                 let (a, b) = (rounded(&[rows, 6]), rounded(&[6, 5]));
                 let mut out = device.alloc(&[rows, 5], dtype).unwrap();
-                let (a, b) = (Matrix::of(&a), Matrix::of(&b));
+                let (a, b) = (MatrixView::of(&a), MatrixView::of(&b));
                 ops::matmul_with_bias(&device, &mut out, a, b, Some(&bias)).unwrap();
                 device.read_f32(&out).unwrap()
             };

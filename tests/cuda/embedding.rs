@@ -3,7 +3,7 @@
 
 use udass_raw::data::loader::Loader;
 use udass_raw::device::cuda::{Driver, Stream};
-use udass_raw::device::{ALIGNMENT, Device, GraphCache, Matrix, Types};
+use udass_raw::device::{ALIGNMENT, Device, GraphCache, MatrixView, Types};
 use udass_raw::nn::{BatchNormMode, Pass};
 use udass_raw::ops;
 use udass_raw::ops::mix::{Labeled, RareCrops};
@@ -208,7 +208,7 @@ fn what_is_not_prepared_is_told_inside_the_programs_capture_and_leaves_it_intact
     told(new, device.alloc(&[1 << 30], DType::U8).map(drop));
     told(new, ops::add_scaled(device, &x.clone(), 1.0, &mut x));
     let mut product = device.empty(&[10, 10]).unwrap();
-    let m = Matrix::of(&matrix);
+    let m = MatrixView::of(&matrix);
     told(new, ops::matmul(device, &mut product, m, m, false));
     told("another capture during", {
         let mut graphs = GraphCache::new(device, true);

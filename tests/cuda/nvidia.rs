@@ -8,7 +8,7 @@ use std::process::Command;
 use libloading::Library;
 use tempfile::{TempDir, tempdir};
 use udass_raw::Error;
-use udass_raw::device::{Device, Matrix, Precision};
+use udass_raw::device::{Device, MatrixView, Precision};
 use udass_raw::ops;
 use udass_raw::params::Param;
 use udass_raw::tensor::DType;
@@ -180,7 +180,7 @@ fn bias() {
     let (a, b) = (operand(&[8, 16]), operand(&[16, 8]));
     let bias = Param::new(device.zeros(&[8], DType::F32).unwrap(), None);
     let mut out = device.zeros(&[8, 8], DType::F32).unwrap();
-    let (a, b) = (Matrix::of(&a), Matrix::of(&b));
+    let (a, b) = (MatrixView::of(&a), MatrixView::of(&b));
     ops::matmul_with_bias(&device, &mut out, a, b, Some(&bias)).unwrap();
     assert!(stub("cublasLt", "stub_asked_with_epilogue", 0) as u32 > 0);
     assert_eq!(stub("cublasLt", "stub_asked_without_bias", 0) as u32, 0);

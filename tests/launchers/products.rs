@@ -1,6 +1,6 @@
 //! Matmuls against a plain loop: few and many rows, each operand as stored and transposed.
 
-use udass_raw::device::Matrix;
+use udass_raw::device::MatrixView;
 use udass_raw::ops;
 use udass_raw::params::Param;
 
@@ -27,8 +27,8 @@ fn products_of_every_layout() {
                     if accumulate { before[at] + sum } else { sum }
                 })
                 .collect();
-            let left = if of_a { Matrix::of(&a_turned).t() } else { Matrix::of(&a) };
-            let right = if of_b { Matrix::of(&b_turned).t() } else { Matrix::of(&b) };
+            let left = if of_a { MatrixView::of(&a_turned).t() } else { MatrixView::of(&a) };
+            let right = if of_b { MatrixView::of(&b_turned).t() } else { MatrixView::of(&b) };
             ops::matmul(&host.device, &mut out, left, right, accumulate).unwrap();
             let what = format!("{rows}x{inner}x{cols}, case {case}");
             close(&what, &host.device.read::<f64>(&out).unwrap(), &expected);
@@ -44,7 +44,7 @@ fn products_with_bias() {
         let (bias, biases) = host.reals(&[cols]);
         let bias = Param::new(bias, None);
         let mut out = host.room(&[rows, cols]);
-        let (a, b) = (Matrix::of(&a), Matrix::of(&b));
+        let (a, b) = (MatrixView::of(&a), MatrixView::of(&b));
         ops::matmul_with_bias(&host.device, &mut out, a, b, Some(&bias)).unwrap();
         let expected: Vec<f64> = (0..rows * cols)
             .map(|at| {

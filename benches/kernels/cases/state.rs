@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use udass_raw::config::Config;
-use udass_raw::device::Matrix;
+use udass_raw::device::MatrixView;
 use udass_raw::nn::Segmentor;
 use udass_raw::ops;
 use udass_raw::optimizer::{Optimizer, UpdateNumbers};
@@ -89,7 +89,7 @@ pub fn rates(list: &mut List, on_gpu: bool) {
         bed.rotating(make, move |device, [a, b]| {
             let mut out = device.empty(&[side, side]).unwrap();
             // As in a linear layer, both operands are stored with the reduced dimension contiguous.
-            ops::matmul(device, &mut out, Matrix::of(a), Matrix::of(b).t(), false).unwrap();
+            ops::matmul(device, &mut out, MatrixView::of(a), MatrixView::of(b).t(), false).unwrap();
             out
         })
     });

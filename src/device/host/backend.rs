@@ -204,7 +204,7 @@ impl Backend for Host {
             LibraryOp::Matmul(p) => matmul::matmul(p),
             LibraryOp::Convolution(c) if is_rounded(c.dtype) => rounded::convolution(c),
             LibraryOp::Convolution(c) => convolution::convolution(c),
-        })
+        })?
     }
 
     fn compile_kernel(
@@ -229,6 +229,10 @@ impl Backend for Host {
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn install(&self, work: &mut (dyn FnMut() + Send)) -> Result<()> {
+        self.workers.install(work)
     }
 
     fn mark(&self) -> Result<u64> {

@@ -27,17 +27,17 @@ pub(super) fn launch(
         .body;
     // A few tasks per thread even out blocks of unequal cost.
     let tasks = (workers.count as i64 * 4).min(grid.blocks);
-    if tasks == 1 || workers.count == 1 {
+    if tasks <= 1 || workers.count == 1 {
         call(words, body, grid, 0, grid.blocks);
         return Ok(());
     }
     workers.install(|| {
         (0..tasks as usize).into_par_iter().with_max_len(1).for_each(|task| {
-            let cut = |task: usize| grid.blocks * task as i64 / tasks;
+            let cut =
+                |task: usize| (i128::from(grid.blocks) * task as i128 / i128::from(tasks)) as i64;
             call(words, body, grid, cut(task), cut(task + 1));
         });
-    });
-    Ok(())
+    })
 }
 
 /// Runs blocks `begin..end` one after another on this thread.

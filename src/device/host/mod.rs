@@ -12,3 +12,4 @@ mod workers;
 
 pub use arithmetic::Arithmetic;
 pub(super) use backend::Host;
+pub use workers::join_workers;

@@ -7,7 +7,7 @@ use crate::nn::{BatchNormMode, Pass, Segmentor};
 use crate::ops::{self, ImageNormalizer, Windows};
 use crate::params::Weights;
 use crate::tape::Tape;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, elements_of};
 use crate::{Error, Result};
 
 /// HRDA needs sides that are multiples of this, so that the grids of its two scales meet.
@@ -44,9 +44,14 @@ impl<'a> Predictor<'a> {
     /// Returns the logits of an image given as H,W,3 RGB bytes: 1,H,W,classes, before any softmax.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], with settings that need less; [`Error::NotFinite`] if a logit is not
-    /// finite.
+    /// [`Error::Shape`] if a side is 0, or `rgb` has another length; [`Error::OutOfMemory`], with
+    /// settings that need less; [`Error::NotFinite`] if a logit is not finite.
     pub fn logits(&self, rgb: &[u8], width: usize, height: usize) -> Result<Tensor> {
+        let bytes = elements_of(&[height, width, 3]);
+        if width == 0 || height == 0 || bytes != Some(rgb.len()) {
+            let problem = format!("{} bytes for an image of {width}x{height}, RGB", rgb.len());
+            return Err(Error::shape("predict", problem));
+        }
         let checked = || {
             let logits = self.logits_in_memory(rgb, width, height)?;
             let mut failed = self.device.zeros(&[1], DType::I32)?;

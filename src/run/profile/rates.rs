@@ -1,7 +1,7 @@
 //! Measures a device's peak rates.
 
 use crate::Result;
-use crate::device::{Device, Matrix};
+use crate::device::{Device, MatrixView};
 use crate::dtype::DType;
 use crate::ops;
 
@@ -48,7 +48,7 @@ impl Rates {
             let a = device.upload_real(&[side, side], &vec![0.5; side * side])?;
             let mut out = device.empty_like(&a)?;
             let seconds = best(device, || {
-                ops::matmul(device, &mut out, Matrix::of(&a), Matrix::of(&a), false)
+                ops::matmul(device, &mut out, MatrixView::of(&a), MatrixView::of(&a), false)
             })?;
             matrix = matrix.max(2.0 * (side as f64).powi(3) / seconds);
             if seconds > LONG_ENOUGH {
