@@ -71,6 +71,10 @@ pub enum Error {
     #[error("{}", printable(.0))]
     NotFinite(String),
 
+    /// The caller asked to stop.
+    #[error("stopped before the end, as asked")]
+    Cancelled,
+
     /// Several problems that can be mended at once.
     #[error("{} problems:{}", .0.len(), listed(.0))]
     Several(Vec<Error>),

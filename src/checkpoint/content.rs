@@ -1,8 +1,9 @@
-//! The bytes of an open file, read where they are needed.
+//! The bytes of an open file, read where they are needed, or of a file in memory.
 //!
 //! A memory map would be simpler, but a process that looks at a map beyond the end of a file that
 //! was shortened is killed. Reading there is an error.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -18,8 +19,14 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Content {
     path: PathBuf,
-    file: std::fs::File,
+    source: Source,
     len: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(std::fs::File),
+    Memory(Cow<'static, [u8]>),
 }
 
 impl Content {
@@ -38,7 +45,12 @@ impl Content {
         let file = file::open(path).map_err(cannot)?;
         let len = file.metadata().map_err(cannot)?.len();
         let len = usize::try_from(len).map_err(|_| cannot(ErrorKind::FileTooLarge.into()))?;
-        Ok(Content { path: path.into(), file, len })
+        Ok(Content { path: path.into(), source: Source::File(file), len })
+    }
+
+    /// Takes a file that is in memory. Errors call it `name`.
+    pub fn in_memory(bytes: Cow<'static, [u8]>, name: &Path) -> Content {
+        Content { path: name.into(), len: bytes.len(), source: Source::Memory(bytes) }
     }
 
     /// Returns the path that the file was opened by.
@@ -107,7 +119,16 @@ impl Content {
     }
 
     fn read_into(&self, bytes: &mut [u8], at: usize) -> io::Result<()> {
-        self.file.read_exact_at(bytes, at as u64).map_err(|e| match e.kind() {
+        let file = match &self.source {
+            Source::File(file) => file,
+            Source::Memory(all) => {
+                let end = at.checked_add(bytes.len());
+                let part = end.and_then(|end| all.get(at..end));
+                bytes.copy_from_slice(part.ok_or(ErrorKind::UnexpectedEof)?);
+                return Ok(());
+            }
+        };
+        file.read_exact_at(bytes, at as u64).map_err(|e| match e.kind() {
             ErrorKind::UnexpectedEof => {
                 io::Error::new(e.kind(), "it has become shorter since it was opened")
             }
@@ -130,7 +151,13 @@ impl<'a> Cursor<'a> {
 
 impl Read for Cursor<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.content.file.read_at(bytes, self.at)?;
+        let read = match &self.content.source {
+            Source::File(file) => file.read_at(bytes, self.at)?,
+            Source::Memory(all) => {
+                let start = usize::try_from(self.at).unwrap_or(usize::MAX).min(all.len());
+                (&all[start..]).read(bytes)?
+            }
+        };
         self.at += read as u64;
         Ok(read)
     }

@@ -186,7 +186,7 @@ fn backbone(file: &TensorFile, prefix: &str) -> Option<&'static str> {
 impl Identity {
     /// Returns the configuration of the file's network, if this program implements it.
     pub fn network(&self) -> Option<NetworkConfig> {
-        let mut config = Config::load("gta_vit", &[]).ok()?.network;
+        let mut config = Config::preset("gta_vit").ok()?.network;
         config.backbone = self.backbone?.into();
         config.hrda.enabled = self.hrda;
         if self.kind != Kind::Backbone {

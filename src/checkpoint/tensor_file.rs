@@ -1,6 +1,7 @@
 //! Reads files of named tensors (safetensors and PyTorch's). All weights and checkpoints are loaded
 //! this way.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -140,10 +141,21 @@ impl TensorFile {
     /// [`Error::Io`] if the file cannot be opened; [`Error::Weights`] if its format is not known or
     /// it is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
-        let path = path.as_ref();
-        let content = Content::open(path)?;
+        Self::read(Content::open(path.as_ref())?)
+    }
+
+    /// Opens a file that is in memory, like [`open`](Self::open). Errors call it `name`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the file's format is not known or it is damaged.
+    pub fn from_bytes(bytes: Cow<'static, [u8]>, name: &str) -> Result<TensorFile> {
+        Self::read(Content::in_memory(bytes, Path::new(name)))
+    }
+
+    fn read(content: Content) -> Result<TensorFile> {
         let start = content.start(4096)?;
-        let problem = |problem: String| Error::weights(path, problem);
+        let path = content.path().to_path_buf();
+        let problem = |problem: String| Error::weights(&path, problem);
         let (tensors, strings, torch) = if pth::is_torch(&start) {
             let contents = pth::read(&content).map_err(problem)?;
             let tensors = contents.tensors.into_iter().map(of_torch).collect();

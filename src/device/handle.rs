@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::rc::Rc;
 
 use super::backend::Backend;
-use super::cuda::{self, Cuda, Driver, Nvidia};
+use super::cuda::{self, Cache, Cuda, Driver, Nvidia};
 use super::dry::Dry;
 use super::host::Host;
 use super::launch::Launcher;
@@ -84,7 +84,20 @@ impl Device {
     /// # Errors
     /// The error names the library that is missing or too old, or says how many GPUs there are.
     pub fn cuda_at(index: usize, precision: Precision, deterministic: bool) -> Result<Device> {
-        let driver = Nvidia::new(index, precision, deterministic)?;
+        Self::cuda_caching(index, precision, deterministic, &Cache::Usual)
+    }
+
+    /// Like [`cuda_at`](Self::cuda_at), with a place for compiled kernels and autotuning results.
+    ///
+    /// # Errors
+    /// The same as for [`cuda_at`](Self::cuda_at).
+    pub fn cuda_caching(
+        index: usize,
+        precision: Precision,
+        deterministic: bool,
+        cache: &Cache,
+    ) -> Result<Device> {
+        let driver = Nvidia::new(index, precision, deterministic, cache)?;
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 
@@ -99,8 +112,23 @@ impl Device {
         precision: Precision,
         deterministic: bool,
     ) -> Result<Device> {
+        // SAFETY: the caller guarantees the same.
+        unsafe { Self::cuda_in_caching(context, stream, precision, deterministic, &Cache::Usual) }
+    }
+
+    /// Like [`cuda_in`](Self::cuda_in), with a place for compiled kernels and autotuning results.
+    ///
+    /// # Safety
+    /// The same as for [`cuda_in`](Self::cuda_in).
+    pub unsafe fn cuda_in_caching(
+        context: *mut c_void,
+        stream: *mut c_void,
+        precision: Precision,
+        deterministic: bool,
+        cache: &Cache,
+    ) -> Result<Device> {
         // SAFETY: the caller guarantees that both handles are live and outlive the device.
-        let driver = unsafe { Nvidia::existing(context, stream, precision, deterministic)? };
+        let driver = unsafe { Nvidia::existing(context, stream, precision, deterministic, cache)? };
         Self::cuda_through(precision.types(), Box::new(driver))
     }
 

@@ -19,14 +19,24 @@ pub struct ImageNormalizer {
     pub inverse_std: Tensor,
 }
 
+/// Normalizes the values of pixels (RGB from 0 to 255) on the host, with the rounding of the
+/// device's kernel in single precision.
+pub fn normalized(rgb: &[f32]) -> impl Iterator<Item = f32> {
+    let channels = (MEAN.into_iter().zip(INVERSE_STD)).cycle();
+    rgb.iter().zip(channels).map(|(x, (mean, inverse))| (x - mean) * inverse)
+}
+
+/// The inverse of [`STD`].
+const INVERSE_STD: [f32; 3] =
+    [(1.0 / STD[0] as f64) as f32, (1.0 / STD[1] as f64) as f32, (1.0 / STD[2] as f64) as f32];
+
 impl ImageNormalizer {
     /// Uploads the constants.
     pub fn new(device: &Device) -> Result<ImageNormalizer> {
-        let inverse = STD.map(|s| (1.0 / s as f64) as f32);
         Ok(ImageNormalizer {
             mean: device.upload_real(&[3], &MEAN)?,
             std: device.upload_real(&[3], &STD)?,
-            inverse_std: device.upload_real(&[3], &inverse)?,
+            inverse_std: device.upload_real(&[3], &INVERSE_STD)?,
         })
     }
 

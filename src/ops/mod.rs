@@ -50,7 +50,7 @@ pub use elementwise::{accumulate, add_scaled, fill, full, round, scaled, to_oper
 pub use feature_distance::{Distance, feature_distance};
 pub use finite::flag_not_finite;
 pub use hrda::{DetailBox, Fused, hrda_fuse};
-pub use images::{ImageNormalizer, MEAN, STD};
+pub use images::{ImageNormalizer, MEAN, STD, normalized};
 pub use labels::{Confusion, ConfusionCounts, downscale_labels};
 pub use layernorm::{DropPath, Norm, add_layernorm, layernorm, layernorm_stream};
 pub use linear::{column_sums, linear, linear_wide};

@@ -8,6 +8,7 @@ mod allocations;
 mod choices;
 mod embedding;
 mod goldens;
+mod inference;
 mod libraries;
 mod misuse;
 mod nvidia;

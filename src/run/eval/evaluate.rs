@@ -44,7 +44,7 @@ pub fn evaluate(
         iteration: identity::iteration(&file)?,
         training: file.metadata("config").and_then(|text| toml::from_str(text).ok()),
     };
-    let predictor = trained.predictor(&config.eval)?;
+    let predictor = trained.predictor(&config.eval);
     let see: See = &mut |sample, prediction, result| worst.see(sample, prediction, result);
     measure(config, subject, &predictor, &set, observer, see)
 }

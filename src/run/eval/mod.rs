@@ -1,5 +1,6 @@
 //! Trained networks applied to whole images: evaluation, prediction, and their output files.
 
+mod captured;
 pub mod evaluate;
 pub mod images;
 pub mod inference;

@@ -72,7 +72,7 @@ pub fn predict(
     let (folders, overlays) = places(wanted.out, &images)?;
     let file = files::open(wanted.checkpoint)?;
     let trained = Trained::load(config, &file, wanted.weights, observer)?;
-    let predictor = trained.predictor(&config.eval)?;
+    let predictor = trained.predictor(&config.eval);
     let classes = Classes::new(&config.dataset);
     let input = |own: Size| wanted.resize.unwrap_or(own);
     let mut written = Vec::new();
@@ -118,7 +118,7 @@ pub fn submit(config: &Config, wanted: &Submission, observer: &dyn Observer) -> 
     let images = layouts::find(layout)?.images(&config.target.root, wanted.split)?;
     let file = files::open(wanted.checkpoint)?;
     let trained = Trained::load(config, &file, wanted.weights, observer)?;
-    let predictor = trained.predictor(&config.eval)?;
+    let predictor = trained.predictor(&config.eval);
     let segmented = segment(&predictor, &images, |own| own.fitted(config.eval.resize), observer);
     let maps = segmented.map(|segmented| {
         let Segmented { image, ids, .. } = segmented?;

@@ -1,6 +1,9 @@
 //! A trained network together with its device.
 
-use super::inference::Predictor;
+use std::rc::Rc;
+
+use super::inference::{Kept, Predictor};
+use super::memory::with_advice;
 use crate::Result;
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::weights::Network;
@@ -16,6 +19,7 @@ pub struct Trained {
     device: Device,
     network: Segmentor,
     weights: Weights,
+    kept: Rc<Kept>,
 }
 
 impl Trained {
@@ -30,12 +34,26 @@ impl Trained {
         which: Network,
         observer: &dyn Observer,
     ) -> Result<Trained> {
-        let device = build::device(config)?;
+        Self::load_on(build::device(config)?, config, file, which, observer)
+    }
+
+    /// Loads one of the networks in `file` to a device.
+    ///
+    /// # Errors
+    /// The same as for [`load`](Self::load).
+    pub fn load_on(
+        device: Device,
+        config: &Config,
+        file: &TensorFile,
+        which: Network,
+        observer: &dyn Observer,
+    ) -> Result<Trained> {
         let (network, weights) = build::trained(config, &device, file, which)?;
         if let Some(note) = file.skipped_note() {
             observer.message(&note);
         }
-        Ok(Trained { device, network, weights })
+        let kept = with_advice(Kept::new(&device, config.device.cuda_graph), &config.eval)?;
+        Ok(Trained { device, network, weights, kept: Rc::new(kept) })
     }
 
     /// Returns the device.
@@ -43,8 +61,13 @@ impl Trained {
         &self.device
     }
 
-    /// Returns a predictor for the network.
-    pub fn predictor<'a>(&'a self, config: &'a EvalConfig) -> Result<Predictor<'a>> {
-        Predictor::new(&self.device, &self.network, &self.weights, config)
+    /// Returns the number of classes of the network.
+    pub fn classes(&self) -> usize {
+        self.network.classes()
+    }
+
+    /// Returns a predictor for the network. Predictors share what they keep on the device.
+    pub fn predictor<'a>(&'a self, config: &'a EvalConfig) -> Predictor<'a> {
+        Predictor::with(&self.device, &self.network, &self.weights, config, self.kept.clone())
     }
 }

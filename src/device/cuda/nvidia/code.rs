@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_int;
+use std::path::PathBuf;
 use std::ptr::null_mut;
 
 use cudarc::driver::sys;
@@ -21,6 +22,8 @@ const USUAL_SHARED: usize = 32 << 10;
 
 pub(super) struct Code {
     capability: (c_int, c_int),
+    /// Where what NVRTC compiles is kept.
+    cache: Option<PathBuf>,
     /// Loaded modules, by file in kernels/.
     modules: RefCell<HashMap<(&'static str, Types), sys::CUmodule>>,
     /// Loaded modules of kernels that bring their own source.
@@ -37,9 +40,9 @@ struct Function {
 }
 
 impl Code {
-    pub fn new(capability: (c_int, c_int)) -> Code {
+    pub fn new(capability: (c_int, c_int), cache: Option<PathBuf>) -> Code {
         let (modules, foreign, functions) = Default::default();
-        Code { capability, modules, foreign, functions }
+        Code { capability, cache, modules, foreign, functions }
     }
 
     /// Returns a kernel that may use `shared` bytes of dynamic shared memory.
@@ -97,7 +100,7 @@ impl Code {
             return Ok(*module);
         }
         let embedded = built(types)?.1.iter().find(|(name, _)| *name == file);
-        let compiled = || nvrtc::code(file, types, self.capability);
+        let compiled = || nvrtc::code(file, types, self.capability, self.cache.clone());
         let module = match embedded {
             None => self.load(file, &compiled()?)?,
             // The driver may be older than the compiler of the embedded code, and NVRTC as old as

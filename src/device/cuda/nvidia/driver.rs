@@ -10,7 +10,7 @@ use cudarc::cublaslt::sys as cublaslt;
 use cudarc::cudnn::sys as cudnn;
 use cudarc::driver::sys;
 
-use super::cache;
+use super::cache::Cache;
 use super::code::Code;
 use super::convolution::Convolutions;
 use super::faults;
@@ -33,13 +33,19 @@ pub struct Nvidia {
     precision: Precision,
     deterministic: bool,
     multiprocessors: usize,
+    cache: Cache,
     gpu: Gpu,
 }
 
 impl Nvidia {
     /// Opens a visible GPU (CUDA_VISIBLE_DEVICES) in its primary context.
-    pub fn new(index: usize, precision: Precision, deterministic: bool) -> Result<Nvidia> {
-        Self::on(Gpu::open(index)?, precision, deterministic)
+    pub fn new(
+        index: usize,
+        precision: Precision,
+        deterministic: bool,
+        cache: &Cache,
+    ) -> Result<Nvidia> {
+        Self::on(Gpu::open(index)?, precision, deterministic, cache)
     }
 
     /// Uses the GPU of an existing context; all work is submitted to `stream`.
@@ -51,13 +57,14 @@ impl Nvidia {
         stream: *mut c_void,
         precision: Precision,
         deterministic: bool,
+        cache: &Cache,
     ) -> Result<Nvidia> {
         // SAFETY: the caller guarantees that both handles are live and outlive the driver.
         let gpu = unsafe { Gpu::existing(context, stream)? };
-        Self::on(gpu, precision, deterministic)
+        Self::on(gpu, precision, deterministic, cache)
     }
 
-    fn on(gpu: Gpu, precision: Precision, deterministic: bool) -> Result<Nvidia> {
+    fn on(gpu: Gpu, precision: Precision, deterministic: bool, cache: &Cache) -> Result<Nvidia> {
         let capability = gpu.capability()?;
         if capability < (8, 0) {
             let (major, minor) = capability;
@@ -72,7 +79,8 @@ impl Nvidia {
             precision,
             deterministic,
             multiprocessors: gpu.multiprocessors()?,
-            code: Code::new(capability),
+            code: Code::new(capability, cache.path().map(|folder| folder.join("kernels"))),
+            cache: cache.clone(),
             events: RefCell::default(),
             streams: RefCell::default(),
             graphs: RefCell::default(),
@@ -134,7 +142,7 @@ impl Driver for Nvidia {
     }
 
     fn kept(&self) -> Option<PathBuf> {
-        cache::folder().map(|folder| folder.join("autotune"))
+        self.cache.path().map(|folder| folder.join("autotune"))
     }
 
     fn memory(&self) -> Result<Memory> {

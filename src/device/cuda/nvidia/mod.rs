@@ -16,6 +16,8 @@ mod libraries;
 mod matmul;
 mod nvrtc;
 
+pub use cache::Cache;
+
 pub use driver::Nvidia;
 pub use gpu::is_present;
 pub use inventory::inventory;

@@ -9,7 +9,7 @@ use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
 use super::embedded::built;
-use super::{cache, libraries};
+use super::libraries;
 use crate::device::precision::Types;
 use crate::device::sources::{HEADERS, SOURCES};
 use crate::file;
@@ -31,13 +31,8 @@ pub fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|e| Error::device(format!("{text:?}: {e}")))
 }
 
-/// Returns the machine code of a kernel file for a GPU, from the disk cache or from NVRTC.
-pub fn code(file: &str, types: Types, capability: (c_int, c_int)) -> Result<Vec<u8>> {
-    let cache = cache::folder().map(|folder| folder.join("kernels"));
-    compiled(file, types, capability, cache)
-}
-
-fn compiled(
+/// Returns the machine code of a kernel file for a GPU, from the folder `cache` or from NVRTC.
+pub fn code(
     file: &str,
     types: Types,
     capability: (c_int, c_int),
@@ -180,9 +175,9 @@ mod tests {
         let cache = || Some(folder.path().to_path_buf());
         for types in [Types::F32, Types::Bf16] {
             for (file, _) in SOURCES {
-                let code = compiled(file, types, (8, 0), cache()).unwrap();
+                let code = self::code(file, types, (8, 0), cache()).unwrap();
                 assert!(code.starts_with(b"\x7fELF"), "{file}");
-                assert_eq!(compiled(file, types, (8, 0), cache()).unwrap(), code, "{file}");
+                assert_eq!(self::code(file, types, (8, 0), cache()).unwrap(), code, "{file}");
             }
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2 * SOURCES.len());
