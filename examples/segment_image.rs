@@ -1,61 +1,55 @@
 //! Segments one image with a trained network and prints how much of it each class covers.
 //!
-//! `cargo run --release --example segment_image -- IMAGE CONFIG CHECKPOINT`, where CONFIG is a preset
-//! or a file and CHECKPOINT a run's folder, a .safetensors or a .pth. Without arguments it segments a
-//! generated image with random weights, to show the calls.
+//! `cargo run --release --example segment_image -- MODEL IMAGE`, where MODEL is a file with a network: a
+//! run's checkpoint or folder, a .safetensors or a .pth. Without arguments it exports a network with
+//! random weights and segments a generated image, to show the calls.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use udass_raw::checkpoint::files;
-use udass_raw::checkpoint::weights::Network;
+use udass_raw::checkpoint::state::{self, Position};
 use udass_raw::config::Config;
-use udass_raw::data::classes::Classes;
 use udass_raw::data::decode::load_rgb;
 use udass_raw::data::toy::{Domain, Split, ToyWorld};
 use udass_raw::device::Device;
-use udass_raw::nn::Segmentor;
-use udass_raw::params::Weights;
-use udass_raw::run::build;
-use udass_raw::run::eval::inference::Predictor;
+use udass_raw::model::{FilePrecision, Image, Model, Network, Options, PixelFormat, export};
+use udass_raw::run::train::initial_state;
 
 fn main() -> udass_raw::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (config, device, network, weights, rgb, size) = match arguments.as_slice() {
-        [image, config, checkpoint] => {
-            let config = Config::load(config, &[])?;
-            let device = build::device(&config)?;
-            let file = files::open(Path::new(checkpoint))?;
-            let (network, weights) = build::trained(&config, &device, &file, Network::Student)?;
-            let image = load_rgb(Path::new(image))?;
-            (config, device, network, weights, image.rgb, (image.size.width, image.size.height))
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let (model, rgb, (width, height)) = match arguments.as_slice() {
+        [model, image] => {
+            let model = Model::open(model, &Options::default())?;
+            let image = load_rgb(image)?;
+            (model, image.rgb, (image.size.width, image.size.height))
         }
         _ => {
-            let config = Config::load("toy_vit", &[])?;
-            let device = Device::host(0)?;
-            let network = Segmentor::new(&config.network)?;
-            let mut weights = Weights::new(&device, network.spec(), false)?;
-            weights.initialize(&device, 1)?;
+            let folder = std::env::temp_dir().join(format!("segment_image_{}", std::process::id()));
+            let model = random(&folder);
+            // The model is in memory by now.
+            let _ = std::fs::remove_dir_all(&folder);
             let world = ToyWorld::default();
-            let (rgb, _) = world.draw(Domain::Target, Split::Val, 0);
-            (config, device, network, weights, rgb, world.target_size)
+            (model?, world.draw(Domain::Target, Split::Val, 0).0, world.target_size)
         }
     };
-    let (width, height) = size;
-    let predictor = Predictor::new(&device, &network, &weights, &config.eval)?;
-    // H,W,classes before any softmax, on the device.
-    let logits = predictor.logits(&rgb, width, height)?;
-    let ids: Vec<u8> = device.read(&predictor.classes(&logits, (height, width))?)?;
-
-    let classes = Classes::new(&config.dataset);
-    for class in 0..classes.len() {
-        let pixels = ids.iter().filter(|&&id| usize::from(id) == class).count();
+    println!("on {}", model.device());
+    let labels = model.labels(&Image::new(&rgb, PixelFormat::Rgb, width, height)?)?;
+    for (index, class) in model.classes().iter().enumerate() {
+        let pixels = labels.iter().filter(|&&label| usize::from(label) == index).count();
         if pixels > 0 {
-            println!(
-                "{:>5.1} %  {}",
-                100.0 * pixels as f64 / ids.len() as f64,
-                classes.name(class)
-            );
+            println!("{:>5.1} %  {}", 100.0 * pixels as f64 / labels.len() as f64, class.name);
         }
     }
     Ok(())
+}
+
+/// Writes a checkpoint with random weights, exports its network, and opens that.
+fn random(folder: &Path) -> udass_raw::Result<Model> {
+    let create = |e| udass_raw::Error::io(folder, "create", e);
+    std::fs::create_dir_all(folder).map_err(create)?;
+    let [checkpoint, model] = ["checkpoint", "model"].map(|name| folder.join(name));
+    let config = Config::preset("toy_vit")?;
+    let mut training = initial_state::build(&config, &Device::host(0)?, None)?;
+    state::save(&checkpoint, &mut training, &Position::default(), None)?;
+    export(&checkpoint, Network::Student, FilePrecision::Bf16, &model)?;
+    Model::open(&model, &Options::default())
 }

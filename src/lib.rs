@@ -1,23 +1,15 @@
 //! Training and evaluation of unsupervised domain-adaptive semantic segmentation (UDASS / QuadMix),
 //! built on hand-written CUDA kernels and a minimal runtime, without libtorch.
 //!
-//! The `udass-raw` program is a thin layer over [`run`]. To segment an image with a trained network
-//! in your own program, on the GPU, or on the CPU if there is none:
+//! The `udass-raw` program is a thin layer over [`run`]. To segment images with a trained network in
+//! your own program, on the GPU, or on the CPU if there is none, start at [`model`]:
 //!
 //! ```no_run
-//! use udass_raw::checkpoint::{tensor_file::TensorFile, weights::Network};
-//! use udass_raw::config::Config;
-//! use udass_raw::run::{build, eval::inference::Predictor};
+//! use udass_raw::model::{Image, Model, Options, PixelFormat};
 //!
 //! # let (rgb, width, height) = (vec![0u8; 3], 1, 1);
-//! let config = Config::load("gta_vit", &[])?;
-//! let device = build::device(&config)?;
-//! let file = TensorFile::open("gta_vit.safetensors")?;
-//! let (network, weights) = build::trained(&config, &device, &file, Network::Student)?;
-//! let predictor = Predictor::new(&device, &network, &weights, &config.eval)?;
-//! // `rgb` holds the bytes of the image, row by row.
-//! let logits = predictor.logits(&rgb, width, height)?;
-//! let classes: Vec<u8> = device.read(&predictor.classes(&logits, (height, width))?)?;
+//! let model = Model::open("model.safetensors", &Options::default())?;
+//! let classes = model.labels(&Image::new(&rgb, PixelFormat::Rgb, width, height)?)?;
 //! # Ok::<(), udass_raw::Error>(())
 //! ```
 //!
@@ -69,6 +61,7 @@ pub mod error;
 pub mod file;
 mod hex;
 mod memory;
+pub mod model;
 pub mod nn;
 pub mod observer;
 mod onnx;

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 /// The metadata key under which PyTorch's and Hugging Face's tools look for what a safetensors file
 /// was written from, and their value for PyTorch.
-const FORMAT: [&str; 2] = ["format", "pt"];
+pub(super) const FORMAT: [&str; 2] = ["format", "pt"];
 
 /// Writes `file` in the format given by the extension of `out`. With `only`, it writes just that
 /// network, without its prefix.

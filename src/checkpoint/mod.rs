@@ -4,6 +4,7 @@ pub mod batch;
 mod checksum;
 mod content;
 pub mod convert;
+pub mod deployed;
 pub mod files;
 mod foreign;
 pub mod identity;

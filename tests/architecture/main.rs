@@ -31,6 +31,7 @@ const FLOORS: &[&[&str]] = &[
     &["uda/"],
     &["checkpoint/"],
     &["run/"],
+    &["model/"],
     &["cli/", "main.rs"],
 ];
 
