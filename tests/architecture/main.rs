@@ -32,6 +32,7 @@ const FLOORS: &[&[&str]] = &[
     &["checkpoint/"],
     &["run/"],
     &["model/"],
+    &["capi/"],
     &["cli/", "main.rs"],
 ];
 
