@@ -175,7 +175,7 @@ mod tests {
         let cache = || Some(folder.path().to_path_buf());
         for types in [Types::F32, Types::Bf16] {
             for (file, _) in SOURCES {
-                let code = self::code(file, types, (8, 0), cache()).unwrap();
+                let code = code(file, types, (8, 0), cache()).unwrap();
                 assert!(code.starts_with(b"\x7fELF"), "{file}");
                 assert_eq!(self::code(file, types, (8, 0), cache()).unwrap(), code, "{file}");
             }
