@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use memmap2::{MmapMut, MmapOptions};
+use rayon::prelude::*;
 
 use super::workers::Workers;
 use super::{convolution, foreign, launch, matmul, rounded};
@@ -19,6 +20,9 @@ use crate::{Error, Result};
 
 /// Number of elements that are worth handing to another core in elementwise work.
 const ELEMENTS_PER_BLOCK: usize = 8 << 10;
+/// Bytes that a thread clears at a time. One core alone reaches only a part of the memory's
+/// bandwidth.
+const BYTES_PER_TASK: usize = 1 << 20;
 /// Memory that tensors may take until what is left is looked up again.
 const STEP: usize = SMALL;
 /// Address space reserved at once if the system does not report its memory size.
@@ -145,9 +149,17 @@ impl Backend for Host {
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {
-        // SAFETY: the range is a tensor's, within memory from `reserve`.
-        unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
-        Ok(())
+        let clear = |first: usize| {
+            let to = (address as usize + first) as *mut u8;
+            // SAFETY: the range is a tensor's, within memory from `reserve`.
+            unsafe { std::ptr::write_bytes(to, 0, BYTES_PER_TASK.min(bytes - first)) };
+        };
+        if bytes <= BYTES_PER_TASK {
+            clear(0);
+            return Ok(());
+        }
+        let tasks = (0..bytes.div_ceil(BYTES_PER_TASK)).into_par_iter();
+        self.workers.install(|| tasks.for_each(|task| clear(task * BYTES_PER_TASK)))
     }
 
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {
