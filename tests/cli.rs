@@ -97,9 +97,7 @@ fn a_quiet_command_tells_only_errors_and_a_verbose_one_more() {
 
     let dry = ["profile", "toy_vit", "--set", "data.batch=1", "--list"];
     let verbose = stderr(&run_in(folder.path(), &[&dry[..], &["-v"]].concat()));
-    for expected in
-        ["udass-raw ", "configuration from --set data.batch=1", "preset toy_vit", " s, at most"]
-    {
+    for expected in ["udass-raw ", "--set data.batch=1, ", "preset toy_vit", " s, at most"] {
         assert!(verbose.contains(expected), "{expected} in {verbose}");
     }
     assert_eq!(stderr(&run_in(folder.path(), &dry)), "");

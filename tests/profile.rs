@@ -169,7 +169,7 @@ fn every_kernel_of_an_iteration_runs_alone() {
 #[test]
 fn a_kernel_alone_is_chosen_by_name_and_shape() {
     let folder = TempDir::new().unwrap();
-    let quick = ["--repeats", "2", "--seconds", "0.01", "--kernel", "attention_forward"];
+    let quick = [&SMALL_MEMORY[..], &["--kernel", "attention_forward"]].concat();
     let text = told(folder.path(), &quick);
     assert!(text.starts_with("attention_forward ") && text.contains(" times with cold"), "{text}");
     let text = refused(folder.path(), &["--kernel", "attention"]);
@@ -190,6 +190,10 @@ fn kernels_are_listed() {
     assert!(line.contains("kernels/hrda.cu:"), "{line}");
 }
 
+/// Few samples, on tensors and with a bound that do not have to be right.
+const SMALL_MEMORY: [&str; 6] =
+    ["--repeats", "2", "--seconds", "0.01", "--set", "device.memory_limit=400MiB"];
+
 /// The numbers of a kernel as JSON.
 fn measured(folder: &Path, args: &[&str]) -> Vec<Value> {
     told(folder, &[args, &["--json", "kernel.json"]].concat());
@@ -199,30 +203,22 @@ fn measured(folder: &Path, args: &[&str]) -> Vec<Value> {
 #[test]
 fn no_cold_kernel_is_faster_than_memory() {
     let folder = TempDir::new().unwrap();
-    for kernel in ["add", "normalize", "fill", "not_finite_partial"] {
-        // Another process may take the memory's bandwidth while the bound is measured.
-        let shares = (0..4).map(|_| {
-            let quick = ["--repeats", "3", "--seconds", "0.2", "--kernel", kernel];
+    for kernel in ["add", "fill"] {
+        let share = || {
+            let quick = ["--repeats", "3", "--seconds", "0.1", "--kernel", kernel];
             let all = measured(folder.path(), &quick);
-            assert_eq!(all.len(), 1);
-            assert_eq!(all[0]["caches"], "cold");
+            assert_eq!((all.len(), &all[0]["caches"]), (1, &"cold".into()));
             all[0]["of_bound"].as_f64().unwrap()
-        });
-        let shares: Vec<f64> = shares
-            .scan(false, |done, share| {
-                let again = !*done;
-                *done = share <= 1.0;
-                again.then_some(share)
-            })
-            .collect();
-        assert!(shares.iter().any(|&share| share > 0.0 && share <= 1.0), "{kernel}: {shares:?}");
+        };
+        // Another process may take the memory's bandwidth while the bound is measured.
+        assert!((0..3).any(|_| (0.0..=1.0).contains(&share())), "{kernel}");
     }
 }
 
 #[test]
 fn sizes_are_axes_and_tables_hold_every_launch() {
     let folder = TempDir::new().unwrap();
-    let quick = ["--repeats", "2", "--seconds", "0.01", "--hot", "--kernel", "add"];
+    let quick = [&SMALL_MEMORY[..], &["--hot", "--kernel", "normalize"]].concat();
     let axes = ["--axis", "data.crop=64,128", "--axis", "data.batch=1,2"];
     let files = ["--csv", "a.csv", "--markdown", "a.md"];
     let all = measured(folder.path(), &[&quick[..], &axes[..], &files[..]].concat());
@@ -231,8 +227,10 @@ fn sizes_are_axes_and_tables_hold_every_launch() {
     assert_eq!(on("data.batch"), ["1", "2", "1", "2"]);
     assert_eq!(on("caches"), ["hot"; 4]);
     let bytes: Vec<f64> = all.iter().map(|one| one["bytes"].as_f64().unwrap()).collect();
-    assert_eq!(bytes[1], 2.0 * bytes[0]);
-    assert_eq!(bytes[2], 4.0 * bytes[0]);
+    // But for the mean and the deviation, which have three elements each.
+    for (index, times) in [(1, 2.0), (2, 4.0), (3, 8.0)] {
+        assert!((bytes[index] / bytes[0] - times).abs() < 0.01, "{bytes:?}");
+    }
     assert!(all.iter().all(|one| one["sample_seconds"].as_array().unwrap().len() >= 2));
     let csv = fs::read_to_string(folder.path().join("a.csv")).unwrap();
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
@@ -242,8 +240,8 @@ fn sizes_are_axes_and_tables_hold_every_launch() {
     let markdown = fs::read_to_string(folder.path().join("a.md")).unwrap();
     assert_eq!(markdown.lines().count(), 6);
 
-    let shapes = measured(folder.path(), &[&quick[..], &["--shape", "all"]].concat());
-    assert!(shapes.len() > 1, "{shapes:?}");
+    let all = [&SMALL_MEMORY[..], &["--hot", "--kernel", "add", "--shape", "all"]].concat();
+    assert!(measured(folder.path(), &all).len() > 1);
     let text = refused(folder.path(), &["--kernel", "add", "--axis", "crop=64"]);
     assert!(text.contains("expected KEY=A,B"), "{text}");
 }
@@ -265,7 +263,7 @@ fn a_kernel_is_compared_with_a_file_of_ones_own() {
     );
     write("wrong.cu", &format!("GRID_LOOP(i, n) z[i] = {sum} + real(i == 3);"));
     write("broken.cu", "z[0] = undefined_name;");
-    let quick = ["--repeats", "2", "--seconds", "0.01", "--kernel", "add", "--against"];
+    let quick = [&SMALL_MEMORY[..], &["--kernel", "add", "--against"]].concat();
     let against = |file: &str| measured(folder.path(), &[&quick[..], &[file]].concat()).remove(0);
 
     let same = against("same.cu");

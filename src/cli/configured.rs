@@ -155,9 +155,8 @@ impl Changes {
 /// Prints a configuration's warnings and notes, and makes this thread one of its worker threads.
 fn shown(mut config: Config) -> Config {
     config.notes.take().iter().for_each(|note| tell(note));
-    for source in config.notes.sources() {
-        detail(&format!("configuration from {source}"));
-    }
+    let sources: Vec<&str> = config.notes.sources().into_iter().collect();
+    detail(&format!("the configuration's values come from: {}", sources.join(", ")));
     if config.device.gpu().is_none() {
         // A device that this thread is no worker of starts its own.
         let _ = join_workers(config.device.threads);

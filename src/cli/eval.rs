@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use udass_raw::data::classes::Classes;
 use udass_raw::run::eval::evaluate::evaluate;
 use udass_raw::run::eval::page::{Worst, html};
+use udass_raw::run::eval::per_image::csv;
 
 use super::configured::{Changes, Which};
 use super::output::{is_standard, print, tell, write};
@@ -77,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         write(path, &format!("{:#}\n", report.to_json()))?;
     }
     if let Some(path) = &args.csv {
-        write(path, &report.per_image_csv())?;
+        write(path, &csv(&report.per_image, &report.classes))?;
     }
     if let Some(path) = &args.html {
         write(path, &html(&report, &worst))?;

@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::{Shell, generate};
 use udass_raw::file::atomic::write_atomic;
-
-use super::Cli;
 
 /// The program's name in completions and manual pages.
 const NAME: &str = "udass-raw";
@@ -27,8 +25,8 @@ pub struct Args {
     folder: PathBuf,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut command = Cli::command();
+/// Writes the files of the program whose arguments are `command`.
+pub fn run(args: &Args, mut command: Command) -> anyhow::Result<ExitCode> {
     for (shell, name) in SHELLS {
         let mut text = Vec::new();
         generate(shell, &mut command, NAME, &mut text);

@@ -197,10 +197,6 @@ fn kernel(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
                 kernel.once(device)?;
                 continue;
             }
-            let rates = match *rates {
-                Some(known) => known,
-                None => *rates.insert(profile::Rates::measure(device)?),
-            };
             let (timing, against) = match &args.against {
                 None => (kernel.time(device, sampling)?, None),
                 // SAFETY: the user asks for this file's code to run, and the help says that it
@@ -209,6 +205,11 @@ fn kernel(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
                     let (own, other) = kernel.time_against(device, file, sampling)?;
                     (own, Some(other))
                 },
+            };
+            // After the kernel, whose file may not compile.
+            let rates = match *rates {
+                Some(known) => known,
+                None => *rates.insert(profile::Rates::measure(device)?),
             };
             let (axes, caches) = (axes.clone(), sampling.caches);
             all.0.push(Measurement { axes, kernel, timing, caches, rates, against });

@@ -7,21 +7,12 @@ use super::schema::{
     Attribute, AttributeType, Dimension, DimensionValue, ElementType, GraphProto, Model, Node,
     OperatorSetId, StringStringEntry, TensorProto, TensorShape, TensorType, TypeProto, ValueInfo,
 };
-use super::shape::Dim;
+use super::value::{Dim, Value};
 
 /// The operator set, the first with LayerNormalization, and the version of the format that it
 /// appeared with.
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
-
-/// A tensor of a graph.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Value {
-    /// Its name in the graph.
-    pub name: String,
-    /// The lengths of its axes, as far as they are known.
-    pub shape: Vec<Option<i64>>,
-}
 
 /// A convolution's geometry.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,8 @@
 mod graph;
 mod schema;
 mod shape;
+mod value;
 
-pub use graph::{Graph, Value, Window};
+pub use graph::{Graph, Window};
 pub use schema::Model;
-pub use shape::Dim;
+pub use value::{Dim, Value};

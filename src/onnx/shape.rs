@@ -1,15 +1,7 @@
-//! Lengths of axes: numbers where they are known, and otherwise values that the graph computes.
+//! Arithmetic on the lengths of axes.
 
-use super::graph::{Graph, Value};
-
-/// The length of an axis.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Dim {
-    /// A number.
-    Known(i64),
-    /// An int64 tensor of one element.
-    Computed(Value),
-}
+use super::graph::Graph;
+use super::value::{Dim, Value};
 
 /// An operator on integers: its name, and what it computes.
 type Operator = (&'static str, fn(i64, i64) -> i64);

@@ -78,7 +78,7 @@ fn the_difference_marks_what_is_wrong() {
     let png = base64::prelude::BASE64_STANDARD.decode(png).unwrap();
     let picture = image::load_from_memory(&png).unwrap().to_rgb8();
     assert_eq!(picture.dimensions(), (128, 64));
-    let (_, about) = page.split_once("<p class=\"soft\">mIoU ").unwrap();
+    let (_, about) = page.split_once("</h3>\n<p class=\"soft\">mIoU ").unwrap();
     let right = about.split_once(", ").unwrap().1.split_once(' ').unwrap().0;
     let right: f64 = right.parse().unwrap();
     let wrong = picture.pixels().filter(|pixel| pixel.0 == [235, 40, 60]).count() as f64;

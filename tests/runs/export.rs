@@ -17,7 +17,8 @@ fn a_run_is_exported_and_computes_what_predict_computes() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), text(&file));
     let bytes = fs::read(&file).unwrap();
     let holds = |part: &str| bytes.windows(part.len()).any(|window| window == part.as_bytes());
-    for part in ["\"road\",\"sidewalk\"", "[128,64,128]", "quadmix", "decode_head.conv_seg.weight"]
+    for part in
+        ["\"road\",\"sidewalk\"", "[128,64,128]", "quadmix", "decode_head.head.conv_seg.weight"]
     {
         assert!(holds(part), "{part}");
     }

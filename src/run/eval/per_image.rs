@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::metrics::Confusion;
-use super::report::Report;
+use crate::data::classes::Classes;
 
 /// The result for one image.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,44 +35,41 @@ impl ImageResult {
     }
 }
 
-impl Report {
-    /// Returns the results of all images as JSON: ratios as in [`to_json`](Report::to_json), the
-    /// IoU of the classes that occur by name.
-    pub fn per_image_json(&self) -> Value {
-        let one = |image: &ImageResult| {
-            let iou: serde_json::Map<String, Value> = (image.iou.iter().enumerate())
-                .filter(|(_, iou)| !iou.is_nan())
-                .map(|(class, iou)| (self.classes.name(class), json!(iou)))
-                .collect();
-            json!({
-                "file": image.file.display().to_string(),
-                "mIoU": image.mean_iou,
-                "aAcc": image.accuracy,
-                "pixels": image.pixels,
-                "IoU": iou,
-            })
-        };
-        self.per_image.iter().map(one).collect()
-    }
+/// Returns the results as JSON: ratios from 0 to 1, `null` without labels, and the IoU of the
+/// classes that occur by name.
+pub fn json(images: &[ImageResult], classes: &Classes) -> Value {
+    let one = |image: &ImageResult| {
+        let iou: serde_json::Map<String, Value> = (image.iou.iter().enumerate())
+            .filter(|(_, iou)| !iou.is_nan())
+            .map(|(class, iou)| (classes.name(class), json!(iou)))
+            .collect();
+        json!({
+            "file": image.file.display().to_string(),
+            "mIoU": image.mean_iou,
+            "aAcc": image.accuracy,
+            "pixels": image.pixels,
+            "IoU": iou,
+        })
+    };
+    images.iter().map(one).collect()
+}
 
-    /// Returns the results of all images as CSV (RFC 4180), a line for each: file, mean IoU,
-    /// accuracy, labeled pixels, and the IoU of every class, which is empty where the class is
-    /// absent.
-    pub fn per_image_csv(&self) -> String {
-        let number = |x: f64| if x.is_nan() { String::new() } else { format!("{x:.6}") };
-        let mut head: Vec<String> = ["file", "mIoU", "aAcc", "pixels"].map(Into::into).into();
-        head.extend((0..self.classes.len()).map(|class| quoted(&self.classes.name(class))));
-        let mut lines = vec![head.join(",")];
-        for image in &self.per_image {
-            let file = quoted(&image.file.display().to_string());
-            let mut cells = vec![file, number(image.mean_iou), number(image.accuracy)];
-            cells.push(image.pixels.to_string());
-            cells.extend(image.iou.iter().map(|&iou| number(iou)));
-            lines.push(cells.join(","));
-        }
-        lines.push(String::new());
-        lines.join("\r\n")
+/// Returns the results as CSV (RFC 4180), a line for each image: file, mean IoU, accuracy, labeled
+/// pixels, and the IoU of every class, which is empty where the class is absent.
+pub fn csv(images: &[ImageResult], classes: &Classes) -> String {
+    let number = |x: f64| if x.is_nan() { String::new() } else { format!("{x:.6}") };
+    let mut head: Vec<String> = ["file", "mIoU", "aAcc", "pixels"].map(Into::into).into();
+    head.extend((0..classes.len()).map(|class| quoted(&classes.name(class))));
+    let mut lines = vec![head.join(",")];
+    for image in images {
+        let file = quoted(&image.file.display().to_string());
+        let mut cells = vec![file, number(image.mean_iou), number(image.accuracy)];
+        cells.push(image.pixels.to_string());
+        cells.extend(image.iou.iter().map(|&iou| number(iou)));
+        lines.push(cells.join(","));
     }
+    lines.push(String::new());
+    lines.join("\r\n")
 }
 
 /// Quotes a field of a CSV file, if necessary.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::metrics::{Confusion, percent};
-use super::per_image::ImageResult;
+use super::per_image::{self, ImageResult};
 use crate::data::classes::Classes;
 
 /// Properties of the validation images, from which reports recognize the dataset.
@@ -129,7 +129,7 @@ impl Report {
             "configuration": self.configuration,
             "training": subject.training,
             "confusion_matrix": c.counts().chunks(c.classes().max(1)).collect::<Vec<_>>(),
-            "per_image": self.per_image_json(),
+            "per_image": per_image::json(&self.per_image, &self.classes),
         });
         if let (Value::Object(all), Value::Object(rest)) = (&mut json, rest) {
             all.extend(means);
