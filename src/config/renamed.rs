@@ -84,6 +84,8 @@ pub(super) const ADDED: &[&str] = &[
     "mask.labels",
     "mask.confidence_weight",
     "run.keep_best",
+    "run.tensorboard",
+    "run.image_interval",
     "device.memory_limit",
     "source.skip_unlabeled",
     "target.skip_unlabeled",

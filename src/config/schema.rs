@@ -395,6 +395,10 @@ pub struct RunConfig {
     pub keep_best: bool,
     /// Iterations between evaluations; 0 means none during training.
     pub eval_interval: u64,
+    /// Write event files for TensorBoard next to the log.
+    pub tensorboard: bool,
+    /// Iterations between images of what is trained on, in the event files; 0 means none.
+    pub image_interval: u64,
     /// Folder for the log, checkpoints and images. Empty means a folder named after the
     /// configuration.
     pub out: PathBuf,

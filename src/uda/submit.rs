@@ -101,8 +101,11 @@ impl TrainingState {
         // The work changes the state in the end, so nothing after it may lack memory.
         let mut failed = device.readback(&self.failed)?;
         let mut logged = device.readback(&self.logged)?;
-        let terms = if trace.is_on() {
+        let terms = if trace.is_complete() {
             Rc::new(self.iterate(mixing, &mut trace)?)
+        } else if trace.is_on() {
+            // The memory of the graphs is free, since none is being replayed once this one runs.
+            Rc::new(device.graph_private(|| self.iterate(mixing, &mut trace))?)
         } else {
             let graphs = self.graphs.clone();
             graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))?

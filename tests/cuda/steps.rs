@@ -277,6 +277,47 @@ fn memory_of_recorded_iterations_is_nobody_elses() {
 }
 
 #[test]
+fn iterations_that_are_shown_run_between_replays_in_the_same_memory() {
+    let config = config("toy_vit");
+    let (_, mut replayed) = on_a_gpu(&config);
+    let reports = iterate(&mut replayed, &config, 0, ITERATIONS);
+    let (gpu, mut training) = on_a_gpu(&config);
+    let device = training.device.clone();
+    let mut loader = Loader::new(&config, 0).unwrap();
+    let shown = |iteration: u64| iteration == 0 || iteration % 3 == 2;
+    for iteration in 0..ITERATIONS {
+        let batch = loader.next().unwrap();
+        if !shown(iteration) {
+            assert_eq!(training.step(&batch, iteration).unwrap(), reports[iteration as usize]);
+            continue;
+        }
+        training.load(&batch).unwrap();
+        let inputs = StepInputs::draw(&config, iteration, 0);
+        let mut seen = Vec::new();
+        let mut read = |name: &str, tensor: &Tensor| {
+            seen.push(name.to_owned());
+            match tensor.dtype() {
+                DType::U8 => device.read::<u8>(tensor).map(drop),
+                _ => device.read_f32(tensor).map(drop),
+            }
+        };
+        let report = training.step_with(&inputs, Trace::brief(&mut read)).unwrap();
+        assert_eq!(report, reports[iteration as usize]);
+        for name in ["src.img", "target.img", "teacher/max_prob", "masked.label"] {
+            assert!(seen.iter().any(|known| known == name), "{name} in {seen:?}");
+        }
+        assert!(!seen.iter().any(|name| name.starts_with("quad/tss")), "{seen:?}");
+    }
+    assert_same_state("toy_vit", &training, &replayed);
+    // A warm-up of each kind, and those that were shown, are no replays.
+    let shown = (0..ITERATIONS).filter(|&iteration| shown(iteration)).count() as u64;
+    assert_eq!(gpu.counts().replayed, ITERATIONS - 2 - shown);
+    let (one, other) = (training.device.memory(), replayed.device.memory());
+    let more = one.peak as f64 / other.peak as f64 - 1.0;
+    assert!(more < 0.01, "{one:?}, {other:?}");
+}
+
+#[test]
 fn who_looks_into_an_iteration_sees_it_run() {
     let config = config("toy_vit");
     let (gpu, mut training) = on_a_gpu(&config);

@@ -12,18 +12,21 @@ use udass_raw::run::train::log::{Log, read};
 
 #[path = "targets/checkpoint.rs"]
 mod checkpoint;
+#[path = "targets/events.rs"]
+mod events;
 #[path = "targets/image.rs"]
 mod image;
 #[path = "targets/run.rs"]
 mod run;
 
 pub use checkpoint::checkpoint;
+pub use events::events;
 pub use image::image;
 pub use run::run;
 
 type Target = fn(&[u8]);
 
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("pth", pth),
     ("safetensors", safetensors),
     ("label", label),
@@ -32,6 +35,7 @@ pub const ALL: [(&str, Target); 8] = [
     ("image", image),
     ("checkpoint", checkpoint),
     ("run", run),
+    ("events", events),
 ];
 
 /// Writes the input to a file that no other thread uses, since the readers take paths.

@@ -56,8 +56,14 @@ fn may_be_left(path: &Path) -> bool {
     name.contains("unfinished") || name.starts_with("iteration_") && whole()
 }
 
-/// The files below a folder; none of temporary files and locks, and of logs and evaluations, which
-/// hold times, only that they are there.
+/// Whether a file is one for TensorBoard, which has the time in its name. tests/runs/tensorboard.rs
+/// tests those.
+fn is_event_file(name: &str) -> bool {
+    name.contains(".tfevents.")
+}
+
+/// The files below a folder; none of temporary files, locks and event files, and of logs and
+/// evaluations, which hold times, only that they are there.
 fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_path_buf()];
@@ -67,7 +73,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
                 open.push(path);
-            } else if !name.starts_with('.') && name != "log.jsonl.old" {
+            } else if !name.starts_with('.') && name != "log.jsonl.old" && !is_event_file(name) {
                 let timed = name.contains(".json");
                 let bytes = if timed { Vec::new() } else { fs::read(&path).unwrap() };
                 found.insert(path, bytes);
@@ -114,6 +120,8 @@ impl Writer {
                 let output = with(&[("FAULT", &format!("{kind} Any {index}"))]);
                 let told = stderr(&output);
                 let what = format!("{name}: {kind} at {step}\n{told}");
+                let warned = told.contains("TensorBoard gets no more of this run");
+                assert_eq!(warned, kind != "kill" && is_event_file(step), "{what}");
                 assert!(!told.contains("panicked"), "{what}");
                 if kind == "kill" {
                     assert_eq!(output.status.signal(), Some(9), "{what}");

@@ -20,3 +20,4 @@ mod signals;
 mod submission;
 mod support;
 mod surviving;
+mod tensorboard;

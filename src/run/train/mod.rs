@@ -10,4 +10,5 @@ pub mod log;
 pub mod replay;
 pub mod resume;
 pub mod signal;
+pub mod tensorboard;
 pub mod trainer;

@@ -14,6 +14,7 @@ use super::lock::FolderLock;
 use super::log::{self, Iteration, Log};
 use super::resume::{self, ResumeOptions};
 use super::signal::Stop;
+use super::tensorboard::{Samples, TensorBoard};
 use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{files, identity};
@@ -32,8 +33,10 @@ use crate::run::eval::evaluate::measure;
 use crate::run::eval::images::{ImageView, save_comparison};
 use crate::run::eval::inference::Predictor;
 use crate::run::eval::report::{Report, Subject};
+use crate::tensor::Tensor;
 use crate::uda::state::TrainingState;
 use crate::uda::submit::PendingStep;
+use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
 /// The state that a run starts from.
@@ -92,6 +95,7 @@ struct Run<'a> {
     training: TrainingState,
     position: Position,
     log: Log,
+    board: TensorBoard,
     checkpoints: Checkpoints,
     best: Best,
     observer: &'a dyn Observer,
@@ -105,6 +109,8 @@ struct Run<'a> {
 struct Submitted {
     step: PendingStep,
     batch: Batch,
+    /// The images that it is trained on, if they are shown.
+    samples: Option<Samples>,
 }
 
 /// Trains from `start` to `run.max_iters`, or until `stop` is requested.
@@ -168,6 +174,7 @@ pub fn train_on(
         None => FolderLock::take(out)?,
     };
     let log = open_log(config, &start, &begun.position)?;
+    let board = TensorBoard::open(config, matches!(start, Start::Resume(_)).then_some(first));
     for (name, text) in [(CONFIG, config.to_toml()?), (resume::DATA, inventory.to_text())] {
         write_atomic(out.join(name), |file| file.write_all(text.as_bytes()))?;
     }
@@ -184,7 +191,7 @@ pub fn train_on(
     let best = Best::of_log(&out.join(LOG), config.source.layout == "synthia")?;
     let checkpoints = Checkpoints::find(config, &position)?;
     let mut run =
-        Run { config, training, position, log, checkpoints, best, observer, since, recent };
+        Run { config, training, position, log, board, checkpoints, best, observer, since, recent };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -223,13 +230,40 @@ pub fn train_on(
 
 impl Run<'_> {
     fn submit(&mut self, batch: Batch, iteration: u64) -> Result<Submitted> {
-        Ok(Submitted { step: self.training.submit(&batch, iteration)?, batch })
+        if !self.is_shown(iteration) {
+            let step = self.training.submit(&batch, iteration)?;
+            return Ok(Submitted { step, batch, samples: None });
+        }
+        self.training.load(&batch)?;
+        let inputs = self.training.draw(iteration);
+        let device = self.training.device.clone();
+        let mut samples = Samples::default();
+        let mut see = |name: &str, tensor: &Tensor| samples.see(&device, name, tensor);
+        match self.training.submit_with(&inputs, Trace::brief(&mut see)) {
+            // The iteration itself may have enough memory.
+            Err(Error::OutOfMemory(_)) => {
+                let step = self.training.submit_with(&inputs, Trace::off())?;
+                self.observer.message(&format!(
+                    "iteration {iteration}: too little memory for its images, which are left out"
+                ));
+                Ok(Submitted { step, batch, samples: None })
+            }
+            step => Ok(Submitted { step: step?, batch, samples: Some(samples) }),
+        }
+    }
+
+    /// Returns whether the images of an iteration are shown: of the first one of a run, and then at
+    /// an interval.
+    fn is_shown(&self, iteration: u64) -> bool {
+        let interval = self.config.run.image_interval;
+        let due = interval > 0 && (iteration == 0 || (iteration + 1).is_multiple_of(interval));
+        due && self.config.run.tensorboard
     }
 
     /// Waits for an iteration and logs its report. If the iteration failed, its state is dumped and
     /// the run ends with an error.
     fn finish(&mut self, submitted: Submitted) -> Result<()> {
-        let Submitted { step, batch } = submitted;
+        let Submitted { step, batch, samples } = submitted;
         let (iteration, lr) = (step.iteration, step.learning_rate);
         let report = self.training.wait(step)?;
         if report.failed {
@@ -257,6 +291,9 @@ impl Run<'_> {
         };
         self.log.iteration(&line)?;
         self.log.take_note().iter().for_each(|note| self.observer.message(note));
+        self.board.iteration(&line);
+        samples.iter().for_each(|samples| self.board.samples(iteration, samples));
+        self.tell_board();
         let total = self.config.run.max_iters as usize;
         self.observer.advance(iteration as usize + 1, total, &line.to_string());
         self.position.next = iteration + 1;
@@ -265,6 +302,7 @@ impl Run<'_> {
 
     fn save(&mut self) -> Result<()> {
         self.log.sync()?;
+        self.board.sync();
         self.checkpoints.save(&mut self.training, &self.position)?;
         self.elapsed();
         Ok(())
@@ -289,6 +327,8 @@ impl Run<'_> {
             self.keep_best(done)?;
         }
         self.log.evaluation(done, &report)?;
+        self.board.evaluation(done, &report);
+        self.tell_board();
         let remark = if kept { ", the best so far" } else { "" };
         self.observer.message(&format!("iteration {done}{remark}: {}", report.summary()));
         self.elapsed();
@@ -301,6 +341,11 @@ impl Run<'_> {
             self.checkpoints.keep_as_best(done)?;
         }
         Ok(())
+    }
+
+    /// Tells the user if the event file has ended.
+    fn tell_board(&mut self) {
+        self.board.take_note().iter().for_each(|note| self.observer.message(note));
     }
 
     /// Returns the seconds since the last call.

@@ -46,7 +46,7 @@ pub(in crate::uda) fn quad_mix(
         table: &target_table,
         confident: Some(&templates.confident),
     };
-    if trace.is_on() {
+    if trace.is_complete() {
         for (name, under) in [("tss", &batch.source), ("tst", target)] {
             let background = Mix { under, layers: [Some(lower), None], rare: None };
             let background = mix::mix(device, normalizer, background, None)?;

@@ -20,14 +20,15 @@ pub(in crate::uda) fn pseudo_labels(
     terms: &mut Terms,
     trace: &mut Trace,
 ) -> Result<PseudoLabels> {
+    trace.tensor("target.img", &batch.target)?;
     let threshold = state.config.pseudo_label.threshold;
-    let (logits, pseudo) =
+    let (logits, mut pseudo) =
         label(state, teacher, BatchNormMode::Train, threshold, batch, trace.is_on())?;
     trace.tensor("teacher/logits", &logits)?;
     terms.add("pseudo_label.weight", &pseudo.share, 1.0);
     trace.tensor("teacher/label", &pseudo.label)?;
-    if let Some(probability) = &pseudo.probability {
-        trace.tensor("teacher/max_prob", probability)?;
+    if let Some(probability) = pseudo.probability.take() {
+        trace.tensor("teacher/max_prob", &probability)?;
     }
     trace.tensor("teacher/weight", &pseudo.weight)?;
     Ok(pseudo)
