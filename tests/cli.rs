@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use udass_raw::config::Config;
 use udass_raw::run::train::signal::{EXIT_CODE, Stop};
 
 /// Runs the binary in an empty folder, so that it has nothing but its built-in files.
@@ -197,10 +198,10 @@ fn a_configuration_is_shown_with_the_origin_of_every_value() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("whole.toml");
     std::fs::write(&path, &text).unwrap();
-    let whole = udass_raw::config::Config::load(path.to_str().unwrap(), &[]).unwrap();
+    let whole = Config::load(path.to_str().unwrap(), &[]).unwrap();
     let method = Some("dacs");
     let set = ["data.batch=3".to_owned()];
-    let same = udass_raw::config::Config::load_with("gta_cnn", method, &set).unwrap();
+    let same = Config::load_with("gta_cnn", method, &set).unwrap();
     assert_eq!(whole, same);
 
     let list = stdout(&run(&["config", "list"]));
@@ -214,6 +215,24 @@ fn a_configuration_is_shown_with_the_origin_of_every_value() {
     assert!(differing.contains("data.batch: 2 -> 3\n"), "{differing}");
     assert!(differing.contains("quadmix.enabled: true -> false\n"), "{differing}");
     assert_eq!(stdout(&run(&["config", "diff", path, path])), "");
+}
+
+#[test]
+fn a_value_of_several_lines_is_shown_as_one_that_can_be_read() {
+    let sets = ["source.root=a\n[data]\nbatch = 7\n# b", "target.root=\"\"\"x\"\"\""];
+    let show = ["config", "show", "toy_vit", "--set", sets[0], "--set", sets[1]];
+    let text = stdout(&run(&show));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, &text).unwrap();
+    // A folder stands for the configuration of its run.
+    let read = Config::load(folder.path().to_str().unwrap(), &[]).unwrap();
+    let mut expected = Config::load("toy_vit", &sets.map(String::from)).unwrap();
+    expected.run.out = "runs/toy_vit".into();
+    assert_eq!(read, expected, "{text}");
+    assert!(text.contains("# --set source.root=a\\u000a[data]"), "{text}");
+    let differing = stdout(&run(&["config", "diff", "toy_vit", folder.path().to_str().unwrap()]));
+    assert_eq!(differing.lines().count(), 2, "{differing}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use udass_raw::config::{Config, preset_notes};
 
 use super::configured::Configured;
-use super::output::{print, tell};
+use super::output::print;
 
 /// Show, list and compare configurations.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ Examples:
   udass-raw config show gta_vit --method mic --set data.batch=1
   udass-raw config show mine.toml > whole.toml
   udass-raw config diff gta_vit gta_cnn
-  udass-raw config diff gta_vit runs/mine/config.toml")]
+  udass-raw config diff gta_vit runs/mine")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -33,8 +33,7 @@ enum Command {
     List,
     /// Print the keys whose values differ.
     Diff {
-        /// A preset, a name in configs/, or the path of a .toml file; every run keeps its
-        /// configuration as config.toml.
+        /// A preset, a name in configs/, the path of a .toml file, or a run's folder.
         #[arg(value_name = "CONFIG")]
         first: String,
         /// Another one.
@@ -46,9 +45,7 @@ enum Command {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Show { configured } => {
-            let (mut config, text) = configured.explained()?;
-            config.notes.take().iter().for_each(|note| tell(note));
-            print(text.trim_end())?;
+            print(configured.load()?.explained()?.trim_end())?;
         }
         Command::List => {
             let wide = preset_notes().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -84,13 +84,6 @@ impl Configured {
         Ok(shown(self.changes.over(&self.config, [])?))
     }
 
-    /// Loads the configuration and applies the changes, and returns it also as TOML that says where
-    /// each value comes from.
-    pub fn explained(&self) -> udass_raw::Result<(Config, String)> {
-        let Changes { method, .. } = &self.changes;
-        Config::explained(&self.config, method.as_deref(), &self.changes.overrides([]))
-    }
-
     /// Loads the configuration of a run that ends at iteration `max_iters`, if that is given, with
     /// the command's own overrides. An earlier end leaves the learning rate's schedule as it is, so
     /// that the run can go on later.
@@ -106,6 +99,7 @@ impl Configured {
         match configured {
             Ok(mut config) if (1..=config.schedule.end).contains(&n) => {
                 config.run.max_iters = n;
+                config.notes.set_origin("run.max_iters", format!("--max-iters {n}"));
                 Ok(shown(config))
             }
             _ => {

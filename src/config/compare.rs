@@ -1,6 +1,6 @@
 //! Compares two configurations key by key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
@@ -43,14 +43,13 @@ impl Config {
             .map_err(|e| Error::config(format!("the saved configuration: {e}")))?;
         let (new, _) = renamed::saved(&self.to_toml()?)?;
         let (old, new) = (flat(old), flat(new));
-        let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
         Ok(old
             .iter()
             .filter(|(key, value)| !is_free(key) && new.get(*key) != Some(value))
             .map(|(key, value)| {
                 let old = renamed.get(key.as_str()).map(|old| format!(" (then {old})"));
                 let old = old.unwrap_or_default();
-                format!("{key}{old}: was {value}, is {}", shown(new.get(key)))
+                format!("{key}{old}: was {}, is {}", shown(Some(value)), shown(new.get(key)))
             })
             .collect())
     }
@@ -66,12 +65,22 @@ impl Config {
     }
 }
 
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        // In one line, whatever it holds.
+        Some(Value::String(text)) => format!("{text:?}"),
+        Some(value) => value.to_string(),
+        None => "nothing".into(),
+    }
+}
+
 fn is_free(key: &str) -> bool {
     FREE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
 }
 
 impl Config {
-    /// Returns the keys whose values differ from those of `other`, with both values as TOML.
+    /// Returns the keys whose values differ from those of `other`, with both values as TOML; one that
+    /// a side lacks is `nothing`.
     ///
     /// # Errors
     /// [`Error::Config`] if a value has no TOML form, such as a path that is not UTF-8.
@@ -82,9 +91,10 @@ impl Config {
             Ok(flat(table))
         };
         let (mine, others) = (table(self)?, table(other)?);
-        let differing = mine.into_iter().filter_map(|(key, value)| {
-            let other = others.get(&key)?;
-            (*other != value).then(|| (key, [value.to_string(), other.to_string()]))
+        let keys: BTreeSet<&String> = mine.keys().chain(others.keys()).collect();
+        let differing = keys.into_iter().filter_map(|key| {
+            let (mine, other) = (mine.get(key), others.get(key));
+            (mine != other).then(|| (key.clone(), [shown(mine), shown(other)]))
         });
         Ok(differing.collect())
     }

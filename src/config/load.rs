@@ -35,7 +35,8 @@ impl Config {
     /// Reads a configuration.
     ///
     /// A bare name (`gta_vit`) is searched as `configs/<name>.toml` in the working directory, then
-    /// among the built-in presets; anything with a `/` or ending in `.toml` is a path. A file may
+    /// among the built-in presets; anything with a `/` or ending in `.toml` is a path, and a folder
+    /// is a run's, which holds its configuration as `config.toml`. A file may
     /// name another as its `base` (searched in the file's folder first) and lists only what
     /// differs. In a list of bases, the first is used with its own bases, and the keys that the
     /// others themselves state are applied on top in order. `overrides` are `section.key=value`;
@@ -72,19 +73,13 @@ impl Config {
         over(layers, method, overrides, &Path::new("runs").join(run))
     }
 
-    /// Reads a configuration like [`Config::load_with`], and returns it as TOML in which a comment
-    /// says where each value comes from: a file or preset with its line, or an override.
+    /// Returns the whole configuration as TOML in which a comment says where each value comes from: a
+    /// file or preset with its line, or an override.
     ///
     /// # Errors
-    /// The same as for [`Config::load_with`].
-    pub fn explained(
-        name_or_path: &str,
-        method: Option<&str>,
-        overrides: &[String],
-    ) -> Result<(Self, String)> {
-        let config = Self::load_with(name_or_path, method, overrides)?;
-        let text = origins::annotated(&config.to_toml()?, &config.notes);
-        Ok((config, text))
+    /// The same as for [`Config::to_toml`].
+    pub fn explained(&self) -> Result<String> {
+        Ok(origins::annotated(&self.to_toml()?, &self.notes))
     }
 
     /// Reads a complete configuration like [`Config::from_toml`], and applies a method and overrides
@@ -168,7 +163,8 @@ fn over(
 /// is searched.
 fn find(name: &str, base_folder: Option<&Path>) -> Result<Found> {
     if name.contains(['/', '\\']) || name.ends_with(".toml") {
-        return Ok(Found::File(base_folder.unwrap_or(Path::new("")).join(name)));
+        let path = base_folder.unwrap_or(Path::new("")).join(name);
+        return Ok(Found::File(if path.is_dir() { path.join("config.toml") } else { path }));
     }
     let file = format!("{name}.toml");
     let here = Path::new("configs").join(&file);

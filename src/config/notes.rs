@@ -35,6 +35,11 @@ impl Notes {
         self.origins.values().map(|origin| &origin[..without_line(origin)]).collect()
     }
 
+    /// Says where the value of a key comes from that was changed after the configuration was read.
+    pub fn set_origin(&mut self, key: &str, origin: String) {
+        self.origins.insert(key.into(), origin);
+    }
+
     pub(super) fn warn(&mut self, text: String) {
         self.lines.push(format!("warning: {text}"));
     }

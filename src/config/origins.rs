@@ -1,11 +1,13 @@
 //! Finds the file and line that each value of a configuration comes from.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
 use super::notes::Notes;
 use super::report::Sources;
+use crate::printable::shown;
 
 /// Returns the place of every value, by its dotted key.
 pub(super) fn of(tree: &DeTable, sources: &Sources) -> BTreeMap<String, String> {
@@ -35,18 +37,29 @@ pub(super) fn of(tree: &DeTable, sources: &Sources) -> BTreeMap<String, String> 
 pub(super) fn annotated(text: &str, notes: &Notes) -> String {
     let mut out = String::new();
     let mut section = String::new();
+    // The quotes at the end of a text of several lines, and where it comes from.
+    let mut text_end: Option<(&str, Option<&String>)> = None;
     let mut lines: Vec<(&str, Option<&String>)> = Vec::new();
     let mut finish = |lines: &mut Vec<(&str, Option<&String>)>| {
         let wide = lines.iter().filter(|(_, origin)| origin.is_some());
         let wide = wide.map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(MOST_COLUMNS);
         for (line, origin) in lines.drain(..) {
             match origin {
-                Some(origin) => out += &format!("{line:wide$}  # {origin}\n"),
+                // A line end in an override would end the comment.
+                Some(origin) => {
+                    out += &format!("{line:wide$}  # {}\n", shown(Path::new(origin)));
+                }
                 None => out += &format!("{line}\n"),
             }
         }
     };
     for line in text.lines() {
+        if let Some((quotes, origin)) = text_end {
+            let ends = line.ends_with(quotes);
+            lines.push((line, origin.filter(|_| ends)));
+            text_end = text_end.filter(|_| !ends);
+            continue;
+        }
         if line.starts_with('[') {
             finish(&mut lines);
             section = line.trim_matches(['[', ']']).to_owned();
@@ -56,11 +69,13 @@ pub(super) fn annotated(text: &str, notes: &Notes) -> String {
             finish(&mut lines);
             continue;
         }
-        let key = line.split_once(" = ").map(|(key, _)| match section.as_str() {
-            "" => key.to_owned(),
-            section => format!("{section}.{key}"),
-        });
-        lines.push((line, key.and_then(|key| notes.origins.get(&key))));
+        let (key, value) = line.split_once(" = ").unwrap_or_default();
+        let key = if section.is_empty() { key.into() } else { format!("{section}.{key}") };
+        let origin = notes.origins.get(&key);
+        let opens =
+            |quotes: &&str| value.strip_prefix(quotes).is_some_and(|v| !v.ends_with(quotes));
+        text_end = ["\"\"\"", "'''"].into_iter().find(|q| opens(q)).map(|quotes| (quotes, origin));
+        lines.push((line, origin.filter(|_| text_end.is_none())));
     }
     finish(&mut lines);
     out

@@ -74,7 +74,7 @@ const PICTURES: usize = 8;
 /// Subfolder for dumps of the state before an iteration that produced a non-finite number.
 const NOT_FINITE: &str = "not_finite";
 pub(super) const LOG: &str = "log.jsonl";
-/// The run's whole configuration, as it is now.
+/// The run's whole configuration, as it is now, with the origin of each value.
 const CONFIG: &str = "config.toml";
 
 /// The state of a run before its first iteration.
@@ -175,7 +175,7 @@ pub fn train_on(
     };
     let log = open_log(config, &start, &begun.position)?;
     let board = TensorBoard::open(config, matches!(start, Start::Resume(_)).then_some(first));
-    for (name, text) in [(CONFIG, config.to_toml()?), (resume::DATA, inventory.to_text())] {
+    for (name, text) in [(CONFIG, config.explained()?), (resume::DATA, inventory.to_text())] {
         write_atomic(out.join(name), |file| file.write_all(text.as_bytes()))?;
     }
     let Begun { training, position, notes, .. } = begun;
