@@ -13,6 +13,7 @@ mod profile;
 mod progress;
 mod replay;
 mod report;
+mod seeds;
 mod size;
 mod toy;
 mod train;

@@ -16,6 +16,8 @@ const PLAIN_EVERY: f64 = 10.0;
 #[derive(Debug)]
 pub struct Progress {
     unit: &'static str,
+    /// What stands before each line; empty for work that is shown alone, and may have a bar.
+    label: String,
     state: Mutex<State>,
 }
 
@@ -29,7 +31,17 @@ struct State {
 impl Progress {
     /// Creates a progress display that shows nothing until the work begins.
     pub fn new(unit: &'static str) -> Self {
-        Progress { unit, state: Mutex::default() }
+        Progress { unit, label: String::new(), state: Mutex::default() }
+    }
+
+    /// Creates a display for one of several works that go on at the same time: plain lines, each
+    /// after a label.
+    pub fn labeled(label: &str, unit: &'static str) -> Self {
+        Progress { label: format!("{label}: "), ..Progress::new(unit) }
+    }
+
+    fn bar(&self, total: usize, done: usize) -> Bar {
+        Bar::new(self.unit, self.label.clone(), total, done)
     }
 
     /// Returns the number of steps done so far.
@@ -52,7 +64,7 @@ impl Progress {
 
 impl Observer for Progress {
     fn begin(&self, done: usize, total: usize) {
-        *self.lock() = State { done, bar: Some(Bar::new(self.unit, total, done)) };
+        *self.lock() = State { done, bar: Some(self.bar(total, done)) };
     }
 
     fn advance(&self, done: usize, total: usize, detail: &str) {
@@ -60,13 +72,13 @@ impl Observer for Progress {
         // Threads may report out of order.
         let done = done.max(state.done);
         state.done = done;
-        state.bar.get_or_insert_with(|| Bar::new(self.unit, total, 0)).step(done, detail);
+        state.bar.get_or_insert_with(|| self.bar(total, 0)).step(done, detail);
     }
 
     fn message(&self, text: &str) {
         match &self.lock().bar {
             Some(bar) => bar.say(text),
-            None => tell(text),
+            None => tell(&format!("{}{text}", self.label)),
         }
     }
 }
@@ -76,6 +88,7 @@ impl Observer for Progress {
 struct Bar {
     line: ProgressBar,
     unit: &'static str,
+    label: String,
     total: usize,
     /// Steps done before this process began.
     first: usize,
@@ -85,8 +98,8 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(unit: &'static str, total: usize, first: usize) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    fn new(unit: &'static str, label: String, total: usize, first: usize) -> Self {
+        let terminal = label.is_empty() && std::io::stderr().is_terminal();
         let bar = terminal && !is_quiet();
         let line = if bar { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
         if bar {
@@ -96,7 +109,7 @@ impl Bar {
         line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         line.set_position(first as u64);
         let plain = (!terminal).then_some(None);
-        Bar { line, unit, total, first, begun: Instant::now(), plain }
+        Bar { line, unit, label, total, first, begun: Instant::now(), plain }
     }
 
     /// Shows that `done` steps are done, with `message` next to them.
@@ -114,14 +127,18 @@ impl Bar {
             let due = last.is_none_or(|at| at.elapsed().as_secs_f64() >= PLAIN_EVERY);
             if due || done == self.total {
                 *last = Some(Instant::now());
-                tell(&format!("{} {done}/{}  {message}", self.unit, self.total));
+                let (label, unit, total) = (&self.label, self.unit, self.total);
+                tell(&format!("{label}{unit} {done}/{total}  {message}"));
             }
         }
     }
 
     /// Writes a line that stays, above the progress bar.
     fn say(&self, message: &str) {
-        if self.plain.is_some() { tell(message) } else { self.line.suspend(|| tell(message)) }
+        match self.plain {
+            Some(_) => tell(&format!("{}{message}", self.label)),
+            None => self.line.suspend(|| tell(message)),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use udass_raw::run::train::trainer::{End, Start, train};
 use super::configured::{Configured, path_override};
 use super::output::{print, tell};
 use super::progress::Progress;
+use super::seeds;
 
 /// Train a network.
 ///
@@ -30,6 +31,7 @@ Examples:
   udass-raw train gta_vit --resume=auto
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
   udass-raw train gta_vit --checkpoint mic_gta_4000.pth
+  udass-raw train toy_vit --seeds 1,2,3
   udass-raw train my.toml --device host --max-iters 10")]
 pub struct Args {
     #[command(flatten)]
@@ -73,6 +75,12 @@ pub struct Args {
     /// The run's folder, instead of run.out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// Train a run for each of these seeds, in the run's folder with _seed1, _seed2, … behind its
+    /// name: one after another, or side by side if there are several GPUs.
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
+    seeds: Vec<u64>,
 }
 
 /// When to continue a run.
@@ -107,6 +115,12 @@ impl Args {
         })
     }
 
+    /// Says how to go on after a request to stop, and returns the exit status.
+    fn stopped(&self, stop: &Stop) -> ExitCode {
+        tell(&format!("stopped; continue with `{}`", self.resuming()));
+        ExitCode::from(if stop.terminated() { 0 } else { signal::EXIT_CODE })
+    }
+
     /// Returns the command line that resumes this run.
     fn resuming(&self) -> String {
         let mut words = vec!["udass-raw".to_owned(), "train".to_owned()];
@@ -115,7 +129,13 @@ impl Args {
         if let Some(out) = &self.out {
             words.extend(["--out".into(), out.display().to_string()]);
         }
-        words.push("--resume".into());
+        if self.seeds.is_empty() {
+            words.push("--resume".into());
+        } else {
+            let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+            // Some of the runs may not have begun.
+            words.extend(["--seeds".into(), seeds.join(","), "--resume=auto".into()]);
+        }
         words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 }
@@ -132,8 +152,8 @@ fn quoted(word: &str) -> String {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let out = args.out.as_ref().map(|dir| path_override("run.out", dir)).transpose()?;
     let config = args.configured.load_until(args.max_iters, out)?;
-    let start = args.start(&config.run.out)?;
     if args.check {
+        let start = args.start(&config.run.out)?;
         return told(check(&config, &start));
     }
     // The terminal has echoed "^C", so the message starts on a new line.
@@ -148,6 +168,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         toy::make_missing(&config.data.toy, &progress)?;
         progress.finish();
     }
+    if !args.seeds.is_empty() {
+        let configs = seeds::configs(&config, &args.seeds)?;
+        let starts: anyhow::Result<_> = configs.iter().map(|c| args.start(&c.run.out)).collect();
+        return match seeds::train_all(&configs, starts?, &stop)? {
+            true => Ok(ExitCode::SUCCESS),
+            false => Ok(args.stopped(&stop)),
+        };
+    }
+    let start = args.start(&config.run.out)?;
     let progress = Progress::new("it");
     let end = train(&config, start, &stop, &progress)?;
     progress.finish();
@@ -171,11 +200,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             ));
             Ok(ExitCode::SUCCESS)
         }
-        End::Stopped => {
-            tell(&format!("stopped; continue with `{}`", args.resuming()));
-            let status = if stop.terminated() { 0 } else { signal::EXIT_CODE };
-            Ok(ExitCode::from(status))
-        }
+        End::Stopped => Ok(args.stopped(&stop)),
     }
 }
 

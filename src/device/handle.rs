@@ -137,7 +137,15 @@ impl Device {
     /// # Errors
     /// Fails if there is a GPU that cannot be used.
     pub fn cuda_is_present() -> Result<bool> {
-        cuda::is_present()
+        Ok(Self::cuda_count()? > 0)
+    }
+
+    /// Returns the number of visible GPUs, which [`cuda_at`](Self::cuda_at) counts from 0.
+    ///
+    /// # Errors
+    /// Fails if there is a GPU that cannot be used.
+    pub fn cuda_count() -> Result<usize> {
+        cuda::count()
     }
 
     /// Creates a device on the GPU that `driver` controls.

@@ -16,6 +16,7 @@ mod methods;
 mod predict;
 mod recompute;
 mod resume;
+mod seeds;
 mod signals;
 mod submission;
 mod support;

@@ -13,4 +13,4 @@ mod transfers;
 pub(super) use backend::Cuda;
 pub use driver::{Algorithm, Argument, Driver, Event, Graph, Launch, Memory, Stream};
 pub use nvidia::{Cache, inventory};
-pub(super) use nvidia::{Nvidia, is_present};
+pub(super) use nvidia::{Nvidia, count};

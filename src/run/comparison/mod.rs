@@ -8,6 +8,8 @@ mod run;
 mod runs;
 mod saved;
 mod section;
+mod spread;
 mod text;
 
 pub use runs::Comparison;
+pub use spread::Spread;

@@ -77,9 +77,9 @@ fn visible() -> Result<Option<c_int>> {
     Ok(Some(count))
 }
 
-/// Returns whether there is a driver and a GPU.
-pub fn is_present() -> Result<bool> {
-    Ok(visible()?.is_some_and(|count| count > 0))
+/// Returns the number of visible GPUs; 0 without a driver.
+pub fn count() -> Result<usize> {
+    Ok(visible()?.and_then(|count| usize::try_from(count).ok()).unwrap_or(0))
 }
 
 /// Returns the primary context of a GPU.

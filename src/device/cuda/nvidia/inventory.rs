@@ -7,7 +7,7 @@ use std::path::Path;
 use cudarc::driver::sys;
 
 use super::embedded::{ARCHS, built};
-use super::gpu::is_present;
+use super::gpu::count;
 use super::{cache, libraries};
 use crate::device::precision::Types;
 
@@ -53,18 +53,13 @@ fn driver() -> String {
 }
 
 fn gpus() -> Vec<(String, String)> {
-    let mut count: c_int = 0;
-    match is_present() {
-        Ok(true) => {
-            // SAFETY: the driver is there and initialized; the out-pointer is to a local.
-            unsafe {
-                let _ = call!(DRIVER, sys::cuDeviceGetCount(&mut count));
-            }
+    match count() {
+        Ok(0) => vec![("GPUs".into(), "none".into())],
+        Ok(count) => {
+            (0..count as c_int).map(|index| (format!("GPU {index}"), gpu(index))).collect()
         }
-        Ok(false) => return vec![("GPUs".into(), "none".into())],
-        Err(problem) => return vec![("GPUs".into(), problem.to_string())],
+        Err(problem) => vec![("GPUs".into(), problem.to_string())],
     }
-    (0..count).map(|index| (format!("GPU {index}"), gpu(index))).collect()
 }
 
 fn gpu(index: c_int) -> String {

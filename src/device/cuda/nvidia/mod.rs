@@ -19,5 +19,5 @@ mod nvrtc;
 pub use cache::Cache;
 
 pub use driver::Nvidia;
-pub use gpu::is_present;
+pub use gpu::count;
 pub use inventory::inventory;
