@@ -69,7 +69,7 @@ pub struct Args {
     /// Train nothing, but check what the whole run needs: device, folder, data, weights, memory, and
     /// free disk for its checkpoints. All problems are listed at once; the exit status is 1 if there
     /// are any.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "seeds")]
     check: bool,
 
     /// The run's folder, instead of run.out.
