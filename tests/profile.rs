@@ -1,8 +1,11 @@
 //! Tests `udass-raw profile`: what it counts, what it writes, and that a browser renders its page.
 
+#[path = "support/browser.rs"]
+mod browser;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -288,16 +291,6 @@ fn a_kernel_runs_once_for_other_profilers() {
     assert_eq!(told(folder.path(), &["--kernel", "add", "--once"]), "");
 }
 
-/// Finds a headless browser; `None` if none is installed.
-fn browser() -> Option<PathBuf> {
-    let named = std::env::var_os("UDASS_BROWSER").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let names = ["chromium", "chromium-browser", "google-chrome", "chrome-headless-shell"];
-    let places = std::env::split_paths(&path);
-    let mut known = places.flat_map(|folder| names.map(|name| folder.join(name)));
-    named.or_else(|| known.find(|path| path.is_file()))
-}
-
 #[test]
 fn a_browser_shows_the_page() {
     let folder = TempDir::new().unwrap();
@@ -307,23 +300,10 @@ fn a_browser_shows_the_page() {
     for elsewhere in ["http://", "https://", "src=", "@import", "href="] {
         assert!(!page.contains(elsewhere), "the page loads something: {elsewhere}");
     }
-    let Some(browser) = browser() else {
-        return eprintln!("skipped: no browser (chromium, or what UDASS_BROWSER names)");
-    };
-    let flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"];
-    let quiet = ["--no-first-run", "--disable-background-networking", "--disable-quic"];
-    let data = format!("--user-data-dir={}", folder.path().join("browser").display());
-    let url = format!("file://{}", path.display());
-    let output = Command::new(&browser)
-        .args(flags)
-        .args(quiet)
-        .args([&data, "--dump-dom", &url])
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
+    let Some(shown) = browser::opened(folder.path(), &path) else { return };
     // The page's source has no boxes: its script creates them.
     let boxes = shown.matches(" title=\"").count();
-    assert!(boxes > 100, "{boxes} boxes; {}", String::from_utf8_lossy(&output.stderr));
+    assert!(boxes > 100, "{boxes} boxes");
     assert!(shown.matches("class=\"row\"").count() > 5);
     for expected in [">backward</div>", ">decode_head</div>", "<circle"] {
         assert!(shown.contains(expected), "{expected}");

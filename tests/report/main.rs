@@ -1,4 +1,9 @@
-//! Tests the report of runs next to published results: what it reads, compares and prints.
+//! Tests the report of runs: what it reads, compares with published results and prints.
+
+#[path = "../support/browser.rs"]
+mod browser;
+mod curves;
+mod page;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -323,7 +328,11 @@ fn runs_stand_side_by_side_and_tasks_apart() {
     }
     // 19 classes for two runs of one task and one run of the other.
     assert_eq!(page.matches("class=\"fill\"").count(), 3 * 19);
-    for tag in ["div", "table", "tr", "td", "p", "h3", "details", "span", "i"] {
+    let tags = [
+        "div", "table", "tr", "td", "p", "h2", "h3", "details", "span", "i", "figure", "svg",
+        "text", "polyline",
+    ];
+    for tag in tags {
         let (open, close) =
             (page.matches(&format!("<{tag}>")).count(), page.matches(&format!("</{tag}>")).count());
         let open = open + page.matches(&format!("<{tag} ")).count();
@@ -381,14 +390,18 @@ fn what_is_no_run_is_told_with_file_and_key() {
     };
     let start = json!({"event": "start", "config": made.config});
     let text = log(std::slice::from_ref(&start));
-    assert!(text.starts_with("error: run/log.jsonl: contains no evaluation"), "{text}");
+    assert!(
+        text.starts_with("error: run/log.jsonl: contains neither an iteration nor an evaluation"),
+        "{text}"
+    );
     let evaluation = json!({"event": "evaluation", "IoU": iou(), "images": 500});
     let text = log(std::slice::from_ref(&evaluation));
     assert!(text.contains("run/log.jsonl: has no `start` line"), "{text}");
     let text = log(&[json!({"event": "start", "config": {"method": "mic"}}), evaluation]);
     assert!(text.contains("run/log.jsonl: the configuration: missing field `source`"), "{text}");
     let text = log(&[start.clone(), json!({"event": "evaluation", "IoU": [0.5], "images": 1})]);
-    assert!(text.contains("run/log.jsonl: `IoU` has 1 classes"), "{text}");
+    let expected = "run/log.jsonl: `IoU` has 1 classes, and the configuration 19";
+    assert!(text.contains(expected), "{text}");
     let text = log(&[start, json!({"event": "evaluation", "IoU": iou()})]);
     assert!(text.contains("run/log.jsonl: the evaluation: missing field `images`"), "{text}");
     // Nothing is written when there is an error.

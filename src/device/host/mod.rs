@@ -7,9 +7,11 @@ mod denormals;
 mod foreign;
 mod launch;
 mod matmul;
+mod processor;
 mod rounded;
 mod workers;
 
 pub use arithmetic::Arithmetic;
 pub(super) use backend::Host;
+pub use processor::processor;
 pub use workers::join_workers;

@@ -5,19 +5,26 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::history::{Evaluated, History, evaluated};
 use super::published::{CITIES, IMAGES, Network, Row, SIZE, Table};
-use super::run::{Run, Setting};
+use super::run::{Member, Run};
+use super::settings::{differences, nearest, without_free};
 use crate::checkpoint::files;
-use crate::config::{Config, Stages, with_current_keys};
-use crate::data::classes;
+use crate::config::{DatasetConfig, Stages, with_current_keys};
+use crate::data::classes::Classes;
 use crate::error::{Error, Result};
 use crate::file::{self, MAX_TEXT};
 use crate::run::eval::report::Validated;
 use crate::run::train::log;
 
-/// A run's last evaluation and the configuration of its training.
+/// A run's evaluations and the configuration of its training.
 pub(super) struct Saved {
-    evaluation: Evaluation,
+    /// `None` for a file of an evaluation.
+    folder: Option<PathBuf>,
+    /// The last one; `None` for a run that was not evaluated yet.
+    evaluation: Option<Evaluation>,
+    iou: Vec<f64>,
+    history: History,
     facts: Facts,
     /// The whole configuration, as JSON.
     config: Value,
@@ -26,21 +33,10 @@ pub(super) struct Saved {
 /// The keys read from an evaluation's line in the log, or from a file of `eval --json`.
 #[derive(Deserialize)]
 struct Evaluation {
-    #[serde(rename = "IoU", default)]
-    iou: Vec<Option<f64>>,
-    /// Only in files of `eval --json`, which list the IoU with the class names.
-    #[serde(default)]
-    classes: Vec<ClassIou>,
     images: u64,
     iteration: Option<u64>,
     /// Absent from files of the program's first versions.
     data: Option<Validated>,
-}
-
-#[derive(Deserialize)]
-struct ClassIou {
-    #[serde(rename = "IoU")]
-    iou: Option<f64>,
 }
 
 /// The configuration keys that identify a run. Other keys are ignored, so that configurations of
@@ -55,6 +51,13 @@ struct Facts {
     teacher: Switch,
     mask: Switch,
     quadmix: Switch,
+    seed: u64,
+    #[serde(default = "cityscapes")]
+    dataset: DatasetConfig,
+}
+
+fn cityscapes() -> DatasetConfig {
+    DatasetConfig { names: Vec::new(), colors: Vec::new() }
 }
 
 #[derive(Deserialize)]
@@ -92,16 +95,19 @@ impl Saved {
         let lines = log::read(&path)?;
         let last =
             |event: &str, lines: &[Value]| lines.iter().rposition(|line| line["event"] == event);
-        let Some(evaluation) = last("evaluation", &lines) else {
-            let problem = "contains no evaluation: write one with `udass-raw eval … --json FILE` \
-                           and report that file";
+        let evaluation = last("evaluation", &lines);
+        let Some(end) = evaluation.or_else(|| last("iteration", &lines)) else {
+            let problem = "contains neither an iteration nor an evaluation: write one with \
+                           `udass-raw eval … --json FILE` and report that file";
             return Err(Error::data(&path, problem));
         };
         // The configuration of the last start or resume before the evaluation.
-        let Some(start) = last("start", &lines[..evaluation]) else {
+        let Some(start) = last("start", &lines[..end]) else {
             return Err(Error::data(&path, "has no `start` line before its last evaluation"));
         };
-        Saved::new(&path, lines[evaluation].clone(), lines[start]["config"].clone())
+        let evaluation = evaluation.map(|line| lines[line].clone());
+        let saved = Saved::new(&path, evaluation, lines[start]["config"].clone())?;
+        Ok(Saved { folder: Some(folder.into()), history: History::of(&lines), ..saved })
     }
 
     fn of_file(path: &Path) -> Result<Saved> {
@@ -124,35 +130,81 @@ impl Saved {
                 config[section] = evaluated[section].take();
             }
         }
-        Saved::new(path, json, config)
+        // The file lists the IoU with the class names.
+        let classes = json["classes"].as_array();
+        json["IoU"] = classes.into_iter().flatten().map(|class| class["IoU"].clone()).collect();
+        let mut saved = Saved::new(path, Some(json), config)?;
+        let iteration = saved.evaluation.as_ref().and_then(|evaluation| evaluation.iteration);
+        let evaluated = iteration.map(|iteration| Evaluated { iteration, iou: saved.iou.clone() });
+        saved.history.evaluations.extend(evaluated);
+        Ok(saved)
     }
 
-    fn new(path: &Path, evaluation: Value, config: Value) -> Result<Saved> {
+    /// `path` is the file that is at fault if something is missing.
+    fn new(path: &Path, evaluation: Option<Value>, config: Value) -> Result<Saved> {
         let wrong = |what: &str, e: serde_json::Error| Error::data(path, format!("{what}: {e}"));
-        let mut evaluation: Evaluation =
-            serde_json::from_value(evaluation).map_err(|e| wrong("the evaluation", e))?;
+        let iou = evaluation.as_ref().and_then(|line| evaluated(0, line));
+        let iou = iou.map_or_else(Vec::new, |evaluated| evaluated.iou);
+        let evaluation: Option<Evaluation> = (evaluation.map(serde_json::from_value).transpose())
+            .map_err(|e| wrong("the evaluation", e))?;
         let config = with_current_keys(config)
             .map_err(|e| Error::data(path, format!("the configuration: {e}")))?;
         let facts = Facts::deserialize(&config).map_err(|e| wrong("the configuration", e))?;
-        evaluation.iou.extend(evaluation.classes.iter().map(|class| class.iou));
-        let (count, known) = (evaluation.iou.len(), classes::CITYSCAPES.len());
-        if count != known {
-            let problem = format!(
-                "`IoU` has {count} classes; published results have the {known} of Cityscapes"
-            );
+        let (count, known) = (iou.len(), Classes::new(&facts.dataset).len());
+        if evaluation.is_some() && count != known {
+            let problem = format!("`IoU` has {count} classes, and the configuration {known}");
             return Err(Error::data(path, problem));
         }
-        Ok(Saved { evaluation, facts, config })
+        let history = History::default();
+        Ok(Saved { folder: None, evaluation, iou, history, facts, config })
+    }
+
+    /// Returns the classes of the run.
+    pub fn classes(&self) -> Classes {
+        Classes::new(&self.facts.dataset)
+    }
+
+    /// Returns whether two runs differ only in their seed.
+    pub fn differs_in_seed(&self, other: &Saved) -> bool {
+        self.facts.seed != other.facts.seed
+            && self.folder.is_some() == other.folder.is_some()
+            && without_free(&self.config) == without_free(&other.config)
+    }
+
+    /// Returns the numbers of iterations after which the run was evaluated.
+    pub fn evaluations(&self) -> impl Iterator<Item = u64> {
+        self.history.evaluations.iter().map(|evaluated| evaluated.iteration)
+    }
+
+    /// Returns the iterations trained before the last evaluation, if known.
+    pub fn iteration(&self) -> Option<u64> {
+        self.evaluation.as_ref().and_then(|evaluation| evaluation.iteration)
+    }
+
+    /// Returns the seed.
+    pub fn seed(&self) -> u64 {
+        self.facts.seed
+    }
+
+    /// Returns what a run of one of several seeds has measured, by the evaluation after `iteration`
+    /// iterations if that is given, and otherwise by the last one.
+    pub fn member(self, name: String, path: &Path, iteration: Option<u64>) -> Member {
+        let at = |evaluated: &&Evaluated| Some(evaluated.iteration) == iteration;
+        let chosen = self.history.evaluations.iter().rfind(at);
+        let iou = chosen.map_or(self.iou, |evaluated| evaluated.iou.clone());
+        Member { name, path: path.into(), folder: self.folder, iou, history: self.history }
     }
 
     /// Returns the published results for this run's task.
     pub fn table<'a>(&self, tables: &'a [Table]) -> Option<&'a Table> {
         let (source, target) = (&self.facts.source.layout, &self.facts.target.layout);
+        let tables = if self.classes().are_cityscapes() { tables } else { &[] };
         tables.iter().find(|table| table.source == *source && table.target == *target)
     }
 
-    /// Matches the run with its row of `table` and lists how its settings and data differ.
-    pub fn judge(self, name: String, path: &Path, table: Option<&Table>) -> Result<Run> {
+    /// Matches the run with its row of `table` and lists how its settings and data differ. The run
+    /// has no members yet.
+    pub fn judge(&self, name: String, table: Option<&Table>) -> Result<Run> {
         let (method, network) = (self.facts.method(), Network::of(&self.facts.network.backbone));
         let row = table.and_then(|table| {
             let same = |row: &Row| row.network == network && row.method.as_deref() == Some(method);
@@ -175,17 +227,19 @@ impl Saved {
                 format!("no published results of {source} → {target} are on record")
             }
         };
-        let percent = |share: &Option<f64>| share.map_or(f64::NAN, |share| 100.0 * share);
+        let (preset, changed) = nearest(&self.config)?;
         Ok(Run {
             name,
-            path: path.into(),
-            iou: self.evaluation.iou.iter().map(percent).collect(),
-            iteration: self.evaluation.iteration,
+            color: 0,
+            members: Vec::new(),
+            iteration: self.iteration(),
             what: format!("{method} on {}", self.facts.network.backbone),
             row,
             no_row,
             foreign: self.foreign(),
             settings,
+            preset: preset.into(),
+            changed,
         })
     }
 
@@ -208,11 +262,12 @@ impl Saved {
         if target.layout != "cityscapes" {
             found.push(format!("the target is {}, not Cityscapes", target.layout));
         }
-        let images = self.evaluation.images;
+        let Some(evaluation) = &self.evaluation else { return found };
+        let images = evaluation.images;
         if images != IMAGES {
             found.push(format!("{images} validation images, not {IMAGES}"));
         }
-        let Some(Validated { sizes, folders }) = &self.evaluation.data else {
+        let Some(Validated { sizes, folders }) = &evaluation.data else {
             found.push("the sizes of the validation images were not recorded".into());
             return found;
         };
@@ -255,90 +310,4 @@ fn few<T: std::fmt::Display>(all: &[T]) -> String {
         message.push(format!("{} more", all.len() - MAX));
     }
     message.join(", ")
-}
-
-/// Keys that are not compared: those that do not affect results, paths, and the random seed.
-const FREE: [&str; 18] = [
-    "seed",
-    "device.kind",
-    "device.deterministic",
-    "device.cuda_graph",
-    "device.memory_limit",
-    "network.activation_checkpointing",
-    "network.batch_student_passes",
-    "device.threads",
-    "source.root",
-    "target.root",
-    "data.toy",
-    "data.workers",
-    "data.prefetch",
-    "eval.batch",
-    "run.checkpoint_interval",
-    "run.eval_interval",
-    "run.keep",
-    "run.out",
-];
-
-/// The key of the initial weights.
-const WEIGHTS: &str = "weights.init";
-
-/// Sections listed first, the most informative one at the front.
-const FIRST: [&str; 5] = ["network", "source", "target", "data", "run"];
-
-/// Lists the keys whose values differ from the preset's. Keys that only one side has are skipped,
-/// since they belong to another version.
-fn differences(config: &Value, preset: &str) -> Result<Vec<Setting>> {
-    let published = serde_json::to_value(Config::preset(preset)?)
-        .map_err(|e| Error::config(format!("preset {preset}: {e}")))?;
-    let mut found = Vec::new();
-    compare("", config, &published, &mut found);
-    found.sort_by_key(|setting| {
-        let section = setting.key.split('.').next();
-        FIRST.iter().position(|first| Some(*first) == section).unwrap_or(FIRST.len())
-    });
-    Ok(found)
-}
-
-fn compare(key: &str, run: &Value, published: &Value, found: &mut Vec<Setting>) {
-    if let (Value::Object(run), Value::Object(published)) = (run, published) {
-        for (name, value) in published {
-            let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-            if let Some(run) = run.get(name).filter(|_| !FREE.contains(&key.as_str())) {
-                compare(&key, run, value, found);
-            }
-        }
-        return;
-    }
-    let (mut run, mut published) = (shown(run), shown(published));
-    if key == WEIGHTS {
-        // The name of the weight file does not matter.
-        for init in [&mut run, &mut published].into_iter().filter(|init| *init != "random") {
-            *init = "ImageNet".into();
-        }
-    }
-    if run != published {
-        found.push(Setting { key: key.into(), run, published });
-    }
-}
-
-/// Formats a value as in a configuration file. Numbers are rounded to single precision, the type
-/// that most of them are stored in.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Number(n) if n.is_f64() => {
-            n.as_f64().map_or(String::new(), |x| (x as f32).to_string())
-        }
-        Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", "))
-        }
-        Value::Object(fields) => {
-            let message = fields.iter().map(|(key, value)| format!("{key} = {}", shown(value)));
-            let mut message: Vec<String> = message.collect();
-            // Their order says nothing, and is another one in checkpoints than in logs.
-            message.sort();
-            format!("{{{}}}", message.join(", "))
-        }
-        other => other.to_string(),
-    }
 }

@@ -1,14 +1,17 @@
 //! Formats a comparison as text, for a terminal and as Markdown.
 
+use std::collections::BTreeSet;
+
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table as Grid, TableStyle};
 
+use super::charts::{Chart, Line};
 use super::format::{footnotes, marked, number, signed};
 use super::published::{Network, Row};
 use super::run::Run;
 use super::runs::Comparison;
 use super::section::Section;
-use crate::data::classes;
+use super::settings::Setting;
 
 /// A style without lines between the rows.
 const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
@@ -33,7 +36,7 @@ impl Comparison {
             lines.push(grid.load_style(STYLE).to_string());
             lines.extend(footnotes(&rows));
             for run in &section.runs {
-                lines.push(format!("\n{} ({}, {})", run.name, run.describe(), run.path.display()));
+                lines.push(format!("\n{} ({}, {})", run.name, run.describe(), run.paths()));
                 lines.extend(
                     remarks(section, run, NAMED).into_iter().map(|text| format!("  {text}")),
                 );
@@ -45,7 +48,8 @@ impl Comparison {
 
     /// Formats the comparison as Markdown, with all published rows.
     pub fn markdown(&self) -> String {
-        let mut parts = vec!["# Comparison with published results".to_owned()];
+        let names: Vec<String> = self.runs().map(|run| escaped(&run.name)).collect();
+        let mut parts = vec![format!("# {}", names.join(", "))];
         for section in &self.sections {
             let mut lines = vec![format!("## {}", section.title())];
             for run in &section.runs {
@@ -62,25 +66,58 @@ impl Comparison {
             lines.extend(footnotes(&rows));
             parts.push(lines.join("\n\n"));
         }
+        let charts = self.charts();
+        if !charts.is_empty() {
+            parts.push("## Curves".into());
+            parts.push(format!("Of each, at most {ROWS} points; `--csv` writes all."));
+        }
+        for chart in &charts {
+            parts.push(format!("### {}", escaped(&chart.title())));
+            parts.push(points(chart).load_style(ASCII_MARKDOWN).to_string());
+        }
         format!("{}\n", parts.join("\n\n"))
     }
+}
+
+/// Number of rows of the table of a chart.
+const ROWS: usize = 12;
+
+/// Builds the table of a chart: rows for some numbers of iterations, columns for runs.
+fn points(chart: &Chart) -> Grid {
+    let mut grid = Grid::new();
+    let runs = chart.lines.iter().map(|line| Cell::new(escaped(&line.run)));
+    grid.set_header(std::iter::once(Cell::new("iterations")).chain(runs));
+    let steps: BTreeSet<u64> =
+        chart.lines.iter().flat_map(|line| line.points.iter().map(|(step, _)| *step)).collect();
+    let steps: Vec<u64> = steps.into_iter().collect();
+    let count = steps.len().min(ROWS);
+    for row in 1..=count {
+        // Evenly spaced, with the last one.
+        let step = steps[row * steps.len() / count - 1];
+        let value = |line: &Line| {
+            let found = line.points.iter().find(|(at, _)| *at == step);
+            found.map_or("–".into(), |(_, value)| value.shown(|value| chart.value(value)))
+        };
+        grid.add_row(std::iter::once(step.to_string()).chain(chart.lines.iter().map(value)));
+    }
+    for column in grid.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    grid
 }
 
 /// Returns the remarks about a run, listing at most `settings` of its differing settings.
 fn remarks(section: &Section, run: &Run, settings: usize) -> Vec<String> {
     let mut all = vec![section.verdict(run), section.data(run)];
     if let Some(count) = section.settings(run) {
-        let mut message: Vec<String> = (run.settings.iter().take(settings))
-            .map(|s| format!("{} {} ({})", s.key, s.run, s.published))
-            .collect();
-        if run.settings.len() > settings {
-            message.push(format!("{} more", run.settings.len() - settings));
-        }
-        all.push(if message.is_empty() {
-            count
-        } else {
-            format!("{count}: {}", message.join(", "))
+        all.push(match run.settings.is_empty() {
+            true => count,
+            false => format!("{count}: {}", Setting::list(&run.settings, settings)),
         });
+    }
+    // The preset of the published row was just named.
+    if section.preset(run) != Some(&run.preset) {
+        all.push(run.origin(settings));
     }
     all
 }
@@ -107,10 +144,10 @@ fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Gri
     header.extend(rows.iter().map(|row| Cell::new(title(&marked(row)))));
     let mut grid = Grid::new();
     grid.set_header(header);
-    for (class, known) in classes::CITYSCAPES.iter().enumerate() {
-        let mut line = vec![known.name.to_owned()];
+    for class in 0..section.classes.len() {
+        let mut line = vec![title(&section.classes.name(class))];
         for run in &section.runs {
-            line.push(number(run.iou.get(class).copied().unwrap_or(f64::NAN)));
+            line.push(run.iou(class).percent());
             line.extend(section.difference(run, class).map(signed));
         }
         if let Some(table) = &section.table {
@@ -121,9 +158,9 @@ fn grid(section: &Section, rows: &[&Row], title: impl Fn(&str) -> String) -> Gri
     for (index, mean) in section.means().iter().enumerate() {
         let mut line = vec![mean.name.clone()];
         for run in &section.runs {
-            let ours = mean.of(&run.iou);
-            line.push(number(ours));
-            line.extend(section.row(run).map(|(_, row)| signed(ours - row.means[index])));
+            let ours = run.mean(mean);
+            line.push(ours.percent());
+            line.extend(section.row(run).map(|(_, row)| signed(ours.mean - row.means[index])));
         }
         line.extend(rows.iter().map(|row| number(row.means[index])));
         grid.add_row(line);

@@ -10,7 +10,7 @@ use super::measured::Measured;
 use super::summary::{Group, Row};
 use super::table::heading;
 use super::units::{per_second, time};
-use crate::run::page::{document, escaped};
+use crate::run::page::{escaped, page};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -30,14 +30,12 @@ impl Measured {
         // "</" could end the script element, so it is escaped in the data.
         let flame = flame(self).to_string().replace("</", "<\\/");
         let body = format!(
-            "<h1>{title}</h1>\n{about}\
-         <h2>Flame chart</h2>\n<p class=\"soft\">Pass, direction, layer, kernel; the width is the time. Click a bar to zoom in, or one above to zoom out.</p>\n<div id=\"flame\"></div>\n\
+            "{about}<h2>Flame chart</h2>\n<p class=\"soft\">Pass, direction, layer, kernel; the width is the time. Click a bar to zoom in, or one above to zoom out.</p>\n<div id=\"flame\"></div>\n\
          <p id=\"details\" class=\"soft\">&nbsp;</p>\n<h2>Roofline</h2>\n{}{tables}\
          <script>\nconst flame = {flame};\n{SCRIPT}</script>\n",
-            roofline(self),
-            title = escaped(&title)
+            roofline(self)
         );
-        document(&title, STYLE, &body)
+        page(&title, STYLE, &body)
     }
 }
 

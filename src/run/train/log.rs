@@ -63,7 +63,7 @@ impl fmt::Display for Iteration {
 }
 
 /// The pass of an iteration that a loss belongs to, by the prefix of its name.
-fn pass_of(name: &str) -> &'static str {
+pub(crate) fn pass_of(name: &str) -> &'static str {
     match name.split_once('.').map_or("", |(prefix, _)| prefix) {
         "mix" | "mix_tss" | "mix_tst" => "mix",
         "masked" => "mask",

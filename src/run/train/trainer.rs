@@ -24,7 +24,7 @@ use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::inventory::Inventory;
 use crate::data::loader::Loader;
-use crate::device::Device;
+use crate::device::{Device, processor};
 use crate::error::both;
 use crate::file::atomic::{remove_leftovers, write_atomic};
 use crate::observer::Observer;
@@ -173,8 +173,9 @@ pub fn train_on(
         Some(lock) => lock,
         None => FolderLock::take(out)?,
     };
-    let log = open_log(config, &start, &begun.position)?;
+    let mut log = open_log(config, &start, &begun.position)?;
     let board = TensorBoard::open(config, matches!(start, Start::Resume(_)).then_some(first));
+    log_machine(device, &mut log, first)?;
     for (name, text) in [(CONFIG, config.explained()?), (resume::DATA, inventory.to_text())] {
         write_atomic(out.join(name), |file| file.write_all(text.as_bytes()))?;
     }
@@ -414,6 +415,17 @@ pub(super) fn first_iteration(
         file.path().display(),
         config.run.max_iters
     )))
+}
+
+/// Logs where and by what the run is trained.
+fn log_machine(device: &Device, log: &mut Log, first: u64) -> Result<()> {
+    let facts = [
+        ("commit", env!("UDASS_COMMIT").to_owned()),
+        ("device", device.describe()),
+        ("processor", processor()),
+    ];
+    let fields = facts.map(|(key, text)| (key.to_string(), text.into()));
+    log.note("machine", first, fields.into_iter().collect())
 }
 
 /// Returns whether the log has an evaluation after `done` iterations.

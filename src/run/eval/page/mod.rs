@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use super::metrics::percent;
 use super::report::Report;
-use crate::run::page::{document, escaped};
+use crate::run::page::{escaped, page};
 
 pub use pictures::Panels;
 pub use worst::{Shown, Worst};
@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("page.css");
 /// Returns the page.
 pub fn html(report: &Report, worst: &Worst) -> String {
     let title = format!("Evaluation of {}", report.subject.config);
-    let mut body = format!("<h1>{}</h1>\n", escaped(&title));
+    let mut body = String::new();
     let checkpoint = report.subject.checkpoint.as_ref();
     let iteration = report.subject.iteration.map(|n| format!("iteration {n}"));
     let about = checkpoint.map(|path| path.display().to_string()).into_iter().chain(iteration);
@@ -30,7 +30,7 @@ pub fn html(report: &Report, worst: &Worst) -> String {
     body += &classes(report);
     body += &matrix::section(report);
     body += &images(worst);
-    document(&title, STYLE, &body)
+    page(&title, STYLE, &body)
 }
 
 fn shown(share: f64) -> String {
