@@ -7,9 +7,7 @@
 
 use std::rc::Rc;
 
-use rayon::prelude::*;
-
-use crate::device::Device;
+use crate::device::{Device, map};
 use crate::dtype::DType;
 use crate::ops::{round, to_operand};
 use crate::rng::{Draw, Purpose};
@@ -310,12 +308,13 @@ impl Weights {
     /// alone.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
         let Spec { params, buffers, .. } = &*self.spec;
-        let draw = |(index, param): (usize, &ParamSpec)| {
+        let draw = |index: usize, param: &ParamSpec| {
             let mut draw = Draw::new(seed, 0, Purpose::Init, index as u64 + 1, 0);
             (0..param.len()).map(|_| param.init.sample(&mut draw)).collect()
         };
+        let all: Vec<&ParamSpec> = params.iter().chain(buffers).collect();
         let drawn: Vec<Vec<f32>> =
-            device.install(|| params.par_iter().chain(buffers).enumerate().map(draw).collect())?;
+            device.install(|| map(all.len(), |index| draw(index, all[index])))?;
         let mut drawn = drawn.into_iter();
         self.load(device, |_| Ok(drawn.next()))
     }

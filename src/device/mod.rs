@@ -36,6 +36,7 @@ mod view;
 pub use arena::{ALIGNMENT, MemoryReport};
 pub use graph_cache::GraphCache;
 pub use handle::Device;
+pub(crate) use host::map;
 pub use host::{Arithmetic, join_workers, processor};
 pub use launch::{Arg, Element as ArgElement, Grid, Kernel, Launcher, Level, Serial, SerialBody};
 pub use library_op::{Convolution, ConvolutionPass, LibraryOp, Matmul, Matrix};

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use memmap2::{MmapMut, MmapOptions};
-use rayon::prelude::*;
 
+use super::tasks::each;
 use super::workers::Workers;
 use super::{convolution, foreign, launch, matmul, rounded};
 use crate::device::backend::Backend;
@@ -158,8 +158,8 @@ impl Backend for Host {
             clear(0);
             return Ok(());
         }
-        let tasks = (0..bytes.div_ceil(BYTES_PER_TASK)).into_par_iter();
-        self.workers.install(|| tasks.for_each(|task| clear(task * BYTES_PER_TASK)))
+        let tasks = bytes.div_ceil(BYTES_PER_TASK);
+        self.workers.install(|| each(tasks, 1, |task| clear(task * BYTES_PER_TASK)))
     }
 
     fn copy_in(&self, address: u64, data: &[u8]) -> Result<()> {

@@ -2,9 +2,8 @@
 
 use std::ffi::c_void;
 
-use rayon::prelude::*;
-
 use super::denormals::FlushToZero;
+use super::tasks::each;
 use super::workers::Workers;
 use crate::device::launch::{Grid, Kernel, Level, SerialBody, SerialLaunch};
 use crate::device::precision::Types;
@@ -32,7 +31,7 @@ pub(super) fn launch(
         return Ok(());
     }
     workers.install(|| {
-        (0..tasks as usize).into_par_iter().with_max_len(1).for_each(|task| {
+        each(tasks as usize, 1, |task| {
             let cut =
                 |task: usize| (i128::from(grid.blocks) * task as i128 / i128::from(tasks)) as i64;
             call(words, body, grid, cut(task), cut(task + 1));

@@ -5,9 +5,8 @@ use std::cell::RefCell;
 use std::ops::AddAssign;
 use std::thread::LocalKey;
 
-use rayon::prelude::*;
-
 use super::denormals::FlushToZero;
+use super::tasks::each;
 use crate::device::library_op::{Matmul, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
@@ -101,8 +100,7 @@ fn in_pieces<N: Number>(matmul: &Matmul) {
         Matmul { out, a, b, bias, row_sums: None, ..*matmul }
     };
     if terms == 1 {
-        let tasks = (0..rows * cols).into_par_iter().with_max_len(1);
-        return tasks.for_each(|task| piece::<N>(&part(task)));
+        return each(rows * cols, 1, |task| piece::<N>(&part(task)));
     }
     // Each part of the terms is summed by itself, and then the parts in their order.
     let area = out.rows * out.cols;
@@ -115,7 +113,7 @@ fn in_pieces<N: Number>(matmul: &Matmul) {
         ..*out
     };
     let tasks = rows * cols * terms;
-    (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
+    each(tasks, 1, |task| {
         let (task, term) = (task / terms, task % terms);
         let range = cut(2, terms, term);
         let (row, col) = (cut(0, rows, task / cols), cut(1, cols, task % cols));
@@ -124,7 +122,7 @@ fn in_pieces<N: Number>(matmul: &Matmul) {
         piece::<N>(&Matmul::plain(out, a.columns(range), b.rows(range), false));
     });
     let first = out.address as usize;
-    (0..out.rows).into_par_iter().with_min_len((PIECE / 16 / out.cols).max(1)).for_each(|row| {
+    each(out.rows, PIECE / 16 / out.cols, |row| {
         let _flushed = FlushToZero::new();
         for col in 0..out.cols {
             let mut total = sums[row * out.cols + col];

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
+use super::tasks;
 use crate::{Error, Result};
 
 pub(super) struct Workers {
     pub count: usize,
-    /// Started where it is first needed: not if work always comes from a thread of a pool as large.
+    /// Started where it is first needed: not for one thread, which is the caller's, nor if work
+    /// always comes from a thread of a pool as large.
     pool: OnceLock<Pool>,
 }
 
@@ -50,10 +52,10 @@ impl Drop for Pool {
 }
 
 impl Workers {
-    /// Starts `threads` threads; 0 means one per core.
+    /// Starts `threads` threads; 0 means one per core. One thread is the calling one.
     pub fn new(threads: usize) -> Result<Workers> {
         let workers = Workers { count: count(threads), pool: OnceLock::new() };
-        if !workers.are_here() {
+        if workers.count > 1 && !workers.are_here() {
             workers.pool()?;
         }
         Ok(workers)
@@ -80,6 +82,9 @@ impl Workers {
     /// # Errors
     /// Fails if the threads cannot be started.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R> {
+        if self.count == 1 {
+            return Ok(tasks::alone(work));
+        }
         if self.are_here() {
             return Ok(work());
         }

@@ -1,11 +1,10 @@
 //! Dilated convolutions: one matmul per output row and tap, on the part of the row for which the
 //! tap is inside the image. The filter gradient is parallel over taps and channels.
 
-use rayon::prelude::*;
-
 use super::filter::{Transposed, clear_filter, filter};
 use crate::Result;
 use crate::device::host::matmul::serial;
+use crate::device::host::tasks::try_each;
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Least number of pieces of the filter gradient, because its taps alone do not divide evenly among
@@ -15,11 +14,11 @@ const FILTER_PIECES: usize = 18;
 const FILTER_CHANNELS: usize = 256;
 
 pub fn convolution(c: &Convolution) -> Result<()> {
-    let rows = (0..c.batch * c.height).into_par_iter().with_max_len(1);
+    let rows = c.batch * c.height;
     match c.pass {
         ConvolutionPass::Forward { accumulate } => {
             let filters = Transposed::new(c)?;
-            rows.try_for_each(|row| {
+            try_each(rows, |row| {
                 let mut fresh = !accumulate;
                 // The center tap covers the whole row, so it goes first and overwrites.
                 taps(c).try_for_each(|tap| {
@@ -29,7 +28,7 @@ pub fn convolution(c: &Convolution) -> Result<()> {
                 })
             })
         }
-        ConvolutionPass::Data { accumulate } => rows.try_for_each(|row| {
+        ConvolutionPass::Data { accumulate } => try_each(rows, |row| {
             let mut fresh = !accumulate;
             taps(c).try_for_each(|tap| {
                 let Some((y, x)) = spans(c, row, tap, -1) else { return Ok(()) };
@@ -46,7 +45,8 @@ pub fn convolution(c: &Convolution) -> Result<()> {
             let starts = (0..c.channels).step_by(width);
             let pieces: Vec<_> =
                 taps(c).flat_map(|tap| starts.clone().map(move |start| (tap, start))).collect();
-            pieces.into_par_iter().with_max_len(1).try_for_each(|(tap, start)| {
+            try_each(pieces.len(), |piece| {
+                let (tap, start) = pieces[piece];
                 let width = width.min(c.channels - start);
                 let out = filter(c, tap).columns((start, width));
                 (0..c.batch * c.height).try_for_each(|row| {

@@ -1,10 +1,12 @@
 //! A convolution's filter as matrices, and in other memory orders.
 
-use rayon::prelude::*;
-
+use crate::device::host::tasks::{each, try_each};
 use crate::device::library_op::{Convolution, Matrix};
 use crate::dtype::DType;
 use crate::{Error, Result};
+
+/// Rows that are worth handing to another core when they are copied.
+const ROWS_PER_TASK: usize = 16;
 
 /// Views one tap of the filter as a K×C matrix.
 pub fn filter(c: &Convolution, (r, s): (usize, usize)) -> Matrix {
@@ -39,7 +41,7 @@ impl Transposed {
         let mut storage = vec![0u64; bytes.div_ceil(8)];
         let to = storage.as_mut_ptr() as u64;
         let tap_bytes = c.channels * c.filters * c.dtype.bytes();
-        (0..taps).into_par_iter().try_for_each(|tap| {
+        try_each(taps, |tap| {
             let from = filter(c, (tap / c.kernel, tap % c.kernel));
             let to = to + (tap * tap_bytes) as u64;
             // SAFETY: `from` views the live filter, and `to` is this tap's own part of `storage`.
@@ -95,7 +97,7 @@ pub fn turned(c: &Convolution) -> Vec<u64> {
     let (taps, bytes) = (c.kernel * c.kernel, c.channels * c.dtype.bytes());
     let mut storage = vec![0u64; (taps * c.filters * bytes).div_ceil(8)];
     let to = storage.as_mut_ptr() as u64;
-    (0..taps * c.filters).into_par_iter().for_each(|row| {
+    each(taps * c.filters, ROWS_PER_TASK, |row| {
         let (tap, k) = (taps - 1 - row / c.filters, row % c.filters);
         let from = filter(c, (tap / c.kernel, tap % c.kernel));
         let from = from.address + (k * from.row_stride as usize * c.dtype.bytes()) as u64;

@@ -2,11 +2,10 @@
 //! filter would be read again for each of them. So what every output pixel reads is gathered into
 //! a row of one matrix (im2col), a few images at a time.
 
-use rayon::prelude::*;
-
 use super::filter::turned;
 use crate::Result;
 use crate::device::host::matmul::matmul;
+use crate::device::host::tasks::each;
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Width up to which a map is narrow.
@@ -85,7 +84,7 @@ impl Map {
         let address = patches.as_mut_ptr() as usize;
         for first in (0..c.batch).step_by(images) {
             let images = images.min(c.batch - first);
-            (0..images * c.height).into_par_iter().for_each(|row| {
+            each(images * c.height, 1, |row| {
                 let to = address + row * c.width * terms * c.dtype.bytes();
                 // SAFETY: each row of the images has its own part of `patches`.
                 unsafe { self.gather(c, first + row / c.height, row % c.height, to as *mut u8) }

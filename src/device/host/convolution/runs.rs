@@ -4,11 +4,10 @@
 //! row. Pixels at the left and the right edge, whose runs are shorter, are computed column by
 //! column.
 
-use rayon::prelude::*;
-
 use super::filter::{Transposed, clear_filter, turned};
 use crate::Result;
 use crate::device::host::matmul::serial;
+use crate::device::host::tasks::try_each;
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 
 /// Least and largest number of elements of a filter row in a piece of the filter gradient: smaller
@@ -143,7 +142,7 @@ impl Runs<'_> {
         let fresh = |r: usize| !accumulate && r == self.half();
         let edges: Vec<usize> = self.edges().collect();
         let tasks = batch * (height + edges.len());
-        (0..tasks).into_par_iter().with_max_len(1).try_for_each(|task| {
+        try_each(tasks, |task| {
             let (image, line) = (task / (height + edges.len()), task % (height + edges.len()));
             self.filter_rows().try_for_each(|r| match line.checked_sub(height) {
                 Some(edge) => add(self.column(image, edges[edge], r), r, fresh(r)),
@@ -160,7 +159,8 @@ impl Runs<'_> {
         let pieces: Vec<(usize, usize)> = (0..kernel)
             .flat_map(|r| (0..row).step_by(width).map(move |start| (r, start)))
             .collect();
-        pieces.into_par_iter().with_max_len(1).try_for_each(|(r, start)| {
+        try_each(pieces.len(), |piece| {
+            let (r, start) = pieces[piece];
             let end = (start + width).min(row);
             let add = |line: Line| {
                 // The part of the piece for which the line has taps.

@@ -10,13 +10,12 @@ mod transform;
 
 use std::ptr::null_mut;
 
-use rayon::prelude::*;
-
 use super::filter::{Transposed, turned};
 use super::runs::Runs;
 use crate::Result;
 use crate::device::host::denormals::FlushToZero;
 use crate::device::host::matmul::serial;
+use crate::device::host::tasks::{each, try_each};
 use crate::device::library_op::{Convolution, ConvolutionPass, Matmul, Matrix};
 use crate::dtype::DType;
 use transform::{FILTER, INPUT, OUTPUT, Transform, Vectors};
@@ -197,7 +196,7 @@ impl Winograd<'_> {
     /// of `to`.
     fn correlate(&self, from: Map, to: Map, weights: usize, accumulate: bool) -> Result<()> {
         let filters = Planes::new(from.channels, to.channels);
-        (0..from.channels).into_par_iter().with_min_len(TILES).for_each(|channel| {
+        each(from.channels, TILES, |channel| {
             let taps: [*mut f32; 9] = std::array::from_fn(|tap| {
                 let first = (tap * from.channels + channel) * to.channels;
                 (weights as *mut f32).wrapping_add(first)
@@ -209,13 +208,13 @@ impl Winograd<'_> {
         let inputs = Planes::new(largest, from.channels);
         let products = Planes::new(largest, to.channels);
         for (first, count) in self.groups() {
-            (0..count).into_par_iter().with_min_len(TILES).for_each(|tile| {
+            each(count, TILES, |tile| {
                 let pixels: [_; POSITIONS] = self.pixels(from, first + tile, 1);
                 // SAFETY: a tile reads live pixels and writes its own row of every position.
                 unsafe { self.run(INPUT, &pixels, &inputs.tile(tile), from.channels, false) };
             });
             let pieces = count.div_ceil(ROWS);
-            (0..POSITIONS * pieces).into_par_iter().with_max_len(1).try_for_each(|task| {
+            try_each(POSITIONS * pieces, |task| {
                 let (position, start) = (task / pieces, task % pieces * ROWS);
                 let rows = ROWS.min(count - start);
                 serial(&Matmul::plain(
@@ -225,7 +224,7 @@ impl Winograd<'_> {
                     false,
                 ))
             })?;
-            (0..count).into_par_iter().with_min_len(TILES).for_each(|tile| {
+            each(count, TILES, |tile| {
                 let pixels: [_; SIDE * SIDE] = self.pixels(to, first + tile, 0);
                 // SAFETY: the outputs of tiles are different pixels of the live map.
                 unsafe {
