@@ -51,9 +51,12 @@ pub fn find(path: &Path) -> PathBuf {
 /// # Errors
 /// [`Error::Weights`] if the folder holds no checkpoint.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    let path = &find(path);
+    resolve_at(&find(path))
+}
+
+fn resolve_at(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
-        return Ok(path.clone());
+        return Ok(path.into());
     }
     let newest = list(path).pop();
     newest.map(|(_, file)| file).ok_or_else(|| {
@@ -71,10 +74,18 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 /// not the one in its name; for a damaged checkpoint of a folder, the newest whole one is named.
 /// [`Error::Io`].
 pub fn open(path: &Path) -> Result<TensorFile> {
-    let path = &find(path);
+    open_at(&find(path))
+}
+
+/// Opens a file, or the newest checkpoint in a folder, like [`open`], but at this path alone: a name
+/// is not looked for in `runs/` of the working directory.
+///
+/// # Errors
+/// The same as for [`open`].
+pub fn open_at(path: &Path) -> Result<TensorFile> {
     let mut attempts = 8;
     loop {
-        match open_named(&resolve(path)?) {
+        match open_named(&resolve_at(path)?) {
             Err(Error::Io { source, .. })
                 if path.is_dir() && source.kind() == ErrorKind::NotFound && attempts > 0 =>
             {

@@ -60,7 +60,7 @@ impl Model {
     /// network that is known; [`Error::Device`] if the device is not available;
     /// [`Error::OutOfMemory`].
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Model> {
-        Self::from_file(&files::open(path.as_ref())?, options)
+        Self::from_file(&files::open_at(path.as_ref())?, options)
     }
 
     /// Opens a file that is in memory, like [`open`](Self::open). The bytes are not needed
@@ -170,7 +170,7 @@ pub fn export(
     precision: FilePrecision,
     out: impl AsRef<Path>,
 ) -> Result<()> {
-    let file = files::open(from.as_ref())?;
+    let file = files::open_at(from.as_ref())?;
     deploy(&described::config_of(&file)?, &file, network, precision, out.as_ref())
 }
 
