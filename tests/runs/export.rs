@@ -1,6 +1,7 @@
 //! Tests `export` on a run's checkpoint.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use udass_raw::checkpoint::writer::write_numbers;
@@ -43,4 +44,41 @@ fn a_run_is_exported_and_computes_what_predict_computes() {
     let output = Command::new(python).args([script, text(&file)]).output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{out}{}", stderr(&output));
+}
+
+#[test]
+fn an_exported_file_predicts_by_itself_what_its_run_predicts() {
+    let folder = folder();
+    let file = folder.path().join("street.safetensors");
+    succeed("export", &[text(reference()), "--out", text(&file)]);
+    let images = world().join("cityscapes/leftImg8bit/val");
+    let image = glob::glob(&format!("{}/*/*.png", images.display())).unwrap().next().unwrap();
+    let image = image.unwrap();
+    let logits = |checkpoint: &Path| {
+        let logits = folder.path().join("logits.safetensors");
+        let out = folder.path().join("out");
+        let files = ["--checkpoint", text(checkpoint), "--out", text(&out)];
+        let args = [&[text(&image), "--logits", text(&logits), "--device", "host"], &files[..]];
+        succeed("predict", &args.concat());
+        fs::read(logits).unwrap()
+    };
+    assert!(logits(&file) == logits(reference()));
+
+    let half = folder.path().join("half.safetensors");
+    succeed("export", &[text(reference()), "--out", text(&half), "--precision", "bf16"]);
+    let bytes = |path: &Path| fs::metadata(path).unwrap().len();
+    assert!(bytes(&half) < bytes(&file) * 6 / 10, "{} of {}", bytes(&half), bytes(&file));
+    logits(&half);
+
+    for (name, words, problem) in [
+        ("a.safetensors", ["--size", "128x64"], "takes images of every size"),
+        ("a.onnx", ["--precision", "f16"], "ONNX graphs are written in f32"),
+        ("a.pt", ["--precision", "f32"], "a name that ends in .onnx or .safetensors"),
+    ] {
+        let out = folder.path().join(name);
+        let words = [&["export", text(reference()), "--out", text(&out)], &words[..]].concat();
+        let output = run_in(folder.path(), &words);
+        assert!(!output.status.success() && stderr(&output).contains(problem), "{output:?}");
+        assert!(!out.exists());
+    }
 }
