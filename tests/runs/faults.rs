@@ -121,7 +121,9 @@ impl Writer {
                 let told = stderr(&output);
                 let what = format!("{name}: {kind} at {step}\n{told}");
                 let warned = told.contains("TensorBoard gets no more of this run");
-                assert_eq!(warned, kind != "kill" && is_event_file(step), "{what}");
+                // Nobody learns of a file that could not be closed; it was synced before.
+                let seen = is_event_file(step) && !step.starts_with("Close");
+                assert_eq!(warned, kind != "kill" && seen, "{what}");
                 assert!(!told.contains("panicked"), "{what}");
                 if kind == "kill" {
                     assert_eq!(output.status.signal(), Some(9), "{what}");

@@ -304,6 +304,7 @@ impl Run<'_> {
     fn save(&mut self) -> Result<()> {
         self.log.sync()?;
         self.board.sync();
+        self.tell_board();
         self.checkpoints.save(&mut self.training, &self.position)?;
         self.elapsed();
         Ok(())
