@@ -28,12 +28,20 @@ pub enum Class {
     Fp32Special,
     /// Conversions between types.
     Conversion,
-    /// Integer arithmetic, with that of addresses.
+    /// Integer arithmetic of up to 32 bits, and products of two such numbers.
     Integer,
+    /// 64-bit integer arithmetic, most of it on addresses, without the classes below.
+    LongInteger,
+    /// 64-bit products, which the hardware puts together from shorter ones.
+    LongProduct,
+    /// 32-bit integer division and remainder, a sequence of instructions on the hardware.
+    ShortDivision,
     /// 64-bit integer division and remainder, which are a routine on the hardware.
     IntegerDivision,
-    /// Comparisons, selects and predicate logic.
+    /// Comparisons and selects of up to 32 bits, and predicate logic.
     Predicate,
+    /// Comparisons and selects of 64-bit integers.
+    LongPredicate,
     /// Moves between registers, most of which the assembler removes.
     Move,
     /// Branches and exits.
@@ -52,7 +60,7 @@ pub enum Class {
 
 impl Class {
     /// All classes, in the order of their values.
-    pub const ALL: [Class; 21] = [
+    pub const ALL: [Class; 25] = [
         Class::GlobalLoad,
         Class::GlobalStore,
         Class::SharedLoad,
@@ -65,8 +73,12 @@ impl Class {
         Class::Fp32Special,
         Class::Conversion,
         Class::Integer,
+        Class::LongInteger,
+        Class::LongProduct,
+        Class::ShortDivision,
         Class::IntegerDivision,
         Class::Predicate,
+        Class::LongPredicate,
         Class::Move,
         Class::Control,
         Class::Mma,
@@ -111,8 +123,12 @@ impl Class {
             Class::Fp32Special => "fp32_special",
             Class::Conversion => "conversion",
             Class::Integer => "integer",
+            Class::LongInteger => "long_integer",
+            Class::LongProduct => "long_product",
+            Class::ShortDivision => "short_division",
             Class::IntegerDivision => "integer_division",
             Class::Predicate => "predicate",
+            Class::LongPredicate => "long_predicate",
             Class::Move => "move",
             Class::Control => "control",
             Class::Mma => "mma",

@@ -34,6 +34,7 @@ pub struct Tensor {
 #[derive(Default)]
 pub struct Memory {
     tensors: Vec<Tensor>,
+    /// A record for each word; none for tensors that are not watched.
     cells: Vec<Vec<Cell>>,
 }
 
@@ -51,7 +52,17 @@ impl Memory {
     /// Adds a tensor and returns its address.
     pub fn add(&mut self, tensor: Tensor) -> u64 {
         let words = tensor.bytes.len().div_ceil(1 << tensor.element.trailing_zeros().min(31));
-        self.cells.push(vec![Cell::default(); words]);
+        self.push(tensor, vec![Cell::default(); words])
+    }
+
+    /// Adds a tensor in which no races are looked for, and returns its address. It takes no memory
+    /// beside its bytes, so that single blocks of large launches can be counted.
+    pub fn add_unwatched(&mut self, tensor: Tensor) -> u64 {
+        self.push(tensor, Vec::new())
+    }
+
+    fn push(&mut self, tensor: Tensor, cells: Vec<Cell>) -> u64 {
+        self.cells.push(cells);
         self.tensors.push(tensor);
         self.start(self.tensors.len() - 1)
     }
@@ -103,7 +114,8 @@ impl Memory {
         let shift = tensor.element.trailing_zeros().min(31);
         let (first, last) = (offset >> shift, (offset + u64::from(bytes) - 1) >> shift);
         for word in first..=last {
-            let result = self.cells[index][word as usize].access_global(access, now);
+            let Some(cell) = self.cells[index].get_mut(word as usize) else { break };
+            let result = cell.access_global(access, now);
             result.map_err(|c| conflict(c, access, &self.tensors[index].name, word << shift))?;
         }
         let offset = offset as usize;

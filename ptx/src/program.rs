@@ -77,6 +77,12 @@ impl Program {
         self.code.len()
     }
 
+    /// Returns how many of its instructions are of a class; those whose class depends on an address
+    /// are of none.
+    pub fn of(&self, class: Class) -> usize {
+        self.code.iter().filter(|instruction| instruction.class == Some(class)).count()
+    }
+
     /// Returns the bytes of the shared arrays that it declares, without the launch's dynamic part.
     pub fn static_shared(&self) -> u32 {
         self.shared.iter().filter_map(|array| array.bytes).sum()

@@ -28,6 +28,9 @@ pub struct GlobalTraffic {
     pub bytes: u64,
     /// 32-byte sectors that the warps touched; 32 · sectors / bytes is 1 if all are used whole.
     pub sectors: u64,
+    /// Sectors that a block's share of a multiprocessor's cache does not hold: those that come from
+    /// the second-level cache. Stores write all of theirs through.
+    pub missed: u64,
 }
 
 /// Traffic of loads or stores in shared memory.
@@ -61,6 +64,39 @@ pub struct Statistics {
     pub shared_loads: SharedTraffic,
     /// Stores to shared memory, and atomics.
     pub shared_stores: SharedTraffic,
+    cache: Cache,
+}
+
+/// Sets of the cache that a block has to itself, and sectors of a set: 32 KiB, an eighth of an
+/// H100's, because that keeps eight blocks of 256 threads.
+const SETS: usize = 256;
+const WAYS: usize = 4;
+
+/// The sectors that were used last, by this block and those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cache {
+    /// One more than the sectors' numbers, the one that was used last first; 0 where there is none.
+    sets: Vec<[u64; WAYS]>,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache { sets: vec![[0; WAYS]; SETS] }
+    }
+}
+
+impl Cache {
+    /// Looks for a sector, and keeps it.
+    fn holds(&mut self, sector: u64) -> bool {
+        // Multiplied, so that tensors whose addresses differ in high bits alone part.
+        let hash = (sector + (sector >> 24) * 0x9E37).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
+        let set = &mut self.sets[hash as usize % SETS];
+        let found = set.iter().position(|&known| known == sector + 1);
+        let last = found.unwrap_or(WAYS - 1);
+        set[..=last].rotate_right(1);
+        set[0] = sector + 1;
+        found.is_some()
+    }
 }
 
 impl Statistics {
@@ -110,6 +146,23 @@ impl Statistics {
         })
     }
 
+    /// Counts a load from global memory of `bytes` bytes by each lane of a mask.
+    pub(crate) fn load(&mut self, addresses: &Longs, mask: u32, bytes: u32) {
+        let cache = &mut self.cache;
+        self.global_loads.count(addresses, mask, bytes, |sector| cache.holds(sector));
+    }
+
+    /// Counts a store or an atomic in global memory.
+    pub(crate) fn store(&mut self, addresses: &Longs, mask: u32, bytes: u32) {
+        self.global_stores.count(addresses, mask, bytes, |_| false);
+    }
+
+    /// Forgets all counts, but not what the cache holds.
+    pub(crate) fn forget(&mut self) {
+        let cache = std::mem::take(&mut self.cache);
+        *self = Statistics { cache, ..Statistics::default() };
+    }
+
     pub(crate) fn count(&mut self, class: Class, mask: u32) {
         let executed = &mut self.executed[class as usize];
         executed.warps += 1;
@@ -122,10 +175,12 @@ impl GlobalTraffic {
         self.accesses += other.accesses;
         self.bytes += other.bytes;
         self.sectors += other.sectors;
+        self.missed += other.missed;
     }
 
-    /// Counts an access of `bytes` bytes by each lane of a mask.
-    pub(crate) fn count(&mut self, addresses: &Longs, mask: u32, bytes: u32) {
+    /// Counts an access of `bytes` bytes by each lane of a mask; `holds` tells whether a cache has
+    /// a sector.
+    fn count(&mut self, addresses: &Longs, mask: u32, bytes: u32, holds: impl FnMut(u64) -> bool) {
         let mut distinct = Distinct::default();
         for lane in lanes(mask) {
             let address = addresses[lane];
@@ -135,6 +190,9 @@ impl GlobalTraffic {
         self.accesses += 1;
         self.bytes += u64::from(bytes) * u64::from(mask.count_ones());
         self.sectors += distinct.count as u64;
+        let mut holds = holds;
+        let sectors = distinct.numbers[..distinct.count].iter();
+        self.missed += sectors.filter(|&&sector| !holds(sector)).count() as u64;
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use crate::class::Class;
 use crate::error::SyntaxError;
-use crate::op::{FloatOp, IntegerOp, Op, Space};
+use crate::op::{Compared, FloatOp, IntegerOp, Op, Space, Target};
 use crate::parse::parse;
 use crate::program::{Instruction, Place, Program, SharedArray, Special};
 use crate::syntax::{Entry, Home, Module, Statement, Variable};
@@ -180,6 +180,15 @@ fn class_of(op: &Op) -> Option<Class> {
         Op::Integer { op: IntegerOp::Div | IntegerOp::Rem, kind, .. } if kind.bytes() == 8 => {
             Class::IntegerDivision
         }
+        Op::Integer { op: IntegerOp::Div | IntegerOp::Rem, .. } => Class::ShortDivision,
+        Op::Integer { op: IntegerOp::MulLow | IntegerOp::MulHigh, kind, .. }
+        | Op::MulAdd { kind, .. }
+            if kind.bytes() == 8 =>
+        {
+            Class::LongProduct
+        }
+        Op::Integer { kind, .. } if kind.bytes() == 8 => Class::LongInteger,
+        Op::ExtractBits { kind, .. } if kind.bytes() == 8 => Class::LongInteger,
         Op::Integer { .. }
         | Op::MulAdd { .. }
         | Op::MulWide { .. }
@@ -194,6 +203,9 @@ fn class_of(op: &Op) -> Option<Class> {
             op if op.is_approximate() => Class::Fp32Special,
             _ => Class::Fp32,
         },
+        Op::Compare { of: Compared::Longs { .. }, .. } | Op::Select { d: Target::Long(_), .. } => {
+            Class::LongPredicate
+        }
         Op::Compare { .. } | Op::Logic { .. } | Op::MovePredicate { .. } | Op::Select { .. } => {
             Class::Predicate
         }

@@ -238,10 +238,10 @@ fn count(
     }
     match (home, way) {
         (Space::Global | Space::Generic, Way::Load) => {
-            statistics.global_loads.count(addresses, mask, bytes);
+            statistics.load(addresses, mask, bytes);
         }
         (Space::Global | Space::Generic, _) => {
-            statistics.global_stores.count(addresses, mask, bytes);
+            statistics.store(addresses, mask, bytes);
         }
         (Space::Shared, Way::Load) => statistics.shared_loads.count(addresses, mask, bytes),
         (Space::Shared, _) => statistics.shared_stores.count(addresses, mask, bytes),
@@ -290,7 +290,7 @@ fn copy_async(
     let (to, from) = (resolve(warp, to), resolve(warp, from));
     let wanted = source_bytes.map(|count| warp.registers.word(count));
     if mask != 0 {
-        context.statistics.global_loads.count(&from, mask, bytes);
+        context.statistics.load(&from, mask, bytes);
     }
     for lane in lanes(mask) {
         let wanted = wanted.map_or(bytes, |wanted| wanted[lane].min(bytes));

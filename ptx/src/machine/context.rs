@@ -17,11 +17,15 @@ pub struct Options {
     /// Executes only one of so many blocks, for counts of large launches, whose results it leaves
     /// incomplete. The statistics are those of the blocks that were executed.
     pub one_block_of: u32,
+    /// Leaves the first block out of the statistics, if others follow. What it loads is in the cache
+    /// for them, as a multiprocessor's later blocks find what its earlier ones loaded.
+    pub warm_up: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { approximation: Approximation::Nearest, patience: 1 << 26, one_block_of: 1 }
+        let approximation = Approximation::Nearest;
+        Options { approximation, patience: 1 << 26, one_block_of: 1, warm_up: false }
     }
 }
 

@@ -69,7 +69,8 @@ pub fn run(memory: &mut Memory, launch: &Launch, options: Options) -> Result<Sta
             Warp::new(index, lanes as usize, registers, program.local)
         })
         .collect();
-    for index in (0..blocks).step_by(options.one_block_of.max(1) as usize) {
+    let step = options.one_block_of.max(1);
+    for index in (0..blocks).step_by(step as usize) {
         for warp in &mut warps {
             for &(special, slot) in &program.specials {
                 let value = std::array::from_fn(|lane| match special {
@@ -87,6 +88,9 @@ pub fn run(memory: &mut Memory, launch: &Launch, options: Options) -> Result<Sta
         }
         block::run(&mut context, &mut warps, index)?;
         context.statistics.blocks += 1;
+        if options.warm_up && index == 0 && step < blocks {
+            context.statistics.forget();
+        }
     }
     let mut statistics = context.statistics;
     statistics.launches = 1;

@@ -12,9 +12,11 @@ fn instructions_are_counted_by_warp_and_thread() {
     assert_eq!([counts.launches, counts.blocks, counts.warps], [1, 3, 6]);
     assert_eq!(counts.of(Class::Fp32).warps, 6);
     assert_eq!(counts.of(Class::Fp32).threads, 192);
-    // Three are the preamble's. A second warp executes the guarded one with no lane.
-    assert_eq!(counts.of(Class::Integer).warps, 6 * 4);
-    assert_eq!(counts.of(Class::Integer).threads, 192 * 3 + 15);
+    // One is the preamble's. A second warp executes the guarded one with no lane.
+    assert_eq!(counts.of(Class::Integer).warps, 6 * 2);
+    assert_eq!(counts.of(Class::Integer).threads, 192 + 15);
+    // The preamble's are of 64 bits.
+    assert_eq!(counts.of(Class::LongInteger).warps, 6 * 2);
     let json = counts.json();
     assert_eq!(json["executed"]["fp32"]["threads"], 192);
     let mut twice = counts.clone();
@@ -41,6 +43,25 @@ fn sectors_tell_how_accesses_coalesce() {
     assert_eq!(counts.global_stores.sectors, 16);
     let (_, counts) = run("ld.global.u32 %r2, [%rd3];", WARP).unwrap();
     assert_eq!(counts.global_loads.sectors, 1);
+}
+
+#[test]
+fn a_cache_holds_what_a_block_and_those_before_it_loaded() {
+    let (_, counts) =
+        run("ld.global.u32 %r2, [%rd3];\nld.global.u32 %r3, [%rd3];", WARP).unwrap();
+    assert_eq!([counts.global_loads.sectors, counts.global_loads.missed], [2, 1]);
+    let (_, counts) =
+        run("st.global.u32 [%rd2], %r1;\nst.global.u32 [%rd2], %r1;", WARP).unwrap();
+    assert_eq!([counts.global_stores.sectors, counts.global_stores.missed], [32, 32]);
+    // The first of four blocks is executed, but not counted.
+    let size = Size { blocks: 4, threads: 32 };
+    let options = Options { warm_up: true, ..Options::default() };
+    let (_, counts) = run_with("ld.global.u32 %r2, [%rd3];", size, options).unwrap();
+    assert_eq!([counts.blocks, counts.warps], [3, 3]);
+    assert_eq!([counts.global_loads.sectors, counts.global_loads.missed], [3, 0]);
+    // A launch of one block is counted.
+    let (_, counts) = run_with("ld.global.u32 %r2, [%rd3];", WARP, options).unwrap();
+    assert_eq!([counts.blocks, counts.global_loads.missed], [1, 1]);
 }
 
 #[test]
