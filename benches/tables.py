@@ -10,7 +10,7 @@ A table is between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`, and 
     methods RECORD SETTING...   the same with one row per method and columns for each setting
     forward RECORD              inference from compare.py forward: one row per network
     full_size RECORD            iterations from .ci/full_size
-    predictions RECORD CARD     lower bounds from predictions.py for one GPU
+    predictions RECORD CARD     expected times and lower bounds from predictions.py for one GPU
     gpu RECORD+PREDICTIONS PRESET...    iterations from gpu/run: one row per precision and method
     toy RECORD[+RECORD] PRESET...       mIoU from toy_methods.py: one row per method, columns for each preset with
                                 the mIoU published for the method on GTA
@@ -124,13 +124,16 @@ def forward(record: dict, _: list[str]) -> list[str]:
 def predictions(record: dict, cards: list[str]) -> list[str]:
     rows = []
     of = {(r["preset"], r["method"], r["variant"], r["precision"]): r for r in record["results"] if r["card"] in cards}
+    modeled = all("expected_seconds" in r for r in of.values())
     for preset, method, variant in dict.fromkeys(key[:3] for key in of):
         cells = [f"`{preset}`: {NAMES[method]}{variant and ', ' + VARIANTS[variant]}"]
         for precision in ("f32", "tf32", "bf16"):
             r = of[preset, method, variant, precision]
-            cells += [f"{1e3 * r['profiled_seconds']:.0f} ms", f"{r['peak_bytes'] / 2**30:.1f} GiB"]
+            # Records before the model of a GPU's time have the lower bound alone.
+            time = f"{1e3 * r['expected_seconds']:.0f} ms ({1e3 * r['bound_seconds']:.0f})" if modeled else f"{1e3 * r['profiled_seconds']:.0f} ms"
+            cells += [time, f"{r['peak_bytes'] / 2**30:.1f} GiB"]
         rows.append([*cells, f"{r['calls']}"])
-    heads = ["iteration, lower bound", "f32", "memory", "tf32", "memory", "bf16", "memory", "calls (bf16)"]
+    heads = ["iteration, expected (at least)" if modeled else "iteration, lower bound", "f32", "memory", "tf32", "memory", "bf16", "memory", "calls (bf16)"]
     return [*grid(heads, rows), "", f"Predicted for {cards[0]}, not measured; commit {record['commit'][:7]}."]
 
 

@@ -11,10 +11,11 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 use udass_raw::config::{Config, METHODS};
-use udass_raw::device::Device;
+use udass_raw::device::{Device, Precision};
 use udass_raw::nn::Segmentor;
 use udass_raw::run::profile::kernel::Kernel;
-use udass_raw::run::profile::{Rates, predict};
+use udass_raw::run::profile::model::Model;
+use udass_raw::run::profile::{Predicted, Rates, predict};
 
 /// A small iteration with all four training passes.
 const SMALL: [&str; 7] = [
@@ -132,12 +133,88 @@ fn a_prediction_says_that_it_is_one() {
 }
 
 #[test]
+fn an_expected_time_stands_beside_the_floor() {
+    let folder = TempDir::new().unwrap();
+    let model = ["--dry", "--device-model", "h200", "--json", "p.json", "--html", "p.html"];
+    let args = [&model[..], &["--set", "device.precision=bf16"]].concat();
+    let text = told(folder.path(), &args);
+    for expected in ["modeled, not measured", "NVIDIA H200 SXM expected", "at least", "of bound"] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    let page = fs::read_to_string(folder.path().join("p.html")).unwrap();
+    assert!(page.contains("<th>at least</th>"));
+    let json: Value =
+        serde_json::from_slice(&fs::read(folder.path().join("p.json")).unwrap()).unwrap();
+    let calls = json["calls"].as_array().unwrap();
+    let number = |of: &Value, key: &str| of[key].as_f64().unwrap();
+    // No call is faster than its floor, or than a launch. What crosses to the device is not held to
+    // the floor of its memory.
+    for call in calls {
+        let (expected, bound) = (number(call, "expected_seconds"), number(call, "bound_seconds"));
+        assert!(expected > bound && expected >= 2e-6, "{call}");
+    }
+    let sum: f64 = calls.iter().map(|call| number(call, "expected_seconds")).sum();
+    let beside: f64 = (calls.iter().filter(|call| call["overlaps"] == true))
+        .map(|call| number(call, "expected_seconds"))
+        .sum();
+    assert!(beside > 0.0);
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * b, "{a} {b}");
+    close(number(&json, "expected_sum_seconds"), sum);
+    close(number(&json, "expected_seconds"), (sum - beside).max(beside));
+    close(numbers(&json["by_kernel"], "seconds"), sum);
+    close(numbers(&json["by_kernel"], "bound_seconds"), number(&json, "bound_seconds"));
+
+    let text = refused(folder.path(), &["--dry", "--device-model", "h201"]);
+    assert!(
+        text.contains("`h201` is unknown; the choices are a100, h100, h200, rtx4090"),
+        "{text}"
+    );
+    let text = refused(folder.path(), &["--dry", "--device-model", "h200", "--memory-rate", "1"]);
+    assert!(text.contains("cannot be used with"), "{text}");
+}
+
+/// What the constants of `machines.toml` and the counts of `kernels.toml` say of whole iterations.
+/// They change with the kernels; a constant of a machine changes with a measurement.
+#[test]
+fn iterations_take_as_long_as_their_machine_code_says() {
+    for (preset, change, least, most) in [
+        ("gta_vit", "network.batch_student_passes=false", 118.8, 145.2),
+        ("gta_vit", "network.batch_student_passes=true", 104.4, 127.6),
+        ("gta_cnn", "network.batch_student_passes=false", 126.0, 154.0),
+    ] {
+        let changes = ["device.precision=bf16".into(), change.into()];
+        let config = Config::load_with(preset, None, &changes).unwrap();
+        let model = Model::new("h200", Precision::Bf16).unwrap();
+        let profile = predict(&config, preset, Predicted::Expected(&model)).unwrap();
+        let expected = 1e3 * profile.modeled.unwrap().seconds();
+        assert!((least..most).contains(&expected), "{preset} with {change}: {expected} ms");
+    }
+}
+
+#[test]
+fn every_gpu_and_precision_has_an_expectation() {
+    for machine in ["a100", "h100", "h200", "rtx4090"] {
+        for (precision, name) in
+            [(Precision::F32, "f32"), (Precision::Tf32, "tf32"), (Precision::Bf16, "bf16")]
+        {
+            for preset in ["toy_vit", "toy_cnn"] {
+                let changes = [format!("device.precision={name}")];
+                let config = Config::load_with(preset, None, &changes).unwrap();
+                let model = Model::new(machine, precision).unwrap();
+                let profile = predict(&config, preset, Predicted::Expected(&model)).unwrap();
+                assert!(profile.modeled.unwrap().seconds() > profile.profile.seconds * 0.5);
+            }
+        }
+    }
+}
+
+#[test]
 fn every_method_has_its_passes() {
     let rates = Rates { memory: 1e12, matrix: 1e14 };
     for preset in ["toy_vit", "toy_cnn"] {
         for method in METHODS {
             let config = Config::load_with(preset, Some(method), &[]).unwrap();
-            let calls = predict(&config, preset, rates).unwrap().profile.calls;
+            let calls = predict(&config, preset, Predicted::Bound(rates)).unwrap().profile.calls;
             let has = |scope: &str| calls.iter().any(|call| call.place.scope == scope);
             assert!(has("source") && has("optimizer"), "{preset} {method}");
             assert_eq!(
@@ -156,7 +233,7 @@ fn every_kernel_of_an_iteration_runs_alone() {
     let config = config();
     let device = Device::host(1).unwrap();
     let rates = Rates { memory: 1e9, matrix: 1e9 };
-    let profile = predict(&config, "toy_vit", rates).unwrap().profile;
+    let profile = predict(&config, "toy_vit", Predicted::Bound(rates)).unwrap().profile;
     let kernels: BTreeSet<&str> = (profile.calls.iter())
         .filter_map(|call| match &call.work {
             udass_raw::device::profile::Work::Kernel(launch) => Some(launch.kernel.name),

@@ -8,6 +8,8 @@ use udass_raw::device::Device;
 use udass_raw::run::profile::kernel::{
     Caches, Kernel, Measurement, Measurements, Sampling, listing,
 };
+use udass_raw::run::profile::model::Model;
+use udass_raw::run::profile::{Predicted, Rates};
 use udass_raw::run::{build, profile};
 
 use super::configured::Configured;
@@ -23,6 +25,7 @@ use super::output::{is_standard, print, tell, write};
 Examples:
   udass-raw profile toy_vit
   udass-raw profile gta_vit --method mic --html profile.html --trace trace.json
+  udass-raw profile gta_vit --dry --device-model h200
   udass-raw profile gta_vit --dry --memory-rate 3.35e12 --matrix-rate 400e12
   udass-raw profile gta_vit --list
   udass-raw profile gta_vit --kernel attention_forward --shape 4x16384x64
@@ -55,16 +58,23 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Run nothing: count calls, bytes, FLOPs and memory, and predict times from the two rates.
-    #[arg(long, requires_all = ["memory_rate", "matrix_rate"], conflicts_with = "kernel")]
+    /// Run nothing: count calls, bytes, FLOPs and memory, and predict times for a --device-model, or
+    /// lower bounds from --memory-rate and --matrix-rate.
+    #[arg(long, requires = "predicted_for", conflicts_with = "kernel")]
     dry: bool,
 
+    /// GPU whose times --dry expects: a100, h100, h200 or rtx4090.
+    #[arg(long, value_name = "GPU", requires = "dry", group = "predicted_for")]
+    #[arg(conflicts_with_all = ["memory_rate", "matrix_rate"])]
+    device_model: Option<String>,
+
     /// Memory bandwidth in bytes per second, for --dry.
-    #[arg(long, value_name = "B/S", value_parser = rate, requires = "dry")]
+    #[arg(long, value_name = "B/S", value_parser = rate, requires_all = ["dry", "matrix_rate"])]
+    #[arg(group = "predicted_for")]
     memory_rate: Option<f64>,
 
     /// FLOPs per second of matmuls, for --dry.
-    #[arg(long, value_name = "FLOP/S", value_parser = rate, requires = "dry")]
+    #[arg(long, value_name = "FLOP/S", value_parser = rate, requires_all = ["dry", "memory_rate"])]
     matrix_rate: Option<f64>,
 
     /// List the kernels that an iteration launches, with their shapes.
@@ -149,9 +159,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let name = &args.configured.config;
-    let measured = match (args.memory_rate, args.matrix_rate) {
-        (Some(memory), Some(matrix)) => {
-            profile::predict(&config, name, profile::Rates { memory, matrix })?
+    let measured = match (&args.device_model, args.memory_rate, args.matrix_rate) {
+        (Some(machine), ..) => {
+            let model = Model::new(machine, build::precision(&config)?)?;
+            profile::predict(&config, name, Predicted::Expected(&model))?
+        }
+        (_, Some(memory), Some(matrix)) => {
+            let rates = Rates { memory, matrix };
+            profile::predict(&config, name, Predicted::Bound(rates))?
         }
         _ => profile::measure(&build::device(&config)?, &config, name, args.samples)?,
     };

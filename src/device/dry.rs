@@ -13,19 +13,18 @@ use crate::{Error, Result};
 
 /// Address space reserved at once, more than a step can need.
 const CHUNK: usize = 1 << 44;
-/// Multiprocessors of an H100 or H200. Work is split into blocks as the `cuda` device splits it
-/// there.
-const MULTIPROCESSORS: usize = 132;
 
 /// A backend without memory: what a step fetches of its own results is zero.
 pub(super) struct Dry {
     precision: Precision,
+    /// Work is split into blocks as the `cuda` device splits it on so many.
+    multiprocessors: usize,
     reserved: Cell<u64>,
 }
 
 impl Dry {
-    pub fn new(precision: Precision) -> Dry {
-        Dry { precision, reserved: Cell::new(0) }
+    pub fn new(precision: Precision, multiprocessors: usize) -> Dry {
+        Dry { precision, multiprocessors, reserved: Cell::new(0) }
     }
 }
 
@@ -88,11 +87,11 @@ impl Backend for Dry {
     }
 
     fn blocks_of_groups(&self, rows: usize, _: usize) -> usize {
-        blocks::of_groups(rows, MULTIPROCESSORS)
+        blocks::of_groups(rows, self.multiprocessors)
     }
 
     fn parts_of_groups(&self, rows: usize) -> usize {
-        blocks::parts_of_groups(rows, MULTIPROCESSORS)
+        blocks::parts_of_groups(rows, self.multiprocessors)
     }
 
     fn mark(&self) -> Result<u64> {

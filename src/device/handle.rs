@@ -65,9 +65,14 @@ impl Device {
     }
 
     /// Creates a device that computes nothing and holds no memory. It shows what a step would
-    /// allocate and launch before any step runs.
+    /// allocate and launch before any step runs, on an H100 or H200.
     pub fn dry(precision: Precision) -> Device {
-        Self::with_backend(Box::new(Dry::new(precision)), precision.types())
+        Self::dry_on(precision, 132)
+    }
+
+    /// Like [`dry`](Self::dry), for a GPU with this number of multiprocessors.
+    pub fn dry_on(precision: Precision, multiprocessors: usize) -> Device {
+        Self::with_backend(Box::new(Dry::new(precision, multiprocessors)), precision.types())
     }
 
     /// Creates a device on the first visible GPU. With `deterministic`, results are bit-identical

@@ -11,7 +11,7 @@ use udass_raw::device::profile::Call;
 use udass_raw::device::{Device, Precision, Types};
 use udass_raw::nn::{BatchNormMode, Pass};
 use udass_raw::ops;
-use udass_raw::run::profile::{Rates, Synthetic, predict};
+use udass_raw::run::profile::{Predicted, Rates, Synthetic, predict};
 use udass_raw::run::train::initial_state;
 use udass_raw::tape::Tape;
 use udass_raw::tensor::{DType, Tensor};
@@ -350,7 +350,7 @@ fn what_is_predicted_of_an_iteration_is_what_it_asks_for() {
         let set = format!("device.precision={}", format!("{precision:?}").to_lowercase());
         let config = config_with("toy_vit", &[&set]);
         let rates = Rates { memory: 2e12, matrix: 4e14 };
-        let predicted = predict(&config, "toy_vit", rates).unwrap().profile.calls;
+        let predicted = predict(&config, "toy_vit", Predicted::Bound(rates)).unwrap().profile.calls;
         let device = stand_in::device_in(precision);
         let mut training = Synthetic::new(&device, &config).unwrap();
         training.step().unwrap();

@@ -9,6 +9,7 @@
 mod built;
 mod cases;
 mod compare;
+mod counts;
 mod faults;
 mod kernels;
 mod memory;

@@ -47,11 +47,9 @@ fn sectors_tell_how_accesses_coalesce() {
 
 #[test]
 fn a_cache_holds_what_a_block_and_those_before_it_loaded() {
-    let (_, counts) =
-        run("ld.global.u32 %r2, [%rd3];\nld.global.u32 %r3, [%rd3];", WARP).unwrap();
+    let (_, counts) = run("ld.global.u32 %r2, [%rd3];\nld.global.u32 %r3, [%rd3];", WARP).unwrap();
     assert_eq!([counts.global_loads.sectors, counts.global_loads.missed], [2, 1]);
-    let (_, counts) =
-        run("st.global.u32 [%rd2], %r1;\nst.global.u32 [%rd2], %r1;", WARP).unwrap();
+    let (_, counts) = run("st.global.u32 [%rd2], %r1;\nst.global.u32 [%rd2], %r1;", WARP).unwrap();
     assert_eq!([counts.global_stores.sectors, counts.global_stores.missed], [32, 32]);
     // The first of four blocks is executed, but not counted.
     let size = Size { blocks: 4, threads: 32 };

@@ -154,8 +154,9 @@ mod tests {
         let long: Vec<f64> = (0..302).map(f64::from).collect();
         let points = averaged(&[member(&long)], &Curve::Loss, 302);
         assert_eq!(points.len(), 101);
-        assert_eq!(points[0], (3, Spread::of([1.0])));
-        assert_eq!(points[100], (302, Spread::of([300.5])));
+        // The deviation of a single run is not a number, which equals nothing.
+        let mean = |place: usize| (points[place].0, points[place].1.mean);
+        assert_eq!((mean(0), mean(100)), ((3, 1.0), (302, 300.5)));
         let points = averaged(&[member(&[1.0, 2.0, 5.0]), member(&[3.0, 2.0])], &Curve::Loss, 3);
         assert_eq!(points, [(1, Spread::of([1.0, 3.0])), (2, Spread::of([2.0, 2.0]))]);
     }

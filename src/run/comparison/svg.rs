@@ -157,7 +157,7 @@ mod tests {
         }
         for power in -60..60 {
             let largest = 1.37f64.powi(power);
-            let count = (largest / tick(largest)).ceil();
+            let count = (largest / tick(largest)).floor();
             assert!((2.0..=5.0).contains(&count), "{largest}: {count}");
         }
         assert_eq!([0.6000000000000001, 0.0, 2e-5, 20000.0].map(axis), ["0.6", "0", "2e-5", "20k"]);

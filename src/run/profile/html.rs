@@ -168,8 +168,8 @@ fn table(m: &Measured, group: Group) -> String {
     let rows: String = m.rows(group).iter().map(line).collect();
     format!(
         "<h2>By {}</h2>\n<div class=\"scroll\"><table>\n<tr><th>{0}</th><th>calls</th><th>time</th>\
-         <th>share</th><th>GB</th><th>GFLOP</th><th>GB/s</th><th>TFLOP/s</th><th>of bound</th>\
-         <th>gap</th></tr>\n{rows}</table></div>\n",
+         <th>share</th><th>GB</th><th>GFLOP</th><th>GB/s</th><th>TFLOP/s</th><th>at least</th>\
+         <th>of bound</th><th>gap</th></tr>\n{rows}</table></div>\n",
         group.name()
     )
 }
@@ -178,7 +178,7 @@ fn line(row: &Row) -> String {
     let seconds = row.seconds.max(f64::MIN_POSITIVE);
     format!(
         "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1} %</td><td>{:.3}</td><td>{:.2}</td>\
-         <td>{:.1}</td><td>{:.3}</td><td>{:.0} %</td><td>{}</td></tr>\n",
+         <td>{:.1}</td><td>{:.3}</td><td>{}</td><td>{:.0} %</td><td>{}</td></tr>\n",
         escaped(&row.name),
         row.calls,
         time(row.seconds),
@@ -187,6 +187,7 @@ fn line(row: &Row) -> String {
         row.flops * 1e-9,
         row.bytes * 1e-9 / seconds,
         row.flops * 1e-12 / seconds,
+        time(row.bound),
         100.0 * row.bound / seconds,
         time(row.gap)
     )

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::measured::Measured;
+use super::measured::{Measured, Modeled};
+use super::model::Model;
 use super::rates::Rates;
 use super::synthetic::Synthetic;
 use crate::Result;
@@ -43,28 +44,59 @@ pub fn measure(device: &Device, config: &Config, name: &str, samples: usize) -> 
     }
     let (config, device) = (name.into(), device.describe());
     let (predicted, samples, profile) = (false, seconds, fastest.unwrap_or_default());
-    Ok(Measured { config, device, predicted, rates, samples, memory, profile })
+    Ok(Measured { config, device, predicted, modeled: None, rates, samples, memory, profile })
 }
 
-/// Predicts an iteration of `config` without running it, for a device with the peak `rates`. Every
-/// call takes its lower bound for its bytes and FLOPs, and there are no gaps between calls.
+/// What an iteration is predicted for.
+pub enum Predicted<'a> {
+    /// A device of which only the peak rates are known. Every call takes its lower bound for its
+    /// bytes and FLOPs.
+    Bound(Rates),
+    /// A GPU whose constants are known. Every call takes its expected time.
+    Expected(&'a Model),
+}
+
+/// Predicts an iteration of `config` without running it. There are no gaps between calls.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) for an unknown precision or an invalid network.
-pub fn predict(config: &Config, name: &str, rates: Rates) -> Result<Measured> {
-    let device = Device::dry(build::precision(config)?);
+/// [`Error::Config`](crate::Error::Config) for an unknown precision, an invalid network, or a kernel
+/// that the model does not know.
+pub fn predict(config: &Config, name: &str, of: Predicted) -> Result<Measured> {
+    let precision = build::precision(config)?;
+    let (device, rates) = match of {
+        Predicted::Bound(rates) => (Device::dry(precision), rates),
+        Predicted::Expected(Model { machine, .. }) => {
+            (Device::dry_on(precision, machine.multiprocessors), machine.peak(precision))
+        }
+    };
     let mut training = Synthetic::new(&device, config)?;
     device.reset_peak_memory();
     training.step()?;
     let memory = device.memory();
     let (result, mut profile) = device.profile(|| training.step())?;
     result?;
+    let mut expected = Vec::new();
     let mut now = 0.0;
     for call in &mut profile.calls {
-        (call.start, call.seconds) = (now, rates.bound(call.bytes, call.flops));
+        call.start = now;
+        call.seconds = match of {
+            Predicted::Bound(_) => rates.bound(call.bytes, call.flops),
+            Predicted::Expected(model) => {
+                let time = model.expected(call)?;
+                expected.push(time);
+                time.seconds
+            }
+        };
         now += call.seconds;
     }
     profile.seconds = now;
+    let modeled = match of {
+        Predicted::Bound(_) => None,
+        Predicted::Expected(model) => {
+            Some(Modeled { machine: model.machine.name.clone(), calls: expected })
+        }
+    };
     let (config, device) = (name.into(), device.describe());
-    Ok(Measured { config, device, predicted: true, rates, samples: Vec::new(), memory, profile })
+    let (predicted, samples) = (true, Vec::new());
+    Ok(Measured { config, device, predicted, modeled, rates, samples, memory, profile })
 }

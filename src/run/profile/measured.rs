@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::model::Expected;
 use super::rates::Rates;
 use super::summary::{self, Group, Row};
 use crate::device::MemoryReport;
@@ -13,8 +14,10 @@ pub struct Measured {
     pub config: String,
     /// Description of the device.
     pub device: String,
-    /// Whether the times are computed from bytes and FLOPs rather than measured.
+    /// Whether the times are computed rather than measured.
     pub predicted: bool,
+    /// The times that a GPU is expected to take, if a model of one computed them.
+    pub modeled: Option<Modeled>,
     /// Peak rates of the device.
     pub rates: Rates,
     /// Wall-clock seconds of whole iterations that ran without the profiler.
@@ -25,15 +28,39 @@ pub struct Measured {
     pub profile: Profile,
 }
 
+/// The times that a GPU is expected to take.
+pub struct Modeled {
+    /// Name of the GPU.
+    pub machine: String,
+    /// The time of each call.
+    pub calls: Vec<Expected>,
+}
+
+impl Modeled {
+    /// Total seconds, with what runs beside other calls counted once.
+    pub fn seconds(&self) -> f64 {
+        let sum = |overlaps: bool| -> f64 {
+            let calls = self.calls.iter().filter(|call| call.overlaps == overlaps);
+            calls.map(|call| call.seconds).sum()
+        };
+        sum(false).max(sum(true))
+    }
+
+    /// Total seconds of all calls.
+    pub fn sum(&self) -> f64 {
+        self.calls.iter().map(|call| call.seconds).sum()
+    }
+}
+
 impl Measured {
     /// Returns the whole profile as JSON, including every call.
     pub fn to_json(&self) -> Value {
         let mut previous = 0.0;
-        let calls: Vec<Value> = (self.profile.calls.iter())
-            .map(|call| {
+        let calls: Vec<Value> = (self.profile.calls.iter().enumerate())
+            .map(|(index, call)| {
                 let gap = call.start - previous;
                 previous = call.start + call.seconds;
-                json!({
+                let mut all = json!({
                     "kernel": call.work.name(),
                     "shape": call.work.shape(),
                     "pass": call.place.scope,
@@ -46,7 +73,13 @@ impl Measured {
                     "bytes": call.bytes,
                     "flops": call.flops,
                     "bound_seconds": self.rates.bound(call.bytes, call.flops),
-                })
+                });
+                if let Some(expected) = self.modeled.as_ref().and_then(|m| m.calls.get(index)) {
+                    all["expected_seconds"] = expected.seconds.into();
+                    all["limit"] = expected.limit.name().into();
+                    all["overlaps"] = expected.overlaps.into();
+                }
+                all
             })
             .collect();
         let groups: serde_json::Map<String, Value> = (Group::ALL.iter())
@@ -67,9 +100,15 @@ impl Measured {
             "matrix_flops_per_second": self.rates.matrix,
             "iteration_seconds": self.samples,
             "profiled_seconds": self.profile.seconds,
+            "bound_seconds": self.bound(),
             "peak_bytes": self.memory.peak,
             "peak_tags": tags,
         });
+        if let Some(modeled) = &self.modeled {
+            all["device_model"] = modeled.machine.clone().into();
+            all["expected_seconds"] = modeled.seconds().into();
+            all["expected_sum_seconds"] = modeled.sum().into();
+        }
         if let Value::Object(all) = &mut all {
             all.extend(groups);
             all.insert("calls".into(), calls.into());
@@ -80,6 +119,11 @@ impl Measured {
     /// Returns the calls aggregated by `group`.
     pub fn rows(&self, group: Group) -> Vec<Row> {
         summary::rows(&self.profile, &self.rates, group)
+    }
+
+    /// Lower bound of the time of all calls, in seconds.
+    pub fn bound(&self) -> f64 {
+        self.profile.calls.iter().map(|call| self.rates.bound(call.bytes, call.flops)).sum()
     }
 
     /// Total seconds spent inside calls, without the gaps between them.

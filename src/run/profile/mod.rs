@@ -5,6 +5,7 @@ mod html;
 mod iteration;
 pub mod kernel;
 mod measured;
+pub mod model;
 mod rates;
 mod summary;
 mod synthetic;
@@ -12,7 +13,7 @@ mod table;
 mod trace;
 mod units;
 
-pub use iteration::{measure, predict};
-pub use measured::Measured;
+pub use iteration::{Predicted, measure, predict};
+pub use measured::{Measured, Modeled};
 pub use rates::Rates;
 pub use synthetic::Synthetic;

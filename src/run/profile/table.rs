@@ -21,7 +21,7 @@ impl Measured {
                 Group::Pass | Group::Stage => &rows[..],
                 Group::Kernel | Group::Shape | Group::Layer => &rows[..rows.len().min(most)],
             };
-            text.push_str(&format!("\n\n{}", grid(group, shown, self.predicted)));
+            text.push_str(&format!("\n\n{}", grid(group, shown, self)));
             if shown.len() < rows.len() {
                 let share: f64 = shown.iter().map(|row| row.share).sum();
                 let (count, share) = (rows.len() - shown.len(), 100.0 * (1.0 - share));
@@ -42,14 +42,20 @@ pub(super) fn heading(m: &Measured) -> Vec<String> {
         .iter()
         .fold((0.0, 0.0), |(bytes, flops), call| (bytes + call.bytes, flops + call.flops));
     let mut lines = vec![format!("{} on {}", m.config, m.device)];
-    lines.push(match m.predicted {
-        true => format!(
-            "modeled, not measured: at least {} in {calls} calls, at {} and {}",
-            time(inside),
-            per_second(memory, "B"),
-            per_second(matrix, "FLOP")
+    let peak = format!("{} and {}", per_second(memory, "B"), per_second(matrix, "FLOP"));
+    lines.push(match (m.predicted, &m.modeled) {
+        (true, Some(modeled)) => format!(
+            "modeled, not measured: {} on an {} expected in {calls} calls ({} if nothing \
+             overlaps); at least {}, at {peak}",
+            time(modeled.seconds()),
+            modeled.machine,
+            time(modeled.sum()),
+            time(m.bound())
         ),
-        false => format!(
+        (true, None) => {
+            format!("modeled, not measured: at least {} in {calls} calls, at {peak}", time(inside))
+        }
+        (false, _) => format!(
             "{} in {calls} calls and {} between them; iterations without the profiler took {}",
             time(inside),
             time(m.profile.seconds - inside),
@@ -73,11 +79,18 @@ pub(super) fn heading(m: &Measured) -> Vec<String> {
     lines
 }
 
-fn grid(group: Group, rows: &[Row], predicted: bool) -> Table {
+fn grid(group: Group, rows: &[Row], m: &Measured) -> Table {
     let mut table = Table::new();
     let mut heads = vec![group.name(), "calls", "time", "share", "GB", "GFLOP", "GB/s", "TFLOP/s"];
-    if !predicted {
-        heads.extend(["of bound", "gap"]);
+    let (modeled, measured) = (m.modeled.is_some(), !m.predicted);
+    if modeled {
+        heads.push("at least");
+    }
+    if modeled || measured {
+        heads.push("of bound");
+    }
+    if measured {
+        heads.push("gap");
     }
     table.load_style(STYLE).set_header(heads);
     for row in rows {
@@ -92,8 +105,13 @@ fn grid(group: Group, rows: &[Row], predicted: bool) -> Table {
             format!("{:.1}", row.bytes * 1e-9 / seconds),
             some(row.flops * 1e-12 / seconds, 3),
         ];
-        if !predicted {
+        if modeled {
+            cells.push(time(row.bound));
+        }
+        if modeled || measured {
             cells.push(format!("{:.0} %", 100.0 * row.bound / seconds));
+        }
+        if measured {
             cells.push(time(row.gap));
         }
         table.add_row(cells);
