@@ -193,7 +193,7 @@ fn kernel(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
         time: Duration::try_from_secs_f64(args.seconds)?,
     };
     let mut all = Measurements::default();
-    let mut opened: Option<(String, Device, Option<profile::Rates>)> = None;
+    let mut opened: Option<(String, Device, Option<Rates>)> = None;
     for axes in combinations(&args.axis) {
         let sets = axes.iter().map(|(key, value)| format!("{key}={value}"));
         let config = args.configured.load_until(None, sets)?;
@@ -224,7 +224,7 @@ fn kernel(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
             // After the kernel, whose file may not compile.
             let rates = match *rates {
                 Some(known) => known,
-                None => *rates.insert(profile::Rates::measure(device)?),
+                None => *rates.insert(Rates::measure(device)?),
             };
             let (axes, caches) = (axes.clone(), sampling.caches);
             all.0.push(Measurement { axes, kernel, timing, caches, rates, against });
