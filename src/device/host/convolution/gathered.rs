@@ -1,4 +1,4 @@
-//! Convolutions of narrow maps. A row of such a map has too few pixels for a matmul of its own: the
+//! Dilated convolutions of narrow maps. A row of such a map has too few pixels for a matmul of its own: the
 //! filter would be read again for each of them. So what every output pixel reads is gathered into
 //! a row of one matrix (im2col), a few images at a time.
 

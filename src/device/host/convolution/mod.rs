@@ -1,7 +1,7 @@
-//! Convolutions as matmuls. In wide maps each row is one, without im2col: undilated, the taps of a
-//! filter row are adjacent in memory (`runs`); dilated, they are not (`dilated`). Narrow maps are
-//! gathered first (`gathered`). Undilated 3×3 filters of many channels take fewer multiplications
-//! (`winograd`).
+//! Convolutions as matmuls. Undilated, the taps of a filter row are adjacent in memory, so each row
+//! of a map is one, without im2col (`runs`); 3×3 filters of many channels take fewer multiplications
+//! (`winograd`). Dilated, each row and tap is one (`dilated`), unless the map is so narrow that it is
+//! gathered first (`gathered`).
 //!
 //! The choice depends only on a convolution's sizes, and no sum depends on how the work was spread,
 //! so the results are bit-identical for any number of threads.
@@ -17,14 +17,11 @@ use crate::device::library_op::Convolution;
 use runs::Runs;
 
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
-    if winograd::takes(c) {
-        winograd::convolution(c)
-    } else if gathered::takes(c) {
-        gathered::convolution(c)
-    } else if c.dilation == 1 {
-        Runs(c).convolve()
-    } else {
-        dilated::convolution(c)
+    match c.dilation {
+        1 if winograd::takes(c) => winograd::convolution(c),
+        1 => Runs(c).convolve(),
+        _ if gathered::takes(c) => gathered::convolution(c),
+        _ => dilated::convolution(c),
     }
 }
 

@@ -34,16 +34,13 @@ const LEAST: usize = 128;
 /// Shortest side of an image for which it is so. On smaller ones many outputs have few taps inside
 /// the image, and direct sums of those round less.
 const LEAST_SIDE: usize = 8;
-/// Fewest pixels for which fewer products outweigh transforming the filter.
-const LEAST_PIXELS: usize = 512;
 
 /// Returns whether this way computes a pass, and does so faster than the direct sum. The filter's
 /// gradient, a sum over all pixels, would have three times the direct sum's error.
 pub fn takes(c: &Convolution) -> bool {
     let filter = matches!(c.pass, ConvolutionPass::Filter { .. });
-    let large = c.height.min(c.width) >= LEAST_SIDE && c.batch * c.height * c.width >= LEAST_PIXELS;
-    let many = c.channels.min(c.filters) >= LEAST;
-    c.dtype == DType::F32 && c.kernel == 3 && c.dilation == 1 && many && large && !filter
+    let many = c.channels.min(c.filters) >= LEAST && c.height.min(c.width) >= LEAST_SIDE;
+    c.dtype == DType::F32 && c.kernel == 3 && c.dilation == 1 && many && !filter
 }
 
 pub fn convolution(c: &Convolution) -> Result<()> {
