@@ -56,10 +56,13 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     assert_eq!(problem, "channel_mask: `key` must be U64, is I64[1]");
 
     // A single-precision tensor does not pass for a double-precision one.
-    let single = Device::host(1).unwrap();
-    let x = single.upload(&[4], &[0f32; 4]).unwrap();
+    let x = device.upload(&[4], &[0f32; 4]).unwrap();
     let downcast = kernels::Downcast { x: &x, y: &mut host.room(&[4]), elements: 4 };
     assert_eq!(told(downcast.launch(device, GRID)), "downcast: `x` must be F64, is F32[4]");
+    let elsewhere = Device::host(1).unwrap().upload(&[4], &[0f32; 4]).unwrap();
+    let downcast = kernels::Downcast { x: &elsewhere, y: &mut host.room(&[4]), elements: 4 };
+    let problem = told(downcast.launch(device, GRID));
+    assert_eq!(problem, "downcast: F32[4] is in the memory of another device");
 }
 
 #[test]

@@ -69,6 +69,14 @@ impl Bed {
         Run { once, copies, bytes: copies * one }
     }
 
+    /// Returns a tensor's numbers; on a dry device, which holds none, zeros.
+    pub fn read(&self, tensor: &Tensor) -> Vec<f32> {
+        match self.dry {
+            true => vec![0.0; tensor.len()],
+            false => self.device.read_f32(tensor).unwrap(),
+        }
+    }
+
     /// Returns uniform `real` numbers in [-1, 1), different for each slot.
     pub fn numbers(&self, shape: &[usize], slot: u64) -> Tensor {
         if self.dry {

@@ -70,7 +70,7 @@ impl Op {
         let mut weights = Weights::new(&bed.device, &Rc::new(spec), learns).unwrap();
         let mut next = |param: &ParamSpec| {
             let numbers = bed.numbers(&param.shape, slots.next().unwrap_or_default());
-            bed.device.read_f32(&numbers).map(Some)
+            Ok(Some(bed.read(&numbers)))
         };
         weights.load(&bed.device, &mut next).unwrap();
         ids.into_iter().map(|id| weights.param(id).unwrap()).collect()
