@@ -50,7 +50,11 @@ fn a_run_is_exported_and_computes_what_predict_computes() {
 fn an_exported_file_predicts_by_itself_what_its_run_predicts() {
     let folder = folder();
     let file = folder.path().join("street.safetensors");
-    succeed("export", &[text(reference()), "--out", text(&file)]);
+    let done = |words: &[&str]| {
+        let output = run_in(folder.path(), words);
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+    };
+    done(&["export", text(reference()), "--out", text(&file)]);
     let images = world().join("cityscapes/leftImg8bit/val");
     let image = glob::glob(&format!("{}/*/*.png", images.display())).unwrap().next().unwrap();
     let image = image.unwrap();
@@ -58,14 +62,14 @@ fn an_exported_file_predicts_by_itself_what_its_run_predicts() {
         let logits = folder.path().join("logits.safetensors");
         let out = folder.path().join("out");
         let files = ["--checkpoint", text(checkpoint), "--out", text(&out)];
-        let args = [&[text(&image), "--logits", text(&logits), "--device", "host"], &files[..]];
-        succeed("predict", &args.concat());
+        let words = ["predict", text(&image), "--logits", text(&logits), "--device", "host"];
+        done(&[&words[..], &files[..]].concat());
         fs::read(logits).unwrap()
     };
     assert!(logits(&file) == logits(reference()));
 
     let half = folder.path().join("half.safetensors");
-    succeed("export", &[text(reference()), "--out", text(&half), "--precision", "bf16"]);
+    done(&["export", text(reference()), "--out", text(&half), "--precision", "bf16"]);
     let bytes = |path: &Path| fs::metadata(path).unwrap().len();
     assert!(bytes(&half) < bytes(&file) * 6 / 10, "{} of {}", bytes(&half), bytes(&file));
     logits(&half);

@@ -140,7 +140,14 @@ impl<'a> Predictor<'a> {
         Ok(logits)
     }
 
-    fn logits_in_memory(&self, images: &[Pixels], width: usize, height: usize) -> Result<Tensor> {
+    /// Computes [`batch_logits`](Self::batch_logits), whatever their numbers: those of a dry device
+    /// cannot be looked at.
+    pub(crate) fn logits_in_memory(
+        &self,
+        images: &[Pixels],
+        width: usize,
+        height: usize,
+    ) -> Result<Tensor> {
         let device = self.device;
         // As in the reference, nothing is padded where a window fits: the last one moves back.
         let slides = |side: usize| self.config.window > 0 && side >= self.config.window;

@@ -14,7 +14,7 @@ use crate::data::toy;
 use crate::device::Device;
 use crate::file::free_space;
 use crate::run::build;
-use crate::run::eval::inference::Predictor;
+use crate::run::eval::inference::{Pixels, Predictor};
 use crate::run::eval::memory as eval_memory;
 use crate::run::profile::Synthetic;
 use crate::uda::memory as training_memory;
@@ -176,7 +176,8 @@ fn planned(config: &Config) -> Result<Plan> {
         let predictor =
             Predictor::new(&device, &training.network, &training.student, &config.eval)?;
         let [width, height] = config.eval.resize;
-        let logits = predictor.logits(&vec![0; 3 * width * height], width, height)?;
+        let image = vec![0; 3 * width * height];
+        let logits = predictor.logits_in_memory(&[Pixels::Bytes(&image)], width, height)?;
         predictor.classes(&logits, (height, width))?;
     }
     Ok(Plan { iterations, evaluation: device.memory().peak, checkpoint })
