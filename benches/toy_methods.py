@@ -8,8 +8,8 @@ Trains each preset with all six methods. Presets in --bounds are also trained wi
 settings of `source_only` and with QuadMix's network and sampling: on the source, there also for as much CPU time as
 QuadMix took, and on the target. Presets in --halved are also trained with the methods without HRDA on images of half
 the size, as in their publications. Writes the validation mIoU of every run to benches/results/; when started again
-with the same --out, it continues where it stopped. CPU time includes evaluation, and hardly depends on the load of
-the machine.
+with the same --out, it continues where it stopped. CPU time includes evaluation. It grows with the load of the
+machine, because threads that wait for each other stay awake for a while: let nothing else run.
 """
 import argparse
 import itertools
