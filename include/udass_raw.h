@@ -129,7 +129,7 @@
 #define UDASS_OUTPUT_LOGITS 2
 
 /**
- * What a call came to.
+ * The outcome of a call.
  */
 typedef enum {
   /**
@@ -293,7 +293,7 @@ typedef struct {
 } udass_image;
 
 /**
- * What to compute, and the buffer for it.
+ * A result to compute, and the buffer for it.
  */
 typedef struct {
   /**

@@ -33,7 +33,7 @@ pub struct UdassImage {
 // SAFETY: it is `repr(C)`, begins with its size, and has numbers and pointers.
 unsafe impl Versioned for UdassImage {}
 
-/// What to compute, and the buffer for it.
+/// A result to compute, and the buffer for it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct UdassOutput {

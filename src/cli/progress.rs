@@ -16,7 +16,7 @@ const PLAIN_EVERY: f64 = 10.0;
 #[derive(Debug)]
 pub struct Progress {
     unit: &'static str,
-    /// What stands before each line; empty for work that is shown alone, and may have a bar.
+    /// A prefix of each line. Work without one is shown alone, and may have a bar.
     label: String,
     state: Mutex<State>,
 }

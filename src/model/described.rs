@@ -1,4 +1,4 @@
-//! What a weight file says about its network.
+//! Reads the description of a network from its weight file.
 
 use crate::checkpoint::identity::{configuration, identify};
 use crate::checkpoint::tensor_file::TensorFile;

@@ -8,7 +8,7 @@ use crate::checkpoint::weights::Network;
 use crate::device::Precision;
 use crate::device::cuda::Cache;
 
-/// Where a model computes.
+/// The kind of device that a model computes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceKind {

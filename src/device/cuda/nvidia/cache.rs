@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Where compiled kernels and autotuning results are kept between processes.
+/// The folder that keeps compiled kernels and autotuning results between processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cache {
     /// This library's folder in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).

@@ -22,7 +22,7 @@ const USUAL_SHARED: usize = 32 << 10;
 
 pub(super) struct Code {
     capability: (c_int, c_int),
-    /// Where what NVRTC compiles is kept.
+    /// The folder that keeps what NVRTC compiles.
     cache: Option<PathBuf>,
     /// Loaded modules, by file in kernels/.
     modules: RefCell<HashMap<(&'static str, Types), sys::CUmodule>>,
