@@ -8,8 +8,8 @@ Trains each preset with all six methods. Presets in --bounds are also trained wi
 settings of `source_only` and with QuadMix's network and sampling: on the source, there also for as much CPU time as
 QuadMix took, and on the target. Presets in --halved are also trained with the methods without HRDA on images of half
 the size, as in their publications. Writes the validation mIoU of every run to benches/results/; when started again
-with the same --out, it continues where it stopped. CPU time includes evaluation. It grows with the load of the
-machine, because threads that wait for each other stay awake for a while: let nothing else run.
+with the same --out, it continues where it stopped. CPU time includes evaluation. A run computes with one thread,
+because threads that wait for each other stay awake for a while, longer on a busy machine; results do not depend on it.
 """
 import argparse
 import itertools
@@ -28,6 +28,7 @@ PROGRAM = ROOT / "target" / "release" / "udass-raw"
 SOURCE_VAL = ["target.layout=gta", "target.root=data/toy/gta_val", "eval.resize=[256,141]"]
 # --method sets the published EMA decay and threshold; short runs need the values of the toy presets.
 TOY = ["teacher.ema_decay=0.99", "pseudo_label.threshold=0.9"]
+ONE_THREAD = "device.threads=1"
 METHODS = ["quadmix", "mic", "hrda", "daformer", "dacs", "source_only"]
 HALVED = ["source.resize=[128,70]", "target.resize=[128,64]", "data.crop=64", "rare_class_sampling.min_pixels=30",
           "pseudo_label.margins=[2,15,2,2]", "eval.resize=[128,64]", "eval.window=64", "eval.stride=32"]
@@ -43,7 +44,7 @@ def settings(values):
 def train(folder, configured, out, seed, values):
     """Trains, and returns the wall-clock and CPU seconds, including evaluation."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [PROGRAM, "train", *configured, "--out", out, *settings([*TOY, f"seed={seed}", *values])]
+    command = [PROGRAM, "train", *configured, "--out", out, *settings([*TOY, ONE_THREAD, f"seed={seed}", *values])]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
