@@ -236,7 +236,7 @@ impl Winograd<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::host::convolution::tests::{computed, descriptor, numbers};
+    use crate::device::host::convolution::tests::errors;
 
     /// Batch, height, width, channels, filters: whole and cut tiles, single rows, several groups,
     /// and vectors that are not full.
@@ -257,19 +257,7 @@ mod tests {
             [ConvolutionPass::Forward { accumulate }, ConvolutionPass::Data { accumulate }]
         });
         for (pass, size) in passes.flat_map(|pass| SIZES.map(|size| (pass, size))) {
-            let sizes = descriptor(size, (3, 1), pass, DType::F64).elements();
-            let exact = [0, 1, 2].map(|i| numbers(i as u64, sizes[i]));
-            let single = exact.each_ref().map(|t| t.iter().map(|x| *x as f32).collect::<Vec<_>>());
-            let wanted = computed(&exact, &descriptor(size, (3, 1), pass, DType::F64), |c| {
-                Runs(c).convolve().unwrap()
-            });
-            let error = |way: &dyn Fn(&Convolution)| {
-                let got = computed(&single, &descriptor(size, (3, 1), pass, DType::F32), way);
-                let square = |(got, wanted): (&f32, &f64)| (f64::from(*got) - wanted).powi(2);
-                (got.iter().zip(&wanted).map(square).sum::<f64>() / got.len() as f64).sqrt()
-            };
-            let direct = error(&|c| Runs(c).convolve().unwrap());
-            let winograd = error(&|c| convolution(c).unwrap());
+            let (direct, winograd) = errors(size, pass, convolution);
             println!("{pass:?} {size:?}: direct {direct:.1e}, Winograd {winograd:.1e}");
             let limit = if size[1].min(size[2]) < LEAST_SIDE { 3.0 } else { 2.0 };
             assert!(winograd <= limit * direct, "{pass:?} {size:?}: {winograd} {direct}");
