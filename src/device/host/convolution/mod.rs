@@ -7,6 +7,7 @@
 //! so the results are bit-identical for any number of threads.
 
 mod dilated;
+mod direct;
 mod filter;
 mod gathered;
 mod runs;
@@ -20,6 +21,7 @@ use runs::Runs;
 pub(super) fn convolution(c: &Convolution) -> Result<()> {
     match c.dilation {
         _ if thin::takes(c) => thin::convolution(c),
+        1 if direct::takes(c) => direct::convolution(c),
         1 if winograd::takes(c) => winograd::convolution(c),
         1 => Runs(c).convolve(),
         _ if gathered::takes(c) => gathered::convolution(c),
