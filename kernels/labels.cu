@@ -1,4 +1,4 @@
-// Downscaling of labels by majority vote.
+// Downscaling of labels by majority vote, and labels of pixels that count.
 #include "counting.cuh"
 #include "label.cuh"
 
@@ -25,4 +25,12 @@ KERNEL(downscale_labels,
         // them.
         BLOCK_LOOP(k, 1) small[cell] = most / static_cast<real>(pixels) < min_share ? uint8_t(IGNORED) : static_cast<uint8_t>(winner);
     }
+}
+
+// to = label where the pixel has a weight, else 255.
+KERNEL(ignore_unweighted,
+       const uint8_t* label /* elements */, const real* weight /* elements */,
+       uint8_t* to /* elements */,
+       int64_t elements) {
+    GRID_LOOP(i, elements) to[i] = weight[i] != 0 ? label[i] : static_cast<uint8_t>(IGNORED);
 }

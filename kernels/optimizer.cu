@@ -66,3 +66,11 @@ KERNEL(commit_bytes,
     if (*failed) return;
     GRID_LOOP(i, elements) to[i] = from[i];
 }
+// The same for counts.
+KERNEL(commit_counts,
+       const int64_t* from /* elements */, int64_t* to /* elements */,
+       const int32_t* failed /* 1 */,
+       int64_t elements) {
+    if (*failed) return;
+    GRID_LOOP(i, elements) to[i] = from[i];
+}

@@ -1,15 +1,16 @@
-// Crops of an image, at one box chosen on the device or at many sliding windows. Boxes are
+// Crops of an image, at boxes chosen on the device or at many sliding windows. Boxes are
 // y1, y2, x1, x2 in image pixels; stride: image pixels per cell of a grid.
 #include "upsample.cuh"
 
-// y[b] = the crop_height × crop_width cells of x[b] at the box.
+// y[b] = the crop_height × crop_width cells of x[b] at the box of image b, or at the only one.
 KERNEL(crop_reals,
-       const real* x /* batch,height,width,channels */, const int32_t* place /* 4 */,
+       const real* x /* batch,height,width,channels */, const int32_t* place /* places,4 */,
        real* y /* batch,crop_height,crop_width,channels */,
-       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t crop_height,
-       int64_t crop_width, int64_t stride) {
-    const int64_t top = held_to(place[0] / stride, 0, height - crop_height), left = held_to(place[2] / stride, 0, width - crop_width);
+       int64_t batch, int64_t places, int64_t height, int64_t width, int64_t channels,
+       int64_t crop_height, int64_t crop_width, int64_t stride) {
     ROW_LOOP(r, batch * crop_height) {
+        const int32_t* box = place + r / crop_height % places * 4;
+        const int64_t top = held_to(box[0] / stride, 0, height - crop_height), left = held_to(box[2] / stride, 0, width - crop_width);
         const real* from = x + ((r / crop_height * height + top + r % crop_height) * width + left) * channels;
         BLOCK_LOOP(k, crop_width * channels) y[r * crop_width * channels + k] = from[k];
     }
@@ -17,12 +18,13 @@ KERNEL(crop_reals,
 
 // The same for bytes.
 KERNEL(crop_bytes,
-       const uint8_t* x /* batch,height,width,channels */, const int32_t* place /* 4 */,
+       const uint8_t* x /* batch,height,width,channels */, const int32_t* place /* places,4 */,
        uint8_t* y /* batch,crop_height,crop_width,channels */,
-       int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t crop_height,
-       int64_t crop_width, int64_t stride) {
-    const int64_t top = held_to(place[0] / stride, 0, height - crop_height), left = held_to(place[2] / stride, 0, width - crop_width);
+       int64_t batch, int64_t places, int64_t height, int64_t width, int64_t channels,
+       int64_t crop_height, int64_t crop_width, int64_t stride) {
     ROW_LOOP(r, batch * crop_height) {
+        const int32_t* box = place + r / crop_height % places * 4;
+        const int64_t top = held_to(box[0] / stride, 0, height - crop_height), left = held_to(box[2] / stride, 0, width - crop_width);
         const uint8_t* from = x + ((r / crop_height * height + top + r % crop_height) * width + left) * channels;
         BLOCK_LOOP(k, crop_width * channels) y[r * crop_width * channels + k] = from[k];
     }

@@ -119,7 +119,12 @@ fn embed(spec: &mut Spec, name: &str, widths: [usize; 4], channels: usize) -> Ve
 }
 
 /// Adds a 1×1 convolution named `conv` and its batch norm `bn`.
-fn conv1x1(spec: &mut Spec, name: &str, inputs: usize, outputs: usize) -> (Linear, BatchNorm) {
+pub(super) fn conv1x1(
+    spec: &mut Spec,
+    name: &str,
+    inputs: usize,
+    outputs: usize,
+) -> (Linear, BatchNorm) {
     let init = kaiming_normal(outputs, 1);
     let conv = Linear::conv1x1(spec, &format!("{name}.conv"), [inputs, outputs], init, None);
     (conv, BatchNorm::new(spec, &format!("{name}.bn"), outputs, 1.0))

@@ -7,9 +7,11 @@ mod layers;
 mod mit;
 pub mod onnx;
 mod parts;
+mod projection;
 mod resnet;
 mod segmentor;
 
 pub use layers::{BatchNormMode, DropoutRng, Pass};
 pub use parts::{Backbone, Head, Role};
+pub use projection::{Projected, ProjectionHead};
 pub use segmentor::{Features, HrdaParts, Output, Parts, Segmentor, Supervision};

@@ -76,6 +76,7 @@ pub fn commit(device: &Device, from: &Tensor, to: &mut Tensor, failed: &Tensor) 
     let (elements, grid) = (from.len(), device.elements(from.len()));
     match from.dtype() {
         DType::U8 => kernels::CommitBytes { from, to, failed, elements }.launch(device, grid),
+        DType::I64 => kernels::CommitCounts { from, to, failed, elements }.launch(device, grid),
         _ => kernels::CommitReal { from, to, failed, elements }.launch(device, grid),
     }
 }

@@ -1,4 +1,4 @@
-//! Downscaling of labels, and the confusion matrix of labels and predictions.
+//! Downscaling of labels, labels of pixels that count, and the confusion matrix of labels and predictions.
 
 use crate::device::{Device, Grid, kernels};
 use crate::tensor::{DType, Tensor};
@@ -29,6 +29,22 @@ pub fn downscale_labels(
     kernels::DownscaleLabels { labels, small: &mut small, batch, height, width, scale, min_share }
         .launch(device, device.rows(batch * h * w, scale * scale))?;
     Ok(small)
+}
+
+/// Returns the labels u8 B,H,W, with 255 where the weight B,H,W is 0.
+///
+/// # Errors
+/// Returns a shape error if the sizes differ.
+pub fn ignore_unweighted(device: &Device, labels: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if labels.len() != weight.len() {
+        let problem = format!("weights {weight:?} of labels {labels:?}");
+        return Err(Error::shape("ignore_unweighted", problem));
+    }
+    let mut to = device.alloc(labels.shape(), DType::U8)?;
+    let elements = labels.len();
+    kernels::IgnoreUnweighted { label: labels, weight, to: &mut to, elements }
+        .launch(device, device.elements(elements))?;
+    Ok(to)
 }
 
 /// A confusion matrix on the device: the number of pixels for each label and prediction.

@@ -1,15 +1,16 @@
-//! Crops of images: one at a box drawn on the device, and sliding windows over the whole image.
+//! Crops of images: at boxes drawn on the device, and sliding windows over the whole image.
 
 use crate::device::{Device, kernels};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// Crops `size` (h, w) positions of `x` at a box. x: u8 or compute type, B,H,W or B,H,W,C; box: i32
-/// y1,y2,x1,x2 in image pixels, of which a position of `x` covers `stride`. A crop that would
+/// y1,y2,x1,x2 in image pixels, of which a position of `x` covers `stride`, or a box for each image,
+/// B,4. A crop that would
 /// exceed the edge is moved inside. There is no gradient.
 ///
 /// # Errors
-/// Returns a shape error if the crop is larger than `x`, the box does not have four elements, or
+/// Returns a shape error if the crop is larger than `x`, there is neither one box nor one for each image, or
 /// the stride is 0.
 pub fn crop(
     device: &Device,
@@ -24,7 +25,9 @@ pub fn crop(
         [batch, height, width, channels] => (batch, height, width, channels),
         _ => return wrong(format!("expected B,H,W or B,H,W,C, got {x:?}")),
     };
-    if size.0 > height || size.1 > width || place.len() != 4 || stride == 0 {
+    let places = place.len() / 4;
+    let placed = place.len() % 4 == 0 && (places == 1 || places == batch);
+    if size.0 > height || size.1 > width || !placed || stride == 0 {
         return wrong(format!("{size:?} out of {x:?} at {place:?}, stride {stride}"));
     }
     let mut shape = x.shape().to_vec();
@@ -38,6 +41,7 @@ pub fn crop(
             place,
             y: &mut y,
             batch,
+            places,
             height,
             width,
             channels,
@@ -51,6 +55,7 @@ pub fn crop(
             place,
             y: &mut y,
             batch,
+            places,
             height,
             width,
             channels,

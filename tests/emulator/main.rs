@@ -19,6 +19,8 @@ mod host;
 
 #[path = "../launchers/attention.rs"]
 mod attention_launchers;
+#[path = "../launchers/contrast.rs"]
+mod contrast_launchers;
 #[path = "../launchers/counts.rs"]
 mod counts_launchers;
 #[path = "../launchers/depthwise.rs"]
@@ -44,6 +46,8 @@ mod activation_gradients;
 mod attention_gradients;
 #[path = "../gradients/batchnorm.rs"]
 mod batchnorm_gradients;
+#[path = "../gradients/contrast.rs"]
+mod contrast_gradients;
 #[path = "../gradients/conv.rs"]
 mod conv_gradients;
 #[path = "../gradients/cross_entropy.rs"]
@@ -54,6 +58,8 @@ mod depthwise_gradients;
 mod feature_distance_gradients;
 #[path = "../gradients/hrda.rs"]
 mod hrda_gradients;
+#[path = "../gradients/l2_normalize.rs"]
+mod l2_normalize_gradients;
 #[path = "../gradients/layernorm.rs"]
 mod layernorm_gradients;
 #[path = "../gradients/linear.rs"]

@@ -1,4 +1,4 @@
-//! Counts over labels: the confusion matrix, and majority votes.
+//! Counts over labels: the confusion matrix, majority votes, and boxes.
 
 use udass_raw::device::{Grid, kernels};
 
@@ -91,5 +91,99 @@ fn downscale_labels() {
             .collect();
         assert!(expected.contains(&255) && expected.iter().any(|&v| v < 255));
         assert_eq!(host.read_bytes(&small), expected);
+    }
+}
+
+#[test]
+fn ignore_unweighted() {
+    let host = Host::double();
+    let (label, labels) = host.bytes(&[101], 256);
+    let weights: Vec<f64> = host.reals(&[101]).1.into_iter().map(|w| w.max(0.0)).collect();
+    let weight = host.upload(&[101], &weights);
+    let mut to = host.room_for_bytes(&[101]);
+    kernels::IgnoreUnweighted { label: &label, weight: &weight, to: &mut to, elements: 101 }
+        .launch(&host.device, GRID)
+        .unwrap();
+    let kept = |(label, weight): (&u8, &f64)| if *weight == 0.0 { 255 } else { *label };
+    let expected: Vec<u8> = labels.iter().zip(&weights).map(kept).collect();
+    assert!(expected != labels);
+    assert_eq!(host.read_bytes(&to), expected);
+}
+
+#[test]
+fn boxes() {
+    let host = Host::double();
+    let device = &host.device;
+    let [batch, many, parts, height, width] = [3, 4, 5, 11, 13];
+    // The last image has a single class and unlabeled pixels.
+    let mut labels = host.bytes(&[batch, height, width], 4).1;
+    labels.iter_mut().filter(|v| **v == 3).for_each(|v| *v = 255);
+    let last = (batch - 1) * height * width;
+    labels[last..].iter_mut().filter(|v| **v != 255).for_each(|v| *v = 2);
+    let label = device.upload(&[batch, height, width], &labels).unwrap();
+    let corners = [[0, 0], [4, 6], [2, 3], [4, 0]];
+    let edges = |[y, x]: [i32; 2]| [y, y + 7, x, x + 7];
+    let drawn: Vec<[i32; 4]> =
+        (0..batch * many).map(|i| edges(corners[(i * 3 + i / many) % many])).collect();
+    let boxes = host.ints(drawn.as_flattened());
+    let mut counts = host.ints(&vec![9; batch * many * parts * 256]);
+    kernels::CountInBoxes {
+        label: &label,
+        boxes: &boxes,
+        counts: &mut counts,
+        batch,
+        many,
+        parts,
+        height,
+        width,
+    }
+    .launch(device, Grid::blocks(batch * many * parts))
+    .unwrap();
+    let inside = |i: usize, rows: std::ops::Range<usize>| {
+        let [y1, _, x1, x2] = drawn[i].map(|edge| edge as usize);
+        let mut found = [0i32; 256];
+        for (y, x) in rows.flat_map(|y| (x1..x2).map(move |x| (y, x))) {
+            found[labels[at([batch, height, width], [i / many, y1 + y, x])] as usize] += 1;
+        }
+        found
+    };
+    let expected: Vec<i32> = each([batch * many, parts])
+        .flat_map(|[i, p]| inside(i, 7 * p / parts..7 * (p + 1) / parts))
+        .collect();
+    assert_eq!(device.read::<i32>(&counts).unwrap(), expected);
+
+    for max_share in [0.75, 0.4] {
+        let mut scores = host.room(&[batch * many]);
+        kernels::ScoreBoxes {
+            counts: &counts,
+            scores: &mut scores,
+            boxes: batch * many,
+            parts,
+            max_share,
+        }
+        .launch(device, GRID)
+        .unwrap();
+        let score = |i: usize| {
+            let found = inside(i, 0..7);
+            let (total, most) =
+                (found[..255].iter().sum::<i32>(), found[..255].iter().max().unwrap());
+            let classes = found[..255].iter().filter(|&&n| n > 0).count();
+            let balanced = classes > 1 && f64::from(*most) / f64::from(total) < max_share;
+            let logs = found[..255].iter().filter(|&&n| n > 1).map(|&n| f64::from(n).ln()).sum();
+            if balanced { logs } else { 0.0 }
+        };
+        let expected: Vec<f64> = (0..batch * many).map(score).collect();
+        crate::close("scores", &host.read(&scores), &expected);
+        let mut place = host.ints(&vec![0; batch * 4]);
+        kernels::ChooseBox { scores: &scores, boxes: &boxes, place: &mut place, batch, many }
+            .launch(device, GRID)
+            .unwrap();
+        let best = |image: usize| {
+            let of = image * many..(image + 1) * many;
+            let most = expected[of.clone()].iter().copied().fold(f64::MIN, f64::max);
+            of.into_iter().find(|&i| (expected[i] - most).abs() < 1e-9).unwrap()
+        };
+        let wanted: Vec<i32> = (0..batch).flat_map(|image| drawn[best(image)]).collect();
+        assert_eq!(device.read::<i32>(&place).unwrap(), wanted);
     }
 }

@@ -96,8 +96,17 @@ fn commits() {
     for n in SIZES {
         let (from, new) = host.reals(&[n]);
         let (bytes, new_bytes) = host.bytes(&[n], 256);
+        let new_counts: Vec<i64> = (0..n as i64).map(|i| (i + 1) << 33).collect();
+        let counts = device.upload(&[n], &new_counts).unwrap();
         for failed in [0, 1] {
             let flag = host.ints(&[failed]);
+            let old = vec![-7i64; n];
+            let mut to = device.upload(&[n], &old).unwrap();
+            kernels::CommitCounts { from: &counts, to: &mut to, failed: &flag, elements: n }
+                .launch(device, GRID)
+                .unwrap();
+            let kept = if failed == 1 { &old } else { &new_counts };
+            assert_eq!(&device.read::<i64>(&to).unwrap(), kept);
             let (mut to, old) = host.reals(&[n]);
             kernels::CommitReal { from: &from, to: &mut to, failed: &flag, elements: n }
                 .launch(device, GRID)

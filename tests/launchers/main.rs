@@ -3,6 +3,7 @@
 
 mod attention;
 mod batchnorms;
+mod contrast;
 mod counts;
 mod depthwise;
 mod elementwise;

@@ -11,44 +11,53 @@ fn crops() {
     let shape = [b, h, w, c];
     // One box inside the image, and two that are clamped to it.
     for (corner, [top, left]) in [([4, 6], [4, 6]), ([-3, -2], [0, 0]), ([7, 9], [6, 8])] {
-        let place = host.ints(&[corner[0] * 17 + 5, 0, corner[1] * 17 + 5, 0]);
-        let of = |i: [usize; 4]| at(shape, [i[0], i[1] + top, i[2] + left, i[3]]);
-        let (x, xs) = host.reals(&shape);
-        let mut y = host.room(&[b, hc, wc, c]);
-        kernels::CropReals {
-            x: &x,
-            place: &place,
-            y: &mut y,
-            batch: 2,
-            height: 13,
-            width: 11,
-            channels: 5,
-            crop_height: 7,
-            crop_width: 3,
-            stride: 17,
+        // The same box for all images, or one for each: the second image's is in the upper left.
+        for places in [1, 2] {
+            let place = [corner[0] * 17 + 5, 0, corner[1] * 17 + 5, 0, 0, 0, 0, 0];
+            let place = host.ints(&place[..4 * places]);
+            let of = |i: [usize; 4]| match i[0] % places {
+                0 => at(shape, [i[0], i[1] + top, i[2] + left, i[3]]),
+                _ => at(shape, i),
+            };
+            let (x, xs) = host.reals(&shape);
+            let mut y = host.room(&[b, hc, wc, c]);
+            kernels::CropReals {
+                x: &x,
+                place: &place,
+                y: &mut y,
+                batch: 2,
+                places,
+                height: 13,
+                width: 11,
+                channels: 5,
+                crop_height: 7,
+                crop_width: 3,
+                stride: 17,
+            }
+            .launch(&host.device, GRID)
+            .unwrap();
+            let expected: Vec<f64> = each([b, hc, wc, c]).map(|i| xs[of(i)]).collect();
+            close("crop_reals", &host.read(&y), &expected);
+            let (x, xs) = host.bytes(&shape, 256);
+            let mut y = host.room_for_bytes(&[b, hc, wc, c]);
+            kernels::CropBytes {
+                x: &x,
+                place: &place,
+                y: &mut y,
+                batch: 2,
+                places,
+                height: 13,
+                width: 11,
+                channels: 5,
+                crop_height: 7,
+                crop_width: 3,
+                stride: 17,
+            }
+            .launch(&host.device, GRID)
+            .unwrap();
+            let expected: Vec<u8> = each([b, hc, wc, c]).map(|i| xs[of(i)]).collect();
+            assert_eq!(host.read_bytes(&y), expected);
         }
-        .launch(&host.device, GRID)
-        .unwrap();
-        let expected: Vec<f64> = each([b, hc, wc, c]).map(|i| xs[of(i)]).collect();
-        close("crop_reals", &host.read(&y), &expected);
-        let (x, xs) = host.bytes(&shape, 256);
-        let mut y = host.room_for_bytes(&[b, hc, wc, c]);
-        kernels::CropBytes {
-            x: &x,
-            place: &place,
-            y: &mut y,
-            batch: 2,
-            height: 13,
-            width: 11,
-            channels: 5,
-            crop_height: 7,
-            crop_width: 3,
-            stride: 17,
-        }
-        .launch(&host.device, GRID)
-        .unwrap();
-        let expected: Vec<u8> = each([b, hc, wc, c]).map(|i| xs[of(i)]).collect();
-        assert_eq!(host.read_bytes(&y), expected);
     }
 }
 

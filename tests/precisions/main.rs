@@ -15,6 +15,8 @@ mod activation;
 mod attention;
 #[path = "../gradients/batchnorm.rs"]
 mod batchnorm;
+#[path = "../gradients/contrast.rs"]
+mod contrast;
 #[path = "../gradients/conv.rs"]
 mod conv;
 #[path = "../gradients/cross_entropy.rs"]
@@ -25,6 +27,8 @@ mod depthwise;
 mod feature_distance;
 #[path = "../gradients/hrda.rs"]
 mod hrda;
+#[path = "../gradients/l2_normalize.rs"]
+mod l2_normalize;
 #[path = "../gradients/layernorm.rs"]
 mod layernorm;
 #[path = "../gradients/linear.rs"]

@@ -5,6 +5,8 @@
 mod attention_launchers;
 #[path = "../launchers/batchnorms.rs"]
 mod batchnorms_launchers;
+#[path = "../launchers/contrast.rs"]
+mod contrast_launchers;
 #[path = "../launchers/counts.rs"]
 mod counts_launchers;
 #[path = "../launchers/depthwise.rs"]
@@ -30,6 +32,8 @@ mod activation_gradients;
 mod attention_gradients;
 #[path = "../gradients/batchnorm.rs"]
 mod batchnorm_gradients;
+#[path = "../gradients/contrast.rs"]
+mod contrast_gradients;
 #[path = "../gradients/conv.rs"]
 mod conv_gradients;
 #[path = "../gradients/cross_entropy.rs"]
@@ -40,6 +44,8 @@ mod depthwise_gradients;
 mod feature_distance_gradients;
 #[path = "../gradients/hrda.rs"]
 mod hrda_gradients;
+#[path = "../gradients/l2_normalize.rs"]
+mod l2_normalize_gradients;
 #[path = "../gradients/layernorm.rs"]
 mod layernorm_gradients;
 #[path = "../gradients/linear.rs"]

@@ -95,14 +95,16 @@ tests! {
     attention_mma_forward attention_mma_queries attention_mma_keys color_jitter blur_weights
     blur_rows blur_columns batchnorm_partial batchnorm_statistics batchnorm_inverse
     batchnorm_forward batchnorm_gradient_partial batchnorm_gradient_final batchnorm_backward
-    move_channels channel_mask scale_channels confusion_partial confusion_final
+    count_in_boxes score_boxes choose_box move_channels channel_mask scale_channels class_sums
+    class_counts class_means merge_class_statistics push_class_means bank_centers confusion_partial
+    confusion_final contrast_regularizer contrast_rows contrast_bank_rows contrast_final
     cross_entropy_rows cross_entropy_final cross_entropy_gather cross_entropy_backward depthwise
     depthwise_gelu depthwise_filter depthwise_gelu_filter fill add_scaled downcast upcast add
     relu_backward fill_rows column_sums_partial column_sums_final feature_distance_rows
     feature_distance_final feature_distance_backward not_finite_partial not_finite_final
     hrda_attention hrda_fuse hrda_backward_detail hrda_backward_context normalize block_mask
-    downscale_labels layernorm_forward layernorm_backward layernorm_weights count_values
-    value_presence choose_half choose_two mix adamw commit_real commit_bytes patches_gather
+    l2_normalize l2_normalize_backward downscale_labels ignore_unweighted layernorm_forward layernorm_backward layernorm_weights count_values
+    value_presence choose_half choose_two mix adamw commit_real commit_bytes commit_counts patches_gather
     patches_scatter max_pool max_pool_backward classify_rows pseudo_share pseudo_weight
     resize_forward resize_forward_wide resize_backward crop_reals crop_bytes window_crops
     window_average

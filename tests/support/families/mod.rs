@@ -1,5 +1,6 @@
 //! Maps each case to its family, and runs it.
 
+mod contrast;
 mod host;
 mod iteration;
 mod layout;
@@ -51,6 +52,13 @@ const FAMILIES: &[Family] = &[
     of("_piece_rcs", host::rare_class_sampling),
     of("_piece_resize", pieces::resize),
     of("_piece_valid_mask", host::valid_mask),
+    of("_sepico_proj_", contrast::projection),
+    of("_sepico_estimator", contrast::statistics),
+    of("_sepico_protocl", contrast::losses),
+    of("_sepico_bankcl", contrast::losses),
+    of("_sepico_distcl", contrast::losses),
+    of("_sepico_chain", contrast::chain),
+    of("_sepico_cbc", contrast::class_balanced_crop),
     of("_hrda_eval", networks::hrda_eval),
     of("_hrda_slide", networks::hrda_slide),
     of("_backbone", networks::backbone),
