@@ -57,6 +57,8 @@ pub enum Purpose {
     Init = 21,
     /// The photometric distortion of the source image.
     Photometric = 22,
+    /// The boxes among which the class-balanced crop chooses; the slot is the target image.
+    CropBoxes = 23,
 }
 
 /// The increment of the SplitMix64 state: 2⁶⁴ divided by the golden ratio.

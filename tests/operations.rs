@@ -105,7 +105,7 @@ fn cases_are_what_iterations_do() {
 fn small_cases_run() {
     let device = Device::host(0).unwrap();
     let bed = Bed::new(&device, Precision::F32, 0);
-    for preset in ["b0_128", "r50_128"] {
+    for preset in ["b0_128", "r50_128", "sepico_128"] {
         for case in cases::of(preset) {
             let mut run = case.prepare(&bed);
             (run.once)();

@@ -156,9 +156,11 @@ fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<
         (Node::text("strings"), Node::Dict(strings)),
         (Node::text("templates"), own("templates.")),
     ];
-    // A dump holds a batch as well.
-    if under("batch.").next().is_some() {
-        kept.push((Node::text("batch"), own("batch.")));
+    // Some methods have more state, and a dump holds a batch as well.
+    for (name, prefix) in [("contrast", "contrast."), ("batch", "batch.")] {
+        if under(prefix).next().is_some() {
+            kept.push((Node::text(name), own(prefix)));
+        }
     }
     let tree = Node::dict([
         ("meta", Node::dict([("iter", Node::Int(iteration as i64)), ("epoch", Node::Int(0))])),

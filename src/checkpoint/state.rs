@@ -7,6 +7,7 @@
 //! | `ema_model.*` | the teacher's parameters and buffers |
 //! | `optimizer.exp_avg.*`, `optimizer.exp_avg_sq.*` | AdamW's moments |
 //! | `templates.*` | the last iteration's images, B,H,W,C |
+//! | `contrast.*` | mean, variance and number of features of each class, and the bank |
 //!
 //! The teacher's update is fused with the student's, so the teacher is one update ahead of the
 //! reference's, which averages at the start of an iteration.
@@ -95,8 +96,10 @@ pub fn bytes(training: &mut TrainingState) -> usize {
 
 /// Returns the tensors of a checkpoint.
 fn entries(training: &mut TrainingState) -> Vec<Entry<'_>> {
-    let templates: Vec<(&str, Tensor)> =
-        training.templates.named().into_iter().map(|(name, t)| (name, t.clone())).collect();
+    let others: Vec<(&str, Tensor)> = (training.templates.named().into_iter())
+        .chain(training.contrast.iter_mut().flat_map(|contrast| contrast.kept.named()))
+        .map(|(name, t)| (name, t.clone()))
+        .collect();
     let training = &*training;
     let device = &training.device;
     let mut entries = network_entries(device, &training.student, Network::Student.prefix());
@@ -107,14 +110,19 @@ fn entries(training: &mut TrainingState) -> Vec<Entry<'_>> {
     for (prefix, flat) in MOMENTS.into_iter().zip([&optimizer.exp_avg, &optimizer.exp_avg_sq]) {
         entries.extend(param_entries(device, &training.student, flat, prefix));
     }
-    for (name, tensor) in templates.into_iter().filter(|(_, tensor)| !tensor.is_empty()) {
-        let dtype = if tensor.dtype() == DType::U8 { Dtype::U8 } else { Dtype::F32 };
+    for (name, tensor) in others.into_iter().filter(|(_, tensor)| !tensor.is_empty()) {
+        let dtype = match tensor.dtype() {
+            DType::U8 => Dtype::U8,
+            DType::I64 => Dtype::I64,
+            _ => Dtype::F32,
+        };
         entries.push(Entry {
             name: name.into(),
             dtype,
             shape: tensor.shape().into(),
             bytes: Box::new(move || match dtype {
                 Dtype::U8 => device.read::<u8>(&tensor),
+                Dtype::I64 => Ok(bytemuck::cast_slice(&device.read::<i64>(&tensor)?).to_vec()),
                 _ => Ok(bytemuck::cast_slice(&device.read_f32(&tensor)?).to_vec()),
             }),
         });
@@ -186,16 +194,28 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
     }
     training.optimizer.first = first;
     training.templates.iteration = of_templates;
-    if training.templates.iteration.is_some() {
-        for (name, tensor) in training.templates.named() {
-            if tensor.is_empty() {
-                continue;
+    let templates = match training.templates.iteration {
+        Some(_) => training.templates.named(),
+        None => Vec::new(),
+    };
+    let contrast = training.contrast.iter_mut().flat_map(|contrast| contrast.kept.named());
+    for (name, tensor) in templates.into_iter().chain(contrast) {
+        if tensor.is_empty() {
+            continue;
+        }
+        check(file, name, tensor.shape())?;
+        match tensor.dtype() {
+            DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?)?,
+            DType::I64 => {
+                let counts = file.exactly(name, Dtype::I64)?;
+                let counts: Vec<i64> =
+                    (counts.as_chunks().0.iter()).map(|bytes| i64::from_le_bytes(*bytes)).collect();
+                if counts.iter().any(|&n| n < 0) {
+                    return Err(Error::weights(path, format!("its `{name}` counts below 0")));
+                }
+                device.write(tensor, &counts)?;
             }
-            check(file, name, tensor.shape())?;
-            match tensor.dtype() {
-                DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?)?,
-                _ => device.write_real(tensor, &file.numbers(name)?)?,
-            }
+            _ => device.write_real(tensor, &file.numbers(name)?)?,
         }
     }
     Ok(position)

@@ -32,8 +32,8 @@ impl Network {
 }
 
 /// Prefixes of tensors that do not belong to a network without a prefix.
-const OTHERS: [&str; 5] =
-    ["optimizer.", "templates.", "meta.", Network::Teacher.prefix(), IMAGENET_PREFIX];
+const OTHERS: [&str; 6] =
+    ["optimizer.", "templates.", "contrast.", "meta.", Network::Teacher.prefix(), IMAGENET_PREFIX];
 /// Prefix of the frozen ImageNet model in the reference's checkpoints.
 const IMAGENET_PREFIX: &str = "imnet_model.";
 /// Prefix that `torch.nn.DataParallel` puts before every name.

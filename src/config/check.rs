@@ -25,6 +25,8 @@ const MAX_CHANNELS: u64 = 1 << 13;
 /// Most convolutions that `dlv2` sums, and the largest of their dilations.
 const MAX_DILATIONS: usize = 16;
 const MAX_DILATION: usize = 256;
+/// Most vectors of a class in the bank; `MOST_MEMORIES` of the kernels.
+const MAX_MEMORIES: u64 = 256;
 /// Largest number of tries; each may take as long as an image.
 const MAX_ATTEMPTS: u64 = 10_000;
 const BACKBONES: [&str; 8] =
@@ -303,6 +305,7 @@ impl Check {
         self.that(dilations, "network.dilations", expected, got);
         self.between("network.classes", net.classes as f64, 2.0, 254.0);
         self.counted("network.channels", net.channels, 1, MAX_CHANNELS);
+        self.counted("network.projection", net.projection, 0, MAX_CHANNELS);
         self.below_one("network.drop_path", net.drop_path);
         self.below_one("network.dropout", net.dropout);
         let hrda = &net.hrda;
@@ -326,9 +329,12 @@ impl Check {
         self.share("teacher.ema_decay", c.teacher.ema_decay);
         // Masked source images have labels of their own.
         let masks_target = c.mask.enabled && c.mask.images != Masked::Source;
-        for (key, enabled) in
-            [("mask.enabled", masks_target), ("quadmix.enabled", c.quadmix.enabled)]
-        {
+        for (key, enabled) in [
+            ("mask.enabled", masks_target),
+            ("quadmix.enabled", c.quadmix.enabled),
+            ("contrast.enabled", c.contrast.enabled),
+            ("class_balanced_crop.enabled", c.class_balanced_crop.enabled),
+        ] {
             if enabled && !c.teacher.enabled {
                 let message = "is true, but it needs the teacher's pseudo-labels and \
                                teacher.enabled is false";
@@ -367,10 +373,37 @@ impl Check {
             self.class_list("feature_distance.classes", &fd.classes, c.network.classes, 0);
         }
 
+        self.contrast(c);
         // Without QuadMix its classes are not read, so any list will do.
         if c.quadmix.enabled {
             self.class_list("quadmix.classes", &c.quadmix.classes, c.network.classes, 2);
             self.side_pair("quadmix.resize", c.quadmix.resize, c.data.crop);
+        }
+    }
+
+    fn contrast(&mut self, c: &Config) {
+        let contrast = &c.contrast;
+        self.between("contrast.temperature", contrast.temperature, 0.01, 1e6);
+        self.not_negative("contrast.regularizer", contrast.regularizer);
+        self.share("contrast.min_share", contrast.min_share);
+        self.counted("contrast.memory", contrast.memory, 1, MAX_MEMORIES);
+        if contrast.enabled && c.network.projection == 0 {
+            let expected = "at least 1, since contrast.enabled is true";
+            self.that(false, "network.projection", expected, 0);
+        }
+        let crop = &c.class_balanced_crop;
+        self.counted("class_balanced_crop.boxes", crop.boxes, 1, MAX_COUNT);
+        if crop.enabled {
+            // The teacher labels whole images.
+            let [width, height] = c.target.resize;
+            let side = side(&c.network);
+            let good = [width, height].iter().all(|n| n.is_multiple_of(side) && *n >= c.data.crop);
+            let expected = format!(
+                "multiples of {side}, the network's last stride, and at least data.crop, {}, with \
+                 class_balanced_crop.enabled",
+                c.data.crop
+            );
+            self.that(good, "target.resize", expected, format!("{:?}", c.target.resize));
         }
     }
 

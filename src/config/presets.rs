@@ -11,7 +11,7 @@ macro_rules! configs {
 }
 
 /// The presets, each with its name and text.
-pub(super) const PRESETS: [(&str, &str); 20] = configs![
+pub(super) const PRESETS: [(&str, &str); 24] = configs![
     "gta_vit",
     "gta_cnn",
     "syn_vit",
@@ -31,11 +31,16 @@ pub(super) const PRESETS: [(&str, &str); 20] = configs![
     "daformer",
     "hrda",
     "mic",
-    "quadmix"
+    "quadmix",
+    "gta_vit_640",
+    "sepico",
+    "sepico_vit",
+    "sepico_cnn"
 ];
 
 /// The presets that are methods: the keys that they state themselves apply to any size and network.
-pub const METHODS: [&str; 6] = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"];
+pub const METHODS: [&str; 7] =
+    ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix", "sepico"];
 
 /// Returns the built-in presets, each with the first sentence of what its file says about it.
 pub fn preset_notes() -> impl Iterator<Item = (&'static str, String)> {

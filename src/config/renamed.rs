@@ -89,6 +89,17 @@ pub(super) const ADDED: &[&str] = &[
     "device.memory_limit",
     "source.skip_unlabeled",
     "target.skip_unlabeled",
+    "network.projection",
+    "augment.unmixed",
+    "contrast.enabled",
+    "contrast.kind",
+    "contrast.temperature",
+    "contrast.regularizer",
+    "contrast.start",
+    "contrast.min_share",
+    "contrast.memory",
+    "class_balanced_crop.enabled",
+    "class_balanced_crop.boxes",
 ];
 
 impl Convert {

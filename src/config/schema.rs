@@ -41,6 +41,10 @@ pub struct Config {
     pub feature_distance: FeatureDistanceConfig,
     /// QuadMix.
     pub quadmix: QuadMixConfig,
+    /// Contrast of features with class statistics.
+    pub contrast: ContrastConfig,
+    /// Crops of target images by the classes in them.
+    pub class_balanced_crop: ClassBalancedCropConfig,
     /// AdamW.
     pub optimizer: OptimizerConfig,
     /// The learning rate over iterations.
@@ -148,6 +152,8 @@ pub struct NetworkConfig {
     pub channels: usize,
     /// Dilations of the convolutions that `dlv2` sums.
     pub dilations: Vec<usize>,
+    /// Channels of the projection head that contrast needs; 0: there is none.
+    pub projection: usize,
     /// Probability of dropping the last residual branch of the backbone; it rises linearly from 0.
     pub drop_path: f32,
     /// Probability of dropping a channel before the classifier.
@@ -235,6 +241,8 @@ pub struct AugmentConfig {
     pub blur_prob: f32,
     /// Range of the blur's sigma.
     pub blur_sigma: [f32; 2],
+    /// Source images, and target images that are not mixed, are augmented too.
+    pub unmixed: bool,
 }
 
 /// Section `[mix]`: ClassMix. DACS, section 3.
@@ -324,6 +332,48 @@ pub struct QuadMixConfig {
     /// The target template's classes exclude the *positions* of the source template's, as the
     /// released code does. `false` excludes the classes themselves.
     pub released_exclusion: bool,
+}
+
+/// Section `[contrast]`: features contrasted with class statistics. SePiCo.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastConfig {
+    /// Whether this stage runs.
+    pub enabled: bool,
+    /// What features are contrasted with.
+    pub kind: ContrastKind,
+    /// Divisor of similarities.
+    pub temperature: f64,
+    /// Weight of the regularizer.
+    pub regularizer: f64,
+    /// First iteration, counting from 0, that has the losses; the statistics begin with the run.
+    pub start: u64,
+    /// Share of a cell that its majority class must cover.
+    pub min_share: f32,
+    /// Most vectors that the bank holds of a class.
+    pub memory: usize,
+}
+
+/// What features are contrasted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContrastKind {
+    /// The mean and variance of each class (DistCL).
+    Distributions,
+    /// The means of each class in earlier iterations (BankCL).
+    Bank,
+    /// The mean of each class (ProtoCL).
+    Prototypes,
+}
+
+/// Section `[class_balanced_crop]`: crops of target images by the classes in them. SePiCo.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassBalancedCropConfig {
+    /// Whether this stage runs.
+    pub enabled: bool,
+    /// Boxes drawn for each image.
+    pub boxes: usize,
 }
 
 /// Section `[optimizer]`: AdamW.

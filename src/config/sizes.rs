@@ -23,6 +23,7 @@ const KEYS: &[(&str, Applies)] = &[
     ("quadmix.start", |run, published| run.quadmix.enabled && same_task(run, published)),
     ("quadmix.min_pixels", |run, published| run.quadmix.enabled && same_source(run, published)),
     ("quadmix.resize", |run, _| run.quadmix.enabled),
+    ("contrast.start", |run, published| run.contrast.enabled && same_task(run, published)),
     ("schedule.warmup", |_, _| true),
     ("run.max_iters", same_task),
 ];

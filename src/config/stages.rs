@@ -15,6 +15,8 @@ pub struct Stages {
     pub rare_class_sampling: bool,
     /// Two-resolution training and inference.
     pub hrda: bool,
+    /// Contrast of features with class statistics.
+    pub contrast: bool,
 }
 
 impl Stages {
@@ -23,6 +25,7 @@ impl Stages {
         match self {
             Stages { quadmix: true, .. } => "quadmix",
             Stages { teacher: false, .. } => "source_only",
+            Stages { contrast: true, .. } => "sepico",
             Stages { mask: true, .. } => "mic",
             Stages { hrda: true, .. } => "hrda",
             Stages { rare_class_sampling: true, .. } => "daformer",
@@ -35,6 +38,7 @@ impl Stages {
         match self.method() {
             "quadmix" if !self.mask => "QuadMix without masking",
             "quadmix" => "QuadMix",
+            "sepico" => "SePiCo",
             "mic" => "MIC",
             "hrda" => "HRDA",
             "daformer" => "DAFormer",
@@ -53,6 +57,7 @@ impl Config {
             quadmix: self.quadmix.enabled,
             rare_class_sampling: self.rare_class_sampling.enabled,
             hrda: self.network.hrda.enabled,
+            contrast: self.contrast.enabled,
         }
     }
 
@@ -60,5 +65,14 @@ impl Config {
     /// pseudo-labels.
     pub fn learns_from_target(&self) -> bool {
         self.teacher.enabled
+    }
+
+    /// Returns width and height of the target images that training reads: crops, or whole images
+    /// from which the device takes crops.
+    pub fn target_size(&self) -> [usize; 2] {
+        match self.class_balanced_crop.enabled {
+            true => self.target.resize,
+            false => [self.data.crop; 2],
+        }
     }
 }

@@ -2,20 +2,22 @@
 
 use std::path::PathBuf;
 
+use crate::data::resize::Size;
+
 /// The 8-bit color nearest to the ImageNet mean: within 0.009 of 0 after normalization. Where
 /// padding must be exactly 0, use [`Crops::extent`].
 pub const PAD_RGB: [u8; 3] = [124, 116, 104];
 
-/// Square crops of one domain, 8-bit and not yet normalized.
+/// Crops of one domain, 8-bit and not yet normalized.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crops {
     /// Number of crops, B.
     pub batch: usize,
-    /// Side S of a crop in pixels.
-    pub size: usize,
-    /// B,S,S,3: pixels in RGB order.
+    /// Width and height of a crop in pixels.
+    pub size: Size,
+    /// B,H,W,3: pixels in RGB order.
     pub rgb: Vec<u8>,
-    /// B,S,S: train ids, 255 for unlabeled. Empty for the target domain.
+    /// B,H,W: train ids, 255 for unlabeled. Empty for the target domain.
     pub label: Vec<u8>,
     /// B: width and height of the part that the image covers, from the upper left; an empty list
     /// means that every crop is covered completely. The rest of a crop is padding: label 255, valid
@@ -34,7 +36,7 @@ pub struct Batch {
     pub source: Crops,
     /// Unlabeled crops of the target domain.
     pub target: Crops,
-    /// B,S,S: 1 where pseudo-labels of the target count, 0 in the margins of the full image and in
+    /// B,H,W: 1 where pseudo-labels of the target count, 0 in the margins of the full image and in
     /// padding.
     pub valid: Vec<u8>,
     /// Long-tail crops to paste; present only in QuadMix iterations.

@@ -122,15 +122,15 @@ pub fn varied_window(
     (window, histogram)
 }
 
-/// Copies rows of `width` pixels to the upper left of a `side` × `side` square and fills the rest
-/// with `fill`.
-pub fn pad<const C: usize>(data: Vec<u8>, width: usize, side: usize, fill: [u8; C]) -> Vec<u8> {
-    if data.len() == side * side * C {
+/// Copies rows of `width` pixels to the upper left of a picture of size `to` and fills the rest with
+/// `fill`.
+pub fn pad<const C: usize>(data: Vec<u8>, width: usize, to: Size, fill: [u8; C]) -> Vec<u8> {
+    if data.len() == to.width * to.height * C {
         return data;
     }
-    let mut out = fill.repeat(side * side);
+    let mut out = fill.repeat(to.width * to.height);
     let rows = data.chunks_exact((width * C).max(1));
-    for (row, out) in rows.zip(out.chunks_exact_mut(side * C)) {
+    for (row, out) in rows.zip(out.chunks_exact_mut(to.width * C)) {
         out[..row.len()].copy_from_slice(row);
     }
     out

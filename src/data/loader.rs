@@ -172,6 +172,15 @@ impl Batches {
         Draw::new(self.config.seed, iteration, purpose, slot as u64, attempt)
     }
 
+    fn crop_size(&self) -> Size {
+        Size::new(self.config.data.crop, self.config.data.crop)
+    }
+
+    fn target_size(&self) -> Size {
+        let [width, height] = self.config.target_size();
+        Size::new(width, height)
+    }
+
     fn mixes_rare(&self, iteration: u64) -> Option<&RareFiles> {
         self.rare.as_ref().filter(|_| iteration >= self.config.quadmix.start)
     }
@@ -294,8 +303,14 @@ impl Batches {
         let image = &self.targets[position];
         let place = |size: Size| {
             let fitted = size.fitted(self.config.target.resize);
-            let mut draw = draw(Purpose::TargetCrop);
-            (fitted, random_window(fitted, self.config.data.crop, &mut draw))
+            let Size { width, height } = fitted;
+            let window = match self.config.class_balanced_crop.enabled {
+                true => Window { x: 0, y: 0, width, height },
+                false => {
+                    random_window(fitted, self.config.data.crop, &mut draw(Purpose::TargetCrop))
+                }
+            };
+            (fitted, window)
         };
         let decoded = load_rows(image, |size| {
             let (fitted, window) = place(size);
@@ -373,7 +388,8 @@ impl Batches {
         flip: bool,
         file: &Path,
     ) -> Crop {
-        let side = self.config.data.crop;
+        // Only the target has pixels that count.
+        let to = if valid.is_some() { self.target_size() } else { self.crop_size() };
         let Window { width, height, .. } = window;
         if flip {
             flip_horizontally(&mut rgb, width, 3);
@@ -383,13 +399,13 @@ impl Batches {
             if flip {
                 flip_horizontally(&mut plane, width, 1);
             }
-            pad(plane, width, side, [fill])
+            pad(plane, width, to, [fill])
         };
         let valid = valid.map(|valid| (valid, width));
         Crop {
             label: plane(label, IGNORE),
             valid: plane(valid, 0),
-            rgb: pad(rgb, width, side, PAD_RGB),
+            rgb: pad(rgb, width, to, PAD_RGB),
             extent: [width as u32, height as u32],
             file: file.to_owned(),
             skipped: Vec::new(),
@@ -498,15 +514,15 @@ impl Task for Batches {
             let mut taken: Vec<Crop> = parts.by_ref().take(count).collect();
             taken.iter_mut().for_each(|crop| batch.skipped.append(&mut crop.skipped));
             match kind {
-                Kind::Source => batch.source = stack(taken, self.config.data.crop),
+                Kind::Source => batch.source = stack(taken, self.crop_size()),
                 Kind::Target => {
                     batch.valid = concat(&taken, |c| &c.valid);
-                    batch.target = stack(taken, self.config.data.crop);
+                    batch.target = stack(taken, self.target_size());
                 }
                 Kind::Rare => {
                     let list = &self.config.quadmix.classes;
                     let classes = self.rare_positions(iteration).map(|i| list[i]);
-                    let crops = stack(taken, self.config.data.crop);
+                    let crops = stack(taken, self.crop_size());
                     batch.rare = Some(RareCrops { classes, crops });
                 }
             }
@@ -521,7 +537,7 @@ fn concat(crops: &[Crop], field: impl Fn(&Crop) -> &Vec<u8>) -> Vec<u8> {
     all
 }
 
-fn stack(crops: Vec<Crop>, size: usize) -> Crops {
+fn stack(crops: Vec<Crop>, size: Size) -> Crops {
     Crops {
         batch: crops.len(),
         size,

@@ -15,6 +15,7 @@ use crate::{Error, Result};
 
 use super::layers::Pass;
 use super::parts::{Backbone, Head, Role};
+use super::projection::{Projected, ProjectionHead};
 
 /// The dropout stream of the class head, after the streams of the backbone's blocks.
 const HEAD_SITE: usize = 900;
@@ -27,6 +28,7 @@ pub struct Segmentor {
     pub(super) backbone: Backbone,
     pub(super) head: Head,
     pub(super) hrda: Option<Hrda>,
+    projection: Option<ProjectionHead>,
     spec: Rc<Spec>,
     classes: usize,
 }
@@ -142,7 +144,16 @@ impl Segmentor {
         } else {
             (head("decode_head", Role::Classes, HEAD_SITE)?, None)
         };
-        Ok(Segmentor { backbone, head, hrda, spec: Rc::new(spec), classes: config.classes })
+        let projection = (config.projection > 0).then(|| {
+            let of = match &backbone {
+                Backbone::Mit(_) => Projected::All,
+                Backbone::ResNet(_) => Projected::Last,
+            };
+            let (name, widths) = ("auxiliary_head", backbone.widths());
+            ProjectionHead::new(&mut spec, name, widths, of, config.projection)
+        });
+        let (spec, classes) = (Rc::new(spec), config.classes);
+        Ok(Segmentor { backbone, head, hrda, projection, spec, classes })
     }
 
     /// Returns the list of parameters and buffers.
@@ -227,6 +238,15 @@ impl Segmentor {
             losses: vec![(main, 1.0 - hrda.detail_loss), (detail_loss, hrda.detail_loss)],
             logits,
         })
+    }
+
+    /// Returns the projected features that contrast losses compare, B,h,w,C of unit length.
+    ///
+    /// # Errors
+    /// Returns a configuration error if the network has no projection head.
+    pub fn projection(&self, pass: &Pass, features: &[Tensor; 4]) -> Result<Tensor> {
+        let none = || Error::config("network.projection is 0: there is no projection head");
+        self.projection.as_ref().ok_or_else(none)?.forward(pass, features)
     }
 
     /// Returns the logits of a whole image, one position per stride, as the teacher and evaluation

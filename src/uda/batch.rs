@@ -61,7 +61,9 @@ impl BatchBuffers {
     pub fn new(device: &Device, config: &Config) -> Result<BatchBuffers> {
         let (b, s) = (config.data.batch, config.data.crop);
         let targets = if config.learns_from_target() { b } else { 0 };
-        let [source, target] = [b, targets].map(|n| ([n, s, s, 3], [n, 2], [n, s, s]));
+        let [width, height] = config.target_size();
+        let [source, target] = [(b, s, s), (targets, height, width)]
+            .map(|(n, h, w)| ([n, h, w, 3], [n, 2], [n, h, w]));
         let (crops, crop_labels) = ([b, 2, s, s, 3], [b, 2, s, s]);
         let mut parts: Vec<(&[usize], DType)> = Vec::new();
         for (rgb, extent, map) in [&source, &target] {
@@ -193,7 +195,7 @@ impl BatchBuffers {
 /// completely.
 fn extents(crops: &Crops) -> Vec<i32> {
     match crops.extent.as_slice() {
-        [] => vec![crops.size as i32; 2 * crops.batch],
+        [] => [crops.size.width as i32, crops.size.height as i32].repeat(crops.batch),
         some => some.iter().flatten().map(|&side| side as i32).collect(),
     }
 }

@@ -72,15 +72,18 @@ fn feature_gradients(
     trace: &mut Trace,
 ) -> Result<Vec<Option<Tensor>>> {
     let TrainingState { device, network, config, .. } = state;
-    let StudentPass { kind, prefix, input, loss_weights } = pass;
+    let StudentPass { kind, prefix, input, loss_weights, contrasted } = pass;
     trace.labeled(if *kind == PassKind::Source { "src." } else { prefix }, input)?;
     let tape = Tape::recording(device);
     let features = features.leaves(&tape);
     let forward = pass.forward(state, &tape);
-    let output = network.losses(&forward, &features, supervision)?;
+    let losses = match loss_weights {
+        Some(_) => network.losses(&forward, &features, supervision)?.losses,
+        None => Vec::new(),
+    };
     let mut seeds = Vec::new();
-    let parts = loss_weights.iter().zip(["decode.", "decode.hr."]);
-    for ((loss, share), (weight, part)) in output.losses.iter().zip(parts) {
+    let parts = loss_weights.iter().flatten().zip(["decode.", "decode.hr."]);
+    for ((loss, share), (weight, part)) in losses.iter().zip(parts) {
         // Like the reference, report a loss with HRDA's loss weight and with that of masking, but
         // without that of QuadMix.
         let reported = if *kind == PassKind::Masked { share * weight } else { *share };
@@ -98,6 +101,19 @@ fn feature_gradients(
         let weight = config.feature_distance.weight;
         terms.add("src.loss_imnet_feat_dist", distance, weight);
         seeds.push((distance, ops::full(device, &[1], weight)?));
+    }
+    let contrast = match &state.contrast {
+        Some(contrast) if *contrasted => {
+            let projected = network.projection(&forward, &features.context)?;
+            let cells = contrast.cells(device, supervision.label, &projected)?;
+            Some(device.scope("contrast", || contrast.loss(&tape, &projected, &cells))?)
+        }
+        _ => None,
+    };
+    if let Some(contrast) = &contrast {
+        let domain = if *kind == PassKind::Source { "src." } else { prefix };
+        terms.add(format!("{domain}aux.loss_cl"), contrast, 1.0);
+        seeds.push((contrast, ops::full(device, &[1], 1.0)?));
     }
     drop(forward);
     let mut gradients = tape.backward(seeds)?;

@@ -26,6 +26,8 @@ pub enum PassKind {
     MixedTarget,
     /// Masked images.
     Masked,
+    /// Target images with their pseudo-labels.
+    Target,
 }
 
 impl PassKind {
@@ -36,12 +38,15 @@ impl PassKind {
             PassKind::Mixed => "mixed",
             PassKind::MixedTarget => "mixed_target",
             PassKind::Masked => "masked",
+            PassKind::Target => "target",
         }
     }
 }
 
 /// Number of kinds of passes.
-pub const PASSES: usize = 4;
+pub const PASSES: usize = 5;
+/// Groups of images that are augmented: mixed, mixed over the target, masked, source, target.
+const GROUPS: usize = 5;
 /// Maximum number of classes that ClassMix chooses: half of all label values, rounded up.
 pub const MAX_CLASSES: usize = 128;
 
@@ -84,10 +89,12 @@ pub struct StepInputs {
     pub template_source: Vec<[f32; 2]>,
     /// B rows of 2 uniforms that choose the classes of the target template.
     pub template_target: Vec<[f32; 2]>,
-    /// Switches of the mixed images and of the masked images.
+    /// Switches of the masked images, after those of all others.
     pub switches: [Switches; 2],
-    /// Augmentations of 3·B images: mixed, mixed over the target, masked.
+    /// Augmentations of 5·B images: mixed, mixed over the target, masked, source, target.
     pub augment: Vec<ImageAugment>,
+    /// Boxes for the class-balanced crop of each target image, B·n: y1, y2, x1, x2. None without it.
+    pub crop_boxes: Vec<[i32; 4]>,
     /// B·gh·gw uniforms of the block mask, with gh × gw cells per image.
     pub mask_grid: Vec<f32>,
 }
@@ -116,9 +123,9 @@ impl StepInputs {
         let cells = mask_cells(crop, config.mask.block);
         let augment = &config.augment;
         let image = |i: usize| {
-            // The reference augments all masked images in one call, so they share one order and one
-            // sigma.
-            let call = i.min(2 * batch);
+            // The reference augments all masked images in one call, and those of each domain, so they
+            // share one order and one sigma.
+            let call = if i < 2 * batch { i } else { i / batch * batch };
             let mut factors = draw(Purpose::AugmentFactors, i);
             let strength = augment.jitter_strength;
             let mut around = |middle: f32| factors.range_f32(middle - strength, middle + strength);
@@ -153,7 +160,10 @@ impl StepInputs {
             template_source: (0..batch).map(|b| pair(Purpose::SourceClasses, b)).collect(),
             template_target: (0..batch).map(|b| pair(Purpose::TargetClasses, b)).collect(),
             switches: [switches(0), switches(1)],
-            augment: (0..3 * batch).map(image).collect(),
+            augment: (0..GROUPS * batch).map(image).collect(),
+            crop_boxes: (0..batch)
+                .flat_map(|b| crop_boxes(config, draw(Purpose::CropBoxes, b)))
+                .collect(),
             mask_grid: (0..batch)
                 .flat_map(|b| uniforms(Purpose::MaskGrid, b, cells * cells))
                 .collect(),
@@ -189,6 +199,20 @@ fn detail_box(config: &Config, mut draw: Draw) -> [i32; 4] {
     [y, y + side, x, x + side]
 }
 
+/// Draws the boxes among which the class-balanced crop of a target image chooses.
+fn crop_boxes(config: &Config, mut draw: Draw) -> Vec<[i32; 4]> {
+    let (crop, balanced) = (config.data.crop, &config.class_balanced_crop);
+    if !balanced.enabled {
+        return Vec::new();
+    }
+    let [width, height] = config.target.resize;
+    let mut offset = |side: usize| draw.below(side.saturating_sub(crop) + 1) as i32;
+    let side = crop as i32;
+    // The reference draws the row first.
+    let boxes = (0..balanced.boxes).map(|_| [offset(height), offset(width)]);
+    boxes.map(|[y, x]| [y, y + side, x, x + side]).collect()
+}
+
 /// [`StepInputs`] on the device, at addresses that do not change between steps.
 pub struct UploadedInputs {
     /// Staging buffers that receive the next step's inputs while the current ones are in use.
@@ -203,18 +227,20 @@ pub struct UploadedInputs {
     pub template_source: Tensor,
     /// B,2: see [`StepInputs::template_target`].
     pub template_target: Tensor,
-    /// 3·B,4: see [`ImageAugment::factors`].
+    /// 5·B,4: see [`ImageAugment::factors`].
     pub factors: Tensor,
-    /// 3·B: see [`ImageAugment::sigma`].
+    /// 5·B: see [`ImageAugment::sigma`].
     pub sigmas: Tensor,
     /// B,gh·gw: see [`StepInputs::mask_grid`].
     pub mask_grid: Tensor,
     /// One detail crop of 4 values per pass.
     pub detail_boxes: [Tensor; PASSES],
-    /// 3·B,4: see [`ImageAugment::order`].
+    /// 5·B,4: see [`ImageAugment::order`].
     pub orders: Tensor,
     /// Switches of jitter and blur, per group of images.
     pub switches: [Tensor; 2],
+    /// B,n,4: see [`StepInputs::crop_boxes`].
+    pub crop_boxes: Tensor,
     /// One u64: see [`StepInputs::drop_key`].
     pub drop_key: Tensor,
 }
@@ -224,8 +250,9 @@ impl UploadedInputs {
     pub fn new(device: &Device, inputs: &StepInputs) -> Result<UploadedInputs> {
         let batch = inputs.template_source.len();
         let cells = inputs.mask_grid.len() / batch.max(1);
-        let reals = device.empty(&[5 + batch * (MAX_CLASSES + 4 + 15 + cells)])?;
-        let words = device.alloc(&[PASSES * 4 + batch * 12 + 4], DType::I32)?;
+        let (images, boxes) = (GROUPS * batch, inputs.crop_boxes.len());
+        let reals = device.empty(&[5 + batch * (MAX_CLASSES + 4 + cells) + 5 * images])?;
+        let words = device.alloc(&[PASSES * 4 + 4 * images + 4 + 4 * boxes], DType::I32)?;
         let mut cursor = 0;
         let mut real = |shape: &[usize]| {
             let view = reals.slice(cursor, shape)?;
@@ -235,7 +262,7 @@ impl UploadedInputs {
         let update = real(&[5])?;
         let class_mix = real(&[batch, MAX_CLASSES])?;
         let (template_source, template_target) = (real(&[batch, 2])?, real(&[batch, 2])?);
-        let (factors, sigmas) = (real(&[3 * batch, 4])?, real(&[3 * batch])?);
+        let (factors, sigmas) = (real(&[images, 4])?, real(&[images])?);
         let mask_grid = real(&[batch, cells])?;
         let mut cursor = 0;
         let mut word = |shape: &[usize]| {
@@ -243,9 +270,10 @@ impl UploadedInputs {
             cursor += view.len();
             Ok::<_, Error>(view)
         };
-        let detail_boxes = [word(&[4])?, word(&[4])?, word(&[4])?, word(&[4])?];
-        let orders = word(&[3 * batch, 4])?;
+        let detail_boxes = [word(&[4])?, word(&[4])?, word(&[4])?, word(&[4])?, word(&[4])?];
+        let orders = word(&[images, 4])?;
         let switches = [word(&[2])?, word(&[2])?];
+        let crop_boxes = word(&[batch, boxes / batch.max(1), 4])?;
         let drop_key = device.zeros(&[1], DType::U64)?;
         let parts = [&reals, &words, &drop_key].map(|tensor| (tensor.shape(), tensor.dtype()));
         Ok(UploadedInputs {
@@ -260,6 +288,7 @@ impl UploadedInputs {
             detail_boxes,
             orders,
             switches,
+            crop_boxes,
             drop_key,
             reals,
             words,
@@ -267,15 +296,13 @@ impl UploadedInputs {
     }
 
     /// Returns views of the jitter and blur of a pass.
-    ///
-    /// # Errors
-    /// Source images are not augmented.
     pub fn augmentation(&self, kind: PassKind) -> Result<Augmentation> {
         let (position, group) = match kind {
-            PassKind::Source => return Err(Error::config("source images are not augmented")),
             PassKind::Mixed => (0, 0),
             PassKind::MixedTarget => (1, 0),
             PassKind::Masked => (2, 1),
+            PassKind::Source => (3, 0),
+            PassKind::Target => (4, 0),
         };
         let batch = self.mask_grid.dim(0);
         let first = position * batch;
@@ -299,6 +326,7 @@ impl UploadedInputs {
         let mut words: Vec<i32> = inputs.detail_boxes.as_flattened().into();
         words.extend(inputs.augment.iter().flat_map(|a| a.order));
         words.extend(inputs.switches.iter().flat_map(|s| [s.jitter as i32, s.blur as i32]));
+        words.extend(inputs.crop_boxes.as_flattened());
         let (reals, key) = (device.as_real(&reals), [inputs.drop_key]);
         self.staging.upload(&[&reals, cast_slice(&words), cast_slice(&key)], |arrived| {
             let places = [&mut self.reals, &mut self.words, &mut self.drop_key];

@@ -9,22 +9,25 @@ use crate::ops::mix::Labeled;
 use crate::{Error, Result};
 
 use super::forward_backward::forward_backward;
-use super::passes::{StudentPass, class_mix, labels_for_masks, masked, pseudo_labels, quad_mix};
+use super::passes::{
+    StudentPass, class_balanced_crop, class_mix, labels_for_masks, masked, pseudo_labels, quad_mix,
+    take_in_source, unmixed_target,
+};
 use super::report::{TermName, Terms};
-use super::state::{Mixing, TrainingState};
+use super::state::{Mixing, Phase, TrainingState};
 use super::trace::Trace;
 
 impl TrainingState {
     /// Trains on the loaded batch. Returns the names of the reported terms.
-    pub(super) fn iterate(&mut self, mixing: Mixing, trace: &mut Trace) -> Result<Vec<TermName>> {
+    pub(super) fn iterate(&mut self, phase: Phase, trace: &mut Trace) -> Result<Vec<TermName>> {
         let device = self.device.clone();
-        let batch = self.batch.current();
         let mut terms = Terms::default();
 
         self.zero_gradients()?;
         self.stage_statistics()?;
 
-        let mut passes = vec![StudentPass::source(&batch)];
+        let batch = class_balanced_crop(self, self.batch.current(), trace)?;
+        let mut passes = vec![StudentPass::source(self, &batch)?];
         let pseudo = match &self.teacher {
             Some(teacher) => Some(pseudo_labels(self, teacher, &batch, &mut terms, trace)?),
             None => None,
@@ -35,9 +38,14 @@ impl TrainingState {
             weight: Some(pseudo.weight.clone()),
         };
         let target = pseudo.as_ref().map(labeled);
+        take_in_source(self, &batch, trace)?;
+        if let (true, Some(target)) = (phase.contrast, &target) {
+            passes[0].contrasted = true;
+            passes.push(unmixed_target(self, target)?);
+        }
         if let Some(target) = &target {
             device.scope("mix", || {
-                match mixing {
+                match phase.mixing {
                     Mixing::ClassMix => passes.push(class_mix(self, &batch, target)?),
                     Mixing::QuadMix => passes.extend(quad_mix(self, &batch, target, trace)?),
                 }

@@ -1,6 +1,7 @@
 //! The method: one iteration of unsupervised domain adaptation.
 
 pub mod batch;
+pub mod contrast;
 mod forward_backward;
 pub mod inputs;
 mod iteration;

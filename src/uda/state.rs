@@ -14,12 +14,21 @@ use crate::params::Weights;
 use crate::tensor::{DType, Tensor};
 
 use super::batch::BatchBuffers;
+use super::contrast::Contrast;
 use super::inputs::{StepInputs, UploadedInputs};
 use super::report::{MAX_TERMS, TermName};
 use super::templates::Templates;
 
-/// Mixing method of an iteration. Apart from the configuration, it is the only thing that the work
-/// of an iteration depends on, so each method has its own CUDA graph.
+/// What an iteration does. Apart from the configuration, it is the only thing that the work of an
+/// iteration depends on, so each phase has its own CUDA graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Phase {
+    pub mixing: Mixing,
+    /// Whether there are contrast losses.
+    pub contrast: bool,
+}
+
+/// Mixing method of an iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mixing {
     ClassMix,
@@ -46,6 +55,8 @@ pub struct TrainingState {
     pub batch: BatchBuffers,
     /// Images of the previous iteration, for QuadMix.
     pub templates: Templates,
+    /// Class statistics; None without contrast.
+    pub contrast: Option<Contrast>,
     /// Flag that the first loss or gradient that is not finite sets. From then on, no iteration
     /// changes the state.
     pub failed: Tensor,
@@ -58,7 +69,7 @@ pub struct TrainingState {
     /// [`MAX_TERMS`] values, of which the first are the terms of the last iteration.
     pub(super) logged: Tensor,
     /// Shared ownership, so that the captured work can borrow the state mutably.
-    pub(super) graphs: Rc<RefCell<GraphCache<Mixing, Vec<TermName>>>>,
+    pub(super) graphs: Rc<RefCell<GraphCache<Phase, Vec<TermName>>>>,
 }
 
 impl TrainingState {
@@ -96,6 +107,7 @@ impl TrainingState {
                 config.optimizer.multipliers(name)
             })?,
             templates: Templates::new(device, config)?,
+            contrast: Contrast::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,
             normalizer,
             crop_normalization,

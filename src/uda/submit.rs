@@ -10,7 +10,7 @@ use super::batch::BatchSource;
 use super::inputs::StepInputs;
 use super::memory::with_advice;
 use super::report::{Report, TermName};
-use super::state::{Mixing, TrainingState};
+use super::state::{Mixing, Phase, TrainingState};
 use super::trace::Trace;
 
 /// An iteration that was submitted and may still be running.
@@ -97,18 +97,18 @@ impl TrainingState {
     fn submit_iteration(&mut self, inputs: &StepInputs, mut trace: Trace) -> Result<PendingStep> {
         let device = self.device.clone();
         self.inputs.upload(&device, inputs)?;
-        let mixing = self.mixing(inputs.iteration);
+        let phase = self.phase(inputs.iteration);
         // The work changes the state in the end, so nothing after it may lack memory.
         let mut failed = device.readback(&self.failed)?;
         let mut logged = device.readback(&self.logged)?;
         let terms = if trace.is_complete() {
-            Rc::new(self.iterate(mixing, &mut trace)?)
+            Rc::new(self.iterate(phase, &mut trace)?)
         } else if trace.is_on() {
             // The memory of the graphs is free, since none is being replayed once this one runs.
-            Rc::new(device.graph_private(|| self.iterate(mixing, &mut trace))?)
+            Rc::new(device.graph_private(|| self.iterate(phase, &mut trace))?)
         } else {
             let graphs = self.graphs.clone();
-            graphs.borrow_mut().run(mixing, || self.iterate(mixing, &mut trace))?
+            graphs.borrow_mut().run(phase, || self.iterate(phase, &mut trace))?
         };
         failed.start(&self.failed)?;
         logged.start(&self.logged.slice(0, &[terms.len()])?)?;
@@ -120,6 +120,11 @@ impl TrainingState {
             terms,
             previous_templates: self.templates.iteration.replace(inputs.iteration),
         })
+    }
+
+    fn phase(&self, iteration: u64) -> Phase {
+        let contrast = self.contrast.is_some() && iteration >= self.config.contrast.start;
+        Phase { mixing: self.mixing(iteration), contrast }
     }
 
     /// QuadMix pastes from the previous iteration, so the first iteration of a run uses ClassMix.

@@ -19,13 +19,13 @@ impl TrainingState {
         }
     }
 
-    /// Copies the running statistics, so that batch norms update the copies until
-    /// [`commit_statistics`](Self::commit_statistics).
+    /// Copies the running statistics of batch norms and the class statistics, so that the iteration
+    /// updates the copies until [`commit_statistics`](Self::commit_statistics).
     pub(super) fn stage_statistics(&mut self) -> Result<()> {
         for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
             self.device.copy(&weights.buffers, &mut weights.pending)?;
         }
-        Ok(())
+        self.contrast.iter_mut().try_for_each(|contrast| contrast.stage(&self.device))
     }
 
     /// Sets `failed` if a term or a gradient is not finite, and stores the terms in `logged`.
@@ -52,6 +52,7 @@ impl TrainingState {
         for weights in std::iter::once(&mut self.student).chain(&mut self.teacher) {
             commit(&self.device, &weights.pending, &mut weights.buffers, &self.failed)?;
         }
-        Ok(())
+        let (device, failed) = (&self.device, &self.failed);
+        self.contrast.iter_mut().try_for_each(|contrast| contrast.commit(device, failed))
     }
 }

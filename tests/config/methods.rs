@@ -8,13 +8,24 @@ use udass_raw::config::{Config, METHODS, Stages, preset_names};
 
 use super::{load, preset, refusal, set};
 
-const SWITCHES: [&str; 6] =
-    ["teacher", "mask", "quadmix", "rare_class_sampling", "feature_distance", "network.hrda"];
+const SWITCHES: [&str; 8] = [
+    "teacher",
+    "mask",
+    "quadmix",
+    "rare_class_sampling",
+    "feature_distance",
+    "network.hrda",
+    "contrast",
+    "class_balanced_crop",
+];
 
-/// Teacher, mask, QuadMix, rare classes, feature distance, HRDA.
-fn switches(c: &Config) -> [bool; 6] {
-    let Stages { teacher, mask, quadmix, rare_class_sampling, hrda } = c.stages();
-    [teacher, mask, quadmix, rare_class_sampling, c.feature_distance.enabled, hrda]
+/// Teacher, mask, QuadMix, rare classes, feature distance, HRDA, contrast.
+fn switches(c: &Config) -> [bool; 7] {
+    let Stages { teacher, mask, quadmix, rare_class_sampling, hrda, contrast } = c.stages();
+    let distance = c.feature_distance.enabled;
+    assert_eq!((c.class_balanced_crop.enabled, c.augment.unmixed), (contrast, contrast));
+    assert_eq!(c.network.projection > 0, contrast);
+    [teacher, mask, quadmix, rare_class_sampling, distance, hrda, contrast]
 }
 
 fn with(base: &str, method: &str, sets: &[&str]) -> Config {
@@ -60,12 +71,13 @@ fn each_method_switches_what_it_adds() {
     let (yes, no) = (true, false);
     // Head, switches, crop, margins, decay of the teacher.
     let expected = [
-        ("source_only", "dlv2", [no, no, no, no, no, no], 512, half, 0.999),
-        ("dacs", "dlv2", [yes, no, no, no, no, no], 512, [0; 4], 0.99),
-        ("daformer", "daformer", [yes, no, no, yes, yes, no], 512, half, 0.999),
-        ("hrda", "daformer", [yes, no, no, yes, yes, yes], 1024, full, 0.999),
-        ("mic", "daformer", [yes, yes, no, yes, yes, yes], 1024, full, 0.999),
-        ("quadmix", "daformer", [yes, yes, yes, yes, yes, yes], 1024, full, 0.999),
+        ("source_only", "dlv2", [no, no, no, no, no, no, no], 512, half, 0.999),
+        ("dacs", "dlv2", [yes, no, no, no, no, no, no], 512, [0; 4], 0.99),
+        ("daformer", "daformer", [yes, no, no, yes, yes, no, no], 512, half, 0.999),
+        ("hrda", "daformer", [yes, no, no, yes, yes, yes, no], 1024, full, 0.999),
+        ("mic", "daformer", [yes, yes, no, yes, yes, yes, no], 1024, full, 0.999),
+        ("quadmix", "daformer", [yes, yes, yes, yes, yes, yes, no], 1024, full, 0.999),
+        ("sepico", "daformer", [yes, no, no, yes, no, no, yes], 640, half, 0.999),
     ];
     assert_eq!(expected.each_ref().map(|e| e.0), METHODS);
     for (name, head, on, crop, margins, decay) in expected {
@@ -75,6 +87,10 @@ fn each_method_switches_what_it_adds() {
         assert_eq!(config.pseudo_label.margins, margins, "{name}");
         assert_eq!((config.teacher.ema_decay, config.pseudo_label.threshold), (decay, 0.968));
         assert_eq!(config.stages().method(), name);
+        if config.data.crop == 640 {
+            assert_eq!((config.source.resize, config.target.resize), ([1280, 720], [1280, 640]));
+            assert_eq!((config.eval.resize, config.eval.window), ([1280, 640], 0));
+        }
         if config.data.crop == 512 {
             assert_eq!((config.source.resize, config.target.resize), ([1280, 720], [1024, 512]));
             assert_eq!((config.eval.resize, config.eval.window), ([1024, 512], 0));
@@ -82,7 +98,7 @@ fn each_method_switches_what_it_adds() {
         }
     }
     let titles = METHODS.map(|method| preset(method).stages().title());
-    assert_eq!(titles, ["source only", "DACS", "DAFormer", "HRDA", "MIC", "QuadMix"]);
+    assert_eq!(titles, ["source only", "DACS", "DAFormer", "HRDA", "MIC", "QuadMix", "SePiCo"]);
 }
 
 #[test]
@@ -97,7 +113,7 @@ fn each_method_states_every_switch_and_only_what_fits_every_size() {
             let sized = key.starts_with("data.")
                 || key.starts_with("schedule.")
                 || key.ends_with(".resize")
-                || key.contains("crop")
+                || (key.contains("crop") && !key.starts_with("class_balanced_crop."))
                 || ["mask.block", "mask.ratio", "quadmix.start"].contains(&&*key)
                 || (key == "pseudo_label.margins" && method != "dacs");
             assert!(!sized, "{method} states {key}");

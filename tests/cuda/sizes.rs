@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use udass_raw::config::Config;
+use udass_raw::data::resize::Size;
 use udass_raw::data::{Batch, Crops, RareCrops};
 use udass_raw::device::cuda::{Algorithm, Driver, Event, Graph, Launch, Memory, Stream};
 use udass_raw::device::{Device, LibraryOp, MemoryReport, Types};
@@ -158,7 +159,7 @@ fn batch(config: &Config, rare: bool) -> Batch {
     let (n, s) = (config.data.batch, config.data.crop);
     let crops = |n: usize| Crops {
         batch: n,
-        size: s,
+        size: Size::new(s, s),
         rgb: vec![0; n * s * s * 3],
         label: vec![0; n * s * s],
         ..Crops::default()

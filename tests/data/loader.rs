@@ -43,7 +43,7 @@ fn batches_have_their_shapes_and_the_long_tail_starts_on_time() {
     let sets = Sets::bands();
     for batch in batches(&sets.config(), 1, 4) {
         for crops in [&batch.source, &batch.target] {
-            assert_eq!((crops.batch, crops.size), (2, 16));
+            assert_eq!((crops.batch, crops.size), (2, Size::new(16, 16)));
             assert_eq!(crops.rgb.len(), 2 * 16 * 16 * 3);
             assert_eq!(crops.extent, [[16, 16]; 2]);
             assert_eq!(crops.files.len(), 2);
@@ -54,7 +54,7 @@ fn batches_have_their_shapes_and_the_long_tail_starts_on_time() {
         assert!(batch.valid.iter().all(|&v| v <= 1));
         assert_eq!(batch.rare.is_some(), batch.iteration >= 3);
         let Some(rare) = batch.rare else { continue };
-        assert_eq!((rare.crops.batch, rare.crops.size), (8, 16));
+        assert_eq!((rare.crops.batch, rare.crops.size), (8, Size::new(16, 16)));
         assert_eq!(rare.crops.rgb.len(), 8 * 16 * 16 * 3);
         for (i, label) in rare.crops.label.chunks_exact(16 * 16).enumerate() {
             let class = rare.classes[i % 2];
@@ -91,7 +91,7 @@ fn check_crop(
     scaled: Size,
     source: (&[u8], &[u8], Size),
 ) -> (bool, usize, usize) {
-    let side = crops.size;
+    let side = crops.size.width;
     let (rgb, label) =
         scale(&Rows::whole(source.2, 3, source.0), &Rows::whole(source.2, 1, source.1));
     let got = &crops.rgb[index * side * side * 3..][..side * side * 3];

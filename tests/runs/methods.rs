@@ -1,4 +1,4 @@
-//! Tests the six methods on both networks: what an iteration of each consists of, and that it
+//! Tests the methods on both networks: what an iteration of each consists of, and that it
 //! learns.
 
 use udass_raw::config::{Config, METHODS};
@@ -13,9 +13,9 @@ use udass_raw::uda::state::TrainingState;
 use crate::support::{command, folder, settings, stderr, text, world};
 
 /// The toy preset with a method's switches at the smallest size; QuadMix starts as soon as there
-/// are templates.
+/// are templates, and contrast in the same iteration.
 fn config(preset: &str, method: &str, more: &[&str]) -> Config {
-    let own = ["quadmix.start=1", "device.threads=2"];
+    let own = ["quadmix.start=1", "contrast.start=1", "device.threads=2"];
     let sets: Vec<String> =
         settings().into_iter().chain(own.iter().chain(more).map(|set| set.to_string())).collect();
     Config::load_with(preset, Some(method), &sets).unwrap()
@@ -44,10 +44,10 @@ fn each_method_learns_from_its_own_losses() {
         for method in METHODS {
             let config = config(preset, method, &[]);
             let (reports, [before, after, teacher]) = two_iterations(&config);
-            let hrda = !["source_only", "dacs", "daformer"].contains(&method);
+            let hrda = !["source_only", "dacs", "daformer", "sepico"].contains(&method);
             let passes: [&[&str]; 2] = match method {
                 "source_only" => [&[""], &[""]],
-                "dacs" | "daformer" | "hrda" => [&["", "mix."], &["", "mix."]],
+                "dacs" | "daformer" | "hrda" | "sepico" => [&["", "mix."], &["", "mix."]],
                 "mic" => [&["", "mix.", "masked."], &["", "mix.", "masked."]],
                 _ => [&["", "mix.", "masked."], &["", "mix_tss.", "mix_tst.", "masked."]],
             };
@@ -65,6 +65,10 @@ fn each_method_learns_from_its_own_losses() {
                 assert_eq!(losses, expected, "{preset}, {method}, iteration {t}");
                 let value = |name: &str| report.terms.iter().find(|t| t.0 == name).map(|t| t.1);
                 assert!(value("decode.loss_seg").unwrap() > 0.1, "{preset}, {method}");
+                for name in ["src.aux.loss_cl", "tgt.aux.loss_cl"] {
+                    let contrasted = method == "sepico" && t == 1;
+                    assert_eq!(value(name).is_some(), contrasted, "{preset}, {method}: {name}");
+                }
                 let weight = value("pseudo_label.weight");
                 assert_eq!(weight.is_some(), method != "source_only", "{preset}, {method}");
             }

@@ -84,6 +84,41 @@ fn a_run_repeats_to_the_bit_with_any_number_of_threads() {
     }
 }
 
+/// Stops before the first iteration with contrast losses, whose statistics the checkpoint must
+/// restore, and after it, when the bank is full.
+#[test]
+fn class_statistics_and_bank_survive_a_stop() {
+    for kind in ["distributions", "bank", "prototypes"] {
+        let kind = format!("contrast.kind={kind}");
+        let train = |out: &Path, iterations, resume: Option<&'static str>| {
+            let sets = [&kind[..], "contrast.start=3", "contrast.memory=3"];
+            let mut args = vec!["--method", "sepico", "--max-iters", iterations];
+            args.extend(sets.iter().flat_map(|set| ["--set", set]));
+            args.extend(["--out", text(out)]);
+            succeed("train", &args.into_iter().chain(resume).collect::<Vec<_>>());
+        };
+        let (whole, parts) = (folder(), folder());
+        train(whole.path(), "8", None);
+        for (iterations, resume) in [("2", None), ("5", Some("--resume")), ("8", Some("--resume"))]
+        {
+            train(parts.path(), iterations, resume);
+        }
+        let of = |out: &Path| checkpoint(out, ITERATIONS);
+        assert_same(&of(parts.path()), &of(whole.path()));
+        assert_eq!(story(parts.path()), story(whole.path()), "{kind}");
+        let state = Contents::of(&of(whole.path()));
+        let counts = &state.tensors["contrast.amount"].2;
+        assert!(counts.iter().any(|&byte| byte != 0), "{kind}: no cell had a class");
+        assert_eq!(state.tensors.contains_key("contrast.bank"), kind.ends_with("bank"));
+        for line in events(whole.path(), "iteration") {
+            let losses = line["losses"].as_object().unwrap();
+            let contrasted = line["iteration"].as_u64().unwrap() >= 3;
+            let has = |name: &str| losses.contains_key(name);
+            assert_eq!([has("src.aux.loss_cl"), has("tgt.aux.loss_cl")], [contrasted; 2]);
+        }
+    }
+}
+
 #[test]
 fn a_run_that_was_stopped_twice_ends_in_the_same_bits() {
     let folder = folder();

@@ -188,13 +188,13 @@ impl Case {
     }
 
     /// Returns the name from which the formula generates an input of this case. A config may state
-    /// the prefix (`input/<case>/`); by default it is the case's name.
+    /// the prefix (`input/…/`); by default, and for a literal `<case>`, it is the case's name.
     pub fn input(&self, what: &str) -> String {
         fn spelled(value: &Value) -> Option<&str> {
             match value {
                 Value::String(s) => {
                     let rest = &s[s.find("input/")? + 6..];
-                    rest.split_once('/').map(|(case, _)| case)
+                    rest.split_once('/').map(|(case, _)| case).filter(|case| *case != "<case>")
                 }
                 Value::Array(list) => list.iter().find_map(spelled),
                 Value::Object(map) => map.values().find_map(spelled),

@@ -63,6 +63,8 @@ impl Tolerance {
             Tolerance::Close { rel_l2, max_abs, .. } => {
                 Some(Tolerance::Close { rel_l2, max_abs, steps: None })
             }
+            // Labels of a network after an update.
+            Tolerance::Exact => Some(Tolerance::Agreement { share: 1.0 - FLIPPED }),
             _ => None,
         }
     }

@@ -234,7 +234,9 @@ fn off_in_l2(entry: &Entry, stored: &[f64], got: &[f64]) -> Option<f64> {
 /// Returns whether a result comes after a backward pass: gradients, what an update makes of them,
 /// and everything in a chain except its first iteration.
 fn follows_gradients(key: &str) -> bool {
-    let of_chain = key.strip_prefix("it").and_then(|rest| rest.split_once('/'));
+    let of_chain = key.strip_prefix("it").or(key.strip_prefix('t'));
+    let of_chain = of_chain.and_then(|rest| rest.split_once('/'));
+    let of_chain = of_chain.filter(|(t, _)| t.parse::<usize>().is_ok());
     let (later, key) = match of_chain {
         Some((t, rest)) => (t.parse::<usize>().is_ok_and(|t| t > 0), rest),
         None => (false, key),

@@ -173,6 +173,45 @@ pub struct Iteration {
     pub draws: UdaDraws,
 }
 
+/// All draws of one of SePiCo's iterations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SepicoDraws {
+    pub switches: Switches,
+    /// B·10: those of the first image come first.
+    pub boxes: Vec<[i32; 4]>,
+    /// Of each domain's batch.
+    pub source: Augment,
+    pub target: Augment,
+    /// One per image.
+    pub classes: Vec<Choice>,
+    pub mixed: Vec<Augment>,
+}
+
+impl SepicoDraws {
+    /// Returns the draws of each iteration of a case.
+    pub fn of(case: &Case) -> Outcome<Vec<SepicoDraws>> {
+        let batch: usize = case.read(&["batch"])?;
+        let settings = Settings { batch, jitter_above: 0.2, rare_files: Vec::new() };
+        let all: Vec<Vec<Draw>> = case.read(&["draws"])?;
+        let one = |draws: &Vec<Draw>| {
+            let mut at = Cursor { draws, next: 0 };
+            let switches = at.switches(&settings)?;
+            let mut boxes = Vec::new();
+            while at.peek().is_some_and(|draw| draw.kind == "box") {
+                boxes.push(at.value("box")?);
+            }
+            let (source, target) = (at.augment(switches, batch)?, at.augment(switches, batch)?);
+            let classes = (0..batch).map(|_| at.choice()).collect::<Outcome<_>>()?;
+            let mixed = (0..batch).map(|_| at.augment(switches, 1)).collect::<Outcome<_>>()?;
+            if at.next != draws.len() {
+                return Err(format!("{} numbers are left over", draws.len() - at.next));
+            }
+            Ok(SepicoDraws { switches, boxes, source, target, classes, mixed })
+        };
+        all.iter().map(one).collect()
+    }
+}
+
 /// The settings under which a case's draws were made.
 struct Settings {
     batch: usize,

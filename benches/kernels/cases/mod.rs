@@ -2,6 +2,7 @@
 //! measures them, and tests/operations.rs checks that they cover the iterations themselves.
 
 mod bed;
+mod contrast;
 mod layers;
 mod losses;
 mod mixing;
@@ -15,16 +16,19 @@ use udass_raw::device::profile::Profile;
 
 pub use bed::{Bed, Run};
 
-/// Name, configuration and overrides. The last two presets are small, for quick runs.
-pub const PRESETS: [(&str, &str, &[&str]); 4] = [
+/// Name, configuration and overrides. The last three presets are small, for quick runs.
+pub const PRESETS: [(&str, &str, &[&str]); 6] = [
     ("gta_vit", "gta_vit", &[]),
     ("gta_cnn", "gta_cnn", &[]),
+    ("sepico_vit", "sepico_vit", &[]),
     ("b0_128", "gta_vit", &["network.backbone=mit_b0", CROP, DETAIL, BLOCK]),
     ("r50_128", "gta_cnn", &["network.backbone=resnet50_v1c", CROP, DETAIL, BLOCK]),
+    ("sepico_128", "sepico_vit", &["network.backbone=mit_b0", CROP, DETAIL, BLOCK, TARGET]),
 ];
 const CROP: &str = "data.crop=128";
 const DETAIL: &str = "network.hrda.detail_crop=64";
 const BLOCK: &str = "mask.block=32";
+const TARGET: &str = "target.resize=[256,128]";
 
 /// An operation at one size.
 pub struct Case {
@@ -56,6 +60,7 @@ pub fn of(preset: &'static str) -> Vec<Case> {
     let mut list = List { preset, cases: Vec::new() };
     networks::add(&mut list, &config);
     losses::add(&mut list, &config);
+    contrast::add(&mut list, &config);
     mixing::add(&mut list, &config);
     state::add(&mut list, &config);
     list.cases

@@ -2,7 +2,8 @@
 
 use super::published::Row;
 
-/// Returns the notes of these rows, each with the row's name, and where the rows were published.
+/// Returns the notes of these rows, each with the row's name, where the rows were published, and which of
+/// their methods this program trains.
 pub fn footnotes(rows: &[&Row]) -> Vec<String> {
     let noted = rows.iter().filter_map(|row| Some((row, row.note.as_ref()?)));
     let notes = noted.map(|(row, note)| format!("{}: {note}", marked(row)));
@@ -14,7 +15,24 @@ pub fn footnotes(rows: &[&Row]) -> Vec<String> {
         }
     }
     let origins = origins.iter().map(|(origin, names)| format!("{}: {origin}", names.join(", ")));
-    notes.chain(origins).collect()
+    notes.chain(origins).chain(trained(rows)).collect()
+}
+
+/// Says which of the rows' methods this program trains.
+fn trained(rows: &[&Row]) -> Option<String> {
+    let names = |here: bool| -> Vec<&str> {
+        let rows = rows.iter().filter(|row| row.method.is_some() == here);
+        rows.map(|row| row.name.as_str()).collect()
+    };
+    let (here, elsewhere) = (names(true).join(", "), names(false).join(", "));
+    match (here.is_empty(), elsewhere.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(format!("This program trains {here}.")),
+        (true, false) => Some(format!("This program does not train {elsewhere}.")),
+        (false, false) => {
+            Some(format!("This program trains {here}; it does not train {elsewhere}."))
+        }
+    }
 }
 
 /// Returns a row's name, with a dagger if it has a note.

@@ -51,6 +51,9 @@ struct Facts {
     teacher: Switch,
     mask: Switch,
     quadmix: Switch,
+    /// Earlier versions had none.
+    #[serde(default)]
+    contrast: Switch,
     seed: u64,
     #[serde(default = "cityscapes")]
     dataset: DatasetConfig,
@@ -72,7 +75,7 @@ struct Data {
     toy: PathBuf,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Switch {
     enabled: bool,
 }
@@ -297,6 +300,7 @@ impl Facts {
             quadmix: self.quadmix.enabled,
             rare_class_sampling: self.rare_class_sampling.enabled,
             hrda: self.network.hrda.enabled,
+            contrast: self.contrast.enabled,
         };
         stages.method()
     }

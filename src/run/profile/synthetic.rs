@@ -1,6 +1,7 @@
 //! Training iterations on synthetic batches: the same work as real training, without a dataset.
 
 use crate::config::Config;
+use crate::data::resize::Size;
 use crate::data::{Batch, Crops, RareCrops};
 use crate::device::Device;
 use crate::nn::Segmentor;
@@ -14,7 +15,7 @@ use crate::uda::trace::Trace;
 use crate::{Error, Result};
 
 /// A training run from random weights in which every iteration does the same work: color jitter and
-/// blur are always on, and the method QuadMix always uses its four-way mixing.
+/// blur are always on, and QuadMix and contrast have begun.
 pub struct Synthetic {
     training: TrainingState,
     /// Used alternately, because QuadMix pastes from the previous batch.
@@ -34,7 +35,11 @@ impl Synthetic {
 
     fn build(device: &Device, config: &Config) -> Result<Synthetic> {
         let mut config = effective(config);
-        let first = if config.quadmix.enabled { config.quadmix.start.max(1) } else { 0 };
+        let first = match (config.quadmix.enabled, config.contrast.enabled) {
+            (true, _) => config.quadmix.start.max(1),
+            (false, true) => config.contrast.start,
+            (false, false) => 0,
+        };
         config.schedule.end = config.schedule.end.max(first + 1_000_000);
         let network = Segmentor::new(&config.network)?;
         let random = |learns| {
@@ -98,10 +103,11 @@ impl Synthetic {
 fn batch(config: &Config, number: u64) -> Batch {
     let (side, batch, classes) = (config.data.crop, config.data.batch, config.network.classes);
     let mut draw = Draw::new(config.seed, number, Purpose::SourceFile, 0, 0);
-    let mut crops = |n: usize, labels: &mut dyn FnMut(&mut Draw) -> Vec<u8>| Crops {
+    let square = Size::new(side, side);
+    let mut crops = |n: usize, size: Size, labels: &mut dyn FnMut(&mut Draw) -> Vec<u8>| Crops {
         batch: n,
-        size: side,
-        rgb: (0..n * side * side * 3).map(|_| draw.below(256) as u8).collect(),
+        size,
+        rgb: (0..n * size.width * size.height * 3).map(|_| draw.below(256) as u8).collect(),
         label: (0..n).flat_map(|_| labels(&mut draw)).collect(),
         ..Default::default()
     };
@@ -116,13 +122,14 @@ fn batch(config: &Config, number: u64) -> Batch {
             .collect();
         (0..side * side).map(|i| ids[i / side / block * n + i % side / block]).collect()
     };
-    let source = crops(batch, &mut blocks);
+    let source = crops(batch, square, &mut blocks);
     let targets = if config.learns_from_target() { batch } else { 0 };
-    let target = crops(targets, &mut |_| Vec::new());
+    let [width, height] = config.target_size();
+    let target = crops(targets, Size::new(width, height), &mut |_| Vec::new());
     let classes = [config.quadmix.classes[0], config.quadmix.classes[1]];
     let mut turn = 0;
     // The label of a rare crop is one square of a single class; the two classes alternate.
-    let mut square = |draw: &mut Draw| {
+    let mut patch = |draw: &mut Draw| {
         let (length, class) = (side / 4, classes[turn % 2]);
         turn += 1;
         let (y, x) = (draw.below(side - length), draw.below(side - length));
@@ -131,8 +138,10 @@ fn batch(config: &Config, number: u64) -> Batch {
         };
         (0..side * side).map(|i| if inside(i) { class } else { 255 }).collect()
     };
-    let rare =
-        config.quadmix.enabled.then(|| RareCrops { classes, crops: crops(4 * batch, &mut square) });
-    let valid = vec![1; targets * side * side];
+    let rare = config
+        .quadmix
+        .enabled
+        .then(|| RareCrops { classes, crops: crops(4 * batch, square, &mut patch) });
+    let valid = vec![1; targets * width * height];
     Batch { iteration: number, source, target, valid, rare, skipped: Vec::new() }
 }

@@ -23,6 +23,7 @@ pub(in crate::uda) fn class_mix(
         kind: PassKind::Mixed,
         prefix: "mix.",
         input: mixed(state, mix, PassKind::Mixed)?,
-        loss_weights: [1.0; 2],
+        loss_weights: Some([1.0; 2]),
+        contrasted: false,
     })
 }

@@ -34,6 +34,7 @@ pub(in crate::uda) fn masked(
         prefix: "masked.",
         input: Labeled { image, ..whole.clone() },
         // As in the reference, `mask_lambda` leaves the detail loss alone.
-        loss_weights: [config.mask.weight, 1.0],
+        loss_weights: Some([config.mask.weight, 1.0]),
+        contrasted: false,
     })
 }

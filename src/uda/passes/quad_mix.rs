@@ -63,13 +63,15 @@ pub(in crate::uda) fn quad_mix(
             kind: PassKind::Mixed,
             prefix: "mix_tss.",
             input: mixed(state, over_source, PassKind::Mixed)?,
-            loss_weights: [0.5; 2],
+            loss_weights: Some([0.5; 2]),
+            contrasted: false,
         },
         StudentPass {
             kind: PassKind::MixedTarget,
             prefix: "mix_tst.",
             input: mixed(state, over_target, PassKind::MixedTarget)?,
-            loss_weights: [0.5; 2],
+            loss_weights: Some([0.5; 2]),
+            contrasted: false,
         },
     ])
 }

@@ -1,6 +1,8 @@
 //! A training pass of the student.
 
+use crate::Result;
 use crate::nn::{BatchNormMode, DropoutRng, Pass, Supervision};
+use crate::ops::augment::augment;
 use crate::ops::mix::Labeled;
 use crate::tape::Tape;
 use crate::uda::batch::DeviceBatch;
@@ -13,19 +15,29 @@ pub(in crate::uda) struct StudentPass {
     /// Prefix of the names of its reported terms, as in the reference.
     pub prefix: &'static str,
     pub input: Labeled,
-    /// Weights of the fused (or only) loss and of the loss of HRDA's detail crop.
-    pub loss_weights: [f32; 2],
+    /// Weights of the fused (or only) loss and of the loss of HRDA's detail crop; None if the pass
+    /// does not segment.
+    pub loss_weights: Option<[f32; 2]>,
+    /// Whether features are contrasted with class statistics.
+    pub contrasted: bool,
 }
 
 impl StudentPass {
     /// Creates the pass over source images with their own labels.
-    pub fn source(batch: &DeviceBatch) -> StudentPass {
-        StudentPass {
+    pub fn source(state: &TrainingState, batch: &DeviceBatch) -> Result<StudentPass> {
+        let TrainingState { device, inputs, normalizer, config, .. } = state;
+        let mut input = batch.source.clone();
+        if config.augment.unmixed {
+            let augmentation = inputs.augmentation(PassKind::Source)?;
+            input.image = augment(device, normalizer, &input.image, &augmentation)?;
+        }
+        Ok(StudentPass {
             kind: PassKind::Source,
             prefix: "",
-            input: batch.source.clone(),
-            loss_weights: [1.0; 2],
-        }
+            input,
+            loss_weights: Some([1.0; 2]),
+            contrasted: false,
+        })
     }
 
     /// Returns the settings with which the network runs in this pass.

@@ -54,8 +54,21 @@ pub(in crate::uda) fn labels_for_masks(
     Ok(Some(pseudo))
 }
 
-/// Returns the logits and labels of the target images. A teacher in the released code stays in
-/// train mode: batch statistics, but no dropout or drop-path.
+/// Returns the logits of whole images. A teacher in the released code stays in train mode: batch
+/// statistics, but no dropout or drop-path.
+pub(super) fn logits(
+    state: &TrainingState,
+    weights: &Weights,
+    batch_norm: BatchNormMode,
+    image: &Tensor,
+) -> Result<Tensor> {
+    let TrainingState { device, network, .. } = state;
+    let tape = Tape::inference(device);
+    let pass = Pass { tape: &tape, weights, batch_norm, dropout_rng: None };
+    device.scope("teacher", || network.logits(&pass, image))
+}
+
+/// Returns the logits and labels of the target images.
 fn label(
     state: &TrainingState,
     weights: &Weights,
@@ -64,10 +77,8 @@ fn label(
     batch: &DeviceBatch,
     probability: bool,
 ) -> Result<(Tensor, PseudoLabels)> {
-    let TrainingState { device, network, config, .. } = state;
-    let tape = Tape::inference(device);
-    let pass = Pass { tape: &tape, weights, batch_norm, dropout_rng: None };
-    let logits = device.scope("teacher", || network.logits(&pass, &batch.target))?;
+    let TrainingState { device, config, .. } = state;
+    let logits = logits(state, weights, batch_norm, &batch.target)?;
     let confidence =
         Confidence { counted: threshold as f64, confident: config.pseudo_label.confident as f64 };
     let [_, height, width, _] = batch.target.bhwc("pseudo_labels")?;

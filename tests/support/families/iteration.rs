@@ -222,25 +222,12 @@ impl<'a, 'r> Run<'a, 'r> {
         Ok(())
     }
 
-    /// Returns the l2 norm of each parameter, in the order of the spec.
     fn norms(&self, weights: &Weights, flat: &Tensor) -> Outcome<Vec<(String, f64)>> {
-        let norm = |(i, param): (usize, &udass_raw::params::ParamSpec)| {
-            let values = weights.export(self.device, flat, i).map_err(said)?;
-            let square: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
-            Ok((param.name.clone(), square.sqrt()))
-        };
-        weights.spec().params().iter().enumerate().map(norm).collect()
+        norms(self.device, weights, flat)
     }
 
-    /// Compares norms that are stored in the order of `names`.
     fn compare_norms(&mut self, key: &str, norms: &[(String, f64)], names: &[String]) -> Outcome {
-        let by_name: HashMap<&str, f64> = norms.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        let ordered: Vec<f64> = names
-            .iter()
-            .map(|name| by_name.get(name.as_str()).copied().ok_or(format!("no parameter {name}")))
-            .collect::<Result<_, _>>()?;
-        self.report.compare(key, &[names.len()], &ordered);
-        Ok(())
+        compare_norms(self.report, key, norms, names)
     }
 
     /// Compares a map of labels, masks or weights, B,H,W.
@@ -282,6 +269,36 @@ impl Stages {
     }
 }
 
+/// Returns the l2 norm of each parameter, in the order of the spec.
+pub(super) fn norms(
+    device: &Device,
+    weights: &Weights,
+    flat: &Tensor,
+) -> Outcome<Vec<(String, f64)>> {
+    let norm = |(i, param): (usize, &udass_raw::params::ParamSpec)| {
+        let values = weights.export(device, flat, i).map_err(said)?;
+        let square: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+        Ok((param.name.clone(), square.sqrt()))
+    };
+    weights.spec().params().iter().enumerate().map(norm).collect()
+}
+
+/// Compares norms that are stored in the order of `names`.
+pub(super) fn compare_norms(
+    report: &mut Report,
+    key: &str,
+    norms: &[(String, f64)],
+    names: &[String],
+) -> Outcome {
+    let by_name: HashMap<&str, f64> = norms.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+    let ordered: Vec<f64> = names
+        .iter()
+        .map(|name| by_name.get(name.as_str()).copied().ok_or(format!("no parameter {name}")))
+        .collect::<Result<_, _>>()?;
+    report.compare(key, &[names.len()], &ordered);
+    Ok(())
+}
+
 /// Computes teacher ← alpha·teacher + (1 − alpha)·student, with AdamW's kernel at learning rate 0.
 fn update_teacher(
     device: &Device,
@@ -298,29 +315,32 @@ fn update_teacher(
     optimizer.update(device, student, Some(teacher), &numbers, &failed).map_err(said)
 }
 
+/// Converts the recorded augmentation of an image.
+pub(super) fn one(augment: &Augment, image: usize) -> ImageAugment {
+    let mut out = ImageAugment { factors: [1.0, 1.0, 1.0, 0.0], order: [0, 1, 2, 3], sigma: 1.0 };
+    if let Some(j) = &augment.jitter {
+        out.factors = [&j.brightness, &j.contrast, &j.saturation, &j.hue].map(|f| f[image]);
+        out.order = j.order.map(i32::from);
+    }
+    if let Some(sigma) = augment.sigma {
+        out.sigma = sigma as f32;
+    }
+    out
+}
+
+/// Converts a recorded choice to `most` uniform numbers, of which it needs the first.
+pub(super) fn row(choice: Option<&Choice>, most: usize) -> Vec<f32> {
+    let mut row: Vec<f32> =
+        choice.map_or(Vec::new(), |c| c.uniforms().into_iter().map(|u| u as f32).collect());
+    row.resize(most, 0.5);
+    row
+}
+
 /// Converts the recorded draws to an iteration's inputs.
 fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> StepInputs {
     let Iteration { local_iter, draws, .. } = iteration;
-    let one = |augment: &Augment, image: usize| {
-        let mut out =
-            ImageAugment { factors: [1.0, 1.0, 1.0, 0.0], order: [0, 1, 2, 3], sigma: 1.0 };
-        if let Some(j) = &augment.jitter {
-            out.factors = [&j.brightness, &j.contrast, &j.saturation, &j.hue].map(|f| f[image]);
-            out.order = j.order.map(i32::from);
-        }
-        if let Some(sigma) = augment.sigma {
-            out.sigma = sigma as f32;
-        }
-        out
-    };
     let none = Augment { jitter: None, sigma: None };
     let (mut mixed, mut target): (Vec<_>, Vec<_>) = (Vec::new(), vec![one(&none, 0); batch]);
-    let row = |choice: Option<&Choice>, most: usize| -> Vec<f32> {
-        let mut row: Vec<f32> =
-            choice.map_or(Vec::new(), |c| c.uniforms().into_iter().map(|u| u as f32).collect());
-        row.resize(most, 0.5);
-        row
-    };
     let pair = |choice: Option<&Choice>| {
         let row = row(choice, 2);
         [row[0], row[1]]
@@ -343,6 +363,7 @@ fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> St
         }
     };
     let masked = (0..batch).map(|i| one(&draws.masked_augment, i));
+    let unmixed = vec![one(&none, 0); 2 * batch];
     let detail = |b: [usize; 4]| b.map(|edge| edge as i32);
     let on = |s: crate::support::uda::Switches| Switches { jitter: s.jitter_on, blur: s.blur_on };
     StepInputs {
@@ -354,12 +375,14 @@ fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> St
             detail(details[0]),
             detail(details[1]),
             detail(draws.masked_detail),
+            [0; 4],
         ],
         class_mix,
         template_source,
         template_target,
         switches: [on(draws.switches), on(draws.masked_switches)],
-        augment: mixed.into_iter().chain(target).chain(masked).collect(),
+        augment: mixed.into_iter().chain(target).chain(masked).chain(unmixed).collect(),
+        crop_boxes: Vec::new(),
         mask_grid: draws.grid.clone(),
     }
 }

@@ -7,6 +7,7 @@ mod layout;
 mod networks;
 mod optimizer;
 mod pieces;
+mod sepico;
 mod torch;
 mod training;
 
@@ -65,6 +66,7 @@ const FAMILIES: &[Family] = &[
     of("_head", networks::head),
     of("_train", training::train),
     of("_plain", training::plain),
+    of("_sepico_uda", sepico::iterations),
     of("_uda_chain", iteration::chain),
     of("_uda", iteration::single),
     of("_adamw", optimizer::adamw),

@@ -32,6 +32,7 @@ pub fn network_config(arch: &str, detail_crop: Option<usize>) -> NetworkConfig {
         classes: CLASSES,
         channels: 256,
         dilations: vec![6, 12],
+        projection: 0,
         drop_path: 0.0,
         dropout: 0.0,
         activation_checkpointing: false,
