@@ -42,6 +42,9 @@ pub struct Optimizer {
     /// The multipliers of learning rate and weight decay for each chunk of the flat store:
     /// chunks,2.
     multipliers: Tensor,
+    /// The first chunk of the parameters that learn later than the others; the number of chunks if
+    /// all learn from the start.
+    late: usize,
     settings: AdamWSettings,
 }
 
@@ -125,13 +128,30 @@ impl Optimizer {
                 exp_avg_sq: device.zeros(weights.values.shape(), device.real())?,
                 first: 0,
                 multipliers: device.upload_real(&[owners.len(), 2], &by_chunk)?,
+                late: owners.len(),
                 settings,
             })
         })
     }
 
+    /// Gives the last parameters of the store, those whose names begin with `prefix`, numbers of
+    /// their own in each update.
+    ///
+    /// # Errors
+    /// Returns a shape error if others follow them.
+    pub fn delay(&mut self, weights: &Weights, prefix: &str) -> Result<()> {
+        let (spec, owners) = (weights.spec(), weights.spec().chunk_owners());
+        let late = |owner: &usize| spec.params()[*owner].name.starts_with(prefix);
+        self.late = owners.iter().position(late).unwrap_or(owners.len());
+        if owners[self.late..].iter().all(late) {
+            return Ok(());
+        }
+        Err(Error::shape("adamw", format!("other parameters follow {prefix}")))
+    }
+
     /// Updates `student` and, in the same kernel, the EMA in `teacher`. Nothing changes if `failed`
-    /// is set. `numbers` is [`UpdateNumbers::to_array`] on the device.
+    /// is set. `numbers` is [`UpdateNumbers::to_array`] on the device, followed by that of the
+    /// delayed parameters if there are any.
     ///
     /// # Errors
     /// Returns a shape error if `student` has no gradients.
@@ -147,22 +167,32 @@ impl Optimizer {
             return Err(Error::shape("adamw", "these weights have no gradients"));
         };
         let AdamWSettings { betas, eps, .. } = self.settings;
-        let (teacher, teacher_low_precision) =
-            teacher.map_or((None, None), |t| (Some(&mut t.values), t.low_precision.as_mut()));
-        AdamW {
-            values: &mut student.values,
-            grads,
-            exp_avg: &mut self.exp_avg,
-            exp_avg_sq: &mut self.exp_avg_sq,
-            teacher,
-            low_precision: student.low_precision.as_mut(),
-            teacher_low_precision,
-            multipliers: &self.multipliers,
-            schedule: numbers,
-            failed,
-            betas,
-            eps,
+        let chunks = self.multipliers.dim(0);
+        let parts = [(0, self.late), (self.late, chunks)];
+        for (which, (begin, end)) in parts.into_iter().enumerate().filter(|(_, p)| p.0 < p.1) {
+            let part = |flat: &Tensor| {
+                let size = flat.len() / chunks;
+                flat.slice(begin * size, &[(end - begin) * size])
+            };
+            let teacher = teacher.as_deref();
+            let optional = |flat: Option<&Tensor>| flat.map(part).transpose();
+            AdamW {
+                values: &mut part(&student.values)?,
+                grads: &part(grads)?,
+                exp_avg: &mut part(&self.exp_avg)?,
+                exp_avg_sq: &mut part(&self.exp_avg_sq)?,
+                teacher: optional(teacher.map(|t| &t.values))?.as_mut(),
+                low_precision: optional(student.low_precision.as_ref())?.as_mut(),
+                teacher_low_precision: optional(teacher.and_then(|t| t.low_precision.as_ref()))?
+                    .as_mut(),
+                multipliers: &self.multipliers.slice(2 * begin, &[end - begin, 2])?,
+                schedule: &numbers.slice(5 * which, &[5])?,
+                failed,
+                betas,
+                eps,
+            }
+            .run(device)?;
         }
-        .run(device)
+        Ok(())
     }
 }

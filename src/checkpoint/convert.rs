@@ -12,6 +12,7 @@ use super::tensor_file::{TORCH_TREE, TensorFile, TensorInfo};
 use super::weights::{Network, network_prefix};
 use super::writer::{self, Entry};
 use crate::config::{Config, OptimizerConfig};
+use crate::nn::PROJECTION;
 use crate::{Error, Result};
 
 /// The metadata key under which PyTorch's and Hugging Face's tools look for what a safetensors file
@@ -130,9 +131,13 @@ fn reference<'a>(file: &'a TensorFile, identity: &Identity) -> Result<Converted<
     let state = networks.into_iter().flat_map(under).map(|(_, name)| leaf(name, name));
     let updates = iteration as i64 - first_update(file)?;
     let params: Vec<&str> = under(first).map(|(param, _)| param).collect();
+    // The projection head's updates count from the first iteration that has contrast losses.
+    let late =
+        updates.min((iteration as i64).saturating_sub_unsigned(config.contrast.start)).max(0);
     let moments = params.iter().enumerate().map(|(index, param)| {
+        let delayed = config.contrast.enabled && param.starts_with(PROJECTION);
         let moments = Node::dict([
-            ("step", Node::Int(updates)),
+            ("step", Node::Int(if delayed { late } else { updates })),
             ("exp_avg", Node::Tensor(format!("{first}{param}"))),
             ("exp_avg_sq", Node::Tensor(format!("{second}{param}"))),
         ]);

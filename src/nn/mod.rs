@@ -14,4 +14,4 @@ mod segmentor;
 pub use layers::{BatchNormMode, DropoutRng, Pass};
 pub use parts::{Backbone, Head, Role};
 pub use projection::{Projected, ProjectionHead};
-pub use segmentor::{Features, HrdaParts, Output, Parts, Segmentor, Supervision};
+pub use segmentor::{Features, HrdaParts, Output, PROJECTION, Parts, Segmentor, Supervision};

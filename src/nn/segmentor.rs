@@ -17,6 +17,8 @@ use super::layers::Pass;
 use super::parts::{Backbone, Head, Role};
 use super::projection::{Projected, ProjectionHead};
 
+/// The name of the projection head, which follows all other parameters.
+pub const PROJECTION: &str = "auxiliary_head";
 /// The dropout stream of the class head, after the streams of the backbone's blocks.
 const HEAD_SITE: usize = 900;
 /// The dropout stream of HRDA's attention head.
@@ -149,8 +151,7 @@ impl Segmentor {
                 Backbone::Mit(_) => Projected::All,
                 Backbone::ResNet(_) => Projected::Last,
             };
-            let (name, widths) = ("auxiliary_head", backbone.widths());
-            ProjectionHead::new(&mut spec, name, widths, of, config.projection)
+            ProjectionHead::new(&mut spec, PROJECTION, backbone.widths(), of, config.projection)
         });
         let (spec, classes) = (Rc::new(spec), config.classes);
         Ok(Segmentor { backbone, head, hrda, projection, spec, classes })

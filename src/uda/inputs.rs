@@ -78,6 +78,8 @@ pub struct StepInputs {
     pub iteration: u64,
     /// Learning rate and other scalars of the optimizer step.
     pub update: UpdateNumbers,
+    /// The same for the projection head, which learns from `contrast.start` on.
+    pub late_update: UpdateNumbers,
     /// Key of the random numbers for drop-path and dropout.
     pub drop_key: u64,
     /// Detail crop of each pass, indexed by [`PassKind`]: y1, y2, x1, x2.
@@ -147,9 +149,18 @@ impl StepInputs {
         let lr = learning_rate(config.optimizer.lr, &(&config.schedule).into(), iteration);
         // The update at the end of this iteration produces the teacher of the next one.
         let alpha = teacher_alpha(config.teacher.ema_decay, iteration + 1);
+        // Like PyTorch, which leaves parameters alone that never had a gradient: the updates count
+        // from the first one on.
+        let start = config.contrast.start;
+        let (late_lr, late) = match iteration.checked_sub(start) {
+            Some(before) => (lr, updates.min(before + 1)),
+            None => (0.0, 1),
+        };
+        let settings = (&config.optimizer).into();
         StepInputs {
             iteration,
-            update: UpdateNumbers::new(&(&config.optimizer).into(), lr, updates, alpha),
+            update: UpdateNumbers::new(&settings, lr, updates, alpha),
+            late_update: UpdateNumbers::new(&settings, late_lr, late, alpha),
             drop_key: draw(Purpose::DropKey, 0).bits(),
             detail_boxes: std::array::from_fn(|pass| {
                 detail_box(config, draw(Purpose::DetailBox, pass))
@@ -219,7 +230,8 @@ pub struct UploadedInputs {
     staging: StagingBuffers,
     reals: Tensor,
     words: Tensor,
-    /// Learning rate, weight decay, bias corrections and EMA decay; see `kernels/optimizer.cu`.
+    /// Learning rate, weight decay, bias corrections and EMA decay, see `kernels/optimizer.cu`; then
+    /// those of [`StepInputs::late_update`].
     pub update: Tensor,
     /// B,[`MAX_CLASSES`]: see [`StepInputs::class_mix`].
     pub class_mix: Tensor,
@@ -251,7 +263,7 @@ impl UploadedInputs {
         let batch = inputs.template_source.len();
         let cells = inputs.mask_grid.len() / batch.max(1);
         let (images, boxes) = (GROUPS * batch, inputs.crop_boxes.len());
-        let reals = device.empty(&[5 + batch * (MAX_CLASSES + 4 + cells) + 5 * images])?;
+        let reals = device.empty(&[10 + batch * (MAX_CLASSES + 4 + cells) + 5 * images])?;
         let words = device.alloc(&[PASSES * 4 + 4 * images + 4 + 4 * boxes], DType::I32)?;
         let mut cursor = 0;
         let mut real = |shape: &[usize]| {
@@ -259,7 +271,7 @@ impl UploadedInputs {
             cursor += view.len();
             Ok::<_, Error>(view)
         };
-        let update = real(&[5])?;
+        let update = real(&[10])?;
         let class_mix = real(&[batch, MAX_CLASSES])?;
         let (template_source, template_target) = (real(&[batch, 2])?, real(&[batch, 2])?);
         let (factors, sigmas) = (real(&[images, 4])?, real(&[images])?);
@@ -317,6 +329,7 @@ impl UploadedInputs {
     /// Uploads the inputs of an iteration.
     pub fn upload(&mut self, device: &Device, inputs: &StepInputs) -> Result<()> {
         let mut reals: Vec<f32> = inputs.update.to_array().into();
+        reals.extend(inputs.late_update.to_array());
         reals.extend(&inputs.class_mix);
         reals.extend(inputs.template_source.as_flattened());
         reals.extend(inputs.template_target.as_flattened());

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::Result;
 use crate::config::Config;
 use crate::device::{Device, GraphCache};
-use crate::nn::Segmentor;
+use crate::nn::{PROJECTION, Segmentor};
 use crate::ops::ImageNormalizer;
 use crate::ops::mix::CropNormalization;
 use crate::optimizer::Optimizer;
@@ -102,10 +102,14 @@ impl TrainingState {
         } else {
             CropNormalization { gain: normalizer.inverse_std.clone(), reversed: false }
         };
+        let mut optimizer = Optimizer::new(device, &student, (&config.optimizer).into(), |name| {
+            config.optimizer.multipliers(name)
+        })?;
+        if config.contrast.enabled {
+            optimizer.delay(&student, PROJECTION)?;
+        }
         Ok(TrainingState {
-            optimizer: Optimizer::new(device, &student, (&config.optimizer).into(), |name| {
-                config.optimizer.multipliers(name)
-            })?,
+            optimizer,
             templates: Templates::new(device, config)?,
             contrast: Contrast::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,

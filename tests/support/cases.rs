@@ -100,6 +100,16 @@ pub struct Scalar {
     pub value: f64,
     /// Absent for a remark that is not an expectation.
     pub tol_rel: Option<f64>,
+    /// The reference's value in double precision, where it is known.
+    pub f64: Option<f64>,
+}
+
+impl Scalar {
+    /// Returns twice the reference's own error relative to double precision; 0 where it is not known.
+    pub fn twice_its_error(&self) -> f64 {
+        let off = self.f64.map_or(0.0, |wide| (self.value - wide).abs());
+        if off > 0.0 { 2.0 * off / self.value.abs() } else { 0.0 }
+    }
 }
 
 /// One case: what was run, and the resulting tensors and scalars.

@@ -150,8 +150,8 @@ impl<'a> Report<'a> {
         let (verdict, flip) = match stored {
             None => (Err("the case stores no such scalar".into()), false),
             Some(Scalar { tol_rel: None, .. }) => (Err("has no tolerance".into()), false),
-            Some(Scalar { value, tol_rel: Some(tol) }) => {
-                let tol = &tol.max(allowed);
+            Some(scalar @ Scalar { value, tol_rel: Some(tol), .. }) => {
+                let tol = &tol.max(allowed).max(scalar.twice_its_error());
                 let flip = compare_scalar(*value, got, scalar_flipped(*tol)).is_ok();
                 (compare_scalar(*value, got, *tol), flip && follows_gradients(key))
             }

@@ -369,6 +369,7 @@ fn step_inputs(iteration: &Iteration, batch: usize, update: UpdateNumbers) -> St
     StepInputs {
         iteration: *local_iter,
         update,
+        late_update: update,
         drop_key: 0,
         detail_boxes: [
             detail(draws.source_detail),
