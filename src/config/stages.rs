@@ -1,5 +1,6 @@
 //! The stages of a run, and the method that they make up.
 
+use super::check::side;
 use super::schema::Config;
 
 /// The stages that distinguish the methods.
@@ -68,10 +69,11 @@ impl Config {
     }
 
     /// Returns width and height of the target images that training reads: crops, or whole images
-    /// from which the device takes crops.
+    /// from which the device takes crops, padded so that the network takes them.
     pub fn target_size(&self) -> [usize; 2] {
+        let of = side(&self.network);
         match self.class_balanced_crop.enabled {
-            true => self.target.resize,
+            true => self.target.resize.map(|side| side.next_multiple_of(of)),
             false => [self.data.crop; 2],
         }
     }

@@ -265,6 +265,10 @@ fn configurations_in_logs_and_evaluations_get_todays_keys() {
         ("/device", "memory_limit"),
         ("/source", "skip_unlabeled"),
         ("/target", "skip_unlabeled"),
+        ("/network", "projection"),
+        ("/augment", "unmixed"),
+        ("", "contrast"),
+        ("", "class_balanced_crop"),
     ] {
         known.pointer_mut(section).unwrap().as_object_mut().unwrap().remove(key);
     }

@@ -8,6 +8,7 @@ mod networks;
 mod optimizer;
 mod pieces;
 mod sepico;
+mod steps;
 mod torch;
 mod training;
 

@@ -20,10 +20,10 @@ use udass_raw::uda::state::TrainingState;
 use udass_raw::uda::trace::Trace;
 
 use super::contrast::{compare_bank, compare_statistics};
-use super::iteration::{compare_norms, norms, one, row};
 use super::layout::{compare_map, upload_image};
 use super::networks::{fill, network_config};
 use super::said;
+use super::steps::{compare_norms, norms, one, row};
 use crate::support::cases::{Case, Outcome};
 use crate::support::compare::FLIPPED;
 use crate::support::formula;
