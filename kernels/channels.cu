@@ -20,9 +20,14 @@ KERNEL(move_channels,
 
 // Dropout mask of whole channels: mask[b,c] = 0 with the given probability p, else 1/(1-p).
 KERNEL(channel_mask,
-       const uint64_t* key /* 1 */, real* mask /* elements */,
-       int64_t elements, real probability, int64_t stream) {
-    GRID_LOOP(i, elements) mask[i] = uniform_of(key[0], stream, i) < probability ? real(0) : 1 / (1 - probability);
+       const uint64_t* key /* 1 */, real* mask /* batch,channels */,
+       int64_t batch, int64_t channels, real probability, int64_t stream, int64_t first_slot,
+       int64_t slots, int64_t all_slots) {
+    GRID_LOOP(i, batch * channels) {
+        const int64_t slot = slot_of(i / channels, first_slot, slots, all_slots);
+        const real u = uniform_of(key[0], stream, slot * channels + i % channels);
+        mask[i] = u < probability ? real(0) : 1 / (1 - probability);
+    }
 }
 
 // y[b,i,c] (+)= x[b,i,c] · mask[b,c]

@@ -19,7 +19,7 @@
 // Drop-path: the factor by which the branch of each sample is scaled.
 struct Drop {
     const uint64_t* key;
-    int64_t stream, sample_rows;
+    int64_t stream, sample_rows, first_slot, slots, all_slots;
     real rate;
     // Cache: rows from the last one queried up to `known` (exclusive) have this factor.
     int64_t known;
@@ -32,7 +32,8 @@ DEVICE real branch_scale(Drop& drop, int64_t r) {
     if (r >= drop.known) {
         const int64_t b = r / drop.sample_rows;
         drop.known = (b + 1) * drop.sample_rows;
-        drop.factor = uniform_of(*drop.key, drop.stream, b) < drop.rate ? real(0) : 1 / (1 - drop.rate);
+        const int64_t slot = slot_of(b, drop.first_slot, drop.slots, drop.all_slots);
+        drop.factor = uniform_of(*drop.key, drop.stream, slot) < drop.rate ? real(0) : 1 / (1 - drop.rate);
     }
     return drop.factor;
 }
@@ -51,8 +52,9 @@ KERNEL(layernorm_forward,
        const real* beta /* channels */, real* OPTIONAL sum /* rows,channels */,
        T* OPTIONAL y /* rows,channels */, real* OPTIONAL wide /* rows,channels */,
        real* OPTIONAL stats /* rows,2 */,
-       int64_t stream, real rate, real eps, int64_t sample_rows, int64_t rows, int64_t channels) {
-    Drop drop = {key, stream, sample_rows, rate, 0, 1};
+       int64_t stream, real rate, real eps, int64_t sample_rows, int64_t first_slot, int64_t slots,
+       int64_t all_slots, int64_t rows, int64_t channels) {
+    Drop drop = {key, stream, sample_rows, first_slot, slots, all_slots, rate, 0, 1};
     auto tell = [&](int64_t r, real mean, real inverse) {
         if (stats == nullptr || group_lane() != 0) return;
         stats[2 * r] = mean;
@@ -137,8 +139,9 @@ KERNEL(layernorm_backward,
        const uint64_t* OPTIONAL key /* 1 */, const real* gamma /* channels */,
        const real* stats /* rows,2 */, real* dx /* rows,channels */,
        T* OPTIONAL dbranch /* rows,channels */, real* partial /* blocks,2,channels */,
-       int64_t stream, real rate, int64_t sample_rows, int64_t rows, int64_t channels) {
-    Drop drop = {key, stream, sample_rows, rate, 0, 1};
+       int64_t stream, real rate, int64_t sample_rows, int64_t first_slot, int64_t slots,
+       int64_t all_slots, int64_t rows, int64_t channels) {
+    Drop drop = {key, stream, sample_rows, first_slot, slots, all_slots, rate, 0, 1};
     real* part = partial + block_index() * 2 * channels;
     // With several thread groups, each of them accumulates in its own row.
     const bool apart = group_count() > 1;

@@ -59,16 +59,17 @@ DEVICE int32_t take_one(int32_t* list, int64_t n, real u) {
     return taken;
 }
 
-// ClassMix: chooses for each image half (rounded up) of the values in the whole batch; one block.
+// ClassMix: chooses for each image half (rounded up) of the values in the whole batch, whose `whole`
+// images include those of other processes; one block.
 KERNEL(choose_half,
-       const uint8_t* present /* batch,LABEL_VALUES */, const real* uniforms /* batch,most */,
+       const uint8_t* present /* whole,LABEL_VALUES */, const real* uniforms /* batch,most */,
        uint8_t* table /* batch,LABEL_VALUES */,
-       int64_t values, int64_t batch, int64_t most) {
+       int64_t values, int64_t whole, int64_t batch, int64_t most) {
     BLOCK_LOOP(i, batch * LABEL_VALUES) table[i] = 0;
     barrier();
     BLOCK_LOOP(b, batch) {
         int32_t list[LABEL_VALUES];
-        const int64_t n = list_values(present, batch, nullptr, values, list);
+        const int64_t n = list_values(present, whole, nullptr, values, list);
         for (int64_t j = 0; j < (n + 1) / 2; ++j)
             table[b * LABEL_VALUES + take_one(list, n - j, uniforms[b * most + j])] = 1;
     }

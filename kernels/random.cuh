@@ -20,3 +20,9 @@ DEVICE real uniform_of(uint64_t key, int64_t stream, int64_t element) {
     const uint64_t bits = scrambled(seeded + 0x9E3779B97F4A7C15ull * static_cast<uint64_t>(element + 1));
     return static_cast<real>(bits >> 40) * static_cast<real>(1.0 / 16777216.0);
 }
+
+// The slot of a process's sample b in the whole batch, to which its random numbers belong. A process
+// holds `count` of every `all` slots, from `first` on; a batch of several passes has them repeatedly.
+DEVICE int64_t slot_of(int64_t b, int64_t first, int64_t count, int64_t all) {
+    return b / count * all + first + b % count;
+}

@@ -51,7 +51,8 @@ pub struct Position {
 }
 
 /// Writes the state at `position` atomically. For a replay, `batch` is the batch of the next
-/// iteration.
+/// iteration. All processes of a group call this, and the first one writes the file, which does not
+/// depend on their number.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written; [`Error::Device`] if a tensor cannot be read back.
@@ -61,6 +62,10 @@ pub fn save(
     position: &Position,
     batch: Option<&Batch>,
 ) -> Result<()> {
+    let templates = training.templates.gathered(&training.device)?;
+    if !training.device.place().leads() {
+        return Ok(());
+    }
     let skipped = serde_json::to_string(&position.skipped).map_err(|e| {
         Error::weights(path, format!("cannot serialize the list of skipped files: {e}"))
     })?;
@@ -80,7 +85,7 @@ pub fn save(
             training.templates.iteration.map_or(String::new(), |i| i.to_string()),
         ),
     ]);
-    let mut entries = entries(training);
+    let mut entries = entries(training, templates);
     if let Some(batch) = batch {
         let (pixels, notes) = batch::entries(batch)?;
         entries.extend(pixels);
@@ -90,16 +95,18 @@ pub fn save(
 }
 
 /// Returns the size of a checkpoint's tensors, in bytes.
-pub fn bytes(training: &mut TrainingState) -> usize {
-    entries(training).iter().map(Entry::len).sum()
+pub fn bytes(training: &mut TrainingState) -> Result<usize> {
+    let templates = training.templates.gathered(&training.device)?;
+    Ok(entries(training, templates).iter().map(Entry::len).sum())
 }
 
-/// Returns the tensors of a checkpoint.
-fn entries(training: &mut TrainingState) -> Vec<Entry<'_>> {
-    let others: Vec<(&str, Tensor)> = (training.templates.named().into_iter())
-        .chain(training.contrast.iter_mut().flat_map(|contrast| contrast.kept.named()))
-        .map(|(name, t)| (name, t.clone()))
-        .collect();
+/// Returns the tensors of a checkpoint, with the templates of all processes.
+fn entries<'a>(
+    training: &'a mut TrainingState,
+    mut others: Vec<(&'static str, Tensor)>,
+) -> Vec<Entry<'a>> {
+    let contrast = training.contrast.iter_mut().flat_map(|contrast| contrast.kept.named());
+    others.extend(contrast.map(|(name, tensor)| (name, tensor.clone())));
     let training = &*training;
     let device = &training.device;
     let mut entries = network_entries(device, &training.student, Network::Student.prefix());
@@ -193,19 +200,29 @@ pub fn load(file: &TensorFile, training: &mut TrainingState) -> Result<Position>
         return Err(Error::weights(path, format!("holds no tensor `{}…`", MOMENTS[0])));
     }
     training.optimizer.first = first;
+    let slots = training.slots();
     training.templates.iteration = of_templates;
-    let templates = match training.templates.iteration {
-        Some(_) => training.templates.named(),
-        None => Vec::new(),
-    };
-    let contrast = training.contrast.iter_mut().flat_map(|contrast| contrast.kept.named());
-    for (name, tensor) in templates.into_iter().chain(contrast) {
+    if training.templates.iteration.is_some() {
+        for (name, tensor) in training.templates.named() {
+            if tensor.is_empty() {
+                continue;
+            }
+            let shape = [&[slots.all], &tensor.shape()[1..]].concat();
+            check(file, name, &shape)?;
+            let image = tensor.len() / slots.count;
+            let own = slots.first * image..(slots.first + slots.count) * image;
+            match tensor.dtype() {
+                DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?[own])?,
+                _ => device.write_real(tensor, &file.numbers(name)?[own])?,
+            }
+        }
+    }
+    for (name, tensor) in training.contrast.iter_mut().flat_map(|contrast| contrast.kept.named()) {
         if tensor.is_empty() {
             continue;
         }
         check(file, name, tensor.shape())?;
         match tensor.dtype() {
-            DType::U8 => device.write(tensor, &file.exactly(name, Dtype::U8)?)?,
             DType::I64 => {
                 let counts = file.exactly(name, Dtype::I64)?;
                 let counts: Vec<i64> =

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use udass_raw::checkpoint::files;
+use udass_raw::config::Config;
 use udass_raw::data::toy;
+use udass_raw::device::group::Launched;
+use udass_raw::run::build;
 use udass_raw::run::train::check::{Finding, check};
 use udass_raw::run::train::resume::ResumeOptions;
 use udass_raw::run::train::signal::{self, Stop};
-use udass_raw::run::train::trainer::{End, Start, train};
+use udass_raw::run::train::trainer::{End, Start, train, train_on};
 
 use super::configured::{Configured, path_override};
 use super::output::{print, tell};
@@ -118,7 +121,35 @@ impl Args {
     /// Says how to go on after a request to stop, and returns the exit status.
     fn stopped(&self, stop: &Stop) -> ExitCode {
         tell(&format!("stopped; continue with `{}`", self.resuming()));
-        ExitCode::from(if stop.terminated() { 0 } else { signal::EXIT_CODE })
+        // In a group, another process may be the one that was asked.
+        let interrupted = stop.asked() && !stop.terminated();
+        ExitCode::from(if interrupted { signal::EXIT_CODE } else { 0 })
+    }
+
+    /// Says how the run ended, and returns the exit status.
+    fn ended(&self, config: &Config, end: End, stop: &Stop) -> anyhow::Result<ExitCode> {
+        match end {
+            End::Finished(report) => {
+                if let Some(report) = report {
+                    print(&report.table())?;
+                    tell(&format!(
+                        "predictions next to their labels: {}",
+                        config.run.out.join("pictures").display()
+                    ));
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            End::FinishedBefore => {
+                tell(&format!(
+                    "{}: the run has finished its {} iterations; use --max-iters N to train to \
+                     iteration N",
+                    config.run.out.display(),
+                    config.run.max_iters
+                ));
+                Ok(ExitCode::SUCCESS)
+            }
+            End::Stopped => Ok(self.stopped(stop)),
+        }
     }
 
     /// Returns the command line that resumes this run.
@@ -163,11 +194,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
              once without one",
         );
     })?;
-    if !config.data.toy.as_os_str().is_empty() {
-        let progress = Progress::new("images");
-        toy::make_missing(&config.data.toy, &progress)?;
-        progress.finish();
+    let launched = build::launched(&config)?;
+    if launched.place.size > 1 {
+        return in_group(args, &config, &launched, &stop);
     }
+    make_toy(&config)?;
     if !args.seeds.is_empty() {
         let configs = seeds::configs(&config, &args.seeds)?;
         let starts: anyhow::Result<_> = configs.iter().map(|c| args.start(&c.run.out)).collect();
@@ -180,28 +211,49 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let progress = Progress::new("it");
     let end = train(&config, start, &stop, &progress)?;
     progress.finish();
-    match end {
-        End::Finished(report) => {
-            if let Some(report) = report {
-                print(&report.table())?;
-                tell(&format!(
-                    "predictions next to their labels: {}",
-                    config.run.out.join("pictures").display()
-                ));
-            }
-            Ok(ExitCode::SUCCESS)
+    args.ended(&config, end, &stop)
+}
+
+/// Trains as one of several processes.
+fn in_group(
+    args: &Args,
+    config: &Config,
+    launched: &Launched,
+    stop: &Stop,
+) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(args.seeds.is_empty(), "--seeds: several processes train one run together");
+    let device = build::joined(config, launched)?;
+    let place = device.place();
+    let trained = || {
+        let start = args.start(&config.run.out)?;
+        if place.leads() {
+            make_toy(config)?;
         }
-        End::FinishedBefore => {
-            tell(&format!(
-                "{}: the run has finished its {} iterations; use --max-iters N to train to \
-                 iteration N",
-                config.run.out.display(),
-                config.run.max_iters
-            ));
-            Ok(ExitCode::SUCCESS)
+        // The others wait for the data.
+        device.exchange(&[])?;
+        let progress = Progress::new("it");
+        let end = train_on(&device, config, start, stop, &progress)?;
+        progress.finish();
+        match place.leads() {
+            true => args.ended(config, end, stop),
+            false => Ok(ExitCode::SUCCESS),
         }
-        End::Stopped => Ok(args.stopped(&stop)),
+    };
+    trained().inspect_err(|error: &anyhow::Error| {
+        // The others wait for this process, so it ends them.
+        tell(&format!("process {} of {}: {error:#}", place.rank, place.size));
+        device.abort_group();
+    })
+}
+
+/// Generates the toy world, if the configuration wants one and it is missing.
+fn make_toy(config: &Config) -> anyhow::Result<()> {
+    if !config.data.toy.as_os_str().is_empty() {
+        let progress = Progress::new("images");
+        toy::make_missing(&config.data.toy, &progress)?;
+        progress.finish();
     }
+    Ok(())
 }
 
 /// Prints what a check found, and fails with everything that is wrong.

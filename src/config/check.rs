@@ -11,6 +11,7 @@ pub const LAYOUTS: [&str; 6] = ["gta", "synthia", "cityscapes", "acdc", "dark_zu
 /// The layout that the section `files` describes.
 pub const FILES: &str = "files";
 const CLASSES: usize = 19;
+const LAUNCHERS: [&str; 5] = ["auto", "none", "torchrun", "mpi", "slurm"];
 /// Longest accepted side in pixels; an image of that width and height has the most pixels that are
 /// decoded.
 const MAX_SIDE: u64 = 1 << 14;
@@ -230,6 +231,7 @@ impl Check {
         self.counted("data.batch", batch, 1, MAX_COUNT);
         self.counted("data.prefetch", prefetch, 0, MAX_COUNT);
         self.counted("data.workers", c.data.workers, 0, MAX_COUNT);
+        self.one_of("parallel.launcher", &c.parallel.launcher, &LAUNCHERS);
         // Together they must fit even where each does.
         if batch as u64 <= MAX_COUNT && crop as u64 <= MAX_SIDE {
             let most = (MAX_BATCH_PIXELS / area.max(1)).max(1);

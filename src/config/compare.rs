@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// Keys and sections that do not change the results of a run: paths, how often it saves, and how it
 /// uses the machine. (Another device only rounds differently.)
-const FREE: [&str; 14] = [
+const FREE: [&str; 15] = [
     "run.",
     "eval.",
     "device.kind",
@@ -22,6 +22,7 @@ const FREE: [&str; 14] = [
     "data.prefetch",
     "data.toy",
     "data.max_bad_files",
+    "parallel.launcher",
     "source.root",
     "target.root",
     "weights.init",

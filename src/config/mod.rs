@@ -26,10 +26,10 @@ pub use notes::Notes;
 pub use presets::{METHODS, preset_names, preset_notes};
 pub use renamed::{renamed_keys, with_current_keys};
 pub use schema::{
-    AugmentConfig, ClassBalancedCropConfig, Config, ContrastConfig, ContrastKind, DataConfig,
-    DeviceConfig, DomainConfig, EvalConfig, FeatureDistanceConfig, HrdaConfig, MaskConfig,
-    MaskLabels, Masked, MixConfig, NetworkConfig, OptimizerConfig, ParamGroup, PseudoLabelConfig,
-    QuadMixConfig, RareClassSampling, RunConfig, ScaleAttention, ScheduleConfig, TeacherConfig,
-    WeightsConfig,
+    AugmentConfig, BatchNormImages, ClassBalancedCropConfig, Config, ContrastConfig, ContrastKind,
+    DataConfig, DeviceConfig, DomainConfig, EvalConfig, FeatureDistanceConfig, HrdaConfig,
+    MaskConfig, MaskLabels, Masked, MixConfig, NetworkConfig, OptimizerConfig, ParallelConfig,
+    ParamGroup, PseudoLabelConfig, QuadMixConfig, RareClassSampling, RunConfig, ScaleAttention,
+    ScheduleConfig, TeacherConfig, WeightsConfig,
 };
 pub use stages::Stages;

@@ -23,6 +23,8 @@ pub struct Config {
     pub dataset: DatasetConfig,
     /// Crops, batches, and loading.
     pub data: DataConfig,
+    /// Training by several processes.
+    pub parallel: ParallelConfig,
     /// Sampling of source images by class.
     pub rare_class_sampling: RareClassSampling,
     /// Backbone and decoder.
@@ -119,6 +121,26 @@ pub struct DataConfig {
     pub max_bad_files: usize,
     /// Folder of a toy world that `train` generates if it is missing; empty for real data.
     pub toy: PathBuf,
+}
+
+/// Section `[parallel]`: training by several processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParallelConfig {
+    /// What started the processes: `auto`, `none`, `torchrun`, `mpi` or `slurm`.
+    pub launcher: String,
+    /// The images over which batch norm takes its statistics.
+    pub batch_norm: BatchNormImages,
+}
+
+/// The images over which batch norm takes its statistics in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNormImages {
+    /// The whole batch.
+    All,
+    /// Those of one process.
+    Rank,
 }
 
 /// Section `[rare_class_sampling]`: source images drawn by class, rare ones more often. DAFormer,

@@ -87,6 +87,12 @@ impl EvalSet {
         self.pairs.truncate(count);
     }
 
+    /// Returns every `step`-th image, from `first` on.
+    pub fn share(&self, first: usize, step: usize) -> EvalSet {
+        let pairs = self.pairs.iter().skip(first).step_by(step).cloned().collect();
+        EvalSet { pairs, ..self.clone() }
+    }
+
     /// Iterates over the images in order, decoding ahead in background threads.
     ///
     /// # Errors

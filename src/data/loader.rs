@@ -24,6 +24,7 @@ use crate::{
         },
         sampling::{CLASS_STATS, FilesByClass, RareClassSampler, SAMPLES_WITH_CLASS},
     },
+    device::group::{Place, Slots},
     error::{Error, Result, both},
     rng::{Draw, Purpose},
 };
@@ -52,8 +53,20 @@ impl Loader {
     /// # Errors
     /// A folder, label or statistics file is missing, or the data cannot satisfy the configuration.
     pub fn new(config: &Config, start_iteration: u64) -> Result<Self> {
-        let (threads, ahead) = (config.data.workers, config.data.prefetch);
-        let (batches, note) = Batches::new(config)?;
+        Self::sharing(config, start_iteration, Place::ALONE)
+    }
+
+    /// Prepares a process's share of the batches, with its share of the machine's cores.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new); also if the processes cannot share a batch equally.
+    pub fn sharing(config: &Config, start_iteration: u64, place: Place) -> Result<Self> {
+        let ahead = config.data.prefetch;
+        let threads = match config.data.workers {
+            0 => place.cores(),
+            threads => threads,
+        };
+        let (batches, note) = Batches::new(config, place.slots(config.data.batch)?)?;
         let inventory = batches.inventory();
         let batches = Prefetcher::new(batches, start_iteration, threads, ahead)?;
         Ok(Loader { batches, note, inventory })
@@ -82,6 +95,8 @@ impl Loader {
 
 struct Batches {
     config: Config,
+    /// The images of each domain that are loaded.
+    slots: Slots,
     pairs: Vec<Pair>,
     sampler: Option<RareClassSampler>,
     targets: Vec<PathBuf>,
@@ -141,7 +156,7 @@ enum Kind {
 
 impl Batches {
     /// Lists the files, and returns what the user should know about them.
-    fn new(config: &Config) -> Result<(Self, Option<String>)> {
+    fn new(config: &Config, slots: Slots) -> Result<(Self, Option<String>)> {
         check(config)?;
         let classes = config.network.classes;
         let targets = match config.learns_from_target() {
@@ -151,7 +166,7 @@ impl Batches {
         };
         let (source, targets) = both(Source::new(config), targets)?;
         let Source { pairs, sampler, rare, note } = source;
-        Ok((Batches { config: config.clone(), pairs, sampler, targets, rare }, note))
+        Ok((Batches { config: config.clone(), slots, pairs, sampler, targets, rare }, note))
     }
 
     fn inventory(&self) -> Inventory {
@@ -186,10 +201,23 @@ impl Batches {
     }
 
     fn kinds(&self, iteration: u64) -> [(Kind, usize); 3] {
-        let batch = self.config.data.batch;
+        let batch = self.slots.count;
         let targets = if self.targets.is_empty() { 0 } else { batch };
         let rare = if self.mixes_rare(iteration).is_some() { 4 * batch } else { 0 };
         [(Kind::Source, batch), (Kind::Target, targets), (Kind::Rare, rare)]
+    }
+
+    /// Returns the slot in the whole batch of the `part`-th crop of a kind that is loaded. Rare crops
+    /// are ordered by kind of mixed image, image and class.
+    fn slot(&self, kind: &Kind, part: usize) -> usize {
+        let Slots { first, count, all } = self.slots;
+        match kind {
+            Kind::Rare => {
+                let (mixed, rest) = (part / (2 * count), part % (2 * count));
+                2 * (mixed * all + first) + rest
+            }
+            _ => first + part,
+        }
     }
 
     /// Returns the indices of the source and target image for a `slot` of the batch when images are
@@ -493,10 +521,11 @@ impl Task for Batches {
     fn part(&self, iteration: u64, mut part: usize) -> Result<Crop> {
         for (kind, count) in self.kinds(iteration) {
             if part < count {
+                let slot = self.slot(&kind, part);
                 return match (kind, self.mixes_rare(iteration)) {
-                    (Kind::Source, _) => self.replacing(|n| self.source(iteration, part, n)),
-                    (Kind::Rare, Some(files)) => self.rare(iteration, part, files),
-                    _ => self.replacing(|n| self.target(iteration, part, n)),
+                    (Kind::Source, _) => self.replacing(|n| self.source(iteration, slot, n)),
+                    (Kind::Rare, Some(files)) => self.rare(iteration, slot, files),
+                    _ => self.replacing(|n| self.target(iteration, slot, n)),
                 };
             }
             part -= count;

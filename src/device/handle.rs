@@ -1,11 +1,12 @@
 //! The device handle: how it is created and queried. All other operations live in sibling files,
 //! each with its own `impl Device` block.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::rc::Rc;
 
 use super::backend::Backend;
+use super::collectives::Group;
 use super::cuda::{self, Cache, Cuda, Driver, Nvidia};
 use super::dry::Dry;
 use super::host::Host;
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     pub tag: Cell<&'static str>,
     /// The layer to which calls are attributed, and whether they belong to its backward.
     pub layer: RefCell<(Rc<str>, bool)>,
+    /// The processes that this one trains together with.
+    pub group: OnceCell<Group>,
 }
 
 impl Device {
@@ -163,8 +166,9 @@ impl Device {
         let _ = nvtx::attach();
         let pools = RefCell::new(Pools::new(backend.padding(), backend.separates_tensors()));
         let (profile, tag, layer) = (RefCell::default(), Cell::new("other"), RefCell::default());
-        let graph_caches = Cell::new(0);
-        Device(Rc::new(Inner { backend, pools, graph_caches, types, profile, tag, layer }))
+        let (graph_caches, group) = (Cell::new(0), OnceCell::new());
+        let inner = Inner { backend, pools, graph_caches, types, profile, tag, layer, group };
+        Device(Rc::new(inner))
     }
 
     /// Returns a one-line description of the device, for logs.

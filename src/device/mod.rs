@@ -4,6 +4,7 @@
 mod allocation;
 mod arena;
 mod backend;
+mod collectives;
 pub mod constants;
 pub mod cuda;
 #[cfg(feature = "cust")]
@@ -12,6 +13,7 @@ mod dispatch;
 mod dry;
 mod foreign;
 mod graph_cache;
+pub mod group;
 mod handle;
 mod host;
 pub mod kernels;

@@ -1,6 +1,7 @@
 //! Layers with parameters, and the state of a forward pass that they share.
 
 use crate::Result;
+use crate::device::group::Slots;
 use crate::ops::{self, Conv, DropPath, Mode, Norm};
 use crate::params::{BufferId, Init, Layout, Param, ParamId, Spec, Weights};
 use crate::tape::Tape;
@@ -25,6 +26,8 @@ pub struct DropoutRng {
     pub key: Tensor,
     /// The index that distinguishes this pass from the others of the step.
     pub pass: usize,
+    /// The slots of the pass's images.
+    pub slots: Slots,
 }
 
 /// The number of random streams reserved per pass; no network has this many dropout sites.
@@ -49,7 +52,7 @@ impl Pass<'_> {
         let dropout_rng = self
             .dropout_rng
             .as_ref()
-            .map(|d| DropoutRng { key: d.key.clone(), pass: d.pass * 2 + part });
+            .map(|d| DropoutRng { pass: d.pass * 2 + part, ..d.clone() });
         Pass { dropout_rng, ..self.clone() }
     }
 
@@ -79,8 +82,8 @@ impl Pass<'_> {
 
     pub(super) fn drop_path(&self, rate: f32, site: usize) -> Option<DropPath> {
         let dropout_rng = self.dropout_rng.as_ref().filter(|_| rate > 0.0)?;
-        let stream = dropout_rng.pass * SITES + site;
-        Some(DropPath { rate: rate as f64, key: dropout_rng.key.clone(), stream })
+        let DropoutRng { key, pass, slots } = dropout_rng.clone();
+        Some(DropPath { rate: rate as f64, key, stream: pass * SITES + site, slots })
     }
 }
 
@@ -388,7 +391,9 @@ impl Dropout {
     /// Applies dropout, or returns `x` where the pass drops nothing.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         match pass.drop_path(self.rate, self.site) {
-            Some(drop) => ops::dropout2d(pass.tape, x, drop.rate, &drop.key, drop.stream),
+            Some(DropPath { rate, key, stream, slots }) => {
+                ops::dropout2d(pass.tape, x, rate, &key, stream, slots)
+            }
             None => Ok(x.clone()),
         }
     }

@@ -1,6 +1,7 @@
 //! Batch normalization, fused with the ReLU that follows it.
 
-use crate::device::{Device, Grid, kernels};
+use crate::device::group::BatchNormOver;
+use crate::device::{ALIGNMENT, Device, Grid, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -62,7 +63,9 @@ pub fn batchnorm(
         }
     }
     let train = mode != Mode::Eval;
-    if train && rows < 2 {
+    let whole = device.batch_norm_over() == BatchNormOver::All;
+    let processes = if train && whole { device.place().size } else { 1 };
+    if train && rows * processes < 2 {
         let problem = format!(
             "{x:?} has a single value per channel, so its variance is undefined; train with a \
              larger batch or image"
@@ -75,7 +78,8 @@ pub fn batchnorm(
     match mode {
         Mode::Train { momentum } => {
             let mut running = (running_mean, running_var, tracked);
-            batch_statistics(device, x, (&mut mean, &mut inv_std), &mut running, momentum, eps)?;
+            let out = (&mut mean, &mut inv_std);
+            batch_statistics(device, x, processes, out, &mut running, momentum, eps)?;
         }
         Mode::Eval => {
             // This is a copy because a training pass may update the running mean before the
@@ -112,8 +116,14 @@ pub fn batchnorm(
         let parts = parts(rows, channels);
         let mut sums = device.empty(&[parts, channels])?;
         let mut products = device.empty(&[parts, channels])?;
-        let mut sum = device.empty(&[channels])?;
-        let mut product = device.empty(&[channels])?;
+        // In a group, both are averaged at once.
+        let pitch = channels.next_multiple_of(ALIGNMENT);
+        let mut both = if processes > 1 { Some(device.empty(&[2, pitch])?) } else { None };
+        let part = |index: usize| match &both {
+            Some(both) => both.slice(index * pitch, &[channels]),
+            None => device.empty(&[channels]),
+        };
+        let (mut sum, mut product) = (part(0)?, part(1)?);
         let blocks = lanes(Grid::blocks(parts), channels);
         kernels::BatchnormGradientPartial {
             x: &x,
@@ -144,6 +154,10 @@ pub fn batchnorm(
         if x.slot.is_none() {
             return Ok(());
         }
+        if let Some(both) = &mut both {
+            // The parameters' gradients are averaged later, with all others.
+            device.mean_over_group(both)?;
+        }
         // Every element is read before it is written, so dx may reuse dy's memory.
         let mut dx = if dy.is_unique() { dy.detach() } else { device.empty_like(&x)? };
         kernels::BatchnormBackward {
@@ -166,23 +180,32 @@ pub fn batchnorm(
     }))
 }
 
-/// Computes the mean and 1/√(variance + eps) of every channel, and updates the running (mean,
-/// variance, count).
+/// Computes the mean and 1/√(variance + eps) of every channel over the batch of as many `processes`,
+/// and updates the running (mean, variance, count).
 fn batch_statistics(
     device: &Device,
     x: &Tensor,
+    processes: usize,
     (mean, inv_std): (&mut Tensor, &mut Tensor),
     (running_mean, running_var, tracked): &mut (Tensor, Tensor, Option<Tensor>),
     momentum: f64,
     eps: f64,
 ) -> Result<()> {
     let (rows, channels) = (x.rows(), x.channels());
-    let parts = parts(rows, channels);
+    let mut parts = parts(rows, channels);
+    if processes > 1 {
+        // Merging takes all parts to have the same number of rows, except the last.
+        parts = (1..=parts).rev().find(|parts| rows.is_multiple_of(*parts)).unwrap_or(1);
+    }
     let mut means = device.empty(&[parts, channels])?;
     let mut deviations = device.empty(&[parts, channels])?;
     let blocks = lanes(Grid::blocks(parts), channels);
     kernels::BatchnormPartial { x, means: &mut means, deviations: &mut deviations, rows, channels }
         .launch(device, blocks)?;
+    if processes > 1 {
+        (means, deviations) = (device.gather(&means)?, device.gather(&deviations)?);
+    }
+    let (parts, rows) = (parts * processes, rows * processes);
     kernels::BatchnormStatistics {
         means: &means,
         deviations: &deviations,

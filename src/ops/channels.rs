@@ -1,5 +1,6 @@
 //! Operations on whole channels: concatenation and dropout.
 
+use crate::device::group::Slots;
 use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -43,12 +44,20 @@ pub fn concat(tape: &Tape, inputs: &[Tensor]) -> Result<Tensor> {
 }
 
 /// Drops whole channels of each sample with probability `p` and scales the others by 1/(1-p). x:
-/// B,…,C. The dropped channels are a function of `key` (one number in device memory) and `stream`.
+/// B,…,C. The dropped channels are a function of `key` (one number in device memory), `stream` and the
+/// samples' slots; a batch of several passes has the slots once for each.
 ///
 /// # Errors
 /// Returns a shape error if `p` is not in [0, 1), `key` is not a single number, or `x` has fewer
 /// than two dimensions.
-pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: usize) -> Result<Tensor> {
+pub fn dropout2d(
+    tape: &Tape,
+    x: &Tensor,
+    p: f64,
+    key: &Tensor,
+    stream: usize,
+    slots: Slots,
+) -> Result<Tensor> {
     if !(0.0..1.0).contains(&p) {
         return Err(Error::shape("dropout2d", format!("probability {p} is not in [0, 1)")));
     }
@@ -60,10 +69,20 @@ pub fn dropout2d(tape: &Tape, x: &Tensor, p: f64, key: &Tensor, stream: usize) -
         return Ok(x.clone());
     }
     let device = tape.device();
-    let n = x.dim(0) * x.channels();
-    let mut mask = device.empty(&[x.dim(0), x.channels()])?;
-    kernels::ChannelMask { key, mask: &mut mask, elements: n, probability: p, stream }
-        .launch(device, device.elements(n))?;
+    let [batch, channels] = [x.dim(0), x.channels()];
+    let mut mask = device.empty(&[batch, channels])?;
+    kernels::ChannelMask {
+        key,
+        mask: &mut mask,
+        batch,
+        channels,
+        probability: p,
+        stream,
+        first_slot: slots.first,
+        slots: slots.count,
+        all_slots: slots.all,
+    }
+    .launch(device, device.elements(batch * channels))?;
     let mut y = device.empty_like(x)?;
     scale_channels(device, x, &mask, &mut y, false)?;
     let slot = x.slot.clone();

@@ -10,9 +10,10 @@ use crate::{Error, Result};
 
 /// The result of [`feature_distance`]; each tensor holds one number.
 pub struct Distance {
-    /// The mean over the masked positions, or 0 without a gradient if there are none.
+    /// The mean over the masked positions of the whole batch (of all processes), or 0 without a
+    /// gradient if there are none.
     pub value: Tensor,
-    /// The number of masked positions.
+    /// The number of masked positions in the whole batch.
     pub count: Tensor,
 }
 
@@ -57,11 +58,12 @@ pub fn feature_distance(
     }
     .launch(device, grid)?;
     let (mut value, mut count) = (device.empty(&[1])?, device.empty(&[1])?);
+    let distances = device.gather(&distance)?;
     kernels::FeatureDistanceFinal {
-        distance: &distance,
+        distance: &distances,
         value: &mut value,
         count: &mut count,
-        rows,
+        rows: distances.len(),
     }
     .launch(device, Grid::blocks(1))?;
 

@@ -1,6 +1,7 @@
 //! Layer norm, alone or fused with the residual connection before it.
 
 use crate::device::constants::group::MAX_GROUPS;
+use crate::device::group::Slots;
 use crate::device::{Device, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
@@ -28,6 +29,8 @@ pub struct DropPath {
     pub key: Tensor,
     /// The random stream, which distinguishes this branch and pass from all others of the step.
     pub stream: usize,
+    /// The slots of the samples. A batch of several passes has them once for each.
+    pub slots: Slots,
 }
 
 /// Normalizes a residual stream x: …,C over its channels. The result has the storage type.
@@ -133,6 +136,7 @@ fn forward(
     let recording = tape.is_recording();
     let mut stats = device.empty(&[if recording { rows } else { 0 }, 2])?;
     let drop = branch.and_then(|(_, drop)| drop.as_ref());
+    let Slots { first, count, all } = slots(drop);
     kernels::LayernormForward {
         x,
         branch: branch.map(|(branch, _)| branch),
@@ -147,11 +151,19 @@ fn forward(
         rate: drop.map_or(0.0, |drop| drop.rate),
         eps: norm.eps,
         sample_rows: sample_rows(x),
+        first_slot: first,
+        slots: count,
+        all_slots: all,
         rows,
         channels,
     }
     .launch(device, device.group_rows(rows, 4 * channels))?;
     Ok(stats)
+}
+
+/// Returns the slots of the samples; any, if nothing is dropped.
+fn slots(drop: Option<&DropPath>) -> Slots {
+    drop.map_or(Slots::whole(1), |drop| drop.slots)
 }
 
 /// Returns the number of rows per sample. x: B,…,C.
@@ -187,6 +199,7 @@ fn backward(
         _ => device.empty(s.shape())?,
     };
     let (dbranch, drop) = branch.map_or((None, None), |(to, drop)| (to, drop.as_ref()));
+    let Slots { first, count, all } = slots(drop);
     kernels::LayernormBackward {
         s,
         dy: narrow,
@@ -201,6 +214,9 @@ fn backward(
         stream: drop.map_or(0, |drop| drop.stream),
         rate: drop.map_or(0.0, |drop| drop.rate),
         sample_rows: sample_rows(s),
+        first_slot: first,
+        slots: count,
+        all_slots: all,
         rows,
         channels,
     }

@@ -58,15 +58,15 @@ impl Candidates {
     }
 }
 
-/// Makes ClassMix's choice: for each image, half of the classes in the batch's labels, as a table
-/// B,256. uniforms: B,n, where n is at least half the number of classes.
+/// Makes ClassMix's choice: for each image, half of the classes in the labels of the whole batch (of
+/// all processes), as a table B,256. uniforms: B,n, where n is at least half the number of classes.
 pub fn choose_half(
     device: &Device,
     label: &Tensor,
     uniforms: &Tensor,
     candidates: Candidates,
 ) -> Result<Tensor> {
-    let present = presence(device, label)?;
+    let present = device.gather(&presence(device, label)?)?;
     let batch = label.dim(0);
     let mut table = device.alloc(&[batch, LABEL_VALUES], DType::U8)?;
     kernels::ChooseHalf {
@@ -74,6 +74,7 @@ pub fn choose_half(
         uniforms,
         table: &mut table,
         values: candidates.end(),
+        whole: present.dim(0),
         batch,
         most: uniforms.channels(),
     }

@@ -29,8 +29,8 @@ pub struct PseudoLabels {
     pub confident: Tensor,
     /// The weight of each pixel, B,H,W: `share` if the pixel is valid, else 0.
     pub weight: Tensor,
-    /// The fraction of all pixels of the batch, valid or not, that reaches [`Confidence::counted`];
-    /// one element.
+    /// The fraction of all pixels of the whole batch (of all processes), valid or not, that reaches
+    /// [`Confidence::counted`]; one element.
     pub share: Tensor,
     /// The largest softmax probability, B,H,W, if requested.
     pub probability: Option<Tensor>,
@@ -70,8 +70,14 @@ pub fn pseudo_labels(
         counts: Some(&mut counts),
     };
     classify(OP, device, logits, size, &mut labels.label, asked, confidence)?;
-    kernels::PseudoShare { counts: &counts, share: &mut labels.share, rows, pixels }
-        .launch(device, Grid::blocks(1))?;
+    let counts = device.gather(&counts)?;
+    kernels::PseudoShare {
+        counts: &counts,
+        share: &mut labels.share,
+        rows: counts.len(),
+        pixels: pixels * device.place().size,
+    }
+    .launch(device, Grid::blocks(1))?;
     let grid = device.elements(pixels);
     kernels::PseudoWeight {
         share: &labels.share,

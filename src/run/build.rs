@@ -1,8 +1,11 @@
 //! Builds what a configuration describes: a device and a trained network.
 
+use std::rc::Rc;
+
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::weights::{Network, load_network};
-use crate::config::Config;
+use crate::config::{BatchNormImages, Config};
+use crate::device::group::{BatchNormOver, Launched, Launcher, Mpi};
 use crate::device::{Device, Precision};
 use crate::nn::Segmentor;
 use crate::params::Weights;
@@ -27,6 +30,44 @@ pub fn device(config: &Config) -> Result<Device> {
     };
     limit_memory(config, &device)?;
     Ok(device)
+}
+
+/// Opens the device for one of several processes that train together, with its share of the
+/// machine's cores or the GPU of its local rank, and joins the group.
+///
+/// # Errors
+/// Those of [`device`]; [`Error::Config`] or [`Error::Device`] if the processes cannot exchange
+/// anything, or cannot share a batch equally.
+pub fn joined(config: &Config, launched: &Launched) -> Result<Device> {
+    let place = launched.place;
+    place.slots(config.data.batch)?;
+    if config.device.gpu().is_some()
+        || config.device.kind == "auto" && Device::cuda_is_present()?
+    {
+        let problem = "several processes can train together on the host device only: set \
+                       device.kind = \"host\", or start one process";
+        return Err(Error::config(problem));
+    }
+    let mut config = config.clone();
+    config.device.kind = "host".into();
+    if config.device.threads == 0 {
+        config.device.threads = place.cores();
+    }
+    let device = device(&config)?;
+    let over = match config.parallel.batch_norm {
+        BatchNormImages::All => BatchNormOver::All,
+        BatchNormImages::Rank => BatchNormOver::Rank,
+    };
+    device.join(Rc::new(Mpi::join(launched)?), over)?;
+    Ok(device)
+}
+
+/// Returns how this process was started, as `parallel.launcher` says.
+///
+/// # Errors
+/// [`Error::Config`] if something else started it.
+pub fn launched(config: &Config) -> Result<Launched> {
+    Launched::of_environment(config.parallel.launcher.parse::<Launcher>()?)
 }
 
 /// Limits the memory of a device's tensors to `device.memory_limit`.

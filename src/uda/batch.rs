@@ -57,9 +57,10 @@ pub struct BatchBuffers {
 }
 
 impl BatchBuffers {
-    /// Allocates buffers for the batch size, crop size and method of `config`.
+    /// Allocates buffers for this process's share of the batch, and for the crop size and method of
+    /// `config`.
     pub fn new(device: &Device, config: &Config) -> Result<BatchBuffers> {
-        let (b, s) = (config.data.batch, config.data.crop);
+        let (b, s) = (device.place().slots(config.data.batch)?.count, config.data.crop);
         let targets = if config.learns_from_target() { b } else { 0 };
         let [width, height] = config.target_size();
         let [source, target] = [(b, s, s), (targets, height, width)]

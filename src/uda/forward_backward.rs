@@ -100,7 +100,9 @@ fn feature_gradients(
     if let Some(distance) = &distance {
         let weight = config.feature_distance.weight;
         terms.add("src.loss_imnet_feat_dist", distance, weight);
-        seeds.push((distance, ops::full(device, &[1], weight)?));
+        // It is a mean over the positions of all processes, whose gradients will be averaged.
+        let processes = device.place().size as f32;
+        seeds.push((distance, ops::full(device, &[1], weight * processes)?));
     }
     let contrast = match &state.contrast {
         Some(contrast) if *contrasted => {

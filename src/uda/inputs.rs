@@ -8,6 +8,7 @@
 use bytemuck::cast_slice;
 
 use crate::config::Config;
+use crate::device::group::Slots;
 use crate::device::{Device, StagingBuffers};
 use crate::ops::augment::Augmentation;
 use crate::optimizer::{UpdateNumbers, learning_rate, teacher_alpha};
@@ -182,6 +183,26 @@ impl StepInputs {
     }
 }
 
+impl StepInputs {
+    /// Returns the inputs of some images of the batch; those of the whole batch stay as they are.
+    pub fn of_slots(&self, slots: Slots) -> StepInputs {
+        fn rows<T: Clone>(all: &[T], slots: Slots) -> Vec<T> {
+            let width = all.len() / slots.all;
+            all[slots.first * width..(slots.first + slots.count) * width].to_vec()
+        }
+        let by_pass = self.augment.chunks(slots.all);
+        StepInputs {
+            class_mix: rows(&self.class_mix, slots),
+            template_source: rows(&self.template_source, slots),
+            template_target: rows(&self.template_target, slots),
+            augment: by_pass.flat_map(|images| rows(images, slots)).collect(),
+            mask_grid: rows(&self.mask_grid, slots),
+            crop_boxes: rows(&self.crop_boxes, slots),
+            ..*self
+        }
+    }
+}
+
 /// Shuffles by the algorithm of Fisher and Yates: every order is equally likely.
 fn shuffled<const N: usize>(mut items: [i32; N], draw: &mut Draw) -> [i32; N] {
     for last in (1..N).rev() {
@@ -255,6 +276,8 @@ pub struct UploadedInputs {
     pub crop_boxes: Tensor,
     /// One u64: see [`StepInputs::drop_key`].
     pub drop_key: Tensor,
+    /// 1 if this process was asked to stop before the iteration, else 0.
+    pub stop: Tensor,
 }
 
 impl UploadedInputs {
@@ -263,7 +286,7 @@ impl UploadedInputs {
         let batch = inputs.template_source.len();
         let cells = inputs.mask_grid.len() / batch.max(1);
         let (images, boxes) = (GROUPS * batch, inputs.crop_boxes.len());
-        let reals = device.empty(&[10 + batch * (MAX_CLASSES + 4 + cells) + 5 * images])?;
+        let reals = device.empty(&[10 + batch * (MAX_CLASSES + 4 + cells) + 5 * images + 1])?;
         let words = device.alloc(&[PASSES * 4 + 4 * images + 4 + 4 * boxes], DType::I32)?;
         let mut cursor = 0;
         let mut real = |shape: &[usize]| {
@@ -276,6 +299,7 @@ impl UploadedInputs {
         let (template_source, template_target) = (real(&[batch, 2])?, real(&[batch, 2])?);
         let (factors, sigmas) = (real(&[images, 4])?, real(&[images])?);
         let mask_grid = real(&[batch, cells])?;
+        let stop = real(&[1])?;
         let mut cursor = 0;
         let mut word = |shape: &[usize]| {
             let view = words.slice(cursor, shape)?;
@@ -302,6 +326,7 @@ impl UploadedInputs {
             switches,
             crop_boxes,
             drop_key,
+            stop,
             reals,
             words,
         })
@@ -326,8 +351,8 @@ impl UploadedInputs {
         })
     }
 
-    /// Uploads the inputs of an iteration.
-    pub fn upload(&mut self, device: &Device, inputs: &StepInputs) -> Result<()> {
+    /// Uploads the inputs of an iteration, and whether this process was asked to stop before it.
+    pub fn upload(&mut self, device: &Device, inputs: &StepInputs, stop: bool) -> Result<()> {
         let mut reals: Vec<f32> = inputs.update.to_array().into();
         reals.extend(inputs.late_update.to_array());
         reals.extend(&inputs.class_mix);
@@ -336,6 +361,7 @@ impl UploadedInputs {
         reals.extend(inputs.augment.iter().flat_map(|a| a.factors));
         reals.extend(inputs.augment.iter().map(|a| a.sigma));
         reals.extend(&inputs.mask_grid);
+        reals.push(f32::from(u8::from(stop)));
         let mut words: Vec<i32> = inputs.detail_boxes.as_flattened().into();
         words.extend(inputs.augment.iter().flat_map(|a| a.order));
         words.extend(inputs.switches.iter().flat_map(|s| [s.jitter as i32, s.blur as i32]));

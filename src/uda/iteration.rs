@@ -59,7 +59,7 @@ impl TrainingState {
         }
         forward_backward(self, passes, &mut terms, trace)?;
 
-        self.check_finite(&terms)?;
+        self.average_and_check(&terms)?;
         self.update()?;
         self.commit_statistics()?;
         if let Some(pseudo) = &pseudo {

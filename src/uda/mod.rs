@@ -1,5 +1,6 @@
 //! The method: one iteration of unsupervised domain adaptation.
 
+mod averaged;
 pub mod batch;
 pub mod contrast;
 mod forward_backward;

@@ -14,6 +14,11 @@ pub struct Report {
     pub terms: Vec<(String, f32)>,
     /// Whether a loss or gradient was not finite, in which case nothing was updated.
     pub failed: bool,
+    /// Whether a process of the group was asked to stop ([`TrainingState::ask_to_stop`]) before it
+    /// submitted the iteration.
+    ///
+    /// [`TrainingState::ask_to_stop`]: super::state::TrainingState::ask_to_stop
+    pub stop: bool,
 }
 
 /// Name of a reported term, and the factor by which its value on the device is multiplied.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::Result;
 use crate::config::Config;
+use crate::device::group::Slots;
 use crate::device::{Device, GraphCache};
 use crate::nn::{PROJECTION, Segmentor};
 use crate::ops::ImageNormalizer;
@@ -13,10 +14,11 @@ use crate::optimizer::Optimizer;
 use crate::params::Weights;
 use crate::tensor::{DType, Tensor};
 
+use super::averaged::Averaged;
 use super::batch::BatchBuffers;
 use super::contrast::Contrast;
 use super::inputs::{StepInputs, UploadedInputs};
-use super::report::{MAX_TERMS, TermName};
+use super::report::TermName;
 use super::templates::Templates;
 
 /// What an iteration does. Apart from the configuration, it is the only thing that the work of an
@@ -66,8 +68,12 @@ pub struct TrainingState {
     /// 256 values: 1 for the classes that the feature distance compares.
     pub(super) thing_classes: Tensor,
     pub(super) inputs: UploadedInputs,
-    /// [`MAX_TERMS`] values, of which the first are the terms of the last iteration.
-    pub(super) logged: Tensor,
+    /// Gradients and terms as the processes of a group average them.
+    pub(super) averaged: Averaged,
+    /// This process's images of the batch.
+    pub(super) slots: Slots,
+    /// Whether this process was asked to stop.
+    pub(super) stop: bool,
     /// Shared ownership, so that the captured work can borrow the state mutably.
     pub(super) graphs: Rc<RefCell<GraphCache<Phase, Vec<TermName>>>>,
 }
@@ -79,10 +85,11 @@ impl TrainingState {
         device: &Device,
         config: &Config,
         network: Segmentor,
-        student: Weights,
+        mut student: Weights,
         imagenet: Option<Weights>,
     ) -> Result<TrainingState> {
-        let teacher = match config.teacher.enabled {
+        let slots = device.place().slots(config.data.batch)?;
+        let mut teacher = match config.teacher.enabled {
             false => None,
             true => {
                 let mut teacher = Weights::new(device, network.spec(), false)?;
@@ -110,15 +117,15 @@ impl TrainingState {
         }
         Ok(TrainingState {
             optimizer,
-            templates: Templates::new(device, config)?,
+            averaged: Averaged::new(device, &mut student, teacher.as_mut())?,
+            templates: Templates::new(device, config, slots)?,
             contrast: Contrast::new(device, config)?,
             failed: device.zeros(&[1], DType::I32)?,
             normalizer,
             crop_normalization,
             thing_classes: device.upload(&[256], &things)?,
-            inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0, 0))?,
+            inputs: UploadedInputs::new(device, &StepInputs::draw(config, 0, 0).of_slots(slots))?,
             batch: BatchBuffers::new(device, config)?,
-            logged: device.empty(&[MAX_TERMS])?,
             graphs: Rc::new(RefCell::new(GraphCache::new(device, config.device.cuda_graph))),
             device: device.clone(),
             config: config.clone(),
@@ -126,10 +133,23 @@ impl TrainingState {
             student,
             teacher,
             imagenet,
+            slots,
+            stop: false,
         })
     }
 
-    /// Draws the inputs of an iteration.
+    /// Returns this process's images of the batch.
+    pub fn slots(&self) -> Slots {
+        self.slots
+    }
+
+    /// Lets all processes of the group learn, with the report of the next iteration that is submitted,
+    /// that this one was asked to stop.
+    pub fn ask_to_stop(&mut self) {
+        self.stop = true;
+    }
+
+    /// Draws the inputs of an iteration, for the images of all processes.
     pub fn draw(&self, iteration: u64) -> StepInputs {
         StepInputs::draw(&self.config, iteration, self.optimizer.first)
     }

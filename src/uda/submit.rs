@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::Result;
 use crate::device::Readback;
 
+use super::averaged::Averaged;
 use super::batch::BatchSource;
 use super::inputs::StepInputs;
 use super::memory::with_advice;
@@ -71,9 +72,10 @@ impl TrainingState {
             self.templates.iteration = before;
         }
         let values = pending.logged.wait_f32()?;
+        let stop = Averaged::stops(&values);
         let terms = pending.terms.iter().zip(values);
         let terms = terms.map(|((name, scale), value)| (name.clone(), value * scale)).collect();
-        Ok(Report { terms, failed })
+        Ok(Report { terms, failed, stop })
     }
 
     /// Loads a batch into the buffers, for [`step_with`](Self::step_with).
@@ -82,7 +84,7 @@ impl TrainingState {
         with_advice(loaded, &self.config, self.graphs.borrow().captures())
     }
 
-    /// Runs an iteration on the loaded batch with the given inputs.
+    /// Runs an iteration on the loaded batch with the given inputs, which are those of all processes.
     pub fn step_with(&mut self, inputs: &StepInputs, trace: Trace) -> Result<Report> {
         let pending = self.submit_with(inputs, trace)?;
         self.wait(pending)
@@ -96,11 +98,11 @@ impl TrainingState {
 
     fn submit_iteration(&mut self, inputs: &StepInputs, mut trace: Trace) -> Result<PendingStep> {
         let device = self.device.clone();
-        self.inputs.upload(&device, inputs)?;
+        self.inputs.upload(&device, &inputs.of_slots(self.slots), self.stop)?;
         let phase = self.phase(inputs.iteration);
         // The work changes the state in the end, so nothing after it may lack memory.
         let mut failed = device.readback(&self.failed)?;
-        let mut logged = device.readback(&self.logged)?;
+        let mut logged = device.readback(&self.averaged.logged)?;
         let terms = if trace.is_complete() {
             Rc::new(self.iterate(phase, &mut trace)?)
         } else if trace.is_on() {
@@ -111,7 +113,7 @@ impl TrainingState {
             graphs.borrow_mut().run(phase, || self.iterate(phase, &mut trace))?
         };
         failed.start(&self.failed)?;
-        logged.start(&self.logged.slice(0, &[terms.len()])?)?;
+        logged.start(&self.averaged.read(terms.len())?)?;
         Ok(PendingStep {
             iteration: inputs.iteration,
             learning_rate: inputs.update.lr,

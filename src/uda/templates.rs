@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::device::Device;
+use crate::device::group::Slots;
 use crate::ops::PseudoLabels;
 use crate::ops::commit;
 use crate::ops::mix::Labeled;
@@ -23,10 +24,10 @@ pub struct Templates {
 }
 
 impl Templates {
-    /// Allocates the buffers, which are empty unless the method is QuadMix.
-    pub fn new(device: &Device, config: &Config) -> Result<Templates> {
+    /// Allocates the buffers for the images in `slots`; they are empty unless the method is QuadMix.
+    pub fn new(device: &Device, config: &Config, slots: Slots) -> Result<Templates> {
         // Only QuadMix uses them; for the other methods they are empty.
-        let batch = if config.quadmix.enabled { config.data.batch } else { 0 };
+        let batch = if config.quadmix.enabled { slots.count } else { 0 };
         let side = config.data.crop;
         let labeled = |weight: Option<Tensor>| {
             Ok::<_, Error>(Labeled {
@@ -55,6 +56,12 @@ impl Templates {
         ];
         all.extend(self.target.weight.as_mut().map(|w| ("templates.target.weight", w)));
         all
+    }
+
+    /// Returns the templates of all processes, in the order of [`named`](Self::named).
+    pub fn gathered(&mut self, device: &Device) -> Result<Vec<(&'static str, Tensor)>> {
+        let full = self.named().into_iter().filter(|(_, tensor)| !tensor.is_empty());
+        full.map(|(name, tensor)| Ok((name, device.gather(tensor)?))).collect()
     }
 
     /// Replaces the templates by the current batch, unless the step failed.

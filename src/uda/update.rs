@@ -28,10 +28,12 @@ impl TrainingState {
         self.contrast.iter_mut().try_for_each(|contrast| contrast.stage(&self.device))
     }
 
-    /// Sets `failed` if a term or a gradient is not finite, and stores the terms in `logged`.
-    pub(super) fn check_finite(&mut self, terms: &Terms) -> Result<()> {
+    /// Stores the terms for the report, and averages them and the gradients over the processes. Sets
+    /// `failed` if one is not finite: then it is not in any process.
+    pub(super) fn average_and_check(&mut self, terms: &Terms) -> Result<()> {
         let device = &self.device;
-        let logged = terms.gather(device, &self.logged)?;
+        let logged = terms.gather(device, &self.averaged.logged)?;
+        self.averaged.exchange(device, &self.inputs.stop)?;
         ops::flag_not_finite(device, &logged, &mut self.failed)?;
         match &self.student.grads {
             Some(grads) => ops::flag_not_finite(device, grads, &mut self.failed),

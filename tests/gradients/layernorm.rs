@@ -1,4 +1,5 @@
 use crate::check::{Case, check};
+use udass_raw::device::group::Slots;
 use udass_raw::ops::{self, DropPath, Norm};
 use udass_raw::params::Param;
 
@@ -34,7 +35,7 @@ fn residual_with_drop_path() {
         Case { inputs: &[&[9, 5, 3], &[9, 5, 3]], params: &[&[3], &[3]], ..Default::default() };
     check(&case, |tape, x, p| {
         let key = tape.device().upload(&[1], &[77u64])?;
-        let drop = DropPath { rate: 0.4, key, stream: 5 };
+        let drop = DropPath { rate: 0.4, key, stream: 5, slots: Slots::whole(1) };
         let (s, y) = ops::add_layernorm(tape, &x[0], &x[1], Some(drop), &norm(p))?;
         Ok(vec![s, y])
     });
@@ -53,7 +54,7 @@ fn residual_only_the_stream_used() {
         Case { inputs: &[&[3, 2, 7], &[3, 2, 7]], params: &[&[7], &[7]], ..Default::default() };
     check(&case, |tape, x, p| {
         let key = tape.device().upload(&[1], &[77u64])?;
-        let drop = DropPath { rate: 0.4, key, stream: 5 };
+        let drop = DropPath { rate: 0.4, key, stream: 5, slots: Slots::whole(1) };
         Ok(vec![ops::add_layernorm(tape, &x[0], &x[1], Some(drop), &norm(p))?.0])
     });
 }
@@ -70,7 +71,7 @@ fn residuals_of_widths() {
         };
         check(&case, |tape, x, p| {
             let key = tape.device().upload(&[1], &[77u64])?;
-            let drop = DropPath { rate: 0.4, key, stream: 5 };
+            let drop = DropPath { rate: 0.4, key, stream: 5, slots: Slots::whole(1) };
             let (s, y) = ops::add_layernorm(tape, &x[0], &x[1], Some(drop), &norm(p))?;
             Ok(vec![s, y])
         });

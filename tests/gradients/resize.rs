@@ -1,5 +1,6 @@
 use crate::check::{Case, check, numbers};
 use udass_raw::device::Device;
+use udass_raw::device::group::Slots;
 use udass_raw::ops;
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
@@ -169,7 +170,7 @@ fn dropout2d_drops_whole_channels_of_a_sample_and_scales_the_rest() {
         let tape = Tape::recording(&device);
         let input = tape.leaf(&device.upload(&shape, &x).unwrap());
         let key = device.upload(&[1], &[key]).unwrap();
-        let y = ops::dropout2d(&tape, &input, p, &key, stream).unwrap();
+        let y = ops::dropout2d(&tape, &input, p, &key, stream, Slots::whole(1)).unwrap();
         let ones = device.upload(&shape, &vec![1.0f32; x.len()]).unwrap();
         let values = device.read::<f32>(&y).unwrap();
         let gradient = tape.backward(vec![(&y, ones)]).unwrap().of(&input).unwrap();
@@ -203,8 +204,8 @@ fn dropout2d_gradients() {
     let case = Case { inputs: &[&[3, 2, 3, 5]], ..Default::default() };
     check(&case, |tape, x, _| {
         let key = tape.device().upload(&[1], &[3u64])?;
-        let one = ops::dropout2d(tape, &x[0], 0.4, &key, 0)?;
-        let other = ops::dropout2d(tape, &x[0], 0.4, &key, 1)?;
+        let one = ops::dropout2d(tape, &x[0], 0.4, &key, 0, Slots::whole(1))?;
+        let other = ops::dropout2d(tape, &x[0], 0.4, &key, 1, Slots::whole(1))?;
         Ok(vec![one, other])
     });
 }
@@ -215,10 +216,10 @@ fn dropout2d_without_a_chance_is_the_identity_and_rejects_no_probability() {
     let tape = Tape::inference(&device);
     let x = device.upload(&[1, 1, 1, 2], &[1.0f64, 2.0]).unwrap();
     let key = device.upload(&[1], &[3u64]).unwrap();
-    let y = ops::dropout2d(&tape, &x, 0.0, &key, 0).unwrap();
+    let y = ops::dropout2d(&tape, &x, 0.0, &key, 0, Slots::whole(1)).unwrap();
     assert_eq!(device.read::<f64>(&y).unwrap(), [1.0, 2.0]);
-    assert!(ops::dropout2d(&tape, &x, 1.0, &key, 0).is_err());
-    assert!(ops::dropout2d(&tape, &x, f64::NAN, &key, 0).is_err());
+    assert!(ops::dropout2d(&tape, &x, 1.0, &key, 0, Slots::whole(1)).is_err());
+    assert!(ops::dropout2d(&tape, &x, f64::NAN, &key, 0, Slots::whole(1)).is_err());
 }
 
 #[test]

@@ -52,7 +52,17 @@ fn a_launcher_refuses_a_wrong_type_and_names_it() {
     assert_eq!(problem, "normalize: `extent` must be I32, is F64[4]");
     let key = device.alloc(&[1], DType::I64).unwrap();
     let mask = &mut host.room(&[4]);
-    let mask = kernels::ChannelMask { key: &key, mask, elements: 4, probability: 0.5, stream: 0 };
+    let mask = kernels::ChannelMask {
+        key: &key,
+        mask,
+        batch: 2,
+        channels: 2,
+        probability: 0.5,
+        stream: 0,
+        first_slot: 0,
+        slots: 1,
+        all_slots: 1,
+    };
     let problem = told(mask.launch(device, GRID));
     assert_eq!(problem, "channel_mask: `key` must be U64, is I64[1]");
 

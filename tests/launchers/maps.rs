@@ -260,12 +260,27 @@ fn channels() {
     }
 
     let key = host.device.upload(&[1], &[41u64]).unwrap();
-    let mut mask = host.room(&[23]);
-    kernels::ChannelMask { key: &key, mask: &mut mask, elements: 23, probability: 0.3, stream: 5 }
-        .launch(&host.device, GRID)
-        .unwrap();
-    let expected: Vec<f64> =
-        (0..23).map(|i| if uniform_of(41, 5, i) < 0.3 { 0.0 } else { 1.0 / 0.7 }).collect();
+    let [batch, channels] = [5, 7];
+    let mut mask = host.room(&[batch, channels]);
+    kernels::ChannelMask {
+        key: &key,
+        mask: &mut mask,
+        batch,
+        channels,
+        probability: 0.3,
+        stream: 5,
+        first_slot: 4,
+        slots: 2,
+        all_slots: 13,
+    }
+    .launch(&host.device, GRID)
+    .unwrap();
+    // Slots 4 and 5 of three passes of 13 images each.
+    let slots = [4, 5, 17, 18, 30];
+    let expected: Vec<f64> = each([batch, channels])
+        .map(|[b, c]| uniform_of(41, 5, (slots[b] * channels + c) as u64))
+        .map(|u| if u < 0.3 { 0.0 } else { 1.0 / 0.7 })
+        .collect();
     assert!(expected.contains(&0.0));
     close("channel_mask", &host.read(&mask), &expected);
 

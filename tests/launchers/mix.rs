@@ -240,6 +240,7 @@ fn choices_of_classes() {
         uniforms: &uniforms,
         table: &mut table,
         values: 233,
+        whole: 3,
         batch: 3,
         most: 131,
     }
@@ -355,6 +356,7 @@ fn choices_of_few_classes() {
         uniforms: &uniforms,
         table: &mut table,
         values: 256,
+        whole: 4,
         batch: 4,
         most: 3,
     }
@@ -368,6 +370,7 @@ fn choices_of_few_classes() {
         uniforms: &uniforms,
         table: &mut table,
         values: 255,
+        whole: 4,
         batch: 4,
         most: 3,
     }

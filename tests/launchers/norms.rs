@@ -1,5 +1,6 @@
 //! Norms, drop-path and sums.
 
+use udass_raw::device::group::Slots;
 use udass_raw::device::{Grid, kernels};
 
 use crate::{GRID, Host, close, each, uniform_of};
@@ -36,6 +37,13 @@ const LAYERS: [[usize; 3]; 11] = [
     [7, 96, 2],
 ];
 
+/// The samples are images 2 and 3 of 7, of as many passes as there are.
+const SLOTS: Slots = Slots { first: 2, count: 2, all: 7 };
+
+fn slot_of(sample: usize) -> u64 {
+    (sample / SLOTS.count * SLOTS.all + SLOTS.first + sample % SLOTS.count) as u64
+}
+
 #[test]
 fn layernorm_with_drop_path() {
     let host = Host::double();
@@ -64,13 +72,16 @@ fn layernorm_with_drop_path() {
             rate,
             eps,
             sample_rows,
+            first_slot: SLOTS.first,
+            slots: SLOTS.count,
+            all_slots: SLOTS.all,
             rows,
             channels: c,
         }
         .launch(device, GRID)
         .unwrap();
         let factor = |r: usize| {
-            let dropped = uniform_of(7, 11, (r / sample_rows) as u64) < rate;
+            let dropped = uniform_of(7, 11, slot_of(r / sample_rows)) < rate;
             if dropped { 0.0 } else { 1.0 / (1.0 - rate) }
         };
         if rows == ROWS {
@@ -104,6 +115,9 @@ fn layernorm_with_drop_path() {
             stream,
             rate,
             sample_rows,
+            first_slot: SLOTS.first,
+            slots: SLOTS.count,
+            all_slots: SLOTS.all,
             rows,
             channels: c,
         }
@@ -209,6 +223,9 @@ fn layernorm_of_less(c: usize) {
                 rate,
                 eps,
                 sample_rows: 5,
+                first_slot: 0,
+                slots: 1,
+                all_slots: 1,
                 rows: ROWS,
                 channels: c,
             }
@@ -247,6 +264,9 @@ fn layernorm_of_less(c: usize) {
             stream: 11,
             rate,
             sample_rows: 5,
+                first_slot: 0,
+                slots: 1,
+                all_slots: 1,
             rows: ROWS,
             channels: c,
         }

@@ -3,6 +3,7 @@
 
 use udass_raw::config::Config;
 use udass_raw::device::Device;
+use udass_raw::device::group::Slots;
 use udass_raw::nn::{BatchNormMode, DropoutRng, Pass, Segmentor};
 use udass_raw::ops::{self, DropPath, Norm};
 use udass_raw::params::{Param, Weights};
@@ -33,7 +34,7 @@ fn path_factors(rate: f64, key: u64, stream: usize) -> Vec<f32> {
     let leaf = tape.leaf(&upload(&device, &shape, &branch));
     let param = |value| Param::new(upload(&device, &[CHANNELS], &[value; CHANNELS]), None);
     let norm = Norm { weight: param(1.0), bias: param(0.0), eps: 1e-6 };
-    let drop = DropPath { rate, key: device.upload(&[1], &[key]).unwrap(), stream };
+    let drop = DropPath { rate, key: device.upload(&[1], &[key]).unwrap(), stream, slots: Slots::whole(BATCH) };
     let (sum, _) = ops::add_layernorm(&tape, &x, &leaf, Some(drop), &norm).unwrap();
     let forward: Vec<f32> =
         device.read::<f32>(&sum).unwrap().iter().zip(&branch).map(|(s, b)| s / b).collect();
@@ -75,7 +76,7 @@ fn channel_factors(p: f64, key: u64, stream: usize) -> Vec<f32> {
     let x = numbers(b * h * w * c);
     let leaf = tape.leaf(&upload(&device, &[b, h, w, c], &x));
     let key = device.upload(&[1], &[key]).unwrap();
-    let y = ops::dropout2d(&tape, &leaf, p, &key, stream).unwrap();
+    let y = ops::dropout2d(&tape, &leaf, p, &key, stream, Slots::whole(b)).unwrap();
     let values = device.read::<f32>(&y).unwrap();
     let ones = upload(&device, &[b, h, w, c], &vec![1.0; x.len()]);
     let mut gradients = tape.backward(vec![(&y, ones)]).unwrap();
@@ -125,7 +126,7 @@ fn logits(rates: [&str; 2], key: Option<(u64, usize)>) -> Vec<f32> {
     let image = upload(&device, &[2, 64, 64, 3], &image);
     let tape = Tape::inference(&device);
     let dropout_rng =
-        key.map(|(key, pass)| DropoutRng { key: device.upload(&[1], &[key]).unwrap(), pass });
+        key.map(|(key, pass)| DropoutRng { key: device.upload(&[1], &[key]).unwrap(), pass, slots: Slots::whole(2) });
     let pass =
         Pass { tape: &tape, weights: &weights, batch_norm: BatchNormMode::Eval, dropout_rng };
     device.read::<f32>(&network.logits(&pass, &image).unwrap()).unwrap()

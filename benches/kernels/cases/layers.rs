@@ -1,6 +1,7 @@
 //! Cases of single layers. All feature maps are square, in the layout B,H,W,C.
 
 use serde_json::{Value, json};
+use udass_raw::device::group::Slots;
 use udass_raw::ops::{self, BatchNorm, Conv, DropPath, Mode, Norm};
 use udass_raw::params::Param;
 use udass_raw::tape::Tape;
@@ -60,7 +61,7 @@ impl List {
         let shape = json!({"batch": batch, "tokens": tokens, "channels": channels, "rate": rate});
         let whole = vec![batch, tokens, channels];
         let apply = move |tape: &Tape, s: &Set| {
-            let drop = DropPath { rate, key: s.more[0].clone(), stream: 3 };
+            let drop = DropPath { rate, key: s.more[0].clone(), stream: 3, slots: Slots::whole(1) };
             let (x, branch, norm) = (&s.x[0], &s.x[1], norm(&s.p));
             let (sum, y) = ops::add_layernorm(tape, x, branch, Some(drop), &norm).unwrap();
             vec![sum, y]
@@ -238,7 +239,7 @@ impl List {
         // Parses the decimal text, because a cast would turn the f32 0.1 into 0.10000000149011612.
         let rate: f64 = rate.to_string().parse().unwrap();
         let apply = move |tape: &Tape, s: &Set| {
-            vec![ops::dropout2d(tape, &s.x[0], rate, &s.more[0], 7).unwrap()]
+            vec![ops::dropout2d(tape, &s.x[0], rate, &s.more[0], 7, Slots::whole(1)).unwrap()]
         };
         let op = Op::new(vec![Operand(map.shape())], vec![], apply).with(key);
         self.op("dropout2d", map.and(json!({"rate": rate})), op);

@@ -9,6 +9,7 @@ use super::metrics::Confusion;
 use super::page::Worst;
 use super::per_image::ImageResult;
 use super::report::{Report, Subject, Validated};
+use super::shared::{self, Seen};
 use super::trained::Trained;
 use crate::checkpoint::weights::Network;
 use crate::checkpoint::{files, identity};
@@ -52,7 +53,8 @@ pub fn evaluate(
 /// Receives each image with its prediction (train ids at the label's size) and the result.
 pub type See<'a> = &'a mut dyn FnMut(&EvalSample, &[u8], &ImageResult) -> Result<()>;
 
-/// Evaluates a network on every image of `set` and shows each to `see`.
+/// Evaluates a network on every image of `set` and shows each to `see`. The processes of a group
+/// share the images: each shows its own, and all return the same report but for the time.
 ///
 /// # Errors
 /// The first error of the dataset, the device or `see`, which ends the evaluation.
@@ -67,14 +69,11 @@ pub fn measure(
     let started = Instant::now();
     let (device, classes) = (predictor.device(), Classes::new(&config.dataset));
     let mut confusion = with_advice(ops::Confusion::new(device, classes.len()), &config.eval)?;
-    let mut data = Validated::default();
-    let mut per_image = Vec::new();
-    for (done, sample) in set.iter()?.enumerate() {
+    let mut seen = Vec::new();
+    let place = device.place();
+    for (done, sample) in set.share(place.rank, place.size).iter()?.enumerate() {
         let sample = sample?;
         let size = sample.original();
-        let folder = sample.file.parent().and_then(Path::file_name).unwrap_or_default();
-        note(&mut data.sizes, [size.width, size.height]);
-        note(&mut data.folders, folder.to_string_lossy().into_owned());
         let logits = predictor.logits(&sample.rgb, sample.fitted.width, sample.fitted.height)?;
         let prediction = predictor.classes(&logits, (size.height, size.width))?;
         let label = device.upload(&[1, size.height, size.width], &sample.label.data);
@@ -85,16 +84,29 @@ pub fn measure(
         counted.add(&prediction, &sample.label.data)?;
         let result = ImageResult::new(sample.file.clone(), &counted);
         see(&sample, &prediction, &result)?;
-        per_image.push(result);
-        observer.advance(done + 1, set.len(), "");
+        seen.push(Seen { size: [size.width, size.height], counted });
+        observer.advance(((done + 1) * place.size).min(set.len()), set.len(), "");
     }
     let counts = confusion.read()?.pixels.into_iter().map(|n| n as u64).collect();
+    let mut counts = Confusion::from_counts(classes.len(), counts)?;
+    if place.size > 1 {
+        counts = shared::total(device, &counts)?;
+        seen = shared::images(device, &seen, classes.len())?;
+    }
+    let mut data = Validated::default();
+    let mut per_image = Vec::with_capacity(seen.len());
+    for (Seen { size, counted }, pair) in seen.into_iter().zip(set.pairs()) {
+        let folder = pair.image.parent().and_then(Path::file_name).unwrap_or_default();
+        note(&mut data.sizes, size);
+        note(&mut data.folders, folder.to_string_lossy().into_owned());
+        per_image.push(ImageResult::new(pair.image.clone(), &counted));
+    }
     let configuration = serde_json::to_value(config)
         .map_err(|e| Error::config(format!("cannot serialize the configuration: {e}")))?;
     Ok(Report {
         subject,
         configuration,
-        confusion: Confusion::from_counts(classes.len(), counts)?,
+        confusion: counts,
         classes,
         images: set.len(),
         per_image,

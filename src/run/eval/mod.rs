@@ -10,5 +10,6 @@ pub mod page;
 pub mod per_image;
 pub mod predict;
 pub mod report;
+mod shared;
 pub mod submission;
 pub mod trained;

@@ -170,7 +170,7 @@ fn planned(config: &Config) -> Result<Plan> {
     }
     let iterations = device.memory().peak;
     let training = training.state_mut();
-    let checkpoint = state::bytes(training) as u64;
+    let checkpoint = state::bytes(training)? as u64;
     device.reset_peak_memory();
     if config.run.eval_interval > 0 {
         let predictor =

@@ -17,18 +17,20 @@ pub struct Checkpoints {
     /// Number of checkpoints to keep; 0 keeps all.
     keep: usize,
     iterations: BTreeSet<u64>,
+    /// Whether this process writes and removes them, as the first of a group does for all.
+    writes: bool,
 }
 
 impl Checkpoints {
     /// Finds the checkpoints that the run saved before `position`. If it ended before it could remove
-    /// old ones, they are removed.
+    /// old ones, they are removed. All processes of a group keep the list, and one `writes`.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn find(config: &Config, position: &Position) -> Result<Checkpoints> {
+    pub fn find(config: &Config, position: &Position, writes: bool) -> Result<Checkpoints> {
         let out = config.run.out.clone();
         let iterations = files::of_run(&out, &position.run, position.next).into_iter().collect();
-        let mut checkpoints = Checkpoints { out, keep: config.run.keep, iterations };
+        let mut checkpoints = Checkpoints { out, keep: config.run.keep, iterations, writes };
         checkpoints.prune()?;
         Ok(checkpoints)
     }
@@ -46,6 +48,9 @@ impl Checkpoints {
     fn prune(&mut self) -> Result<()> {
         while self.keep > 0 && self.iterations.len() > self.keep {
             let Some(oldest) = self.iterations.pop_first() else { break };
+            if !self.writes {
+                continue;
+            }
             let path = files::path_of(&self.out, oldest);
             std::fs::remove_file(&path).map_err(|e| Error::io(&path, "remove", e))?;
         }
@@ -59,7 +64,7 @@ impl Checkpoints {
     /// [`Error::Io`].
     pub fn keep_as_best(&self, iteration: u64) -> Result<bool> {
         let saved = self.iterations.contains(&iteration);
-        if saved {
+        if saved && self.writes {
             atomic::link(&files::path_of(&self.out, iteration), &files::best(&self.out))?;
         }
         Ok(saved)

@@ -4,11 +4,14 @@
 pub mod best;
 pub mod check;
 mod checkpoints;
+mod group;
 pub mod initial_state;
 pub mod lock;
 pub mod log;
+mod records;
 pub mod replay;
 pub mod resume;
 pub mod signal;
 pub mod tensorboard;
 pub mod trainer;
+mod whole_batch;

@@ -1,7 +1,6 @@
 //! The training loop: reads batches, runs iterations, writes the log and checkpoints.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,11 +9,14 @@ use serde_json::Value;
 use super::best::Best;
 use super::checkpoints::Checkpoints;
 use super::initial_state;
+use super::group;
 use super::lock::FolderLock;
-use super::log::{self, Iteration, Log};
+use super::log::Iteration;
+use super::records::{Records, is_evaluated};
 use super::resume::{self, ResumeOptions};
 use super::signal::Stop;
-use super::tensorboard::{Samples, TensorBoard};
+use super::tensorboard::Samples;
+use super::whole_batch;
 use crate::checkpoint::state::{self, Position};
 use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::{files, identity};
@@ -24,9 +26,9 @@ use crate::data::classes::Classes;
 use crate::data::eval::EvalSet;
 use crate::data::inventory::Inventory;
 use crate::data::loader::Loader;
-use crate::device::{Device, processor};
+use crate::device::Device;
 use crate::error::both;
-use crate::file::atomic::{remove_leftovers, write_atomic};
+use crate::file::atomic::remove_leftovers;
 use crate::observer::Observer;
 use crate::run::build;
 use crate::run::eval::evaluate::measure;
@@ -94,8 +96,8 @@ struct Run<'a> {
     config: &'a Config,
     training: TrainingState,
     position: Position,
-    log: Log,
-    board: TensorBoard,
+    /// What it writes, in the process that does.
+    records: Option<Records>,
     checkpoints: Checkpoints,
     best: Best,
     observer: &'a dyn Observer,
@@ -103,6 +105,8 @@ struct Run<'a> {
     since: Instant,
     /// Durations of the last iterations, in seconds.
     recent: VecDeque<f64>,
+    /// The number of iterations after which all processes of a group stop.
+    stop_at: Option<u64>,
 }
 
 /// A submitted iteration with its batch, which is saved if the iteration fails.
@@ -123,7 +127,9 @@ pub fn train(config: &Config, start: Start, stop: &Stop, observer: &dyn Observer
     train_on(&build::device(config)?, config, start, stop, observer)
 }
 
-/// Trains like [`train`], but on the given device instead of `device.kind`.
+/// Trains like [`train`], but on the given device instead of `device.kind`. If it has joined a group
+/// ([`build::joined`]), all processes of the group call this with the same arguments; after an error,
+/// the others wait until [`Device::abort_group`] ends them.
 ///
 /// # Errors
 /// The same as for [`train`].
@@ -135,6 +141,8 @@ pub fn train_on(
     observer: &dyn Observer,
 ) -> Result<End> {
     let out = &config.run.out;
+    let place = device.place();
+    let observer = if place.leads() { observer } else { &() };
     let begun = begin(config, device, &start);
     let first = begun.as_ref().map_or(0, |begun| begun.position.next);
     let due = |interval: u64, done: u64| {
@@ -151,7 +159,7 @@ pub fn train_on(
         0 => Ok(None),
         _ => EvalSet::new(&config.target, config.network.classes, config.eval.resize).map(Some),
     };
-    let loader = Loader::new(config, first);
+    let loader = Loader::sharing(config, first, place);
     let ((mut begun, validation), mut loader) = both(both(begun, validation), loader)?;
     let mut inventory = loader.inventory().clone();
     let pretrained = initial_state::pretrained(config);
@@ -168,31 +176,38 @@ pub fn train_on(
         begun.position.run = resume::new_run(config, &data, &begun.start)?;
     }
     begun.position.data = data;
-    // The log marks the folder as a run's, so it is opened only once everything else is ready.
-    let lock = match begun.lock.take() {
-        Some(lock) => lock,
-        None => FolderLock::take(out)?,
-    };
-    let mut log = open_log(config, &start, &begun.position)?;
-    let board = TensorBoard::open(config, matches!(start, Start::Resume(_)).then_some(first));
-    log_machine(device, &mut log, first)?;
-    for (name, text) in [(CONFIG, config.explained()?), (resume::DATA, inventory.to_text())] {
-        write_atomic(out.join(name), |file| file.write_all(text.as_bytes()))?;
-    }
+    group::check_run(device, config, first, &begun.position.data)?;
+    let resumes = matches!(start, Start::Resume(_));
+    let files = [(CONFIG, config.explained()?), (resume::DATA, inventory.to_text())];
+    let open = || Records::open(config, device, &begun.position, resumes, begun.lock.take(), files);
+    let records = if place.leads() { Some(open()?) } else { None };
+    // The others read the log only now, without what is lost of an interrupted run.
+    group::meet(device)?;
     let Begun { training, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
     observer.message(&format!("{} on {}", config_line(config), device.describe()));
     let data = loader.note().into_iter().chain(validation.as_ref().and_then(|set| set.note()));
     let notes = config.notes.lines().iter().chain(&notes).map(String::as_str).chain(data);
-    notes.chain(lock.note()).for_each(|note| observer.message(note));
+    let lock = records.as_ref().and_then(Records::note);
+    notes.chain(lock).for_each(|note| observer.message(note));
     if config.feature_distance.enabled && !training.config.feature_distance.enabled {
         observer.message("weights.init is random, so the feature distance is disabled");
     }
     let (since, recent) = (Instant::now(), VecDeque::with_capacity(WINDOW));
     let best = Best::of_log(&out.join(LOG), config.source.layout == "synthia")?;
-    let checkpoints = Checkpoints::find(config, &position)?;
-    let mut run =
-        Run { config, training, position, log, board, checkpoints, best, observer, since, recent };
+    let checkpoints = Checkpoints::find(config, &position, place.leads())?;
+    let mut run = Run {
+        config,
+        training,
+        position,
+        records,
+        checkpoints,
+        best,
+        observer,
+        since,
+        recent,
+        stop_at: None,
+    };
     let mut last_report = None;
     if let Some(set) = validation.as_ref().filter(|_| owed) {
         last_report = run.evaluation(set, first, stop)?;
@@ -200,13 +215,13 @@ pub fn train_on(
     let mut pending: Option<Submitted> = None;
     for iteration in first..config.run.max_iters {
         // Submit this iteration while the device may still run the previous one, then report that.
-        let next = loader.next().and_then(|batch| run.submit(batch, iteration));
+        let next = loader.next().and_then(|batch| run.submit(batch, iteration, stop));
         pending.take().map_or(Ok(()), |before| run.finish(before))?;
         let next = pending.insert(next?);
-        skip(config, &next.batch, &mut run.position, &mut run.log, observer)?;
+        run.count_skipped(&next.batch)?;
 
         let done = iteration + 1;
-        let (last, stopping) = (done == config.run.max_iters, stop.asked());
+        let (last, stopping) = (done == config.run.max_iters, run.stops(done, stop));
         let saving = due(config.run.checkpoint_interval, done) || stopping || last;
         let evaluating = !stopping && due(config.run.eval_interval, done);
         if !saving && !evaluating && !next.step.is_done()? {
@@ -219,7 +234,7 @@ pub fn train_on(
         if let Some(set) = validation.as_ref().filter(|_| evaluating) {
             last_report = run.evaluation(set, done, stop)?;
         }
-        if stop.asked() && !last {
+        if run.stops(done, stop) && !last {
             if !saving {
                 run.save()?;
             }
@@ -230,7 +245,18 @@ pub fn train_on(
 }
 
 impl Run<'_> {
-    fn submit(&mut self, batch: Batch, iteration: u64) -> Result<Submitted> {
+    /// Returns whether the run stops after `done` iterations. A group stops when all of it can know.
+    fn stops(&self, done: u64, stop: &Stop) -> bool {
+        match self.training.device.place().size {
+            1 => stop.asked(),
+            _ => self.stop_at.is_some_and(|at| done >= at),
+        }
+    }
+
+    fn submit(&mut self, batch: Batch, iteration: u64, stop: &Stop) -> Result<Submitted> {
+        if stop.asked() {
+            self.training.ask_to_stop();
+        }
         if !self.is_shown(iteration) {
             let step = self.training.submit(&batch, iteration)?;
             return Ok(Submitted { step, batch, samples: None });
@@ -270,8 +296,15 @@ impl Run<'_> {
         if report.failed {
             let out = &self.config.run.out;
             let dump = out.join(NOT_FINITE).join(format!("iteration_{iteration:06}.safetensors"));
+            let batch = whole_batch::gather(&self.training.device, &batch)?;
             let saved = state::save(&dump, &mut self.training, &self.position, Some(&batch));
+            // The others would end the group while the first one still writes.
+            group::meet(&self.training.device)?;
             return Err(not_finite(iteration, &report.terms, &batch, (&dump, saved)));
+        }
+        if report.stop {
+            // A process may have submitted the next iteration before it reads this report.
+            self.stop_at.get_or_insert(iteration + 2);
         }
         let seconds = self.elapsed();
         if self.recent.len() == WINDOW {
@@ -290,21 +323,56 @@ impl Run<'_> {
             seconds,
             more: memory(&self.training.device),
         };
-        self.log.iteration(&line)?;
-        self.log.take_note().iter().for_each(|note| self.observer.message(note));
-        self.board.iteration(&line);
-        samples.iter().for_each(|samples| self.board.samples(iteration, samples));
-        self.tell_board();
+        if let Some(records) = &mut self.records {
+            records.iteration(&line, samples.as_ref(), self.observer)?;
+        }
         let total = self.config.run.max_iters as usize;
         self.observer.advance(iteration as usize + 1, total, &line.to_string());
         self.position.next = iteration + 1;
         Ok(())
     }
 
+    /// Counts the files that were skipped while the batch was loaded, and reports new ones.
+    fn count_skipped(&mut self, batch: &Batch) -> Result<()> {
+        let most = self.config.data.max_bad_files;
+        for bad in &batch.skipped {
+            let Some(count) = group::count_skipped(&mut self.position, bad, most)? else {
+                continue;
+            };
+            if let Some(records) = &mut self.records {
+                records.skipped(batch.iteration, &bad.path, &bad.problem, count)?;
+            }
+            self.observer.message(&format!("skipped ({count} of at most {most}): {}", bad.problem));
+        }
+        Ok(())
+    }
+
+    /// Counts the files that other processes skipped, which this one learns only now.
+    fn count_skipped_by_others(&mut self) -> Result<()> {
+        let (most, device) = (self.config.data.max_bad_files, &self.training.device);
+        let new = group::gather_skipped(device, &mut self.position)?;
+        let count = self.position.skipped.len();
+        for file in new {
+            let problem = "skipped by another process";
+            if let Some(records) = &mut self.records {
+                records.skipped(self.position.next, &file, problem, count)?;
+            }
+            self.observer.message(&format!("{problem} ({count} so far): {}", file.display()));
+        }
+        match count > most {
+            true => Err(Error::Training(format!(
+                "{count} files were skipped, and at most {most} may be (data.max_bad_files)"
+            ))),
+            false => Ok(()),
+        }
+    }
+
     fn save(&mut self) -> Result<()> {
-        self.log.sync()?;
-        self.board.sync();
-        self.tell_board();
+        if let Some(records) = &mut self.records {
+            records.sync(self.observer)?;
+        }
+        group::check_state(&self.training, self.position.next)?;
+        self.count_skipped_by_others()?;
         self.checkpoints.save(&mut self.training, &self.position)?;
         self.elapsed();
         Ok(())
@@ -320,7 +388,7 @@ impl Run<'_> {
         let validated = (training.device)
             .graph_private(|| validate(self.config, training, set, done, images.as_deref(), stop));
         let report = match validated {
-            Err(_) if stop.asked() => return Ok(None),
+            Err(_) if stop.asked() && training.device.place().size == 1 => return Ok(None),
             other => other?,
         };
         // What is logged is not evaluated again, so the best checkpoint must be there by then.
@@ -328,9 +396,9 @@ impl Run<'_> {
         if kept {
             self.keep_best(done)?;
         }
-        self.log.evaluation(done, &report)?;
-        self.board.evaluation(done, &report);
-        self.tell_board();
+        if let Some(records) = &mut self.records {
+            records.evaluation(done, &report, self.observer)?;
+        }
         let remark = if kept { ", the best so far" } else { "" };
         self.observer.message(&format!("iteration {done}{remark}: {}", report.summary()));
         self.elapsed();
@@ -343,11 +411,6 @@ impl Run<'_> {
             self.checkpoints.keep_as_best(done)?;
         }
         Ok(())
-    }
-
-    /// Tells the user if the event file has ended.
-    fn tell_board(&mut self) {
-        self.board.take_note().iter().for_each(|note| self.observer.message(note));
     }
 
     /// Returns the seconds since the last call.
@@ -387,13 +450,16 @@ fn begin(config: &Config, device: &Device, start: &Start) -> Result<Begun> {
             let out = &config.run.out;
             // Lock before looking for the newest checkpoint: another run may be writing a newer
             // one.
-            let lock = if out.is_dir() { Some(FolderLock::take(out)?) } else { None };
+            let locks = device.place().leads() && out.is_dir();
+            let lock = if locks { Some(FolderLock::take(out)?) } else { None };
             let (file, notes) = resume::open(out, *options)?;
             resume::check_configuration(&initial_state::effective(config), &file)?;
             let mut training = initial_state::build(config, device, Some(&file))?;
             let position = state::load(&file, &mut training)?;
             resume::check_log(&out.join(LOG), &file, &position)?;
-            remove_leftovers(&files::folder(out))?;
+            if device.place().leads() {
+                remove_leftovers(&files::folder(out))?;
+            }
             Begun { training, position, start: String::new(), notes, lock }
         }
     })
@@ -418,80 +484,6 @@ pub(super) fn first_iteration(
     )))
 }
 
-/// Logs where and by what the run is trained.
-fn log_machine(device: &Device, log: &mut Log, first: u64) -> Result<()> {
-    let facts = [
-        ("commit", env!("UDASS_COMMIT").to_owned()),
-        ("device", device.describe()),
-        ("processor", processor()),
-    ];
-    let fields = facts.map(|(key, text)| (key.to_string(), text.into()));
-    log.note("machine", first, fields.into_iter().collect())
-}
-
-/// Returns whether the log has an evaluation after `done` iterations.
-fn is_evaluated(out: &Path, done: u64) -> bool {
-    let at = |line: &Value| line["event"] == "evaluation" && line["iteration"] == done;
-    log::read(out.join(LOG)).unwrap_or_default().iter().any(at)
-}
-
-fn open_log(config: &Config, start: &Start, position: &Position) -> Result<Log> {
-    let out = &config.run.out;
-    let path = out.join(LOG);
-    let Position { next, run, .. } = position;
-    if matches!(start, Start::Resume(_)) {
-        return Log::resume(&path, *next, run, config);
-    }
-    let saved = files::list(out).into_iter().map(|(_, file)| file);
-    let saved = saved.chain([files::best(out)]).find(|file| file.exists());
-    match saved {
-        // A run without a checkpoint cannot be resumed, so its log is set aside.
-        None if path.exists() => {
-            let aside = out.join("log.jsonl.old");
-            std::fs::rename(&path, &aside).map_err(|e| Error::io(&path, "set aside", e))?;
-        }
-        Some(file) if !path.exists() => {
-            let problem = format!(
-                "this folder holds checkpoints of another run ({}) and no log: continue that run \
-                 with --resume, or choose another folder with --out",
-                file.display()
-            );
-            return Err(Error::data(out, problem));
-        }
-        _ => {}
-    }
-    Log::create(&path, *next, run, config)
-}
-
-/// Reports, logs and counts the files that were skipped while the batch was loaded.
-fn skip(
-    config: &Config,
-    batch: &Batch,
-    position: &mut Position,
-    log: &mut Log,
-    observer: &dyn Observer,
-) -> Result<()> {
-    for bad in &batch.skipped {
-        if !position.skipped.insert(bad.path.clone()) {
-            continue;
-        }
-        let (count, most) = (position.skipped.len(), config.data.max_bad_files);
-        if count > most {
-            let problem =
-                format!("{}; {most} files were already skipped (data.max_bad_files)", bad.problem);
-            return Err(Error::Training(problem));
-        }
-        let fields = [
-            ("file".to_string(), bad.path.display().to_string().into()),
-            ("problem".to_string(), bad.problem.clone().into()),
-            ("skipped".to_string(), count.into()),
-        ];
-        log.note("skipped_file", batch.iteration, fields.into_iter().collect())?;
-        observer.message(&format!("skipped ({count} of at most {most}): {}", bad.problem));
-    }
-    Ok(())
-}
-
 /// Evaluates the student on the target's validation images after `done` iterations. A few
 /// predictions are saved to the folder `images`, if given.
 fn validate(
@@ -508,7 +500,8 @@ fn validate(
     let subject = Subject { iteration: Some(done), ..Subject::default() };
     let mut saved = 0;
     measure(config, subject, &predictor, set, &(), &mut |sample, ids, _| {
-        if stop.asked() {
+        // A group stops together, after its next iterations.
+        if stop.asked() && device.place().size == 1 {
             return Err(Error::Training("asked to stop".into()));
         }
         let Some(folder) = images.filter(|_| saved < PICTURES) else { return Ok(()) };

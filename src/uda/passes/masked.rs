@@ -20,7 +20,7 @@ pub(in crate::uda) fn masked(
     let TrainingState { device, inputs, normalizer, config, .. } = state;
     let whole = match (config.mask.images, target) {
         (Masked::Target, Some(target)) => target,
-        (Masked::Both, Some(target)) => &half_of_each(device, &batch.source, target)?,
+        (Masked::Both, Some(target)) => &half_of_each(device, &batch.source, target, state.slots)?,
         _ => &batch.source,
     };
     let image = match config.mask.augment {

@@ -42,8 +42,8 @@ impl StudentPass {
 
     /// Returns the settings with which the network runs in this pass.
     pub fn forward<'a>(&self, state: &'a TrainingState, tape: &'a Tape) -> Pass<'a> {
-        let dropout_rng =
-            DropoutRng { key: state.inputs.drop_key.clone(), pass: self.kind as usize };
+        let (key, slots) = (state.inputs.drop_key.clone(), state.slots);
+        let dropout_rng = DropoutRng { key, pass: self.kind as usize, slots };
         Pass {
             tape,
             weights: &state.student,
