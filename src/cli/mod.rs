@@ -9,6 +9,7 @@ mod info;
 mod output;
 mod predict;
 mod prepare;
+mod processes;
 mod profile;
 mod progress;
 mod replay;

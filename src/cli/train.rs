@@ -16,6 +16,7 @@ use udass_raw::run::train::trainer::{End, Start, train, train_on};
 
 use super::configured::{Configured, path_override};
 use super::output::{print, tell};
+use super::processes;
 use super::progress::Progress;
 use super::seeds;
 
@@ -35,6 +36,7 @@ Examples:
   udass-raw train gta_vit --set device.precision=bf16 --out runs/bf16
   udass-raw train gta_vit --checkpoint mic_gta_4000.pth
   udass-raw train toy_vit --seeds 1,2,3
+  udass-raw train toy_vit --processes 2 --set data.batch=4
   udass-raw train my.toml --device host --max-iters 10")]
 pub struct Args {
     #[command(flatten)]
@@ -84,6 +86,12 @@ pub struct Args {
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
     seeds: Vec<u64>,
+
+    /// Train in this many processes of this machine, which share the images of each iteration and the
+    /// cores. The same as to start the command with `mpiexec -n N`.
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "check"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1024))]
+    processes: Option<u64>,
 }
 
 /// When to continue a run.
@@ -187,6 +195,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let start = args.start(&config.run.out)?;
         return told(check(&config, &start));
     }
+    let launched = build::launched(&config)?;
+    if let Some(processes) = args.processes {
+        match processes::start(processes as usize, &launched)? {}
+    }
     // The terminal has echoed "^C", so the message starts on a new line.
     let stop = Stop::install(|| {
         tell(
@@ -194,7 +206,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
              once without one",
         );
     })?;
-    let launched = build::launched(&config)?;
     if launched.place.size > 1 {
         return in_group(args, &config, &launched, &stop);
     }

@@ -44,8 +44,8 @@ pub fn joined(config: &Config, launched: &Launched) -> Result<Device> {
     if config.device.gpu().is_some()
         || config.device.kind == "auto" && Device::cuda_is_present()?
     {
-        let problem = "several processes can train together on the host device only: set \
-                       device.kind = \"host\", or start one process";
+        let problem = "several processes can train together on the host device only: add --device \
+                       host, or start one process for each run";
         return Err(Error::config(problem));
     }
     let mut config = config.clone();
