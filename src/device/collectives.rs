@@ -21,11 +21,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Device`] if the device is in a group already.
-    pub fn join(
-        &self,
-        collectives: Rc<dyn Collectives>,
-        batch_norm: BatchNormOver,
-    ) -> Result<()> {
+    pub fn join(&self, collectives: Rc<dyn Collectives>, batch_norm: BatchNormOver) -> Result<()> {
         let joined = self.0.group.set(Group { collectives, batch_norm });
         joined.map_err(|_| Error::device("this device is in a group already"))
     }

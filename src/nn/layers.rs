@@ -49,10 +49,8 @@ pub struct Pass<'a> {
 impl Pass<'_> {
     /// Returns the same pass for another input (the detail crop), with different random numbers.
     pub(super) fn part(&self, part: usize) -> Self {
-        let dropout_rng = self
-            .dropout_rng
-            .as_ref()
-            .map(|d| DropoutRng { pass: d.pass * 2 + part, ..d.clone() });
+        let dropout_rng =
+            self.dropout_rng.as_ref().map(|d| DropoutRng { pass: d.pass * 2 + part, ..d.clone() });
         Pass { dropout_rng, ..self.clone() }
     }
 

@@ -41,9 +41,7 @@ pub fn device(config: &Config) -> Result<Device> {
 pub fn joined(config: &Config, launched: &Launched) -> Result<Device> {
     let place = launched.place;
     place.slots(config.data.batch)?;
-    if config.device.gpu().is_some()
-        || config.device.kind == "auto" && Device::cuda_is_present()?
-    {
+    if config.device.gpu().is_some() || config.device.kind == "auto" && Device::cuda_is_present()? {
         let problem = "several processes can train together on the host device only: add --device \
                        host, or start one process for each run";
         return Err(Error::config(problem));

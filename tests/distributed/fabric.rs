@@ -45,9 +45,13 @@ struct Thread {
 pub enum Fault {
     None,
     /// The last gradient of an iteration is not a number in process 1.
-    NotFinite { iteration: usize },
+    NotFinite {
+        iteration: usize,
+    },
     /// The last mean gradient of an iteration is another one in process 1.
-    Differs { iteration: usize },
+    Differs {
+        iteration: usize,
+    },
 }
 
 /// Fewer numbers than a network has gradients, and more than a batch norm has channels.
@@ -100,7 +104,9 @@ impl Collectives for Thread {
                 for (i, out) in own.chunks_mut(size_of::<$real>()).enumerate() {
                     let at = i * size_of::<$real>();
                     let read = |part: &Vec<u8>| {
-                        <$real>::from_ne_bytes(part[at..at + size_of::<$real>()].try_into().unwrap())
+                        <$real>::from_ne_bytes(
+                            part[at..at + size_of::<$real>()].try_into().unwrap(),
+                        )
                     };
                     let sum = all.iter().map(read).reduce(|a, b| a + b).unwrap();
                     out.copy_from_slice(&(sum / all.len() as $real).to_ne_bytes());
@@ -166,8 +172,7 @@ pub fn together_with<R: Send>(
     let one = &|rank: usize| {
         let device = device();
         if processes > 1 {
-            let place =
-                Place { rank, size: processes, local_rank: rank, local_size: processes };
+            let place = Place { rank, size: processes, local_rank: rank, local_size: processes };
             let fault = if rank == 1 { fault } else { Fault::None };
             let large = Cell::new(0);
             let thread = Thread { place, fabric: fabric.clone(), fault, large };

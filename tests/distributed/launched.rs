@@ -18,7 +18,8 @@ const SECONDS: Duration = Duration::from_secs(20);
 
 /// Returns the folders of the MPI installations to test.
 fn installations() -> Vec<PathBuf> {
-    let all: Vec<PathBuf> = std::env::var_os("UDASS_MPI").iter().flat_map(std::env::split_paths).collect();
+    let all: Vec<PathBuf> =
+        std::env::var_os("UDASS_MPI").iter().flat_map(std::env::split_paths).collect();
     if all.is_empty() {
         println!("UDASS_MPI names no MPI installation: nothing was started");
     }
@@ -35,7 +36,8 @@ fn command(mpi: &Path, processes: usize, out: &Path, more: &[&str]) -> Command {
     child.args(["-n", &processes.to_string()]).arg(env!("CARGO_BIN_EXE_udass-raw"));
     child.args(["train", "toy_vit", "--method", "quadmix", "--device", "host", "--out", text(out)]);
     let own = ["data.batch=4", "data.workers=1", "device.threads=1", "quadmix.start=1"];
-    let own = own.into_iter().chain(["run.checkpoint_interval=2", "run.keep=0", "mask.images=both"]);
+    let own =
+        own.into_iter().chain(["run.checkpoint_interval=2", "run.keep=0", "mask.images=both"]);
     let sets = settings().into_iter().chain(own.map(String::from));
     for set in sets {
         child.args(["--set", &set]);
@@ -66,7 +68,9 @@ fn members(launcher: &Child, out: &Path, processes: usize) -> Vec<u32> {
                 let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
                 let environ = String::from_utf8_lossy(&environ).into_owned();
                 let rank = |name: &str| {
-                    environ.split('\0').find_map(|line| line.strip_prefix(name)?.parse::<u32>().ok())
+                    environ
+                        .split('\0')
+                        .find_map(|line| line.strip_prefix(name)?.parse::<u32>().ok())
                 };
                 let rank = rank("OMPI_COMM_WORLD_RANK=").or_else(|| rank("PMI_RANK="));
                 found.extend(rank.map(|rank| (rank, process)));
@@ -90,9 +94,15 @@ fn send(process: u32, signal: i32) {
 fn every_mpi_computes_the_same_bits() {
     for processes in [2, 4] {
         let here = folder();
-        together(processes, BatchNormOver::All, || Device::host(1).unwrap(), |device| {
-            train_on(device, &config(here.path(), &[]), Start::Weights, &Stop::new(), &()).unwrap();
-        });
+        together(
+            processes,
+            BatchNormOver::All,
+            || Device::host(1).unwrap(),
+            |device| {
+                train_on(device, &config(here.path(), &[]), Start::Weights, &Stop::new(), &())
+                    .unwrap();
+            },
+        );
         for mpi in installations() {
             let out = folder();
             let told = succeed(command(&mpi, processes, out.path(), &["--max-iters", "5"]));
@@ -109,7 +119,8 @@ fn a_process_that_is_killed_ends_all_and_the_run_resumes_to_the_same_bits() {
         succeed(command(&mpi, 2, whole.path(), &["--max-iters", "6"]));
         for (attempt, rank) in [1, 0].into_iter().enumerate() {
             let args = ["--max-iters", "6", "--resume=auto"];
-            let mut child = command(&mpi, 2, killed.path(), &args).stderr(Stdio::null()).spawn().unwrap();
+            let mut child =
+                command(&mpi, 2, killed.path(), &args).stderr(Stdio::null()).spawn().unwrap();
             let done = 1 + 2 * attempt;
             wait_for(&mut child, || events(killed.path(), "iteration").len() > done);
             let members = members(&child, killed.path(), 2);
@@ -134,7 +145,8 @@ fn sigterm_to_one_process_saves_once_and_succeeds() {
         let (whole, stopped) = (folder(), folder());
         succeed(command(&mpi, 2, whole.path(), &["--max-iters", "60"]));
         let args = ["--max-iters", "60", "--set", "run.checkpoint_interval=0"];
-        let mut child = command(&mpi, 2, stopped.path(), &args).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command(&mpi, 2, stopped.path(), &args).stderr(Stdio::null()).spawn().unwrap();
         wait_for(&mut child, || !events(stopped.path(), "iteration").is_empty());
         send(members(&child, stopped.path(), 2)[1], libc::SIGTERM);
         assert!(child.wait().unwrap().success());

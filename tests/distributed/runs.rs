@@ -27,7 +27,8 @@ const TOLERANCE: f32 = 1e-4;
 pub fn config(out: &Path, more: &[&str]) -> Config {
     let out = format!("run.out={}", text(out));
     let iterations = format!("run.max_iters={ITERATIONS}");
-    let own = [&out[..], &iterations, "run.checkpoint_interval=2", "run.keep=0", "mask.images=both"];
+    let own =
+        [&out[..], &iterations, "run.checkpoint_interval=2", "run.keep=0", "mask.images=both"];
     configured("toy_vit", "quadmix", 4, &[&own, more].concat())
 }
 
@@ -44,7 +45,11 @@ fn run(processes: usize, config: &Config, start: &Start) -> Vec<Result<End>> {
 #[track_caller]
 fn finish(processes: usize, config: &Config, start: &Start) {
     let ends = run(processes, config, start);
-    assert!(ends.iter().all(|end| matches!(end, Ok(End::Finished(_)))), "{:?}", ends[0].as_ref().err());
+    assert!(
+        ends.iter().all(|end| matches!(end, Ok(End::Finished(_)))),
+        "{:?}",
+        ends[0].as_ref().err()
+    );
 }
 
 /// Asserts that two checkpoints hold the same numbers up to rounding in single precision.

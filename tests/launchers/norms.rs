@@ -264,9 +264,9 @@ fn layernorm_of_less(c: usize) {
             stream: 11,
             rate,
             sample_rows: 5,
-                first_slot: 0,
-                slots: 1,
-                all_slots: 1,
+            first_slot: 0,
+            slots: 1,
+            all_slots: 1,
             rows: ROWS,
             channels: c,
         }

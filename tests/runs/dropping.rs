@@ -34,7 +34,12 @@ fn path_factors(rate: f64, key: u64, stream: usize) -> Vec<f32> {
     let leaf = tape.leaf(&upload(&device, &shape, &branch));
     let param = |value| Param::new(upload(&device, &[CHANNELS], &[value; CHANNELS]), None);
     let norm = Norm { weight: param(1.0), bias: param(0.0), eps: 1e-6 };
-    let drop = DropPath { rate, key: device.upload(&[1], &[key]).unwrap(), stream, slots: Slots::whole(BATCH) };
+    let drop = DropPath {
+        rate,
+        key: device.upload(&[1], &[key]).unwrap(),
+        stream,
+        slots: Slots::whole(BATCH),
+    };
     let (sum, _) = ops::add_layernorm(&tape, &x, &leaf, Some(drop), &norm).unwrap();
     let forward: Vec<f32> =
         device.read::<f32>(&sum).unwrap().iter().zip(&branch).map(|(s, b)| s / b).collect();
@@ -125,8 +130,11 @@ fn logits(rates: [&str; 2], key: Option<(u64, usize)>) -> Vec<f32> {
     let image: Vec<f32> = numbers(64 * 64 * 3).repeat(2);
     let image = upload(&device, &[2, 64, 64, 3], &image);
     let tape = Tape::inference(&device);
-    let dropout_rng =
-        key.map(|(key, pass)| DropoutRng { key: device.upload(&[1], &[key]).unwrap(), pass, slots: Slots::whole(2) });
+    let dropout_rng = key.map(|(key, pass)| DropoutRng {
+        key: device.upload(&[1], &[key]).unwrap(),
+        pass,
+        slots: Slots::whole(2),
+    });
     let pass =
         Pass { tape: &tape, weights: &weights, batch_norm: BatchNormMode::Eval, dropout_rng };
     device.read::<f32>(&network.logits(&pass, &image).unwrap()).unwrap()

@@ -119,7 +119,8 @@ mod tests {
         assert_eq!(place(2, 3).slots(6).unwrap(), Slots { first: 4, count: 2, all: 6 });
         assert_eq!(Place::ALONE.slots(5).unwrap(), Slots::whole(5));
         let told = place(0, 8).slots(2).unwrap_err().to_string();
-        let right = "data.batch = 2 cannot be split over 8 processes: --set data.batch=8 gives each 1";
+        let right =
+            "data.batch = 2 cannot be split over 8 processes: --set data.batch=8 gives each 1";
         assert_eq!(told, right);
     }
 }

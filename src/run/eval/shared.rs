@@ -40,8 +40,7 @@ pub fn images(device: &Device, own: &[Seen], classes: usize) -> Result<Vec<Seen>
         };
         words.chunks(2 + classes * classes).map(image).collect::<Result<Vec<_>>>()
     });
-    let mut lists: Vec<_> =
-        lists.map(|list| list.map(Vec::into_iter)).collect::<Result<_>>()?;
+    let mut lists: Vec<_> = lists.map(|list| list.map(Vec::into_iter)).collect::<Result<_>>()?;
     let mut all = Vec::new();
     loop {
         let before = all.len();

@@ -26,7 +26,8 @@ pub fn check_run(device: &Device, config: &Config, next: u64, data: &Summary) ->
     if device.place().size == 1 {
         return Ok(());
     }
-    let files: String = data.iter().map(|(list, (n, digest))| format!("{list} {n} {digest}\n")).collect();
+    let files: String =
+        data.iter().map(|(list, (n, digest))| format!("{list} {n} {digest}\n")).collect();
     let facts = [
         ("program", format!("{} {}", env!("CARGO_PKG_VERSION"), env!("UDASS_COMMIT"))),
         ("configuration", config.determining()?),

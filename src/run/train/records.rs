@@ -76,7 +76,12 @@ impl Records {
     }
 
     /// Writes the result of an evaluation after `done` iterations.
-    pub fn evaluation(&mut self, done: u64, report: &Report, observer: &dyn Observer) -> Result<()> {
+    pub fn evaluation(
+        &mut self,
+        done: u64,
+        report: &Report,
+        observer: &dyn Observer,
+    ) -> Result<()> {
         self.log.evaluation(done, report)?;
         self.board.evaluation(done, report);
         self.tell_board(observer);

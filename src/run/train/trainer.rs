@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::best::Best;
 use super::checkpoints::Checkpoints;
-use super::initial_state;
 use super::group;
+use super::initial_state;
 use super::lock::FolderLock;
 use super::log::Iteration;
 use super::records::{Records, is_evaluated};
@@ -185,7 +185,11 @@ pub fn train_on(
     group::meet(device)?;
     let Begun { training, position, notes, .. } = begun;
     observer.begin(first as usize, config.run.max_iters as usize);
-    observer.message(&format!("{} on {}", config_line(config), device.describe()));
+    let processes = match place.size {
+        1 => String::new(),
+        size => format!(", in {size} processes"),
+    };
+    observer.message(&format!("{} on {}{processes}", config_line(config), device.describe()));
     let data = loader.note().into_iter().chain(validation.as_ref().and_then(|set| set.note()));
     let notes = config.notes.lines().iter().chain(&notes).map(String::as_str).chain(data);
     let lock = records.as_ref().and_then(Records::note);
@@ -382,7 +386,8 @@ impl Run<'_> {
     /// meanwhile.
     fn evaluation(&mut self, set: &EvalSet, done: u64, stop: &Stop) -> Result<Option<Report>> {
         let last = done == self.config.run.max_iters;
-        let images = last.then(|| self.config.run.out.join("pictures"));
+        let images = (last && self.training.device.place().leads())
+            .then(|| self.config.run.out.join("pictures"));
         let training = &self.training;
         // Between two iterations, the memory of the iterations is free for the evaluation.
         let validated = (training.device)

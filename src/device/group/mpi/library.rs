@@ -43,15 +43,8 @@ struct Functions {
 }
 
 /// MPI_Alltoall and MPI_Allgather: what is sent and received, each with its count and type.
-type Exchange = unsafe extern "C" fn(
-    *const c_void,
-    c_int,
-    Handle,
-    *mut c_void,
-    c_int,
-    Handle,
-    Handle,
-) -> c_int;
+type Exchange =
+    unsafe extern "C" fn(*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle) -> c_int;
 
 /// A loaded library.
 pub struct Loaded {
