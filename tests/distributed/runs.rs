@@ -20,7 +20,7 @@ use crate::support::{Contents, assert_same, checkpoint, events, folder, succeed,
 
 /// Iterations of a run; QuadMix begins with the second.
 const ITERATIONS: u64 = 5;
-/// Single precision, after as many iterations.
+/// Single precision, in the losses of an iteration.
 const TOLERANCE: f32 = 1e-4;
 
 /// Returns a run of QuadMix with four images in each domain.
@@ -52,51 +52,63 @@ fn finish(processes: usize, config: &Config, start: &Start) {
     );
 }
 
-/// Asserts that two checkpoints hold the same numbers up to rounding in single precision.
+/// Asserts that two checkpoints of double-precision runs are the same but for rounding: what is stored
+/// in single precision differs by no more than its last bit.
 #[track_caller]
-pub fn assert_close(a: &Path, b: &Path) {
+fn assert_close(a: &Path, b: &Path) {
     let (a, b) = (Contents::of(a), Contents::of(b));
     assert!(a.tensors.keys().eq(b.tensors.keys()));
     for (name, (dtype, shape, bytes)) in &a.tensors {
-        assert_eq!(*shape, b.tensors[name].1, "{name}");
-        if *dtype == Dtype::F32 {
-            let pairs = a.f32(name).into_iter().zip(b.f32(name));
-            let apart = pairs.map(|(a, b)| (a - b).abs() / a.abs().max(1.0)).fold(0.0, f32::max);
-            assert!(apart <= TOLERANCE, "{name}: {apart:e}");
-        } else if name == "templates.source.label" {
-            assert!(*bytes == b.tensors[name].2, "{name}");
+        let (_, other_shape, other_bytes) = &b.tensors[name];
+        assert_eq!(shape, other_shape, "{name}");
+        if *dtype != Dtype::F32 {
+            assert!(bytes == other_bytes, "{name}");
+            continue;
+        }
+        for (a, b) in a.f32(name).into_iter().zip(b.f32(name)) {
+            assert!((a - b).abs() <= f32::EPSILON * a.abs() + 1e-12, "{name}: {a}, {b}");
         }
     }
 }
 
 #[test]
+fn a_run_repeats_its_bits_and_one_process_writes() {
+    let (one, other) = (folder(), folder());
+    finish(2, &config(one.path(), &[]), &Start::Weights);
+    finish(2, &config(other.path(), &[]), &Start::Weights);
+    assert_same(&checkpoint(one.path(), ITERATIONS), &checkpoint(other.path(), ITERATIONS));
+    assert_eq!(fs::read_dir(one.path().join("checkpoints")).unwrap().count(), 3);
+    assert_eq!(events(one.path(), "iteration").len() as u64, ITERATIONS);
+    assert_eq!(events(one.path(), "machine")[0]["processes"], 2);
+}
+
+#[test]
 fn a_run_is_the_same_whatever_the_number_of_processes_and_resumes_with_another() {
-    let folders: [_; 5] = std::array::from_fn(|_| folder());
+    let folders: [_; 4] = std::array::from_fn(|_| folder());
     let at = |index: usize| folders[index].path();
-    for (index, processes) in [1, 2, 2].into_iter().enumerate() {
-        finish(processes, &config(at(index), &[]), &Start::Weights);
-    }
+    let double = |processes, out: &Path, start: &Start| {
+        let (config, device) = (config(out, &[]), || Device::host_f64().unwrap());
+        let ends = together(processes, BatchNormOver::All, device, |device| {
+            train_on(device, &config, start.clone(), &Stop::new(), &())
+        });
+        assert!(ends.iter().all(|end| matches!(end, Ok(End::Finished(_)))));
+    };
+    double(1, at(0), &Start::Weights);
+    double(2, at(1), &Start::Weights);
     let end = |index| checkpoint(at(index), ITERATIONS);
-    assert_same(&end(1), &end(2));
     assert_close(&end(0), &end(1));
-    assert_eq!(fs::read_dir(at(1).join("checkpoints")).unwrap().count(), 3, "one writes");
-    assert_eq!(events(at(1), "iteration").len() as u64, ITERATIONS);
-    assert_eq!(events(at(1), "machine")[0]["processes"], 2);
     assert_eq!(events(at(0), "machine")[0].get("processes"), None);
 
-    // From the middle on, with the same number, with more, and with fewer.
-    for (index, processes) in [(2, 2), (3, 4), (4, 1)] {
+    // From the same checkpoint on, with more processes and with fewer.
+    for (index, processes) in [(1, 2), (2, 4), (3, 1)] {
         fs::create_dir_all(at(index).join("checkpoints")).unwrap();
-        let _ = fs::remove_file(end(index));
-        let _ = fs::remove_file(checkpoint(at(index), 4));
-        fs::copy(checkpoint(at(1), 2), checkpoint(at(index), 2)).unwrap();
-        fs::copy(at(1).join("log.jsonl"), at(index).join("log.jsonl")).unwrap();
-        let resume = Start::Resume(ResumeOptions::default());
-        finish(processes, &config(at(index), &[]), &resume);
-        match processes {
-            2 => assert_same(&end(1), &end(index)),
-            _ => assert_close(&end(1), &end(index)),
+        [ITERATIONS, 4].map(|done| fs::remove_file(checkpoint(at(index), done)).ok());
+        if index > 1 {
+            fs::copy(checkpoint(at(1), 2), checkpoint(at(index), 2)).unwrap();
+            fs::copy(at(1).join("log.jsonl"), at(index).join("log.jsonl")).unwrap();
         }
+        double(processes, at(index), &Start::Resume(ResumeOptions::default()));
+        assert_close(&end(1), &end(index));
     }
 }
 
@@ -104,7 +116,7 @@ fn a_run_is_the_same_whatever_the_number_of_processes_and_resumes_with_another()
 fn a_request_to_one_process_stops_all_with_one_checkpoint() {
     let (whole, stopped) = (folder(), folder());
     finish(2, &config(whole.path(), &[]), &Start::Weights);
-    let config = config(stopped.path(), &["run.checkpoint_interval=0"]);
+    let config = config(stopped.path(), &["run.checkpoint_interval=1000"]);
     let ends = together(2, BatchNormOver::All, device, |device| {
         let stop = Stop::new();
         if device.place().rank == 1 {
@@ -173,7 +185,10 @@ fn processes_share_an_evaluation_and_count_what_one_counts() {
         let alone: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
         assert_eq!(alone["per_image"].as_array().unwrap().len(), 4);
         for end in ends {
-            let Ok(End::Finished(Some(report))) = end else { panic!("not finished") };
+            let report = match end {
+                Ok(End::Finished(Some(report))) => report,
+                other => panic!("{:?}", other.err()),
+            };
             // As it is read from a file.
             let shared: Value = serde_json::from_str(&report.to_json().to_string()).unwrap();
             for key in ["confusion_matrix", "per_image", "classes", "data", "images", "pixels"] {

@@ -67,7 +67,9 @@ impl Loaded {
         let open_mpi = env::var_os("OMPI_COMM_WORLD_SIZE").is_some();
         let names: &[&str] = match open_mpi {
             true => &["libmpi.so.40", "libmpi.so"],
-            false => &["libmpi_abi.so.1", "libmpi_abi.so.0", "libmpi.so.12", "libmpi.so"],
+            false => {
+                &["libmpi_abi.so.1", "libmpi_abi.so.0", "libmpi.so.12", "libmpi.so.40", "libmpi.so"]
+            }
         };
         let mut problem = None;
         for folder in folders() {
