@@ -3,17 +3,11 @@
 
 use std::rc::Rc;
 
-use super::group::{BatchNormOver, Collectives, Place};
+use super::group::{BatchNormOver, Collectives, Group, Place};
 use super::handle::Device;
 use super::profile::Request;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-
-/// The group that a device has joined.
-pub(super) struct Group {
-    collectives: Rc<dyn Collectives>,
-    batch_norm: BatchNormOver,
-}
 
 impl Device {
     /// Joins a group of processes, before anything is computed that they share. From then on, a

@@ -6,9 +6,9 @@ use std::ffi::c_void;
 use std::rc::Rc;
 
 use super::backend::Backend;
-use super::collectives::Group;
 use super::cuda::{self, Cache, Cuda, Driver, Nvidia};
 use super::dry::Dry;
+use super::group::Group;
 use super::host::Host;
 use super::launch::Launcher;
 use super::nvtx;

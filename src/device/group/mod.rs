@@ -4,6 +4,7 @@ mod launcher;
 mod mpi;
 
 use std::ops::Range;
+use std::rc::Rc;
 
 pub use launcher::{Launched, Launcher};
 pub use mpi::Mpi;
@@ -107,6 +108,12 @@ pub trait Collectives {
 
     /// Ends all processes of the group at once, this one too if the launcher can.
     fn abort(&self);
+}
+
+/// The group that a device has joined.
+pub(super) struct Group {
+    pub collectives: Rc<dyn Collectives>,
+    pub batch_norm: BatchNormOver,
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn repeated(error: &Error) -> Error {
 
 fn folder(out: &Path, start: &Start) -> Result<String> {
     let saved = files::list(out).len();
-    let there = out.join(super::trainer::LOG).metadata().is_ok_and(|file| file.len() > 0);
+    let there = out.join(super::log::LOG).metadata().is_ok_and(|file| file.len() > 0);
     let resumes = matches!(start, Start::Resume(_));
     if !resumes && (saved > 0 || files::best(out).exists()) {
         let problem = "this folder already contains a run: continue it with --resume, or choose \

@@ -19,6 +19,9 @@ use crate::file::atomic::write_atomic;
 use crate::file::{self, MAX_TEXT};
 use crate::run::eval::report::Report;
 
+/// The name of the log in a run's folder.
+pub(super) const LOG: &str = "log.jsonl";
+
 /// The report of one iteration, for the log and for the observer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Iteration {

@@ -6,9 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::lock::FolderLock;
-use super::log::{self, Iteration, Log};
+use super::log::{self, Iteration, LOG, Log};
 use super::tensorboard::{Samples, TensorBoard};
-use super::trainer::LOG;
 use crate::checkpoint::files;
 use crate::checkpoint::state::Position;
 use crate::config::Config;

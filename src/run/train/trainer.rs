@@ -11,7 +11,7 @@ use super::checkpoints::Checkpoints;
 use super::group;
 use super::initial_state;
 use super::lock::FolderLock;
-use super::log::Iteration;
+use super::log::{Iteration, LOG};
 use super::records::{Records, is_evaluated};
 use super::resume::{self, ResumeOptions};
 use super::signal::Stop;
@@ -75,7 +75,6 @@ const WINDOW: usize = 20;
 const PICTURES: usize = 8;
 /// Subfolder for dumps of the state before an iteration that produced a non-finite number.
 const NOT_FINITE: &str = "not_finite";
-pub(super) const LOG: &str = "log.jsonl";
 /// The run's whole configuration, as it is now, with the origin of each value.
 const CONFIG: &str = "config.toml";
 
