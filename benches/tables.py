@@ -14,7 +14,7 @@ A table is between `<!-- table KIND RECORD [WORDS] -->` and `<!-- end -->`, and 
     gpu RECORD+PREDICTIONS PRESET...    iterations from gpu/run: one row per precision and method
     toy RECORD[+RECORD] PRESET...       mIoU from toy_methods.py: one row per method, columns for each preset with
                                 the mIoU published for the method on GTA
-    toy_same_network RECORD     mIoU from toy_methods.py for methods that differ only in their training
+    toy_same_network RECORD PRESET...   mIoU from toy_methods.py for methods that differ only in their training
     ops RECORD PRESET           operations from compare.py ops: one row per operation and size
     slower RECORD               operations that are slower than PyTorch's, with the reasons in benches/slower.toml
 """
@@ -44,7 +44,8 @@ METHODS = ["source_only", "dacs", "daformer", "hrda", "mic", "quadmix"]
 IMAGES = 4
 HALVED = ["source_only_halved", "dacs_halved", "daformer_halved"]
 NAMES = {"quadmix": "QuadMix", "mic": "MIC", "source_only_time": "`source_only`, same CPU time as QuadMix",
-         "supervised_target": "supervised on the target"} | {h: f"`{h[:-7]}`, half-size images" for h in HALVED}
+         "supervised_source": "supervised on the source", "supervised_target": "supervised on the target",
+         "supervised_source_time": "supervised on the source, same CPU time as QuadMix"} | {h: f"`{h[:-7]}`, half-size images" for h in HALVED}
 # Names in the tables for the names that variants have in the records.
 VARIANTS = {"joined": "batched student passes", "joined and recomputed": "batched student passes, activation checkpointing",
             "without-graph": "no CUDA graph"}
@@ -247,8 +248,8 @@ def published(network: str) -> dict[str, float]:
     return {row["method"]: row["means"][0] for row in rows if row["network"] == network and "method" in row}
 
 
-def runs_of(record: dict, method: str, key: str, preset: str | None = None) -> list[float]:
-    return [r[key] for r in record["runs"] if (r.get("preset"), r["method"]) == (preset, method) and r.get(key) is not None]
+def runs_of(record: dict, method: str, key: str, preset: str) -> list[float]:
+    return [r[key] for r in record["runs"] if (r["preset"], r["method"]) == (preset, method) and r.get(key) is not None]
 
 
 def spread(values: list[float]) -> str:
@@ -278,11 +279,11 @@ def toy(record: dict, presets: list[str]) -> list[str]:
     return [*grid(heads, rows), "", f"{seeds(record)} {note}"]
 
 
-def toy_same_network(record: dict, _: list[str]) -> list[str]:
-    names = NAMES | {"source_only": "supervised on the source", "source_only_time": "supervised on the source, same CPU time as QuadMix"}
-    methods = ["source_only", "source_only_time", "mic", "quadmix", "supervised_target"]
-    rows = [[names[m], *(spread(runs_of(record, m, key)) for key in ("target_miou", "source_miou"))] for m in methods]
-    return [*grid(["mIoU", "`toy_vit`", "on the source domain"], rows), "", seeds(record)]
+def toy_same_network(record: dict, presets: list[str]) -> list[str]:
+    methods = ["supervised_source", "supervised_source_time", "mic", "quadmix", "supervised_target"]
+    rows = [[NAMES[m], *(spread(runs_of(record, m, key, p)) for p in presets for key in ("target_miou", "source_miou"))] for m in methods]
+    heads = ["mIoU"] + [head for p in presets for head in (f"`{p}`", "on the source domain")]
+    return [*grid(heads, rows), "", seeds(record)]
 
 
 def full_size(record: dict, _: list[str]) -> list[str]:
@@ -303,7 +304,7 @@ def rendered(match: re.Match, folder: Path) -> str:
     record = records[0]
     if kind == "gpu":
         record["more"] = records[1:]
-    if kind == "toy":
+    if kind.startswith("toy"):
         record["runs"] = [{"commit": r["commit"], **run} for r in records for run in r["runs"]]
     links = ", ".join(f"[{Path(path).stem}]({os.path.relpath(ROOT / path, folder)})" for path in paths)
     *lines, last = KINDS[kind](record, words)
