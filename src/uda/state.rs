@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::Result;
 use crate::config::Config;
 use crate::device::group::Slots;
 use crate::device::{Device, GraphCache};
@@ -13,6 +12,7 @@ use crate::ops::mix::CropNormalization;
 use crate::optimizer::Optimizer;
 use crate::params::Weights;
 use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
 
 use super::averaged::Averaged;
 use super::batch::BatchBuffers;
@@ -89,6 +89,11 @@ impl TrainingState {
         imagenet: Option<Weights>,
     ) -> Result<TrainingState> {
         let slots = device.place().slots(config.data.batch)?;
+        if config.contrast.enabled && device.place().size > 1 {
+            let problem = "contrast.enabled: class statistics are not shared by several processes \
+                           yet; train in one process";
+            return Err(Error::config(problem));
+        }
         let mut teacher = match config.teacher.enabled {
             false => None,
             true => {

@@ -213,6 +213,10 @@ fn what_processes_cannot_share_is_refused() {
     let problem = told(3, &config(out.path(), &[]));
     assert!(problem.contains("data.batch = 4 cannot be split over 3 processes"), "{problem}");
 
+    let contrast = config(out.path(), &["contrast.enabled=true", "contrast.start=0"]);
+    let problem = told(2, &contrast);
+    assert!(problem.contains("contrast.enabled: class statistics are not shared"), "{problem}");
+
     let ends = together(2, BatchNormOver::All, device, |device| {
         let other = format!("seed={}", 1 + device.place().rank);
         let config = config(out.path(), &[&other]);
