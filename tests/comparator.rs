@@ -353,7 +353,7 @@ fn every_wording_of_a_tolerance_is_read_as_written() {
 
 /// A case that has only scalars, so that it needs no file.
 fn scalar_case(scalars: &[(&str, Option<f64>)]) -> Case {
-    let scalar = |tol_rel| support::cases::Scalar { value: 1.0, tol_rel };
+    let scalar = |tol_rel| support::cases::Scalar { value: 1.0, tol_rel, f64: None };
     Case {
         name: "x_piece_none".into(),
         what: String::new(),

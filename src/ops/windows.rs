@@ -26,7 +26,7 @@ pub fn crop(
         _ => return wrong(format!("expected B,H,W or B,H,W,C, got {x:?}")),
     };
     let places = place.len() / 4;
-    let placed = place.len() % 4 == 0 && (places == 1 || places == batch);
+    let placed = place.len().is_multiple_of(4) && (places == 1 || places == batch);
     if size.0 > height || size.1 > width || !placed || stride == 0 {
         return wrong(format!("{size:?} out of {x:?} at {place:?}, stride {stride}"));
     }

@@ -25,7 +25,7 @@ fn exact(device: &Device, seed: u64, shape: &[usize], least: f64) -> Result<Tens
 fn labels(cells: usize) -> Vec<u8> {
     let label = |i: usize| match i % 7 {
         3 => 255,
-        5 if i % 2 == 0 => CLASSES as u8,
+        5 if i.is_multiple_of(2) => CLASSES as u8,
         _ => (i * 3 % CLASSES) as u8,
     };
     (0..cells).map(label).collect()

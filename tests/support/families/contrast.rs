@@ -192,7 +192,7 @@ pub fn statistics(report: &mut Report, device: &Device) -> Outcome {
     let lengths: Vec<Vec<usize>> = case.read(&["bank_lengths"])?;
     let length: usize = case.read(&["memory_length"])?;
     let mut state = State::new(device, sizes.channels, length).map_err(said)?;
-    for t in 0..lengths.len() {
+    for (t, lengths) in lengths.iter().enumerate() {
         let q = sizes.features(device, &case.input(&format!("t{t}/q")))?;
         let cells = sizes.labels(report, device, &format!("t{t}/label"))?;
         sizes.compare_cells(report, device, &format!("t{t}/cells"), &cells)?;
@@ -200,8 +200,7 @@ pub fn statistics(report: &mut Report, device: &Device) -> Outcome {
         compare_statistics(report, device, &format!("t{t}/"), &state.statistics)?;
         let pushed: Vec<i64> = device.read(&state.bank.pushed).map_err(said)?;
         let held = pushed.iter().map(|&n| (n as usize).min(length));
-        report
-            .require(&format!("t{t}: lengths of the queues"), held.eq(lengths[t].iter().copied()));
+        report.require(&format!("t{t}: lengths of the queues"), held.eq(lengths.iter().copied()));
     }
     compare_bank(report, device, "bank", &state.bank)?;
     Ok(())
