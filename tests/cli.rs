@@ -205,7 +205,7 @@ fn a_configuration_is_shown_with_the_origin_of_every_value() {
     assert_eq!(whole, same);
 
     let list = stdout(&run(&["config", "list"]));
-    assert_eq!(list.lines().count(), 20);
+    assert_eq!(list.lines().count(), 24);
     let expected = "HRDA(DAFormer) on MiT-B5, trained with QuadMix";
     assert!(list.lines().next().unwrap().contains(expected), "{list}");
     assert!(list.lines().all(|line| line.split_once("  ").unwrap().1.len() > 10), "{list}");

@@ -100,6 +100,8 @@ pub(super) const ADDED: &[&str] = &[
     "contrast.memory",
     "class_balanced_crop.enabled",
     "class_balanced_crop.boxes",
+    "parallel.launcher",
+    "parallel.batch_norm",
 ];
 
 impl Convert {

@@ -269,6 +269,7 @@ fn configurations_in_logs_and_evaluations_get_todays_keys() {
         ("/augment", "unmixed"),
         ("", "contrast"),
         ("", "class_balanced_crop"),
+        ("", "parallel"),
     ] {
         known.pointer_mut(section).unwrap().as_object_mut().unwrap().remove(key);
     }

@@ -9,6 +9,16 @@ use crate::support::cases::{folder, read_folder};
 use crate::support::families::family_of;
 use crate::support::report::Report;
 
+/// Cases with products whose errors in PyTorch are not known at lower precision, because
+/// benches/pytorch does not train with SePiCo.
+const UNKNOWN: &[&str] = &[
+    "pub_sepico_proj_cnn",
+    "pub_sepico_proj_mit",
+    "pub_sepico_uda_dist",
+    "pub_sepico_uda_dist_now",
+    "pub_sepico_uda_r50_proto",
+];
+
 /// Checks the cases against their own tolerances or, at lower precision, against PyTorch's errors.
 /// Where rounding flips a ReLU, the double-precision check of the gradients is left to the host's
 /// tests.
@@ -16,6 +26,9 @@ fn hold(precision: Precision) {
     let device = stand_in::device_in(precision);
     let mut wrong = Vec::new();
     for case in &read_folder(&folder()).unwrap() {
+        if precision != Precision::F32 && UNKNOWN.contains(&case.name.as_str()) {
+            continue;
+        }
         let start = Instant::now();
         let mut report = Report::at(case, precision).unwrap();
         (family_of(&case.name).unwrap().runner)(&mut report, &device).unwrap();

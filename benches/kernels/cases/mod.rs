@@ -23,12 +23,17 @@ pub const PRESETS: [(&str, &str, &[&str]); 6] = [
     ("sepico_vit", "sepico_vit", &[]),
     ("b0_128", "gta_vit", &["network.backbone=mit_b0", CROP, DETAIL, BLOCK]),
     ("r50_128", "gta_cnn", &["network.backbone=resnet50_v1c", CROP, DETAIL, BLOCK]),
-    ("sepico_128", "sepico_vit", &["network.backbone=mit_b0", CROP, DETAIL, BLOCK, TARGET]),
+    (
+        "sepico_128",
+        "sepico_vit",
+        &["network.backbone=mit_b0", CROP, DETAIL, BLOCK, TARGET, MARGINS],
+    ),
 ];
 const CROP: &str = "data.crop=128";
 const DETAIL: &str = "network.hrda.detail_crop=64";
 const BLOCK: &str = "mask.block=32";
 const TARGET: &str = "target.resize=[256,128]";
+const MARGINS: &str = "pseudo_label.margins=[2,15,0,0]";
 
 /// An operation at one size.
 pub struct Case {
