@@ -213,7 +213,7 @@ fn what_processes_cannot_share_is_refused() {
     let problem = told(3, &config(out.path(), &[]));
     assert!(problem.contains("data.batch = 4 cannot be split over 3 processes"), "{problem}");
 
-    let contrast = config(out.path(), &["contrast.enabled=true", "contrast.start=0"]);
+    let contrast = config(out.path(), &["contrast.enabled=true", "network.projection=16"]);
     let problem = told(2, &contrast);
     assert!(problem.contains("contrast.enabled: class statistics are not shared"), "{problem}");
 

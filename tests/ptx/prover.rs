@@ -18,7 +18,14 @@ use crate::records;
 pub const FILES: &str = "PTX_FILES";
 
 /// Kernels that call the C library's logarithm where CUDA's header has another one.
-const LOGARITHMS: [&str; 3] = ["attention_forward", "attention_mma_forward", "cross_entropy_rows"];
+const LOGARITHMS: [&str; 6] = [
+    "attention_forward",
+    "attention_mma_forward",
+    "contrast_bank_rows",
+    "contrast_regularizer",
+    "contrast_rows",
+    "cross_entropy_rows",
+];
 
 /// Builds of all number types, to compare with.
 struct References {

@@ -42,7 +42,7 @@ fn shapes_follow_the_batch_and_images_have_draws_of_their_own() {
     let inputs = StepInputs::draw(&config, 7, 0);
     assert_eq!(inputs.class_mix.len(), 3 * MAX_CLASSES);
     assert_eq!((inputs.template_source.len(), inputs.template_target.len()), (3, 3));
-    assert_eq!(inputs.augment.len(), 9);
+    assert_eq!(inputs.augment.len(), 15);
     assert_eq!(inputs.mask_grid.len(), 3 * 4 * 4);
     let rows: HashSet<Vec<u32>> = (inputs.class_mix.chunks(MAX_CLASSES))
         .map(|row| row.iter().map(|x| x.to_bits()).collect())
@@ -53,7 +53,7 @@ fn shapes_follow_the_batch_and_images_have_draws_of_their_own() {
     assert_eq!(grids.len(), 3);
     let factors: HashSet<[u32; 4]> =
         inputs.augment.iter().map(|a| a.factors.map(f32::to_bits)).collect();
-    assert_eq!(factors.len(), 9, "every image is jittered by factors of its own");
+    assert_eq!(factors.len(), 15, "every image is jittered by factors of its own");
     assert_ne!(inputs.template_source, inputs.template_target);
 }
 
