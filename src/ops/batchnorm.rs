@@ -7,7 +7,6 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::channels::lanes;
 use super::linear::{over_parts, row_parts};
 
 /// Elements that fit in a core's cache.
@@ -96,7 +95,7 @@ pub fn batchnorm(
         }
     }
     let mut y = device.empty_like(x)?;
-    let grid = lanes(device.rows(rows, channels), channels);
+    let grid = device.strips(rows, channels);
     kernels::BatchnormForward {
         x,
         mean: &mean,
@@ -124,7 +123,7 @@ pub fn batchnorm(
             None => device.empty(&[channels]),
         };
         let (mut sum, mut product) = (part(0)?, part(1)?);
-        let blocks = lanes(Grid::blocks(parts), channels);
+        let blocks = Grid::blocks(parts).strips(channels);
         kernels::BatchnormGradientPartial {
             x: &x,
             dy: &dy,
@@ -199,7 +198,7 @@ fn batch_statistics(
     }
     let mut means = device.empty(&[parts, channels])?;
     let mut deviations = device.empty(&[parts, channels])?;
-    let blocks = lanes(Grid::blocks(parts), channels);
+    let blocks = Grid::blocks(parts).strips(channels);
     kernels::BatchnormPartial { x, means: &mut means, deviations: &mut deviations, rows, channels }
         .launch(device, blocks)?;
     if processes > 1 {
