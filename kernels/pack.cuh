@@ -52,6 +52,12 @@ MATH void store(E* p, Pack<N> s) {
     *reinterpret_cast<packed<E, N>*>(p) = all;
 }
 
+#if defined(__CUDACC__) && defined(UDASS_F32)
+// nvcc may split the store of a structure into one for each member.
+MATH void store(float* p, pack s) {
+    asm volatile("st.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(s.lanes[0]), "f"(s.lanes[1]), "f"(s.lanes[2]), "f"(s.lanes[3]) : "memory");
+}
+#endif
 #if defined(__CUDACC__) && defined(UDASS_BF16)
 // N numbers in words of two, which one instruction packs.
 template <int64_t N>
