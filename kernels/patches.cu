@@ -3,47 +3,7 @@
 // with zeros outside the image. The convolution is then a matmul with the filters, and the gradient
 // of x is the matmul's gradient passed through `patches_scatter`, which is written as a gather:
 // every input pixel sums the patch elements that come from it, in the order of the taps.
-#include "strips.cuh"
-
-#if defined(UDASS_SHAPED_FOR_GPU)
-
-// A thread keeps its place in a row of the matrix, which is a tap and some channels, and walks down
-// the outputs.
-template <class V>
-DEVICE void gather(const T* x, T* patches, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t kernel_height, int64_t kernel_width, int64_t stride, int64_t padding, int64_t dilation) {
-    const int64_t columns = kernel_height * kernel_width * channels, pixels = batch * out_height * out_width;
-    const int32_t C = static_cast<int32_t>(channels), taps = static_cast<int32_t>(kernel_width);
-    each_strip<V>(chunk_begin(pixels), chunk_end(pixels), columns, [&](int64_t column, Rows rows) {
-        if (rows.first >= rows.end) return;
-        const int32_t tap = static_cast<int32_t>(column) / C, r = tap / taps, s = tap - r * taps;
-        const int32_t up = r * static_cast<int32_t>(dilation) - static_cast<int32_t>(padding);
-        const int32_t left = s * static_cast<int32_t>(dilation) - static_cast<int32_t>(padding);
-        const int32_t step = static_cast<int32_t>(stride);
-        Pixel at = pixel_of(rows.first, out_height, out_width);
-        const T* from = nullptr;
-        // Columns inside the image, of which a line outside has none.
-        uint32_t inside = 0;
-        int32_t w = 0;
-        const auto begin_line = [&] {
-            const int32_t h = at.h * step + up;
-            inside = h >= 0 && h < height ? static_cast<uint32_t>(width) : 0;
-            w = at.w * step + left;
-            from = x + ((at.b * height + h) * width + w) * channels + (static_cast<int32_t>(column) - tap * C);
-        };
-        begin_line();
-        T* to = patches + rows.first * columns + column;
-        const int64_t onward = rows.step * stride * channels;
-        for (int32_t left_over = static_cast<int32_t>((rows.end - rows.first + rows.step - 1) / rows.step); left_over > 0; --left_over) {
-            copy_if<V>(static_cast<uint32_t>(w) < inside, from, to);
-            to += rows.step * columns;
-            from += onward;
-            w += static_cast<int32_t>(rows.step) * step;
-            if (advance(at, static_cast<int32_t>(rows.step), out_height, out_width)) begin_line();
-        }
-    });
-}
-
-#endif
+#include "simt.cuh"
 
 // im2col. With dilation 1, the kernel_width taps of a filter row are adjacent in memory and form
 // one run of kernel_width·channels elements. Otherwise, each tap is a run of its own.
@@ -53,10 +13,6 @@ KERNEL(patches_gather,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
        int64_t out_width, int64_t kernel_height, int64_t kernel_width, int64_t stride,
        int64_t padding, int64_t dilation) {
-#if defined(UDASS_SHAPED_FOR_GPU)
-    if (channels % WIDE == 0) gather<wide>(x, patches, batch, height, width, channels, out_height, out_width, kernel_height, kernel_width, stride, padding, dilation);
-    else gather<real>(x, patches, batch, height, width, channels, out_height, out_width, kernel_height, kernel_width, stride, padding, dilation);
-#else
     const int64_t runs = dilation == 1 ? 1 : kernel_width;
     const int64_t run = kernel_width / runs * channels;
     const int64_t pixels = batch * out_height * out_width;
@@ -94,68 +50,7 @@ KERNEL(patches_gather,
             }
         }
     }
-#endif
 }
-
-// Returns the tap that reads `offset` pixels after an output's first one, or -1 if none does.
-DEVICE int64_t tap_at(int64_t offset, int64_t dilation) {
-    if (dilation == 1) return offset;
-    return offset % dilation == 0 ? offset / dilation : -1;
-}
-
-#if defined(UDASS_SHAPED_FOR_GPU)
-
-// Position i of the input: the last output whose first tap is not past it, and how many pixels past
-// that tap it is.
-struct Under {
-    int32_t output, offset;
-};
-DEVICE Under under(int64_t i, int64_t stride, int64_t padding) {
-    const int32_t at = static_cast<int32_t>(i + padding), output = at / static_cast<int32_t>(stride);
-    return {output, at - output * static_cast<int32_t>(stride)};
-}
-
-// Calls f(output, tap) for the outputs that read the position, the last one first.
-template <class F>
-DEVICE void each_reader(Under at, int32_t taps, int64_t stride, int64_t dilation, int64_t outputs, F f) {
-    const int32_t reach = (taps - 1) * static_cast<int32_t>(dilation);
-    for (; at.offset <= reach && at.output >= 0; --at.output, at.offset += static_cast<int32_t>(stride)) {
-        const int32_t tap = static_cast<int32_t>(tap_at(at.offset, dilation));
-        if (tap >= 0 && at.output < outputs) f(at.output, tap);
-    }
-}
-
-// A thread keeps its channels and walks along the pixels.
-template <class V>
-DEVICE void scatter(const T* patches, T* dx, bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t kernel_height, int64_t kernel_width, int64_t stride, int64_t padding, int64_t dilation) {
-    const int64_t columns = kernel_height * kernel_width * channels, pixels = batch * height * width;
-    const int32_t step = static_cast<int32_t>(stride);
-    each_strip<V>(chunk_begin(pixels), chunk_end(pixels), channels, [&](int64_t c, Rows rows) {
-        if (rows.first >= rows.end) return;
-        Pixel at = pixel_of(rows.first, height, width);
-        Under row = under(at.h, stride, padding), column = under(at.w, stride, padding);
-        for (int64_t p = rows.first; p < rows.end; p += rows.step) {
-            T* to = dx + p * channels + c;
-            V sum = all_lanes<V>(0);
-            if (accumulate) sum = Width<V>::load(to);
-            each_reader(row, static_cast<int32_t>(kernel_height), stride, dilation, out_height, [&](int32_t ho, int32_t r) {
-                const T* line = patches + (at.b * out_height + ho) * out_width * columns + r * kernel_width * channels + c;
-                each_reader(column, static_cast<int32_t>(kernel_width), stride, dilation, out_width, [&](int32_t wo, int32_t s) {
-                    sum = sum + Width<V>::load(line + wo * columns + s * channels);
-                });
-            });
-            store(to, sum);
-            if (advance(at, static_cast<int32_t>(rows.step), height, width)) {
-                row = under(at.h, stride, padding);
-                column = under(at.w, stride, padding);
-            } else {
-                for (column.offset += static_cast<int32_t>(rows.step); column.offset >= step; column.offset -= step) ++column.output;
-            }
-        }
-    });
-}
-
-#else
 
 // The outputs [first, last] whose taps may include position `i`.
 struct Reach {
@@ -166,20 +61,20 @@ DEVICE Reach reach_of(int64_t i, int64_t taps, int64_t stride, int64_t padding, 
     return {first <= 0 ? 0 : (first + stride - 1) / stride, least_of(last / stride, outputs - 1)};
 }
 
-#endif
+// Returns the tap that reads `offset` pixels after an output's first one, or -1 if none does.
+DEVICE int64_t tap_at(int64_t offset, int64_t dilation) {
+    if (dilation == 1) return offset;
+    return offset % dilation == 0 ? offset / dilation : -1;
+}
 
-// col2im: dx (+)= the sum of the patch elements that come from each input. On the CPU, shared memory
-// holds one sum per channel.
+// col2im: dx (+)= the sum of the patch elements that come from each input. Shared memory holds one
+// sum per channel.
 KERNEL(patches_scatter,
        const T* patches /* batch,out_height,out_width,kernel_height,kernel_width,channels */,
        T* dx /* batch,height,width,channels */,
        bool accumulate, int64_t batch, int64_t height, int64_t width, int64_t channels,
        int64_t out_height, int64_t out_width, int64_t kernel_height, int64_t kernel_width,
        int64_t stride, int64_t padding, int64_t dilation) {
-#if defined(UDASS_SHAPED_FOR_GPU)
-    if (channels % WIDE == 0) scatter<wide>(patches, dx, accumulate, batch, height, width, channels, out_height, out_width, kernel_height, kernel_width, stride, padding, dilation);
-    else scatter<real>(patches, dx, accumulate, batch, height, width, channels, out_height, out_width, kernel_height, kernel_width, stride, padding, dilation);
-#else
     // A thread reads and writes only the sums of its own channels, so no barrier is needed.
     real* sums = static_cast<real*>(shared_memory());
     const int64_t pixels = batch * height * width;
@@ -216,5 +111,4 @@ KERNEL(patches_scatter,
             }
         }
     }
-#endif
 }

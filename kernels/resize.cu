@@ -4,82 +4,53 @@
 //
 // The output may be a range of the channels of a wider tensor: `pitch` channels per pixel, starting
 // at channel `first`.
-#include "strips.cuh"
+#include "pack.cuh"
 
 // Output i is (1 - t)·x[low] + t·x[high].
 struct Source {
-    int32_t low, high;
+    int64_t low, high;
     real t;
 };
 
 DEVICE Source source_of(int64_t i, real scale, int64_t size) {
-    const real at = max_of((static_cast<real>(static_cast<int32_t>(i)) + real(0.5)) * scale - real(0.5), 0);
-    const int32_t floor_at = static_cast<int32_t>(at), last = static_cast<int32_t>(size) - 1;
-    const int32_t low = floor_at < last ? floor_at : last;
-    return {low, low < last ? low + 1 : low, clamp_to(at - static_cast<real>(low), 0, 1)};
+    const real at = max_of((static_cast<real>(i) + real(0.5)) * scale - real(0.5), 0);
+    const int64_t floor_at = static_cast<int64_t>(at);
+    const int64_t low = least_of(floor_at, size - 1);
+    const int64_t high = low < size - 1 ? low + 1 : low;
+    return {low, high, clamp_to(at - static_cast<real>(low), 0, 1)};
 }
 
-// Lines of the output that a thread of a GPU computes one below the other, so that it interpolates
-// along a line of the input once for all of them.
-EXPORTED constexpr int64_t BAND = 8;
-#if defined(UDASS_SHAPED_FOR_GPU)
-constexpr int64_t LINES = BAND;
-#else
-constexpr int64_t LINES = 1;
-#endif
-
-template <class V, bool accumulate, class E>
-DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, real scale_h, real scale_w) {
-    // Lines [begin, end) of an output, and what the first one interpolates.
-    struct Band {
-        const E* map;
-        E* out;
-        int64_t begin, end;
-        Source v;
-    };
-    // One pixel of them: the columns of the input, and where the output begins.
-    struct Place {
-        Band band;
-        int64_t left, right;
-        real e, f;  // weights of the columns
-        E* out;
-    };
-    const int64_t bands = (out_height + LINES - 1) / LINES, n = batch * bands * out_width, line = width * channels;
-    const auto band_of = [&](int64_t b, int64_t band) {
-        const int64_t begin = band * LINES, end = least_of(begin + LINES, out_height);
-        return Band{x + b * height * line, y + (b * out_height + begin) * out_width * pitch, begin, end, source_of(begin, scale_h, height)};
-    };
-    const auto place_in = [&](const Band& band, int64_t wo) {
+template <bool accumulate, class E>
+DEVICE void resize_to(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_h, real scale_w) {
+    const int64_t pixels = batch * out_height * out_width;
+    int64_t p = chunk_begin(pixels);
+    int64_t wo = p % out_width;
+    int64_t ho = p / out_width % out_height;
+    int64_t b = p / out_width / out_height;
+    for (; p < chunk_end(pixels); ++p) {
+        const Source v = source_of(ho, scale_h, height);
         const Source u = source_of(wo, scale_w, width);
-        return Place{band, u.low * channels, u.high * channels, 1 - u.t, u.t, band.out + wo * pitch};
-    };
-    each_pixel<V>(chunk_begin(n), chunk_end(n), bands, out_width, channels, band_of, place_in, [&](const Place& at, int64_t c) {
-        const auto across = [&](int64_t row) {
-            const E* from = at.band.map + row * line + c;
-            return at.e * Width<V>::load(from + at.left) + at.f * Width<V>::load(from + at.right);
-        };
-        E* out = at.out + c;
-        const auto put = [&](const Source& v, V top, V bottom) {
-            const V value = (1 - v.t) * top + v.t * bottom;
-            if constexpr (accumulate) store(out, Width<V>::load(out) + value);
-            else store(out, value);
-        };
-        Source last = at.band.v;
-        V top = across(last.low), bottom = across(last.high);
-        put(last, top, bottom);
-        if constexpr (LINES > 1) {
-            for (int64_t ho = at.band.begin + 1; ho < at.band.end; ++ho) {
-                const Source v = source_of(ho, scale_h, height);
-                if (v.low != last.low || v.high != last.high) {
-                    top = v.low == last.high ? bottom : across(v.low);
-                    bottom = v.high == v.low ? top : across(v.high);
-                }
-                last = v;
-                out += out_width * pitch;
-                put(v, top, bottom);
+        const E* top = x + (b * height + v.low) * width * channels;
+        const E* bottom = x + (b * height + v.high) * width * channels;
+        const E* top_left = top + u.low * channels;
+        const E* top_right = top + u.high * channels;
+        const E* bottom_left = bottom + u.low * channels;
+        const E* bottom_right = bottom + u.high * channels;
+        const real a = 1 - v.t, d = v.t, e = 1 - u.t, f = u.t;
+        E* out = y + p * pitch + first;
+        BLOCK_LOOP(c, channels) {
+            const real value = a * (e * real(top_left[c]) + f * real(top_right[c])) +
+                               d * (e * real(bottom_left[c]) + f * real(bottom_right[c]));
+            out[c] = accumulate ? real(out[c]) + value : value;
+        }
+        if (++wo == out_width) {
+            wo = 0;
+            if (++ho == out_height) {
+                ho = 0;
+                ++b;
             }
         }
-    });
+    }
 }
 
 // Channels of an image.
@@ -107,21 +78,12 @@ DEVICE void resize_picture(const E* x, E* y, int64_t batch, int64_t height, int6
 }
 
 // Resizes x to channels first..first + channels of y.
-template <bool accumulate, class E>
-DEVICE void resize(const E* x, E* y, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height, int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
-    // Numbers of the compute type fill 16 bytes by fours.
-    using V = Choice<sizeof(E) < sizeof(real), wide, wide_real>;
-    const bool in_packs = channels % WIDE == 0 && pitch % WIDE == 0 && first % WIDE == 0;
-    if (!accumulate && channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
-    else if (in_packs) resize_to<V, accumulate>(x, y + first, batch, height, width, channels, out_height, out_width, pitch, scale_y, scale_x);
-    else resize_to<real, accumulate>(x, y + first, batch, height, width, channels, out_height, out_width, pitch, scale_y, scale_x);
-}
-
 KERNEL(resize_forward,
        const T* x /* batch,height,width,channels */, T* y /* batch,out_height,out_width,pitch */,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
        int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
-    resize<false>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
+    if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
+    else resize_to<false>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
 // The same for tensors in the compute type: images, logits and, with `accumulate`, sums.
@@ -130,8 +92,9 @@ KERNEL(resize_forward_wide,
        real* y /* batch,out_height,out_width,pitch */, bool accumulate,
        int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t out_height,
        int64_t out_width, int64_t pitch, int64_t first, real scale_y, real scale_x) {
-    if (accumulate) resize<true>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
-    else resize<false>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
+    if (accumulate) resize_to<true>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
+    else if (channels == PICTURE_CHANNELS && pitch == channels) resize_picture(x, y, batch, height, width, out_height, out_width, scale_y, scale_x);
+    else resize_to<false>(x, y, batch, height, width, channels, out_height, out_width, pitch, first, scale_y, scale_x);
 }
 
 // Outputs [begin, end) include all that read input i, and possibly a few that do not.

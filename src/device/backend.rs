@@ -102,10 +102,6 @@ pub(crate) trait Backend {
     fn blocks_of_groups(&self, rows: usize, width: usize) -> usize {
         self.blocks_of_rows(rows, width)
     }
-    /// Returns the number of blocks that walk `rows` of `width` channels (kernels/strips.cuh).
-    fn blocks_of_strips(&self, rows: usize, width: usize) -> usize {
-        self.blocks_of_rows(rows, width)
-    }
     /// Returns the number of blocks into which thread groups split a sum over rows: enough to fill
     /// the device, few enough to be cheap to combine.
     fn parts_of_groups(&self, rows: usize) -> usize {

@@ -23,12 +23,6 @@ impl Device {
         Grid::blocks(self.0.backend.blocks_of_groups(rows, width))
     }
 
-    /// Returns the grid of a kernel that walks the strips of `rows` with `width` channels each
-    /// (kernels/strips.cuh).
-    pub fn strips(&self, rows: usize, width: usize) -> Grid {
-        Grid::blocks(self.0.backend.blocks_of_strips(rows, width)).strips(width)
-    }
-
     /// Returns the grid of a GROUP_ROWS loop that sums over `rows`, one partial sum per block. It
     /// depends only on the number of rows, so a device always adds in the same order.
     pub fn group_parts(&self, rows: usize) -> Grid {

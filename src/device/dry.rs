@@ -90,10 +90,6 @@ impl Backend for Dry {
         blocks::of_groups(rows, self.multiprocessors)
     }
 
-    fn blocks_of_strips(&self, rows: usize, width: usize) -> usize {
-        blocks::of_strips(rows, width, self.multiprocessors)
-    }
-
     fn parts_of_groups(&self, rows: usize) -> usize {
         blocks::parts_of_groups(rows, self.multiprocessors)
     }

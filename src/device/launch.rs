@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 
-use super::constants::strips::ABREAST;
 use super::precision::Types;
 use super::shapes::{Parameter, ParameterKind, Sizes};
 use super::view::TensorView;
@@ -123,16 +122,6 @@ impl Grid {
     /// Sets the threads per block.
     pub fn threads(self, threads: u32) -> Self {
         Grid { threads, ..self }
-    }
-
-    /// Sets the threads per block to those that walk the strips of rows with `width` channels side
-    /// by side (kernels/strips.cuh).
-    pub fn strips(self, width: usize) -> Self {
-        /// Divides the numbers in a vector of every type.
-        const VECTOR: usize = 8;
-        let strips = if width.is_multiple_of(VECTOR) { width / VECTOR } else { width };
-        let abreast = (ABREAST / strips.max(1)).max(1) * strips;
-        self.threads(abreast.next_multiple_of(32).clamp(32, ABREAST) as u32)
     }
 
     /// Sets the dynamic shared memory per block, in bytes.

@@ -7,6 +7,7 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+use super::channels::lanes;
 use super::linear::{over_parts, row_parts};
 
 /// Elements that fit in a core's cache.
@@ -95,7 +96,7 @@ pub fn batchnorm(
         }
     }
     let mut y = device.empty_like(x)?;
-    let grid = device.strips(rows, channels);
+    let grid = lanes(device.rows(rows, channels), channels);
     kernels::BatchnormForward {
         x,
         mean: &mean,
@@ -123,7 +124,7 @@ pub fn batchnorm(
             None => device.empty(&[channels]),
         };
         let (mut sum, mut product) = (part(0)?, part(1)?);
-        let blocks = Grid::blocks(parts).strips(channels);
+        let blocks = lanes(Grid::blocks(parts), channels);
         kernels::BatchnormGradientPartial {
             x: &x,
             dy: &dy,
@@ -198,7 +199,7 @@ fn batch_statistics(
     }
     let mut means = device.empty(&[parts, channels])?;
     let mut deviations = device.empty(&[parts, channels])?;
-    let blocks = Grid::blocks(parts).strips(channels);
+    let blocks = lanes(Grid::blocks(parts), channels);
     kernels::BatchnormPartial { x, means: &mut means, deviations: &mut deviations, rows, channels }
         .launch(device, blocks)?;
     if processes > 1 {

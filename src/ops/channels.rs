@@ -101,7 +101,7 @@ fn scale_channels(
 ) -> Result<()> {
     let [batch, channels] = [mask.dim(0), mask.dim(1)];
     let pixels = x.len() / (batch * channels).max(1);
-    let grid = device.strips(batch * pixels, channels);
+    let grid = lanes(device.rows(batch * pixels, channels), channels);
     kernels::ScaleChannels { x, mask, y, accumulate, batch, pixels, channels }.launch(device, grid)
 }
 
@@ -165,7 +165,7 @@ fn within(x: &Tensor, wide: &Tensor, start: usize) -> Result<(usize, usize)> {
 
 /// Returns the grid that copies the channels of `x`, and reports only those as memory traffic.
 fn moving(device: &Device, x: &Tensor) -> Grid {
-    device.strips(x.rows(), x.channels()).touching(2 * x.bytes())
+    lanes(device.rows(x.rows(), x.channels()), x.channels()).touching(2 * x.bytes())
 }
 
 /// Sets the threads per block to the width of the inner loop, within limits, so that none are idle.

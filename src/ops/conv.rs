@@ -1,12 +1,13 @@
 //! Convolutions of feature maps B,H,W,C with filters K,R,S,C.
 
-use crate::device::{Convolution, ConvolutionPass, Device, LibraryOp, MatrixView, kernels};
+use crate::device::{Convolution, ConvolutionPass, Device, Grid, LibraryOp, MatrixView, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 use super::activation::upcast;
+use super::channels::lanes;
 use super::elementwise::{to_operand, to_real};
 use super::linear::{column_sums, linear_into, parameter_gradients};
 use super::matmul::{fill_rows, matmul, matmul_with_bias};
@@ -269,7 +270,8 @@ impl Patches {
         let (rows, depth) = self.matrix();
         let batch = x.dim(0);
         let mut patches = device.alloc(&[batch * rows, depth], x.dtype())?;
-        let grid = device.strips(batch * rows, depth);
+        let run = if self.geometry.dilation == 1 { self.taps_w } else { 1 } * self.channels;
+        let grid = lanes(device.rows(batch * rows, depth), run);
         kernels::PatchesGather {
             x,
             patches: &mut patches,
@@ -296,11 +298,10 @@ impl Patches {
         dx: &mut Tensor,
         accumulate: bool,
     ) -> Result<()> {
+        let (rows, depth) = self.matrix();
         let batch = dx.dim(0);
         let pixels = batch * self.height * self.width;
-        let grid = device.strips(pixels, self.channels);
-        // The host keeps a sum per channel in shared memory.
-        let grid = grid.shared(self.channels * device.real().bytes());
+        let grid = self.sums(device.rows(pixels, batch * rows * depth / pixels), device);
         kernels::PatchesScatter {
             patches,
             dx,
@@ -318,6 +319,11 @@ impl Patches {
             dilation: self.geometry.dilation,
         }
         .launch(device, grid)
+    }
+
+    /// Adds one sum per channel of shared memory to each block.
+    fn sums(self, grid: Grid, device: &Device) -> Grid {
+        lanes(grid, self.channels).shared(self.channels * device.real().bytes())
     }
 
     fn record(

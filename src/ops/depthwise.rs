@@ -1,7 +1,7 @@
 //! Depthwise 3×3 convolutions.
 
 use super::linear::over_parts;
-use crate::device::constants::depthwise::{PIXELS, SLICE, TILE_HEIGHT, TILE_WIDTH};
+use crate::device::constants::depthwise::{SEGMENT, SLICE};
 use crate::device::{Device, Grid, kernels};
 use crate::params::Param;
 use crate::tape::Tape;
@@ -145,14 +145,12 @@ impl Map {
         18 * self.batch * self.height * self.width * self.channels
     }
 
-    /// Returns the grid of a loop over tiles of the undilated maps.
+    /// Returns the grid of a loop over segments of rows.
     fn grid(&self, device: &Device) -> Grid {
-        let maps = self.dilation.min(self.height) * self.dilation.min(self.width);
-        let [rows, pixels] = [self.height, self.width].map(|size| size.div_ceil(self.dilation));
-        let tiles = self.batch * maps * rows.div_ceil(TILE_HEIGHT) * pixels.div_ceil(TILE_WIDTH);
-        let work = TILE_HEIGHT * TILE_WIDTH * self.channels.min(SLICE);
-        let grid = device.rows(tiles * self.slices(), work);
-        grid.threads(THREADS * (TILE_WIDTH / PIXELS) as u32).flops(self.flops())
+        let segments = self.batch * self.height * self.width.div_ceil(SEGMENT);
+        let work = SEGMENT * self.channels.min(SLICE);
+        let grid = device.rows(segments * self.slices(), work);
+        grid.threads(THREADS).flops(self.flops())
     }
 
     fn slices(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Bilinear resizing with half-pixel centers: corners not aligned, no antialiasing.
 
-use crate::device::constants::resize::{BAND, PICTURE_CHANNELS};
+use crate::device::constants::resize::PICTURE_CHANNELS;
 use crate::device::{Device, Grid, kernels};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -177,10 +177,7 @@ impl Plan {
         match self.channels {
             // Threads take the pixels of a row.
             PICTURE_CHANNELS => device.rows(rows, PICTURE_CHANNELS * columns),
-            _ => {
-                let bands = self.batch * self.size_out.0.div_ceil(BAND);
-                device.strips(bands * columns, BAND * self.channels).strips(self.channels)
-            }
+            _ => lanes(device.rows(rows * columns, self.channels), self.channels),
         }
     }
 

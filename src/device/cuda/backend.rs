@@ -278,13 +278,6 @@ impl Backend for Cuda {
         }
     }
 
-    fn blocks_of_strips(&self, rows: usize, width: usize) -> usize {
-        match self.driver.multiprocessors() {
-            Some(n) => blocks::of_strips(rows, width, n),
-            None => self.blocks_of_rows(rows, width),
-        }
-    }
-
     fn parts_of_groups(&self, rows: usize) -> usize {
         match self.driver.multiprocessors() {
             Some(n) => blocks::parts_of_groups(rows, n),

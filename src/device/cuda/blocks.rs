@@ -10,13 +10,6 @@ const BLOCKS_OF_GROUPS: usize = 8;
 /// Partial sums per multiprocessor: the resident blocks of a kernel that leaves room for no more
 /// than two.
 const PARTS: usize = 2;
-/// Elements per block that walks strips: so many that their instructions outweigh those before the
-/// loop, and so few that blocks end at about the same time.
-const MOST_OF_STRIPS: usize = 32 << 10;
-/// Elements per block at least, if that leaves multiprocessors without enough blocks.
-const FEWEST_OF_STRIPS: usize = 4 << 10;
-/// Blocks per multiprocessor that are enough.
-const BLOCKS_OF_STRIPS: usize = 4;
 
 /// Returns the number of blocks for elementwise work on `n` elements.
 pub fn of_elements(n: usize) -> usize {
@@ -26,13 +19,6 @@ pub fn of_elements(n: usize) -> usize {
 /// Returns the number of blocks whose thread groups share `rows`.
 pub fn of_groups(rows: usize, multiprocessors: usize) -> usize {
     rows.div_ceil(GROUPS).min(BLOCKS_OF_GROUPS * multiprocessors)
-}
-
-/// Returns the number of blocks that walk `rows` of `width` channels (kernels/strips.cuh).
-pub fn of_strips(rows: usize, width: usize, multiprocessors: usize) -> usize {
-    let elements = rows * width;
-    let fill = elements.div_ceil(FEWEST_OF_STRIPS).min(BLOCKS_OF_STRIPS * multiprocessors);
-    elements.div_ceil(MOST_OF_STRIPS).max(fill).min(rows)
 }
 
 /// Returns the number of blocks into which a sum over `rows` is split.
