@@ -1,5 +1,5 @@
-//! What a device exchanges with those of other processes. Alone, nothing is called and nothing is
-//! copied.
+//! What a device exchanges with those of other processes. A process that trains alone calls nothing
+//! and copies nothing.
 
 use std::rc::Rc;
 

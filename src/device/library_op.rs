@@ -92,6 +92,11 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Views rows that follow each other in memory without gaps.
+    pub fn contiguous(address: u64, dtype: DType, rows: usize, cols: usize) -> Matrix {
+        Matrix { address, dtype, rows, cols, row_stride: cols as isize, col_stride: 1 }
+    }
+
     /// Returns the transposed view.
     pub fn t(self) -> Matrix {
         Matrix {

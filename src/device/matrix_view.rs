@@ -36,9 +36,7 @@ impl<'a> MatrixView<'a> {
     }
 
     fn with_size(tensor: &'a Tensor, rows: usize, cols: usize) -> MatrixView<'a> {
-        let (address, dtype) = (tensor.address(), tensor.dtype());
-        let matrix =
-            Matrix { address, dtype, rows, cols, row_stride: cols as isize, col_stride: 1 };
+        let matrix = Matrix::contiguous(tensor.address(), tensor.dtype(), rows, cols);
         MatrixView { matrix, device: tensor.device_id(), tensor: PhantomData }
     }
 

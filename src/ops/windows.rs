@@ -6,12 +6,11 @@ use crate::{Error, Result};
 
 /// Crops `size` (h, w) positions of `x` at a box. x: u8 or compute type, B,H,W or B,H,W,C; box: i32
 /// y1,y2,x1,x2 in image pixels, of which a position of `x` covers `stride`, or a box for each image,
-/// B,4. A crop that would
-/// exceed the edge is moved inside. There is no gradient.
+/// B,4. A crop that would exceed the edge is moved inside. There is no gradient.
 ///
 /// # Errors
-/// Returns a shape error if the crop is larger than `x`, there is neither one box nor one for each image, or
-/// the stride is 0.
+/// Returns a shape error if the crop is larger than `x`, there is neither one box nor one for each
+/// image, or the stride is 0.
 pub fn crop(
     device: &Device,
     x: &Tensor,

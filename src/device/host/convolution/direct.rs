@@ -96,7 +96,7 @@ impl<const C: usize> WithSimd for Columns<'_, C> {
     fn with_simd<S: Simd>(self, simd: S) {
         match S::F32_LANES {
             16 => self.0.tiles::<S, C, PIXELS>(simd),
-            // As many as 16 registers hold.
+            // The sums of half as many fit into 16 registers.
             _ => self.0.tiles::<S, C, { PIXELS / 2 }>(simd),
         }
     }

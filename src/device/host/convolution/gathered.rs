@@ -28,14 +28,7 @@ pub fn takes(c: &Convolution) -> bool {
 
 pub fn convolution(c: &Convolution) -> Result<()> {
     let (x, y) = (Map { address: c.x, depth: c.channels }, Map { address: c.y, depth: c.filters });
-    let matrix = |address, rows, cols| Matrix {
-        address,
-        dtype: c.dtype,
-        rows,
-        cols,
-        row_stride: cols as isize,
-        col_stride: 1,
-    };
+    let matrix = |address, rows, cols| Matrix::contiguous(address, c.dtype, rows, cols);
     let taps = c.kernel * c.kernel;
     match c.pass {
         ConvolutionPass::Forward { accumulate } => {
@@ -89,14 +82,7 @@ impl Map {
                 // SAFETY: each row of the images has its own part of `patches`.
                 unsafe { self.gather(c, first + row / c.height, row % c.height, to as *mut u8) }
             });
-            let patches = Matrix {
-                address: address as u64,
-                dtype: c.dtype,
-                rows: images * pixels,
-                cols: terms,
-                row_stride: terms as isize,
-                col_stride: 1,
-            };
+            let patches = Matrix::contiguous(address as u64, c.dtype, images * pixels, terms);
             with(patches, first * pixels)?;
         }
         Ok(())

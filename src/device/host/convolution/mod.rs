@@ -1,7 +1,8 @@
 //! Convolutions as matmuls. Undilated, the taps of a filter row are adjacent in memory, so each row
 //! of a map is one, without im2col (`runs`); 3×3 filters of many channels take fewer multiplications
 //! (`winograd`). Dilated, each row and tap is one (`dilated`), unless the map is so narrow that it is
-//! gathered first (`gathered`). Few filters are multiplied ahead of the taps' sum (`thin`).
+//! gathered first (`gathered`). With few filters, the products come before the sum over taps (`thin`).
+//! The 3×3 filters of a ResNet's stem are no matmul at all: they are summed in registers (`direct`).
 //!
 //! The choice depends only on a convolution's sizes, and no sum depends on how the work was spread,
 //! so the results are bit-identical for any number of threads.

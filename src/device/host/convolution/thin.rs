@@ -58,14 +58,7 @@ fn sums_of_products<N: Copy + Default + AddAssign + Send + Sync>(c: &Convolution
     let mut products = vec![N::default(); images * pixels * columns];
     for first in (0..c.batch).step_by(images) {
         let images = images.min(c.batch - first);
-        let matrix = |address, rows, cols| Matrix {
-            address,
-            dtype: c.dtype,
-            rows,
-            cols,
-            row_stride: cols as isize,
-            col_stride: 1,
-        };
+        let matrix = |address, rows, cols| Matrix::contiguous(address, c.dtype, rows, cols);
         let x = c.x + (first * pixels * c.channels * size_of::<N>()) as u64;
         matmul(&Matmul::plain(
             matrix(products.as_mut_ptr() as u64, images * pixels, columns),
